@@ -1,0 +1,5 @@
+"""`python -m angulus`."""
+
+from angulus.cli import main
+
+main()

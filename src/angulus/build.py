@@ -1,0 +1,46 @@
+"""From a recipe to the objects that it names."""
+
+from __future__ import annotations
+
+import torch
+
+from angulus import backbones, checks, data
+from angulus.data.images import Splits
+from angulus.heads.dense import DenseHead
+from angulus.losses import from_recipe
+from angulus.recipe import Recipe
+from angulus.training.loop import Job
+
+
+def splits(recipe: Recipe) -> Splits:
+    """The data set of a recipe."""
+    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download)
+
+
+def job(recipe: Recipe, images: Splits) -> Job:
+    """Network, head and settings, with weights drawn from the recipe's seed."""
+    torch.manual_seed(recipe.training.seed)
+    _, channels, height, width = images.train.pixels.shape
+    if height != width:
+        raise checks.InputError(f"backbones take square images; {images.name} has {height} x {width}")
+    backbone = backbones.build(
+        recipe.backbone.name,
+        in_channels=channels,
+        image_size=height,
+        embedding_size=recipe.backbone.embedding_size,
+        **recipe.backbone.options,
+    )
+    head = DenseHead(recipe.backbone.embedding_size, images.train.num_classes, from_recipe(recipe.objective))
+    return Job(backbone, head, recipe.input, images.train, recipe.training, device(recipe.training.device))
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise checks.InputError(f"training.device {name!r} cannot be used here; use auto or cpu") from error
+    return chosen

@@ -1,0 +1,143 @@
+"""Argument checks, and the sentences that errors say.
+
+Every message names the argument, the rule, the value and, where there is one, the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+class InputError(ValueError):
+    """What a caller gave breaks a rule that the message states; the command line shows it and exits with 2."""
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+    hint: str = "",
+) -> float:
+    """Return `value` as a float in the range, or say which rule it breaks."""
+    rule = _range(low, high, open_low, open_high)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number{rule}; got {value!r}{_hint(hint)}")
+    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+    if not math.isfinite(value) or not inside:
+        raise InputError(f"{name} must be a finite number{rule}; got {value!r}{_hint(hint)}")
+    return float(value)
+
+
+def integer(name: str, value: object, *, low: int | None = None, high: int | None = None, hint: str = "") -> int:
+    """Return `value` as an int in [low, high], or say which rule it breaks."""
+    rule = _range(-math.inf if low is None else low, math.inf if high is None else high, False, False)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` if it is a bool, or say so."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false; got {value!r}")
+    return value
+
+
+def choice(name: str, value: object, options: Iterable[str], *, hint: str = "") -> str:
+    """Return `value` if it is one of `options`, or name the nearest of them."""
+    options = tuple(options)
+    if not isinstance(value, str) or value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise InputError(f"{name} must be one of {listed}; got {value!r}{nearest(value, options)}{_hint(hint)}")
+    return value
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """A clause that names the known word most like `word`, or nothing.
+
+    >>> nearest("gama", ["gamma", "lower"])
+    "; did you mean 'gamma'?"
+    """
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def warn(message: str) -> None:
+    """Warn of a choice that is legal but leaves a paper's range."""
+    warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+    """Check shapes, dtypes, label range and finiteness of what a class loss is given."""
+    if features.ndim != 2:
+        raise InputError(f"features must have shape [batch, embedding_size]; got {list(features.shape)}")
+    if weight.ndim != 2:
+        raise InputError(f"weight must have shape [num_classes, embedding_size]; got {list(weight.shape)}")
+    if features.shape[1] != weight.shape[1]:
+        raise InputError(
+            f"features and weight must agree on embedding_size; got {features.shape[1]} and {weight.shape[1]}"
+        )
+    if not features.is_floating_point() or not weight.is_floating_point():
+        raise InputError(f"features and weight must be floating point; got {features.dtype} and {weight.dtype}")
+    if not features.device == weight.device == labels.device:
+        raise InputError(
+            "features, weight and labels must be on one device; "
+            f"got {features.device}, {weight.device} and {labels.device}"
+        )
+    if labels.shape != features.shape[:1]:
+        raise InputError(f"labels must have shape [{features.shape[0]}], one a row of features; got {list(labels.shape)}")
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        raise InputError(f"labels must be integers; got {labels.dtype}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InputError(f"bias must have shape [{weight.shape[0]}]; got {list(bias.shape)}")
+    if features.shape[0] == 0:
+        raise InputError("features must hold at least one row; got an empty batch")
+    finite(features, "features")
+
+
+def finite(values: Tensor, name: str) -> None:
+    """Refuse NaN and Inf, naming the first row that holds one."""
+    ok = torch.isfinite(values.detach()).flatten(1).all(dim=1) if values.ndim > 1 else torch.isfinite(values.detach())
+    if not bool(ok.all()):
+        row = int((~ok).nonzero()[0, 0])
+        raise InputError(f"{name} must be finite; got NaN or Inf at row {row}")
+
+
+def label_range(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels outside [0, num_classes), naming the first row."""
+    bad = (labels < 0) | (labels >= num_classes)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise InputError(
+            f"labels must be in [0, {num_classes}) or {IGNORE_INDEX} (ignored); got {int(labels[row])} at row {row}"
+        )
+
+
+def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    if low == -math.inf and high == math.inf:
+        return ""
+    if high == math.inf:
+        return f" {'>' if open_low else '>='} {low:g}"
+    if low == -math.inf:
+        return f" {'<' if open_high else '<='} {high:g}"
+    return f" in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+
+
+def _hint(hint: str) -> str:
+    return f"; {hint}" if hint else ""

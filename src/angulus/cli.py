@@ -1,0 +1,183 @@
+"""The command line: every wrong input ends in a sentence and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from angulus import __version__, checks, files
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, measure and compare embeddings told apart by angle and norm.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
+app.add_typer(data_app, name="data")
+out_console = Console()
+error_console = Console(stderr=True)
+
+Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Train, measure and compare embeddings told apart by angle and norm."""
+    if version:
+        out_console.print(f"angulus {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def demo(out: Out = None) -> None:
+    """Train five losses on real digits, compare them on good and low quality, and draw what they learnt."""
+    folder = out or Path("angulus-demo")
+    _compare("demo", folder, [])
+    out_console.print(
+        f"\nTable and pictures lie in {folder}/ (plots/features.png shows the most). "
+        f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def compare(
+    recipe: Annotated[str, typer.Argument(help="A recipe with a compare section: a file, or a shipped one's name.")],
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
+    folder = _compare(recipe, out, overrides or [])
+    out_console.print(f"\nTable, numbers and pictures lie in {folder}/", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+) -> None:
+    """Train one recipe and evaluate it on its test images."""
+    from angulus import recipe as recipes
+    from angulus.run import run
+
+    loaded = recipes.load(recipe, overrides or [])
+    folder = out or Path("runs") / f"{loaded.name}-seed-{loaded.training.seed}"
+    with _progress() as bar:
+        results = run(loaded, folder, resume=resume, on_step=bar.on_step)
+    out_console.print(f"test accuracy {100 * results['accuracy']:.2f} %", highlight=False)
+    for name, group in results["own_split"].items():
+        out_console.print(
+            f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
+            f"mean norm {group['mean_norm']:.2f}",
+            highlight=False,
+        )
+    out_console.print(f"The run lies in {folder}/", highlight=False, soft_wrap=True)
+
+
+@data_app.command("mnist")
+def data_mnist(
+    download: Annotated[bool, typer.Option("--download", help="Fetch the four files, checking their sums.")] = False,
+    to: Annotated[Optional[Path], typer.Option("--to", help="Folder to fetch into.")] = None,  # noqa: UP045
+) -> None:
+    """Say where MNIST is found, or fetch it."""
+    from angulus import data
+
+    splits = data.load("mnist", root=to, download=download)
+    out_console.print(f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}", soft_wrap=True)
+
+
+def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
+    from angulus.compare import compare as run_comparison
+
+    with _progress() as bar:
+        comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
+    from angulus.report import comparison as report
+
+    report.write(comparison)
+    out_console.print(report.terminal(comparison))
+    return comparison.folder
+
+
+class _Bar:
+    """Progress of one run, or of a grid of runs, as one bar."""
+
+    def __init__(self, show: Callable[[str, float], None]) -> None:
+        self.show = show
+        self.label, self.before, self.runs = "training", 0, 1
+
+    def on_run(self, label: str, before: int, runs: int) -> None:
+        self.label, self.before, self.runs = label, before, runs
+        self.show(f"{label} ({before + 1} of {runs})", before / runs)
+
+    def on_step(self, step: int, steps: int, loss: float) -> None:
+        number = f" ({self.before + 1} of {self.runs})" if self.runs > 1 else ""
+        self.show(f"{self.label}{number}  loss {loss:7.4f}", (self.before + step / steps) / self.runs)
+
+
+@contextmanager
+def _progress() -> Iterator[_Bar]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=error_console,
+    )
+    with bar:
+        task = bar.add_task("starting", total=1.0)
+        yield _Bar(lambda text, share: bar.update(task, description=text, completed=share))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    text = str(message)
+    if text not in _shown:
+        _shown.add(text)
+        error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+_shown: set[str] = set()
+
+
+def main() -> None:
+    """Run the command line."""
+    from angulus.training.loop import Interrupted
+
+    warnings.showwarning = _show_warning
+    try:
+        app(prog_name="angulus")
+    except checks.InputError as error:
+        _fail(str(error), 2)
+    except Interrupted as stopped:
+        _fail(f"{stopped}; its checkpoint is written: run the same command again (train: with --resume) to go on", 130)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(files.sentence(error), 2)
+
+
+def _fail(message: str, code: int) -> None:
+    error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

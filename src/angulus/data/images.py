@@ -1,0 +1,112 @@
+"""Images with labels, held in memory, and the two splits that a data set comes in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from angulus.checks import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A labelled set of images, as bytes; scaling them to floats is the preprocessing contract's work.
+
+    Arguments:
+        pixels: uint8 [N, channels, height, width], N >= 1.
+        labels: int64 [N], each in [0, num_classes).
+        class_names: one distinct name a class; class_names[k] names label k.
+
+    Raises:
+        InputError: a shape, a dtype, a label or a name breaks these rules.
+
+    Two sets are equal only if they are one object: comparing pixels is left to `torch.equal`.
+
+    >>> images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
+    >>> len(images), images.num_classes
+    (3, 2)
+    """
+
+    pixels: Tensor  # uint8 [N, channels, height, width]
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes, label range and class names."""
+        _check_pixels(self.pixels)
+        _check_class_names(self.class_names)
+        _check_labels(self.labels, self.pixels.shape[0], self.num_classes)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return self.pixels.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, with or without an image in this set."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set: what is trained on, what is tested on, and where both came from.
+
+    Arguments:
+        name: the data set's name in `angulus.data.load`.
+        train, test: sets with the same image shape and class names.
+        source: a sentence for a report: what was read, and from where.
+
+    Raises:
+        InputError: train and test disagree on the image shape or the class names.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    source: str
+
+    def __post_init__(self) -> None:
+        """Check that the two sets belong together."""
+        train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])
+        if train_shape != test_shape:
+            raise InputError(
+                f"train and test must agree on [channels, height, width]; got {train_shape} and {test_shape}"
+            )
+        if self.train.class_names != self.test.class_names:
+            raise InputError(
+                "train and test must have the same class_names in the same order; "
+                f"got {self.train.class_names!r} and {self.test.class_names!r}"
+            )
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
+        got = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise InputError(f"pixels must be a uint8 tensor; got {got}")
+    if pixels.ndim != 4:
+        raise InputError(f"pixels must have shape [N, channels, height, width]; got {list(pixels.shape)}")
+    if pixels.numel() == 0:
+        raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
+
+
+def _check_class_names(class_names: tuple[str, ...]) -> None:
+    if not isinstance(class_names, tuple) or not class_names or not all(isinstance(n, str) for n in class_names):
+        raise InputError(f"class_names must be a tuple of at least one str; got {class_names!r}")
+    repeated = next((name for name, count in Counter(class_names).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
+
+
+def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"labels must be an int64 tensor; got {got}; convert with labels.long()")
+    if labels.ndim != 1 or labels.shape[0] != count:
+        raise InputError(f"labels must have shape [{count}], one an image; got {list(labels.shape)}")
+    bad = (labels < 0) | (labels >= num_classes)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise InputError(f"labels must be in [0, {num_classes}); got {int(labels[row])} at row {row}")

@@ -1,0 +1,139 @@
+"""DenseHead: class weights on one device, an objective bound to them, and the loss, logits and statistics they give."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.heads.functional import class_loss, geometry, normalize
+from angulus.kernels.reference import lengths
+from angulus.kernels.select import kernel
+from angulus.losses.objective import Objective
+from angulus.losses.running import Statistics
+
+
+class DenseHead(nn.Module):
+    """Class weights and an objective: `head(features, labels)` is the loss.
+
+    Args:
+        embedding_size: d.
+        num_classes: C.
+        objective: an `Objective`; the head binds it to C and d, and holds what it learns.
+        impl: the kernel, "auto" or "reference".
+
+    Attributes:
+        weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
+        bias: [C], zero at first, or None.
+        objective: the bound objective.
+
+    >>> import torch, angulus
+    >>> head = angulus.DenseHead(8, 10, angulus.losses.normface())
+    >>> head(torch.randn(4, 8), torch.tensor([1, 2, 3, 4])).shape, head.logits(torch.randn(4, 8)).shape
+    (torch.Size([]), torch.Size([4, 10]))
+    """
+
+    def __init__(self, embedding_size: int, num_classes: int, objective: Objective, *, impl: str = "auto") -> None:
+        super().__init__()
+        if not isinstance(objective, Objective):
+            raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+        kernel(impl)
+        self.impl = impl
+        self.objective = objective.bind(num_classes, embedding_size)
+        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the class weights anew."""
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[1]))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @torch.compiler.disable
+    def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """The loss of the batch; see `angulus.class_loss`."""
+        return class_loss(
+            features, self.weight, labels, self.objective, bias=self.bias, impl=self.impl, reduction=reduction
+        )
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights.
+
+        An objective without cross-entropy has no radius; its logits are the cosines.
+        """
+        spec = self.objective.spec
+        with torch.autocast(features.device.type, enabled=False):
+            norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
+            weight = self.weight.to(unit.dtype)
+            logits = unit @ weight.T
+            if spec.weights == "unit":
+                logits = logits / lengths(weight, spec.eps)
+            if self.objective.radius is not None:
+                logits = self.objective.radius(norms)[:, None] * logits
+            return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+    @torch.no_grad()
+    def statistics(self, features: Tensor, labels: Tensor, step: int | None = None) -> Statistics:
+        """What this batch looks like, at O(B · d): mean norm, radius, target cosine, and what `observe` reads.
+
+        Values: `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
+        contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples with θ > π − m.
+        """
+        kept = labels != checks.IGNORE_INDEX
+        features, labels = features[kept].detach(), labels[kept].long()
+        spec = self.objective.spec
+        norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
+        target = geometry(norms, unit, self.weight[labels], spec.eps)
+        values = {
+            "norm": norms.mean(),
+            "target_cos": target.cos.mean(),
+            "agent_distortion": (2 - 2 * target.cos).mean(),
+        }
+        radius = self.objective.radius
+        if radius is not None:
+            values["radius"] = radius(norms).mean()
+            if hasattr(radius, "saturation"):
+                values["radius_saturation"] = radius.saturation(norms).mean()
+        m = getattr(spec.margin, "m3", getattr(spec.margin, "m", None)) if _adds_angle(spec) else None
+        if m is not None:
+            values["beyond_pi_minus_m"] = (target.theta > math.pi - m).float().mean()
+        return Statistics(values, features, labels, step)
+
+    @torch.no_grad()
+    def diagnose(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What takes one more pass over the classes: for a logging step, not for every one.
+
+        `misclassified_vectors`: share of non-target cosines above the margined target (MV's I); `accuracy`;
+        `norm_right` and `norm_wrong`: mean norms of rightly and wrongly classified samples (NaN where there are none).
+        """
+        kept = labels != checks.IGNORE_INDEX
+        features, labels = features[kept], labels[kept].long()
+        spec = self.objective.spec
+        norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
+        target = geometry(norms, unit, self.weight[labels], spec.eps)
+        threshold = target.cos if self.objective.margin is None else self.objective.margin(target.theta, norms)
+        weight = self.weight.to(unit.dtype)
+        cosines = unit @ weight.T / lengths(weight, spec.eps)
+        above = (cosines > threshold[:, None]).scatter(1, labels[:, None], False)
+        right = self.logits(features).argmax(dim=1) == labels
+        return {
+            "misclassified_vectors": above.sum() / max(1, above.numel() - above.shape[0]),
+            "accuracy": right.float().mean(),
+            "norm_right": norms[right].mean(),
+            "norm_wrong": norms[~right].mean(),
+        }
+
+    def observe(self, stats: Statistics) -> None:
+        """Move the running figures of the objective; the loop calls it once an optimiser step."""
+        self.objective.observe(stats)
+
+    def extra_repr(self) -> str:
+        num_classes, embedding_size = self.weight.shape
+        return f"embedding_size={embedding_size}, num_classes={num_classes}, impl={self.impl!r}"
+
+
+def _adds_angle(spec: Objective) -> bool:
+    return spec.margin is not None and (spec.margin.kind == "additive_angle" or hasattr(spec.margin, "m3"))

@@ -1,0 +1,1 @@
+"""Kernels: the one reduction over the classes, behind one signature."""

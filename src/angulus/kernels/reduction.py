@@ -1,0 +1,52 @@
+"""What a kernel is asked and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Request:
+    """The reductions wanted of each row's non-target classes. A base_j is the cosine, or w_j·x̂ for raw weights.
+
+    Args:
+        radius: [B] of N = log Σ_{j≠y} exp(radius · mapped_j + b_j), or None for no N. Differentiable.
+        threshold: [B], detached, or None: a base above it is mapped to a2·c² + a1·c + a0.
+        coefficients: (a2, a1, a0).
+        unit_weight: True divides every w_j by its length.
+        eps: the length of w_j is sqrt(‖w_j‖² + eps).
+        plain_scales: [B] each, of P = log Σ_{j≠y} exp(scale · cos_j). Differentiable.
+        hinge_offsets: [B] each, detached, of H = Σ_{j≠y} max(0, offset + 2 cos_j) and its number of active terms.
+    """
+
+    radius: Tensor | None
+    threshold: Tensor | None = None
+    coefficients: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    unit_weight: bool = True
+    eps: float = 0.0
+    plain_scales: tuple[Tensor, ...] = ()
+    hinge_offsets: tuple[Tensor, ...] = ()
+
+
+class Reduced(NamedTuple):
+    """What `reduce_rows` returns; all [B] but `rows`."""
+
+    log_sum: Tensor | None  # N
+    plain: tuple[Tensor, ...]  # P, one a scale
+    hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one an offset
+    rows: Tensor  # weight[labels], [B, d]
+
+
+class ReduceRows(Protocol):
+    """The signature of every kernel.
+
+    Gradients reach unit, weight, bias, radius and the plain scales. Threshold and offsets are constants: who calls adds
+    what their own gradient brings (for an offset: active number times its gradient).
+    """
+
+    def __call__(
+        self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request
+    ) -> Reduced: ...

@@ -1,0 +1,60 @@
+"""The definition of the reduction: plain PyTorch over a B x C matrix, any dtype, derivatives of any order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from angulus.kernels.reduction import Reduced, Request
+
+
+def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
+    """Reduce every row of non-target classes to the numbers that `request` names.
+
+    Args:
+        unit: unit features x̂, [B, d]; its dtype is that of the products.
+        weight: class weights, [C, d].
+        bias: [C] or None.
+        labels: the target class of each row, [B], in [0, C).
+        request: see `Request`.
+    """
+    rows = weight[labels]
+    weight = weight.to(unit.dtype)
+    dots = unit @ weight.T  # [B, C]
+    target = torch.zeros_like(dots, dtype=torch.bool).scatter_(1, labels[:, None], True)
+    cosines = dots
+    if request.unit_weight or request.plain_scales or request.hinge_offsets:
+        cosines = dots / lengths(weight, request.eps)
+    base = cosines if request.unit_weight else dots
+
+    log_sum = None
+    if request.radius is not None:
+        if request.threshold is not None:
+            a2, a1, a0 = request.coefficients
+            base = torch.where(base > request.threshold[:, None], a2 * base * base + a1 * base + a0, base)
+        logits = request.radius[:, None] * base
+        log_sum = log_sum_exp(logits if bias is None else logits + bias.to(logits.dtype), target)
+    plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
+    hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
+    return Reduced(log_sum, plain, hinges, rows)
+
+
+def lengths(vectors: Tensor, eps: float = 0.0) -> Tensor:
+    """sqrt(‖v‖² + eps) of each row, [N]; 1 for a zero row with eps = 0, so that its unit vector is zero."""
+    if eps > 0:
+        return torch.sqrt(vectors.square().sum(dim=1) + eps)
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    return torch.where(norms > 0, norms, torch.ones_like(norms))
+
+
+def log_sum_exp(logits: Tensor, masked: Tensor) -> Tensor:
+    """log Σ exp over what is not masked, [B]; −inf, with zero gradient, where a row is all masked."""
+    logits = logits.masked_fill(masked, -torch.inf)
+    empty = masked.all(dim=1)
+    return torch.where(empty, -torch.inf, torch.logsumexp(logits.masked_fill(empty[:, None], 0.0), dim=1))
+
+
+def _hinge(offset: Tensor, cosines: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    inner = (offset[:, None] + 2 * cosines).masked_fill(target, 0.0)
+    active = inner > 0
+    return (inner * active).sum(dim=1), active.sum(dim=1)

@@ -1,0 +1,75 @@
+"""Companions: terms of the loss that need labels and keep a row a class beside the class weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.losses.running import Statistics
+
+
+@dataclass(frozen=True)
+class CenterLoss:
+    """Center loss: λ/2 · ‖x − c_y‖², the centres c moving by a rule of their own, not by the optimiser.
+
+    After an optimiser step: c_j ← c_j − α Σ_{y_i=j}(c_j − x_i) / (1 + n_j), n_j the samples of class j in the batch.
+
+    Args:
+        lam: λ ≥ 0.
+        alpha: α in [0, 1], the rate of the centres; 0.5 in the paper.
+        normalize: True takes unit features x̂ in place of x (center loss beside NormFace, NF Table 2).
+
+    Source: Wen et al. 2016, Eq. 2 to 4.
+    """
+
+    lam: float
+    alpha: float = 0.5
+    normalize: bool = False
+    name: ClassVar[str] = "center"
+
+    def __post_init__(self) -> None:
+        checks.number("lam", self.lam, low=0)
+        checks.number("alpha", self.alpha, low=0, high=1)
+        checks.flag("normalize", self.normalize)
+
+    def bind(self, num_classes: int, embedding_size: int) -> Centers:
+        return Centers(self, num_classes, embedding_size)
+
+    def formula(self) -> str:
+        return f"{self.lam / 2:g}·‖{'x̂' if self.normalize else 'x'} − c_y‖²"
+
+    def words(self) -> str:
+        features = "unit" if self.normalize else "raw"
+        return f"center loss on {features} features with λ = {self.lam:g}, α = {self.alpha:g}"
+
+
+class Centers(nn.Module):
+    """`CenterLoss`, bound: holds `centers` [C, d], zero at first, which `observe` moves."""
+
+    centers: Tensor
+
+    def __init__(self, spec: CenterLoss, num_classes: int, embedding_size: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("centers", torch.zeros(num_classes, embedding_size))
+
+    def forward(self, features: Tensor, unit: Tensor, labels: Tensor) -> Tensor:
+        points = unit if self.spec.normalize else features
+        return self.spec.lam / 2 * (points - self.centers[labels].to(points.dtype)).square().sum(dim=1)
+
+    @torch.no_grad()
+    def observe(self, stats: Statistics) -> None:
+        kept = stats.labels != checks.IGNORE_INDEX
+        labels = stats.labels[kept].long()
+        points = stats.features[kept].to(self.centers.dtype)
+        if self.spec.normalize:
+            norms = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+            points = points / torch.where(norms > 0, norms, torch.ones_like(norms))
+        classes, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+        difference = self.centers[labels] - points
+        total = torch.zeros_like(self.centers[classes]).index_add_(0, index, difference)
+        self.centers[classes] -= self.spec.alpha * total / (1 + counts[:, None])

@@ -1,0 +1,243 @@
+"""Margins: what stands for cosθ of the target class, `margin(theta[B], norms[B]) -> [B]`.
+
+θ = 2·atan2(‖x̂ − ŵ_y‖, ‖x̂ + ŵ_y‖) comes exact, so a margin is its formula, and its gradient the formula's own.
+`gradient="straight_through"` instead passes the gradient of cosθ, as a widespread implementation does by accident.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.losses.running import Statistics, StepCount
+
+GRADIENTS = ("exact", "straight_through")
+
+
+@runtime_checkable
+class Margin(Protocol):
+    """What every margin spec offers. A new one is a frozen dataclass with these, and a line in `TABLE`."""
+
+    kind: ClassVar[str]
+
+    @property
+    def stateful(self) -> bool: ...
+    def bind(self, num_classes: int, embedding_size: int) -> Margin | nn.Module: ...
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor: ...
+    def formula(self) -> str: ...
+
+
+class _Stateless:
+    """A spec that is called as it is."""
+
+    stateful: ClassVar[bool] = False
+
+    def bind(self, num_classes: int, embedding_size: int):  # type: ignore[no-untyped-def]  # returns Self
+        return self
+
+
+@dataclass(frozen=True)
+class AdditiveCosine(_Stateless):
+    """cosθ − m, m ≥ 0. AM-Softmax and CosFace. Source: IAM Eq. 5."""
+
+    m: float
+    kind: ClassVar[str] = "additive_cosine"
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0)
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        return torch.cos(theta) - self.m
+
+    def formula(self) -> str:
+        return f"(cos θ − {self.m:g})"
+
+
+@dataclass(frozen=True)
+class AdditiveAngle(_Stateless):
+    """cos(θ + m), 0 ≤ m < π in radians. ArcFace. Source: IAM Eq. 6.
+
+    Args:
+        m: the angle in radians; 0.5 in the papers.
+        beyond_pi: what happens where θ + m > π: `"linear"` cosθ − m sin m, monotone with a small step down at π − m;
+            `"plain"` as written, so that the margin vanishes and turns back; `"easy"` the margin only where
+            cosθ > 0, with a jump up by sin m at 90°.
+        gradient: `"exact"`, or `"straight_through"`: the value of the margin with the gradient of cosθ.
+    """
+
+    m: float
+    beyond_pi: str = "linear"
+    gradient: str = "exact"
+    kind: ClassVar[str] = "additive_angle"
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0, high=math.pi, open_high=True, hint="m is in radians")
+        checks.choice("beyond_pi", self.beyond_pi, ("linear", "plain", "easy"))
+        checks.choice("gradient", self.gradient, GRADIENTS)
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        cos = torch.cos(theta)
+        value = torch.cos(theta + self.m)
+        if self.beyond_pi == "linear":
+            value = torch.where(theta + self.m > math.pi, cos - self.m * math.sin(math.pi - self.m), value)
+        elif self.beyond_pi == "easy":
+            value = torch.where(cos > 0, value, cos)
+        return _with_gradient(value, cos, self.gradient)
+
+    def formula(self) -> str:
+        return f"cos(θ + {self.m:g})"
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """λ = max(low, start / (1 + rate · step)): from nearly no margin to nearly all of it. Source: A-Softmax's practice.
+
+    Args:
+        start: λ at step 0, ≥ 0.
+        low: the smallest λ, ≥ 0.
+        rate: how fast it falls a step, ≥ 0.
+    """
+
+    start: float = 1000.0
+    low: float = 5.0
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("start", "low", "rate"):
+            checks.number(f"annealing.{name}", getattr(self, name), low=0)
+
+    def at(self, step: Tensor) -> Tensor:
+        return torch.clamp(self.start / (1 + self.rate * step), min=self.low)
+
+
+@dataclass(frozen=True)
+class Multiplicative:
+    """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
+
+    Args:
+        m: how many times the angle is taken; a whole number ≥ 1 for `psi`, any m ≥ 1 for `raw`. The papers use 3, 4.
+        form: `"psi"` or `"raw"`.
+        annealing: the target becomes (λ cosθ + margin) / (1 + λ), with λ this number, or an `Annealing` of the step.
+        gradient: `"exact"` or `"straight_through"`.
+
+    Source: L-Softmax (FI), A-Softmax (IAM Eq. 4).
+    """
+
+    m: float
+    form: str = "psi"
+    annealing: float | Annealing | None = None
+    gradient: str = "exact"
+    kind: ClassVar[str] = "multiplicative"
+
+    def __post_init__(self) -> None:
+        checks.choice("form", self.form, ("psi", "raw"))
+        checks.choice("gradient", self.gradient, GRADIENTS)
+        if self.form == "psi":
+            checks.integer("m", self.m, low=1, hint="form='raw' takes a fraction")
+        else:
+            checks.number("m", self.m, low=1)
+        if self.annealing is not None and not isinstance(self.annealing, Annealing):
+            checks.number("annealing", self.annealing, low=0, hint="or an Annealing schedule")
+
+    @property
+    def stateful(self) -> bool:
+        return isinstance(self.annealing, Annealing)
+
+    def bind(self, num_classes: int, embedding_size: int) -> Multiplicative | AnnealedMargin:
+        return AnnealedMargin(self, self.annealing) if isinstance(self.annealing, Annealing) else self
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        assert not isinstance(self.annealing, Annealing)  # bind() returns AnnealedMargin for it
+        return self.blend(theta, self.annealing)
+
+    def blend(self, theta: Tensor, lam: float | Tensor | None) -> Tensor:
+        """(λ cosθ + margin) / (1 + λ); λ = None is no annealing."""
+        cos = torch.cos(theta)
+        angle = self.m * theta
+        value = monotone_cos(angle, self.m * math.pi) if self.form == "psi" else torch.cos(angle)
+        value = _with_gradient(value, cos, self.gradient)
+        return value if lam is None else (lam * cos + value) / (1 + lam)
+
+    def formula(self) -> str:
+        body = f"ψ_{self.m:g}(θ)" if self.form == "psi" else f"cos({self.m:g}θ)"
+        if self.annealing is None:
+            return body
+        lam = "λ" if isinstance(self.annealing, Annealing) else f"{self.annealing:g}"
+        return f"({lam} cos θ + {body})/(1 + {lam})"
+
+
+class AnnealedMargin(nn.Module):
+    """`Multiplicative` with an `Annealing` schedule, bound: keeps the step."""
+
+    def __init__(self, spec: Multiplicative, annealing: Annealing) -> None:
+        super().__init__()
+        self.spec = spec
+        self.annealing = annealing
+        self.counter = StepCount()
+
+    def forward(self, theta: Tensor, norms: Tensor) -> Tensor:
+        return self.spec.blend(theta, self.annealing.at(self.counter.step).to(theta.dtype))
+
+    def observe(self, stats: Statistics) -> None:
+        self.counter.observe(stats)
+
+
+@dataclass(frozen=True)
+class Combined(_Stateless):
+    """cos(m1·θ + m3) − m2: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
+
+    Args:
+        m1: factor of the angle, ≥ 1.
+        m2: taken off the cosine, ≥ 0.
+        m3: added to the angle, radians in [0, π).
+        form: `"raw"` as written, or `"psi"`: cos continued past π so that it falls all the way.
+        gradient: `"exact"` or `"straight_through"`.
+    """
+
+    m1: float = 1.0
+    m2: float = 0.0
+    m3: float = 0.0
+    form: str = "raw"
+    gradient: str = "exact"
+    kind: ClassVar[str] = "combined"
+
+    def __post_init__(self) -> None:
+        checks.number("m1", self.m1, low=1)
+        checks.number("m2", self.m2, low=0)
+        checks.number("m3", self.m3, low=0, high=math.pi, open_high=True, hint="m3 is in radians")
+        checks.choice("form", self.form, ("raw", "psi"))
+        checks.choice("gradient", self.gradient, GRADIENTS)
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        angle = self.m1 * theta + self.m3
+        value = monotone_cos(angle, self.m1 * math.pi + self.m3) if self.form == "psi" else torch.cos(angle)
+        return _with_gradient(value - self.m2, torch.cos(theta), self.gradient)
+
+    def formula(self) -> str:
+        angle = ("" if self.m1 == 1 else f"{self.m1:g}") + "θ" + (f" + {self.m3:g}" if self.m3 else "")
+        body = f"cos({angle})" if self.form == "raw" else f"ψ({angle})"
+        return f"({body} − {self.m2:g})" if self.m2 else body
+
+
+def monotone_cos(angle: Tensor, largest: float) -> Tensor:
+    """(−1)^k cos(angle) − 2k, k = floor(angle / π): cos that goes on falling past π, up to `largest`.
+
+    `largest` bounds k, so that rounding at θ = π does not open one period more.
+    """
+    k = torch.floor(angle.detach() / math.pi).clamp(0, max(0, math.ceil(largest / math.pi - 1e-9) - 1))
+    return (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
+
+
+def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:
+    return value if gradient == "exact" else cos + (value - cos).detach()
+
+
+TABLE: dict[str, type[Margin]] = {
+    piece.kind: piece  # type: ignore[type-abstract]
+    for piece in (AdditiveCosine, AdditiveAngle, Multiplicative, Combined)
+}

@@ -1,0 +1,262 @@
+"""Objective: a loss as a choice of pieces, frozen and printable; it composes, and `bind` gives it its C, d and state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.losses.companions import CenterLoss
+from angulus.losses.margins import Margin
+from angulus.losses.negatives import Keep, NegativesSpec
+from angulus.losses.penalties import TABLE as PENALTIES
+from angulus.losses.penalties import IAM, PenaltySpec
+from angulus.losses.radius import RadiusSpec
+from angulus.losses.running import RunningMean, Statistics
+from angulus.losses.weighting import WeightingSpec
+
+
+class Term(NamedTuple):
+    """A penalty and the factor before it."""
+
+    weight: float
+    penalty: PenaltySpec
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss of the softmax family with penalties, as a spec that knows neither C nor d.
+
+    loss_i = −log(e^{t_i} / (e^{t_i} + Σ_{j≠y} e^{z_ij})), with z_ij = radius_i · negatives(cos θ_ij) and
+    t_i = radius_i · margin(θ_i); raw weights multiply both by their lengths, a bias adds b_j. Plus the penalties.
+
+    Args:
+        radius: what the feature norm becomes; None leaves the cross-entropy out (a proxy loss or a penalty alone).
+        margin: what stands for cosθ of the target; None is cosθ itself.
+        negatives: what becomes of non-target cosines above the margined target.
+        weighting: how much each sample counts, or None.
+        weights: `"unit"`, class weights enter by direction only, or `"raw"`.
+        bias: a bias a class.
+        eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
+        cross_entropy: the factor before the cross-entropy.
+        penalties: factors and penalties, at most one of each kind.
+        center: center loss beside it, or None.
+
+    `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
+
+    >>> from angulus import losses
+    >>> print(losses.arcface(s=64, m=0.5))
+    softmax cross-entropy on unit weights; radius fixed at s = 64; target cos(θ + 0.5)
+    """
+
+    radius: RadiusSpec | None = None
+    margin: Margin | None = None
+    negatives: NegativesSpec = Keep()
+    weighting: WeightingSpec | None = None
+    weights: str = "unit"
+    bias: bool = False
+    eps: float = 0.0
+    cross_entropy: float = 1.0
+    penalties: tuple[Term, ...] = ()
+    center: CenterLoss | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("weights", self.weights, ("unit", "raw"))
+        checks.flag("bias", self.bias)
+        checks.number("eps", self.eps, low=0)
+        checks.number("cross_entropy", self.cross_entropy, low=0)
+        if self.margin is not None and self.eps > 0:
+            raise checks.InputError(f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0")
+        if self.remaps and (self.weights == "raw" or self.bias):
+            raise checks.InputError(
+                "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
+                f"got weights = {self.weights!r}, bias = {self.bias}"
+            )
+        if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
+            raise checks.InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
+        names = [term.penalty.name for term in self.penalties]
+        for name in names:
+            if names.count(name) > 1:
+                raise checks.InputError(f"{name} is given twice; use replace({name}=...) to change it")
+        if self.radius is not None:
+            self._check_scale(self.radius.has_scale)
+
+    @property
+    def remaps(self) -> bool:
+        """Whether some non-target cosines are changed."""
+        return not isinstance(self.negatives, Keep)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
+        pieces = [self.radius, self.margin, *(term.penalty for term in self.penalties)]
+        return self.center is not None or any(piece is not None and piece.stateful for piece in pieces)
+
+    def _check_scale(self, has_scale: bool) -> None:
+        for term in self.penalties:
+            if term.penalty.needs_scale and not has_scale:
+                base = "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
+                raise checks.InputError(f"iam takes its scale from a base with one s, but {base}; give iam(beta, s=...)")
+            if isinstance(term.penalty, IAM) and term.penalty.logits == "margin" and self.margin is None:
+                raise checks.InputError("iam(logits='margin') takes the base's margin, but the base has none")
+
+    def bind(self, num_classes: int, embedding_size: int) -> BoundObjective:
+        """Resolve what depends on C and d, warn once, and hold parameters and running figures.
+
+        Args:
+            num_classes: C over all ranks.
+            embedding_size: d.
+        """
+        return BoundObjective(self, num_classes, embedding_size)
+
+    def replace(self, **changes: Any) -> Objective:
+        """A copy with pieces changed; a penalty's name takes an objective that holds it, a penalty spec, or None.
+
+        >>> from angulus import losses
+        >>> losses.arcface(64, 0.5).replace(radius=losses.radius.Contraction(gamma="auto")).radius.gamma
+        'auto'
+        """
+        fields = {field.name for field in dataclasses.fields(self)}
+        terms = {term.penalty.name: term for term in self.penalties}
+        for name in [name for name in changes if name not in fields]:
+            if name not in PENALTIES:
+                raise checks.InputError(
+                    f"an objective has no piece {name!r}{checks.nearest(name, [*fields, *PENALTIES])}"
+                )
+            new = changes.pop(name)
+            terms.pop(name, None)
+            if new is not None:
+                terms[name] = _single_term(name, new)
+        if isinstance(changes.get("center"), Objective):
+            changes["center"] = changes["center"].center
+        changes.setdefault("penalties", tuple(terms.values()))
+        return dataclasses.replace(self, **changes)
+
+    def __add__(self, other: object) -> Objective:
+        if not isinstance(other, Objective):
+            return NotImplemented
+        if self.radius is not None and other.radius is not None:
+            raise checks.InputError(
+                "two cross-entropies, each with a radius, cannot be one objective: a sample has one radius; "
+                "add penalties or proxy losses to one of them, or change a piece with replace()"
+            )
+        if self.center is not None and other.center is not None:
+            raise checks.InputError("center is given twice; use replace(center=...) to change it")
+        base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
+        return dataclasses.replace(
+            base, penalties=self.penalties + other.penalties, center=base.center or extra.center
+        )
+
+    def __mul__(self, factor: object) -> Objective:
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        factor = checks.number("the factor before an objective", factor, low=0)
+        return dataclasses.replace(
+            self,
+            cross_entropy=self.cross_entropy * factor if self.radius is not None else self.cross_entropy,
+            penalties=tuple(Term(factor * weight, penalty) for weight, penalty in self.penalties),
+            center=self.center and dataclasses.replace(self.center, lam=factor * self.center.lam),
+        )
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        return "; ".join(self._words())
+
+    def _words(self) -> Iterator[str]:
+        if self.radius is not None:
+            factor = "" if self.cross_entropy == 1 else f"{self.cross_entropy:g} × "
+            eps = f" (eps = {self.eps:g})" if self.eps else ""
+            yield f"{factor}softmax cross-entropy on {self.weights} weights{' with bias' * self.bias}{eps}"
+            yield self.radius.words()
+            if self.margin is not None:
+                yield f"target {self.margin.formula()}"
+            if self.remaps:
+                yield f"negatives {self.negatives.formula()}, I_j = 1 where cos θ_j exceeds the margined target"
+            if self.weighting is not None:
+                yield self.weighting.words()
+        for weight, penalty in self.penalties:
+            yield ("" if weight == 1 else f"{weight:g} × ") + penalty.words()
+        if self.center is not None:
+            yield self.center.words()
+
+    def formula(self) -> str:
+        """The loss of one sample as a formula.
+
+        >>> from angulus import losses
+        >>> print(losses.cosface(64, 0.35).formula())
+        −log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = 64·(cos θ − 0.35), z_j = 64·cos θ_j
+        """
+        terms = [
+            ("" if weight == 1 else f"{weight:g}·") + penalty.formula() for weight, penalty in self.penalties
+        ] + ([self.center.formula()] if self.center else [])
+        if self.radius is None:
+            return " + ".join(terms)
+        raw = self.weights == "raw"
+        target = "cos θ" if self.margin is None else self.margin.formula()
+        t = f"{self.radius.formula()}·{'‖w_y‖·' * raw}{target}{' + b_y' * self.bias}"
+        z = f"{self.radius.formula()}·{'‖w_j‖·' * raw}{self.negatives.formula()}{' + b_j' * self.bias}"
+        factor = "" if self.cross_entropy == 1 else f"{self.cross_entropy:g}·"
+        weighting = "" if self.weighting is None else f"{self.weighting.formula()}·"
+        fraction = "−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))"
+        body = f"{factor}{weighting}({fraction})" if factor or weighting else fraction
+        return " + ".join([body, *terms]) + f", t = {t}, z_j = {z}"
+
+
+class BoundObjective(nn.Module):
+    """An `Objective` that knows C and d: its pieces ready to be called, its parameters and running figures in one module.
+
+    `state_dict` holds learned s and R, centres, running means and step counts. A head owns one; `angulus.class_loss`
+    reads it and never changes it; `observe` moves what moves once an optimiser step.
+    """
+
+    def __init__(self, spec: Objective, num_classes: int, embedding_size: int) -> None:
+        super().__init__()
+        self.num_classes = checks.integer("num_classes", num_classes, low=1)
+        self.embedding_size = checks.integer("embedding_size", embedding_size, low=1)
+        if spec.radius is None:
+            spec._check_scale(False)
+            if not any(term.penalty.trains_classes for term in spec.penalties):
+                raise checks.InputError(
+                    f"nothing here trains the class weights ({spec}); add a base loss such as softmax() or normface(), "
+                    "or a proxy loss such as c_contrastive()"
+                )
+        self.spec = spec
+        self.radius: Callable[..., Tensor] | None = spec.radius and spec.radius.bind(num_classes, embedding_size)
+        self.margin: Callable[..., Tensor] | None = spec.margin and spec.margin.bind(num_classes, embedding_size)
+        self.center = spec.center and spec.center.bind(num_classes, embedding_size)
+        self.terms: list[tuple[float, Any]] = []
+        for weight, penalty in spec.penalties:
+            bound = penalty.bind(num_classes, embedding_size)
+            self.terms.append((weight, bound))
+            if isinstance(bound, nn.Module):
+                self.add_module(penalty.name, bound)
+        self.agent_distortion = RunningMean()
+
+    @property
+    def scale(self) -> float | Tensor | None:
+        """The radius where it is one number for all samples, else None."""
+        return getattr(self.radius, "scale", None)
+
+    def observe(self, stats: Statistics) -> None:
+        """Move the running figures; call it once an optimiser step."""
+        self.agent_distortion.update(stats.values["agent_distortion"])
+        for piece in self.children():
+            if hasattr(piece, "observe"):
+                piece.observe(stats)
+
+    def extra_repr(self) -> str:
+        return f"{self.spec}, num_classes={self.num_classes}, embedding_size={self.embedding_size}"
+
+
+def _single_term(name: str, new: object) -> Term:
+    if isinstance(new, Objective) and len(new.penalties) == 1 and new.radius is None:
+        new = new.penalties[0]
+    term = new if isinstance(new, Term) else Term(1.0, new)  # type: ignore[arg-type]
+    if not isinstance(term.penalty, PENALTIES[name]):
+        raise checks.InputError(f"{name} must be a {name} penalty or None; got {new!r}")
+    return term

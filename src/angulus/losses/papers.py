@@ -1,0 +1,235 @@
+"""The losses by their papers' names: each is an `Objective` of a few pieces. `build(name, ...)` is the one table.
+
+Angles in radians; s, m, t as the papers have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from angulus import checks
+from angulus.losses import pieces
+from angulus.losses.companions import CenterLoss
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Margin, Multiplicative
+from angulus.losses.negatives import MVAdaptive, MVFixed
+from angulus.losses.objective import Objective, Term
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, PenaltySpec, Ring
+from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.weighting import Focal, HardMining
+
+
+def softmax(bias: bool = False) -> Objective:
+    """Softmax loss: logits w_j·x (+ b_j). Source: CM Eq. 1, NF Eq. 1, FI Eq. 1."""
+    return Objective(radius=Identity(), weights="raw", bias=bias)
+
+
+def weight_normalized() -> Objective:
+    """Weight-normalised ("modified") softmax: logits ‖x‖ cosθ_j. Source: CM Eq. 3."""
+    return Objective(radius=Identity())
+
+
+def feature_normalized(s: float = 20.0, learn: bool = True) -> Objective:
+    """Feature-normalised softmax: logits s w_j·x̂, s > 0 learned or fixed. Source: NF Table 2."""
+    return Objective(radius=_scale(s, learn), weights="raw")
+
+
+def l2_softmax(alpha: float, learn: bool = False, bias: bool = False) -> Objective:
+    """L2-softmax: logits α w_j·x̂ (+ b_j), α > 0 fixed or learned. Source: Ranjan et al. 2017."""
+    return Objective(radius=_scale(checks.number("alpha", alpha, low=0, open_low=True), learn), weights="raw", bias=bias)
+
+
+def normface(s: float = 20.0, learn: bool = True, eps: float = 0.0) -> Objective:
+    """NormFace: logits s cosθ_j, s = ℓ² > 0 learned or fixed.
+
+    `eps` is the ε of its normalisation layer, x / sqrt(‖x‖² + ε), for features and weights alike. Source: NF Eq. 3, 6.
+    """
+    return Objective(radius=_scale(s, learn), eps=eps)
+
+
+def coco(alpha: float | None = None) -> Objective:
+    """COCO: logits α cosθ_j, α fixed, by default ½ log(C − 1) + 3. Source: Liu et al. 2017c."""
+    return Objective(radius=Coco() if alpha is None else Fixed(checks.number("alpha", alpha, low=0, open_low=True)))
+
+
+def cosface(s: float, m: float) -> Objective:
+    """CosFace, AM-Softmax: target s (cosθ − m), others s cosθ_j. Papers: s = 64, m = 0.35. Source: IAM Eq. 5."""
+    return Objective(radius=Fixed(s), margin=AdditiveCosine(m))
+
+
+def arcface(s: float, m: float, beyond_pi: str = "linear", gradient: str = "exact") -> Objective:
+    """ArcFace: target s cos(θ + m), others s cosθ_j. Papers: s = 64, m = 0.5 radians. Source: IAM Eq. 6.
+
+    `beyond_pi` and `gradient` as in `margins.AdditiveAngle`.
+    """
+    return Objective(radius=Fixed(s), margin=AdditiveAngle(m, beyond_pi, gradient))
+
+
+def combined_margin(s: float, m1: float, m2: float, m3: float, form: str = "raw") -> Objective:
+    """Combined margin: target s (cos(m1 θ + m3) − m2), others s cosθ_j. Source: MV Sec. 3.1."""
+    return Objective(radius=Fixed(s), margin=Combined(m1, m2, m3, form))
+
+
+def sphereface(
+    m: float, s: float | None = None, form: str = "psi", annealing: float | Annealing | None = None
+) -> Objective:
+    """SphereFace, A-Softmax: target r ψ(θ), others r cosθ_j; r = s, or ‖x‖ where s is None. Source: IAM Eq. 4."""
+    return Objective(radius=Identity() if s is None else Fixed(s), margin=Multiplicative(m, form, annealing))
+
+
+def l_softmax(m: float, annealing: float | Annealing | None = None) -> Objective:
+    """L-Softmax: target ‖w_y‖‖x‖ ψ(θ), others w_j·x. Source: Liu et al. 2016; FI Table 1."""
+    return Objective(radius=Identity(), weights="raw", margin=Multiplicative(m, "psi", annealing))
+
+
+def focal_softmax(s: float, gamma: float = 2.0, margin: Margin | None = None, probability: str = "margin") -> Objective:
+    """F-Softmax: (1 − p_y)^γ times the loss at scale s, over any margin. Source: MV Eq. 2 and 4."""
+    return Objective(radius=Fixed(s), margin=margin, weighting=Focal(gamma, probability))
+
+
+def hm_softmax(s: float, keep: float = 0.9, margin: Margin | None = None, divide: str = "kept") -> Objective:
+    """HM-Softmax: the floor(keep · B) highest losses at scale s, over any margin. Source: MV Sec. 3.1, Eq. 4."""
+    return Objective(radius=Fixed(s), margin=margin, weighting=HardMining(keep, divide))
+
+
+def mv_softmax(s: float, margin: Margin | None, t: float, mode: Literal["fixed", "adaptive"]) -> Objective:
+    """MV-Softmax: non-target cosines above the margined target become c + t, or (1 + t) c + t. Source: MV Eq. 6 to 8.
+
+    The paper's t: Arc fixed 0.2, Arc adaptive 0.3, AM fixed 0.25, AM adaptive 0.2; s = 32.
+    """
+    checks.choice("mode", mode, ("fixed", "adaptive"))
+    return Objective(radius=Fixed(s), margin=margin, negatives=MVFixed(t) if mode == "fixed" else MVAdaptive(t))
+
+
+def cm_softmax(
+    p: float = 0.9,
+    gamma: float | Literal["auto"] = 1.0,
+    lower: float | None = None,
+    upper: float | None = None,
+    bound: str = "ideal",
+    upper_factor: float = 3.0,
+    detach_norm: bool = False,
+) -> Objective:
+    """CM-Softmax: logits f(‖x‖) cosθ_j, f the contraction of the norm; arguments as in `radius.Contraction`.
+
+    Source: CM Eq. 4, 8, 9.
+    """
+    return Objective(radius=Contraction(p, gamma, lower, upper, bound, upper_factor, detach_norm))
+
+
+def cm_m_softmax(
+    margin: Margin,
+    p: float = 0.9,
+    gamma: float | Literal["auto"] = 1.0,
+    lower: float | None = None,
+    upper: float | None = None,
+    bound: str = "ideal",
+    upper_factor: float = 3.0,
+    detach_norm: bool = False,
+) -> Objective:
+    """CM-M-Softmax: target f(‖x‖) margin(θ), others f(‖x‖) cosθ_j. Source: CM Eq. 5."""
+    return cm_softmax(p, gamma, lower, upper, bound, upper_factor, detach_norm).replace(margin=margin)
+
+
+def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
+    """C-contrastive as a loss of its own or beside another; see `penalties.CContrastive`. Source: NF Eq. 10."""
+    return _penalty(CContrastive(m, classes))
+
+
+def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -> Objective:
+    """C-triplet as a loss of its own or beside another; see `penalties.CTriplet`. Source: NF Eq. 11."""
+    return _penalty(CTriplet(m, classes, center))
+
+
+def iam(beta: float, s: float | None = None, logits: str = "plain") -> Objective:
+    """The inter-class angular margin, to be added to a loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12."""
+    return _penalty(IAM(beta, s, logits))
+
+
+def feature_incay(
+    lam: float,
+    form: str = "reciprocal",
+    eps: float = 1e-8,
+    bound: float | str | None = None,
+    start_step: int = 0,
+    reference_norm: float | None = None,
+) -> Objective:
+    """Feature incay, to be added to a loss; see `penalties.FeatureIncay`. Source: FI Eq. 8."""
+    return _penalty(FeatureIncay(lam, form, eps, bound, start_step, reference_norm))
+
+
+def ring_loss(lam: float, radius: float | None = None) -> Objective:
+    """Ring loss, to be added to a loss; see `penalties.Ring`. Source: Zheng et al. 2018."""
+    return _penalty(Ring(lam, radius))
+
+
+def center_loss(lam: float, alpha: float = 0.5, normalize: bool = False) -> Objective:
+    """Center loss, to be added to a loss; see `companions.CenterLoss`. Source: Wen et al. 2016."""
+    return Objective(center=CenterLoss(lam, alpha, normalize))
+
+
+ALIASES: dict[str, Callable[..., Objective]] = {
+    alias.__name__: alias
+    for alias in (
+        softmax,
+        weight_normalized,
+        feature_normalized,
+        l2_softmax,
+        normface,
+        coco,
+        cosface,
+        arcface,
+        combined_margin,
+        sphereface,
+        l_softmax,
+        focal_softmax,
+        hm_softmax,
+        mv_softmax,
+        cm_softmax,
+        cm_m_softmax,
+        c_contrastive,
+        c_triplet,
+        iam,
+        feature_incay,
+        ring_loss,
+        center_loss,
+    )
+}
+
+
+def build(name: str, **parameters: Any) -> Objective:
+    """The objective of that name; a margin may be a mapping such as `{"kind": "additive_angle", "m": 0.5}`.
+
+    >>> build("arcface", s=64, m=0.5) == arcface(64, 0.5)
+    True
+    """
+    checks.choice("kind of objective", name, ALIASES)
+    if "margin" in parameters:
+        parameters["margin"] = pieces.piece("margin", parameters["margin"])
+    if isinstance(parameters.get("annealing"), Mapping):
+        parameters["annealing"] = pieces.call(Annealing, "annealing", parameters["annealing"])
+    objective: Objective = pieces.call(ALIASES[name], name, parameters)
+    return objective
+
+
+def from_recipe(mapping: Mapping[str, Any]) -> Objective:
+    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters; penalties and pieces beside it.
+
+    >>> from_recipe({"kind": "arcface", "s": 64, "m": 0.5, "iam": {"beta": 0.1}}) == arcface(64, 0.5) + iam(0.1)
+    True
+    """
+    if "kind" not in mapping:
+        return pieces.from_mapping(mapping)
+    parameters = dict(mapping)
+    name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
+    taken = ALIASES[name].__code__.co_varnames[: ALIASES[name].__code__.co_argcount]
+    beside = {key: parameters.pop(key) for key in pieces.NAMES if key in parameters and key not in taken}
+    return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in beside.items()})
+
+
+def _scale(s: float, learn: bool) -> Fixed | Learned:
+    return Learned(s) if checks.flag("learn", learn) else Fixed(s)
+
+
+def _penalty(penalty: PenaltySpec) -> Objective:
+    return Objective(penalties=(Term(1.0, penalty),))

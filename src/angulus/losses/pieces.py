@@ -1,0 +1,103 @@
+"""Pieces and objectives as plain mappings, for recipes: `{kind: additive_angle, m: 0.5}` and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from angulus import checks
+from angulus.losses import margins, negatives, penalties, radius, weighting
+from angulus.losses.companions import CenterLoss
+from angulus.losses.objective import Objective, Term
+
+SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "radius": radius.TABLE,
+    "margin": margins.TABLE,
+    "negatives": negatives.TABLE,
+    "weighting": weighting.TABLE,
+}
+PLAIN = ("weights", "bias", "eps", "cross_entropy")
+NAMES = (*PLAIN, *SLOTS, *penalties.TABLE, "center")
+
+
+def piece(slot: str, value: object) -> Any:
+    """The piece that a mapping with `kind` stands for; a piece or None passes."""
+    if not isinstance(value, Mapping):
+        if value is None or hasattr(value, "kind"):
+            return value
+        raise checks.InputError(f"{slot} must be a mapping with a kind, such as {{kind: ...}}; got {value!r}")
+    parameters = dict(value)
+    kind = checks.choice(f"{slot}.kind", parameters.pop("kind", None), SLOTS[slot])
+    if isinstance(parameters.get("annealing"), Mapping):
+        parameters["annealing"] = call(margins.Annealing, f"{slot}.annealing", parameters["annealing"])
+    return call(SLOTS[slot][kind], f"{slot} {kind}", parameters)
+
+
+def call(make: Callable[..., Any], what: str, parameters: Mapping[str, Any]) -> Any:
+    """Call `make(**parameters)`, naming unknown and missing parameters in a sentence."""
+    known = inspect.signature(make).parameters
+    for name in parameters:
+        if name not in known:
+            listed = ", ".join(known) or "nothing"
+            raise checks.InputError(f"{what} has no parameter {name!r}{checks.nearest(name, known)}; it takes {listed}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in parameters:
+            raise checks.InputError(f"{what} needs {name}")
+    return make(**parameters)
+
+
+def to_mapping(objective: Objective) -> dict[str, Any]:
+    """The objective as plain values, all pieces written out; `from_mapping` gives it back."""
+    out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
+    for slot in SLOTS:
+        chosen = getattr(objective, slot)
+        out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
+    for weight, penalty in objective.penalties:
+        out[penalty.name] = dataclasses.asdict(penalty) | ({} if weight == 1 else {"weight": weight})
+    if objective.center is not None:
+        out["center"] = dataclasses.asdict(objective.center)
+    return out
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Objective:
+    """The objective that pieces written out stand for; missing ones have `Objective`'s defaults.
+
+    >>> from_mapping({"radius": {"kind": "fixed", "s": 64}, "iam": {"beta": 0.1}}).penalties[0].penalty.beta
+    0.1
+    """
+    for name in mapping:
+        if name not in NAMES:
+            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, NAMES)}")
+    changes = {name: change(name, mapping[name]) for name in NAMES if mapping.get(name) is not None}
+    terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
+    return Objective(**changes, penalties=terms)
+
+
+def change(name: str, value: object) -> Any:
+    """What `Objective.replace` takes under that name, from plain values."""
+    if name in SLOTS:
+        return piece(name, value)
+    if name == "center":
+        return center(value)
+    return term(name, value) if name in penalties.TABLE and value is not None else value
+
+
+def term(name: str, value: object) -> Term:
+    """A penalty from its parameters, with an optional `weight` before it."""
+    if not isinstance(value, Mapping):
+        raise checks.InputError(f"{name} must be a mapping of its parameters, or null; got {value!r}")
+    parameters = dict(value)
+    weight = checks.number(f"{name}.weight", parameters.pop("weight", 1.0), low=0)
+    return Term(weight, call(penalties.TABLE[name], name, parameters))
+
+
+def center(value: object) -> CenterLoss | None:
+    """Center loss from its parameters, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise checks.InputError(f"center must be a mapping of its parameters, or null; got {value!r}")
+    made: CenterLoss = call(CenterLoss, "center", value)
+    return made

@@ -1,0 +1,252 @@
+"""Radius: what the norm of a feature becomes before it multiplies the cosines, `radius(norms[B]) -> [B]`.
+
+A spec is frozen and knows neither C nor d; `bind(num_classes, embedding_size)` returns what is called: the spec itself
+where it needs nothing more, a module where it learns or keeps a running figure. `has_scale` says that the radius is one
+number for all samples, which the bound form then gives as `scale`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks, theory
+from angulus.losses.running import RunningMean, Statistics
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The norm itself: radius = ‖x‖. Softmax, A-Softmax, L-Softmax."""
+
+    kind: ClassVar[str] = "identity"
+    stateful: ClassVar[bool] = False
+    has_scale: ClassVar[bool] = False
+    scale: ClassVar[None] = None
+
+    def bind(self, num_classes: int, embedding_size: int) -> Identity:
+        return self
+
+    def __call__(self, norms: Tensor) -> Tensor:
+        return norms
+
+    def formula(self) -> str:
+        return "‖x‖"
+
+    def words(self) -> str:
+        return "radius ‖x‖, the feature's own norm"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
+
+    s: float
+    kind: ClassVar[str] = "fixed"
+    stateful: ClassVar[bool] = False
+    has_scale: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("s", self.s, low=0, open_low=True)
+
+    @property
+    def scale(self) -> float:
+        return self.s
+
+    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
+        return self
+
+    def __call__(self, norms: Tensor) -> Tensor:
+        return torch.full_like(norms, self.s)
+
+    def formula(self) -> str:
+        return f"{self.s:g}"
+
+    def words(self) -> str:
+        return f"radius fixed at s = {self.s:g}"
+
+
+@dataclass(frozen=True)
+class Coco:
+    """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
+
+    kind: ClassVar[str] = "coco"
+    stateful: ClassVar[bool] = False
+    has_scale: ClassVar[bool] = True
+
+    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
+        return Fixed(theory.coco_scale(num_classes))
+
+    def formula(self) -> str:
+        return "(½ log(C − 1) + 3)"
+
+    def words(self) -> str:
+        return "radius fixed at ½ log(C − 1) + 3"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
+
+    s: float = 20.0
+    kind: ClassVar[str] = "learned"
+    stateful: ClassVar[bool] = True
+    has_scale: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("s", self.s, low=0, open_low=True)
+
+    def bind(self, num_classes: int, embedding_size: int) -> LearnedRadius:
+        return LearnedRadius(self.s)
+
+    def formula(self) -> str:
+        return "s"
+
+    def words(self) -> str:
+        return f"radius a learned s, starting at {self.s:g}"
+
+
+class LearnedRadius(nn.Module):
+    """`Learned`, bound: holds the parameter `s` (0-d)."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.tensor(start))
+
+    @property
+    def scale(self) -> Tensor:
+        return self.s
+
+    def forward(self, norms: Tensor) -> Tensor:
+        return self.s.to(norms.dtype).expand_as(norms)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
+
+    f(0) = lower, f < upper, and f keeps the order of the norms.
+
+    Args:
+        p: mean target probability that `lower` must allow, in (0, 1); the paper uses 0.9.
+        gamma: γ > 0, how fast the norms saturate; the paper uses 1. `"auto"` sets γ · (running mean norm) = ln 3 =
+            1.0986, so that the mean norm maps to the middle of the range.
+        lower: the lower bound, or None to take it from `p` and the number of classes.
+        upper: the upper bound, or None for `upper_factor` · lower.
+        bound: `"ideal"`: lower = ln(p (C − 2) / (1 − p)), C ≥ 3; `"exact"`: the s that solves
+            e^s / (e^s + C − 2 + e^{−s}) = p, C ≥ 2.
+        upper_factor: upper / lower, > 1; 3 in the paper (classes apart by 180°), 1 + √2 at 90°.
+        detach_norm: True stops the gradient through f.
+
+    Source: CM Eq. 8 and 9.
+    """
+
+    p: float = 0.9
+    gamma: float | Literal["auto"] = 1.0
+    lower: float | None = None
+    upper: float | None = None
+    bound: str = "ideal"
+    upper_factor: float = 3.0
+    detach_norm: bool = False
+    kind: ClassVar[str] = "contraction"
+    has_scale: ClassVar[bool] = False
+    scale: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        checks.number("p", self.p, low=0, high=1, open_low=True, open_high=True)
+        if self.gamma != "auto":
+            checks.number("gamma", self.gamma, low=0, open_low=True, hint="or 'auto', from the mean norm")
+        checks.choice("bound", self.bound, ("ideal", "exact"))
+        checks.number("upper_factor", self.upper_factor, low=1, open_low=True)
+        checks.flag("detach_norm", self.detach_norm)
+        if self.lower is not None:
+            checks.number("lower", self.lower, low=0, open_low=True)
+        if self.upper is not None:
+            checks.number("upper", self.upper, low=self.lower or 0, open_low=self.lower is None)
+
+    @property
+    def stateful(self) -> bool:
+        return self.gamma == "auto"
+
+    def bind(self, num_classes: int, embedding_size: int) -> Contraction | AutoContraction:
+        """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
+
+        Errors: C or p for which no positive lower bound exists, naming the ways out.
+        """
+        lower = self.lower
+        if lower is None:
+            lower = theory.contraction_lower(self.p, num_classes, bound=self.bound)
+            if num_classes > 2 * embedding_size:
+                warnings.warn(
+                    f"contraction bounds assume that C <= 2 d classes can lie 90° apart; here C = {num_classes} and "
+                    f"d = {embedding_size}, so a target probability of p = {self.p:g} needs more than "
+                    f"lower = {lower:.4g}; give lower and upper, or a larger embedding_size",
+                    stacklevel=2,
+                )
+        upper = self.upper_factor * lower if self.upper is None else self.upper
+        if upper < lower:
+            raise checks.InputError(f"upper must be >= lower = {lower:.6g}; got {upper:.6g}; give both, or neither")
+        resolved = dataclasses.replace(self, lower=lower, upper=upper)
+        return AutoContraction(resolved) if self.gamma == "auto" else resolved
+
+    def __call__(self, norms: Tensor) -> Tensor:
+        assert self.gamma != "auto"  # bind() returns AutoContraction for it
+        return self.map(norms, self.gamma)
+
+    def map(self, norms: Tensor, gamma: float | Tensor) -> Tensor:
+        """f of `norms` at this γ; needs the bounds that `bind` resolves."""
+        assert self.lower is not None and self.upper is not None
+        norms = norms.detach() if self.detach_norm else norms
+        # 2 sigmoid(z) − 1 = tanh(z / 2), without the cancellation at small z
+        return self.lower + torch.tanh(gamma * norms / 2) * (self.upper - self.lower)
+
+    def saturation(self, norms: Tensor, gamma: float | Tensor | None = None) -> Tensor:
+        """Share of the range in use, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
+        gamma = self.gamma if gamma is None else gamma
+        assert gamma != "auto"
+        return torch.tanh(gamma * norms / 2)
+
+    def formula(self) -> str:
+        return "f(‖x‖)"
+
+    def words(self) -> str:
+        low = f"p = {self.p:g} ({self.bound} bound)" if self.lower is None else f"lower = {self.lower:g}"
+        high = f"upper = {self.upper_factor:g}·lower" if self.upper is None else f"upper = {self.upper:g}"
+        gradient = ", no gradient through f" if self.detach_norm else ""
+        return f"radius f(‖x‖), the contraction of the norm with γ = {self.gamma}, {low}, {high}{gradient}"
+
+
+class AutoContraction(nn.Module):
+    """`Contraction(gamma="auto")`, bound: keeps the running mean norm that γ is chosen from.
+
+    Until the first `observe`, the batch's own mean norm stands in for it.
+    """
+
+    scale = None
+
+    def __init__(self, spec: Contraction) -> None:
+        super().__init__()
+        self.spec = spec
+        self.mean_norm = RunningMean()
+
+    def gamma(self, norms: Tensor) -> Tensor:
+        mean = self.mean_norm.value_or(norms.detach().mean())
+        return math.log(3.0) / mean.to(norms.dtype).clamp_min(torch.finfo(norms.dtype).tiny)
+
+    def forward(self, norms: Tensor) -> Tensor:
+        return self.spec.map(norms, self.gamma(norms))
+
+    def saturation(self, norms: Tensor) -> Tensor:
+        return self.spec.saturation(norms, self.gamma(norms))
+
+    def observe(self, stats: Statistics) -> None:
+        self.mean_norm.update(stats.values["norm"])
+
+
+RadiusSpec = Identity | Fixed | Coco | Learned | Contraction
+TABLE: dict[str, type[RadiusSpec]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}

@@ -1,0 +1,65 @@
+"""What training observes once an optimiser step, and the running means that are kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one optimiser step saw: `head.statistics(features, labels)` makes it, `head.observe(stats)` takes it.
+
+    Args:
+        values: scalars by name (0-d tensors, detached), each fit to be logged: `norm`, `radius`, `target_cos`,
+            `agent_distortion`, and what the pieces of the objective add.
+        features: the batch, detached [B, d]; companions such as center loss move by it.
+        labels: [B].
+        step: the loop's count of optimiser steps, or None to count calls.
+    """
+
+    values: dict[str, Tensor]
+    features: Tensor
+    labels: Tensor
+    step: int | None = None
+
+
+class RunningMean(nn.Module):
+    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`."""
+
+    value: Tensor
+    count: Tensor
+
+    def __init__(self, momentum: float = 0.99) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("value", torch.tensor(0.0))
+        self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
+
+    def value_or(self, otherwise: Tensor) -> Tensor:
+        """The running value, or `otherwise` before the first update."""
+        return torch.where(self.count > 0, self.value.to(otherwise.dtype), otherwise)
+
+    @torch.no_grad()
+    def update(self, new: Tensor) -> None:
+        new = new.to(self.value)
+        # a short history weighs its few values evenly instead of holding on to the first
+        momentum = torch.clamp(self.count / (self.count + 1.0), max=self.momentum)
+        self.value.copy_(torch.where(self.count > 0, momentum * self.value + (1 - momentum) * new, new))
+        self.count += 1
+
+
+class StepCount(nn.Module):
+    """The optimiser step that a schedule reads; moves in `observe`, kept in `state_dict`."""
+
+    step: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.tensor(0, dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, stats: Statistics) -> None:
+        self.step.fill_(int(self.step) + 1 if stats.step is None else stats.step)

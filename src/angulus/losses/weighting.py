@@ -1,0 +1,81 @@
+"""Weighting: how much each sample's loss counts, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from angulus import checks
+
+
+@dataclass(frozen=True)
+class Focal:
+    """(1 − p_y)^γ a sample, γ ≥ 0; gradient flows through it. F-Softmax. Source: MV Eq. 2 and 4.
+
+    Args:
+        gamma: γ; the paper uses 2.
+        probability: p_y from the logits of the loss (`"margin"`, which the paper's recipes use), or from the plain
+            cosines (`"plain"`, its equations read literally).
+    """
+
+    gamma: float = 2.0
+    probability: str = "margin"
+    kind: ClassVar[str] = "focal"
+
+    def __post_init__(self) -> None:
+        checks.number("gamma", self.gamma, low=0)
+        checks.choice("probability", self.probability, ("margin", "plain"))
+
+    def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
+        return torch.exp(self.gamma * log_not_p), loss.shape[0]
+
+    def formula(self) -> str:
+        return f"(1 − p{'' if self.probability == 'margin' else '°'})^{self.gamma:g}"
+
+    def words(self) -> str:
+        source = "of the loss" if self.probability == "margin" else "without margin"
+        return f"focal weight (1 − p)^{self.gamma:g}, p {source}"
+
+
+@dataclass(frozen=True)
+class HardMining:
+    """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
+
+    Equal losses go to the lower row. Selects within the rows that it is given.
+
+    Args:
+        keep: share kept, in (0, 1]; the paper uses 0.9.
+        divide: the mean divides by the number `"kept"`, or by the size of the batch, `"all"`.
+
+    Source: MV Sec. 3.1, Eq. 4.
+    """
+
+    keep: float = 0.9
+    divide: str = "kept"
+    kind: ClassVar[str] = "hard_mining"
+
+    def __post_init__(self) -> None:
+        checks.number("keep", self.keep, low=0, high=1, open_low=True)
+        checks.choice("divide", self.divide, ("kept", "all"))
+
+    def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
+        rows = loss.shape[0]
+        # 1e-9: 0.29 * 100 is 28.999... in binary
+        count = max(1, math.floor(self.keep * rows + 1e-9))
+        order = torch.argsort(loss.detach(), descending=True, stable=True)
+        weight = torch.zeros_like(loss).index_fill(0, order[:count], 1.0)
+        return weight, count if self.divide == "kept" else rows
+
+    def formula(self) -> str:
+        return f"[among the {self.keep:.0%} highest]"
+
+    def words(self) -> str:
+        return f"hard mining: the {self.keep:.0%} highest losses, divided by the number {self.divide}"
+
+
+WeightingSpec = Focal | HardMining
+TABLE: dict[str, type[WeightingSpec]] = {piece.kind: piece for piece in (Focal, HardMining)}

@@ -1,0 +1,53 @@
+"""Classification accuracy from predictions or logits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from angulus import checks
+
+
+def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Share of predictions that equal the label, in [0, 1].
+
+    >>> accuracy([0, 1, 2, 2], [0, 1, 2, 0])
+    0.75
+    """
+    labels, predictions = _pair(labels, predictions)
+    return float((labels == predictions).mean())
+
+
+def accuracy_per_class(labels: ArrayLike, predictions: ArrayLike) -> dict[int, float]:
+    """Accuracy over the samples of each class that occurs."""
+    labels, predictions = _pair(labels, predictions)
+    return {int(label): float((predictions[labels == label] == label).mean()) for label in np.unique(labels)}
+
+
+def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
+    """Share of samples whose label's logit is among the k highest; a tie with the label's logit counts against it.
+
+    Args:
+        labels: [N], in [0, C).
+        logits: [N, C].
+        k: in [1, C].
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise checks.InputError(
+            f"labels must be [N] and logits [N, C] with N >= 1; got {list(labels.shape)} and {list(logits.shape)}"
+        )
+    checks.integer("k", k, low=1, high=logits.shape[1])
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    others_at_least = (logits >= own).sum(axis=1) - 1
+    return float((others_at_least < k).mean())
+
+
+def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape or not len(labels):
+        raise checks.InputError(
+            "labels and predictions must be [N] each with N >= 1; "
+            f"got {list(labels.shape)} and {list(predictions.shape)}"
+        )
+    return labels, predictions

@@ -1,0 +1,240 @@
+"""Recipes: an experiment as YAML, checked to the last key, with `key.path=value` overrides."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import pydantic
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from angulus import checks
+from angulus.contract import Contract
+from angulus.losses import from_recipe
+from angulus.losses.pieces import to_mapping
+from angulus.training.settings import STRICT, Training
+
+FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it."""
+
+    name: str
+    root: str | None = None
+    download: bool = False
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which network, the size of its features, and what else its constructor takes."""
+
+    name: str
+    embedding_size: int
+    options: dict[str, Any] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Test-time settings: the share of samples that count as low quality, and images a batch."""
+
+    low_fraction: float = 0.2
+    batch_size: int = 1000
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.number("evaluation.low_fraction", self.low_fraction, low=0, high=1, open_low=True, open_high=True)
+        checks.integer("evaluation.batch_size", self.batch_size, low=1)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A grid of runs.
+
+    Args:
+        variants: name -> overrides of the recipe, `{key.path: value}`.
+        seeds: each variant is trained once a seed.
+        quality_split: the variant whose norms split good from low for all; None lets each model split for itself.
+    """
+
+    variants: dict[str, dict[str, Any]]
+    seeds: list[int]
+    quality_split: str | None = None
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.variants or not self.seeds:
+            raise checks.InputError("compare needs at least one variant and one seed")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise checks.InputError(f"compare.seeds must differ; got {self.seeds}")
+        if self.quality_split is not None:
+            checks.choice("compare.quality_split", self.quality_split, self.variants)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper reports: where, and by variant and group (good, low, entire) the accuracy in % and mean norm."""
+
+    source: str
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment, resolved: everything that decides its result but the code."""
+
+    name: str
+    title: str
+    data: Data
+    backbone: Backbone
+    objective: dict[str, Any]
+    input: Contract = field(default_factory=Contract)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    compare: Compare | None = None
+    published: Published | None = None
+    chosen_by_us: dict[str, str] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a file, or by the name of one that ships with Angulus, and apply `key.path=value` overrides."""
+    return validate(override(read(path), overrides))
+
+
+def read(path: str) -> dict[str, Any]:
+    """The mapping in a recipe file."""
+    file = find(path)
+    try:
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise checks.InputError(f"recipe {file} is not YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise checks.InputError(f"recipe {file} cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise checks.InputError(f"recipe {file} must be a mapping of keys to values; got {type(content).__name__}")
+    return content
+
+
+def find(path: str) -> Path:
+    """The file of that path, or the shipped recipe of that name, whatever its case."""
+    if Path(path).is_file():
+        return Path(path)
+    shipped = {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
+    name = Path(path).name.removesuffix(".yaml").lower()
+    if name in shipped and Path(path).parent in (Path("."), Path("recipes")):
+        return shipped[name]
+    raise checks.InputError(
+        f"there is no recipe {path!r}{checks.nearest(name, shipped)}; give a YAML file or one of {', '.join(shipped)}"
+    )
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML 1.2, where `1e-4` is a number and `off` a word.
+
+    >>> parse_yaml("{lr: 1e-4, mode: off}")
+    {'lr': 0.0001, 'mode': 'off'}
+    """
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, the objective written out in pieces; `load` reads it back."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    yaml.dump(dataclasses.asdict(recipe), stream)
+    return stream.getvalue()
+
+
+def validate(content: Mapping[str, Any]) -> Recipe:
+    """Check a mapping against the schema; the objective comes out resolved into its pieces."""
+    try:
+        # strict pydantic takes dataclasses from JSON, not from dicts
+        recipe = pydantic.TypeAdapter(Recipe).validate_json(json.dumps(content, default=str))
+    except pydantic.ValidationError as error:
+        raise checks.InputError("; ".join(_sentence(each) for each in _plain_first(error))) from error
+    return dataclasses.replace(recipe, objective=to_mapping(from_recipe(recipe.objective)))
+
+
+def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A recipe's mapping with the changes of one variant and its seed, for a single run."""
+    content = copy.deepcopy(dict(content))
+    for path, value in changes.items():
+        set_path(content, path, copy.deepcopy(value))
+    set_path(content, "training.seed", seed)
+    content["compare"] = None
+    content["published"] = None
+    return content
+
+
+def set_path(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings; a new `kind` clears its siblings, which belong to the old one.
+
+    >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
+    >>> set_path(recipe, "objective.kind", "normface"); recipe
+    {'objective': {'kind': 'normface'}}
+    """
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents):
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+        if not isinstance(content, dict):
+            raise checks.InputError(f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it")
+    if last == "kind" and content.get("kind") != value:
+        content.clear()
+    content[last] = value
+
+
+def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    content = copy.deepcopy(content)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise checks.InputError(f"an override must read key.path=value; got {override!r}")
+        try:
+            value = parse_yaml(text)
+        except YAMLError as error:
+            raise checks.InputError(f"the value of override {override!r} is not YAML") from error
+        set_path(content, path.strip(), value)
+    return content
+
+
+def _plain_first(error: pydantic.ValidationError) -> list[Any]:
+    return sorted(error.errors(), key=lambda each: len(each["loc"]))[:3]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part != "function-after[]")
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _known_keys(error["loc"][:-1])
+        return f"a recipe has no key {where!r}{checks.nearest(error['loc'][-1], known)}; known here: {', '.join(known)}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"the recipe needs {where}"
+    if "error" in error.get("ctx", {}):
+        return str(error["ctx"]["error"])
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}; got {error['input']!r}"
+
+
+def _known_keys(location: Iterable[Any]) -> list[str]:
+    """The keys that a recipe has at that place."""
+    here: Any = Recipe
+    for part in location:
+        hint = get_type_hints(here)[part]
+        here = next((each for each in getattr(hint, "__args__", ()) if dataclasses.is_dataclass(each)), hint)
+    return [each.name for each in dataclasses.fields(here)]

@@ -1,0 +1,154 @@
+"""A comparison as a table, in the terminal and in Markdown, and its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from angulus import build, files, plots
+from angulus.compare import GROUPS, Cell, Comparison, load_test, run_folder, section
+from angulus.training import checkpoint
+
+PICTURES = {
+    "features.png": "the 2-D test features, a class a colour",
+    "norms.png": "histograms of the feature norm",
+    "best-and-worst.png": "the test images with the highest and lowest norms",
+}
+
+
+def cell(value: Cell, digits: int) -> str:
+    """Mean ± deviation over seeds; the mean alone for one seed.
+
+    >>> cell(Cell([99.0, 99.2]), 2), cell(Cell([99.0]), 2)
+    ('99.10 ± 0.14', '99.00')
+    """
+    deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:.{digits}f}{deviation}"
+
+
+def columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table: accuracy in % by quality group, then mean norms."""
+    head = ["loss", *(f"accuracy {name} %" for name in GROUPS), *(f"norm {name}" for name in GROUPS)]
+    body = [
+        [
+            row.variant,
+            *(cell(row.accuracy[name], 2) for name in GROUPS),
+            *(cell(row.mean_norm[name], 2) for name in GROUPS),
+        ]
+        for row in comparison.rows
+    ]
+    return head, body
+
+
+def terminal(comparison: Comparison) -> Table:
+    """The table for the terminal."""
+    head, body = columns(comparison)
+    table = Table(title=comparison.recipe.title, caption=caption(comparison), title_justify="left")
+    for number, name in enumerate(head):
+        table.add_column(name.replace(" ", "\n", 1), justify="left" if number == 0 else "right", no_wrap=True)
+    for cells in body:
+        table.add_row(*cells)
+    return table
+
+
+def caption(comparison: Comparison) -> str:
+    """How the numbers came about."""
+    grid = section(comparison.recipe)
+    counts = comparison.rows[0].counts
+    splitter = f"the {grid.quality_split} model" if grid.quality_split else "each model itself"
+    seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
+    return (
+        f"{seeds}; low = the {counts['low']:,} of {counts['entire']:,} test images with the smallest feature norms of "
+        f"{splitter}"
+    )
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown page: the table, the paper's numbers, each model's own split, and the environment."""
+    recipe = comparison.recipe
+    training, environment = recipe.training, comparison.environment
+    total = sum(row.seconds for row in comparison.rows)
+    parts = [
+        f"# {recipe.title}",
+        _markdown_table(*columns(comparison)),
+        f"{caption(comparison)}.",
+    ]
+    if recipe.published is not None:
+        parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*_beside_paper(comparison))]
+    own_head = ["loss", *(f"accuracy {name} %" for name in GROUPS), *(f"norm {name}" for name in GROUPS)]
+    own = [
+        [row.variant, *(cell(row.own_accuracy[n], 2) for n in GROUPS), *(cell(row.own_mean_norm[n], 2) for n in GROUPS)]
+        for row in comparison.rows
+    ]
+    parts += ["## Each model's own split", _markdown_table(own_head, own)]
+    parts += [
+        "## How",
+        f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over all "
+        f"training images, batch {training.batch_size}, {training.optimizer.kind}, lr {training.optimizer.lr:g}, "
+        f"{training.schedule.kind} schedule, {training.precision}; seeds {', '.join(map(str, section(recipe).seeds))}. "
+        f"{environment['device']}, {environment['threads']} threads; training took {total:,.0f} s in all. "
+        f"angulus {environment['angulus']}, torch {environment['torch']}, Python {environment['python']}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(comparison: Comparison) -> list[Path]:
+    """Write `table.md` and the pictures into the comparison's folder; returns the pictures."""
+    files.write_text(comparison.folder / "table.md", markdown(comparison))
+    recipe, grid = comparison.recipe, section(comparison.recipe)
+    seed = grid.seeds[0]
+    folders = {name: run_folder(comparison.folder, name, seed) for name in grid.variants}
+    tests = {name: load_test(folder) for name, folder in folders.items()}
+    images = build.splits(recipe).test
+    written = []
+
+    def save(name: str, figure: plots.Figure) -> None:
+        path = comparison.folder / "plots" / name
+        files.make_folder(path.parent)
+        plots.save(figure, path)
+        written.append(path)
+
+    if recipe.backbone.embedding_size == 2:
+        weights = [checkpoint.load(folder / checkpoint.NAME)["head"]["weight"] for folder in folders.values()]
+        models = [(name, test["features"], test["labels"]) for name, test in tests.items()]
+        save("features.png", plots.features_2d(models, images.class_names, [_array(weight) for weight in weights]))
+    correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}
+    save("norms.png", plots.norm_histograms([(name, test["norms"], correct[name]) for name, test in tests.items()]))
+    judge = grid.quality_split or next(iter(grid.variants))
+    test = tests[judge]
+    title = f"{judge}: test images by feature norm (label, or label → wrong prediction)"
+    pixels = images.pixels.numpy()
+    picture = plots.best_and_worst(pixels, test["norms"], test["labels"], test["predictions"], title)
+    save("best-and-worst.png", picture)
+    return written
+
+
+def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    published = comparison.recipe.published
+    assert published is not None
+    head = ["loss", *(f"{name} %: paper" for name in GROUPS), *(f"{name} %: here" for name in GROUPS)]
+    body = []
+    for row in comparison.rows:
+        paper = published.accuracy.get(row.variant, {})
+        body.append(
+            [row.variant, *(_number(paper, name) for name in GROUPS), *(cell(row.accuracy[name], 2) for name in GROUPS)]
+        )
+    return head, body
+
+
+def _number(values: Mapping[str, float], name: str) -> str:
+    return f"{values[name]:.2f}" if name in values else "—"
+
+
+def _markdown_table(head: list[str], body: list[list[str]]) -> str:
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def _array(weight: torch.Tensor) -> np.ndarray:
+    return weight.float().numpy()

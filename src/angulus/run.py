@@ -1,0 +1,133 @@
+"""One run of a recipe in a folder of its own: train, evaluate, write what came out beside what it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from angulus import build, checks, files
+from angulus import recipe as recipes
+from angulus.data.images import Images, Splits
+from angulus.metrics import classification, quality
+from angulus.recipe import Recipe
+from angulus.training import checkpoint, loop, records
+
+RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    splits: Splits | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train a recipe and evaluate it on its test images; returns what `results.json` holds.
+
+    Args:
+        recipe: a single run (its `compare` is not looked at).
+        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, results.json.
+        resume: go on where the folder's run stopped; a finished one is read, not repeated.
+        splits: the data, if it is loaded already.
+        on_step: told (steps done, steps in all, loss).
+    """
+    with files.lock(folder):
+        started = (folder / RECIPE).exists()
+        if started and not resume:
+            raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+        if started:
+            _refuse_other_recipe(recipe, folder)
+            if (folder / RESULTS).exists():
+                return read_results(folder)
+        elif resume:
+            raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
+        if recipe.training.threads:
+            torch.set_num_threads(recipe.training.threads)
+        splits = splits or build.splits(recipe)
+        job = build.job(recipe, splits)
+        files.write_json(folder / ENVIRONMENT, records.environment(job.device))
+        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+        has_checkpoint = (folder / checkpoint.NAME).exists()
+        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
+        results = {
+            "name": recipe.name,
+            "data": splits.source,
+            **evaluate(job, splits.test, recipe, folder),
+            "training": {
+                "steps": progress.step,
+                "seconds": round(progress.seconds, 3),
+                "last_epoch_loss": progress.last_epoch_loss,
+            },
+            "environment": records.environment(job.device),
+        }
+        files.write_json(folder / RESULTS, results)
+        return results
+
+
+def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions."""
+    features, predictions = embed(job, images, recipe.evaluation.batch_size)
+    norms = np.linalg.norm(features.astype(np.float64), axis=1)
+    labels = images.labels.numpy()
+    arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
+    files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+    correct = labels == predictions
+    low = quality.low_quality(norms, recipe.evaluation.low_fraction)
+    return {
+        "accuracy": classification.accuracy(labels, predictions),
+        "own_split": {name: group._asdict() for name, group in quality.groups(norms, correct, low).items()},
+        "norm_bins": [each._asdict() for each in quality.norm_bins(norms, correct)],
+        "per_class": classification.accuracy_per_class(labels, predictions),
+    }
+
+
+@torch.no_grad()
+def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(features [N, d] float32, predicted classes [N]) of images, in float32."""
+    job.backbone.eval()
+    job.head.eval()
+    features, predictions = [], []
+    for pixels in images.pixels.split(batch_size):
+        batch = job.backbone(job.contract(pixels.to(job.device)))
+        features.append(batch.float().cpu())
+        predictions.append(job.head.logits(batch).argmax(dim=1).cpu())
+    return torch.cat(features).numpy(), torch.cat(predictions).numpy()
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What `results.json` of a finished run holds."""
+    try:
+        content: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise checks.InputError(f"{folder / RESULTS} cannot be read ({error}); delete it to evaluate again") from error
+    return content
+
+
+def _refuse_other_recipe(recipe: Recipe, folder: Path) -> None:
+    there = _comparable(recipes.load(str(folder / RECIPE)))
+    here = _comparable(recipe)
+    for key in here:
+        if here[key] != there.get(key):
+            raise checks.InputError(
+                f"{folder} holds a run of another recipe ({key} is {there.get(key)!r} there and {here[key]!r} here); "
+                "choose another --out"
+            )
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe by dotted keys, without what does not decide its numbers."""
+    recipe = dataclasses.replace(recipe, compare=None, published=None, data=recipes.Data(recipe.data.name))
+    return dict(_flatten(dataclasses.asdict(recipe), ""))
+
+
+def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(path, value)]
+    return [item for key, each in value.items() for item in _flatten(each, f"{path}.{key}" if path else str(key))]

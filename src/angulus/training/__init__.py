@@ -1,0 +1,1 @@
+"""Training: settings, optimiser, schedule, checkpoints, run folder, and the loop."""

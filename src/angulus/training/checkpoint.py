@@ -1,0 +1,53 @@
+"""Checkpoints: everything a run needs to go on as if it had not stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks, files
+
+FORMAT = 1
+NAME = "checkpoint.pt"
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run folder, atomically."""
+    files.write_atomically(folder / NAME, lambda file: torch.save({"format": FORMAT, **state}, file))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it can run code."""
+    if not path.is_file():
+        raise checks.InputError(f"there is no checkpoint {path}; start the run without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise checks.InputError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short?") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
+    return state
+
+
+def load_module(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Fill a module from a checkpoint, or say how the checkpoint's differs."""
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    extra = sorted(state.keys() - own.keys())
+    for problem, names in (("lacks", missing), ("has also", extra)):
+        if names:
+            raise checks.InputError(
+                f"the checkpoint is of another {what}: it {problem} {names[0]}"
+                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; resume with the recipe that it was made by"
+            )
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            raise checks.InputError(
+                f"the checkpoint is of another {what}: {name} has shape {list(state[name].shape)}, this one's is "
+                f"{list(value.shape)}; resume with the recipe that it was made by"
+            )
+    module.load_state_dict(state)

@@ -1,0 +1,85 @@
+"""What a run writes while it goes on: metrics as JSON lines and to TensorBoard, and the environment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy
+import torch
+
+from angulus import checks, files
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Rows of numbers by step, to `metrics.jsonl` and TensorBoard; after a resume, rows past its step are dropped."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
+
+        self.path = folder / METRICS
+        kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file: TextIO = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write what is finite; the mean norm of no samples, say, is left out."""
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        try:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise checks.InputError(files.sentence(error, self.path)) from error
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()  # type: ignore[no-untyped-call]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line cut short by a crash is dropped."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and machine, to stand beside a result."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "angulus": metadata.version("angulus"),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.type}: {name}",
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": ["angulus", *sys.argv[1:]],
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

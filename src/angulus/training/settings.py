@@ -1,0 +1,128 @@
+"""The settings of a training run: plain frozen dataclasses, which a recipe fills in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from angulus import checks
+
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Which optimiser.
+
+    Args:
+        kind: SGD with momentum, AdamW or RMSProp.
+        lr: the full learning rate, > 0; None is 0.1 for SGD, 0.001 for the others.
+        momentum: of SGD and RMSProp, in [0, 1).
+        nesterov: Nesterov momentum (SGD).
+        weight_decay: ≥ 0, on weights.
+        decay_bias_and_norm: True decays biases, norm layers and other parameters of one dimension too.
+        decay_objective: True decays what the objective learns (s, R) too.
+    """
+
+    kind: Literal["sgd", "adamw", "rmsprop"] = "sgd"
+    lr: float | None = None
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    decay_bias_and_norm: bool = False
+    decay_objective: bool = False
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.lr is None:
+            object.__setattr__(self, "lr", 0.1 if self.kind == "sgd" else 1e-3)
+        checks.number("training.optimizer.lr", self.lr, low=0, open_low=True)
+        checks.number("training.optimizer.momentum", self.momentum, low=0, high=1, open_high=True)
+        checks.number("training.optimizer.weight_decay", self.weight_decay, low=0)
+        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
+            raise checks.InputError("training.optimizer.nesterov needs kind: sgd and a momentum above 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves, as a factor of the optimiser's lr.
+
+    Args:
+        kind: constant; steps: times `factor` after each of `milestones` (epochs); cosine: to `final`; one_cycle: up from
+            1/25 for the first 30%, then down to `final`, by cosines; polynomial: (1 − t)^`power`; plateau: times
+            `factor` when the training error has not fallen for `patience` epochs, at most `drops` times.
+        warmup_epochs: the factor first rises linearly, from 1/n at the first of n steps; not with one_cycle.
+        milestones: epochs, rising (steps).
+        factor: in (0, 1) (steps, plateau).
+        power: > 0 (polynomial).
+        final: in [0, 1), the last factor (cosine, one_cycle).
+        patience: epochs, ≥ 1 (plateau).
+        drops: ≥ 1 (plateau).
+    """
+
+    kind: Literal["constant", "steps", "cosine", "one_cycle", "polynomial", "plateau"] = "cosine"
+    warmup_epochs: float = 0.0
+    milestones: list[float] = field(default_factory=list)
+    factor: float = 0.1
+    power: float = 1.0
+    final: float = 0.0
+    patience: int = 3
+    drops: int = 3
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        name = "training.schedule."
+        checks.number(name + "warmup_epochs", self.warmup_epochs, low=0)
+        checks.number(name + "factor", self.factor, low=0, high=1, open_low=True, open_high=True)
+        checks.number(name + "power", self.power, low=0, open_low=True)
+        checks.number(name + "final", self.final, low=0, high=1, open_high=True)
+        checks.integer(name + "patience", self.patience, low=1)
+        checks.integer(name + "drops", self.drops, low=1)
+        if self.milestones != sorted(self.milestones) or any(epoch <= 0 for epoch in self.milestones):
+            raise checks.InputError(f"{name}milestones must be rising epochs above 0; got {self.milestones}")
+        if self.kind == "steps" and not self.milestones:
+            raise checks.InputError(f"{name}milestones must name at least one epoch with kind: steps; got none")
+        if self.kind == "one_cycle" and self.warmup_epochs:
+            raise checks.InputError(f"{name}warmup_epochs must be 0 with kind: one_cycle, which rises by itself")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, how big, how precise.
+
+    Args:
+        epochs: passes over the training images, ≥ 1.
+        batch_size: images a step, ≥ 1; a last, smaller batch is trained on too.
+        optimizer: see `Optimizer`.
+        schedule: see `Schedule`.
+        precision: of the backbone's products: "float32", or "bfloat16" by autocast. The loss is float32 either way.
+        clip_norm: the gradient's norm is cut to this, > 0; None leaves it.
+        seed: of weights and of the order of images, ≥ 0.
+        checkpoint_every: steps between checkpoints, ≥ 0; 0 is every epoch. There is one at the end in any case.
+        log_every: steps between rows of metrics.jsonl, ≥ 1.
+        device: "auto" takes CUDA where it is, else the CPU.
+        threads: CPU threads, ≥ 0; 0 leaves PyTorch's choice.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    clip_norm: float | None = None
+    seed: int = 0
+    checkpoint_every: int = 0
+    log_every: int = 10
+    device: str = "auto"
+    threads: int = 0
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("training.epochs", self.epochs, low=1)
+        checks.integer("training.batch_size", self.batch_size, low=1)
+        checks.integer("training.seed", self.seed, low=0, high=2**32 - 1)
+        checks.integer("training.checkpoint_every", self.checkpoint_every, low=0)
+        checks.integer("training.log_every", self.log_every, low=1)
+        checks.integer("training.threads", self.threads, low=0)
+        if self.clip_norm is not None:
+            checks.number("training.clip_norm", self.clip_norm, low=0, open_low=True)

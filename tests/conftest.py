@@ -1,0 +1,20 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data: $ANGULUS_DATA, else shared/data beside the checkout; skips where neither is there."""
+    named = os.environ.get("ANGULUS_DATA", "")
+    folder = Path(named).expanduser() if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(
+            f"needs real data: there is no folder {folder}; set ANGULUS_DATA to one that holds mnist/ and others"
+        )
+    return folder
