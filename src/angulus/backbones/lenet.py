@@ -6,8 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from angulus import checks
-from angulus.checks import InputError
+from angulus.backbones.layers import FeatureLayer, check_images, check_sizes, initialize_xavier
 
 
 class LeNet5(nn.Module):
@@ -54,7 +53,7 @@ class LeNet5(nn.Module):
             nn.Flatten(),
             nn.Linear(16 * side * side, 120),
             nn.ReLU(),
-            nn.Linear(120, embedding_size),
+            FeatureLayer(120, embedding_size),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class LeNetPlusPlus(nn.Module):
     """
 
     def __init__(self, in_channels: int = 1, image_size: int = 28, embedding_size: int = 2) -> None:
-        """Build the layers with PyTorch's default initialisation."""
+        """Build the layers, initialised as Caffe's "xavier" does, like the paper's: PyTorch's shrinks 28x28 digits to dots."""
         super().__init__()
         check_sizes("LeNetPlusPlus", in_channels, image_size, embedding_size, smallest=8)
         self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
@@ -102,29 +101,14 @@ class LeNetPlusPlus(nn.Module):
             *_stage(32, 64),
             *_stage(64, 128),
             nn.Flatten(),
-            nn.Linear(128 * side * side, embedding_size),
+            FeatureLayer(128 * side * side, embedding_size),
         )
+        initialize_xavier(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, in_channels, H, H] to features [B, embedding_size]."""
         check_images(images, self.in_channels, self.image_size)
         return cast(Tensor, self.layers(images))
-
-
-def check_sizes(net: str, in_channels: int, image_size: int, embedding_size: int, *, smallest: int) -> None:
-    """Refuse sizes that a net cannot be built for; its pooling leaves nothing of images below `smallest` pixels."""
-    checks.integer("in_channels", in_channels, low=1)
-    checks.integer("image_size", image_size, low=smallest, hint=f"{net} pools smaller images away")
-    checks.integer("embedding_size", embedding_size, low=1)
-
-
-def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
-    """Refuse images that are not floats [B, in_channels, image_size, image_size]."""
-    expected = (in_channels, image_size, image_size)
-    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-        raise InputError(f"images must have shape [batch, {', '.join(map(str, expected))}]; got {list(images.shape)}")
-    if not images.is_floating_point():
-        raise InputError(f"images must be floating point; got {images.dtype}; scale the bytes first")
 
 
 def _stage(below: int, channels: int) -> list[nn.Module]:

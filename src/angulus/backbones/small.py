@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from angulus.backbones.lenet import check_images, check_sizes
+from angulus.backbones.layers import FeatureLayer, check_images, check_sizes
 
 
 class SmallNet(nn.Module):
@@ -48,7 +48,7 @@ class SmallNet(nn.Module):
             nn.Linear(64 * side * side, 128, bias=False),
             nn.BatchNorm1d(128),
             nn.PReLU(),
-            nn.Linear(128, embedding_size),
+            FeatureLayer(128, embedding_size),
         )
 
     def forward(self, images: Tensor) -> Tensor:
