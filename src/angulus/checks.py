@@ -101,7 +101,9 @@ def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None)
             f"got {features.device}, {weight.device} and {labels.device}"
         )
     if labels.shape != features.shape[:1]:
-        raise InputError(f"labels must have shape [{features.shape[0]}], one a row of features; got {list(labels.shape)}")
+        raise InputError(
+            f"labels must have shape [{features.shape[0]}], one a row of features; got {list(labels.shape)}"
+        )
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
         raise InputError(f"labels must be integers; got {labels.dtype}")
     if bias is not None and bias.shape != weight.shape[:1]:

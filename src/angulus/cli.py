@@ -96,7 +96,9 @@ def data_mnist(
     from angulus import data
 
     splits = data.load("mnist", root=to, download=download)
-    out_console.print(f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}", soft_wrap=True)
+    out_console.print(
+        f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}", soft_wrap=True
+    )
 
 
 def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:

@@ -119,7 +119,9 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
         with np.load(folder / TEST) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError) as error:
-        raise checks.InputError(f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again") from error
+        raise checks.InputError(
+            f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
+        ) from error
 
 
 def collect(recipe: Recipe, folder: Path) -> Comparison:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from angulus import checks, files
 
-PALETTE = plt.get_cmap("tab10").colors
+PALETTE = matplotlib.color_sequences["tab10"]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -66,7 +66,9 @@ def norm_histograms(models: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Fig
         for member, name, colour in ((correct, "right", "tab:blue"), (~correct, "wrong", "tab:red")):
             if member.any():
                 share = np.full(int(member.sum()), 1 / member.sum())
-                axis.hist(norms[member], edges, weights=share, alpha=0.6, color=colour, label=f"{name} ({member.sum():,})")
+                axis.hist(
+                    norms[member], edges, weights=share, alpha=0.6, color=colour, label=f"{name} ({member.sum():,})"
+                )
         axis.set(title=title, xlabel="feature norm ‖x‖", ylabel="share of samples", ylim=(0, None))
         axis.legend(fontsize=8)
         axis.tick_params(labelsize=8)

@@ -110,7 +110,7 @@ class Recipe:
 
 
 def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from a file, or by the name of one that ships with Angulus, and apply `key.path=value` overrides."""
+    """Read a recipe from a file, or a shipped one by its name, and apply `key.path=value` overrides."""
     return validate(override(read(path), overrides))
 
 
@@ -173,13 +173,11 @@ def validate(content: Mapping[str, Any]) -> Recipe:
 
 def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """A recipe's mapping with the changes of one variant and its seed, for a single run."""
-    content = copy.deepcopy(dict(content))
+    single = copy.deepcopy(dict(content))
     for path, value in changes.items():
-        set_path(content, path, copy.deepcopy(value))
-    set_path(content, "training.seed", seed)
-    content["compare"] = None
-    content["published"] = None
-    return content
+        set_path(single, path, copy.deepcopy(value))
+    set_path(single, "training.seed", seed)
+    return single | {"compare": None, "published": None}
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:
@@ -195,22 +193,25 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
             content[key] = {}
         content = content[key]
         if not isinstance(content, dict):
-            raise checks.InputError(f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it")
+            raise checks.InputError(
+                f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it"
+            )
     if last == "kind" and content.get("kind") != value:
         content.clear()
     content[last] = value
 
 
 def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a recipe's mapping with `key.path=value` texts applied."""
     content = copy.deepcopy(content)
-    for override in overrides:
-        path, equals, text = override.partition("=")
+    for change in overrides:
+        path, equals, text = change.partition("=")
         if not equals or not path:
-            raise checks.InputError(f"an override must read key.path=value; got {override!r}")
+            raise checks.InputError(f"an override must read key.path=value; got {change!r}")
         try:
             value = parse_yaml(text)
         except YAMLError as error:
-            raise checks.InputError(f"the value of override {override!r} is not YAML") from error
+            raise checks.InputError(f"the value of override {change!r} is not YAML") from error
         set_path(content, path.strip(), value)
     return content
 

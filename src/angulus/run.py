@@ -82,8 +82,8 @@ def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     low = quality.low_quality(norms, recipe.evaluation.low_fraction)
     return {
         "accuracy": classification.accuracy(labels, predictions),
-        "own_split": {name: group._asdict() for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [each._asdict() for each in quality.norm_bins(norms, correct)],
+        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
+        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
 
@@ -94,7 +94,7 @@ def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, n
     job.backbone.eval()
     job.head.eval()
     features, predictions = [], []
-    for pixels in images.pixels.split(batch_size):
+    for pixels in torch.split(images.pixels, batch_size):
         batch = job.backbone(job.contract(pixels.to(job.device)))
         features.append(batch.float().cpu())
         predictions.append(job.head.logits(batch).argmax(dim=1).cpu())

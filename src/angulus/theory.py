@@ -20,12 +20,12 @@ def ideal_probability(s: ArrayLike, num_classes: int) -> Array:
 
     p = e^s / (e^s + C − 2 + e^{−s}). Source: CM Eq. 7.
 
-    >>> round(float(ideal_probability(4.27667, 10)), 4)
+    >>> round(float(ideal_probability(4.2767, 10)), 4)
     0.8999
     """
     checks.integer("num_classes", num_classes, low=2)
     s = np.asarray(s, dtype=np.float64)
-    return 1 / (1 + (num_classes - 2) * np.exp(-s) + np.exp(-2 * s))
+    return np.asarray(1 / (1 + (num_classes - 2) * np.exp(-s) + np.exp(-2 * s)))
 
 
 def contraction_lower(p: float, num_classes: int, *, bound: str = "ideal") -> float:
@@ -65,7 +65,7 @@ def contraction_lower(p: float, num_classes: int, *, bound: str = "ideal") -> fl
 
 
 def separation_factor(angle: float) -> float:
-    """upper / lower that still keeps classes `angle` apart: 1 + 2 sin(angle / 2), in [1, 3] for angle in [0, π].
+    """The ratio upper / lower that keeps classes `angle` apart: 1 + 2 sin(angle / 2), in [1, 3] for angle in [0, π].
 
     Norms in [a, factor · a] spread a class over (factor − 1) · a, less than the 2 a sin(angle / 2) between classes.
 
@@ -134,7 +134,7 @@ def scale_for_loss(loss: ArrayLike, num_classes: int) -> Array:
     loss = np.asarray(loss, dtype=np.float64)
     if np.any(~((loss > 0) & (loss < math.log(n)))):
         raise checks.InputError(f"loss must be in (0, log {n} = {math.log(n):.6g}); got {loss.tolist()}")
-    return -(n - 1) / n * (np.log(np.expm1(loss)) - math.log(n - 1))
+    return np.asarray(-(n - 1) / n * (np.log(np.expm1(loss)) - math.log(n - 1)))
 
 
 def incay_bound(reference_norm: float, num_classes: int, embedding_size: int) -> float:

@@ -22,7 +22,7 @@ class FeatureLayer(nn.Linear):
 
 
 def initialize_xavier(module: nn.Module) -> None:
-    """Draw weights of convolutions and linear layers with variance 1 / fan-in, biases zero, as Caffe's "xavier" does."""
+    """Draw weights of convolutions and linear layers with variance 1 / fan-in, biases zero: Caffe's "xavier"."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = layer.weight[0].numel()

@@ -91,7 +91,7 @@ class LeNetPlusPlus(nn.Module):
     """
 
     def __init__(self, in_channels: int = 1, image_size: int = 28, embedding_size: int = 2) -> None:
-        """Build the layers, initialised as Caffe's "xavier" does, like the paper's: PyTorch's shrinks 28x28 digits to dots."""
+        """Build the layers, initialised by Caffe's "xavier", as the paper's are: PyTorch's default starts too small."""
         super().__init__()
         check_sizes("LeNetPlusPlus", in_channels, image_size, embedding_size, smallest=8)
         self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size

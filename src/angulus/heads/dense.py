@@ -52,7 +52,7 @@ class DenseHead(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
         return class_loss(
@@ -82,8 +82,9 @@ class DenseHead(nn.Module):
         Values: `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
         contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples with θ > π − m.
         """
+        labels = labels.long()
         kept = labels != checks.IGNORE_INDEX
-        features, labels = features[kept].detach(), labels[kept].long()
+        features, labels = features[kept].detach(), labels[kept]
         spec = self.objective.spec
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
         target = geometry(norms, unit, self.weight[labels], spec.eps)
@@ -109,8 +110,9 @@ class DenseHead(nn.Module):
         `misclassified_vectors`: share of non-target cosines above the margined target (MV's I); `accuracy`;
         `norm_right` and `norm_wrong`: mean norms of rightly and wrongly classified samples (NaN where there are none).
         """
+        labels = labels.long()
         kept = labels != checks.IGNORE_INDEX
-        features, labels = features[kept], labels[kept].long()
+        features, labels = features[kept], labels[kept]
         spec = self.objective.spec
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
         target = geometry(norms, unit, self.weight[labels], spec.eps)

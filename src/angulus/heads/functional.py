@@ -54,10 +54,11 @@ def class_loss(
     >>> x = w = torch.eye(3)
     >>> loss = angulus.class_loss(x, w, torch.arange(3), angulus.losses.arcface(s=4.0, m=0.5))
     >>> round(loss.item(), 4)
-    0.0582
+    0.0581
     """
     checks.choice("reduction", reduction, REDUCTIONS)
     checks.batch(features, weight, labels, bias)
+    labels = labels.long()  # before any comparison: −100 as uint8 is 156
     bound = resolve(objective, weight)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
@@ -68,10 +69,12 @@ def class_loss(
     if dropped:
         features, labels = features[kept], labels[kept]
         if features.shape[0] == 0:
-            raise checks.InputError(f"every label is {checks.IGNORE_INDEX} (ignored); a batch needs one row that counts")
+            raise checks.InputError(
+                f"every label is {checks.IGNORE_INDEX} (ignored); a batch needs one row that counts"
+            )
     checks.label_range(labels, weight.shape[0])
     with torch.autocast(features.device.type, enabled=False):
-        loss, divisor, extra = _rows_loss(features, weight, labels.long(), bound, bias, impl)
+        loss, divisor, extra = _rows_loss(features, weight, labels, bound, bias, impl)
     if reduction == "none":
         rows = loss + extra
         return rows.new_zeros(total).masked_scatter(kept, rows) if dropped else rows
@@ -117,10 +120,9 @@ class Geometry:
 
 
 def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """(norms [B], unit features [B, d]) in float32 or wider; a zero feature stays zero where eps = 0."""
+    """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    norms = torch.sqrt(features.square().sum(dim=1) + eps) if eps > 0 else torch.linalg.vector_norm(features, dim=1)
-    return norms, features / torch.where(norms > 0, norms, torch.ones_like(norms))[:, None]
+    return torch.linalg.vector_norm(features, dim=1), features / lengths(features, eps)[:, None]
 
 
 def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:

@@ -86,7 +86,7 @@ class AdditiveAngle(_Stateless):
         if self.beyond_pi == "linear":
             value = torch.where(theta + self.m > math.pi, cos - self.m * math.sin(math.pi - self.m), value)
         elif self.beyond_pi == "easy":
-            value = torch.where(cos > 0, value, cos)
+            value = torch.where(theta < math.pi / 2, value, cos)  # as angles: cos(π / 2) is 6e-17
         return _with_gradient(value, cos, self.gradient)
 
     def formula(self) -> str:
@@ -181,7 +181,7 @@ class AnnealedMargin(nn.Module):
         self.counter = StepCount()
 
     def forward(self, theta: Tensor, norms: Tensor) -> Tensor:
-        return self.spec.blend(theta, self.annealing.at(self.counter.step).to(theta.dtype))
+        return self.spec.blend(theta, self.annealing.at(self.counter.step.to(theta.dtype)))
 
     def observe(self, stats: Statistics) -> None:
         self.counter.observe(stats)
@@ -238,6 +238,5 @@ def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:
 
 
 TABLE: dict[str, type[Margin]] = {
-    piece.kind: piece  # type: ignore[type-abstract]
-    for piece in (AdditiveCosine, AdditiveAngle, Multiplicative, Combined)
+    piece.kind: piece for piece in (AdditiveCosine, AdditiveAngle, Multiplicative, Combined)
 }

@@ -1,9 +1,9 @@
-"""Objective: a loss as a choice of pieces, frozen and printable; it composes, and `bind` gives it its C, d and state."""
+"""Objective: a loss as a choice of pieces, frozen and printable; it composes, and `bind` gives it C, d and state."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,11 +13,19 @@ from angulus import checks
 from angulus.losses.companions import CenterLoss
 from angulus.losses.margins import Margin
 from angulus.losses.negatives import Keep, NegativesSpec
-from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.penalties import IAM, PenaltySpec
+from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.radius import RadiusSpec
 from angulus.losses.running import RunningMean, Statistics
 from angulus.losses.weighting import WeightingSpec
+
+PIECES: dict[str, Any] = {
+    "radius": RadiusSpec,
+    "margin": Margin,
+    "negatives": NegativesSpec,
+    "weighting": WeightingSpec,
+    "center": CenterLoss,
+}
 
 
 class Term(NamedTuple):
@@ -55,7 +63,7 @@ class Objective:
 
     radius: RadiusSpec | None = None
     margin: Margin | None = None
-    negatives: NegativesSpec = Keep()
+    negatives: NegativesSpec = Keep()  # noqa: RUF009  # frozen
     weighting: WeightingSpec | None = None
     weights: str = "unit"
     bias: bool = False
@@ -65,12 +73,21 @@ class Objective:
     center: CenterLoss | None = None
 
     def __post_init__(self) -> None:
+        for slot, kind in PIECES.items():
+            chosen = getattr(self, slot)
+            optional = slot != "negatives"
+            if not isinstance(chosen, kind) and not (optional and chosen is None):
+                raise checks.InputError(f"{slot} must be a {slot} piece{' or None' * optional}; got {chosen!r}")
+        # sorted, so that objectives are equal in whatever order their penalties were added
+        object.__setattr__(self, "penalties", tuple(sorted(self.penalties, key=lambda term: term.penalty.name)))
         checks.choice("weights", self.weights, ("unit", "raw"))
         checks.flag("bias", self.bias)
         checks.number("eps", self.eps, low=0)
         checks.number("cross_entropy", self.cross_entropy, low=0)
         if self.margin is not None and self.eps > 0:
-            raise checks.InputError(f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0")
+            raise checks.InputError(
+                f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0"
+            )
         if self.remaps and (self.weights == "raw" or self.bias):
             raise checks.InputError(
                 "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
@@ -99,8 +116,12 @@ class Objective:
     def _check_scale(self, has_scale: bool) -> None:
         for term in self.penalties:
             if term.penalty.needs_scale and not has_scale:
-                base = "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
-                raise checks.InputError(f"iam takes its scale from a base with one s, but {base}; give iam(beta, s=...)")
+                base = (
+                    "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
+                )
+                raise checks.InputError(
+                    f"iam takes its scale from a base with one s, but {base}; give iam(beta, s=...)"
+                )
             if isinstance(term.penalty, IAM) and term.penalty.logits == "margin" and self.margin is None:
                 raise checks.InputError("iam(logits='margin') takes the base's margin, but the base has none")
 
@@ -147,9 +168,7 @@ class Objective:
         if self.center is not None and other.center is not None:
             raise checks.InputError("center is given twice; use replace(center=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
-        return dataclasses.replace(
-            base, penalties=self.penalties + other.penalties, center=base.center or extra.center
-        )
+        return dataclasses.replace(base, penalties=self.penalties + other.penalties, center=base.center or extra.center)
 
     def __mul__(self, factor: object) -> Objective:
         if isinstance(factor, bool) or not isinstance(factor, int | float):
@@ -191,9 +210,9 @@ class Objective:
         >>> print(losses.cosface(64, 0.35).formula())
         −log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = 64·(cos θ − 0.35), z_j = 64·cos θ_j
         """
-        terms = [
-            ("" if weight == 1 else f"{weight:g}·") + penalty.formula() for weight, penalty in self.penalties
-        ] + ([self.center.formula()] if self.center else [])
+        terms = [("" if weight == 1 else f"{weight:g}·") + penalty.formula() for weight, penalty in self.penalties] + (
+            [self.center.formula()] if self.center else []
+        )
         if self.radius is None:
             return " + ".join(terms)
         raw = self.weights == "raw"
@@ -208,7 +227,7 @@ class Objective:
 
 
 class BoundObjective(nn.Module):
-    """An `Objective` that knows C and d: its pieces ready to be called, its parameters and running figures in one module.
+    """An `Objective` that knows C and d: its pieces ready to be called, and what they learn and keep, in one module.
 
     `state_dict` holds learned s and R, centres, running means and step counts. A head owns one; `angulus.class_loss`
     reads it and never changes it; `observe` moves what moves once an optimiser step.
@@ -226,9 +245,10 @@ class BoundObjective(nn.Module):
                     "or a proxy loss such as c_contrastive()"
                 )
         self.spec = spec
-        self.radius: Callable[..., Tensor] | None = spec.radius and spec.radius.bind(num_classes, embedding_size)
-        self.margin: Callable[..., Tensor] | None = spec.margin and spec.margin.bind(num_classes, embedding_size)
-        self.center = spec.center and spec.center.bind(num_classes, embedding_size)
+        # a bound piece is its spec, or a module where it keeps state; either is called as the spec's slot says
+        self.radius: Any = spec.radius and spec.radius.bind(num_classes, embedding_size)
+        self.margin: Any = spec.margin and spec.margin.bind(num_classes, embedding_size)
+        self.center: Any = spec.center and spec.center.bind(num_classes, embedding_size)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
             bound = penalty.bind(num_classes, embedding_size)
@@ -246,8 +266,9 @@ class BoundObjective(nn.Module):
         """Move the running figures; call it once an optimiser step."""
         self.agent_distortion.update(stats.values["agent_distortion"])
         for piece in self.children():
-            if hasattr(piece, "observe"):
-                piece.observe(stats)
+            observe = getattr(piece, "observe", None)
+            if observe is not None:
+                observe(stats)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, num_classes={self.num_classes}, embedding_size={self.embedding_size}"

@@ -36,7 +36,9 @@ def feature_normalized(s: float = 20.0, learn: bool = True) -> Objective:
 
 def l2_softmax(alpha: float, learn: bool = False, bias: bool = False) -> Objective:
     """L2-softmax: logits α w_j·x̂ (+ b_j), α > 0 fixed or learned. Source: Ranjan et al. 2017."""
-    return Objective(radius=_scale(checks.number("alpha", alpha, low=0, open_low=True), learn), weights="raw", bias=bias)
+    return Objective(
+        radius=_scale(checks.number("alpha", alpha, low=0, open_low=True), learn), weights="raw", bias=bias
+    )
 
 
 def normface(s: float = 20.0, learn: bool = True, eps: float = 0.0) -> Objective:
@@ -213,7 +215,7 @@ def build(name: str, **parameters: Any) -> Objective:
 
 
 def from_recipe(mapping: Mapping[str, Any]) -> Objective:
-    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters; penalties and pieces beside it.
+    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters, and pieces beside it.
 
     >>> from_recipe({"kind": "arcface", "s": 64, "m": 0.5, "iam": {"beta": 0.1}}) == arcface(64, 0.5) + iam(0.1)
     True

@@ -1,8 +1,8 @@
-"""Penalties: terms added to the loss, each a number a sample from norms, target angle and the row reductions it asks for.
+"""Penalties: terms added to the loss, a number a sample, from norms, target angle and what they ask of the classes.
 
-A penalty is a frozen spec; bound, it is called `penalty(rows, answer) -> [B]`, where `answer` is what the reduction over
-the classes gave to `penalty.ask(rows)`: for a `Plain` ask the log-sum-exp over j ≠ y of scale · cos_j, for a `Hinge` ask
-the pair (Σ_{j≠y} max(0, offset + 2 cos_j), how many are active), for None nothing.
+A penalty is a frozen spec; bound, it is called `penalty(rows, answer) -> [B]`, where `answer` is what the reduction
+over the classes gave to `penalty.ask(rows)`: to a `Plain` ask the log-sum-exp over j ≠ y of scale · cos_j, to a `Hinge`
+ask the pair (Σ_{j≠y} max(0, offset + 2 cos_j), how many are active), to None nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class IAM(_Penalty):
     def __post_init__(self) -> None:
         beta = checks.number("beta", self.beta, low=0)
         if beta >= 1:
-            checks.warn(f"IAM's beta is meant to be in [0, 1); got {beta:g}, with which the push outweighs the base loss")
+            checks.warn(
+                f"IAM's beta is meant to be in [0, 1); got {beta:g}, with which the push outweighs the base loss"
+            )
         if self.s is not None:
             checks.number("s", self.s, low=0, open_low=True)
         checks.choice("logits", self.logits, ("plain", "margin"))
@@ -352,7 +354,8 @@ class _BoundCContrastive:
 
     def __call__(self, rows: Rows, answer: Any) -> Tensor:
         hinge, _ = answer
-        return 2 - 2 * rows.cos + (hinge if self.spec.classes == "sum" else hinge / self.others)
+        value: Tensor = 2 - 2 * rows.cos + (hinge if self.spec.classes == "sum" else hinge / self.others)
+        return value
 
 
 @dataclass(frozen=True)

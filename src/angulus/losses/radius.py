@@ -116,7 +116,7 @@ class LearnedRadius(nn.Module):
 
     def __init__(self, start: float) -> None:
         super().__init__()
-        self.s = nn.Parameter(torch.tensor(start))
+        self.s = nn.Parameter(torch.tensor(float(start)))
 
     @property
     def scale(self) -> Tensor:
@@ -195,11 +195,11 @@ class Contraction:
         return AutoContraction(resolved) if self.gamma == "auto" else resolved
 
     def __call__(self, norms: Tensor) -> Tensor:
-        assert self.gamma != "auto"  # bind() returns AutoContraction for it
+        assert not isinstance(self.gamma, str)  # bind() returns AutoContraction for it
         return self.map(norms, self.gamma)
 
     def map(self, norms: Tensor, gamma: float | Tensor) -> Tensor:
-        """f of `norms` at this γ; needs the bounds that `bind` resolves."""
+        """F of `norms` at this γ; needs the bounds that `bind` resolves."""
         assert self.lower is not None and self.upper is not None
         norms = norms.detach() if self.detach_norm else norms
         # 2 sigmoid(z) − 1 = tanh(z / 2), without the cancellation at small z
@@ -207,8 +207,9 @@ class Contraction:
 
     def saturation(self, norms: Tensor, gamma: float | Tensor | None = None) -> Tensor:
         """Share of the range in use, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
-        gamma = self.gamma if gamma is None else gamma
-        assert gamma != "auto"
+        if gamma is None:
+            assert not isinstance(self.gamma, str)
+            gamma = self.gamma
         return torch.tanh(gamma * norms / 2)
 
     def formula(self) -> str:

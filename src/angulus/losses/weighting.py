@@ -1,4 +1,4 @@
-"""Weighting: how much each sample's loss counts, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`."""
+"""Weighting: how much each sample counts, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Focal:
         checks.choice("probability", self.probability, ("margin", "plain"))
 
     def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
-        return torch.exp(self.gamma * log_not_p), loss.shape[0]
+        # C = 1 has log_not_p = −inf, and 0 · −inf is NaN
+        weight = torch.exp(self.gamma * log_not_p) if self.gamma > 0 else torch.ones_like(loss)
+        return weight, loss.shape[0]
 
     def formula(self) -> str:
         return f"(1 − p{'' if self.probability == 'margin' else '°'})^{self.gamma:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from angulus import checks
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Samples of one quality: how many, their accuracy in [0, 1], their mean norm."""
 
     count: int
@@ -75,7 +76,8 @@ def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Gr
     }
 
 
-class Bin(NamedTuple):
+@dataclass(frozen=True)
+class Bin:
     """Samples whose norm is in [low, high): how many, and their accuracy (NaN where there are none)."""
 
     low: float
@@ -85,7 +87,7 @@ class Bin(NamedTuple):
 
 
 def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: str = "quantile") -> list[Bin]:
-    """Accuracy by norm: bins of equal count (`edges="quantile"`) or of equal width; the last bin includes its high edge.
+    """Accuracy by norm, in bins of equal count (`edges="quantile"`) or width; the last bin includes its high edge.
 
     Source: FI Fig. 1.
     """

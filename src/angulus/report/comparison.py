@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from angulus import build, files, plots
@@ -69,7 +70,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown page: the table, the paper's numbers, each model's own split, and the environment."""
+    """The comparison as a Markdown page: its table, the paper's numbers, each model's own split, the environment."""
     recipe = comparison.recipe
     training, environment = recipe.training, comparison.environment
     total = sum(row.seconds for row in comparison.rows)
@@ -88,8 +89,8 @@ def markdown(comparison: Comparison) -> str:
     parts += ["## Each model's own split", _markdown_table(own_head, own)]
     parts += [
         "## How",
-        f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over all "
-        f"training images, batch {training.batch_size}, {training.optimizer.kind}, lr {training.optimizer.lr:g}, "
+        f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "
+        f"all training images, batch {training.batch_size}, {training.optimizer.kind}, lr {training.optimizer.lr:g}, "
         f"{training.schedule.kind} schedule, {training.precision}; seeds {', '.join(map(str, section(recipe).seeds))}. "
         f"{environment['device']}, {environment['threads']} threads; training took {total:,.0f} s in all. "
         f"angulus {environment['angulus']}, torch {environment['torch']}, Python {environment['python']}.",
@@ -107,7 +108,7 @@ def write(comparison: Comparison) -> list[Path]:
     images = build.splits(recipe).test
     written = []
 
-    def save(name: str, figure: plots.Figure) -> None:
+    def save(name: str, figure: Figure) -> None:
         path = comparison.folder / "plots" / name
         files.make_folder(path.parent)
         plots.save(figure, path)

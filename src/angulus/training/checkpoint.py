@@ -27,7 +27,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise checks.InputError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short?") from error
+        raise checks.InputError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short?"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
     return state

@@ -70,7 +70,6 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
     groups = optimizer.parameter_groups(backbone, head, head.objective, settings.optimizer)
     optim = optimizer.build(groups, settings.optimizer)
     plateau = schedule.Plateau(settings.schedule)
-    base_lr = optim.param_groups[0]["lr"]
     progress = Progress()
     steps_per_epoch = len(batches(len(job.images), settings.batch_size, 0, 0))
     steps = settings.epochs * steps_per_epoch
@@ -91,7 +90,7 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                 order = batches(len(job.images), settings.batch_size, settings.seed, epoch)
                 for rows in order[progress.step - epoch * steps_per_epoch :]:
                     started = time.perf_counter()
-                    lr = base_lr * plateau.factor
+                    lr = settings.optimizer.rate * plateau.factor
                     lr *= schedule.factor(settings.schedule, progress.step, steps, steps_per_epoch)
                     for group in optim.param_groups:
                         group["lr"] = lr
@@ -101,7 +100,7 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                         features = backbone(pixels)
                     loss = _checked(head, features, labels, progress.step, folder)
                     optim.zero_grad(set_to_none=True)
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     if settings.clip_norm is not None:
                         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
                     optim.step()
@@ -141,7 +140,7 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     A last batch of one row joins the one before it, since batch norm cannot train on one row.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    parts = list(torch.randperm(count, generator=generator).split(batch_size))
+    parts = list(torch.split(torch.randperm(count, generator=generator), batch_size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts

@@ -18,7 +18,8 @@ def parameter_groups(
     `objective` is the part of the head that learns s and R; its parameters decay only where the settings say so.
     """
     learned = {id(parameter) for parameter in objective.parameters()}
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in [*backbone.parameters(), *head.parameters()]:
         if not parameter.requires_grad:
             continue
@@ -27,17 +28,20 @@ def parameter_groups(
         else:
             chosen = parameter.ndim > 1 or settings.decay_bias_and_norm
         (decay if chosen else plain).append(parameter)
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [
+        {"params": decay, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
 def build(groups: Iterable[dict[str, object]], settings: Optimizer) -> torch.optim.Optimizer:
     """The optimiser of the settings over those groups."""
-    groups = list(groups)
+    groups, lr = list(groups), settings.rate
     match settings.kind:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=settings.lr)
+            return torch.optim.AdamW(groups, lr=lr)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=settings.lr, momentum=settings.momentum)
+            return torch.optim.RMSprop(groups, lr=lr, momentum=settings.momentum)
         case _:
-            return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+            return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov)

@@ -29,7 +29,7 @@ class MetricsLog:
         kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file: TextIO = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write what is finite; the mean norm of no samples, say, is left out."""
@@ -40,11 +40,11 @@ class MetricsLog:
         except OSError as error:
             raise checks.InputError(files.sentence(error, self.path)) from error
         for name, value in values.items():
-            self.board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self.file.close()
-        self.board.close()  # type: ignore[no-untyped-call]
+        self.board.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -36,11 +36,17 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.lr is None:
             object.__setattr__(self, "lr", 0.1 if self.kind == "sgd" else 1e-3)
-        checks.number("training.optimizer.lr", self.lr, low=0, open_low=True)
+        checks.number("training.optimizer.lr", self.rate, low=0, open_low=True)
         checks.number("training.optimizer.momentum", self.momentum, low=0, high=1, open_high=True)
         checks.number("training.optimizer.weight_decay", self.weight_decay, low=0)
         if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
             raise checks.InputError("training.optimizer.nesterov needs kind: sgd and a momentum above 0")
+
+    @property
+    def rate(self) -> float:
+        """The full learning rate, resolved."""
+        assert self.lr is not None
+        return self.lr
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Schedule:
     """How the learning rate moves, as a factor of the optimiser's lr.
 
     Args:
-        kind: constant; steps: times `factor` after each of `milestones` (epochs); cosine: to `final`; one_cycle: up from
-            1/25 for the first 30%, then down to `final`, by cosines; polynomial: (1 − t)^`power`; plateau: times
+        kind: constant; steps: times `factor` after each of `milestones` (epochs); cosine: to `final`; one_cycle: up
+            from 1/25 for the first 30%, then down to `final`, by cosines; polynomial: (1 − t)^`power`; plateau: times
             `factor` when the training error has not fallen for `patience` epochs, at most `drops` times.
         warmup_epochs: the factor first rises linearly, from 1/n at the first of n steps; not with one_cycle.
         milestones: epochs, rising (steps).
