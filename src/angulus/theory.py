@@ -21,7 +21,7 @@ def ideal_probability(s: ArrayLike, num_classes: int) -> Array:
     p = e^s / (e^s + C − 2 + e^{−s}). Source: CM Eq. 7.
 
     >>> round(float(ideal_probability(4.2767, 10)), 4)
-    0.8999
+    0.8998
     """
     checks.integer("num_classes", num_classes, low=2)
     s = np.asarray(s, dtype=np.float64)

@@ -12,7 +12,7 @@ from angulus.backbones.layers import FeatureLayer, check_images, check_sizes
 class SmallNet(nn.Module):
     """Two convolutions with batch norm, one hidden layer, linear features (2-D by default, to be drawn).
 
-    [conv 3x3 (padding 1) - batch norm - PReLU] with 32, then 64 channels - max-pool 2 - FC 128 - batch norm -
+    [conv 3x3 (padding 1) - batch norm - PReLU] with 16, then 32 channels - max-pool 2 - FC 128 - batch norm -
     PReLU - FC embedding_size. What batch norm follows has no bias, which it would cancel; a PReLU has one parameter.
 
     Arguments:
@@ -37,15 +37,15 @@ class SmallNet(nn.Module):
         self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
         side = image_size // 2
         self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, 32, 3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
             nn.PReLU(),
-            nn.Conv2d(32, 64, 3, padding=1, bias=False),
-            nn.BatchNorm2d(64),
+            nn.Conv2d(16, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
             nn.PReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(64 * side * side, 128, bias=False),
+            nn.Linear(32 * side * side, 128, bias=False),
             nn.BatchNorm1d(128),
             nn.PReLU(),
             FeatureLayer(128, embedding_size),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rich.console import Group
 from rich.table import Table
 
 from angulus import build, files, plots
@@ -46,15 +47,16 @@ def columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
-def terminal(comparison: Comparison) -> Table:
-    """The table for the terminal."""
-    head, body = columns(comparison)
-    table = Table(title=comparison.recipe.title, caption=caption(comparison), title_justify="left")
-    for number, name in enumerate(head):
-        table.add_column(name.replace(" ", "\n", 1), justify="left" if number == 0 else "right", no_wrap=True)
-    for cells in body:
-        table.add_row(*cells)
-    return table
+def terminal(comparison: Comparison) -> Group:
+    """The comparison for the terminal: accuracy, and below it norms, each within 80 columns."""
+    accuracy, norms = Table(title="test accuracy in %"), Table(title="mean feature norm")
+    for table, quantity in ((accuracy, "accuracy"), (norms, "mean_norm")):
+        table.add_column("loss", no_wrap=True)
+        for name in GROUPS:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in comparison.rows:
+            table.add_row(row.variant, *(cell(getattr(row, quantity)[name], 2) for name in GROUPS))
+    return Group(comparison.recipe.title, "", accuracy, norms, caption(comparison))
 
 
 def caption(comparison: Comparison) -> str:
