@@ -4,13 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs-check ci clean
+.PHONY: demo test lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/angulus demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov=src/angulus
+	$(BIN)/python -m pytest --cov=src/angulus --junitxml=build/tests.xml
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -20,7 +20,10 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-ci: lint types test
+# the pictures of the docs, and the table of tested losses from the results of the last `make test`
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/tested.py build/tests.xml
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

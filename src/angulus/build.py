@@ -8,6 +8,7 @@ from angulus import backbones, checks, data
 from angulus.data.images import Splits
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
+from angulus.metrics import quality
 from angulus.recipe import Recipe
 from angulus.training.loop import Job
 
@@ -18,7 +19,8 @@ def splits(recipe: Recipe) -> Splits:
 
 
 def job(recipe: Recipe, images: Splits) -> Job:
-    """Network, head and settings, with weights drawn from the recipe's seed."""
+    """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in."""
+    quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     torch.manual_seed(recipe.training.seed)
     _, channels, height, width = images.train.pixels.shape
     if height != width:

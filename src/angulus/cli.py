@@ -140,6 +140,7 @@ def _progress() -> Iterator[_Bar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=error_console,
+        transient=True,
     )
     with bar:
         task = bar.add_task("starting", total=1.0)

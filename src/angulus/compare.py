@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from angulus import build, checks, files
 from angulus import recipe as recipes
 from angulus.metrics import quality
 from angulus.recipe import Compare, Recipe
-from angulus.run import ENVIRONMENT, TEST, run
+from angulus.run import TEST, read_results, run
 
 GROUPS = ("good", "low", "entire")
 
@@ -80,14 +81,17 @@ def compare(
     recipe = recipes.validate(content)
     grid = section(recipe)
     folder = folder or Path("runs") / recipe.name
-    # every variant is checked before the first one is trained
     planned = [
         (name, seed, recipes.validate(recipes.variant(content, changes, seed)))
         for seed in grid.seeds
         for name, changes in grid.variants.items()
     ]
+    splits = build.splits(recipe)
+    for name, _, single in planned[: len(grid.variants)]:  # each is looked at before the first one is trained
+        if single.data != recipe.data:
+            raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
+        build.job(single, splits)
     with files.lock(folder):
-        splits = build.splits(recipe)
         for number, (name, seed, single) in enumerate(planned):
             if on_run is not None:
                 on_run(f"{name}, seed {seed}", number, len(planned))
@@ -118,7 +122,7 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(folder / TEST) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise checks.InputError(
             f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
         ) from error
@@ -129,8 +133,7 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     grid = section(recipe)
     rows = [_row(recipe, grid, folder, name) for name in grid.variants]
     first = run_folder(folder, next(iter(grid.variants)), grid.seeds[0])
-    environment = json.loads((first / ENVIRONMENT).read_text(encoding="utf-8"))
-    return Comparison(recipe, folder, rows, environment)
+    return Comparison(recipe, folder, rows, read_results(first)["environment"])
 
 
 def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
@@ -145,7 +148,7 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
         splitter = test if grid.quality_split is None else load_test(run_folder(folder, grid.quality_split, seed))
         shared.append(quality.groups(test["norms"], correct, quality.low_quality(splitter["norms"], fraction)))
         own.append(quality.groups(test["norms"], correct, quality.low_quality(test["norms"], fraction)))
-        seconds += json.loads((where / "results.json").read_text(encoding="utf-8"))["training"]["seconds"]
+        seconds += read_results(where)["training"]["seconds"]
     return Row(
         variant,
         {name: Cell([100 * each[name].accuracy for each in shared]) for name in GROUPS},

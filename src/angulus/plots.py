@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ def features_2d(
         class_names: the legend, by label.
         weights: [C, 2] each, or nothing.
     """
+    for _, features, labels in models:
+        if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1]:
+            raise checks.InputError(
+                f"features to draw must be [N, 2] and labels [N]; got {list(features.shape)} and {list(labels.shape)}"
+            )
     figure, axes = _grid(len(models))
     for number, (axis, (title, features, labels)) in enumerate(zip(axes, models, strict=False)):
-        if features.ndim != 2 or features.shape[1] != 2:
-            raise checks.InputError(f"features to draw must be [N, 2]; got {list(features.shape)}")
         reach = float(np.quantile(np.linalg.norm(features, axis=1), 0.999)) * 1.08 or 1.0
         for label, name in enumerate(class_names):
             member = labels == label
@@ -60,6 +63,11 @@ def norm_histograms(models: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Fig
     Args:
         models: (title, norms [N], correct [N]) each.
     """
+    for _, norms, correct in models:
+        if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
+            raise checks.InputError(
+                f"norms and correct must be [N] each with N >= 1; got {list(norms.shape)} and {list(correct.shape)}"
+            )
     figure, axes = _grid(len(models))
     for axis, (title, norms, correct) in zip(axes, models, strict=False):
         edges = np.linspace(0, float(norms.max()) or 1.0, 31)
@@ -86,6 +94,11 @@ def best_and_worst(
         title: above the picture.
         count: images of each kind.
     """
+    if pixels.ndim != 4 or not norms.shape == labels.shape == predictions.shape == pixels.shape[:1] or not len(norms):
+        raise checks.InputError(
+            "pixels must be [N, channels, height, width], and norms, labels and predictions [N], with N >= 1; got "
+            f"{list(pixels.shape)}, {list(norms.shape)}, {list(labels.shape)} and {list(predictions.shape)}"
+        )
     count = min(count, len(norms))
     order = np.argsort(norms, kind="stable")
     figure, axes = plt.subplots(2, count, figsize=(1.05 * count, 3.1), squeeze=False, layout="constrained")
@@ -99,6 +112,22 @@ def best_and_worst(
             axis.set(xticks=[], yticks=[])
         axes[row][0].set_ylabel(name, fontsize=9)
     figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def curves(
+    x: np.ndarray, lines: Mapping[str, np.ndarray], *, title: str, x_label: str, y_label: str, mark: float | None = None
+) -> Figure:
+    """Curves over one axis, by name; `mark` draws a dotted line up from that x."""
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for number, (name, y) in enumerate(lines.items()):
+        axis.plot(x, y, label=name, color=PALETTE[number % 10], linestyle="-" if number < 10 else "--")
+    if mark is not None:
+        axis.axvline(mark, color="grey", linestyle=":", linewidth=1)
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    axis.grid(alpha=0.3)
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
     return figure
 
 

@@ -15,7 +15,7 @@ import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from angulus import checks
+from angulus import backbones, checks, data
 from angulus.contract import Contract
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
@@ -33,6 +33,9 @@ class Data:
     download: bool = False
     __pydantic_config__: ClassVar[Any] = STRICT
 
+    def __post_init__(self) -> None:
+        checks.choice("data.name", self.name, data.names())
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -42,6 +45,10 @@ class Backbone:
     embedding_size: int
     options: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.choice("backbone.name", self.name, backbones.names())
+        checks.integer("backbone.embedding_size", self.embedding_size, low=1)
 
 
 @dataclass(frozen=True)
@@ -164,8 +171,11 @@ def to_yaml(recipe: Recipe) -> str:
 def validate(content: Mapping[str, Any]) -> Recipe:
     """Check a mapping against the schema; the objective comes out resolved into its pieces."""
     try:
-        # strict pydantic takes dataclasses from JSON, not from dicts
-        recipe = pydantic.TypeAdapter(Recipe).validate_json(json.dumps(content, default=str))
+        text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
+    except (TypeError, ValueError) as error:
+        raise checks.InputError(f"a recipe must be plain keys and values: {error}") from error
+    try:
+        recipe = pydantic.TypeAdapter(Recipe).validate_json(text)
     except pydantic.ValidationError as error:
         raise checks.InputError("; ".join(_sentence(each) for each in _plain_first(error))) from error
     return dataclasses.replace(recipe, objective=to_mapping(from_recipe(recipe.objective)))

@@ -38,20 +38,22 @@ def run(
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
     """
+    if resume and not (folder / RECIPE).exists():
+        raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+    # built before the folder is: a recipe that cannot be trained or evaluated leaves nothing behind
+    splits = splits or build.splits(recipe)
+    job = build.job(recipe, splits)
     with files.lock(folder):
-        started = (folder / RECIPE).exists()
-        if started and not resume:
-            raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
-        if started:
+        if (folder / RECIPE).exists():
+            if not resume:
+                raise checks.InputError(
+                    f"{folder} holds a run already; go on with it by --resume, or choose another --out"
+                )
             _refuse_other_recipe(recipe, folder)
             if (folder / RESULTS).exists():
                 return read_results(folder)
-        elif resume:
-            raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
-        if recipe.training.threads:
-            torch.set_num_threads(recipe.training.threads)
-        splits = splits or build.splits(recipe)
-        job = build.job(recipe, splits)
         files.write_json(folder / ENVIRONMENT, records.environment(job.device))
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
@@ -111,19 +113,20 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_other_recipe(recipe: Recipe, folder: Path) -> None:
-    there = _comparable(recipes.load(str(folder / RECIPE)))
-    here = _comparable(recipe)
-    for key in here:
-        if here[key] != there.get(key):
+    there, here = _comparable(recipes.load(str(folder / RECIPE))), _comparable(recipe)
+    for key in here | there:
+        one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
+        if one != other:
             raise checks.InputError(
-                f"{folder} holds a run of another recipe ({key} is {there.get(key)!r} there and {here[key]!r} here); "
-                "choose another --out"
+                f"{folder} holds a run of another recipe ({key} is {one} there and {other} here); choose another --out"
             )
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
     """A recipe by dotted keys, without what does not decide its numbers."""
-    recipe = dataclasses.replace(recipe, compare=None, published=None, data=recipes.Data(recipe.data.name))
+    recipe = dataclasses.replace(
+        recipe, title="", chosen_by_us={}, compare=None, published=None, data=recipes.Data(recipe.data.name)
+    )
     return dict(_flatten(dataclasses.asdict(recipe), ""))
 
 

@@ -118,7 +118,8 @@ class DenseHead(nn.Module):
         target = geometry(norms, unit, self.weight[labels], spec.eps)
         threshold = target.cos if self.objective.margin is None else self.objective.margin(target.theta, norms)
         weight = self.weight.to(unit.dtype)
-        cosines = unit @ weight.T / lengths(weight, spec.eps)
+        with torch.autocast(features.device.type, enabled=False):
+            cosines = unit @ weight.T / lengths(weight, spec.eps)
         above = (cosines > threshold[:, None]).scatter(1, labels[:, None], False)
         right = self.logits(features).argmax(dim=1) == labels
         return {

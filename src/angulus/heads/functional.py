@@ -114,9 +114,10 @@ class Geometry:
 
     norms: Tensor  # [B]
     unit: Tensor  # [B, d]
+    dot: Tensor  # [B], x̂·w_y
     cos: Tensor  # [B]
     theta: Tensor  # [B], radians
-    length: Tensor  # [B], of the target's class weight
+    length: Tensor  # [B], ‖w_y‖
 
 
 def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -128,14 +129,15 @@ def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
 def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
     """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖)."""
     rows = rows.to(unit.dtype)
-    length = lengths(rows, eps)
-    direction = rows / length[:, None]
+    divisor = lengths(rows, eps)
+    direction = rows / divisor[:, None]
     apart = torch.linalg.vector_norm(unit - direction, dim=1)
     along = torch.linalg.vector_norm(unit + direction, dim=1)
     nowhere = (apart == 0) & (along == 0)  # a zero feature and a zero weight: at right angles, like either alone
     one = torch.ones_like(apart)
     theta = 2 * torch.atan2(torch.where(nowhere, one, apart), torch.where(nowhere, one, along))
-    return Geometry(norms, unit, (unit * direction).sum(dim=1), theta, length)
+    dot = (unit * rows).sum(dim=1)
+    return Geometry(norms, unit, dot, dot / divisor, theta, torch.linalg.vector_norm(rows, dim=1))
 
 
 def _rows_loss(
@@ -143,7 +145,9 @@ def _rows_loss(
 ) -> tuple[Tensor, int, Tensor]:
     """(weighted cross-entropy [B], its divisor, penalties [B])."""
     spec = bound.spec
-    norms, unit = normalize(features.to(torch.promote_types(features.dtype, weight.dtype)), spec.eps)
+    # cast once: what the norms, the angles and the centres send back is summed before it is rounded to 16 bits
+    features = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
+    norms, unit = normalize(features, spec.eps)
     radius = None if bound.radius is None else bound.radius(norms)
     # threshold and hinge offsets are constants of the reduction: taken from detached target weights beforehand
     with torch.no_grad():
@@ -175,7 +179,7 @@ def _rows_loss(
     for factor, penalty, ask in asks:
         extra = extra + factor * penalty(rows, _answer(ask, penalty, rows, plain, hinges))
     if bound.center is not None:
-        extra = extra + bound.center(features.to(unit.dtype), unit, labels)
+        extra = extra + bound.center(features, unit, labels)
     return loss, divisor, extra
 
 
@@ -192,7 +196,9 @@ def _cross_entropy(
     spec: Objective, target: Geometry, value: Tensor, radius: Tensor, bias: Tensor | None, reduced: Reduced
 ) -> tuple[Tensor, int]:
     def logit(cosine: Tensor) -> Tensor:
-        scaled = radius * cosine if spec.weights == "unit" else radius * target.length * cosine
+        # ‖w_y‖ · cosine is written as x̂·w_y and what a margin adds to it, so that a zero weight keeps its gradient
+        own = cosine if spec.weights == "unit" else target.dot + target.length * (cosine - target.cos)
+        scaled = radius * own
         return scaled if bias is None else scaled + bias.to(scaled.dtype)
 
     assert reduced.log_sum is not None

@@ -32,17 +32,21 @@ class Margin(Protocol):
     def formula(self) -> str: ...
 
 
-class _Stateless:
-    """A spec that is called as it is."""
+class Stateless:
+    """What a margin needs beside its formula when it keeps no state: it is bound as it is, and named by its kind."""
 
+    kind: ClassVar[str]
     stateful: ClassVar[bool] = False
+
+    def formula(self) -> str:
+        return f"{self.kind}(θ)"
 
     def bind(self, num_classes: int, embedding_size: int):  # type: ignore[no-untyped-def]  # returns Self
         return self
 
 
 @dataclass(frozen=True)
-class AdditiveCosine(_Stateless):
+class AdditiveCosine(Stateless):
     """cosθ − m, m ≥ 0. AM-Softmax and CosFace. Source: IAM Eq. 5."""
 
     m: float
@@ -59,7 +63,7 @@ class AdditiveCosine(_Stateless):
 
 
 @dataclass(frozen=True)
-class AdditiveAngle(_Stateless):
+class AdditiveAngle(Stateless):
     """cos(θ + m), 0 ≤ m < π in radians. ArcFace. Source: IAM Eq. 6.
 
     Args:
@@ -188,7 +192,7 @@ class AnnealedMargin(nn.Module):
 
 
 @dataclass(frozen=True)
-class Combined(_Stateless):
+class Combined(Stateless):
     """cos(m1·θ + m3) − m2: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
 
     Args:

@@ -38,6 +38,8 @@ def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
             f"labels must be [N] and logits [N, C] with N >= 1; got {list(labels.shape)} and {list(logits.shape)}"
         )
     checks.integer("k", k, low=1, high=logits.shape[1])
+    if (labels < 0).any() or (labels >= logits.shape[1]).any() or np.isnan(logits).any():
+        raise checks.InputError(f"labels must be in [0, {logits.shape[1]}), and logits numbers; got others")
     own = np.take_along_axis(logits, labels[:, None], axis=1)
     others_at_least = (logits >= own).sum(axis=1) - 1
     return float((others_at_least < k).mean())

@@ -40,16 +40,25 @@ def low_quality(norms: ArrayLike, fraction: float = 0.2) -> NDArray[np.bool_]:
     norms = np.asarray(norms, dtype=np.float64)
     if norms.ndim != 1 or not np.isfinite(norms).all() or (norms < 0).any():
         raise checks.InputError(f"norms must be finite numbers >= 0 of shape [N]; got shape {list(norms.shape)}")
+    low = np.zeros(len(norms), dtype=bool)
+    low[np.argsort(norms, kind="stable")[: low_count(len(norms), fraction)]] = True
+    return low
+
+
+def low_count(total: int, fraction: float) -> int:
+    """How many of `total` samples are low, or why that leaves one of the two groups empty.
+
+    >>> low_count(202_599, 0.2), low_count(1183, 0.2)
+    (40520, 237)
+    """
     checks.number("low_fraction", fraction, low=0, high=1, open_low=True, open_high=True)
-    count = math.floor(fraction * len(norms) + 0.5)
-    if count == 0 or count == len(norms):
+    count = math.floor(fraction * total + 0.5)
+    if count == 0 or count == total:
         raise checks.InputError(
-            f"a split at {fraction:g} of {len(norms)} samples leaves {'low' if count == 0 else 'good'} empty; "
+            f"a split at {fraction:g} of {total} samples leaves {'low' if count == 0 else 'good'} empty; "
             "evaluate more samples, or change evaluation.low_fraction"
         )
-    low = np.zeros(len(norms), dtype=bool)
-    low[np.argsort(norms, kind="stable")[:count]] = True
-    return low
+    return count
 
 
 def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Group]:

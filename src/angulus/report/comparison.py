@@ -116,7 +116,7 @@ def write(comparison: Comparison) -> list[Path]:
         plots.save(figure, path)
         written.append(path)
 
-    if recipe.backbone.embedding_size == 2:
+    if all(test["features"].shape[1] == 2 for test in tests.values()):
         weights = [checkpoint.load(folder / checkpoint.NAME)["head"]["weight"] for folder in folders.values()]
         models = [(name, test["features"], test["labels"]) for name, test in tests.items()]
         save("features.png", plots.features_2d(models, images.class_names, [_array(weight) for weight in weights]))
@@ -134,13 +134,14 @@ def write(comparison: Comparison) -> list[Path]:
 def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     published = comparison.recipe.published
     assert published is not None
-    head = ["loss", *(f"{name} %: paper" for name in GROUPS), *(f"{name} %: here" for name in GROUPS)]
-    body = []
-    for row in comparison.rows:
-        paper = published.accuracy.get(row.variant, {})
-        body.append(
-            [row.variant, *(_number(paper, name) for name in GROUPS), *(cell(row.accuracy[name], 2) for name in GROUPS)]
-        )
+    head, body = ["loss"], [[row.variant] for row in comparison.rows]
+    for unit, quantity in (("%", "accuracy"), ("norm", "mean_norm")):
+        paper = getattr(published, quantity)
+        if paper:
+            head += [f"{name} {unit}: {where}" for where in ("paper", "here") for name in GROUPS]
+            for cells, row in zip(body, comparison.rows, strict=True):
+                cells += [_number(paper.get(row.variant, {}), name) for name in GROUPS]
+                cells += [cell(getattr(row, quantity)[name], 2) for name in GROUPS]
     return head, body
 
 

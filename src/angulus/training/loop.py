@@ -125,9 +125,10 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                         if settings.schedule.kind == "plateau":
                             plateau.epoch_ended(progress.epoch_wrong / progress.epoch_rows)
                         _end_epoch(progress)
-                    if _due(settings, progress.step, steps, steps_per_epoch) or stop_requested():
+                    stopping = stop_requested()
+                    if stopping or _due(settings, progress.step, steps, steps_per_epoch):
                         save()
-                    if stop_requested() and progress.step < steps:
+                    if stopping:
                         raise Interrupted(f"stopped at step {progress.step} of {steps}")
     finally:
         log.close()

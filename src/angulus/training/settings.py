@@ -98,7 +98,7 @@ class Training:
 
     Args:
         epochs: passes over the training images, ≥ 1.
-        batch_size: images a step, ≥ 1; a last, smaller batch is trained on too.
+        batch_size: images a step, ≥ 2; a last, smaller batch is trained on too.
         optimizer: see `Optimizer`.
         schedule: see `Schedule`.
         precision: of the backbone's products: "float32", or "bfloat16" by autocast. The loss is float32 either way.
@@ -125,7 +125,7 @@ class Training:
 
     def __post_init__(self) -> None:
         checks.integer("training.epochs", self.epochs, low=1)
-        checks.integer("training.batch_size", self.batch_size, low=1)
+        checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
         checks.integer("training.seed", self.seed, low=0, high=2**32 - 1)
         checks.integer("training.checkpoint_every", self.checkpoint_every, low=0)
         checks.integer("training.log_every", self.log_every, low=1)

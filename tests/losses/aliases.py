@@ -1,0 +1,651 @@
+"""The one table of losses under test: an objective beside the scalar oracle that says what it is.
+
+The first word of a case's name is the alias it is built by. An oracle takes the base point, at which whatever the
+package detaches is evaluated once and held, and returns the per-sample losses as a function of a point: so central
+differences of it see the gradient that the package should give.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from angulus import class_loss, losses
+from angulus.losses import BoundObjective, Objective, Statistics
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
+from angulus.losses.radius import Contraction
+from angulus.losses.weighting import Focal, HardMining
+from scalar import margins as scalar_margins
+from scalar import mining, penalties
+from scalar import softmax_family as family
+from scalar.geometry import Matrix, Vector, angle, dot, norm, unit
+
+
+@dataclass(frozen=True)
+class Point:
+    """All that a loss can depend on, as nested lists."""
+
+    features: Matrix
+    weight: Matrix
+    labels: list[int]
+    bias: Vector
+    s: float
+    R: float
+    centers: Matrix
+
+
+Losses = Callable[[Point], Vector]
+Oracle = Callable[[Point], Losses]
+
+ANGLES = (0.25, 0.85, 1.3, 1.85, 2.85)  # to the own class: below and above 90°, and beyond π − 0.5
+NORMS = (0.6, 2.2, 1.4, 3.0, 0.9)
+CLASSES, SIZE = 4, 3
+SEEN_NORM, SEEN_STEP = 1.5, 7  # what the running figures are fed with
+
+
+def point(seed: int = 16, angles: Sequence[float] = ANGLES) -> Point:
+    """Samples at these angles to their class weights, with NORMS; with ANGLES, away from every kink in the table."""
+    source = random.Random(seed)
+
+    def gauss(rows: int, columns: int) -> Matrix:
+        return [[source.gauss(0, 1) for _ in range(columns)] for _ in range(rows)]
+
+    weight = gauss(CLASSES, SIZE)
+    labels = [0, 1, 2, 3, 1]
+    features = []
+    for label, theta, length, noise in zip(labels, angles, NORMS, gauss(len(labels), SIZE), strict=True):
+        along = unit(weight[label])
+        across = unit([a - dot(noise, along) * b for a, b in zip(noise, along, strict=True)])
+        features.append(
+            [length * (math.cos(theta) * a + math.sin(theta) * b) for a, b in zip(along, across, strict=True)]
+        )
+    return Point(features, weight, labels, gauss(1, CLASSES)[0], 11.0, 1.75, gauss(CLASSES, SIZE))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective and its oracle: the cross-entropy's `oracle` and the penalties' `extra`, each or both.
+
+    Args:
+        learns: which of bias, s and R its loss depends on.
+        divisor: what the mean of the cross-entropy divides by, of the batch size.
+        held: a gradient is stopped somewhere, so that the loss's own differences are not its gradient.
+        seen: feed SEEN_NORM and SEEN_STEP to the running figures first.
+        least: the fewest classes it allows.
+    """
+
+    name: str
+    objective: Objective
+    oracle: Oracle | None = None
+    extra: Oracle | None = None
+    learns: tuple[str, ...] = ()
+    divisor: Callable[[int], int] = field(default=lambda n: n)
+    held: bool = False
+    seen: bool = False
+    least: int = 2
+
+    def losses(self, base: Point) -> Losses:
+        """Per-sample losses by the oracles."""
+        parts = [oracle(base) for oracle in (self.oracle, self.extra) if oracle is not None]
+        return lambda p: [math.fsum(values) for values in zip(*(part(p) for part in parts), strict=True)]
+
+    def mean(self, p: Point) -> float:
+        """The batch loss by the oracles."""
+        n = len(p.labels)
+        own = 0.0 if self.oracle is None else math.fsum(self.oracle(p)(p)) / self.divisor(n)
+        return own + (0.0 if self.extra is None else math.fsum(self.extra(p)(p)) / n)
+
+    def bind(self, num_classes: int, size: int, dtype: torch.dtype = torch.float64) -> BoundObjective:
+        """The bound objective, its running figures fed where the case says so."""
+        bound = self.objective.bind(num_classes, size).to(dtype)
+        if self.seen:
+            bound.observe(seen(size))
+        return bound
+
+    def bind_at(self, p: Point, dtype: torch.dtype = torch.float64) -> BoundObjective:
+        """The bound objective with the point's s, R and centres."""
+        bound = self.bind(len(p.weight), len(p.weight[0]), dtype)
+        with torch.no_grad():
+            if "s" in self.learns:
+                bound.radius.s.fill_(p.s)
+            if "R" in self.learns:
+                bound.get_submodule("ring").R.fill_(p.R)
+            if bound.center is not None:
+                bound.center.centers.copy_(torch.tensor(p.centers, dtype=dtype))
+        return bound
+
+
+def seen(size: int) -> Statistics:
+    """What one step saw, without samples: centres stay."""
+    values = {"norm": torch.tensor(SEEN_NORM), "agent_distortion": torch.tensor(0.5)}
+    return Statistics(values, torch.zeros(0, size), torch.zeros(0, dtype=torch.long), SEEN_STEP)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What class_loss takes, as leaves."""
+
+    features: Tensor
+    weight: Tensor
+    labels: Tensor
+    bias: Tensor | None
+
+    def loss(self, bound: BoundObjective | Objective, reduction: str = "none", **more: Any) -> Tensor:
+        return class_loss(self.features, self.weight, self.labels, bound, bias=self.bias, reduction=reduction, **more)
+
+
+def batch(p: Point, case: Case, dtype: torch.dtype = torch.float64) -> Batch:
+    """The point as tensors that ask for gradients."""
+
+    def leaf(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+    bias = leaf(p.bias) if case.objective.bias else None
+    return Batch(leaf(p.features), leaf(p.weight), torch.tensor(p.labels), bias)
+
+
+def of(function: Callable[..., Vector], *arguments: Any, **named: Any) -> Oracle:
+    """An oracle of features, weight, labels and constants."""
+    return lambda base: lambda p: function(p.features, p.weight, p.labels, *arguments, **named)
+
+
+def at(function: Losses) -> Oracle:
+    """An oracle that holds nothing."""
+    return lambda base: function
+
+
+def plus(*oracles: Oracle) -> Oracle:
+    """Sum, sample by sample."""
+
+    def total(base: Point) -> Losses:
+        parts = [oracle(base) for oracle in oracles]
+        return lambda p: [math.fsum(values) for values in zip(*(part(p) for part in parts), strict=True)]
+
+    return total
+
+
+def times(factor: float, oracle: Oracle) -> Oracle:
+    """Every loss times a factor."""
+
+    def scaled(base: Point) -> Losses:
+        values = oracle(base)
+        return lambda p: [factor * value for value in values(p)]
+
+    return scaled
+
+
+def rowwise(function: Callable[[Point, int, Point], float]) -> Oracle:
+    """An oracle of one sample at a time: function(p, i, base)."""
+    return lambda base: lambda p: [function(p, i, base) for i in range(len(p.labels))]
+
+
+def contracted(loss: Callable[[Matrix, Matrix, list[int], float], Vector]) -> Oracle:
+    """A loss of one scale, with f(‖x‖), p = 0.9 and γ = 1, in the scale's place."""
+
+    def one(p: Point, i: int, base: Point) -> float:
+        scale = family.f_contraction(norm(p.features[i]), *family.bounds(len(p.weight)))
+        return loss([p.features[i]], p.weight, [p.labels[i]], scale)[0]
+
+    return rowwise(one)
+
+
+def straight_through(s: float, margin: Callable[[float], float]) -> Oracle:
+    """The margin's value with the gradient of cosθ: what it takes off the cosine is held."""
+
+    def one(p: Point, i: int, base: Point) -> float:
+        theta = angle(base.features[i], base.weight[base.labels[i]])
+        taken = math.cos(theta) - margin(theta)
+        return family.cosface([p.features[i]], p.weight, [p.labels[i]], s, taken)[0]
+
+    return rowwise(one)
+
+
+def focal(loss: Losses, source: Losses, gamma: float) -> Oracle:
+    """(1 − p)^γ · loss, with p = e^{−source}."""
+    return at(lambda p: [(-math.expm1(-q)) ** gamma * value for q, value in zip(source(p), loss(p), strict=True)])
+
+
+def mean_norm(p: Point) -> float:
+    return math.fsum(norm(x) for x in p.features) / len(p.features)
+
+
+def unstarted_ring(lam: float) -> Oracle:
+    """R's value is the batch's mean norm, its gradient R's own."""
+    return lambda base: lambda p: penalties.ring(p.features, p.weight, p.labels, lam, mean_norm(base) + p.R - base.R)
+
+
+def center(lam: float, normalize: bool = False) -> Oracle:
+    return at(lambda p: penalties.center_loss(p.features, p.labels, p.centers, lam, normalize))
+
+
+def arc(theta: float) -> float:
+    return scalar_margins.additive_angle(theta, 0.5)
+
+
+def am(theta: float) -> float:
+    return scalar_margins.additive_cosine(theta, 0.35)
+
+
+def kept(n: int) -> int:
+    return mining.kept_count(n, 0.6)
+
+
+normface = at(lambda p: family.normface(p.features, p.weight, p.labels, p.s))
+biased = at(lambda p: family.softmax(p.features, p.weight, p.labels, p.bias))
+arcface = of(family.arcface, 16.0)
+mv_arc = partial(family.mv_softmax, margin=arc, t=0.3, mode="adaptive")
+ARC, AM = AdditiveAngle(0.5), AdditiveCosine(0.35)
+L = losses
+
+TABLE = (
+    # softmax, with raw or unit weights and features
+    Case("softmax", L.softmax(), of(family.softmax), least=1),
+    Case("softmax-bias", L.softmax(bias=True), biased, learns=("bias",), least=1),
+    Case("weight_normalized", L.weight_normalized(), of(family.weight_normalized), least=1),
+    Case("feature_normalized-fixed", L.feature_normalized(12.0, False), of(family.feature_normalized, 12.0), least=1),
+    Case(
+        "feature_normalized-learned",
+        L.feature_normalized(),
+        at(lambda p: family.feature_normalized(p.features, p.weight, p.labels, p.s)),
+        learns=("s",),
+        least=1,
+    ),
+    Case("l2_softmax", L.l2_softmax(9.0), of(family.l2_softmax, 9.0), least=1),
+    Case(
+        "l2_softmax-bias-learned",
+        L.l2_softmax(9.0, learn=True, bias=True),
+        at(lambda p: family.l2_softmax(p.features, p.weight, p.labels, p.s, p.bias)),
+        learns=("s", "bias"),
+        least=1,
+    ),
+    Case("normface", L.normface(), normface, learns=("s",), least=1),
+    Case("normface-fixed", L.normface(20, learn=False), of(family.normface, 20.0), least=1),
+    Case("normface-eps", L.normface(8.0, learn=False, eps=0.3), of(family.normface, 8.0, 0.3), least=1),
+    Case(
+        "normface-eps-learned",
+        L.normface(eps=0.05),
+        at(lambda p: family.normface(p.features, p.weight, p.labels, p.s, 0.05)),
+        learns=("s",),
+        least=1,
+    ),
+    Case("coco", L.coco(), of(family.coco)),
+    Case("coco-alpha", L.coco(5), of(family.coco, 5.0), least=1),
+    # margins
+    Case("cosface", L.cosface(16, 0.35), of(family.cosface, 16.0, 0.35), least=1),
+    Case("arcface", L.arcface(16, 0.5), arcface, least=1),
+    Case("arcface-64", L.arcface(64, 0.5), of(family.arcface, 64.0), least=1),
+    Case("arcface-plain", L.arcface(16, 0.5, "plain"), of(family.arcface, 16.0, 0.5, "plain"), least=1),
+    Case("arcface-easy", L.arcface(16, 0.5, "easy"), of(family.arcface, 16.0, 0.5, "easy"), least=1),
+    Case(
+        "arcface-straight_through",
+        L.arcface(16, 0.5, gradient="straight_through"),
+        straight_through(16.0, arc),
+        held=True,
+        least=1,
+    ),
+    Case(
+        "combined_margin",
+        L.combined_margin(16, 1.1, 0.2, 0.3),
+        of(family.combined_margin, 16.0, 1.1, 0.2, 0.3),
+        least=1,
+    ),
+    Case(
+        "combined_margin-psi",
+        L.combined_margin(16, 2.5, 0.1, 0.4, "psi"),
+        of(family.combined_margin, 16.0, 2.5, 0.1, 0.4, "psi"),
+        least=1,
+    ),
+    Case(
+        "combined_margin-straight_through",
+        L.combined_margin(16, 1, 0, 0).replace(margin=Combined(2.0, 0.1, 0.3, "psi", "straight_through")),
+        straight_through(16.0, lambda theta: scalar_margins.combined(theta, 2.0, 0.1, 0.3, "psi")),
+        held=True,
+        least=1,
+    ),
+    Case("sphereface-1", L.sphereface(1), of(family.sphereface, 1), least=1),
+    Case("sphereface-2", L.sphereface(2), of(family.sphereface, 2), least=1),
+    Case("sphereface-3-s", L.sphereface(3, 16.0), of(family.sphereface, 3, 16.0), least=1),
+    Case("sphereface-4", L.sphereface(4), of(family.sphereface, 4), least=1),
+    Case("sphereface-raw", L.sphereface(1.5, 16, "raw"), of(family.sphereface, 1.5, 16.0, "raw"), least=1),
+    Case("sphereface-lam", L.sphereface(4, annealing=5), of(family.sphereface, 4, lam=5.0), least=1),
+    Case(
+        "sphereface-annealing",
+        L.sphereface(3, annealing=Annealing(20.0, 2.0, 0.1)),
+        of(family.sphereface, 3, lam=scalar_margins.annealing_lam(SEEN_STEP, 20.0, 2.0)),
+        seen=True,
+        least=1,
+    ),
+    Case("l_softmax-2", L.l_softmax(2), of(family.l_softmax, 2), least=1),
+    Case("l_softmax-3-lam", L.l_softmax(3, annealing=4.0), of(family.l_softmax, 3, 4.0), least=1),
+    Case(
+        "l_softmax-4-annealing",
+        L.l_softmax(4, Annealing()),
+        of(family.l_softmax, 4, scalar_margins.annealing_lam(SEEN_STEP, 1000.0, 5.0)),
+        seen=True,
+        least=1,
+    ),
+    # mining by loss value
+    Case("focal_softmax", L.focal_softmax(8), of(mining.focal_softmax, 8.0), least=1),
+    Case("focal_softmax-0", L.focal_softmax(8, 0), of(family.normface, 8.0), least=1),
+    Case("focal_softmax-arc", L.focal_softmax(8, 1.5, ARC), of(mining.focal_softmax, 8.0, 1.5, arc), least=1),
+    Case(
+        "focal_softmax-am-plain",
+        L.focal_softmax(8, 2.0, AM, "plain"),
+        of(mining.focal_softmax, 8.0, 2.0, am, "plain"),
+        least=1,
+    ),
+    Case(
+        "focal_softmax-over-arcface",
+        L.arcface(16, 0.5).replace(weighting=Focal(2.0, "plain")),
+        of(mining.focal_softmax, 16.0, 2.0, arc, "plain"),
+        least=1,
+    ),
+    Case(
+        "focal_softmax-over-l_softmax-plain",
+        L.l_softmax(2).replace(weighting=Focal(2.0, "plain")),
+        focal(of(family.l_softmax, 2)(point()), of(family.softmax)(point()), 2.0),
+        least=1,
+    ),
+    Case(
+        "hm_softmax", L.hm_softmax(8), at(lambda p: hm(p, 0.9)), divisor=partial(mining.kept_count, keep=0.9), least=1
+    ),
+    Case("hm_softmax-arc", L.hm_softmax(8, 0.6, ARC), at(lambda p: hm(p, 0.6, arc)), divisor=kept, least=1),
+    Case("hm_softmax-am-all", L.hm_softmax(8, 0.6, AM, "all"), at(lambda p: hm(p, 0.6, am)), least=1),
+    Case(
+        "hm_softmax-incay",
+        L.hm_softmax(8, 0.6) + L.feature_incay(0.5),
+        at(lambda p: hm(p, 0.6)),
+        of(penalties.feature_incay, 0.5),
+        divisor=kept,
+        least=1,
+    ),
+    # misclassified vectors
+    *(
+        Case(
+            f"mv_softmax-{mode}-{name}",
+            L.mv_softmax(16, margin, t, mode),
+            of(family.mv_softmax, 16.0, scalar, t, mode),
+            least=1,
+        )
+        for mode in ("fixed", "adaptive")
+        for name, margin, scalar, t in (("arc", ARC, arc, 0.2), ("am", AM, am, 0.25), ("none", None, math.cos, 0.3))
+    ),
+    Case(
+        "mv_softmax-sphere",
+        L.mv_softmax(16, Multiplicative(3), 0.2, "fixed"),
+        of(family.mv_softmax, 16.0, partial(scalar_margins.psi, m=3), 0.2, "fixed"),
+        least=1,
+    ),
+    Case(
+        "mv_softmax-focal",
+        L.mv_softmax(8, ARC, 0.3, "adaptive").replace(weighting=Focal()),
+        focal(of(mv_arc, 8.0)(point()), of(mv_arc, 8.0)(point()), 2.0),
+        least=1,
+    ),
+    Case(
+        "mv_softmax-focal-plain",
+        L.mv_softmax(8, ARC, 0.3, "adaptive").replace(weighting=Focal(1.0, "plain")),
+        focal(of(mv_arc, 8.0)(point()), of(family.normface, 8.0)(point()), 1.0),
+        least=1,
+    ),
+    Case(
+        "mv_softmax-contracted",
+        L.mv_softmax(32, ARC, 0.3, "adaptive").replace(radius=Contraction()),
+        contracted(mv_arc),
+        least=3,
+    ),
+    # contraction mapping
+    Case("cm_softmax", L.cm_softmax(), of(family.cm_softmax), least=3),
+    Case("cm_softmax-exact", L.cm_softmax(0.8, 0.5, bound="exact"), of(family.cm_softmax, 0.8, 0.5, bound="exact")),
+    Case(
+        "cm_softmax-bounds",
+        L.cm_softmax(gamma=0.7, lower=3, upper=7),
+        of(family.cm_softmax, gamma=0.7, lower=3.0, upper=7.0),
+        least=1,
+    ),
+    Case("cm_softmax-lower", L.cm_softmax(lower=2.5), of(family.cm_softmax, lower=2.5), least=1),
+    Case("cm_softmax-factor", L.cm_softmax(upper_factor=2.4), of(family.cm_softmax, upper_factor=2.4), least=3),
+    Case(
+        "cm_softmax-detached",
+        L.cm_softmax(detach_norm=True),
+        lambda base: (
+            lambda p: family.cm_softmax(p.features, p.weight, p.labels, norms=[norm(x) for x in base.features])
+        ),
+        held=True,
+        least=3,
+    ),
+    Case(
+        "cm_softmax-auto-unseen",
+        L.cm_softmax(gamma="auto"),
+        lambda base: (
+            lambda p: family.cm_softmax(p.features, p.weight, p.labels, gamma=family.gamma_auto(mean_norm(base)))
+        ),
+        held=True,
+        least=3,
+    ),
+    Case(
+        "cm_softmax-auto",
+        L.cm_softmax(gamma="auto"),
+        of(family.cm_softmax, gamma=family.gamma_auto(SEEN_NORM)),
+        seen=True,
+        least=3,
+    ),
+    Case("cm_m_softmax-arc", L.cm_m_softmax(ARC), of(family.cm_m_softmax, arc), least=3),
+    Case("cm_m_softmax-am", L.cm_m_softmax(AM, upper=9), of(family.cm_m_softmax, am, upper=9.0), least=3),
+    Case(
+        "cm_m_softmax-psi",
+        L.cm_m_softmax(Multiplicative(3), bound="exact"),
+        of(family.cm_m_softmax, partial(scalar_margins.psi, m=3), bound="exact"),
+    ),
+    Case(
+        "cm_m_softmax-focal",
+        L.cm_m_softmax(ARC).replace(weighting=Focal()),
+        contracted(partial(mining.focal_softmax, margin=arc)),
+        least=3,
+    ),
+    # metric losses on their own
+    Case("c_contrastive", L.c_contrastive(), extra=of(penalties.c_contrastive)),
+    Case("c_contrastive-mean", L.c_contrastive(1.3, "mean"), extra=of(penalties.c_contrastive, 1.3, "mean")),
+    Case("c_triplet", L.c_triplet(), extra=of(penalties.c_triplet)),
+    Case("c_triplet-mean", L.c_triplet(0.6, "mean"), extra=of(penalties.c_triplet, 0.6, "mean")),
+    Case("c_triplet-additive", L.c_triplet(center="additive"), extra=of(penalties.c_triplet, center="additive")),
+    Case("c_triplet-gated", L.c_triplet(center="gated"), extra=of(penalties.c_triplet, center="gated")),
+    Case(
+        "c_triplet-gated-mean",
+        L.c_triplet(0.8, "mean", "gated"),
+        extra=of(penalties.c_triplet, 0.8, "mean", "gated"),
+    ),
+    Case(
+        "c_triplet-additive-mean",
+        L.c_triplet(0.8, "mean", "additive"),
+        extra=of(penalties.c_triplet, 0.8, "mean", "additive"),
+    ),
+    # penalties beside a loss
+    Case("iam-arcface", L.arcface(16, 0.5) + L.iam(0.3), arcface, of(penalties.iam, 0.3, 16.0)),
+    Case(
+        "iam-arcface-margin",
+        L.arcface(16, 0.5) + L.iam(0.3, logits="margin"),
+        arcface,
+        of(penalties.iam, 0.3, 16.0, arc),
+    ),
+    Case(
+        "iam-mv-own-s-margin",
+        L.mv_softmax(16, ARC, 0.3, "adaptive") + L.iam(0.3, 6, "margin"),
+        of(mv_arc, 16.0),
+        of(penalties.iam, 0.3, 6.0, arc),
+    ),
+    Case(
+        "iam-normface-learned",
+        L.normface() + L.iam(0.2),
+        normface,
+        at(lambda p: penalties.iam(p.features, p.weight, p.labels, 0.2, p.s)),
+        learns=("s",),
+    ),
+    Case(
+        "iam-coco",
+        L.coco() + L.iam(0.2),
+        of(family.coco),
+        at(lambda p: penalties.iam(p.features, p.weight, p.labels, 0.2, 0.5 * math.log(len(p.weight) - 1) + 3)),
+    ),
+    Case("iam-softmax-bias", L.softmax(bias=True) + L.iam(0.4, 30), biased, of(penalties.iam, 0.4, 30.0), ("bias",)),
+    Case("iam-cm", L.cm_softmax() + 0.5 * L.iam(0.4, 10), of(family.cm_softmax), of(penalties.iam, 0.2, 10.0), least=3),
+    Case(
+        "feature_incay-softmax",
+        L.softmax() + L.feature_incay(0.3),
+        of(family.softmax),
+        of(penalties.feature_incay, 0.3),
+        least=1,
+    ),
+    *(
+        Case(
+            f"feature_incay-{form}-bound",
+            L.softmax() + L.feature_incay(0.3, form, 0.01, bound=2),
+            of(family.softmax),
+            of(penalties.feature_incay, 0.3, form, 0.01, 2.0),
+            least=1,
+        )
+        for form in ("reciprocal", "log", "linear")
+    ),
+    Case(
+        "feature_incay-auto-unseen",
+        L.softmax() + L.feature_incay(0.3, bound="auto"),
+        of(family.softmax),
+        lambda base: of(penalties.feature_incay, 0.3, bound=(1 + math.sqrt(2)) * mean_norm(base))(base),
+        least=1,
+    ),
+    Case(
+        "feature_incay-auto",
+        L.softmax() + L.feature_incay(0.3, bound="auto"),
+        of(family.softmax),
+        of(penalties.feature_incay, 0.3, bound=(1 + math.sqrt(2)) * SEEN_NORM),
+        seen=True,
+        least=1,
+    ),
+    Case(
+        "feature_incay-reference",
+        L.softmax() + L.feature_incay(0.3, bound="auto", reference_norm=0.8),
+        of(family.softmax),
+        of(penalties.feature_incay, 0.3, bound=(1 + math.sqrt(2)) * 0.8),
+        least=1,
+    ),
+    Case(
+        "feature_incay-started",
+        L.softmax() + L.feature_incay(0.3, start_step=SEEN_STEP),
+        of(family.softmax),
+        of(penalties.feature_incay, 0.3),
+        seen=True,
+        least=1,
+    ),
+    Case(
+        "feature_incay-not-started",
+        L.softmax() + L.feature_incay(0.3, start_step=SEEN_STEP + 1),
+        of(family.softmax),
+        seen=True,
+        least=1,
+    ),
+    Case(
+        "feature_incay-normface-eps",
+        L.normface(8.0, False, 0.3) + L.feature_incay(0.3, bound=1.5),
+        of(family.normface, 8.0, 0.3),
+        of(penalties.feature_incay, 0.3, bound=1.5),
+        least=1,
+    ),
+    Case("ring_loss", L.softmax() + L.ring_loss(0.2, 1.1), of(family.softmax), of(penalties.ring, 0.2, 1.1), least=1),
+    Case(
+        "ring_loss-learned",
+        L.arcface(16, 0.5) + L.ring_loss(0.2),
+        arcface,
+        at(lambda p: penalties.ring(p.features, p.weight, p.labels, 0.2, p.R)),
+        learns=("R",),
+        seen=True,
+        least=1,
+    ),
+    Case(
+        "ring_loss-unstarted",
+        L.arcface(16, 0.5) + 0.5 * L.ring_loss(0.4),
+        arcface,
+        unstarted_ring(0.2),
+        learns=("R",),
+        held=True,
+        least=1,
+    ),
+    Case("center_loss", L.softmax() + L.center_loss(0.3), of(family.softmax), center(0.3), least=1),
+    Case(
+        "center_loss-normface-unit",
+        L.normface() + L.center_loss(0.3, normalize=True),
+        normface,
+        center(0.3, True),
+        learns=("s",),
+        least=1,
+    ),
+    # several at once
+    Case(
+        "arcface-iam-incay",
+        L.arcface(16, 0.5) + L.iam(0.1) + L.feature_incay(0.01),
+        arcface,
+        plus(of(penalties.iam, 0.1, 16.0), of(penalties.feature_incay, 0.01)),
+    ),
+    Case(
+        "normface-c_contrastive",
+        L.normface() + 0.01 * L.c_contrastive(),
+        normface,
+        times(0.01, of(penalties.c_contrastive)),
+        learns=("s",),
+    ),
+    Case(
+        "coco-incay", L.coco() + L.feature_incay(0.1, "log"), of(family.coco), of(penalties.feature_incay, 0.1, "log")
+    ),
+    Case(
+        "arcface-scaled",
+        0.25 * (L.arcface(16, 0.5) + L.ring_loss(0.2, 1.1) + L.center_loss(0.3)),
+        times(0.25, arcface),
+        times(0.25, plus(of(penalties.ring, 0.2, 1.1), center(0.3))),
+        least=1,
+    ),
+    Case(
+        "mv_softmax-everything",
+        L.mv_softmax(8, ARC, 0.3, "adaptive").replace(weighting=Focal(1.0, "plain"))
+        + 0.5 * L.c_triplet(center="gated")
+        + 2 * L.c_contrastive()
+        + L.iam(0.2, 5)
+        + L.feature_incay(0.1)
+        + L.ring_loss(0.2)
+        + L.center_loss(0.3),
+        focal(of(mv_arc, 8.0)(point()), of(family.normface, 8.0)(point()), 1.0),
+        plus(
+            times(0.5, of(penalties.c_triplet, center="gated")),
+            times(2.0, of(penalties.c_contrastive)),
+            of(penalties.iam, 0.2, 5.0),
+            of(penalties.feature_incay, 0.1),
+            at(lambda p: penalties.ring(p.features, p.weight, p.labels, 0.2, p.R)),
+            center(0.3),
+        ),
+        learns=("R",),
+        seen=True,
+    ),
+    Case(
+        "normface-hm-iam-triplet",
+        L.normface().replace(weighting=HardMining(0.6)) + L.iam(0.2) + L.c_triplet(),
+        at(lambda p: hm(p, 0.6, s=p.s)),
+        plus(
+            at(lambda p: penalties.iam(p.features, p.weight, p.labels, 0.2, p.s)),
+            of(penalties.c_triplet),
+        ),
+        learns=("s",),
+        divisor=kept,
+    ),
+)
+
+
+def hm(p: Point, keep: float, margin: Callable[[float], float] | None = None, s: float = 8.0) -> Vector:
+    return mining.hm_softmax(p.features, p.weight, p.labels, s, keep, margin)[0]
+
+
+CASES = {case.name: case for case in TABLE}

@@ -1,0 +1,256 @@
+"""Losses that the equations make equal, bounds that they attain, and margins that fall with the angle."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from angulus import class_loss, losses, theory
+from angulus.losses import Objective, margins, penalties, weighting
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
+from angulus.losses.radius import Contraction, Fixed, Identity, Learned
+from losses.aliases import CASES, Case, batch, point
+from scalar import theory as scalar_theory
+
+POINT = point()
+L = losses
+MARGINS = {
+    "none": None,
+    "additive_cosine": AdditiveCosine(0.35),
+    "additive_angle": AdditiveAngle(0.5),
+    "multiplicative": Multiplicative(3),
+    "combined": Combined(1.1, 0.1, 0.2),
+}
+SAME = {
+    **{
+        f"mv {mode}, t = 0, over {name}": (L.mv_softmax(16, margin, 0.0, mode), Objective(Fixed(16.0), margin))
+        for mode in ("fixed", "adaptive")
+        for name, margin in MARGINS.items()
+    },
+    "iam, beta = 0": (L.arcface(16, 0.5) + L.iam(0.0), L.arcface(16, 0.5)),
+    "incay, lam = 0": (L.softmax() + L.feature_incay(0.0), L.softmax()),
+    "ring, lam = 0": (L.softmax() + L.ring_loss(0.0, 1.0), L.softmax()),
+    "c_contrastive, weight = 0": (L.softmax() + 0 * L.c_contrastive(), L.softmax()),
+    "focal, gamma = 0": (L.focal_softmax(16, 0.0, AdditiveAngle(0.5)), L.arcface(16, 0.5)),
+    "hm, keep = 1": (L.hm_softmax(16, 1.0), L.normface(16, False)),
+    "cosface, m = 0": (L.cosface(16, 0.0), L.normface(16, False)),
+    "arcface, m = 0": (L.arcface(16, 0.0), L.normface(16, False)),
+    "arcface easy, m = 0": (L.arcface(16, 0.0, "easy"), L.normface(16, False)),
+    "sphereface, m = 1": (L.sphereface(1, 16), L.normface(16, False)),
+    "sphereface on the norm, m = 1": (L.sphereface(1), L.weight_normalized()),
+    "l_softmax, m = 1": (L.l_softmax(1), L.softmax()),
+    "combined of nothing": (L.combined_margin(16, 1, 0, 0), L.normface(16, False)),
+    "combined is cosface": (L.combined_margin(16, 1, 0.35, 0), L.cosface(16, 0.35)),
+    "combined is arcface": (L.combined_margin(16, 1, 0, 0.5), L.arcface(16, 0.5, beyond_pi="plain")),
+    "combined is raw sphereface": (L.combined_margin(16, 2.5, 0, 0), L.sphereface(2.5, 16, "raw")),
+    "combined psi is sphereface": (L.combined_margin(16, 3, 0, 0, "psi"), L.sphereface(3, 16)),
+    "a huge annealing is no margin": (L.sphereface(4, 16, annealing=1e14), L.normface(16, False)),
+    "annealing by 0 is all of it": (L.sphereface(4, 16, annealing=0), L.sphereface(4, 16)),
+    **{
+        f"a constant contraction under {name}": (
+            Objective(Contraction(lower=7, upper=7), margin),
+            Objective(Fixed(7.0), margin),
+        )
+        for name, margin in MARGINS.items()
+    },
+    "l2_softmax is feature_normalized": (L.l2_softmax(9), L.feature_normalized(9, learn=False)),
+    "coco is normface": (L.coco(), L.normface(0.5 * math.log(3) + 3, learn=False)),
+    "c_triplet additive": (
+        L.c_triplet(0.8, "sum", "additive"),
+        # at m → 0 the hinges of C-contrastive rest on ‖x̂ − ŵ_j‖² < m: none here
+        L.c_triplet(0.8) + L.c_contrastive(1e-9),
+    ),
+}
+
+
+@pytest.mark.parametrize(("left", "right"), SAME.values(), ids=SAME.keys())
+def test_equal_losses_and_gradients(left: Objective, right: Objective) -> None:
+    results = []
+    for objective in (left, right):
+        data = batch(POINT, Case("", objective))
+        values = data.loss(objective)
+        gradients = torch.autograd.grad(values.sum(), (data.features, data.weight))
+        results.append((values.detach(), *gradients))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_unequal_parameters_are_seen() -> None:
+    """What the test above compares does depend on the parameters."""
+    data = batch(POINT, CASES["arcface"])
+    for one, other in (
+        (L.mv_softmax(16, None, 0.1, "fixed"), L.normface(16, False)),
+        (L.arcface(16, 0.5) + L.iam(0.1), L.arcface(16, 0.5)),
+        (L.cm_softmax(lower=7, upper=7.1), L.normface(7, False)),
+        (L.arcface(16, 0.5), L.arcface(16, 0.5, "plain")),
+    ):
+        assert not torch.allclose(data.loss(one), data.loss(other), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize("s", [0.5, 4.0, 20.0])
+def test_the_simplex_attains_the_floor_and_others_stay_above(n: int, s: float) -> None:
+    objective, labels = L.normface(s, learn=False), torch.arange(n)
+    floor = float(theory.loss_floor(s, n))
+    simplex = torch.tensor(scalar_theory.simplex(n), dtype=torch.float64)
+    assert class_loss(simplex, simplex, labels, objective).item() == pytest.approx(floor, rel=1e-9)
+    generator = torch.Generator().manual_seed(n)
+    for _ in range(20):
+        points = simplex + 0.3 * torch.randn(simplex.shape, generator=generator, dtype=torch.float64)
+        weight = simplex + 0.3 * torch.randn(simplex.shape, generator=generator, dtype=torch.float64)
+        assert class_loss(points, weight, labels, objective).item() > floor
+
+
+@pytest.mark.parametrize(("classes", "s"), [(2, 3.0), (5, 0.5), (5, 30.0)])
+def test_iam_attains_its_lower_bound_and_stays_above(classes: int, s: float) -> None:
+    bound = -(2 * s + math.log(1 + (classes - 1) * math.exp(-2 * s)))
+    objective = 0 * L.normface(1.0, learn=False) + L.iam(1 - 1e-15, s)
+    axis = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
+    weight = torch.cat([axis, -axis.expand(classes - 1, 3)])
+    assert class_loss(axis, weight, torch.tensor([0]), objective).item() == pytest.approx(bound, rel=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    others = torch.randn(classes, 3, generator=generator, dtype=torch.float64)
+    values = class_loss(features, others, torch.arange(50) % classes, objective, reduction="none")
+    assert float(values.min()) > bound
+    assert float(values.max()) < -math.log(classes - 1) + 1e-12  # the share of the others is below 1
+
+
+THETA = torch.linspace(0, math.pi, 2001)
+FALLING = {
+    **{f"psi, m = {m}": Multiplicative(m) for m in (1, 2, 3, 4, 7)},
+    "psi, annealed": Multiplicative(4, annealing=2.0),
+    "combined psi": Combined(2.5, 0.1, 0.7, "psi"),
+    "combined psi, m3 only": Combined(1.0, 0.0, 2.0, "psi"),
+    "additive cosine": AdditiveCosine(0.35),
+    **{f"linear, m = {m}": AdditiveAngle(m) for m in (0.0, 0.2, 0.5, 1.0, 2.0)},
+}
+TURNING = {
+    "raw": Multiplicative(2.0, "raw"),
+    "combined raw": Combined(1.0, 0.0, 0.5),
+    "plain": AdditiveAngle(0.5, "plain"),
+    "easy": AdditiveAngle(0.5, "easy"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("margin", FALLING.values(), ids=FALLING.keys())
+def test_margins_that_fall_all_the_way(margin: margins.Margin, dtype: torch.dtype) -> None:
+    theta = THETA.to(dtype)
+    assert float(margin(theta, theta).diff().max()) <= 4 * torch.finfo(dtype).eps
+    assert bool((margin(theta, theta) <= torch.cos(theta) + 4 * torch.finfo(dtype).eps).all())
+
+
+@pytest.mark.parametrize("margin", TURNING.values(), ids=TURNING.keys())
+def test_margins_that_turn_back(margin: margins.Margin) -> None:
+    assert float(margin(THETA, THETA).diff().max()) > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
+def test_psi_at_pi_opens_no_further_period(m: int, dtype: torch.dtype) -> None:
+    theta = 2 * torch.atan2(torch.tensor(1.0, dtype=dtype), torch.tensor(0.0, dtype=dtype))
+    assert Multiplicative(m)(theta, theta).item() == pytest.approx(1 - 2 * m, abs=1e-5)
+    assert Combined(m, form="psi")(theta, theta).item() == pytest.approx(1 - 2 * m, abs=1e-5)
+
+
+def test_the_steps_that_are_documented() -> None:
+    m, eps = 0.5, 1e-9
+
+    def step(margin: AdditiveAngle, at: float) -> float:
+        theta = torch.tensor([at - eps, at + eps], dtype=torch.float64)
+        return float(margin(theta, theta).diff())
+
+    down = step(AdditiveAngle(m), math.pi - m)
+    assert down == pytest.approx(1 - math.cos(m) - m * math.sin(m), abs=1e-7)
+    assert -0.12 < down < -0.11
+    assert step(AdditiveAngle(m, "easy"), math.pi / 2) == pytest.approx(math.sin(m), abs=1e-7)
+    assert step(AdditiveAngle(m, "plain"), math.pi - m) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "margin",
+    [
+        AdditiveAngle(0.5),
+        AdditiveAngle(0.5, "easy"),
+        Multiplicative(3),
+        Multiplicative(2.5, "raw"),
+        Combined(2, 0.1, 0.3),
+    ],
+    ids=str,
+)
+def test_straight_through_has_the_value_of_the_margin_and_the_gradient_of_cos(margin: margins.Margin) -> None:
+    passed = type(margin)(**{**vars(margin), "gradient": "straight_through"})
+    theta = torch.tensor([0.25, 0.85, 1.3, 1.85, 2.85], dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(passed(theta, theta), margin(theta, theta), rtol=1e-14, atol=1e-15)
+    gradient = torch.autograd.grad(passed(theta, theta).sum(), theta)[0]
+    torch.testing.assert_close(gradient, -torch.sin(theta.detach()), rtol=1e-14, atol=0)
+    exact = torch.autograd.grad(margin(theta, theta).sum(), theta)[0]
+    assert not torch.allclose(exact, gradient, rtol=0.05)
+
+
+def test_annealing_falls_to_its_least() -> None:
+    lam = Annealing(1000.0, 5.0, 0.1).at(torch.tensor([0, 10, 1990, 10**6], dtype=torch.float64))
+    assert lam.tolist() == pytest.approx([1000.0, 500.0, 5.0, 5.0])
+
+
+def test_hard_mining_breaks_ties_by_row() -> None:
+    loss = torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0])
+    weight, divisor = weighting.HardMining(0.6)(loss, loss, loss)
+    assert (weight.tolist(), divisor) == ([1.0, 1.0, 0.0, 1.0, 0.0], 3)
+    weight, divisor = weighting.HardMining(0.01, "all")(loss, loss, loss)
+    assert (weight.tolist(), divisor) == ([0.0, 1.0, 0.0, 0.0, 0.0], 5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "rows", "count"), [(0.29, 100, 29), (0.9, 10, 9), (0.9, 9, 8), (0.9, 1, 1), (1.0, 7, 7)]
+)
+def test_hard_mining_keeps_the_floor(keep: float, rows: int, count: int) -> None:
+    loss = torch.arange(float(rows))
+    weight, divisor = weighting.HardMining(keep)(loss, loss, loss)
+    assert (weight.sum().item(), divisor) == (count, count)
+
+
+def contraction_of(norms: Tensor, spec: Contraction) -> Tensor:
+    return spec.bind(10, 64)(norms)
+
+
+def test_contraction_starts_at_lower_stays_below_upper_and_keeps_the_order() -> None:
+    norms = torch.linspace(0, 30, 301, dtype=torch.float64)
+    lower = math.log(0.9 * 8 / 0.1)
+    values = contraction_of(norms, Contraction())
+    assert values[0].item() == pytest.approx(lower, rel=1e-14)
+    assert bool((values.diff() > 0).all()) and float(values.max()) < 3 * lower
+    assert float((contraction_of(norms.float(), Contraction())[-50:].diff() == 0).sum()) > 0  # float32 loses the order
+    expected = theory.contraction(norms.numpy(), lower, 3 * lower)
+    torch.testing.assert_close(values, torch.from_numpy(expected), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool) -> None:
+    norms = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    spec = Contraction(lower=2, upper=6, detach_norm=detach)
+    value = spec.bind(10, 64)(norms)
+    assert value.requires_grad != detach
+    if not detach:
+        gradient = torch.autograd.grad(value.sum(), norms)[0]
+        torch.testing.assert_close(gradient, 4 * 0.5 / torch.cosh(norms.detach() / 2) ** 2)
+
+
+def test_spec_scales() -> None:
+    assert Fixed(3.0).scale == 3.0 and Identity.scale is None
+    assert Learned(3).bind(4, 2).scale.item() == 3.0
+    assert penalties.IAM(0.1).needs_scale and not penalties.IAM(0.1, 5).needs_scale
+
+
+def test_a_larger_norm_lowers_the_loss_of_a_right_sample_and_raises_that_of_a_wrong_one() -> None:
+    """NF Proposition 1, FI Properties 1 and 2."""
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    features = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    log_scale = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)
+    losses_ = class_loss(log_scale.exp() * features, weight, torch.tensor([0, 0]), L.softmax(), reduction="none")
+    right, wrong = torch.autograd.grad(losses_.sum(), log_scale)[0].flatten().tolist()
+    assert right < 0 < wrong

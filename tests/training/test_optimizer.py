@@ -1,0 +1,141 @@
+"""Which parameters decay, and that each kind steps as torch's own optimiser does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from angulus import backbones, losses
+from angulus.checks import InputError
+from angulus.heads.dense import DenseHead
+from angulus.losses.objective import Objective
+from angulus.training import optimizer
+from angulus.training.settings import Optimizer
+
+
+def model(objective: Objective | None = None) -> tuple[nn.Module, DenseHead]:
+    torch.manual_seed(0)
+    backbone = backbones.build("small", in_channels=1, image_size=8, embedding_size=4)
+    return backbone, DenseHead(4, 3, objective or losses.normface(s=10, learn=True) + losses.ring_loss(0.1))
+
+
+def decaying(settings: Optimizer, objective: Objective | None = None) -> tuple[set[str], set[str]]:
+    """The names of the parameters that decay, and of those that do not."""
+    backbone, head = model(objective)
+    names = {id(parameter): name for part in (backbone, head) for name, parameter in part.named_parameters()}
+    groups = optimizer.parameter_groups(backbone, head, head.objective, settings)
+    found: tuple[set[str], set[str]] = (set(), set())
+    for group in groups:
+        assert group["weight_decay"] in (0.0, settings.weight_decay)
+        found[group["weight_decay"] == 0.0].update(names[id(each)] for each in group["params"])  # type: ignore[attr-defined]
+    assert sum(len(group["params"]) for group in groups) == len(names)  # type: ignore[arg-type]  # each exactly once
+    return found
+
+
+WEIGHTS = {"layers.0.weight", "layers.3.weight", "layers.8.weight", "layers.11.weight", "weight"}
+PLAIN = {f"layers.{n}.{part}" for n in (1, 4, 9) for part in ("weight", "bias")}
+PLAIN |= {"layers.2.weight", "layers.5.weight", "layers.10.weight", "layers.11.bias"}
+
+
+def test_convolutions_linear_layers_and_class_weights_decay_and_nothing_else() -> None:
+    decay, plain = decaying(Optimizer(weight_decay=0.1))
+    assert decay == WEIGHTS
+    assert plain == PLAIN | {"objective.radius.s", "objective.ring.R"}
+
+
+def test_biases_and_norm_layers_decay_when_asked_and_s_and_r_do_not() -> None:
+    decay, plain = decaying(Optimizer(weight_decay=0.1, decay_bias_and_norm=True))
+    assert decay == WEIGHTS | PLAIN
+    assert plain == {"objective.radius.s", "objective.ring.R"}
+
+
+def test_s_and_r_decay_when_asked_and_biases_do_not() -> None:
+    decay, plain = decaying(Optimizer(weight_decay=0.1, decay_objective=True))
+    assert decay == WEIGHTS | {"objective.radius.s", "objective.ring.R"}
+    assert plain == PLAIN
+
+
+def test_a_class_bias_does_not_decay() -> None:
+    decay, plain = decaying(Optimizer(weight_decay=0.1), losses.softmax(bias=True))
+    assert "bias" in plain
+    assert "bias" not in decay
+
+
+def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
+    backbone, head = model(losses.normface(learn=False))
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    groups = optimizer.parameter_groups(backbone, head, head.objective, Optimizer(weight_decay=0.1))
+    assert len(groups) == 1
+    assert [id(each) for each in groups[0]["params"]] == [id(head.weight)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        (
+            Optimizer("sgd", lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.1),
+            lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.8, nesterov=True),
+        ),
+        (
+            Optimizer("sgd", lr=0.05, momentum=0.8, weight_decay=0.1),
+            lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.8),
+        ),
+        (Optimizer("adamw", lr=0.01, weight_decay=0.1), lambda groups: torch.optim.AdamW(groups, lr=0.01)),
+        (
+            Optimizer("rmsprop", lr=0.01, momentum=0.7, weight_decay=0.1),
+            lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.7),
+        ),
+    ],
+    ids=["sgd-nesterov", "sgd", "adamw", "rmsprop"],
+)
+def test_each_kind_steps_as_torchs_own(settings: Optimizer, own: object) -> None:
+    def steps(make: object) -> list[torch.Tensor]:
+        weight = nn.Parameter(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+        bias = nn.Parameter(torch.tensor([0.25, -0.5]))
+        groups = [{"params": [weight], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}]
+        optim = make(groups)  # type: ignore[operator]
+        inputs = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.3, -0.7]])
+        for _ in range(4):
+            optim.zero_grad()
+            (inputs @ weight.T + bias).square().sum().backward()
+            optim.step()
+        return [weight.detach(), bias.detach()]
+
+    ours, theirs = steps(lambda groups: optimizer.build(groups, settings)), steps(own)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert not torch.equal(ours[0], torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+
+
+def test_weight_decay_moves_only_the_group_that_has_it() -> None:
+    backbone, head = model()
+    settings = Optimizer("sgd", lr=0.5, momentum=0.0, weight_decay=0.1)
+    optim = optimizer.build(optimizer.parameter_groups(backbone, head, head.objective, settings), settings)
+    before = {name: value.detach().clone() for name, value in head.named_parameters()}
+    for parameter in [*backbone.parameters(), *head.parameters()]:
+        parameter.grad = torch.zeros_like(parameter)
+    optim.step()
+    torch.testing.assert_close(head.weight.detach(), before["weight"] * (1 - 0.5 * 0.1))
+    assert head.objective.radius.s.item() == 10.0
+
+
+def test_learning_rate_by_default() -> None:
+    assert Optimizer("sgd").rate == 0.1
+    assert Optimizer("adamw").rate == Optimizer("rmsprop").rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"lr": 0}, "training.optimizer.lr must be a finite number > 0; got 0"),
+        ({"lr": float("nan")}, "training.optimizer.lr must be a finite number > 0; got nan"),
+        ({"momentum": 1.0}, r"training.optimizer.momentum must be a finite number in \[0, 1\); got 1.0"),
+        ({"weight_decay": -1e-3}, "training.optimizer.weight_decay must be a finite number >= 0; got -0.001"),
+        ({"kind": "adamw", "nesterov": True}, "nesterov needs kind: sgd and a momentum above 0"),
+        ({"momentum": 0.0, "nesterov": True}, "nesterov needs kind: sgd and a momentum above 0"),
+    ],
+)
+def test_settings_are_refused(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Optimizer(**settings)  # type: ignore[arg-type]
