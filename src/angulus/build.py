@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from angulus import backbones, checks, data
+from angulus.backbones.layers import UnitFeatures
 from angulus.data.images import Splits
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
@@ -32,7 +34,15 @@ def job(recipe: Recipe, images: Splits) -> Job:
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
-    head = DenseHead(recipe.backbone.embedding_size, images.train.num_classes, from_recipe(recipe.objective))
+    objective = from_recipe(recipe.objective)
+    if recipe.backbone.normalize:
+        if objective.reads_norms:
+            raise checks.InputError(
+                f"backbone.normalize gives every feature length 1, and {objective.reads_norms[0]} needs the length; "
+                "leave backbone.normalize out: the head normalises where its loss says so"
+            )
+        backbone = nn.Sequential(backbone, UnitFeatures())
+    head = DenseHead(recipe.backbone.embedding_size, images.train.num_classes, objective)
     return Job(backbone, head, recipe.input, images.train, recipe.training, device(recipe.training.device))
 
 

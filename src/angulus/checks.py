@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import warnings
 from collections.abc import Iterable
 
@@ -32,10 +33,10 @@ def number(
 ) -> float:
     """Return `value` as a float in the range, or say which rule it breaks."""
     rule = _range(low, high, open_low, open_high)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} must be a number{rule}; got {value!r}{_hint(hint)}")
     inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    if not math.isfinite(value) or not inside:
+    if not inside or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number{rule}; got {value!r}{_hint(hint)}")
     return float(value)
 
@@ -45,8 +46,9 @@ def integer(name: str, value: object, *, low: int | None = None, high: int | Non
     rule = _range(-math.inf if low is None else low, math.inf if high is None else high, False, False)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
+    value = int(value)
     if (low is not None and value < low) or (high is not None and value > high):
         raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
     return value
@@ -85,6 +87,9 @@ def warn(message: str) -> None:
 
 def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
     """Check shapes, dtypes, label range and finiteness of what a class loss is given."""
+    for name, value in (("features", features), ("weight", weight), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if features.ndim != 2:
         raise InputError(f"features must have shape [batch, embedding_size]; got {list(features.shape)}")
     if weight.ndim != 2:
@@ -123,7 +128,7 @@ def finite(values: Tensor, name: str) -> None:
 
 def label_range(labels: Tensor, num_classes: int) -> None:
     """Refuse labels outside [0, num_classes), naming the first row."""
-    bad = (labels < 0) | (labels >= num_classes)
+    bad = ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
         raise InputError(

@@ -39,10 +39,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Which network, the size of its features, and what else its constructor takes."""
+    """Which network, the size of its features, and what else its constructor takes.
+
+    `normalize` makes the features unit vectors before the head sees them; norms are then lost, so a loss or penalty
+    that reads them is refused. Heads normalise by themselves where their loss says so.
+    """
 
     name: str
     embedding_size: int
+    normalize: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -231,10 +236,12 @@ def _plain_first(error: pydantic.ValidationError) -> list[Any]:
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part != "function-after[]")
+    where = ".".join(map(str, error["loc"]))
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(error["loc"][:-1])
-        return f"a recipe has no key {where!r}{checks.nearest(error['loc'][-1], known)}; known here: {', '.join(known)}"
+        *parents, last = error["loc"]  # the last part alone is compared: what stands before it is alike in all
+        known = {key: ".".join([*map(str, parents), key]) for key in _known_keys(parents)}
+        hint = checks.nearest(last, known)
+        return f"a recipe has no key {where!r}{hint}; known here: {', '.join(known.values())}"
     if error["type"] in ("missing", "missing_argument"):
         return f"the recipe needs {where}"
     if "error" in error.get("ctx", {}):

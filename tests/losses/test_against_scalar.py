@@ -12,7 +12,8 @@ from torch import Tensor
 
 from angulus import DenseHead
 from angulus.losses import ALIASES
-from losses.aliases import ANGLES, CASES, CLASSES, SIZE, TABLE, Case, Point, am, arc, batch, point
+from losses.aliases import CASES, TABLE, am, arc
+from losses.oracles import ANGLES, CLASSES, SIZE, Case, Point, batch, point
 from scalar.geometry import angle, norm
 from scalar.gradients import central_difference
 

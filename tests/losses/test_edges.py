@@ -14,7 +14,8 @@ from angulus import DenseHead, class_loss, losses
 from angulus.checks import InputError
 from angulus.losses import BoundObjective, Objective
 from angulus.losses.margins import AdditiveAngle, Multiplicative
-from losses.aliases import ANGLES, CASES, Case, Point, arc, batch, point
+from losses.aliases import CASES, arc
+from losses.oracles import ANGLES, Case, Point, batch, point
 from scalar import margins as scalar_margins
 from scalar import mining
 from scalar import softmax_family as family

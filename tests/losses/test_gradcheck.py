@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from angulus import class_loss
-from losses.aliases import CASES, Case, Point, batch, point
+from losses.aliases import CASES
+from losses.oracles import Case, Point, batch, point
 
 SMOOTH = {name: case for name, case in CASES.items() if not case.held}
 POINTS = {

@@ -12,7 +12,8 @@ from angulus import class_loss, losses, theory
 from angulus.losses import Objective, margins, penalties, weighting
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.radius import Contraction, Fixed, Identity, Learned
-from losses.aliases import CASES, Case, batch, point
+from losses.aliases import CASES
+from losses.oracles import Case, batch, point
 from scalar import theory as scalar_theory
 
 POINT = point()
@@ -167,6 +168,7 @@ def test_the_steps_that_are_documented() -> None:
     down = step(AdditiveAngle(m), math.pi - m)
     assert down == pytest.approx(1 - math.cos(m) - m * math.sin(m), abs=1e-7)
     assert -0.12 < down < -0.11
+    assert step(AdditiveAngle(2.33), math.pi - 2.33) < 0 < step(AdditiveAngle(2.34), math.pi - 2.34)
     assert step(AdditiveAngle(m, "easy"), math.pi / 2) == pytest.approx(math.sin(m), abs=1e-7)
     assert step(AdditiveAngle(m, "plain"), math.pi - m) == pytest.approx(0, abs=1e-7)
 
@@ -254,3 +256,26 @@ def test_a_larger_norm_lowers_the_loss_of_a_right_sample_and_raises_that_of_a_wr
     losses_ = class_loss(log_scale.exp() * features, weight, torch.tensor([0, 0]), L.softmax(), reduction="none")
     right, wrong = torch.autograd.grad(losses_.sum(), log_scale)[0].flatten().tolist()
     assert right < 0 < wrong
+
+
+@pytest.mark.parametrize(("eps", "orthogonal"), [(0.0, True), (0.3, False)])
+def test_the_gradient_of_normalised_features_is_orthogonal_only_without_eps(eps: float, orthogonal: bool) -> None:
+    """NF Sec. 3.2."""
+    objective = L.normface(8.0, learn=False, eps=eps)
+    data = batch(POINT, Case("", objective))
+    for values, gradient in zip(
+        (data.features, data.weight),
+        torch.autograd.grad(data.loss(objective, "sum"), (data.features, data.weight)),
+        strict=True,
+    ):
+        along = (values.detach() * gradient).sum(dim=1).abs()
+        assert (float(along.max()) < 1e-12) == orthogonal
+
+
+def test_the_gradient_of_incay_is_the_one_that_the_docstring_states() -> None:
+    """−2x / (‖x‖² + ε)², not FI's 2f / ‖f‖⁴."""
+    x = torch.tensor([[3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    objective = 0 * L.softmax() + L.feature_incay(0.1, eps=1.0)
+    value = class_loss(x, torch.eye(2, dtype=torch.float64), torch.tensor([0]), objective)
+    gradient = torch.autograd.grad(value, x)[0]
+    torch.testing.assert_close(gradient, -0.1 * 2 * x.detach() / 26**2, rtol=1e-12, atol=0)

@@ -21,6 +21,15 @@ class FeatureLayer(nn.Linear):
             return super().forward(inputs.to(self.weight.dtype))
 
 
+class UnitFeatures(nn.Module):
+    """Scales each row of features to length 1; a zero row stays zero."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map [B, d] to [B, d]."""
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return features / torch.where(norms > 0, norms, torch.ones_like(norms))
+
+
 def initialize_xavier(module: nn.Module) -> None:
     """Draw weights of convolutions and linear layers with variance 1 / fan-in, biases zero: Caffe's "xavier"."""
     for layer in module.modules():

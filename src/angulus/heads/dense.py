@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.heads.functional import class_loss, geometry, normalize
+from angulus.heads.functional import Geometry, class_loss, counted, geometry, margined, normalize
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import kernel
 from angulus.losses.objective import Objective
@@ -80,28 +80,25 @@ class DenseHead(nn.Module):
         """What this batch looks like, at O(B · d): mean norm, radius, target cosine, and what `observe` reads.
 
         Values: `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
-        contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples with θ > π − m.
+        contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples whose
+        margined angle exceeds π.
         """
-        labels = labels.long()
-        kept = labels != checks.IGNORE_INDEX
-        features, labels = features[kept].detach(), labels[kept]
-        spec = self.objective.spec
-        norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
-        target = geometry(norms, unit, self.weight[labels], spec.eps)
+        features, labels, _ = counted(features, self.weight, labels)
+        target = self._target(features, labels)
         values = {
-            "norm": norms.mean(),
+            "norm": target.norms.mean(),
             "target_cos": target.cos.mean(),
             "agent_distortion": (2 - 2 * target.cos).mean(),
         }
         radius = self.objective.radius
         if radius is not None:
-            values["radius"] = radius(norms).mean()
+            values["radius"] = radius(target.norms).mean()
             if hasattr(radius, "saturation"):
-                values["radius_saturation"] = radius.saturation(norms).mean()
-        m = getattr(spec.margin, "m3", getattr(spec.margin, "m", None)) if _adds_angle(spec) else None
-        if m is not None:
-            values["beyond_pi_minus_m"] = (target.theta > math.pi - m).float().mean()
-        return Statistics(values, features, labels, step)
+                values["radius_saturation"] = radius.saturation(target.norms).mean()
+        past_pi = getattr(self.objective.spec.margin, "past_pi", None)
+        if past_pi is not None:
+            values["beyond_pi_minus_m"] = past_pi(target.theta).float().mean()
+        return Statistics(values, features.detach(), labels, step)
 
     @torch.no_grad()
     def diagnose(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -110,17 +107,12 @@ class DenseHead(nn.Module):
         `misclassified_vectors`: share of non-target cosines above the margined target (MV's I); `accuracy`;
         `norm_right` and `norm_wrong`: mean norms of rightly and wrongly classified samples (NaN where there are none).
         """
-        labels = labels.long()
-        kept = labels != checks.IGNORE_INDEX
-        features, labels = features[kept], labels[kept]
-        spec = self.objective.spec
-        norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
-        target = geometry(norms, unit, self.weight[labels], spec.eps)
-        threshold = target.cos if self.objective.margin is None else self.objective.margin(target.theta, norms)
-        weight = self.weight.to(unit.dtype)
+        features, labels, _ = counted(features, self.weight, labels)
+        target = self._target(features, labels)
+        norms, weight = target.norms, self.weight.to(target.unit.dtype)
         with torch.autocast(features.device.type, enabled=False):
-            cosines = unit @ weight.T / lengths(weight, spec.eps)
-        above = (cosines > threshold[:, None]).scatter(1, labels[:, None], False)
+            cosines = target.unit @ weight.T / lengths(weight, self.objective.spec.eps)
+        above = (cosines > margined(self.objective, target)[:, None]).scatter(1, labels[:, None], False)
         right = self.logits(features).argmax(dim=1) == labels
         return {
             "misclassified_vectors": above.sum() / max(1, above.numel() - above.shape[0]),
@@ -129,6 +121,11 @@ class DenseHead(nn.Module):
             "norm_wrong": norms[~right].mean(),
         }
 
+    def _target(self, features: Tensor, labels: Tensor) -> Geometry:
+        eps = self.objective.spec.eps
+        norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
+        return geometry(norms, unit, self.weight[labels], eps)
+
     def observe(self, stats: Statistics) -> None:
         """Move the running figures of the objective; the loop calls it once an optimiser step."""
         self.objective.observe(stats)
@@ -136,7 +133,3 @@ class DenseHead(nn.Module):
     def extra_repr(self) -> str:
         num_classes, embedding_size = self.weight.shape
         return f"embedding_size={embedding_size}, num_classes={num_classes}, impl={self.impl!r}"
-
-
-def _adds_angle(spec: Objective) -> bool:
-    return spec.margin is not None and (spec.margin.kind == "additive_angle" or hasattr(spec.margin, "m3"))

@@ -57,30 +57,35 @@ def class_loss(
     0.0581
     """
     checks.choice("reduction", reduction, REDUCTIONS)
-    checks.batch(features, weight, labels, bias)
-    labels = labels.long()  # before any comparison: −100 as uint8 is 156
+    total = len(features) if isinstance(features, Tensor) else 0
+    features, labels, kept = counted(features, weight, labels, bias)
     bound = resolve(objective, weight)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
-    kept = labels != checks.IGNORE_INDEX
-    total = features.shape[0]
-    dropped = not bool(kept.all())
-    if dropped:
-        features, labels = features[kept], labels[kept]
-        if features.shape[0] == 0:
-            raise checks.InputError(
-                f"every label is {checks.IGNORE_INDEX} (ignored); a batch needs one row that counts"
-            )
-    checks.label_range(labels, weight.shape[0])
     with torch.autocast(features.device.type, enabled=False):
         loss, divisor, extra = _rows_loss(features, weight, labels, bound, bias, impl)
+    rows = loss + extra
+    if not bool(torch.isfinite(rows).all()):
+        checks.finite(weight, "weight")  # looked at only now: it is large
     if reduction == "none":
-        rows = loss + extra
-        return rows.new_zeros(total).masked_scatter(kept, rows) if dropped else rows
-    if reduction == "sum":
-        return (loss + extra).sum()
-    return loss.sum() / divisor + extra.mean()
+        return rows if len(rows) == total else rows.new_zeros(total).masked_scatter(kept, rows)
+    return rows.sum() if reduction == "sum" else loss.sum() / divisor + extra.mean()
+
+
+def counted(
+    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The checked features and labels of the rows that are not ignored, and which those are, [B] of bool."""
+    checks.batch(features, weight, labels, bias)
+    labels = labels.long()  # before any comparison: −100 as uint8 is 156
+    kept = labels != checks.IGNORE_INDEX
+    if not bool(kept.any()):
+        raise checks.InputError(f"every label is {checks.IGNORE_INDEX} (ignored); a batch needs one row that counts")
+    checks.label_range(labels, weight.shape[0])
+    if not bool(kept.all()):
+        features, labels = features[kept], labels[kept]
+    return features, labels, kept
 
 
 def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjective:
@@ -152,13 +157,13 @@ def _rows_loss(
     # threshold and hinge offsets are constants of the reduction: taken from detached target weights beforehand
     with torch.no_grad():
         before = geometry(norms, unit, weight[labels], spec.eps)
-        margined = _margined(bound, before)
-    constant = Rows(norms, before.cos, margined, bound.scale)
+        threshold = margined(bound, before)
+    constant = Rows(norms, before.cos, threshold, bound.scale)
     asks = [(weight_, penalty, penalty.ask(constant)) for weight_, penalty in bound.terms]
     plain_focal = _needs_plain_focal(spec)
     request = Request(
         radius=radius,
-        threshold=margined if spec.remaps else None,
+        threshold=threshold if spec.remaps else None,
         coefficients=spec.negatives.coefficients,
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
@@ -168,7 +173,7 @@ def _rows_loss(
     )
     reduced = kernel(impl)(unit, weight, bias, labels, request)
     target = geometry(norms, unit, reduced.rows, spec.eps)
-    value = _margined(bound, target)
+    value = margined(bound, target)
 
     loss, divisor = torch.zeros_like(norms), norms.shape[0]
     if radius is not None:
@@ -179,11 +184,12 @@ def _rows_loss(
     for factor, penalty, ask in asks:
         extra = extra + factor * penalty(rows, _answer(ask, penalty, rows, plain, hinges))
     if bound.center is not None:
-        extra = extra + bound.center(features, unit, labels)
+        extra = extra + bound.center(features, labels)
     return loss, divisor, extra
 
 
-def _margined(bound: BoundObjective, target: Geometry) -> Tensor:
+def margined(bound: BoundObjective, target: Geometry) -> Tensor:
+    """What stands for the target's cosine, [B]."""
     return target.cos if bound.margin is None else bound.margin(target.theta, target.norms)
 
 

@@ -48,7 +48,7 @@ def lengths(vectors: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def log_sum_exp(logits: Tensor, masked: Tensor) -> Tensor:
-    """Log Σ exp over what is not masked, [B]; −inf, with zero gradient, where a row is all masked."""
+    """The log-sum-exp over what is not masked, [B]; −inf, with zero gradient, where a row is all masked."""
     logits = logits.masked_fill(masked, -torch.inf)
     empty = masked.all(dim=1)
     return torch.where(empty, -torch.inf, torch.logsumexp(logits.masked_fill(empty[:, None], 0.0), dim=1))

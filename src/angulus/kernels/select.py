@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from angulus import checks
-from angulus.kernels import reference
+from angulus.kernels import chunked, reference
 from angulus.kernels.reduction import ReduceRows
 
-TABLE: dict[str, ReduceRows] = {"reference": reference.reduce_rows}
+TABLE: dict[str, ReduceRows] = {"reference": reference.reduce_rows, "chunked": chunked.reduce_rows}
 
 
 def kernel(impl: str) -> ReduceRows:

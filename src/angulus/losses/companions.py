@@ -57,18 +57,21 @@ class Centers(nn.Module):
         self.spec = spec
         self.register_buffer("centers", torch.zeros(num_classes, embedding_size))
 
-    def forward(self, features: Tensor, unit: Tensor, labels: Tensor) -> Tensor:
-        points = unit if self.spec.normalize else features
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        points = self._points(features)
         return self.spec.lam / 2 * (points - self.centers[labels].to(points.dtype)).square().sum(dim=1)
+
+    def _points(self, features: Tensor) -> Tensor:
+        if not self.spec.normalize:
+            return features
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return features / torch.where(norms > 0, norms, torch.ones_like(norms))
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
         kept = stats.labels != checks.IGNORE_INDEX
         labels = stats.labels[kept].long()
-        points = stats.features[kept].to(self.centers.dtype)
-        if self.spec.normalize:
-            norms = torch.linalg.vector_norm(points, dim=1, keepdim=True)
-            points = points / torch.where(norms > 0, norms, torch.ones_like(norms))
+        points = self._points(stats.features[kept].to(self.centers.dtype))
         classes, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
         difference = self.centers[labels] - points
         total = torch.zeros_like(self.centers[classes]).index_add_(0, index, difference)

@@ -68,9 +68,9 @@ class AdditiveAngle(Stateless):
 
     Args:
         m: the angle in radians; 0.5 in the papers.
-        beyond_pi: what happens where θ + m > π: `"linear"` cosθ − m sin m, monotone with a small step down at π − m;
-            `"plain"` as written, so that the margin vanishes and turns back; `"easy"` the margin only where
-            cosθ > 0, with a jump up by sin m at 90°.
+        beyond_pi: what happens where θ + m > π: `"linear"` cosθ − m sin m, monotone with a small step down at π − m
+            (up for m > 2.33); `"plain"` as written, so that the margin vanishes and turns back; `"easy"` the margin
+            only where cosθ > 0, with a jump up by sin m at 90°.
         gradient: `"exact"`, or `"straight_through"`: the value of the margin with the gradient of cosθ.
     """
 
@@ -88,10 +88,14 @@ class AdditiveAngle(Stateless):
         cos = torch.cos(theta)
         value = torch.cos(theta + self.m)
         if self.beyond_pi == "linear":
-            value = torch.where(theta + self.m > math.pi, cos - self.m * math.sin(math.pi - self.m), value)
+            value = torch.where(self.past_pi(theta), cos - self.m * math.sin(math.pi - self.m), value)
         elif self.beyond_pi == "easy":
             value = torch.where(theta < math.pi / 2, value, cos)  # as angles: cos(π / 2) is 6e-17
         return _with_gradient(value, cos, self.gradient)
+
+    def past_pi(self, theta: Tensor) -> Tensor:
+        """Where θ + m exceeds π, [B] of bool."""
+        return theta + self.m > math.pi
 
     def formula(self) -> str:
         return f"cos(θ + {self.m:g})"
@@ -221,6 +225,10 @@ class Combined(Stateless):
         angle = self.m1 * theta + self.m3
         value = monotone_cos(angle, self.m1 * math.pi + self.m3) if self.form == "psi" else torch.cos(angle)
         return _with_gradient(value - self.m2, torch.cos(theta), self.gradient)
+
+    def past_pi(self, theta: Tensor) -> Tensor:
+        """Where m1 θ + m3 exceeds π, [B] of bool."""
+        return self.m1 * theta + self.m3 > math.pi
 
     def formula(self) -> str:
         angle = ("" if self.m1 == 1 else f"{self.m1:g}") + "θ" + (f" + {self.m3:g}" if self.m3 else "")

@@ -78,6 +78,9 @@ class Objective:
             optional = slot != "negatives"
             if not isinstance(chosen, kind) and not (optional and chosen is None):
                 raise checks.InputError(f"{slot} must be a {slot} piece{' or None' * optional}; got {chosen!r}")
+        for term in self.penalties:
+            if not isinstance(term, Term):
+                raise checks.InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
         # sorted, so that objectives are equal in whatever order their penalties were added
         object.__setattr__(self, "penalties", tuple(sorted(self.penalties, key=lambda term: term.penalty.name)))
         checks.choice("weights", self.weights, ("unit", "raw"))
@@ -87,6 +90,10 @@ class Objective:
         if self.margin is not None and self.eps > 0:
             raise checks.InputError(
                 f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0"
+            )
+        if self.eps > 0 and any(term.penalty.trains_classes for term in self.penalties):
+            raise checks.InputError(
+                f"C-contrastive and C-triplet take distances of exact unit vectors; got eps = {self.eps:g}; use 0"
             )
         if self.remaps and (self.weights == "raw" or self.bias):
             raise checks.InputError(
@@ -112,6 +119,12 @@ class Objective:
         """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
         pieces = [self.radius, self.margin, *(term.penalty for term in self.penalties)]
         return self.center is not None or any(piece is not None and piece.stateful for piece in pieces)
+
+    @property
+    def reads_norms(self) -> list[str]:
+        """What of it reads the feature norm, in words; such parts have no effect on features of length 1."""
+        radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
+        return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 
     def _check_scale(self, has_scale: bool) -> None:
         for term in self.penalties:
@@ -168,7 +181,12 @@ class Objective:
         if self.center is not None and other.center is not None:
             raise checks.InputError("center is given twice; use replace(center=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
-        return dataclasses.replace(base, penalties=self.penalties + other.penalties, center=base.center or extra.center)
+        return dataclasses.replace(
+            base,
+            penalties=self.penalties + other.penalties,
+            center=base.center or extra.center,
+            eps=base.eps or extra.eps,
+        )
 
     def __mul__(self, factor: object) -> Objective:
         if isinstance(factor, bool) or not isinstance(factor, int | float):
@@ -193,7 +211,7 @@ class Objective:
             yield f"{factor}softmax cross-entropy on {self.weights} weights{' with bias' * self.bias}{eps}"
             yield self.radius.words()
             if self.margin is not None:
-                yield f"target {self.margin.formula()}"
+                yield f"target {self.margin.formula()}{_unusual(self.margin)}"
             if self.remaps:
                 yield f"negatives {self.negatives.formula()}, I_j = 1 where cos θ_j exceeds the margined target"
             if self.weighting is not None:
@@ -272,6 +290,15 @@ class BoundObjective(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec}, num_classes={self.num_classes}, embedding_size={self.embedding_size}"
+
+
+def _unusual(margin: Margin) -> str:
+    """What the margin's formula does not show: another way past π than the default, another gradient."""
+    usual = {"beyond_pi": "linear", "gradient": "exact"}
+    options = [
+        f"{name} = {getattr(margin, name)}" for name in usual if getattr(margin, name, usual[name]) != usual[name]
+    ]
+    return f" ({', '.join(options)})" if options else ""
 
 
 def _single_term(name: str, new: object) -> Term:

@@ -56,6 +56,7 @@ class _Penalty:
 
     needs_scale: ClassVar[bool] = False
     trains_classes: ClassVar[bool] = False
+    reads_norms: ClassVar[bool] = False
 
     @property
     def stateful(self) -> bool:
@@ -162,6 +163,7 @@ class FeatureIncay(_Penalty):
     start_step: int = 0
     reference_norm: float | None = None
     name: ClassVar[str] = "incay"
+    reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, low=0)
@@ -259,6 +261,7 @@ class Ring(_Penalty):
     lam: float
     radius: float | None = None
     name: ClassVar[str] = "ring"
+    reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, low=0)

@@ -199,7 +199,7 @@ class Contraction:
         return self.map(norms, self.gamma)
 
     def map(self, norms: Tensor, gamma: float | Tensor) -> Tensor:
-        """F of `norms` at this γ; needs the bounds that `bind` resolves."""
+        """The contraction f of `norms` at this γ; needs the bounds that `bind` resolves."""
         assert self.lower is not None and self.upper is not None
         norms = norms.detach() if self.detach_norm else norms
         # 2 sigmoid(z) − 1 = tanh(z / 2), without the cancellation at small z

@@ -73,10 +73,10 @@ class HardMining:
         return weight, count if self.divide == "kept" else rows
 
     def formula(self) -> str:
-        return f"[among the {self.keep:.0%} highest]"
+        return f"[among the {100 * self.keep:g}% highest]"
 
     def words(self) -> str:
-        return f"hard mining: the {self.keep:.0%} highest losses, divided by the number {self.divide}"
+        return f"hard mining: the {100 * self.keep:g}% highest losses, divided by the number {self.divide}"
 
 
 WeightingSpec = Focal | HardMining

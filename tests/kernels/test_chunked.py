@@ -1,0 +1,145 @@
+"""The chunked kernel against the reference, over every case of the algebra, and its own hazards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import angulus
+from angulus import InputError, class_loss, losses
+from angulus.kernels import chunked
+from losses.aliases import CASES
+from losses.oracles import Case, batch, point
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def loss_and_gradients(case: Case, impl: str, dtype: torch.dtype) -> tuple[Tensor, list[Tensor | None]]:
+    p = point()
+    bound, data = case.bind_at(p).to(dtype), batch(p, case, dtype)
+    leaves = [data.features, data.weight, *([] if data.bias is None else [data.bias]), *bound.parameters()]
+    loss = class_loss(data.features, data.weight, data.labels, bound, bias=data.bias, impl=impl, reduction="none")
+    upstream = torch.linspace(0.5, 2.0, len(loss), dtype=loss.dtype)
+    return loss.detach(), list(torch.autograd.grad(loss, leaves, upstream, allow_unused=True))
+
+
+@pytest.mark.parametrize("block", [1, 2, 64])
+@every_case
+def test_equals_the_reference(case: Case, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(chunked, "LEAST_BLOCK", block)
+    expected, gradients = loss_and_gradients(case, "reference", torch.float64)
+    found, others = loss_and_gradients(case, "chunked", torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for other, gradient in zip(others, gradients, strict=True):
+        if gradient is None or other is None:
+            assert all(each is None or not each.any() for each in (gradient, other))
+        else:
+            torch.testing.assert_close(other, gradient, rtol=1e-10, atol=1e-12)
+
+
+@every_case
+def test_float32_is_no_further_from_float64_than_the_reference(case: Case) -> None:
+    truth, exact = loss_and_gradients(case, "reference", torch.float64)
+    plain, _ = loss_and_gradients(case, "reference", torch.float32)
+    found, gradients = loss_and_gradients(case, "chunked", torch.float32)
+    allowed = 3 * (plain.double() - truth).abs().max() + 1e-5 * truth.abs().max()
+    worst = (found.double() - truth).abs().argmax()
+    assert (found.double() - truth).abs().max() <= allowed, f"row {worst}: {found[worst]} for {truth[worst]}"
+    for gradient, right in zip(gradients, exact, strict=True):
+        if gradient is not None and right is not None:
+            assert (gradient.double() - right).abs().max() <= 2e-4 * max(1.0, float(right.abs().max()))
+
+
+def problem(batch_size: int, num_classes: int = 50, size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch_size)
+    features = torch.randn(batch_size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(num_classes, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    return features, weight, torch.randint(num_classes, (batch_size,), generator=generator)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 9, 40], ids="B={}".format)
+@pytest.mark.parametrize(
+    "objective", [losses.softmax(), losses.arcface(64, 0.5) + losses.iam(0.1)], ids=["raw", "unit"]
+)
+def test_stash_and_recompute(batch_size: int, objective: losses.Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With d = 8 the products of up to eight rows fit into the gradient's storage; more are multiplied again."""
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(chunked, "LEAST_BLOCK", 16)
+    features, weight, labels = problem(batch_size)
+    results = []
+    for impl in ("reference", "chunked"):
+        loss = class_loss(features, weight, labels, objective, impl=impl)
+        results.append(torch.autograd.grad(loss, (features, weight)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("s", [64.0, 80.0, 1000.0])
+def test_scales_beyond_the_range_of_exp(s: float) -> None:
+    features, weight, labels = problem(6)
+    objective = losses.mv_softmax(s, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive")
+    expected = class_loss(features, weight, labels, objective, reduction="none")
+    found = class_loss(features.float(), weight.float(), labels, objective, impl="chunked", reduction="none")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_keeps_nothing_without_gradients() -> None:
+    features, weight, labels = problem(4)
+    with torch.no_grad():
+        loss = class_loss(features, weight, labels, losses.arcface(64, 0.5), impl="chunked")
+    assert not loss.requires_grad
+
+
+def test_frozen_weight_and_frozen_features() -> None:
+    features, weight, labels = problem(4)
+    objective = losses.arcface(16, 0.5)
+    both = torch.autograd.grad(class_loss(features, weight, labels, objective), (features, weight))
+    of_features = torch.autograd.grad(
+        class_loss(features, weight.detach(), labels, objective, impl="chunked"), features
+    )
+    of_weight = torch.autograd.grad(class_loss(features.detach(), weight, labels, objective, impl="chunked"), weight)
+    torch.testing.assert_close(of_features[0], both[0])
+    torch.testing.assert_close(of_weight[0], both[1])
+
+
+def test_second_backward_is_refused() -> None:
+    features, weight, labels = problem(4)
+    loss = class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked")
+    loss.backward(retain_graph=True)
+    with pytest.raises(InputError, match="differentiated already"):
+        loss.backward()
+
+
+def test_second_derivative_is_refused() -> None:
+    features, weight, labels = problem(4)
+    loss = class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked")
+    with pytest.raises(InputError, match="first derivatives only"):
+        torch.autograd.grad(loss, features, create_graph=True)
+
+
+def test_a_weight_changed_in_between_is_refused() -> None:
+    features, weight, labels = problem(4)
+    loss = class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked")
+    with torch.no_grad():
+        weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_gradients_accumulate_over_two_batches() -> None:
+    head = angulus.DenseHead(8, 20, losses.normface(), impl="chunked")
+    other = angulus.DenseHead(8, 20, losses.normface(), impl="reference")
+    other.load_state_dict(head.state_dict())
+    for step in range(2):
+        features, labels = torch.randn(5, 8), torch.arange(5) + step
+        head(features, labels).backward()
+        other(features, labels).backward()
+    for one, two in zip(head.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_unknown_kernel_is_named() -> None:
+    with pytest.raises(InputError, match="impl must be one of 'auto', 'reference', 'chunked'; got 'chunk'"):
+        angulus.DenseHead(8, 20, losses.normface(), impl="chunk")

@@ -1,0 +1,251 @@
+"""Objectives as plain values and as words, and how they are changed, added and scaled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from angulus import losses
+from angulus.losses import ALIASES, Objective, build, from_recipe
+from angulus.losses.companions import CenterLoss
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
+from angulus.losses.negatives import Keep, MVAdaptive
+from angulus.losses.objective import Term
+from angulus.losses.penalties import IAM, FeatureIncay, Ring
+from angulus.losses.pieces import from_mapping, to_mapping
+from angulus.losses.radius import Contraction, Fixed, Identity
+from angulus.losses.weighting import Focal, HardMining
+from losses.aliases import CASES
+from losses.oracles import Case
+
+L = losses
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@every_case
+def test_mappings_bring_the_objective_back(case: Case) -> None:
+    mapping = to_mapping(case.objective)
+    assert from_mapping(mapping) == case.objective
+    assert from_recipe(mapping) == case.objective
+    through = json.loads(json.dumps(mapping, allow_nan=False))
+    assert through == mapping
+    assert from_mapping(through) == case.objective
+    assert to_mapping(from_mapping(through)) == mapping
+    backwards = dict(reversed(mapping.items()))
+    assert from_mapping(backwards) == case.objective
+
+
+def test_different_objectives_have_different_mappings() -> None:
+    written = {}
+    for case in CASES.values():
+        written.setdefault(json.dumps(to_mapping(case.objective), sort_keys=True), set()).add(case.objective)
+    assert all(len(objectives) == 1 for objectives in written.values())
+    assert len(written) > 0.9 * len(CASES)
+
+
+@every_case
+def test_words_and_formula_mention_every_piece(case: Case) -> None:
+    objective = case.objective
+    words, formula = str(objective), objective.formula()
+    mentioned = [(penalty.words(), penalty.formula()) for _, penalty in objective.penalties]
+    mentioned += [(f"{weight:g} × ", f"{weight:g}·") for weight, _ in objective.penalties if weight != 1]
+    if objective.center is not None:
+        mentioned.append((objective.center.words(), objective.center.formula()))
+    if objective.radius is not None:
+        mentioned.append((objective.radius.words(), objective.radius.formula()))
+        mentioned.append((f"{objective.weights} weights", "‖w_j‖" if objective.weights == "raw" else "z_j = "))
+    if objective.margin is not None:
+        mentioned.append((objective.margin.formula(), objective.margin.formula()))
+    if objective.remaps:
+        mentioned.append((objective.negatives.formula(), objective.negatives.formula()))
+    if objective.weighting is not None:
+        mentioned.append((objective.weighting.words(), objective.weighting.formula()))
+    if objective.bias:
+        mentioned.append(("with bias", "+ b_j"))
+    if objective.eps:
+        mentioned.append((f"eps = {objective.eps:g}", ""))
+    if objective.cross_entropy != 1:
+        mentioned.append((f"{objective.cross_entropy:g} × softmax", f"{objective.cross_entropy:g}·"))
+    assert mentioned
+    for said, written in mentioned:
+        assert said in words
+        assert written in formula
+    assert ("cross-entropy" in words) == ("−log(" in formula) or objective.radius is None
+    assert "None" not in words and "None" not in formula
+
+
+WRITTEN = {
+    "softmax-bias": (
+        "softmax cross-entropy on raw weights with bias; radius ‖x‖, the feature's own norm",
+        "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = ‖x‖·‖w_y‖·cos θ + b_y, z_j = ‖x‖·‖w_j‖·cos θ_j + b_j",
+    ),
+    "mv_softmax-adaptive-am": (
+        "softmax cross-entropy on unit weights; radius fixed at s = 16; target (cos θ − 0.35); negatives "
+        "(cos θ_j + 0.25·(cos θ_j + 1)·I_j), I_j = 1 where cos θ_j exceeds the margined target",
+        "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = 16·(cos θ − 0.35), z_j = 16·(cos θ_j + 0.25·(cos θ_j + 1)·I_j)",
+    ),
+    "focal_softmax-am-plain": (
+        "softmax cross-entropy on unit weights; radius fixed at s = 8; target (cos θ − 0.35); focal weight (1 − p)^2, "
+        "p without margin",
+        "(1 − p°)^2·(−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))), t = 8·(cos θ − 0.35), z_j = 8·cos θ_j",
+    ),
+    "normface-c_contrastive": (
+        "softmax cross-entropy on unit weights; radius a learned s, starting at 20; 0.01 × C-contrastive with m = 1, "
+        "sum over classes",
+        "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})) + 0.01·[‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, 1 − ‖x̂ − ŵ_j‖²)], t = s·cos θ, "
+        "z_j = s·cos θ_j",
+    ),
+    "sphereface-annealing": (
+        "softmax cross-entropy on unit weights; radius ‖x‖, the feature's own norm; target (λ cos θ + ψ_3(θ))/(1 + λ)",
+        "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = ‖x‖·(λ cos θ + ψ_3(θ))/(1 + λ), z_j = ‖x‖·cos θ_j",
+    ),
+    "c_triplet-gated": (
+        "C-triplet with m = 0.8, sum over classes, own-class term gated",
+        "[Σ_{j≠y} max(0, 0.8 + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²) + (‖x̂ − ŵ_y‖² for every hinge at zero)]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "words", "formula"), [(name, *texts) for name, texts in WRITTEN.items()])
+def test_words_and_formulas_in_full(name: str, words: str, formula: str) -> None:
+    assert str(CASES[name].objective) == words
+    assert CASES[name].objective.formula() == formula
+
+
+RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
+    "a paper": ({"kind": "arcface", "s": 64, "m": 0.5}, L.arcface(64, 0.5)),
+    "penalties beside it": (
+        {"kind": "arcface", "s": 64, "m": 0.5, "incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
+        L.arcface(64, 0.5) + L.feature_incay(0.01) + 2 * L.iam(0.1),
+    ),
+    "a penalty that is null": ({"kind": "softmax", "iam": None}, L.softmax()),
+    "pieces beside it": (
+        {"kind": "arcface", "s": 64, "m": 0.5, "radius": {"kind": "contraction", "gamma": "auto"}, "weighting": None},
+        L.arcface(64, 0.5).replace(radius=Contraction(gamma="auto")),
+    ),
+    "a margin of its own": (
+        {"kind": "mv_softmax", "s": 32, "t": 0.3, "mode": "adaptive", "margin": {"kind": "additive_angle", "m": 0.5}},
+        L.mv_softmax(32, AdditiveAngle(0.5), 0.3, "adaptive"),
+    ),
+    "no margin": (
+        {"kind": "mv_softmax", "s": 32, "t": 0.3, "mode": "fixed", "margin": None},
+        L.mv_softmax(32, None, 0.3, "fixed"),
+    ),
+    "annealing": (
+        {"kind": "sphereface", "m": 4, "annealing": {"start": 500, "low": 2}},
+        L.sphereface(4, annealing=Annealing(500, 2)),
+    ),
+    "a radius that is the alias's own": ({"kind": "ring_loss", "lam": 0.1, "radius": 3}, L.ring_loss(0.1, 3)),
+    "an eps that is the alias's own": ({"kind": "normface", "eps": 1e-5}, L.normface(eps=1e-5)),
+    "a center that is the alias's own": ({"kind": "c_triplet", "center": "gated"}, L.c_triplet(center="gated")),
+    "a center beside it": ({"kind": "softmax", "center": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
+    "pieces": (
+        {
+            "radius": {"kind": "fixed", "s": 64},
+            "margin": {"kind": "multiplicative", "m": 4, "annealing": {"low": 2}},
+            "negatives": {"kind": "mv_adaptive", "t": 0.3},
+            "ring": {"lam": 0.1},
+        },
+        L.mv_softmax(64, Multiplicative(4, annealing=Annealing(low=2)), 0.3, "adaptive") + L.ring_loss(0.1),
+    ),
+    "pieces left out": ({"radius": {"kind": "identity"}}, L.weight_normalized()),
+}
+
+
+@pytest.mark.parametrize(("recipe", "objective"), RECIPES.values(), ids=RECIPES.keys())
+def test_recipes(recipe: dict[str, Any], objective: Objective) -> None:
+    before = json.dumps(recipe)
+    assert from_recipe(recipe) == objective
+    assert json.dumps(recipe) == before
+
+
+def test_build_calls_the_alias() -> None:
+    assert build("cosface", s=64, m=0.35) == L.cosface(64, 0.35)
+    margin = {"kind": "combined", "m1": 1, "m2": 0.1}
+    assert build("cm_m_softmax", margin=margin).margin == losses.margins.Combined(1, 0.1)
+    assert build("focal_softmax", s=8, margin=AdditiveCosine(0.1)) == L.focal_softmax(8, margin=AdditiveCosine(0.1))
+    assert {name: alias.__name__ for name, alias in ALIASES.items()} == {name: name for name in ALIASES}
+    assert set(ALIASES) < set(losses.__all__)
+
+
+def test_replace_changes_one_piece() -> None:
+    base = L.arcface(64, 0.5) + 0.5 * L.ring_loss(0.1) + L.center_loss(0.2)
+    changed = base.replace(radius=Identity(), weighting=Focal())
+    assert (changed.radius, changed.weighting) == (Identity(), Focal())
+    assert dataclasses.replace(changed, radius=base.radius, weighting=None) == base
+    assert base.radius == Fixed(64)
+
+
+@pytest.mark.parametrize("new", [L.iam(0.2), IAM(0.2), Term(1.0, IAM(0.2))], ids=["objective", "spec", "term"])
+def test_replace_changes_a_penalty(new: Any) -> None:
+    base = L.arcface(64, 0.5) + L.iam(0.1) + L.feature_incay(0.3)
+    assert base.replace(iam=new) == L.arcface(64, 0.5) + L.iam(0.2) + L.feature_incay(0.3)
+    assert base.replace(iam=None) == L.arcface(64, 0.5) + L.feature_incay(0.3)
+    assert base.replace(iam=None).replace(iam=new) == base.replace(iam=new)
+
+
+def test_replace_keeps_the_factor_of_a_scaled_objective() -> None:
+    assert L.softmax().replace(ring=0.5 * L.ring_loss(1)).penalties == (Term(0.5, Ring(1)),)
+
+
+def test_replace_takes_a_center_as_an_objective_a_spec_or_none() -> None:
+    base = L.softmax() + L.center_loss(0.1)
+    assert base.replace(center=L.center_loss(0.2)).center == CenterLoss(0.2)
+    assert base.replace(center=CenterLoss(0.2)).center == CenterLoss(0.2)
+    assert base.replace(center=None) == L.softmax()
+
+
+def test_addition_is_the_same_in_any_order() -> None:
+    parts = [L.arcface(64, 0.5), L.iam(0.1), L.feature_incay(0.2), L.center_loss(0.3)]
+    wanted = parts[0] + parts[1] + parts[2] + parts[3]
+    assert wanted.radius == Fixed(64) and wanted.margin == AdditiveAngle(0.5)
+    assert wanted.penalties == (Term(1.0, IAM(0.1)), Term(1.0, FeatureIncay(0.2)))
+    assert wanted.center == CenterLoss(0.3)
+    assert parts[3] + parts[2] + parts[1] + parts[0] == wanted
+    assert (parts[2] + parts[3]) + (parts[1] + parts[0]) == wanted
+    assert hash(parts[3] + parts[2] + parts[1] + parts[0]) == hash(wanted)
+
+
+def test_addition_leaves_its_terms_as_they_were() -> None:
+    base, penalty = L.softmax(), L.iam(0.1, 4)
+    total = base + penalty
+    assert (base, penalty) == (L.softmax(), L.iam(0.1, 4))
+    assert total != base
+
+
+def test_a_factor_scales_every_term() -> None:
+    scaled = 0.5 * (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2))
+    assert scaled.cross_entropy == 0.5
+    assert scaled.penalties == (Term(2.0, IAM(0.1)),)
+    assert scaled.center == CenterLoss(0.1)
+    assert scaled == (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2)) * 0.5
+    assert 2 * (0.5 * L.softmax()) == L.softmax()
+    assert 3 * L.c_triplet() + L.normface() == L.normface() + 3 * L.c_triplet()
+    assert (3 * L.c_triplet()).cross_entropy == 1
+
+
+@pytest.mark.parametrize("other", [1, "x", None, IAM(0.1)], ids=str)
+def test_only_objectives_are_added(other: Any) -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        L.softmax() + other
+
+
+@pytest.mark.parametrize("factor", ["x", None, True, L.softmax()], ids=str)
+def test_only_numbers_scale(factor: Any) -> None:
+    with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
+        factor * L.softmax()
+
+
+def test_what_keeps_state() -> None:
+    stateful = {name for name, case in CASES.items() if case.objective.stateful}
+    learned = {name for name, case in CASES.items() if {"s", "R"} & set(case.learns)}
+    seen = {name for name, case in CASES.items() if case.seen}
+    centred = {name for name, case in CASES.items() if case.objective.center is not None}
+    assert stateful == learned | seen | centred | {"cm_softmax-auto-unseen", "feature_incay-auto-unseen"}
+    assert not Objective(radius=Fixed(2), negatives=Keep()).stateful
+    assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps
+    assert L.mv_softmax(8, None, 0.1, "adaptive").negatives == MVAdaptive(0.1)
+    assert L.hm_softmax(8).weighting == HardMining(0.9, "kept")

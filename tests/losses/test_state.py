@@ -1,0 +1,395 @@
+"""What an objective learns and keeps: saved, restored, moved, and moved on by `observe` as the papers say."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from angulus import DenseHead, class_loss, losses
+from angulus.losses import BoundObjective, Objective, Statistics
+from angulus.losses.margins import AdditiveAngle, Annealing, Combined
+from losses.aliases import CASES
+from losses.oracles import SEEN_STEP, Case
+from scalar import margins as scalar_margins
+from scalar import penalties as scalar_penalties
+from scalar import softmax_family as family
+
+L = losses
+CLASSES, SIZE = 4, 3
+FEATURES = torch.tensor([[0.9, 0.1, -0.4], [-0.3, 1.3, 0.2], [0.5, -0.8, 1.0], [0.7, 0.6, -1.1]], dtype=torch.float64)
+WEIGHT = 2 * FEATURES.flip(0) + 0.1
+LABELS = torch.tensor([0, 1, 1, 3])
+RUNNING = {"agent_distortion.value", "agent_distortion.count"}
+KEPT: dict[str, tuple[Objective, set[str]]] = {
+    "arcface": (L.arcface(64, 0.5), set()),
+    "learned s": (L.normface(), {"radius.s"}),
+    "learned R": (L.softmax() + L.ring_loss(0.1), {"ring.R", "ring.started"}),
+    "centres": (L.softmax() + L.center_loss(0.1), {"center.centers"}),
+    "gamma": (L.cm_softmax(gamma="auto"), {"radius.mean_norm.value", "radius.mean_norm.count"}),
+    "incay's bound": (
+        L.softmax() + L.feature_incay(0.1, bound="auto"),
+        {"incay.mean_norm.value", "incay.mean_norm.count"},
+    ),
+    "incay's start": (L.softmax() + L.feature_incay(0.1, start_step=3), {"incay.counter.step"}),
+    "annealing": (L.sphereface(4, annealing=Annealing()), {"margin.counter.step"}),
+}
+
+
+def stats(
+    norm: float = 2.0, step: int | None = None, features: Tensor = FEATURES, labels: Tensor = LABELS
+) -> Statistics:
+    values = {"norm": torch.tensor(norm), "agent_distortion": torch.tensor(0.5)}
+    return Statistics(values, features, labels, step)
+
+
+def loss(bound: BoundObjective, features: Tensor = FEATURES, **more: Any) -> Tensor:
+    return class_loss(features, WEIGHT, LABELS, bound, reduction="none", **more)
+
+
+@pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
+def test_what_is_kept_is_in_state_dict(objective: Objective, names: set[str]) -> None:
+    assert set(objective.bind(CLASSES, SIZE).state_dict()) == names | RUNNING
+    learned = {name for name in names if name in ("radius.s", "ring.R")}
+    assert {name for name, _ in objective.bind(CLASSES, SIZE).named_parameters()} == learned
+    head = DenseHead(SIZE, CLASSES, objective)
+    assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names | RUNNING}
+
+
+STATEFUL = {name: case for name, case in CASES.items() if case.objective.stateful}
+
+
+@pytest.mark.parametrize("case", STATEFUL.values(), ids=STATEFUL.keys())
+def test_state_is_saved_and_restored(case: Case) -> None:
+    bound = case.objective.bind(CLASSES, SIZE).double()
+    bias = torch.full((CLASSES,), 0.5, dtype=torch.float64) if case.objective.bias else None
+    fresh = loss(bound, bias=bias)
+    with torch.no_grad():
+        for parameter in bound.parameters():
+            parameter.mul_(1.25)
+    bound.observe(stats(norm=0.7, step=SEEN_STEP))
+    bound.observe(stats(norm=0.4, step=SEEN_STEP + 1))
+    file = io.BytesIO()
+    torch.save(bound.state_dict(), file)
+    file.seek(0)
+    restored = case.objective.bind(CLASSES, SIZE).double()
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(loss(restored, bias=bias), loss(bound, bias=bias))
+    assert not torch.equal(loss(restored, bias=bias), fresh)
+    restored.observe(stats(norm=3.0, step=40))
+    bound.observe(stats(norm=3.0, step=40))
+    for name, value in bound.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("case", STATEFUL.values(), ids=STATEFUL.keys())
+def test_a_copy_is_independent(case: Case) -> None:
+    bound = case.objective.bind(CLASSES, SIZE).double()
+    bias = torch.full((CLASSES,), 0.5, dtype=torch.float64) if case.objective.bias else None
+    before = loss(bound, bias=bias)
+    copied = copy.deepcopy(bound)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(1.25)
+    copied.observe(stats(norm=0.4, step=SEEN_STEP + 1))
+    assert torch.equal(loss(bound, bias=bias), before)
+    assert not torch.equal(loss(copied, bias=bias), before)
+
+
+@pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
+def test_to_moves_all_of_it(objective: Objective, names: set[str]) -> None:
+    bound = objective.bind(CLASSES, SIZE)
+    bound.observe(stats(step=5))
+    bound.to(torch.float64)
+    whole = {"ring.started", *(name for name in names | RUNNING if name.endswith((".count", ".step")))}
+    for name, value in bound.state_dict().items():
+        assert value.is_floating_point() != (name in whole)
+        assert name in whole or value.dtype == torch.float64
+    assert loss(bound).dtype == torch.float64
+
+
+def test_an_optimiser_moves_what_is_learned() -> None:
+    head = DenseHead(SIZE, CLASSES, L.normface(20) + L.ring_loss(0.1)).double()
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
+    before = {name: value.detach().clone() for name, value in head.named_parameters()}
+    head.observe(head.statistics(FEATURES, LABELS))
+    head(FEATURES, LABELS).backward()
+    optimiser.step()
+    assert set(before) == {"weight", "objective.radius.s", "objective.ring.R"}
+    for name, value in head.named_parameters():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_running_means_weigh_a_short_history_evenly_and_then_forget() -> None:
+    bound = L.softmax().bind(CLASSES, SIZE).double()
+    running = bound.agent_distortion
+    assert running.value_or(torch.tensor(9.0)).item() == 9.0
+    seen = [0.5, 2.0, -1.0, 4.0]
+    for k, value in enumerate(seen, 1):
+        running.update(torch.tensor(value))
+        assert running.value_or(torch.tensor(9.0)).item() == pytest.approx(sum(seen[:k]) / k, rel=1e-6)
+    for _ in range(200):
+        running.update(torch.tensor(1.0))
+    before = running.value.item()
+    running.update(torch.tensor(11.0))
+    assert running.value.item() == pytest.approx(0.99 * before + 0.01 * 11.0, rel=1e-6)
+    assert running.count.item() == 205
+
+
+def test_gamma_auto_takes_the_mean_norm_to_the_middle() -> None:
+    bound = L.cm_softmax(gamma="auto", lower=3, upper=7).bind(CLASSES, SIZE).double()
+    norms = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    # before anything was observed, the batch's own mean, 3
+    assert bound.radius(norms).tolist() == pytest.approx(
+        [family.f_contraction(n, 3, 7, family.gamma_auto(3.0)) for n in (1.0, 2.0, 6.0)]
+    )
+    bound.observe(stats(norm=2.0))
+    assert bound.radius.gamma(norms).item() == pytest.approx(math.log(3) / 2, rel=1e-12)
+    assert bound.radius(norms)[1].item() == pytest.approx(5.0, rel=1e-12)
+    assert bound.radius.saturation(norms)[1].item() == pytest.approx(0.5, rel=1e-12)
+    bound.observe(stats(norm=6.0))
+    assert bound.radius.gamma(norms).item() == pytest.approx(math.log(3) / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize(("classes", "factor"), [(5, 1 + math.sqrt(2)), (6, 3.0), (40, 3.0)])
+def test_the_bound_of_incay_follows_the_mean_norm(classes: int, factor: float) -> None:
+    """d = 3: (1 + √2) times the mean norm while C < 6, else 3 times; a norm equal to the bound still counts."""
+    bound = (L.softmax() + L.feature_incay(1.0, "linear", bound="auto")).bind(classes, SIZE).double()
+    bound.observe(stats(norm=0.5))
+    limit = factor * 0.5
+    features = torch.tensor([[limit - 1e-6, 0, 0], [0, limit + 1e-6, 0]], dtype=torch.float64)
+    weight = torch.zeros(classes, SIZE, dtype=torch.float64)
+    rows = class_loss(features, weight, torch.tensor([0, 1]), bound, reduction="none") - math.log(classes)
+    assert rows.tolist() == pytest.approx([-((limit - 1e-6) ** 2), 0.0], abs=1e-12)
+
+
+def test_a_norm_equal_to_the_bound_still_counts() -> None:
+    objective = L.softmax() + L.feature_incay(1.0, "linear", bound=5)
+    features = torch.tensor([[3.0, 4.0], [3.0, 4.0001]])
+    rows = class_loss(features, torch.zeros(3, 2), torch.tensor([0, 1]), objective, reduction="none") - math.log(3)
+    assert rows.tolist() == pytest.approx([-25.0, 0.0], abs=1e-5)
+
+
+def test_incay_starts_at_its_step() -> None:
+    bound = (L.softmax() + L.feature_incay(1.0, start_step=3)).bind(CLASSES, SIZE).double()
+    plain = class_loss(FEATURES, WEIGHT, LABELS, L.softmax(), reduction="none")
+    full = class_loss(FEATURES, WEIGHT, LABELS, L.softmax() + L.feature_incay(1.0), reduction="none")
+    for step, expected in ((None, plain), (2, plain), (3, full), (1, plain), (None, plain), (None, full), (None, full)):
+        bound.observe(stats(step=step))  # None counts on from the last step
+        assert torch.equal(loss(bound), expected)
+
+
+def test_annealing_follows_the_step() -> None:
+    bound = L.sphereface(3, 16, annealing=Annealing(40.0, 3.0, 0.1)).bind(CLASSES, SIZE).double()
+    features, weight, labels = FEATURES.tolist(), WEIGHT.tolist(), LABELS.tolist()
+    for step in (0, 1, 57, 1000):
+        if step:
+            bound.observe(stats(step=step))
+        lam = scalar_margins.annealing_lam(step, 40.0, 3.0)
+        expected = family.sphereface(features, weight, labels, 3, 16.0, lam=lam)
+        torch.testing.assert_close(loss(bound), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_the_ring_starts_at_the_first_mean_norm() -> None:
+    bound = (L.softmax() + L.ring_loss(2.0)).bind(CLASSES, SIZE).double()
+    ring = bound.get_submodule("ring")
+    norms = FEATURES.norm(dim=1)
+    plain = class_loss(FEATURES, WEIGHT, LABELS, L.softmax(), reduction="none")
+    torch.testing.assert_close(loss(bound) - plain, (norms - norms.mean()) ** 2)
+    gradient = torch.autograd.grad(loss(bound)[0], ring.R)[0]
+    torch.testing.assert_close(gradient, -2 * (norms[0] - norms.mean()))
+    bound.observe(stats(norm=1.5))
+    assert (ring.R.item(), ring.started.item()) == (1.5, True)
+    torch.testing.assert_close(loss(bound) - plain, (norms - 1.5) ** 2)
+    bound.observe(stats(norm=9.0))
+    assert ring.R.item() == 1.5
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 0.0])
+def test_centres_move_by_their_own_rule(alpha: float, normalize: bool) -> None:
+    bound = (L.softmax() + L.center_loss(0.1, alpha, normalize)).bind(CLASSES, SIZE).double()
+    centers = FEATURES.roll(1, 0) * 0.3
+    bound.center.centers.copy_(centers)
+    for labels, rows in ((LABELS, slice(None)), (torch.tensor([2, -100, 2, -100]), slice(None, None, 2))):
+        expected = scalar_penalties.center_update(
+            FEATURES[rows].tolist(), labels[rows].tolist(), bound.center.centers.tolist(), alpha, normalize
+        )
+        bound.observe(stats(labels=labels))
+        torch.testing.assert_close(
+            bound.center.centers, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+        )
+    assert torch.equal(bound.center.centers[2] == centers[2], torch.full((3,), alpha == 0))
+    assert not bound.center.centers.requires_grad
+
+
+def test_class_loss_gives_the_centres_no_gradient_of_their_own() -> None:
+    bound = (L.softmax() + L.center_loss(0.1)).bind(CLASSES, SIZE)
+    assert list(bound.parameters()) == []
+
+
+def test_a_heads_observe_reaches_every_piece() -> None:
+    objective = (
+        L.cm_m_softmax(losses.margins.Multiplicative(3, annealing=Annealing()), gamma="auto")
+        + L.feature_incay(0.1, bound="auto", start_step=2)
+        + L.ring_loss(0.1)
+        + L.center_loss(0.1)
+    )
+    head = DenseHead(SIZE, CLASSES, objective).double()
+    before = {name: value.clone() for name, value in head.objective.state_dict().items()}
+    head.observe(head.statistics(FEATURES, LABELS, step=9))
+    after = head.objective.state_dict()
+    assert {name for name in after if torch.equal(after[name], before[name])} == set()
+    mean = FEATURES.norm(dim=1).mean()
+    for name in ("radius.mean_norm.value", "incay.mean_norm.value", "ring.R"):
+        torch.testing.assert_close(after[name], mean)
+    assert after["margin.counter.step"] == after["incay.counter.step"] == 9
+
+
+HEADS: dict[str, Objective] = {
+    "softmax": L.softmax(bias=True),
+    "weight_normalized": L.weight_normalized(),
+    "arcface": L.arcface(16, 0.5),
+    "combined": Objective(radius=losses.radius.Fixed(16), margin=Combined(1, 0.1, 0.9)),
+    "cosface": L.cosface(16, 0.35),
+    "normface eps": L.normface(8.0, eps=0.2),
+    "contraction": L.cm_softmax(gamma=0.5, lower=3, upper=7),
+    "c_triplet": L.c_triplet(),
+}
+
+
+def head_and_data(objective: Objective) -> tuple[DenseHead, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    head = DenseHead(3, 5, objective).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(5, 3, generator=generator, dtype=torch.float64))
+        if head.bias is not None:
+            head.bias.copy_(torch.randn(5, generator=generator, dtype=torch.float64))
+    features = 2 * torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    labels = torch.randint(5, (60,), generator=generator)
+    labels[::7] = -100
+    return head, features, labels
+
+
+def by_numpy(head: DenseHead, features: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Norms, cosines, radii and logits of the rows that count, written anew."""
+    rows = labels.numpy() >= 0
+    x, w, y = features.numpy()[rows], head.weight.detach().numpy(), labels.numpy()[rows]
+    eps = head.objective.spec.eps
+    norms = np.sqrt((x**2).sum(1))
+    divisors = np.sqrt((w**2).sum(1) + eps)
+    dots = x @ w.T / np.sqrt(norms**2 + eps)[:, None]
+    cosines = dots / divisors
+    radii = {
+        "identity": norms,
+        "fixed": np.full_like(norms, 16.0),
+        "learned": np.full_like(norms, 8.0),
+        "contraction": 3 + np.tanh(0.25 * norms) * 4,
+        None: np.ones_like(norms),
+    }[getattr(head.objective.spec.radius, "kind", None)]
+    logits = radii[:, None] * (dots if head.objective.spec.weights == "raw" else cosines)
+    if head.bias is not None:
+        logits = logits + head.bias.detach().numpy()
+    own = cosines[np.arange(len(y)), y]
+    return {"rows": rows, "y": y, "norms": norms, "cosines": cosines, "own": own, "radii": radii, "logits": logits}
+
+
+@pytest.mark.parametrize("objective", HEADS.values(), ids=HEADS.keys())
+def test_logits_statistics_and_diagnosis_by_numpy(objective: Objective) -> None:
+    head, features, labels = head_and_data(objective)
+    by = by_numpy(head, features, labels)
+    np.testing.assert_allclose(head.logits(features).detach().numpy()[by["rows"]], by["logits"], rtol=1e-11, atol=1e-12)
+
+    seen = head.statistics(features, labels, step=3)
+    theta = np.arccos(by["own"])
+    expected = {
+        "norm": by["norms"].mean(),
+        "target_cos": by["own"].mean(),
+        "agent_distortion": (2 - 2 * by["own"]).mean(),
+    }
+    if objective.radius is not None:
+        expected["radius"] = by["radii"].mean()
+    if objective.radius is not None and objective.radius.kind == "contraction":
+        expected["radius_saturation"] = ((by["radii"] - 3) / 4).mean()
+    m = {"additive_angle": 0.5, "combined": 0.9}.get(getattr(objective.margin, "kind", ""))
+    if m is not None:
+        expected["beyond_pi_minus_m"] = (theta > math.pi - m).mean()
+        assert expected["beyond_pi_minus_m"] > 0
+    assert seen.values.keys() == expected.keys()
+    for name, value in expected.items():
+        assert seen.values[name].item() == pytest.approx(value, rel=1e-6), name
+        assert not seen.values[name].requires_grad and seen.values[name].ndim == 0
+    assert seen.step == 3 and torch.equal(seen.labels, labels[labels >= 0])
+    assert torch.equal(seen.features, features[labels >= 0])
+
+    found = head.diagnose(features, labels)
+    target = {
+        "none": by["own"],
+        "additive_cosine": by["own"] - 0.35,
+        "additive_angle": np.where(theta + 0.5 > math.pi, by["own"] - 0.5 * math.sin(0.5), np.cos(theta + 0.5)),
+        "combined": np.cos(theta + 0.9) - 0.1,
+    }[getattr(objective.margin, "kind", "none")]
+    others = np.ones_like(by["cosines"], dtype=bool)
+    others[np.arange(len(by["y"])), by["y"]] = False
+    above = (by["cosines"] > target[:, None]) & others
+    right = by["logits"].argmax(1) == by["y"]
+    assert found["misclassified_vectors"].item() == pytest.approx(above.sum() / others.sum(), rel=1e-6)
+    assert found["accuracy"].item() == pytest.approx(right.mean(), rel=1e-6)
+    assert found["norm_right"].item() == pytest.approx(by["norms"][right].mean(), rel=1e-9)
+    assert found["norm_wrong"].item() == pytest.approx(by["norms"][~right].mean(), rel=1e-9)
+    assert set(found) == {"misclassified_vectors", "accuracy", "norm_right", "norm_wrong"}
+
+
+def test_diagnosis_of_nothing_wrong_is_nan() -> None:
+    head = DenseHead(3, 3, L.cosface(16, 0.1)).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(3))
+    found = head.diagnose(torch.eye(3, dtype=torch.float64), torch.arange(3))
+    assert found["accuracy"] == 1 and found["misclassified_vectors"] == 0
+    assert found["norm_right"] == 1 and math.isnan(found["norm_wrong"])
+
+
+def test_logits_are_what_the_loss_is_the_softmax_of() -> None:
+    """For every objective without margin, negatives and penalties."""
+    for objective in (L.softmax(True), L.weight_normalized(), L.l2_softmax(9), L.coco(), L.cm_softmax(), L.normface()):
+        head, features, labels = head_and_data(objective)
+        kept = labels >= 0
+        expected = torch.nn.functional.cross_entropy(head.logits(features[kept]), labels[kept])
+        torch.testing.assert_close(head(features, labels), expected, rtol=1e-12, atol=0)
+
+
+def test_a_new_head() -> None:
+    torch.manual_seed(0)
+    head = DenseHead(64, 500, L.softmax(bias=True))
+    assert head.weight.shape == (500, 64) and head.bias is not None and head.bias.tolist() == [0.0] * 500
+    assert head.weight.std().item() == pytest.approx(1 / 8, rel=0.02)
+    before = head.weight.detach().clone()
+    head.reset_parameters()
+    assert not torch.equal(head.weight, before)
+    assert DenseHead(4, 5, L.arcface(16, 0.5)).bias is None
+    assert repr(DenseHead(4, 5, L.arcface(16, 0.5))).startswith(
+        "DenseHead(\n  embedding_size=4, num_classes=5, impl='auto'"
+    )
+
+
+def test_statistics_ask_for_no_gradient_and_observe_keeps_none() -> None:
+    head, features, labels = head_and_data(L.normface() + L.ring_loss(0.1) + L.center_loss(0.2))
+    features.requires_grad_()
+    seen = head.statistics(features, labels)
+    assert not seen.features.requires_grad
+    head.observe(seen)
+    head(features, labels).backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+def test_arcface_margin_is_read_from_the_spec_it_was_built_with() -> None:
+    head, features, labels = head_and_data(L.mv_softmax(16, AdditiveAngle(2.5), 0.3, "fixed"))
+    by = by_numpy(head, features, labels)
+    share = (np.arccos(by["own"]) > math.pi - 2.5).mean()
+    assert head.statistics(features, labels).values["beyond_pi_minus_m"].item() == pytest.approx(share, rel=1e-6)
