@@ -76,9 +76,13 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     """Where two nests of mappings, sequences and tensors are not the same to the bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [] if one.keys() == other.keys() else [f"{path}: {sorted(map(str, one.keys() ^ other.keys()))}"]
-        return keys + [each for key in one.keys() & other.keys() for each in differences(one[key], other[key], f"{path}.{key}")]
+        return keys + [
+            each for key in one.keys() & other.keys() for each in differences(one[key], other[key], f"{path}.{key}")
+        ]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return [each for n, pair in enumerate(zip(one, other, strict=True)) for each in differences(*pair, f"{path}.{n}")]
+        return [
+            each for n, pair in enumerate(zip(one, other, strict=True)) for each in differences(*pair, f"{path}.{n}")
+        ]
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
     return [] if one == other else [f"{path}: {one!r} and {other!r}"]

@@ -35,17 +35,16 @@ def number(
     rule = _range(low, high, open_low, open_high)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} must be a number{rule}; got {value!r}{_hint(hint)}")
-    inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
-    if not inside or not math.isfinite(value):
+    plain = float(value)
+    inside = (low < plain if open_low else low <= plain) and (plain < high if open_high else plain <= high)
+    if not inside or not math.isfinite(plain):
         raise InputError(f"{name} must be a finite number{rule}; got {value!r}{_hint(hint)}")
-    return float(value)
+    return plain
 
 
 def integer(name: str, value: object, *, low: int | None = None, high: int | None = None, hint: str = "") -> int:
     """Return `value` as an int in [low, high], or say which rule it breaks."""
     rule = _range(-math.inf if low is None else low, math.inf if high is None else high, False, False)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
     value = int(value)

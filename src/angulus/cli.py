@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -141,6 +140,7 @@ def _progress() -> Iterator[_Bar]:
         TimeRemainingColumn(),
         console=error_console,
         transient=True,
+        disable=not error_console.is_terminal,
     )
     with bar:
         task = bar.add_task("starting", total=1.0)
@@ -168,11 +168,6 @@ def main() -> None:
         _fail(str(error), 2)
     except Interrupted as stopped:
         _fail(f"{stopped}; its checkpoint is written: run the same command again (train: with --resume) to go on", 130)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,6 @@ class Comparison:
     folder: Path
     rows: list[Row]
     environment: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
 
 
 def compare(
@@ -81,8 +80,9 @@ def compare(
     recipe = recipes.validate(content)
     grid = section(recipe)
     folder = folder or Path("runs") / recipe.name
+    _refuse_shared_folders(grid)
     planned = [
-        (name, seed, recipes.validate(recipes.variant(content, changes, seed)))
+        (name, seed, _single(content, name, changes, seed))
         for seed in grid.seeds
         for name, changes in grid.variants.items()
     ]
@@ -103,6 +103,24 @@ def compare(
     return comparison
 
 
+def _single(content: Mapping[str, Any], name: str, changes: Mapping[str, Any], seed: int) -> Recipe:
+    try:
+        return recipes.validate(recipes.variant(content, changes, seed))
+    except checks.InputError as error:
+        raise checks.InputError(f"compare.variants.{name}: {error}") from error
+
+
+def _refuse_shared_folders(grid: Compare) -> None:
+    folders: dict[Path, str] = {}
+    for name in grid.variants:
+        folder = run_folder(Path(), name, 0)
+        if folder in folders:
+            raise checks.InputError(
+                f"compare.variants {folders[folder]!r} and {name!r} would share the folder {folder.parent}; rename one"
+            )
+        folders[folder] = name
+
+
 def section(recipe: Recipe) -> Compare:
     """The `compare` section of a recipe, or an error that says what it lacks."""
     if recipe.compare is None:
@@ -114,7 +132,8 @@ def section(recipe: Recipe) -> Compare:
 
 def run_folder(folder: Path, variant: str, seed: int) -> Path:
     """Where a variant's run with that seed lies."""
-    return folder / re.sub(r"[^A-Za-z0-9.+-]+", "-", variant) / f"seed-{seed}"
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", variant).lstrip(".")  # no hidden folder, and none above
+    return folder / (name or "-") / f"seed-{seed}"
 
 
 def load_test(folder: Path) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,15 +22,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
@@ -40,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         kept = f"; {path.name} is kept as it was" if path.exists() else ""
         raise checks.InputError(sentence(cause, path) + kept) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -85,8 +82,8 @@ def sentence(error: OSError, path: Path | str | None = None) -> str:
     """What an operating-system error means to the user, with the way out."""
     where = path if path is not None else error.filename or "the output"
     ways = {
-        errno.ENOSPC: "free some space and go on with --resume",
-        errno.EDQUOT: "free some space and go on with --resume",
+        errno.ENOSPC: "free some space and run the same command again (train: with --resume)",
+        errno.EDQUOT: "free some space and run the same command again (train: with --resume)",
         errno.EACCES: "choose a folder that you may write with --out",
         errno.EROFS: "choose a folder that you may write with --out",
         errno.EPERM: "choose a folder that you may write with --out",
@@ -102,17 +99,7 @@ def _os_error(error: BaseException) -> OSError | None:
     if isinstance(error, OSError):
         return error
     cause = error.__cause__ or error.__context__
-    if cause is not None:
-        return _os_error(cause)
-    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return None if cause is None else _os_error(cause)
 
 
 def _sync_folder(folder: Path) -> None:

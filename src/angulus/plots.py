@@ -36,9 +36,10 @@ def features_2d(
         weights: [C, 2] each, or nothing.
     """
     for _, features, labels in models:
-        if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1]:
+        if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1] or not len(labels):
             raise checks.InputError(
-                f"features to draw must be [N, 2] and labels [N]; got {list(features.shape)} and {list(labels.shape)}"
+                "features to draw must be [N, 2] and labels [N] with N >= 1; "
+                f"got {list(features.shape)} and {list(labels.shape)}"
             )
     figure, axes = _grid(len(models))
     for number, (axis, (title, features, labels)) in enumerate(zip(axes, models, strict=False)):

@@ -54,6 +54,12 @@ class Backbone:
     def __post_init__(self) -> None:
         checks.choice("backbone.name", self.name, backbones.names())
         checks.integer("backbone.embedding_size", self.embedding_size, low=1)
+        for name in ("in_channels", "image_size", "embedding_size"):
+            if name in self.options:
+                raise checks.InputError(
+                    f"backbone.options must not hold {name}: the size of the features is backbone.embedding_size, and "
+                    "the images' own is taken from the data"
+                )
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,9 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; a new `kind` clears its siblings, which belong to the old one.
+    """Set `a.b.c` in nested mappings; another `kind` clears its siblings, which belong to the old one.
+
+    An objective without a kind is written out in pieces, which a kind clears too.
 
     >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
     >>> set_path(recipe, "objective.kind", "normface"); recipe
@@ -211,7 +219,7 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
             raise checks.InputError(
                 f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it"
             )
-    if last == "kind" and content.get("kind") != value:
+    if last == "kind" and content.get("kind", None if parents == ["objective"] else value) != value:
         content.clear()
     content[last] = value
 

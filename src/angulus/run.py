@@ -124,8 +124,15 @@ def _refuse_other_recipe(recipe: Recipe, folder: Path) -> None:
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
     """A recipe by dotted keys, without what does not decide its numbers."""
+    training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
     recipe = dataclasses.replace(
-        recipe, title="", chosen_by_us={}, compare=None, published=None, data=recipes.Data(recipe.data.name)
+        recipe,
+        title="",
+        chosen_by_us={},
+        compare=None,
+        published=None,
+        data=recipes.Data(recipe.data.name),
+        training=training,
     )
     return dict(_flatten(dataclasses.asdict(recipe), ""))
 

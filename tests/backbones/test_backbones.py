@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from angulus.backbones import build, names, table
-from angulus.backbones.lenet import LeNet5, LeNetPlusPlus, check_images, check_sizes
+from angulus.backbones.layers import FeatureLayer, check_images, check_sizes
+from angulus.backbones.lenet import LeNet5, LeNetPlusPlus
 from angulus.backbones.small import SmallNet
 from angulus.checks import InputError
 
@@ -62,9 +63,9 @@ def test_defaults_are_the_usual_sizes(name: str) -> None:
         # PReLUs; FC 1152*2 + 2
         ("lenet++", 1, 832 + 25_632 + 51_264 + 102_464 + 204_928 + 409_728 + 6 + 2_306),
         ("lenet++", 3, 2_432 + 25_632 + 51_264 + 102_464 + 204_928 + 409_728 + 6 + 2_306),
-        # conv 1*32*9, batch norm 2*32, conv 32*64*9, batch norm 2*64, FC 1024*128, batch norm 2*128; three PReLUs;
+        # conv 1*16*9, batch norm 2*16, conv 16*32*9, batch norm 2*32, FC 512*128, batch norm 2*128; three PReLUs;
         # FC 128*2 + 2
-        ("small", 1, 288 + 64 + 18_432 + 128 + 131_072 + 256 + 3 + 258),
+        ("small", 1, 144 + 32 + 4_608 + 64 + 65_536 + 256 + 3 + 258),
     ],
 )
 def test_parameter_count(name: str, in_channels: int, count: int) -> None:
@@ -158,12 +159,22 @@ def test_bfloat16_autocast(name: str) -> None:
     net, images = usual(name).eval(), noise(name)
     with torch.no_grad():
         exact = net(images)
+    given: list[tuple[type[nn.Module], torch.dtype]] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda layer, _, output: given.append((type(layer), output.dtype)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = net(images)
-    assert features.dtype == torch.bfloat16
+    *products, (last, dtype) = given
+    assert len(products) > 1
+    assert {dtype for _, dtype in products} == {torch.bfloat16}
+    assert (last, dtype) == (FeatureLayer, torch.float32)
+    assert features.dtype == torch.float32
+    # more than bfloat16's 8 bits reach the features
+    assert not torch.equal(features, features.bfloat16().float())
     # bfloat16 keeps 8 bits: a rounding of 2^-9 a layer, at most 8 layers.
-    assert float((features.detach().float() - exact).norm() / exact.norm()) < 8 * 2**-9
-    features.float().square().sum().backward()
+    assert float((features.detach() - exact).norm() / exact.norm()) < 8 * 2**-9
+    features.square().sum().backward()
     for label, parameter in net.named_parameters():
         assert parameter.grad is not None, label
         assert parameter.grad.dtype == torch.float32, label

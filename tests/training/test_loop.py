@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
+import tiny
 from angulus import build, cli, recipe
 from angulus.checks import InputError
 from angulus.recipe import Recipe
@@ -120,9 +120,7 @@ def test_the_loop_is_the_one_written_out(tmp_path: Path) -> None:
     for one, other in zip(trained, parameters, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
     assert [row["loss"] for row in rows(tmp_path)] == pytest.approx(losses, rel=1e-4)
-    assert state["progress"]["last_epoch_loss"] == pytest.approx(
-        (16 * sum(losses[5:9]) + 8 * losses[9]) / 72, rel=1e-4
-    )
+    assert state["progress"]["last_epoch_loss"] == pytest.approx((16 * sum(losses[5:9]) + 8 * losses[9]) / 72, rel=1e-4)
 
 
 def one_step(folder: Path, *overrides: str) -> float:
@@ -317,12 +315,13 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
 def test_ctrl_c_on_the_command_line_leaves_a_checkpoint_to_resume_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tiny.write(tmp_path, "training.epochs=4", "training.checkpoint_every=1000")
+    path = tiny.write(tmp_path, "training.epochs=8", "training.batch_size=64", "training.checkpoint_every=1000")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     command = [sys.executable, "-m", "angulus", "train", path, "--out", str(stopped)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not ((stopped / "metrics.jsonl").exists() and rows(stopped)):
+    log = stopped / "metrics.jsonl"
+    while not (log.exists() and log.stat().st_size):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -333,7 +332,7 @@ def test_ctrl_c_on_the_command_line_leaves_a_checkpoint_to_resume_from(
     assert "with --resume) to go on" in error
     assert "Traceback" not in error
     step = checkpoint.load(stopped / "checkpoint.pt")["progress"]["step"]
-    assert 0 < step < 300
+    assert 0 < step < 8 * 19
     assert not (stopped / "results.json").exists()
     for arguments in (["train", path, "--resume", "--out", str(stopped)], ["train", path, "--out", str(whole)]):
         monkeypatch.setattr(sys, "argv", ["angulus", *arguments])
@@ -380,7 +379,7 @@ def test_a_loss_that_breaks_before_the_first_checkpoint_says_so(tmp_path: Path) 
 
 def test_weights_that_are_no_longer_finite_are_not_saved(tmp_path: Path) -> None:
     chosen = tiny.validated("training.optimizer={lr: 3e38, weight_decay: 100}", "training.checkpoint_every=1")
-    with pytest.raises(InputError, match="training stopped at step 1: .* is no longer finite; the checkpoint before"):
+    with pytest.raises(InputError, match=r"training stopped at step 1: .* is no longer finite; the checkpoint before"):
         finish(chosen, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 

@@ -65,9 +65,7 @@ def test_warm_up_shorter_than_a_step_does_nothing() -> None:
     assert curve(Schedule("constant", warmup_epochs=0.1), 4, 4) == [1.0] * 4
 
 
-@pytest.mark.parametrize(
-    "kind", ["constant", "steps", "cosine", "one_cycle", "polynomial", "plateau"]
-)
+@pytest.mark.parametrize("kind", ["constant", "steps", "cosine", "one_cycle", "polynomial", "plateau"])
 def test_every_factor_is_above_zero_and_at_most_one(kind: str) -> None:
     values = curve(Schedule(kind, milestones=[1, 2]), 30, 10)
     assert all(0 < value <= 1 for value in values)

@@ -22,7 +22,7 @@ class DenseHead(nn.Module):
         embedding_size: d.
         num_classes: C.
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
-        impl: the kernel, "auto" or "reference".
+        impl: the kernel: "auto", "reference", or "chunked", which holds no B × C matrix.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.

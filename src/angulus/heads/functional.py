@@ -40,7 +40,7 @@ def class_loss(
         labels: integers [B] in [0, C); rows with −100 are dropped first.
         objective: a spec that keeps no state, or a bound objective. It is not changed.
         bias: [C], where the objective has one.
-        impl: the kernel: "auto" or "reference".
+        impl: the kernel: "auto", "reference", or "chunked", which holds no B × C matrix.
         reduction: "mean" over the rows (hard mining by its own divisor), "sum", or "none": [B], 0 for dropped rows.
 
     Returns:

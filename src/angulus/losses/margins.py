@@ -146,7 +146,8 @@ class Multiplicative:
         checks.choice("form", self.form, ("psi", "raw"))
         checks.choice("gradient", self.gradient, GRADIENTS)
         if self.form == "psi":
-            checks.integer("m", self.m, low=1, hint="form='raw' takes a fraction")
+            whole = int(self.m) if isinstance(self.m, float) and self.m.is_integer() else self.m
+            checks.integer("m", whole, low=1, hint="form='raw' takes a fraction")
         else:
             checks.number("m", self.m, low=1)
         if self.annealing is not None and not isinstance(self.annealing, Annealing):

@@ -52,7 +52,7 @@ def low_count(total: int, fraction: float) -> int:
     (40520, 237)
     """
     checks.number("low_fraction", fraction, low=0, high=1, open_low=True, open_high=True)
-    count = math.floor(fraction * total + 0.5)
+    count = math.floor(fraction * total + 0.5 + 1e-9)  # 0.145 · 100 is 14.499... in binary
     if count == 0 or count == total:
         raise checks.InputError(
             f"a split at {fraction:g} of {total} samples leaves {'low' if count == 0 else 'good'} empty; "

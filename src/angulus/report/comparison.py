@@ -33,15 +33,12 @@ def cell(value: Cell, digits: int) -> str:
     return f"{value.mean:.{digits}f}{deviation}"
 
 
-def columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table: accuracy in % by quality group, then mean norms."""
+def columns(comparison: Comparison, *, own: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table: accuracy in % by quality group, then mean norms; by the shared or its own split."""
+    accuracy, norm = ("own_accuracy", "own_mean_norm") if own else ("accuracy", "mean_norm")
     head = ["loss", *(f"accuracy {name} %" for name in GROUPS), *(f"norm {name}" for name in GROUPS)]
     body = [
-        [
-            row.variant,
-            *(cell(row.accuracy[name], 2) for name in GROUPS),
-            *(cell(row.mean_norm[name], 2) for name in GROUPS),
-        ]
+        [row.variant, *(cell(getattr(row, quantity)[name], 2) for quantity in (accuracy, norm) for name in GROUPS)]
         for row in comparison.rows
     ]
     return head, body
@@ -83,12 +80,7 @@ def markdown(comparison: Comparison) -> str:
     ]
     if recipe.published is not None:
         parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*_beside_paper(comparison))]
-    own_head = ["loss", *(f"accuracy {name} %" for name in GROUPS), *(f"norm {name}" for name in GROUPS)]
-    own = [
-        [row.variant, *(cell(row.own_accuracy[n], 2) for n in GROUPS), *(cell(row.own_mean_norm[n], 2) for n in GROUPS)]
-        for row in comparison.rows
-    ]
-    parts += ["## Each model's own split", _markdown_table(own_head, own)]
+    parts += ["## Each model's own split", _markdown_table(*columns(comparison, own=True))]
     parts += [
         "## How",
         f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "

@@ -13,6 +13,7 @@ from angulus import checks, files
 
 FORMAT = 1
 NAME = "checkpoint.pt"
+PARTS = {"format", "backbone", "head", "optimizer", "plateau", "progress", "random"}
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
@@ -30,7 +31,7 @@ def load(path: Path) -> dict[str, Any]:
         raise checks.InputError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short?"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
         raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
     return state
 

@@ -99,14 +99,14 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                         features = backbone(pixels)
                     loss = _checked(head, features, labels, progress.step, folder)
+                    stats = head.statistics(features, labels, progress.step + 1)
                     optim.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     if settings.clip_norm is not None:
                         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
                     optim.step()
-                    progress.step += 1
-                    stats = head.statistics(features, labels, progress.step)
                     head.observe(stats)
+                    progress.step += 1
 
                     value = loss.item()
                     progress.epoch_loss += value * len(rows)
@@ -186,7 +186,7 @@ def _checked(head: DenseHead, features: Tensor, labels: Tensor, step: int, folde
 
 
 def _refuse_broken_parameters(backbone: nn.Module, head: nn.Module, step: int) -> None:
-    for name, value in [*backbone.named_parameters(), *head.named_parameters()]:
+    for name, value in [*backbone.state_dict().items(), *head.state_dict().items()]:
         if not bool(torch.isfinite(value).all()):
             raise checks.InputError(
                 f"training stopped at step {step}: {name} is no longer finite; the checkpoint before it is kept; lower "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -37,14 +38,16 @@ class MetricsLog:
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
         except OSError as error:
             raise checks.InputError(files.sentence(error, self.path)) from error
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        """Let both files go; what could not be written `write` has told already."""
+        for each in (self.file, self.board):
+            with contextlib.suppress(OSError):
+                each.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

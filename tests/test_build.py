@@ -1,0 +1,83 @@
+"""From a recipe to objects: what the seed decides, unit features, and what is refused before training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import tiny
+from angulus import build
+from angulus.checks import InputError
+from angulus.data import Images, Splits
+
+
+def test_a_job_is_what_the_recipe_says() -> None:
+    job = build.job(tiny.validated("objective.s=7", "backbone.embedding_size=5", "input.mean=10"), tiny.splits())
+    assert job.head.weight.shape == (10, 5)
+    assert job.head.objective.scale == 7
+    assert job.backbone.embedding_size == 5
+    assert job.contract.mean == 10
+    assert job.images is tiny.splits().train
+    assert job.settings == tiny.validated().training
+    assert job.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_weights_follow_the_recipes_seed_and_nothing_drawn_before() -> None:
+    def weights(seed: int) -> dict[str, torch.Tensor]:
+        job = build.job(tiny.validated(f"training.seed={seed}"), tiny.splits())
+        return {**job.backbone.state_dict(), "head": job.head.weight}
+
+    torch.manual_seed(1)
+    first = weights(0)
+    torch.manual_seed(2)
+    torch.rand(5)
+    assert tiny.differences(first, weights(0)) == []
+    other = weights(1)
+    assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
+    assert not torch.equal(first["head"], other["head"])
+
+
+def test_normalize_gives_the_head_unit_features_with_the_same_weights() -> None:
+    pixels = torch.rand(6, 1, 8, 8)
+    plain, unit = (
+        build.job(tiny.validated(f"backbone.normalize={value}"), tiny.splits()).backbone.eval()
+        for value in ("false", "true")
+    )
+    torch.testing.assert_close(unit(pixels), torch.nn.functional.normalize(plain(pixels)))
+    assert not torch.allclose(plain(pixels).norm(dim=1), torch.ones(6), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("objective", "what"), [("{kind: softmax}", "radius ‖x‖"), ("{kind: normface, ring: {lam: 0.1}}", "ring")]
+)
+def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str) -> None:
+    chosen = tiny.validated("backbone.normalize=true", f"objective={objective}")
+    with pytest.raises(InputError, match=f"backbone.normalize gives every feature length 1, .*{what}"):
+        build.job(chosen, tiny.splits())
+
+
+def test_images_that_are_not_square_are_refused() -> None:
+    images = Images(torch.zeros(30, 1, 8, 6, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one",))
+    with pytest.raises(InputError, match="backbones take square images; strips has 8 x 6"):
+        build.job(tiny.validated(), Splits("strips", images, images, "made here"))
+
+
+def test_a_test_set_too_small_to_split_is_refused() -> None:
+    few = dataclasses.replace(tiny.splits(), test=tiny.splits(test=2).test)
+    with pytest.raises(InputError, match=r"a split at 0.2 of 2 samples leaves low empty"):
+        build.job(tiny.validated(), few)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("backbone.options={depth: 3}", "options of the backbone 'small' must be left out, since there are none; got"),
+        ("objective={ring: {lam: 0.1}}", "nothing here trains the class weights"),
+        ("training.device=abacus", "training.device 'abacus' cannot be used here; use auto or cpu"),
+    ],
+)
+def test_what_cannot_be_built_is_told(override: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        build.job(tiny.validated(override), tiny.splits())

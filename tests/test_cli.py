@@ -1,0 +1,317 @@
+"""The command line: what it prints, and that every wrong input ends in one sentence, exit code 2 and no trace."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tiny
+from angulus import __version__, build, cli, data, recipe
+from angulus.data import Splits, mnist
+from angulus.training.loop import Interrupted
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty working folder, a home without a cache, no data, and no warnings shown before."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cli, "_shown", set())
+    with warnings.catch_warnings():  # main() shows them in its own way
+        yield
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "splits", lambda recipe: tiny.splits())
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line; gives its exit code, output and errors."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["angulus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err  # type: ignore[return-value]
+
+    return command
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# what it prints
+
+
+def test_version(angulus: Run) -> None:
+    assert angulus("--version") == (0, f"angulus {__version__}\n", "")
+
+
+def test_without_arguments_it_shows_what_there_is(angulus: Run) -> None:
+    code, out, err = angulus()
+    assert code in (0, 2)  # as typer's version has it
+    for command in ("demo", "compare", "train", "data"):
+        assert command in out + err
+
+
+def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
+    code, out, err = angulus("compare", "demo", "training.epochs=1", "compare.seeds=[0]", "--out", "small")
+    assert code == 0
+    losses = ("Softmax", "NormFace", "CM-Softmax", "ArcFace", "CM-M-Softmax")
+    for name in losses:
+        assert name in out
+    assert "Table, numbers and pictures lie in small/" in out
+    assert err.count("warning: contraction bounds assume") == 1  # once, not once a run
+    assert "Traceback" not in err
+    written = json.loads(Path("small/comparison.json").read_text())
+    assert [row["variant"] for row in written["rows"]] == list(losses)
+    assert all(row["counts"] == {"good": 479, "low": 120, "entire": 599} for row in written["rows"])
+    assert Path("small/table.md").read_text().startswith("# Five losses")
+    for name in ("features", "norms", "best-and-worst"):
+        with Image.open(f"small/plots/{name}.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+    assert angulus("compare", "demo", "training.epochs=1", "compare.seeds=[0]", "--out", "small")[0] == 0
+
+
+def test_demo_is_the_recipe_of_that_name_in_a_folder_of_its_own(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Path, list[str]]] = []
+    monkeypatch.setattr(cli, "_compare", lambda *arguments: asked.append(arguments))
+    code, out, _ = angulus("demo")
+    assert code == 0
+    assert "angulus-demo/" in out
+    assert angulus("demo", "--out", "there")[0] == 0
+    assert asked == [("demo", Path("angulus-demo"), []), ("demo", Path("there"), [])]
+
+
+def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Run, few_digits: None) -> None:
+    code, out, err = angulus("train", tiny.write(Path(), "training.epochs=1"))
+    assert (code, err) == (0, "")
+    folder = Path("runs/tiny-seed-0")
+    results = json.loads((folder / "results.json").read_text())
+    lines = out.splitlines()
+    assert lines[0] == f"test accuracy {100 * results['accuracy']:.2f} %"
+    for line, (name, group) in zip(lines[1:4], results["own_split"].items(), strict=True):
+        assert line.split()[0] == name
+        assert f"{group['count']} images, accuracy {100 * group['accuracy']:.2f} %" in line
+        assert f"mean norm {group['mean_norm']:.2f}" in line
+    assert lines[4] == f"The run lies in {folder}/"
+    assert [group["count"] for group in results["own_split"].values()] == [48, 12, 60]
+    assert results["environment"]["command"][:2] == ["angulus", "train"]
+    assert recipe.load(str(folder / "recipe.yaml")).training.epochs == 1
+
+
+def test_train_resumes_a_finished_run_by_reading_it(angulus: Run, few_digits: None) -> None:
+    path = tiny.write(Path(), "training.epochs=1")
+    first = angulus("train", path, "--out", "run")
+    stamp = Path("run/checkpoint.pt").stat().st_mtime_ns
+    assert angulus("train", path, "--out", "run", "--resume") == first
+    assert Path("run/checkpoint.pt").stat().st_mtime_ns == stamp
+
+
+def test_a_reader_that_stopped_reading_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "angulus", "--version"]
+    process = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (1, "")
+
+
+def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def load(name: str, **options: object) -> Splits:
+        asked.append({"name": name, **options})
+        return tiny.splits()
+
+    monkeypatch.setattr(data, "load", load)
+    said = "72 training and 60 test images: the first 72 and 60 digits\n"
+    assert angulus("data", "mnist", "--download", "--to", "here") == (0, said, "")
+    assert asked == [{"name": "mnist", "root": Path("here"), "download": True}]
+
+
+# what ends it
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (OSError(errno.EIO, "Input/output error", "disk"), 2, "angulus: cannot write disk: Input/output error\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (Interrupted("stopped at step 3 of 9"), 130, "angulus: stopped at step 3 of 9; its checkpoint is written: run"),
+    ],
+)
+def test_what_ends_a_command_sets_the_exit_code_and_leaves_no_traceback(
+    error: BaseException, code: int, sentence: str, angulus: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(recipe: object) -> None:
+        raise error
+
+    monkeypatch.setattr(build, "splits", fail)
+    got, out, err = angulus("train", "demo")
+    assert (got, out) == (code, "")
+    assert err.startswith(sentence)
+    assert "Traceback" not in err
+
+
+# what is wrong
+
+
+def idx(folder: Path, images: bytes, labels: bytes) -> None:
+    """MNIST's four files, of these contents."""
+    folder.mkdir(parents=True)
+    for name in mnist.MD5:
+        (folder / f"{name}.gz").write_bytes(gzip.compress(images if "images" in name else labels))
+
+
+def truncated_mnist(tmp_path: Path) -> list[str]:
+    idx(tmp_path / "data" / "mnist", struct.pack(">4B3I", 0, 0, 8, 3, 60_000, 28, 28) + bytes(100), b"")
+    return ["train", "cm-t2", "--out", "run"]
+
+
+def cut_gzip(tmp_path: Path) -> list[str]:
+    truncated_mnist(tmp_path)
+    for file in (tmp_path / "data" / "mnist").iterdir():
+        file.write_bytes(file.read_bytes()[:-9])
+    return ["train", "cm-t2", "--out", "run"]
+
+
+def taken(tmp_path: Path) -> list[str]:
+    Path("run").write_text("a file")
+    return ["train", "demo", "--out", "run"]
+
+
+def taken_above(tmp_path: Path) -> list[str]:
+    taken(tmp_path)
+    return ["compare", "demo", "compare.variants={A: {}}", "compare.quality_split=A", "--out", "run/below"]
+
+
+def no_yaml(tmp_path: Path) -> list[str]:
+    Path("bad.yaml").write_text("name: [unclosed\n")
+    return ["train", "bad.yaml"]
+
+
+def finished(tmp_path: Path) -> list[str]:
+    shutil.copytree(tmp_path / "finished", "run")
+    return ["train", str(tmp_path / "tiny.yaml"), "--out", "run"]
+
+
+def another(tmp_path: Path) -> list[str]:
+    return [*finished(tmp_path), "training.epochs=9", "--resume"]
+
+
+def no_seed_of_that_sort(tmp_path: Path) -> list[str]:
+    return ["compare", "demo", "compare.seeds=[a]", "--out", "run"]
+
+
+WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
+    "unknown recipe": (["train", "demmo"], "there is no recipe 'demmo'; did you mean 'demo'?"),
+    "unknown recipe to compare": (["compare", "cm-t3"], "there is no recipe 'cm-t3'; did you mean"),
+    "a folder for a recipe": (["train", "."], "there is no recipe '.'"),
+    "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
+    "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),
+    "wrong type": (["train", "demo", "training.epochs=one"], "training.epochs: input should be a valid integer"),
+    "wrong type in a grid": (no_seed_of_that_sort, "compare.seeds.0: input should be a valid integer; got 'a'"),
+    "no override": (["train", "demo", "training.epochs"], "an override must read key.path=value"),
+    "unknown loss": (["train", "demo", "objective.kind=arcfce"], "objective.kind must be one of"),
+    "unknown net": (["train", "demo", "backbone.name=lenet"], "backbone.name must be one of"),
+    "too small for the net": (["train", "demo", "backbone.name=lenet5"], "image_size must be a whole number >= 12"),
+    "unknown data": (["train", "demo", "data.name=digitz"], "data.name must be one of"),
+    "data that has no files": (["train", "demo", "data.root=here"], "root must be left out for 'digits'"),
+    "no such device": (["train", "demo", "training.device=cuda:77"], "training.device 'cuda:77' cannot be used here"),
+    "an empty group": (["train", "demo", "evaluation.low_fraction=1e-9"], "leaves low empty"),
+    "no grid": (["compare", "demo", "compare=null"], "recipe demo has no compare section"),
+    "missing MNIST": (["train", "cm-t2"], "MNIST needs four files together in one folder; looked in"),
+    "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
+    "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
+    "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
+    "truncated gzip": (cut_gzip, "must be a whole gzip file"),
+    "nothing to resume": (
+        ["train", "demo", "--out", "run", "--resume"],
+        "run holds no run to resume; start one without",
+    ),
+    "a run is there": (finished, "run holds a run already; go on with it by --resume, or choose another --out"),
+    "another run is there": (another, "run holds a run of another recipe (training.epochs is 1 there and 9 here)"),
+    "a file for a folder": (taken, "cannot write run: File exists; a file stands where a folder is needed"),
+    "a file above the folder": (taken_above, "cannot write run/below: Not a directory; a file stands where a folder"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from angulus.run import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    path = tiny.write(folder, "training.epochs=1")
+    run(recipe.load(path), folder / "finished", splits=tiny.splits())
+    return folder
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_in_one_sentence_and_nothing_is_written(
+    case: str, angulus: Run, tmp_path: Path, finished_run: Path
+) -> None:
+    arguments, sentence = WRONG[case]
+    if case.endswith("run is there"):
+        shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    if callable(arguments):
+        arguments = arguments(tmp_path)
+    before = everything(tmp_path)
+    code, out, err = angulus(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("angulus: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert everything(tmp_path) == before
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["train"], ["train", "demo", "--seed", "1"], ["data"], ["data", "cats"]]
+)
+def test_what_is_no_command_line_exits_with_2(arguments: list[str], angulus: Run, tmp_path: Path) -> None:
+    code, out, err = angulus(*arguments)
+    assert code == 2
+    assert "Usage" in out + err
+    assert "Traceback" not in err
+    assert everything(tmp_path) == {}
+
+
+def test_wrong_input_leaves_no_traceback_in_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "angulus", "train", "cm-t2", "--out", "run"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("angulus: MNIST needs four files together in one folder")
+    assert process.stderr.count("\n") == 1
+    assert os.listdir() == []
+
+
+def test_a_warning_is_one_line_on_stderr_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        cli._show_warning(UserWarning("d < C / 2 [red]"), UserWarning)
+    assert capsys.readouterr().err == "warning: d < C / 2 [red]\n"
