@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import angulus
 from angulus import InputError, class_loss, losses, theory
 from scalar import softmax_family as family
 from scalar import theory as oracle
@@ -133,3 +134,74 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 def test_what_is_undefined_is_refused(call: Callable[[], Any], fragment: str) -> None:
     with pytest.raises(InputError, match=re.escape(fragment)):
         call()
+
+
+def test_target_probability_is_that_of_softmax() -> None:
+    logits, bias, scales = np.array([0.3, 0.9, -0.4]), np.array([0.1, -0.2, 0.5]), np.array([0.0, 0.5, 3.0, 800.0])
+    direct = torch.softmax(torch.tensor(scales)[:, None] * torch.tensor(logits) + torch.tensor(bias), dim=1)
+    np.testing.assert_allclose(theory.target_probability(logits, 0, scales, bias=bias), direct[:, 0], rtol=1e-12)
+
+
+def test_a_larger_norm_helps_who_is_right_unless_a_bias_decides() -> None:
+    s = np.linspace(0, 5, 50)
+    assert (np.diff(theory.target_probability([1.0, 0.2], 0, s)) > 0).all()
+    assert (np.diff(theory.target_probability([0.2, 1.0], 0, s)) < 0).all()
+    biased = theory.target_probability([0.3, 0.6], 0, s, bias=[1.0, 0.0])
+    assert biased[10] > 0.5 > biased[-1]
+
+
+def test_class_weight_pull_is_the_gradient() -> None:
+    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    direction = torch.nn.functional.normalize(torch.randn(3, dtype=torch.float64), dim=0)
+    for norm in (0.01, 1.0, 20.0):
+        loss = class_loss((norm * direction)[None], weight, torch.tensor([2]), losses.softmax())
+        gradient = torch.autograd.grad(loss, weight)[0][2]
+        pull = theory.class_weight_pull((weight @ direction).detach().numpy(), 2, [norm])
+        assert float(pull[0]) == pytest.approx(float(gradient.norm()), rel=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_probability_floor(classes: int) -> None:
+    for r in (0.0, 1.0, 10.0, 500.0):
+        assert float(theory.probability_floor(r, classes)) == pytest.approx(oracle.property_4_bound(r, classes))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.8])
+def test_iam_pull_and_push_are_the_gradients(beta: float) -> None:
+    """IAM Eq. 13 and 14 for one sample: gradients by the unit class weights, which class_loss projects."""
+    s, y = 7.0, 1
+    x = torch.nn.functional.normalize(torch.randn(4, dtype=torch.float64), dim=0)
+    unit = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1).requires_grad_()
+    objective = losses.normface(s, learn=False) + losses.iam(beta)
+    gradient = torch.autograd.grad(class_loss(x[None], unit, torch.tensor([y]), objective), unit)[0]
+    logits = (s * unit @ x).detach()
+    p = torch.softmax(logits, dim=0)
+    for j in range(5):
+        q = float(p[j] / (1 - p[y]))
+        size = -theory.iam_own_pull(float(p[y]), beta) if j == y else theory.iam_other_push(float(p[y]), q, beta)
+        w = unit[j].detach()
+        projected = float(size) * s * (x - (x @ w) * w)
+        torch.testing.assert_close(gradient[j], projected, rtol=1e-9, atol=1e-12)
+
+
+def test_iam_floor_is_attained() -> None:
+    w = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    objective = losses.normface(4.0, learn=False) * 0 + losses.iam(0.5, s=4.0)
+    loss = class_loss(w[:1], w, torch.tensor([0]), objective)
+    assert float(loss) == pytest.approx(theory.iam_floor(4.0, 3, 0.5), rel=1e-12)
+
+
+def test_agent_distortion_and_its_bound() -> None:
+    generator = np.random.default_rng(0)
+    members, agent = generator.normal(size=(6, 3)), generator.normal(size=3)
+    bound = theory.agent_distortion_bound(members, agent)
+    assert bound == pytest.approx(oracle.agent_distortion_bound(members.tolist(), agent.tolist()), rel=1e-12)
+    for anchor in members:
+        found = theory.agent_distortion(anchor, members, agent)
+        assert found == pytest.approx(oracle.agent_distortion(anchor.tolist(), members.tolist(), agent.tolist()))
+        assert found <= bound
+    head = angulus.DenseHead(3, 2, losses.normface()).double()
+    with torch.no_grad():
+        head.weight[1] = torch.tensor(agent)
+    stats = head.statistics(torch.tensor(members), torch.ones(6, dtype=torch.long))
+    assert float(stats.values["agent_distortion"]) == pytest.approx(bound, rel=1e-12)
