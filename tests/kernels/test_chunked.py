@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import chunked
+from angulus.kernels import chunked, select
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
 
@@ -143,3 +147,46 @@ def test_gradients_accumulate_over_two_batches() -> None:
 def test_unknown_kernel_is_named() -> None:
     with pytest.raises(InputError, match="impl must be one of 'auto', 'reference', 'chunked'; got 'chunk'"):
         angulus.DenseHead(8, 20, losses.normface(), impl="chunk")
+
+
+def test_auto_takes_chunked_where_the_matrix_is_large_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    def spy(name: str) -> Any:
+        real = select.TABLE[name]
+        return lambda *arguments: (taken.append(name), real(*arguments))[1]
+
+    monkeypatch.setattr(select, "TABLE", {name: spy(name) for name in select.TABLE})
+    monkeypatch.setattr(select, "LARGE", 4 * 50)
+    select._tell.cache_clear()
+    with caplog.at_level(logging.DEBUG, "angulus"):
+        for batch_size in (4, 5, 5):
+            class_loss(*problem(batch_size), losses.arcface(16, 0.5))
+    assert taken == ["reference", "chunked", "chunked"]
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "impl='auto' takes 'reference'",
+        "impl='auto' takes 'chunked'",
+    ]
+
+
+def test_memory_beside_the_gradients_is_a_few_blocks() -> None:
+    """B x C would be 51 MiB; the reference needs several of them."""
+    features = torch.randn(64, 64, requires_grad=True)
+    weight = torch.randn(200_000, 64, requires_grad=True)
+    labels = torch.arange(64)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for each in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(each, Tensor) and each.untyped_storage().nbytes() != weight.untyped_storage().nbytes():
+                    largest = max(largest, each.untyped_storage().nbytes())
+            return out
+
+    with Watch():
+        class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked").backward()
+    assert largest <= 4 * chunked.BLOCK_ELEMENTS

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from angulus import checks
 from angulus.heads.functional import Geometry, class_loss, counted, geometry, margined, normalize
+from angulus.kernels import select
 from angulus.kernels.reference import lengths
-from angulus.kernels.select import kernel
 from angulus.losses.objective import Objective
 from angulus.losses.running import Statistics
 
@@ -22,7 +22,7 @@ class DenseHead(nn.Module):
         embedding_size: d.
         num_classes: C.
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
-        impl: the kernel: "auto", "reference", or "chunked", which holds no B × C matrix.
+        impl: the kernel, as in `angulus.class_loss`.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
@@ -39,8 +39,7 @@ class DenseHead(nn.Module):
         super().__init__()
         if not isinstance(objective, Objective):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
-        kernel(impl)
-        self.impl = impl
+        self.impl = select.check(impl)
         self.objective = objective.bind(num_classes, embedding_size)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None

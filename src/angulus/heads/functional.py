@@ -40,7 +40,8 @@ def class_loss(
         labels: integers [B] in [0, C); rows with −100 are dropped first.
         objective: a spec that keeps no state, or a bound objective. It is not changed.
         bias: [C], where the objective has one.
-        impl: the kernel: "auto", "reference", or "chunked", which holds no B × C matrix.
+        impl: the kernel: "reference", plain autograd of any order; "chunked", which holds no B × C matrix and has first
+            derivatives; or "auto", which takes chunked where B × C is large.
         reduction: "mean" over the rows (hard mining by its own divisor), "sum", or "none": [B], 0 for dropped rows.
 
     Returns:
@@ -171,7 +172,7 @@ def _rows_loss(
         + ((radius,) if plain_focal and radius is not None else ()),
         hinge_offsets=tuple(ask.offset.detach() for _, _, ask in asks if isinstance(ask, Hinge)),
     )
-    reduced = kernel(impl)(unit, weight, bias, labels, request)
+    reduced = kernel(impl, len(unit), len(weight))(unit, weight, bias, labels, request)
     target = geometry(norms, unit, reduced.rows, spec.eps)
     value = margined(bound, target)
 

@@ -116,6 +116,7 @@ class _Block(NamedTuple):
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
     lengths: Tensor | None  # ‖w_j‖, [n], where cosines are wanted
     targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
+    room: tuple[Tensor, Tensor]  # [n, B] each, for the cosines and the logits of N: memory that stays in the cache
 
 
 def _blocks(
@@ -129,6 +130,7 @@ def _blocks(
     starts = torch.arange(0, classes + size, size, device=labels.device)
     bounds = torch.searchsorted(labels[order], starts).tolist()
     buffer = None if stash is not None else unit.new_empty(size, batch)
+    room = unit.new_empty(size, batch), unit.new_empty(size, batch)
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         part = weight[chosen].to(unit.dtype)
@@ -141,13 +143,20 @@ def _blocks(
             torch.mm(part, unit.T, out=products)
         rows = order[bounds[number] : bounds[number + 1]]
         yield _Block(
-            chosen, part, products, lengths(part, request.eps) if cosines else None, (labels[rows] - start, rows)
+            chosen,
+            part,
+            products,
+            lengths(part, request.eps) if cosines else None,
+            (labels[rows] - start, rows),
+            (room[0][: len(part)], room[1][: len(part)]),
         )
 
 
 def _bases(block: _Block, request: Request) -> tuple[Tensor, Tensor | None]:
     """(what the radius multiplies, cosines where they are wanted), before the negatives are mapped."""
-    cosines = None if block.lengths is None else block.products * (1 / block.lengths)[:, None]
+    cosines = None
+    if block.lengths is not None:
+        cosines = torch.mul(block.products, (1 / block.lengths)[:, None], out=block.room[0])
     if not request.unit_weight:
         return block.products, cosines
     assert cosines is not None
@@ -186,7 +195,7 @@ class _Sums:
         sums = iter(self.log_sums)
         if request.radius is not None:
             mapped, _ = _mapped(base, request)
-            logits = mapped * request.radius
+            logits = torch.mul(mapped, request.radius, out=block.room[1])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
             next(sums).add(logits, mapped, block)
@@ -274,7 +283,7 @@ class _Backward:
         if request.radius is not None:
             gradient, value = next(log_sums)
             mapped, slope = _mapped(base, request)
-            logits = mapped * request.radius
+            logits = torch.mul(mapped, request.radius, out=block.room[1])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
             if bias is None:
