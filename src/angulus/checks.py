@@ -86,7 +86,16 @@ def warn(message: str) -> None:
 
 def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
     """Check shapes, dtypes, label range and finiteness of what a class loss is given."""
-    for name, value in (("features", features), ("weight", weight), ("labels", labels)):
+    matrices(features, weight)
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
+    _batch(features, weight, labels, bias)
+    finite(features, "features")
+
+
+def matrices(features: Tensor, weight: Tensor) -> None:
+    """Check that features [B, d] and weight [C, d] are matrices of floats that go together, on one device."""
+    for name, value in (("features", features), ("weight", weight)):
         if not isinstance(value, Tensor):
             raise InputError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if features.ndim != 2:
@@ -99,6 +108,9 @@ def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None)
         )
     if not features.is_floating_point() or not weight.is_floating_point():
         raise InputError(f"features and weight must be floating point; got {features.dtype} and {weight.dtype}")
+
+
+def _batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
     if not features.device == weight.device == labels.device:
         raise InputError(
             "features, weight and labels must be on one device; "
@@ -108,13 +120,15 @@ def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None)
         raise InputError(
             f"labels must have shape [{features.shape[0]}], one a row of features; got {list(labels.shape)}"
         )
-    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise InputError(f"labels must be integers; got {labels.dtype}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise InputError(f"bias must have shape [{weight.shape[0]}]; got {list(bias.shape)}")
+    if bias is not None:
+        if not isinstance(bias, Tensor) or bias.shape != weight.shape[:1]:
+            given = list(bias.shape) if isinstance(bias, Tensor) else repr(bias)
+            raise InputError(f"bias must have shape [{weight.shape[0]}]; got {given}")
+        finite(bias, "bias")
     if features.shape[0] == 0:
         raise InputError("features must hold at least one row; got an empty batch")
-    finite(features, "features")
 
 
 def finite(values: Tensor, name: str) -> None:

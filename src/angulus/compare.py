@@ -16,7 +16,8 @@ from angulus import build, checks, files
 from angulus import recipe as recipes
 from angulus.metrics import quality
 from angulus.recipe import Compare, Recipe
-from angulus.run import TEST, read_results, run
+from angulus.run import RESULTS, TEST, read_results, run
+from angulus.training import checkpoint
 
 GROUPS = ("good", "low", "entire")
 
@@ -91,6 +92,10 @@ def compare(
         if single.data != recipe.data:
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         build.job(single, splits)
+    if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
+        raise checks.InputError(
+            f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
+        )
     with files.lock(folder):
         for number, (name, seed, single) in enumerate(planned):
             if on_run is not None:

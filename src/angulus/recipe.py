@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,10 @@ class Recipe:
     published: Published | None = None
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):  # it names a folder
+            raise checks.InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
 
 
 def load(path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -46,12 +46,13 @@ def run(
     splits = splits or build.splits(recipe)
     job = build.job(recipe, splits)
     with files.lock(folder):
-        if (folder / RECIPE).exists():
+        # a run that stopped before its first checkpoint has nothing to lose
+        if (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists():
+            _refuse_other_recipe(recipe, folder)
             if not resume:
                 raise checks.InputError(
                     f"{folder} holds a run already; go on with it by --resume, or choose another --out"
                 )
-            _refuse_other_recipe(recipe, folder)
             if (folder / RESULTS).exists():
                 return read_results(folder)
         files.write_json(folder / ENVIRONMENT, records.environment(job.device))

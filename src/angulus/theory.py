@@ -176,7 +176,7 @@ def target_probability(logits: ArrayLike, label: int, scales: ArrayLike, *, bias
     """
     logits = np.asarray(logits, dtype=np.float64)
     checks.integer("label", label, low=0, high=len(logits) - 1)
-    shifted = np.asarray(scales, dtype=np.float64)[:, None] * logits
+    shifted = np.atleast_1d(np.asarray(scales, dtype=np.float64))[:, None] * logits
     if bias is not None:
         shifted = shifted + np.asarray(bias, dtype=np.float64)
     shifted = shifted - shifted[:, [label]]

@@ -257,3 +257,20 @@ def test_labels_of_every_width(dtype: torch.dtype) -> None:
     narrow, wide = (head.statistics(features, y) for y in (labels.to(dtype), labels))
     assert torch.equal(narrow.labels, wide.labels) and len(narrow.features) == 3
     assert head.diagnose(features, labels.to(dtype))["accuracy"] == head.diagnose(features, labels)["accuracy"]
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-23, 1e20, 1e37])
+def test_norms_whose_squares_leave_float32_keep_their_direction(length: float) -> None:
+    features = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]) * length
+    weight = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    found = class_loss(features, weight, torch.tensor([0, 0]), losses.arcface(16, 0.5), reduction="none")
+    expected = class_loss(
+        features.double(), weight.double(), torch.tensor([0, 0]), losses.arcface(16, 0.5), reduction="none"
+    )
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_logit_beyond_the_dtype_is_an_error_that_names_the_row() -> None:
+    features, weight = torch.tensor([[1.0, 0.0], [1e30, 0.0]]), torch.tensor([[1e15, 0.0], [0.0, 1e15]])
+    with pytest.raises(InputError, match=r"not finite at row 1, .* leaves the range of torch.float32; scale"):
+        class_loss(features, weight, torch.tensor([0, 1]), losses.softmax())

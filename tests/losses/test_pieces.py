@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from angulus import losses
+from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.companions import CenterLoss
-from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
+from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
 from angulus.losses.negatives import Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
@@ -50,7 +50,11 @@ def test_different_objectives_have_different_mappings() -> None:
 def test_words_and_formula_mention_every_piece(case: Case) -> None:
     objective = case.objective
     words, formula = str(objective), objective.formula()
-    mentioned = [(penalty.words(), penalty.formula()) for _, penalty in objective.penalties]
+    # IAM at the base's scale is written with that scale, where it is fixed
+    scale = f"{objective.radius.s:g}" if isinstance(objective.radius, Fixed) else "s"
+    mentioned = [
+        (penalty.words(), penalty.formula().replace("e^{s·", f"e^{{{scale}·")) for _, penalty in objective.penalties
+    ]
     mentioned += [(f"{weight:g} × ", f"{weight:g}·") for weight, _ in objective.penalties if weight != 1]
     if objective.center is not None:
         mentioned.append((objective.center.words(), objective.center.formula()))
@@ -90,7 +94,7 @@ WRITTEN = {
     "focal_softmax-am-plain": (
         "softmax cross-entropy on unit weights; radius fixed at s = 8; target (cos θ − 0.35); focal weight (1 − p)^2, "
         "p without margin",
-        "(1 − p°)^2·(−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))), t = 8·(cos θ − 0.35), z_j = 8·cos θ_j",
+        "(1 − p°)^2·(−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))), t = 8·(cos θ − 0.35), z_j = 8·cos θ_j, p° without margin",
     ),
     "normface-c_contrastive": (
         "softmax cross-entropy on unit weights; radius a learned s, starting at 20; 0.01 × C-contrastive with m = 1, "
@@ -249,3 +253,24 @@ def test_what_keeps_state() -> None:
     assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps
     assert L.mv_softmax(8, None, 0.1, "adaptive").negatives == MVAdaptive(0.1)
     assert L.hm_softmax(8).weighting == HardMining(0.9, "kept")
+
+
+def test_losses_that_differ_have_formulas_that_differ() -> None:
+    arc = [losses.arcface(64, 0.5, way, gradient) for way in ("linear", "plain", "easy") for gradient in GRADIENTS]
+    cosface = losses.cosface(30, 0.35)
+    others = [cosface + losses.iam(0.1, logits=logits) for logits in ("plain", "margin")]
+    others += [
+        cosface + losses.feature_incay(0.1, bound=bound, start_step=step) for bound in (None, 5.0) for step in (0, 9)
+    ]
+    others += [losses.normface(eps=eps) for eps in (0.0, 1e-3)]
+    formulas = [objective.formula() for objective in arc + others]
+    assert len(set(formulas)) == len(formulas)
+    assert "e^{30·cos θ_j}" in others[0].formula()
+
+
+def test_replace_center_takes_a_center_loss_alone() -> None:
+    base = losses.arcface(64, 0.5)
+    assert base.replace(center=losses.center_loss(0.1)) == base + losses.center_loss(0.1)
+    for wrong in (losses.iam(0.1), losses.normface() + losses.center_loss(0.1)):
+        with pytest.raises(InputError, match="center must be center_loss"):
+            base.replace(center=wrong)

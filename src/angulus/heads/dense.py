@@ -18,6 +18,9 @@ from angulus.losses.running import Statistics
 class DenseHead(nn.Module):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
+    In a training loop of your own, call `head.observe(head.statistics(features, labels))` once an optimiser step:
+    centres, running means (`gamma="auto"`, the incay bound) and annealing move there, and only there.
+
     Args:
         embedding_size: d.
         num_classes: C.
@@ -63,6 +66,7 @@ class DenseHead(nn.Module):
 
         An objective without cross-entropy has no radius; its logits are the cosines.
         """
+        checks.matrices(features, self.weight)
         spec = self.objective.spec
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)

@@ -69,6 +69,11 @@ def class_loss(
     rows = loss + extra
     if not bool(torch.isfinite(rows).all()):
         checks.finite(weight, "weight")  # looked at only now: it is large
+        row = int((~torch.isfinite(rows)).nonzero()[0, 0])
+        raise checks.InputError(
+            f"the loss is not finite at row {row}, though features and weight are: a logit or penalty leaves the range "
+            f"of {rows.dtype}; scale features or weight down, or give them in float64"
+        )
     if reduction == "none":
         return rows if len(rows) == total else rows.new_zeros(total).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else loss.sum() / divisor + extra.mean()
@@ -129,7 +134,15 @@ class Geometry:
 def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    return torch.linalg.vector_norm(features, dim=1), features / lengths(features, eps)[:, None]
+    norms = torch.linalg.vector_norm(features, dim=1)
+    limit = torch.finfo(features.dtype).max ** 0.5
+    if bool(((norms > limit / 16) | (norms < 16 / limit)).any()):  # the squares over- or underflow
+        largest = features.detach().abs().amax(dim=1)
+        scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+        norms = scale * torch.linalg.vector_norm(features / scale[:, None], dim=1)
+        if eps == 0:
+            return norms, features / torch.where(norms > 0, norms, torch.ones_like(norms))[:, None]
+    return norms, features / lengths(features, eps)[:, None]
 
 
 def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:

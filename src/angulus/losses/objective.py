@@ -15,7 +15,7 @@ from angulus.losses.margins import Margin
 from angulus.losses.negatives import Keep, NegativesSpec
 from angulus.losses.penalties import IAM, PenaltySpec
 from angulus.losses.penalties import TABLE as PENALTIES
-from angulus.losses.radius import RadiusSpec
+from angulus.losses.radius import Contraction, Fixed, RadiusSpec
 from angulus.losses.running import RunningMean, Statistics
 from angulus.losses.weighting import WeightingSpec
 
@@ -78,6 +78,8 @@ class Objective:
             optional = slot != "negatives"
             if not isinstance(chosen, kind) and not (optional and chosen is None):
                 raise checks.InputError(f"{slot} must be a {slot} piece{' or None' * optional}; got {chosen!r}")
+        if not isinstance(self.penalties, tuple):
+            raise checks.InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
         for term in self.penalties:
             if not isinstance(term, Term):
                 raise checks.InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
@@ -165,8 +167,11 @@ class Objective:
             terms.pop(name, None)
             if new is not None:
                 terms[name] = _single_term(name, new)
-        if isinstance(changes.get("center"), Objective):
-            changes["center"] = changes["center"].center
+        center = changes.get("center")
+        if isinstance(center, Objective):
+            if center != Objective(center=center.center) or center.center is None:
+                raise checks.InputError(f"center must be center_loss(...) alone, or None; got {center}")
+            changes["center"] = center.center
         changes.setdefault("penalties", tuple(terms.values()))
         return dataclasses.replace(self, **changes)
 
@@ -228,9 +233,10 @@ class Objective:
         >>> print(losses.cosface(64, 0.35).formula())
         −log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = 64·(cos θ − 0.35), z_j = 64·cos θ_j
         """
-        terms = [("" if weight == 1 else f"{weight:g}·") + penalty.formula() for weight, penalty in self.penalties] + (
-            [self.center.formula()] if self.center else []
-        )
+        terms = [
+            ("" if weight == 1 else f"{weight:g}·") + self._at_base(penalty).formula()
+            for weight, penalty in self.penalties
+        ] + ([self.center.formula()] if self.center else [])
         if self.radius is None:
             return " + ".join(terms)
         raw = self.weights == "raw"
@@ -241,7 +247,21 @@ class Objective:
         weighting = "" if self.weighting is None else f"{self.weighting.formula()}·"
         fraction = "−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))"
         body = f"{factor}{weighting}({fraction})" if factor or weighting else fraction
-        return " + ".join([body, *terms]) + f", t = {t}, z_j = {z}"
+        margin = "" if self.margin is None else _unusual(self.margin)
+        where = [f"t = {t}{margin}", f"z_j = {z}"]
+        if isinstance(self.radius, Contraction):
+            where.append("f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower)")
+        if self.eps:
+            where.append(f"unit vectors v / √(‖v‖² + {self.eps:g})")
+        if getattr(self.weighting, "probability", "") == "plain":
+            where.append("p° without margin")
+        return ", ".join([" + ".join([body, *terms]), *where])
+
+    def _at_base(self, penalty: PenaltySpec) -> PenaltySpec:
+        """IAM that takes the base's fixed scale, with that scale written in."""
+        if isinstance(penalty, IAM) and penalty.s is None and isinstance(self.radius, Fixed):
+            return dataclasses.replace(penalty, s=self.radius.s)
+        return penalty
 
 
 class BoundObjective(nn.Module):

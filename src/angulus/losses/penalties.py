@@ -111,7 +111,8 @@ class IAM(_Penalty):
 
     def formula(self) -> str:
         s = "s" if self.s is None else f"{self.s:g}"
-        return f"{self.beta:g}·[log Σ_{{j≠y}} e^{{{s}·cos θ_j}} − log(C − 1) − log Σ_j e^{{{s}·cos θ_j}}]"
+        margin = " (in Σ_j with margin(θ) for cos θ_y)" if self.logits == "margin" else ""
+        return f"{self.beta:g}·[log Σ_{{j≠y}} e^{{{s}·cos θ_j}} − log(C − 1) − log Σ_j e^{{{s}·cos θ_j}}]{margin}"
 
     def words(self) -> str:
         scale = "the base's scale" if self.s is None else f"s = {self.s:g}"
@@ -201,7 +202,9 @@ class FeatureIncay(_Penalty):
 
     def formula(self) -> str:
         body = {"reciprocal": f"/(‖x‖² + {self.eps:g})", "log": f"·(−log(‖x‖² + {self.eps:g}))", "linear": "·(−‖x‖²)"}
-        return f"{self.lam:g}{body[self.form]}"
+        limits = [] if self.bound is None else [f"where ‖x‖ ≤ {self.bound}"]
+        limits += [f"from step {self.start_step}"] if self.start_step else []
+        return f"{self.lam:g}{body[self.form]}{' (' * bool(limits)}{', '.join(limits)}{')' * bool(limits)}"
 
     def words(self) -> str:
         bound = "" if self.bound is None else f", up to the norm bound {self.bound}"

@@ -42,9 +42,9 @@ def call(make: Callable[..., Any], what: str, parameters: Mapping[str, Any]) -> 
         if name not in known:
             listed = ", ".join(known) or "nothing"
             raise checks.InputError(f"{what} has no parameter {name!r}{checks.nearest(name, known)}; it takes {listed}")
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in parameters:
-            raise checks.InputError(f"{what} needs {name}")
+    missing = [name for name, each in known.items() if each.default is each.empty and name not in parameters]
+    if missing:
+        raise checks.InputError(f"{what} needs {' and '.join(missing)}")
     return make(**parameters)
 
 

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from angulus import build, files, plots
-from angulus.compare import GROUPS, Cell, Comparison, load_test, run_folder, section
+from angulus.compare import GROUPS, Cell, Comparison, Row, load_test, run_folder, section
 from angulus.training import checkpoint
 
 PICTURES = {
@@ -45,15 +45,30 @@ def columns(comparison: Comparison, *, own: bool = False) -> tuple[list[str], li
 
 
 def terminal(comparison: Comparison) -> Group:
-    """The comparison for the terminal: accuracy, and below it norms, each within 80 columns."""
-    accuracy, norms = Table(title="test accuracy in %"), Table(title="mean feature norm")
-    for table, quantity in ((accuracy, "accuracy"), (norms, "mean_norm")):
-        table.add_column("loss", no_wrap=True)
-        for name in GROUPS:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in comparison.rows:
-            table.add_row(row.variant, *(cell(getattr(row, quantity)[name], 2) for name in GROUPS))
-    return Group(comparison.recipe.title, "", accuracy, norms, caption(comparison))
+    """The comparison for the terminal, each table within 80 columns: accuracy, norms, and the paper's numbers."""
+    published = comparison.recipe.published
+    tables = []
+    for title, quantity in (("test accuracy in %", "accuracy"), ("mean feature norm", "mean_norm")):
+        tables.append(_table(title, [(row.variant, _cells(row, quantity)) for row in comparison.rows]))
+        paper = getattr(published, quantity, None)
+        if published is not None and paper:
+            rows = [(row.variant, [_number(paper.get(row.variant, {}), n) for n in GROUPS]) for row in comparison.rows]
+            tables.append(_table(f"{title}: {published.source}", rows))
+    return Group(comparison.recipe.title, "", *tables, caption(comparison))
+
+
+def _cells(row: Row, quantity: str) -> list[str]:
+    return [cell(getattr(row, quantity)[name], 2) for name in GROUPS]
+
+
+def _table(title: str, rows: list[tuple[str, list[str]]]) -> Table:
+    table = Table(title=title)
+    table.add_column("loss", no_wrap=True)
+    for name in GROUPS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for variant, cells in rows:
+        table.add_row(variant, *cells)
+    return table
 
 
 def caption(comparison: Comparison) -> str:
