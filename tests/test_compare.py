@@ -384,3 +384,24 @@ def test_the_environment_of_the_first_run_stands_beside_the_numbers(grid: Compar
     written: dict[str, Any] = read_results(grid.folder / "Norm-Face" / "seed-0")
     assert grid.environment == written["environment"]
     assert grid.environment["threads"] == 1
+
+
+def test_the_folder_of_a_single_run_is_left_alone(path: str, tmp_path: Path) -> None:
+    run(tiny.validated(), tmp_path / "run", splits=tiny.splits())
+    before = {each.name: each.read_bytes() for each in (tmp_path / "run").iterdir() if each.is_file()}
+    with pytest.raises(InputError, match=r"holds a single run, which .* would overwrite; choose another --out"):
+        compare(path, tmp_path / "run")
+    assert {each.name: each.read_bytes() for each in (tmp_path / "run").iterdir() if each.is_file()} == before
+
+
+def test_a_run_without_a_checkpoint_may_be_started_anew_with_other_settings(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint was written yet"):
+        run(tiny.validated("training.optimizer.lr=1e30"), tmp_path / "run", splits=tiny.splits())
+    results = run(tiny.validated("training.optimizer.lr=0.01"), tmp_path / "run", splits=tiny.splits())
+    assert results["training"]["steps"] > 0
+
+
+def test_a_finished_run_of_other_settings_is_told_apart_before_resume_is_advised(tmp_path: Path) -> None:
+    run(tiny.validated(), tmp_path / "run", splits=tiny.splits())
+    with pytest.raises(InputError, match="holds a run of another recipe"):
+        run(tiny.validated("training.seed=5"), tmp_path / "run", splits=tiny.splits())

@@ -344,3 +344,14 @@ def test_a_variant_is_the_recipe_with_its_changes_and_its_seed() -> None:
     single["training"]["epochs"] = 99
     assert changes["objective"] == {"kind": "arcface", "s": 8, "m": 0.2}
     assert content == tiny.content("compare={seeds: [0], variants: {a: {}}}", "published={source: a paper}")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden"])
+def test_a_name_is_a_plain_folder_name(name: str) -> None:
+    with pytest.raises(InputError, match="name must be letters, digits"):
+        recipe.validate(tiny.content() | {"name": name})
+
+
+def test_all_that_an_objective_lacks_is_named_at_once() -> None:
+    with pytest.raises(InputError, match="arcface needs s and m"):
+        tiny.validated("objective.kind=arcface")

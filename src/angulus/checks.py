@@ -85,7 +85,7 @@ def warn(message: str) -> None:
 
 
 def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
-    """Check shapes, dtypes, label range and finiteness of what a class loss is given."""
+    """Check types, shapes, dtypes, devices and finiteness of what a class loss is given; not the labels' range."""
     matrices(features, weight)
     if not isinstance(labels, Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
@@ -94,7 +94,7 @@ def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None)
 
 
 def matrices(features: Tensor, weight: Tensor) -> None:
-    """Check that features [B, d] and weight [C, d] are matrices of floats that go together, on one device."""
+    """Check that features [B, d] and weight [C, d] are matrices of floats that go together."""
     for name, value in (("features", features), ("weight", weight)):
         if not isinstance(value, Tensor):
             raise InputError(f"{name} must be a torch.Tensor; got {type(value).__name__}")

@@ -136,14 +136,15 @@ def test_edge_losses_against_scalar(case: Case) -> None:
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9, msg=lambda text, at=name: f"{at}: {text}")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @every_case
-def test_autocast_changes_nothing(case: Case) -> None:
+def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
     bound = case.bind(4, 3, torch.float32)
     features, weight = NOISE.clone().requires_grad_(), PLAIN.clone().requires_grad_()
     bias = torch.full((4,), 0.25) if case.objective.bias else None
     expected = class_loss(features, weight, LABELS, bound, bias=bias)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert (NOISE @ PLAIN.T).dtype == torch.bfloat16  # it is on
+    with torch.autocast("cpu", dtype=dtype):
+        assert (NOISE @ PLAIN.T).dtype == dtype  # it is on
         loss = class_loss(features, weight, LABELS, bound, bias=bias)
     assert torch.equal(loss, expected)
     for one, other in zip(*(torch.autograd.grad(value, (features, weight)) for value in (loss, expected)), strict=True):
