@@ -21,8 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from angulus import class_loss, losses
-from angulus.training.records import environment
+from angulus import class_loss, environment, losses
 
 RESULTS = Path(__file__).parent / "results" / "head.jsonl"
 PEER = "pytorch-metric-learning ArcFace"
@@ -139,7 +138,7 @@ def main() -> None:
     if arguments.save:
         RESULTS.parent.mkdir(exist_ok=True)
         shape = {option: getattr(arguments, option) for option in ("batch", "classes", "size", "repeats")}
-        facts = environment(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
+        facts = environment.describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
         facts["command"] = ["python", "benchmarks/head.py", *sys.argv[1:]]
         with RESULTS.open("a", encoding="utf-8") as file:
             for row in rows:

@@ -132,6 +132,38 @@ def curves(
     return figure
 
 
+AXES: dict[str, dict[str, Any]] = {
+    "roc": {"xlabel": "false match rate (FMR, FAR)", "ylabel": "true accept rate (TAR)", "xscale": "log"},
+    "det": {"xlabel": "false match rate", "ylabel": "false non-match rate", "xscale": "log", "yscale": "log"},
+    "cmc": {"xlabel": "rank", "ylabel": "identified within the rank", "xscale": "log"},
+    "froc": {"xlabel": "false positives per scan", "ylabel": "sensitivity", "xscale": "log"},
+    "discard": {"xlabel": "share of lowest quality discarded", "ylabel": "false non-match rate"},
+}
+
+
+def result_curve(kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]], *, title: str) -> Figure:
+    """Curves of one kind, (name, x [K], y [K]) each: a ROC, DET, CMC, FROC or error-versus-discard picture.
+
+    A log axis leaves out what is not above 0.
+    """
+    checks.choice("kind", kind, AXES)
+    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+    for number, (name, x, y) in enumerate(lines):
+        shown = np.ones(len(x), dtype=bool)
+        for values, scale in ((x, "xscale"), (y, "yscale")):
+            if AXES[kind].get(scale) == "log":
+                shown &= values > 0
+        style: dict[str, Any] = {"color": PALETTE[number % 10], "linestyle": "-" if number < 10 else "--"}
+        axis.plot(
+            x[shown], y[shown], label=name, drawstyle="steps-post" if kind in ("roc", "froc") else "default", **style
+        )
+    axis.set(title=title, **AXES[kind])
+    axis.grid(alpha=0.3, which="both")
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
+    return figure
+
+
 def _grid(count: int) -> tuple[Figure, Any]:
     """Axes for `count` panels, at most three a row; the unused ones hidden."""
     columns = min(count, 3)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus import build, checks, files
+from angulus import build, checks, environment, files
 from angulus import recipe as recipes
 from angulus.data.images import Images, Splits
 from angulus.metrics import classification, quality
 from angulus.recipe import Recipe
-from angulus.training import checkpoint, loop, records
+from angulus.training import checkpoint, loop
 
 RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
 
@@ -55,7 +55,7 @@ def run(
                 )
             if (folder / RESULTS).exists():
                 return read_results(folder)
-        files.write_json(folder / ENVIRONMENT, records.environment(job.device))
+        files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
         progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
@@ -68,7 +68,7 @@ def run(
                 "seconds": round(progress.seconds, 3),
                 "last_epoch_loss": progress.last_epoch_loss,
             },
-            "environment": records.environment(job.device),
+            "environment": environment.describe(job.device),
         }
         files.write_json(folder / RESULTS, results)
         return results

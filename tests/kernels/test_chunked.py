@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import angulus
 from angulus import InputError, class_loss, losses
 from angulus.kernels import chunked, select
+from angulus.kernels.reduction import Request
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
 
@@ -190,3 +191,84 @@ def test_memory_beside_the_gradients_is_a_few_blocks() -> None:
     with Watch():
         class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked").backward()
     assert largest <= 4 * chunked.BLOCK_ELEMENTS
+
+
+@pytest.mark.parametrize("name", ["softmax-bias", "arcface", "mv_softmax-adaptive-arc", "c_triplet", "iam-own-scale"])
+@pytest.mark.parametrize("batch_size", [6, 30, 70])  # the products fit dW's rows as float32, as bfloat16, not at all
+def test_bfloat16_products_are_as_near_as_rounding_allows(name: str, batch_size: int) -> None:
+    features, weight, labels = problem(batch_size, num_classes=40, size=24)
+    objective = ROUNDED[name]
+    bias = torch.linspace(-1, 1, 40) if objective.bias else None
+
+    def run(impl: str, products: torch.dtype | None, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [each.detach().to(dtype).requires_grad_() for each in (features, weight)]
+        own = None if bias is None else bias.to(dtype)
+        loss = class_loss(*leaves, labels, objective, bias=own, impl=impl, products=products)
+        return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+    exact = run("reference", None, torch.float64)
+    rounded = run("reference", torch.bfloat16, torch.float32)
+    found = run("chunked", torch.bfloat16, torch.float32)
+    for right, plain, mine in zip(exact, rounded, found, strict=True):
+        scale = right.norm()
+        allowed = 4 * (plain.double() - right).norm() / scale + 4e-3  # what the products give is rounded as well
+        assert (mine.double() - right).norm() / scale <= allowed
+        assert mine.dtype == torch.float32
+
+
+ROUNDED = {
+    "softmax-bias": losses.softmax(bias=True),
+    "arcface": losses.arcface(16.0, 0.5),
+    "mv_softmax-adaptive-arc": losses.mv_softmax(16.0, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive"),
+    "c_triplet": losses.normface(16.0, learn=False) + losses.c_triplet(),
+    "iam-own-scale": losses.cm_softmax() + losses.iam(0.3, s=8.0),
+}
+
+
+def test_other_dtypes_of_products_are_refused() -> None:
+    features, weight, labels = problem(4)
+    with pytest.raises(InputError, match=r"products must be torch\.bfloat16, or None"):
+        class_loss(features, weight, labels, losses.softmax(), products=torch.float16)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+def test_a_row_whose_class_is_elsewhere_is_reduced_over_all(impl: str) -> None:
+    features, weight, _ = problem(3)
+    unit, radius = torch.nn.functional.normalize(features).detach(), torch.tensor([4.0, 5.0, 6.0])
+    labels = torch.tensor([-1, 7, -1])
+    reduced = select.Kernel(impl)(unit, weight.detach(), None, labels, Request(radius, eps=0.0))
+    logits = radius[:, None] * (unit @ torch.nn.functional.normalize(weight.detach()).T)
+    logits[1, 7] = -torch.inf
+    torch.testing.assert_close(reduced.log_sum, torch.logsumexp(logits, dim=1))
+    torch.testing.assert_close(reduced.rows[1], weight[7])
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(chunked, "LEAST_BLOCK", block)
+    features, weight, labels = problem(5)
+    objective = losses.arcface(16.0, 0.5)
+    expected = torch.autograd.grad(class_loss(features, weight, labels, objective, impl="reference"), weight)[0]
+    given = torch.full_like(weight, torch.nan)
+
+    def update(classes: slice, gradient: Tensor) -> None:
+        assert bool(given[classes].isnan().all())
+        given[classes] = gradient
+
+    unit, rows = torch.nn.functional.normalize(features.detach()).requires_grad_(), weight.detach().requires_grad_()
+    radius = torch.full((5,), 16.0)
+    reduced = select.Kernel("chunked")(unit, rows, None, labels, Request(radius, update=update))
+    target = torch.nn.functional.normalize(reduced.rows)
+    cosines = (unit * target).sum(dim=1)
+    margined = torch.cos(torch.acos(cosines) + 0.5)
+    torch.nn.functional.softplus(reduced.log_sum - 16.0 * margined).mean().backward()
+    torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-5)
+    assert rows.grad is None
+
+
+def test_an_update_needs_the_chunked_kernel() -> None:
+    features, weight, labels = problem(5)
+    wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
+    with pytest.raises(InputError, match="needs impl='chunked'"):
+        select.Kernel("reference")(features, weight, None, labels, wanted)

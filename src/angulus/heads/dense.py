@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.heads.functional import Geometry, class_loss, counted, geometry, margined, normalize
-from angulus.kernels import select
+from angulus.heads.functional import class_loss, counted
+from angulus.heads.geometry import Geometry, geometry, normalize
+from angulus.heads.rows import margined, measures
 from angulus.kernels.reference import lengths
+from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
 from angulus.losses.running import Statistics
 
@@ -25,7 +27,7 @@ class DenseHead(nn.Module):
         embedding_size: d.
         num_classes: C.
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
-        impl: the kernel, as in `angulus.class_loss`.
+        impl, products: the kernel and the dtype of its products, as in `angulus.class_loss`.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
@@ -38,11 +40,19 @@ class DenseHead(nn.Module):
     (torch.Size([]), torch.Size([4, 10]))
     """
 
-    def __init__(self, embedding_size: int, num_classes: int, objective: Objective, *, impl: str = "auto") -> None:
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        objective: Objective,
+        *,
+        impl: str = "auto",
+        products: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(objective, Objective):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
-        self.impl = select.check(impl)
+        self.kernel = Kernel(impl, products)
         self.objective = objective.bind(num_classes, embedding_size)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
@@ -58,7 +68,14 @@ class DenseHead(nn.Module):
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
         return class_loss(
-            features, self.weight, labels, self.objective, bias=self.bias, impl=self.impl, reduction=reduction
+            features,
+            self.weight,
+            labels,
+            self.objective,
+            bias=self.bias,
+            impl=self.kernel.impl,
+            products=self.kernel.products,
+            reduction=reduction,
         )
 
     def logits(self, features: Tensor) -> Tensor:
@@ -87,21 +104,9 @@ class DenseHead(nn.Module):
         margined angle exceeds π.
         """
         features, labels, _ = counted(features, self.weight, labels)
-        target = self._target(features, labels)
-        values = {
-            "norm": target.norms.mean(),
-            "target_cos": target.cos.mean(),
-            "agent_distortion": (2 - 2 * target.cos).mean(),
-        }
-        radius = self.objective.radius
-        if radius is not None:
-            values["radius"] = radius(target.norms).mean()
-            if hasattr(radius, "saturation"):
-                values["radius_saturation"] = radius.saturation(target.norms).mean()
-        past_pi = getattr(self.objective.spec.margin, "past_pi", None)
-        if past_pi is not None:
-            values["beyond_pi_minus_m"] = past_pi(target.theta).float().mean()
-        return Statistics(values, features.detach(), labels, step)
+        values = measures(self.objective, self._target(features, labels))
+        means = {name: value.mean() for name, value in values.items()}
+        return Statistics(means, features.detach(), labels, step)
 
     @torch.no_grad()
     def diagnose(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -135,4 +140,4 @@ class DenseHead(nn.Module):
 
     def extra_repr(self) -> str:
         num_classes, embedding_size = self.weight.shape
-        return f"embedding_size={embedding_size}, num_classes={num_classes}, impl={self.impl!r}"
+        return f"embedding_size={embedding_size}, num_classes={num_classes}, impl={self.kernel.impl!r}"

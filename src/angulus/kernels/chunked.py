@@ -7,6 +7,9 @@ dW) and no memory beside W, dW and a few blocks. Where B > d they do not fit, an
 
 Blocks are class-major, [n, B], as the rows of dW are. What stands for a cosine, and its derivative, is computed from
 the products both times, so one walk serves every objective: the kernel knows the reductions and nothing of losses.
+
+With `products=torch.bfloat16` the operands of the three products, and what the products give, are rounded to bfloat16;
+the stash then takes half the room (B ≤ 2d). Lengths, exponentials, sums and dX stay in the dtype of the features.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         request.eps,
         tuple(scale.detach() for scale in request.plain_scales),
         request.hinge_offsets,
+        request.products,
+        request.update,
     )
     # needs_input_grad is true under no_grad as well, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
@@ -63,8 +68,8 @@ class _Streamed(torch.autograd.Function):
         *scales: Tensor | None,
     ) -> tuple[Tensor, ...]:
         recording = recording and any(ctx.needs_input_grad)
-        fits = unit.shape[0] <= weight.shape[1] and weight.dtype == unit.dtype
-        stash = torch.empty_like(weight) if recording and ctx.needs_input_grad[1] and fits else None
+        wanted = recording and ctx.needs_input_grad[1] and request.update is None
+        stash = torch.empty_like(weight) if wanted and _fits(unit, weight, request) else None
         means = [recording and needed for needed in ctx.needs_input_grad[6:]]
         sums = _Sums(request, unit, weight.shape[0], bias, means)
         for block in _blocks(unit, weight, labels, request, stash, fill=True):
@@ -73,7 +78,7 @@ class _Streamed(torch.autograd.Function):
             ctx.save_for_backward(unit, weight, bias, labels, *sums.kept())
             ctx.request, ctx.stash, ctx.stashed, ctx.version = request, stash, stash is not None, weight._version
         ctx.mark_non_differentiable(*sums.counts())
-        return (weight[labels], *sums.results())
+        return (weight[labels.clamp_min(0)], *sums.results())
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -86,24 +91,35 @@ class _Streamed(torch.autograd.Function):
         stash, ctx.stash = ctx.stash, None
         back = _Backward(request, kept, grads)
         needs_unit, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_weight = stash if stash is not None else (torch.empty_like(weight) if needs_weight else None)
+        if stash is not None:
+            grad_weight = stash
+        else:
+            grad_weight = torch.empty_like(weight) if needs_weight and request.update is None else None
         grad_unit = torch.zeros_like(unit) if needs_unit else None
         grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
+        operand = _operand(unit, request)
         for block in _blocks(unit, weight, labels, request, stash, fill=False):
             on_products, on_lengths, on_logits = back.coefficients(block, bias)
+            on_products = _operand(on_products, request)
             if grad_unit is not None:
-                grad_unit.addmm_(on_products.T, block.weight)
-            if grad_weight is not None:
-                gradient = grad_weight[block.classes] if grad_weight.dtype == unit.dtype else None
-                gradient = torch.mm(on_products, unit, out=gradient)
+                if operand.dtype == grad_unit.dtype:
+                    grad_unit.addmm_(on_products.T, block.operand)
+                else:
+                    grad_unit += torch.mm(on_products.T, block.operand)
+            if needs_weight:
+                place = grad_weight[block.classes] if grad_weight is not None else None
+                direct = place is not None and place.dtype == operand.dtype
+                gradient = torch.mm(on_products, operand, out=place if direct else None).to(unit.dtype)
                 if on_lengths is not None:
-                    gradient.addcmul_(block.weight, on_lengths[:, None], value=-1.0)
-                if grad_weight.dtype != unit.dtype:
-                    grad_weight[block.classes] = gradient.to(grad_weight.dtype)
+                    gradient.addcmul_(block.weight.to(unit.dtype), on_lengths[:, None], value=-1.0)
+                inside, batch_rows = block.targets
+                gradient.index_add_(0, inside, grad_rows[batch_rows].to(unit.dtype))
+                if request.update is not None:
+                    request.update(block.classes, gradient)
+                elif place is not None and gradient.data_ptr() != place.data_ptr():
+                    place.copy_(gradient)
             if grad_bias is not None and on_logits is not None:
                 grad_bias[block.classes] = on_logits.sum(dim=1).to(grad_bias.dtype)
-        if grad_weight is not None:
-            grad_weight.index_add_(0, labels, grad_rows.to(grad_weight.dtype))
         del stash  # a second reference would make autograd copy the gradient
         return (grad_unit, grad_weight, grad_bias, None, None, None, *back.of_scales())
 
@@ -112,7 +128,8 @@ class _Block(NamedTuple):
     """One block of n classes."""
 
     classes: slice
-    weight: Tensor  # [n, d]
+    weight: Tensor  # [n, d], as the caller has it
+    operand: Tensor  # [n, d], in the dtype of the products
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
     lengths: Tensor | None  # ‖w_j‖, [n], where cosines are wanted
     targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
@@ -129,27 +146,43 @@ def _blocks(
     order = torch.argsort(labels)
     starts = torch.arange(0, classes + size, size, device=labels.device)
     bounds = torch.searchsorted(labels[order], starts).tolist()
-    buffer = None if stash is not None else unit.new_empty(size, batch)
+    operand = _operand(unit, request)
+    kept = None if stash is None else stash.view(operand.dtype)
+    buffer = None if stash is not None else operand.new_empty(size, batch)
     room = unit.new_empty(size, batch), unit.new_empty(size, batch)
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
-        part = weight[chosen].to(unit.dtype)
-        if stash is not None:
-            products = stash[chosen, :batch]
+        part = weight[chosen]
+        factor = _operand(part, request, unit.dtype)
+        if kept is not None:
+            products = kept[chosen, :batch]
         else:
             assert buffer is not None
             products = buffer[: len(part)]
         if fill or stash is None:
-            torch.mm(part, unit.T, out=products)
+            torch.mm(factor, operand.T, out=products)
         rows = order[bounds[number] : bounds[number + 1]]
         yield _Block(
             chosen,
             part,
+            factor,
             products,
-            lengths(part, request.eps) if cosines else None,
+            lengths(part.to(unit.dtype), request.eps) if cosines else None,
             (labels[rows] - start, rows),
             (room[0][: len(part)], room[1][: len(part)]),
         )
+
+
+def _operand(values: Tensor, request: Request, otherwise: torch.dtype | None = None) -> Tensor:
+    """The values in the dtype of the products; `otherwise` where the request names none."""
+    return values.to(request.products or otherwise or values.dtype)
+
+
+def _fits(unit: Tensor, weight: Tensor, request: Request) -> bool:
+    """Whether a row of dW has room for the products of its class with the whole batch."""
+    size = (request.products or unit.dtype).itemsize
+    row = weight.shape[1] * weight.dtype.itemsize
+    return row % size == 0 and unit.shape[0] * size <= row
 
 
 def _bases(block: _Block, request: Request) -> tuple[Tensor, Tensor | None]:
@@ -158,7 +191,7 @@ def _bases(block: _Block, request: Request) -> tuple[Tensor, Tensor | None]:
     if block.lengths is not None:
         cosines = torch.mul(block.products, (1 / block.lengths)[:, None], out=block.room[0])
     if not request.unit_weight:
-        return block.products, cosines
+        return block.products.to(block.room[0].dtype), cosines
     assert cosines is not None
     return cosines, cosines
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +22,10 @@ class Request:
         eps: the length of w_j is sqrt(‖w_j‖² + eps).
         plain_scales: [B] each, of P = log Σ_{j≠y} exp(scale · cos_j). Differentiable.
         hinge_offsets: [B] each, detached, of H = Σ_{j≠y} max(0, offset + 2 cos_j) and its number of active terms.
+        products: the dtype that the operands of w_j·x̂, and of the products of both gradients, are rounded to; None for
+            unit's own. Sums, lengths and statistics stay in unit's dtype.
+        update: called in backward with each block of classes and the gradient of its weight, which it may change in
+            place; no gradient of the whole weight is then made. Only "chunked" knows it.
     """
 
     radius: Tensor | None
@@ -29,6 +35,8 @@ class Request:
     eps: float = 0.0
     plain_scales: tuple[Tensor, ...] = ()
     hinge_offsets: tuple[Tensor, ...] = ()
+    products: torch.dtype | None = None
+    update: Callable[[slice, Tensor], None] | None = None
 
 
 class Reduced(NamedTuple):
@@ -37,12 +45,13 @@ class Reduced(NamedTuple):
     log_sum: Tensor | None  # N
     plain: tuple[Tensor, ...]  # P, one a scale
     hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one an offset
-    rows: Tensor  # weight[labels], [B, d]
+    rows: Tensor  # weight[labels], [B, d]; any row of weight where the label is −1
 
 
 class ReduceRows(Protocol):
     """The signature of every kernel.
 
+    A label of −1 says that the row's own class is not among these (another rank holds it): nothing is masked for it.
     Gradients reach unit, weight, bias, radius and the plain scales. Threshold and offsets are constants: who calls adds
     what their own gradient brings (for an offset: active number times its gradient).
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from angulus import checks
 from angulus.kernels.reduction import Reduced, Request
 
 
@@ -12,16 +13,18 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     """Reduce every row of non-target classes to the numbers that `request` names.
 
     Args:
-        unit: unit features x̂, [B, d]; its dtype is that of the products.
+        unit: unit features x̂, [B, d]; its dtype is that of the statistics.
         weight: class weights, [C, d].
         bias: [C] or None.
-        labels: the target class of each row, [B], in [0, C).
+        labels: the target class of each row, [B], in [0, C), or −1.
         request: see `Request`.
     """
-    rows = weight[labels]
+    if request.update is not None:
+        raise checks.InputError("an update within backward needs impl='chunked'; got 'reference'")
+    rows = weight[labels.clamp_min(0)]
     weight = weight.to(unit.dtype)
-    dots = unit @ weight.T  # [B, C]
-    target = torch.zeros_like(dots, dtype=torch.bool).scatter_(1, labels[:, None], True)
+    dots = rounded(unit, request.products) @ rounded(weight, request.products).T  # [B, C]
+    target = torch.arange(len(weight), device=labels.device) == labels[:, None]
     cosines = dots
     if request.unit_weight or request.plain_scales or request.hinge_offsets:
         cosines = dots / lengths(weight, request.eps)
@@ -37,6 +40,11 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
     hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
     return Reduced(log_sum, plain, hinges, rows)
+
+
+def rounded(operand: Tensor, products: torch.dtype | None) -> Tensor:
+    """The operand of a product as its dtype holds it, still in its own dtype; the gradient passes as it is."""
+    return operand if products is None else operand.to(products).to(operand.dtype)
 
 
 def lengths(vectors: Tensor, eps: float = 0.0) -> Tensor:

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from angulus import checks
 from angulus.kernels import chunked, reference
-from angulus.kernels.reduction import ReduceRows
+from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
 TABLE: dict[str, ReduceRows] = {"reference": reference.reduce_rows, "chunked": chunked.reduce_rows}
 LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: beyond it the reference's several copies cost time and memory
 
 
-def check(impl: str) -> str:
-    """The name, if it is one."""
-    return checks.choice("impl", impl, ("auto", *TABLE))
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel by name and the dtype of its products, checked; called, it reduces.
 
+    Args:
+        impl: "reference", "chunked" or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond.
+        products: torch.bfloat16, or None for the dtype of the features.
+    """
 
-def kernel(impl: str, batch: int, num_classes: int) -> ReduceRows:
-    """The kernel of that name; "auto" is "reference" up to `LARGE` elements of B x C, and "chunked" beyond."""
-    name = check(impl)
-    if name == "auto":
-        name = "chunked" if batch * num_classes > LARGE else "reference"
-        _tell(name)
-    return TABLE[name]
+    impl: str = "auto"
+    products: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("impl", self.impl, ("auto", *TABLE))
+        if self.products not in (None, torch.bfloat16):
+            raise checks.InputError(
+                f"products must be torch.bfloat16, or None for the dtype of the features; got {self.products!r}"
+            )
+
+    def __call__(self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
+        name = self.impl
+        if name == "auto":
+            name = "chunked" if unit.shape[0] * weight.shape[0] > LARGE else "reference"
+            _tell(name)
+        return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
 
 
 @functools.cache

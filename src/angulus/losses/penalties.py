@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from angulus import checks, theory
-from angulus.losses.running import RunningMean, Statistics, StepCount
+from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class BoundIncay(nn.Module):
         if self.mean_norm is None:
             assert self.spec.reference_norm is not None
             return self.factor * self.spec.reference_norm
-        return self.factor * self.mean_norm.value_or(norms.mean())
+        return self.factor * self.mean_norm.value_or(batch_mean(norms))
 
     def observe(self, stats: Statistics) -> None:
         if self.mean_norm is not None:
@@ -309,7 +309,7 @@ class LearnedRing(nn.Module):
 
     def forward(self, rows: Rows, answer: object = None) -> Tensor:
         R = self.R.to(rows.norms.dtype)
-        R = torch.where(self.started, R, R + (rows.norms.mean() - R).detach())
+        R = torch.where(self.started, R, R + (batch_mean(rows.norms) - R).detach())
         return self.lam / 2 * (rows.norms - R) ** 2
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, theory
-from angulus.losses.running import RunningMean, Statistics
+from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class AutoContraction(nn.Module):
         self.mean_norm = RunningMean()
 
     def gamma(self, norms: Tensor) -> Tensor:
-        mean = self.mean_norm.value_or(norms.detach().mean())
+        mean = self.mean_norm.value_or(batch_mean(norms))
         return math.log(3.0) / mean.to(norms.dtype).clamp_min(torch.finfo(norms.dtype).tiny)
 
     def forward(self, norms: Tensor) -> Tensor:

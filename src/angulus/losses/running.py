@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +27,25 @@ class Statistics:
     features: Tensor
     labels: Tensor
     step: int | None = None
+
+
+_mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks", default=None)
+
+
+def batch_mean(norms: Tensor) -> Tensor:
+    """The mean norm of the batch, detached: what stands in for a running mean before the first `observe`."""
+    whole = _mean_of_all_ranks.get()
+    return norms.detach().mean() if whole is None else whole.to(norms.dtype)
+
+
+@contextmanager
+def whole_batch(mean_norm: Tensor) -> Iterator[None]:
+    """Within it the batch is that of all ranks, of which a process sees a part: `batch_mean` is `mean_norm`."""
+    token = _mean_of_all_ranks.set(mean_norm)
+    try:
+        yield
+    finally:
+        _mean_of_all_ranks.reset(token)
 
 
 class RunningMean(nn.Module):

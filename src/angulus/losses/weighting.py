@@ -47,27 +47,30 @@ class Focal:
 class HardMining:
     """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
 
-    Equal losses go to the lower row. Selects within the rows that it is given.
+    Equal losses go to the lower row.
 
     Args:
         keep: share kept, in (0, 1]; the paper uses 0.9.
         divide: the mean divides by the number `"kept"`, or by the size of the batch, `"all"`.
+        scope: where several ranks train, the batch is each rank's own rows, `"rank"`, or those of all, `"global"`.
 
     Source: MV Sec. 3.1, Eq. 4.
     """
 
     keep: float = 0.9
     divide: str = "kept"
+    scope: str = "rank"
     kind: ClassVar[str] = "hard_mining"
 
     def __post_init__(self) -> None:
         checks.number("keep", self.keep, low=0, high=1, open_low=True)
         checks.choice("divide", self.divide, ("kept", "all"))
+        checks.choice("scope", self.scope, ("rank", "global"))
 
     def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
         rows = loss.shape[0]
         # 1e-9: 0.29 * 100 is 28.999... in binary
-        count = max(1, math.floor(self.keep * rows + 1e-9))
+        count = min(rows, max(1, math.floor(self.keep * rows + 1e-9)))
         order = torch.argsort(loss.detach(), descending=True, stable=True)
         weight = torch.zeros_like(loss).index_fill(0, order[:count], 1.0)
         return weight, count if self.divide == "kept" else rows
@@ -76,7 +79,8 @@ class HardMining:
         return f"[among the {100 * self.keep:g}% highest]"
 
     def words(self) -> str:
-        return f"hard mining: the {100 * self.keep:g}% highest losses, divided by the number {self.divide}"
+        everywhere = "" if self.scope == "rank" else ", among the rows of all ranks"
+        return f"hard mining: the {100 * self.keep:g}% highest losses, divided by the number {self.divide}{everywhere}"
 
 
 WeightingSpec = Focal | HardMining

@@ -1,19 +1,12 @@
-"""What a run writes while it goes on: metrics as JSON lines and to TensorBoard, and the environment."""
+"""What a run writes while it goes on: metrics as JSON lines and to TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
-import platform
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy
-import torch
 
 from angulus import checks, files
 
@@ -61,28 +54,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and machine, to stand beside a result."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {
-        "angulus": metadata.version("angulus"),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{device.type}: {name}",
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "command": ["angulus", *sys.argv[1:]],
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

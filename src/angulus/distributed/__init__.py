@@ -1,0 +1,1 @@
+"""Several processes as one: who they are, and the few collectives that gradients pass through."""

@@ -1,0 +1,85 @@
+"""Collectives with their true adjoints: everything that gradients pass is an exchange of rows, or composed of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from angulus.distributed.runtime import Ranks
+
+
+def exchange(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
+    """Send the first `send[0]` rows to rank 0, the next `send[1]` to rank 1, ...; what came, in the order of the ranks.
+
+    Its adjoint is the exchange back. Rows keep their other dimensions, [Σ send, ...] -> [Σ receive, ...].
+    """
+    if ranks.count == 1:
+        return rows
+    moved: Tensor = _Exchange.apply(rows, send, receive, ranks)  # type: ignore[no-untyped-call]
+    return moved
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
+        ctx.send, ctx.receive, ctx.ranks = send, receive, ranks
+        return _all_to_all(rows, send, receive, ranks)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _all_to_all(gradient, ctx.receive, ctx.send, ctx.ranks), None, None, None
+
+
+def _all_to_all(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
+    moved = rows.new_empty(sum(receive), *rows.shape[1:])
+    dist.all_to_all_single(moved, rows.contiguous(), receive, send, group=ranks.group)
+    return moved
+
+
+def gather(rows: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
+    """The rows of every rank on every rank, [Σ sizes, ...], in the order of the ranks.
+
+    Its adjoint sums, on the rank that a row came from, the gradients that all ranks have for it.
+    """
+    if ranks.count == 1:
+        return rows
+    own = sizes[ranks.rank]
+    copies = rows.expand(ranks.count, *rows.shape).reshape(ranks.count * own, *rows.shape[1:])
+    return exchange(copies, [own] * ranks.count, sizes, ranks)
+
+
+def to_owners(partials: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
+    """Send to each rank what this one found of that rank's rows: [Σ sizes, k] -> [ranks, own rows, k]."""
+    own = sizes[ranks.rank]
+    moved = exchange(partials, sizes, [own] * ranks.count, ranks)
+    return moved.reshape(ranks.count, own, *partials.shape[1:])
+
+
+def total(value: Tensor, ranks: Ranks) -> Tensor:
+    """The sum over the ranks, the same on each; no gradient passes."""
+    value = value.detach().clone()
+    if ranks.count > 1:
+        dist.all_reduce(value, group=ranks.group)
+    return value
+
+
+def scale_gradient(value: Tensor, factor: float) -> Tensor:
+    """The value as it is, its gradient times `factor`."""
+    if factor == 1:
+        return value
+    scaled: Tensor = _ScaleGradient.apply(value, factor)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None

@@ -1,0 +1,75 @@
+"""Who the processes are that share a head, and what they must agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from angulus import checks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a group, seen from one of them; a single process needs no process group.
+
+    Args:
+        rank: of this process within the group.
+        count: how many there are.
+        group: theirs, or None for the default group (or none at all, for one process).
+    """
+
+    rank: int = 0
+    count: int = 1
+    group: Any = None
+
+    @staticmethod
+    def here(group: Any = None) -> Ranks:
+        """The ranks of `group`, of the default group, or one where `torch.distributed` is not initialised."""
+        if not (dist.is_available() and dist.is_initialized()):
+            if group is not None:
+                raise checks.InputError("a process group needs torch.distributed.init_process_group() first")
+            return Ranks()
+        return Ranks(dist.get_rank(group), dist.get_world_size(group), group)
+
+    def objects(self, value: Any) -> list[Any]:
+        """The values that every rank gives, by rank; for set-up, not for every step."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def agree(self, **facts: Any) -> None:
+        """Refuse, on every rank alike, where one gives another value than rank 0."""
+        everywhere = self.objects(facts)
+        for rank, given in enumerate(everywhere):
+            for name, value in given.items():
+                if value != everywhere[0].get(name):
+                    raise checks.InputError(
+                        f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
+                        f"rank {rank} gave {value!r}"
+                    )
+
+
+def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:
+    """How many classes each rank holds: as even as can be, the first ranks one more; or `counts`, checked.
+
+    >>> class_counts(10, 3)
+    [4, 3, 3]
+    """
+    if num_classes < ranks:
+        raise checks.InputError(
+            f"each rank needs a class of its own: {ranks} ranks cannot share {num_classes} classes; start at most "
+            f"{num_classes} processes, or use angulus.DenseHead on each"
+        )
+    if counts is None:
+        return [num_classes // ranks + (rank < num_classes % ranks) for rank in range(ranks)]
+    counts = [checks.integer("class_counts", count, low=1) for count in counts]
+    if len(counts) != ranks or sum(counts) != num_classes:
+        raise checks.InputError(
+            f"class_counts must be {ranks} numbers, one a rank, that sum to num_classes = {num_classes}; got {counts}"
+        )
+    return counts

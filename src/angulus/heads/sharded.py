@@ -1,0 +1,291 @@
+"""ShardedHead: a contiguous range of classes on each rank, and the same loss as DenseHead's of the whole batch.
+
+Each rank finishes the loss of its own rows only, so nothing is computed twice: unit features and what the rows ask are
+gathered; the rank that holds a row's class finds its angle, every rank reduces the row over its own classes, and both
+go to the row's rank. Every collective that gradients pass is an exchange of rows, whose adjoint is the exchange back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
+from angulus.distributed.runtime import Ranks, class_counts
+from angulus.heads.functional import REDUCTIONS, counted, not_finite
+from angulus.heads.geometry import Geometry, geometry, normalize
+from angulus.heads.rows import Finished, ask, finish, measures, request
+from angulus.kernels.reduction import Reduced, Request
+from angulus.kernels.reference import lengths
+from angulus.kernels.select import Kernel
+from angulus.losses.objective import Objective
+from angulus.losses.running import Statistics, whole_batch
+
+INITIAL_BLOCK = 4096  # classes whose first weights come from one seed, whatever rank holds them
+
+
+class ShardedHead(nn.Module):
+    """Class weights spread over ranks and an objective: `head(features, labels)` is the loss of all ranks' rows.
+
+    Every rank calls it with its own features and labels (global class numbers; batches may differ in size) and gets the
+    same number. The backbone is wrapped in `DistributedDataParallel`, the head is not: its shards get the gradient of
+    the global mean, and so do s and R, which every rank holds; the features get it times the number of ranks, which
+    DDP's average divides out. For float16, scale with `torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler`,
+    which skips a step on all ranks where one overflows.
+
+    Args:
+        embedding_size: d.
+        num_classes: C over all ranks.
+        objective: an `Objective`; the head binds it to the global C and d.
+        impl, products: as in `angulus.class_loss`.
+        class_counts: how many classes each rank holds, or None for as even as can be.
+        group: the process group, or None for the default one; a single process needs none.
+
+    Attributes:
+        weight: this rank's class weights [C of this rank, d]; at first the same for any number of ranks.
+        bias: [C of this rank], or None.
+        classes: the range of classes that this rank holds.
+        objective: the bound objective, the same on all ranks.
+
+    Raises:
+        checks.InputError: on every rank alike, also where one alone breaks a rule.
+    """
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        objective: Objective,
+        *,
+        impl: str = "auto",
+        products: torch.dtype | None = None,
+        class_counts: Sequence[int] | None = None,
+        group: Any = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(objective, Objective):
+            raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+        self.ranks = Ranks.here(group)
+        self.kernel = Kernel(impl, products)
+        self.counts = _agreed_counts(self.ranks, embedding_size, num_classes, objective, class_counts)
+        start = sum(self.counts[: self.ranks.rank])
+        self.classes = range(start, start + self.counts[self.ranks.rank])
+        self.objective = objective.bind(num_classes, embedding_size)
+        self.weight = nn.Parameter(torch.empty(len(self.classes), embedding_size))
+        self.bias = nn.Parameter(torch.zeros(len(self.classes))) if objective.bias else None
+        self.reset_parameters()
+        for parameter in self.objective.parameters():  # held by all ranks; each sees the gradient of its own rows
+            parameter.register_hook(lambda gradient: total(gradient, self.ranks))  # type: ignore[no-untyped-call]
+
+    def reset_parameters(self) -> None:
+        """Draw the class weights anew, from a seed of rank 0, block by block: the same for any number of ranks."""
+        seed = self.ranks.objects(int(torch.randint(2**62, ())))[0]
+        size = self.weight.shape[1]
+        with torch.no_grad():
+            for block in range(self.classes.start // INITIAL_BLOCK, -(-self.classes.stop // INITIAL_BLOCK)):
+                drawn = torch.randn(INITIAL_BLOCK, size, generator=torch.Generator().manual_seed(seed + block))
+                first = block * INITIAL_BLOCK
+                here = range(max(first, self.classes.start), min(first + INITIAL_BLOCK, self.classes.stop))
+                rows = drawn[here.start - first : here.stop - first] / math.sqrt(size)
+                self.weight[here.start - self.classes.start : here.stop - self.classes.start] = rows.to(self.weight)
+            if self.bias is not None:
+                nn.init.zeros_(self.bias)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
+        checks.choice("reduction", reduction, REDUCTIONS)
+        sent = len(features)
+        features, labels, kept, sizes = self._agreed(features, labels)
+        with torch.autocast(features.device.type, enabled=False):
+            finished = self._loss(features, labels, sizes)
+            rows = finished.loss + finished.extra
+            divisor, everyone = int(total(torch.tensor(finished.divisor, device=rows.device), self.ranks)), sum(sizes)
+            mean = finished.loss.sum() / divisor + finished.extra.sum() / everyone
+            own = mean if reduction == "mean" else rows.sum()
+            known = total(torch.stack([own.detach(), (~torch.isfinite(rows.detach())).sum().to(own)]), self.ranks)
+        if float(known[1]) > 0:
+            if bool(torch.isfinite(rows).all()):
+                raise checks.InputError("the loss is not finite on another rank; its own message says where")
+            raise not_finite(rows, self.weight)
+        if reduction == "none":
+            return rows.new_zeros(sent).masked_scatter(kept, rows)
+        return own + (known[0] - own.detach())  # every rank shows the whole, and differentiates its own rows
+
+    def _agreed(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """The checked rows that count, which they are, and how many each rank has; refused on all ranks alike."""
+        refusal: checks.InputError | None = None
+        try:
+            features, labels, kept = counted(features, self.weight, labels, num_classes=self.objective.num_classes)
+            width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
+            facts = [0, len(features), width, int(features.requires_grad), int(torch.is_grad_enabled())]
+        except checks.InputError as error:
+            refusal, facts = error, [1, 0, 0, 0, 0]
+        device = self.weight.device
+        told = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
+        if refusal is not None:
+            raise refusal
+        refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
+        if refused:
+            raise checks.InputError(f"rank {refused[0]} refused its batch; its own message says why")
+        for name, place in (("bytes of precision", 2), ("features.requires_grad", 3), ("torch.is_grad_enabled()", 4)):
+            if len({row[place] for row in told}) > 1:
+                given = [row[place] for row in told]
+                raise checks.InputError(f"all ranks must give the same {name}; got {given}, by rank")
+        sizes = [row[1] for row in told]
+        if sum(sizes) == 0:
+            raise checks.InputError(f"every label of every rank is {checks.IGNORE_INDEX} (ignored)")
+        return features, labels, kept, sizes
+
+    def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> Finished:
+        bound, ranks = self.objective, self.ranks
+        features = features.to(
+            torch.promote_types(features.dtype, torch.promote_types(self.weight.dtype, torch.float32))
+        )
+        features = scale_gradient(features, ranks.count)  # DDP averages what it should sum
+        norms, unit = normalize(features, bound.spec.eps)
+        mean_norm = total(norms.sum(), ranks) / sum(sizes)
+        with whole_batch(mean_norm):
+            everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
+            with torch.no_grad():
+                before, _ = self._targets(norms, everyone, local, None, sizes)
+            radius = None if bound.radius is None else bound.radius(norms)
+            asked = ask(bound, before, radius)
+            wanted = self._shared(request(bound, radius, asked), sizes)
+            reduced = self.kernel(everyone, self.weight, self.bias, local, wanted)
+            target, bias = self._targets(norms, everyone, local, reduced.rows, sizes)
+            merged = self._merged(reduced, sizes)
+            finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
+        if bound.center is None:
+            return finished
+        return Finished(finished.loss, finished.divisor, finished.extra + bound.center(features, labels))
+
+    def _local(self, labels: Tensor, sizes: list[int]) -> Tensor:
+        """The labels of all ranks' rows as classes of this rank, −1 for those of others, [B of all]."""
+        everyone = gather(labels, sizes, self.ranks)
+        here = (everyone >= self.classes.start) & (everyone < self.classes.stop)
+        return torch.where(here, everyone - self.classes.start, -1)
+
+    def _targets(
+        self, norms: Tensor, everyone: Tensor, local: Tensor, rows: Tensor | None, sizes: list[int]
+    ) -> tuple[Geometry, Tensor | None]:
+        """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those."""
+        held = (local >= 0).nonzero().squeeze(1)
+        weight = self.weight[local[held]] if rows is None else rows[held]
+        found = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
+        columns = [found.dot, found.cos, found.theta, found.length]
+        if self.bias is not None:
+            columns.append(self.bias[local[held]].to(found.dot.dtype))
+        table = everyone.new_zeros(len(local), len(columns)).index_put((held,), torch.stack(columns, dim=1))
+        dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
+        return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
+
+    def _shared(self, own: Request, sizes: list[int]) -> Request:
+        """The request of all ranks' rows; gradients of radius and plain scales go back to the rows' ranks."""
+        columns = [own.radius, own.threshold, *own.plain_scales, *own.hinge_offsets]
+        given = [column for column in columns if column is not None]
+        gathered = iter(gather(torch.stack(given, dim=1), sizes, self.ranks).unbind(dim=1) if given else ())
+        radius = None if own.radius is None else next(gathered)
+        threshold = None if own.threshold is None else next(gathered).detach()
+        plain = tuple(next(gathered) for _ in own.plain_scales)
+        offsets = tuple(next(gathered).detach() for _ in own.hinge_offsets)
+        return Request(radius, threshold, own.coefficients, own.unit_weight, own.eps, plain, offsets)
+
+    def _merged(self, reduced: Reduced, sizes: list[int]) -> Reduced:
+        """The reductions of this rank's rows over the classes of all ranks."""
+        sums = [*(() if reduced.log_sum is None else (reduced.log_sum,)), *reduced.plain]
+        hinges = [number.to(reduced.rows.dtype) for pair in reduced.hinges for number in pair]
+        moved = to_owners(torch.stack([*sums, *hinges], dim=1), sizes, self.ranks)
+        log_sums = _log_sum_exp(moved[:, :, : len(sums)]).unbind(dim=1)
+        added = moved[:, :, len(sums) :].sum(dim=0).unbind(dim=1)
+        pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(added), 2))
+        first = 0 if reduced.log_sum is None else 1
+        return Reduced(log_sums[0] if first else None, tuple(log_sums[first:]), pairs, reduced.rows[:0])
+
+    def _weigh(self, sizes: list[int]) -> Any:
+        """The objective's weighting, seeing the rows of all ranks where its scope is global."""
+        weighting = self.objective.spec.weighting
+        if getattr(weighting, "scope", "rank") == "rank" or weighting is None:
+            return weighting
+        start = sum(sizes[: self.ranks.rank])
+        own = slice(start, start + sizes[self.ranks.rank])
+
+        def weigh(loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
+            table = torch.stack([loss, log_p, log_not_p], dim=1).detach()
+            weight, divisor = weighting(*gather(table, sizes, self.ranks).unbind(dim=1))
+            # the divisor is summed over the ranks: one of them says it
+            return weight[own], divisor if self.ranks.rank == 0 else 0
+
+        return weigh
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
+        checks.matrices(features, self.weight)
+        spec, ranks = self.objective.spec, self.ranks
+        sizes = [int(size) for size in ranks.objects(len(features))]
+        with torch.autocast(features.device.type, enabled=False):
+            norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
+            weight = self.weight.to(unit.dtype)
+            logits = gather(unit, sizes, ranks) @ weight.T
+            if spec.weights == "unit":
+                logits = logits / lengths(weight, spec.eps)
+            if self.objective.radius is not None:
+                logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
+            if self.bias is not None:
+                logits = logits + self.bias.to(logits.dtype)
+            own = sizes[ranks.rank]
+            send = [size * len(self.classes) for size in sizes]
+            moved = exchange(logits.flatten(), send, [own * count for count in self.counts], ranks)
+        parts = torch.split(moved, [own * count for count in self.counts])
+        return torch.cat([part.view(own, count) for part, count in zip(parts, self.counts, strict=True)], dim=1)
+
+    @torch.no_grad()
+    def statistics(self, features: Tensor, labels: Tensor, step: int | None = None) -> Statistics:
+        """What the batch of all ranks looks like, the same on each; see `DenseHead.statistics`."""
+        features, labels, _, sizes = self._agreed(features, labels)
+        features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
+        norms, unit = normalize(features, self.objective.spec.eps)
+        everyone = gather(unit, sizes, self.ranks)
+        target, _ = self._targets(norms, everyone, self._local(labels, sizes), None, sizes)
+        with whole_batch(total(norms.sum(), self.ranks) / sum(sizes)):
+            values = measures(self.objective, target)
+        sums = total(torch.stack([value.sum() for value in values.values()]), self.ranks) / sum(sizes)
+        if self.objective.center is not None:  # the centres move by the rows of all ranks
+            features, labels = gather(features.detach(), sizes, self.ranks), gather(labels, sizes, self.ranks)
+        return Statistics(dict(zip(values, sums.unbind(), strict=True)), features, labels, step)
+
+    def observe(self, stats: Statistics) -> None:
+        """Move the running figures of the objective, alike on all ranks; the loop calls it once an optimiser step."""
+        self.objective.observe(stats)
+
+    def extra_repr(self) -> str:
+        return (
+            f"embedding_size={self.weight.shape[1]}, num_classes={self.objective.num_classes}, "
+            f"classes={self.classes.start}..{self.classes.stop - 1} of rank {self.ranks.rank} of {self.ranks.count}"
+        )
+
+
+def _agreed_counts(
+    ranks: Ranks, embedding_size: int, num_classes: int, objective: Objective, counts: Sequence[int] | None
+) -> list[int]:
+    ranks.agree(
+        embedding_size=embedding_size,
+        num_classes=num_classes,
+        objective=str(objective),
+        class_counts=None if counts is None else list(counts),
+    )
+    checks.integer("num_classes", num_classes, low=1)
+    return class_counts(num_classes, ranks.count, counts)
+
+
+def _log_sum_exp(parts: Tensor) -> Tensor:
+    """The log-sum-exp over the ranks, [ranks, B, k] -> [B, k]; −inf, with zero gradient, where all are."""
+    empty = (parts == -torch.inf).all(dim=0)
+    safe = torch.where(empty, 0.0, parts)
+    return torch.where(empty, -torch.inf, torch.logsumexp(safe, dim=0))

@@ -1,0 +1,275 @@
+"""One of several processes that compare a sharded head with the dense one; `test_sharded.py` starts them.
+
+    python ranks.py RANK COUNT RENDEZVOUS RESULTS
+
+Rank 0 writes the worst difference of every comparison to RESULTS, as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from angulus import DenseHead, InputError, ShardedHead, losses
+from angulus.losses import Objective
+from angulus.losses.weighting import HardMining
+from losses.aliases import CASES
+
+CLASSES, SIZE, INPUT = 7, 5, 6
+ARCFACE = losses.arcface(8.0, 0.5)
+ROWS = {1: [11], 2: [4, 7], 3: [5, 1, 5]}
+SETTINGS = {
+    1: [("reference", [7]), ("chunked", [7])],
+    2: [("reference", [4, 3]), ("chunked", [6, 1])],
+    3: [("reference", [3, 2, 2]), ("chunked", [1, 5, 1])],
+}
+OTHERS = {
+    "global hard mining": losses.normface().replace(weighting=HardMining(0.6, scope="global")) + losses.iam(0.2),
+    "auto contraction from the first batch": losses.cm_softmax(gamma="auto"),
+    "ring from the first batch": losses.softmax() + losses.ring_loss(0.1),
+}
+
+
+def main(rank: int, count: int, rendezvous: str, results: str) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    if count > 1:
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
+    found = {}
+    objectives = {name: _global(case.objective) for name, case in CASES.items()} | OTHERS
+    for name, objective in objectives.items():
+        for impl, counts in SETTINGS[count]:
+            found[f"{name}, {impl}, {counts}"] = compare(objective, impl, counts, rank, count)
+    for check in CHECKS:
+        found[check.__name__] = check(rank, count)
+    everywhere = [found] if count == 1 else [None] * count
+    if count > 1:
+        dist.all_gather_object(everywhere, found)
+    if rank == 0:
+        worst = {name: max(each[name] for each in everywhere) for name in found}
+        Path(results).write_text(json.dumps(worst))
+
+
+def _global(objective: Objective) -> Objective:
+    """The same, with hard mining among the rows of all ranks, as a dense head has it."""
+    if isinstance(objective.weighting, HardMining):
+        return objective.replace(weighting=replace(objective.weighting, scope="global"))
+    return objective
+
+
+def batch(count: int, seed: int = 0) -> tuple[Tensor, Tensor, list[slice]]:
+    """Inputs and labels of all ranks, and which rows are whose."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = ROWS[count]
+    inputs = torch.randn(sum(rows), INPUT, generator=generator)
+    labels = torch.randint(CLASSES, (sum(rows),), generator=generator)
+    stops = torch.tensor([0, *rows]).cumsum(0).tolist()
+    return inputs, labels, [slice(first, last) for first, last in itertools.pairwise(stops)]
+
+
+def backbone() -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(INPUT, SIZE)
+
+
+def compare(objective: Objective, impl: str, counts: list[int], rank: int, count: int) -> float:
+    """The worst difference between a sharded and a dense head over two steps: loss, gradients, statistics."""
+    inputs, labels, owned = batch(count)
+    own = owned[rank]
+    one, many = backbone(), backbone()
+    wrapped = DistributedDataParallel(many) if count > 1 else many
+    dense = DenseHead(SIZE, CLASSES, objective, impl="reference")
+    sharded = ShardedHead(SIZE, CLASSES, objective, impl=impl, class_counts=counts)
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    with torch.no_grad():
+        torch.manual_seed(2)
+        dense.weight.copy_(torch.randn(CLASSES, SIZE))
+        sharded.weight.copy_(dense.weight[held])
+        if dense.bias is not None and sharded.bias is not None:
+            dense.bias.copy_(torch.randn(CLASSES))
+            sharded.bias.copy_(dense.bias[held])
+    worst = 0.0
+    for _ in range(2):
+        for module in (one, wrapped, dense, sharded):
+            module.zero_grad()
+        expected, found = dense(one(inputs), labels), sharded(wrapped(inputs[own]), labels[own])
+        expected.backward()
+        found.backward()
+        pairs = [(found, expected), (sharded.weight.grad, dense.weight.grad[held])]
+        if dense.bias is not None and sharded.bias is not None:
+            pairs.append((_or_zero(sharded.bias), _or_zero(dense.bias)[held]))
+        pairs += [(_or_zero(a), _or_zero(b)) for a, b in zip(many.parameters(), one.parameters(), strict=True)]
+        own_parameters = zip(sharded.objective.parameters(), dense.objective.parameters(), strict=True)
+        pairs += [(_or_zero(a), _or_zero(b)) for a, b in own_parameters]
+        here, there = sharded.statistics(many(inputs[own]), labels[own]), dense.statistics(one(inputs), labels)
+        pairs += [(here.values[name], there.values[name]) for name in there.values]
+        sharded.observe(here)
+        dense.observe(there)
+        pairs += list(zip(sharded.objective.state_dict().values(), dense.objective.state_dict().values(), strict=True))
+        worst = max([worst, *(difference(a, b) for a, b in pairs)])
+    return worst
+
+
+def _or_zero(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a share of the largest entry where that exceeds 1."""
+    if a.numel() == 0:
+        return 0.0
+    largest = float((a.double() - b.double()).abs().max())
+    return largest / max(1.0, float(b.double().abs().max())) if largest == largest else float("inf")
+
+
+def heads(count: int, objective: Objective = ARCFACE) -> tuple[DenseHead, ShardedHead]:
+    dense, sharded = DenseHead(SIZE, CLASSES, objective), ShardedHead(SIZE, CLASSES, objective)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        dense.weight.copy_(torch.randn(CLASSES, SIZE))
+        sharded.weight.copy_(dense.weight[sharded.classes.start : sharded.classes.stop])
+    return dense, sharded
+
+
+def logits(rank: int, count: int) -> float:
+    inputs, _, owned = batch(count)
+    dense, sharded = heads(count, losses.cm_softmax())
+    features = backbone()(inputs)
+    return difference(sharded.logits(features[owned[rank]]), dense.logits(features)[owned[rank]])
+
+
+def sum_and_none(rank: int, count: int) -> float:
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count)
+    features, own = backbone()(inputs).detach(), owned[rank]
+    rows = sharded(features[own], labels[own], reduction="none")
+    whole = sharded(features[own], labels[own], reduction="sum")
+    each = dense(features, labels, reduction="none")
+    return max(difference(rows, each[own]), difference(whole, each.sum()))
+
+
+def ignored_rows(rank: int, count: int) -> float:
+    """All rows of the last rank ignored, and one of the first."""
+    inputs, labels, owned = batch(count)
+    labels[0] = -100
+    if count > 1:
+        labels[owned[-1]] = -100
+    dense, sharded = heads(count)
+    one, many = backbone(), backbone()
+    expected, found = dense(one(inputs), labels), sharded(many(inputs[owned[rank]]), labels[owned[rank]])
+    expected.backward()
+    found.backward()
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    return max(difference(found, expected), difference(sharded.weight.grad, dense.weight.grad[held]))
+
+
+def hard_mining_within_each_rank(rank: int, count: int) -> float:
+    """scope="rank": the sum of the ranks' kept losses over the sum of the numbers kept."""
+    inputs, labels, owned = batch(count)
+    objective = losses.normface(8.0, learn=False).replace(weighting=HardMining(0.6))
+    dense, sharded = heads(count, objective)
+    features = backbone()(inputs).detach()
+    parts = [dense(features[own], labels[own], reduction="none") for own in owned]
+    numbers = [int((part > 0).sum()) for part in parts]
+    expected = sum(part.sum() for part in parts) / sum(numbers)
+    return difference(sharded(features[owned[rank]], labels[owned[rank]]), expected)
+
+
+def float16_overflow_skips_everywhere(rank: int, count: int) -> float:
+    """An infinite gradient on one rank's shard: no rank takes the step, and all halve the scale."""
+    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+    if count == 1:
+        return 0.0
+    _, sharded = heads(count)
+    before = sharded.weight.detach().clone()
+    optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
+    scaler = ShardedGradScaler(device="cpu", init_scale=8.0, process_group=dist.group.WORLD)
+    inputs, labels, owned = batch(count)
+    loss = sharded(backbone()(inputs[owned[rank]]).detach(), labels[owned[rank]])
+    scaler.scale(loss).backward()
+    if rank == 1:
+        sharded.weight.grad[0, 0] = torch.inf
+    scaler.step(optimizer)
+    scaler.update()
+    return 0.0 if bool((sharded.weight == before).all()) and scaler.get_scale() == 4.0 else 1.0
+
+
+def refusals(rank: int, count: int) -> float:
+    """A rule broken on one rank is refused on all, in a sentence, and the head can be used again."""
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count)
+    features = backbone()(inputs).detach()
+    own = owned[rank]
+    bad_rank = count - 1
+    wrong = labels[own].clone()
+    if rank == bad_rank:
+        wrong[0] = CLASSES
+    expected = "labels must be in [0, 7)" if rank == bad_rank else f"rank {bad_rank} refused its batch"
+    worst = refused(lambda: sharded(features[own], wrong), expected)
+    broken = features[own].clone()
+    if rank == bad_rank:
+        broken[0] = 1e200
+    said = "the loss is not finite" if count > 1 or rank == bad_rank else ""
+    raw = heads(count, losses.softmax())[1]
+    with torch.no_grad():
+        raw.weight *= 1e200
+    worst = max(worst, refused(lambda: raw(broken, labels[own]), said))
+    worst = max(worst, refused(lambda: sharded(features[own], torch.full_like(labels[own], -100)), "every label"))
+    if count > 1:
+        worst = max(worst, refused(lambda: ShardedHead(SIZE, CLASSES + rank, losses.softmax()), "the same num_classes"))
+        worst = max(worst, refused(lambda: ShardedHead(SIZE + rank, CLASSES, losses.softmax()), "embedding_size"))
+        worst = max(worst, refused(lambda: ShardedHead(SIZE, count - 1, losses.softmax()), "cannot share"))
+        mixed = features[own].clone().requires_grad_(rank == 0)
+        worst = max(worst, refused(lambda: sharded(mixed, labels[own]), "features.requires_grad"))
+    worst = max(
+        worst, refused(lambda: ShardedHead(SIZE, CLASSES, losses.softmax(), class_counts=[1] * count), "sum to")
+    )
+    return max(worst, difference(sharded(features[own], labels[own]), dense(features, labels)))
+
+
+def refused(call: Callable[[], object], sentence: str) -> float:
+    try:
+        call()
+    except InputError as error:
+        return 0.0 if sentence in str(error) else 1.0
+    return 2.0
+
+
+def first_weights(rank: int, count: int) -> float:
+    """They are the same on any number of ranks: those of a single process, which needs no group."""
+    torch.manual_seed(5)
+    many = ShardedHead(SIZE, 10_000, losses.softmax())
+    torch.manual_seed(5)
+    seed = int(torch.randint(2**62, ()))
+    drawn = [torch.randn(4096, SIZE, generator=torch.Generator().manual_seed(seed + block)) for block in range(3)]
+    expected = torch.cat(drawn)[:10_000] / SIZE**0.5
+    return difference(many.weight, expected[many.classes.start : many.classes.stop])
+
+
+CHECKS = (
+    logits,
+    sum_and_none,
+    ignored_rows,
+    hard_mining_within_each_rank,
+    float16_overflow_skips_everywhere,
+    refusals,
+    first_weights,
+)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
