@@ -4,7 +4,20 @@ from angulus import losses, theory
 from angulus.checks import InputError
 from angulus.heads.dense import DenseHead
 from angulus.heads.functional import class_loss
+from angulus.heads.optimizers import BackwardSGD, SparseSGD
+from angulus.heads.sampling import ClassSampling
 from angulus.heads.sharded import ShardedHead
 
 __version__ = "0.1.0"
-__all__ = ["DenseHead", "InputError", "ShardedHead", "__version__", "class_loss", "losses", "theory"]
+__all__ = [
+    "BackwardSGD",
+    "ClassSampling",
+    "DenseHead",
+    "InputError",
+    "ShardedHead",
+    "SparseSGD",
+    "__version__",
+    "class_loss",
+    "losses",
+    "theory",
+]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.heads.functional import class_loss, counted
+from angulus.heads.functional import batch_loss, counted
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import margined, measures
+from angulus.heads.sampling import ClassSampling, checked
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
@@ -28,6 +29,7 @@ class DenseHead(nn.Module):
         num_classes: C.
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
         impl, products: the kernel and the dtype of its products, as in `angulus.class_loss`.
+        sampling: a `ClassSampling`, for training mode only, or None: every step sees all classes.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
@@ -48,11 +50,13 @@ class DenseHead(nn.Module):
         *,
         impl: str = "auto",
         products: torch.dtype | None = None,
+        sampling: ClassSampling | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(objective, Objective):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
         self.kernel = Kernel(impl, products)
+        self.sampling = checked(sampling, objective)
         self.objective = objective.bind(num_classes, embedding_size)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
@@ -67,14 +71,14 @@ class DenseHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
-        return class_loss(
+        return batch_loss(
             features,
             self.weight,
             labels,
             self.objective,
             bias=self.bias,
-            impl=self.kernel.impl,
-            products=self.kernel.products,
+            kernel=self.kernel,
+            sampling=self.sampling if self.training else None,
             reduction=reduction,
         )
 

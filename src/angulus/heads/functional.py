@@ -11,6 +11,7 @@ from torch import Tensor
 from angulus import checks
 from angulus.heads.geometry import geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, request
+from angulus.heads.sampling import ClassSampling, Sample, sample
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import BoundObjective, Objective
 
@@ -57,15 +58,38 @@ def class_loss(
     >>> round(loss.item(), 4)
     0.0581
     """
+    checks.matrices(features, weight)
+    return batch_loss(
+        features,
+        weight,
+        labels,
+        resolve(objective, weight),
+        bias=bias,
+        kernel=Kernel(impl, products),
+        reduction=reduction,
+    )
+
+
+def batch_loss(
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bound: BoundObjective,
+    *,
+    bias: Tensor | None,
+    kernel: Kernel,
+    sampling: ClassSampling | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """What `class_loss` and `DenseHead` share."""
     checks.choice("reduction", reduction, REDUCTIONS)
     total = len(features) if isinstance(features, Tensor) else 0
     features, labels, kept = counted(features, weight, labels, bias)
-    bound = resolve(objective, weight)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
     with torch.autocast(features.device.type, enabled=False):
-        finished = _rows_loss(features, weight, labels, bound, bias, Kernel(impl, products))
+        finished = _rows_loss(features, sample(sampling, weight, bias, labels), labels, bound, kernel)
     rows = finished.loss + finished.extra
     if not bool(torch.isfinite(rows).all()):
         raise not_finite(rows, weight)
@@ -127,21 +151,20 @@ def _bind(objective: Objective, num_classes: int, embedding_size: int) -> BoundO
     return objective.bind(num_classes, embedding_size)
 
 
-def _rows_loss(
-    features: Tensor, weight: Tensor, labels: Tensor, bound: BoundObjective, bias: Tensor | None, how: Kernel
-) -> Finished:
+def _rows_loss(features: Tensor, seen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel) -> Finished:
     """The loss of rows that are known to be sound."""
-    eps = bound.spec.eps
+    eps, weight = bound.spec.eps, seen.weight
     # cast once: what the norms, the angles and the centres send back is summed before it is rounded to 16 bits
     features = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
     norms, unit = normalize(features, eps)
     radius = None if bound.radius is None else bound.radius(norms)
     with torch.no_grad():
-        before = geometry(norms, unit, weight[labels], eps)
+        before = geometry(norms, unit, weight[seen.labels], eps)
     asked = ask(bound, before, radius)
-    reduced = how(unit, weight, bias, labels, request(bound, radius, asked))
+    reduced = kernel(unit, weight, seen.biases, seen.labels, request(bound, radius, asked))
     target = geometry(norms, unit, reduced.rows, eps)
-    finished = finish(bound, target, radius, None if bias is None else bias[labels], asked, reduced)
+    own = None if seen.bias is None else seen.bias[seen.labels]
+    finished = finish(bound, target, radius, own, asked, reduced)
     if bound.center is None:
         return finished
     return dataclasses.replace(finished, extra=finished.extra + bound.center(features, labels))

@@ -20,6 +20,7 @@ from angulus.distributed.runtime import Ranks, class_counts
 from angulus.heads.functional import REDUCTIONS, counted, not_finite
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, measures, request
+from angulus.heads.sampling import ClassSampling, Sample, checked, sample
 from angulus.kernels.reduction import Reduced, Request
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
@@ -43,6 +44,7 @@ class ShardedHead(nn.Module):
         num_classes: C over all ranks.
         objective: an `Objective`; the head binds it to the global C and d.
         impl, products: as in `angulus.class_loss`.
+        sampling: a `ClassSampling` of each rank's classes, for training mode only, or None.
         class_counts: how many classes each rank holds, or None for as even as can be.
         group: the process group, or None for the default one; a single process needs none.
 
@@ -64,6 +66,7 @@ class ShardedHead(nn.Module):
         *,
         impl: str = "auto",
         products: torch.dtype | None = None,
+        sampling: ClassSampling | None = None,
         class_counts: Sequence[int] | None = None,
         group: Any = None,
     ) -> None:
@@ -72,6 +75,7 @@ class ShardedHead(nn.Module):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
         self.ranks = Ranks.here(group)
         self.kernel = Kernel(impl, products)
+        self.sampling = checked(sampling, objective)
         self.counts = _agreed_counts(self.ranks, embedding_size, num_classes, objective, class_counts)
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
@@ -152,13 +156,14 @@ class ShardedHead(nn.Module):
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
             everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
+            seen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
             with torch.no_grad():
-                before, _ = self._targets(norms, everyone, local, None, sizes)
+                before, _ = self._targets(norms, everyone, seen, sizes)
             radius = None if bound.radius is None else bound.radius(norms)
             asked = ask(bound, before, radius)
             wanted = self._shared(request(bound, radius, asked), sizes)
-            reduced = self.kernel(everyone, self.weight, self.bias, local, wanted)
-            target, bias = self._targets(norms, everyone, local, reduced.rows, sizes)
+            reduced = self.kernel(everyone, seen.weight, seen.biases, seen.labels, wanted)
+            target, bias = self._targets(norms, everyone, seen, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
             finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
         if bound.center is None:
@@ -172,16 +177,19 @@ class ShardedHead(nn.Module):
         return torch.where(here, everyone - self.classes.start, -1)
 
     def _targets(
-        self, norms: Tensor, everyone: Tensor, local: Tensor, rows: Tensor | None, sizes: list[int]
+        self, norms: Tensor, everyone: Tensor, seen: Sample, sizes: list[int], rows: Tensor | None = None
     ) -> tuple[Geometry, Tensor | None]:
-        """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those."""
-        held = (local >= 0).nonzero().squeeze(1)
-        weight = self.weight[local[held]] if rows is None else rows[held]
+        """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those.
+
+        `rows` are the kernel's weight[labels], through which the gradient goes.
+        """
+        held = (seen.labels >= 0).nonzero().squeeze(1)
+        weight = seen.weight[seen.labels[held]] if rows is None else rows[held]
         found = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
         columns = [found.dot, found.cos, found.theta, found.length]
-        if self.bias is not None:
-            columns.append(self.bias[local[held]].to(found.dot.dtype))
-        table = everyone.new_zeros(len(local), len(columns)).index_put((held,), torch.stack(columns, dim=1))
+        if seen.bias is not None:
+            columns.append(seen.bias[seen.labels[held]].to(found.dot.dtype))
+        table = everyone.new_zeros(len(seen.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
         dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
         return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
 
@@ -252,7 +260,8 @@ class ShardedHead(nn.Module):
         features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
-        target, _ = self._targets(norms, everyone, self._local(labels, sizes), None, sizes)
+        seen = Sample(self.weight, self.bias, self._local(labels, sizes))
+        target, _ = self._targets(norms, everyone, seen, sizes)
         with whole_batch(total(norms.sum(), self.ranks) / sum(sizes)):
             values = measures(self.objective, target)
         sums = total(torch.stack([value.sum() for value in values.values()]), self.ranks) / sum(sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,12 @@ class Kernel:
     Args:
         impl: "reference", "chunked" or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond.
         products: torch.bfloat16, or None for the dtype of the features.
+        update: see `Request`; never with "auto", which would not always take the kernel that knows it.
     """
 
     impl: str = "auto"
     products: torch.dtype | None = None
+    update: Callable[[slice, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         checks.choice("impl", self.impl, ("auto", *TABLE))
@@ -42,7 +45,9 @@ class Kernel:
         if name == "auto":
             name = "chunked" if unit.shape[0] * weight.shape[0] > LARGE else "reference"
             _tell(name)
-        return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
+        return TABLE[name](
+            unit, weight, bias, labels, dataclasses.replace(request, products=self.products, update=self.update)
+        )
 
 
 @functools.cache

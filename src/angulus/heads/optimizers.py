@@ -1,0 +1,114 @@
+"""Optimisers of class weights: one that touches the sampled rows alone, one that updates within backward."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks
+from angulus.heads.dense import DenseHead
+from angulus.heads.sharded import ShardedHead
+
+
+class SparseSGD(torch.optim.Optimizer):
+    """SGD with momentum that changes the rows of a sparse gradient and no others: not by decay, not by momentum.
+
+    For each row j of the gradient g: v_j ← μ v_j + g_j + λ w_j, w_j ← w_j − η v_j; with every row present (or a dense
+    gradient) it is `torch.optim.SGD`. A row that was not sampled keeps w_j and v_j to the bit.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: η > 0.
+        momentum: μ in [0, 1).
+        weight_decay: λ ≥ 0.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+        super().__init__(params, _defaults(lr, momentum, weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        rows, values = None, gradient
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+        own = parameter if rows is None else parameter[rows]
+        if group["weight_decay"]:
+            values = values.add(own, alpha=group["weight_decay"])
+        if group["momentum"]:
+            velocity = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            moved = velocity if rows is None else velocity[rows]
+            values = moved.mul_(group["momentum"]).add_(values)
+            if rows is not None:
+                velocity.index_copy_(0, rows, values)
+        if rows is None:
+            parameter.add_(values, alpha=-group["lr"])
+        else:
+            parameter.index_copy_(0, rows, own.add_(values, alpha=-group["lr"]))
+
+
+class BackwardSGD(torch.optim.Optimizer):
+    """SGD with momentum on a head's class weights, block by block within backward: their gradient is never held.
+
+    While attached, `head.weight.grad` stays None and backward() is the update; `step()` has nothing left to do, and
+    learning-rate schedules work as with any optimiser. One backward a step: with gradient accumulation, clipping or
+    a gradient scaler, which need the whole gradient first, use another optimiser. The rest of the head (bias, s, R)
+    needs an optimiser of its own. Each step costs one more product (logits twice).
+
+    Args:
+        head: a head with impl="chunked" and no class sampling.
+        lr, momentum, weight_decay: as in `SparseSGD`.
+    """
+
+    def __init__(
+        self, head: DenseHead | ShardedHead, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        if head.kernel.impl != "chunked" or head.sampling is not None:
+            raise checks.InputError(
+                "an update within backward needs a head with impl='chunked' and no sampling; "
+                f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
+            )
+        super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
+        self.weight: nn.Parameter = head.weight
+        head.kernel = dataclasses.replace(head.kernel, update=self.update)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Nothing: backward() has updated the weights; a closure is called with gradients on."""
+        return None if closure is None else closure()
+
+    @torch.no_grad()
+    def update(self, classes: slice, gradient: Tensor) -> None:
+        """Move the weights of these classes; the kernel calls it with each block."""
+        group = self.param_groups[0]
+        rows = self.weight.detach()[classes]
+        gradient = gradient.to(rows.dtype)
+        if group["weight_decay"]:
+            gradient.add_(rows, alpha=group["weight_decay"])
+        if group["momentum"]:
+            velocity = self.state[self.weight].setdefault("momentum_buffer", torch.zeros_like(self.weight))
+            gradient = velocity[classes].mul_(group["momentum"]).add_(gradient)
+        rows.add_(gradient, alpha=-group["lr"])
+
+
+def _defaults(lr: float, momentum: float, weight_decay: float) -> dict[str, float]:
+    return {
+        "lr": checks.number("lr", lr, low=0),
+        "momentum": checks.number("momentum", momentum, low=0, high=1, open_high=True),
+        "weight_decay": checks.number("weight_decay", weight_decay, low=0),
+    }
