@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from angulus import DenseHead, InputError, ShardedHead, losses
+from angulus.heads.checkpoint import load_head, read_weight, save_head
 from angulus.losses import Objective
 from angulus.losses.weighting import HardMining
 from losses.aliases import CASES
@@ -249,6 +251,45 @@ def refused(call: Callable[[], object], sentence: str) -> float:
     return 2.0
 
 
+def checkpoints(rank: int, count: int) -> float:
+    """Saved on all ranks, loaded on two, on one and as one tensor, with the optimiser's momentum."""
+    folder = [tempfile.mkdtemp()]
+    if count > 1:
+        dist.broadcast_object_list(folder)
+    path = Path(folder[0])
+    objective = losses.normface() + losses.ring_loss(0.1) + losses.center_loss(0.1)
+    inputs, labels, owned = batch(count)
+    features = backbone()(inputs).detach()
+    sharded = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), class_counts=SETTINGS[count][1][1])
+    optimizer = torch.optim.AdamW(sharded.parameters(), lr=0.1)
+    for _ in range(2):
+        sharded(features[owned[rank]], labels[owned[rank]]).backward()
+        optimizer.step()
+        sharded.observe(sharded.statistics(features[owned[rank]], labels[owned[rank]]))
+        save_head(sharded, path, optimizer)
+    expected = sharded(features[owned[rank]], labels[owned[rank]]).detach()
+    dense = DenseHead(SIZE, CLASSES, objective.replace(bias=True))
+    other = torch.optim.AdamW(dense.parameters(), lr=0.1)
+    load_head(dense, path, other)
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    pairs = [(dense(features, labels), expected), (read_weight(path)[held], sharded.weight)]
+    for name in ("exp_avg", "exp_avg_sq"):
+        pairs.append((other.state[dense.weight][name][held], optimizer.state[sharded.weight][name]))
+    pairs.append((other.state[dense.objective.radius.s]["step"], optimizer.state[sharded.objective.radius.s]["step"]))
+    worst = max(difference(a, b) for a, b in pairs)
+    if count == 3:
+        two = dist.new_group([0, 1])
+        if rank < 2:
+            fewer = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), group=two)
+            load_head(fewer, path)
+            rows = [slice(0, 6), slice(6, 11)][rank]
+            worst = max(worst, difference(fewer(features[rows], labels[rows]), expected))
+    files = {each.name for each in path.iterdir()}
+    if count > 1:
+        dist.barrier()
+    return worst if len(files) == count + 2 else 1.0
+
+
 def first_weights(rank: int, count: int) -> float:
     """They are the same on any number of ranks: those of a single process, which needs no group."""
     torch.manual_seed(5)
@@ -267,6 +308,7 @@ CHECKS = (
     hard_mining_within_each_rank,
     float16_overflow_skips_everywhere,
     refusals,
+    checkpoints,
     first_weights,
 )
 

@@ -1,0 +1,78 @@
+"""Classes that come and go: rows added to a trained head, rows removed, rows that start from class means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from angulus import checks
+from angulus.heads.dense import DenseHead
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Unit class weights from samples: ŵ_j along Σ_{y_i=j} x̂_i, [C, d].
+
+    Args:
+        features: [N, d], of any length but 0.
+        labels: [N] in [0, C); every class needs a sample.
+        num_classes: C.
+
+    Raises:
+        checks.InputError: a class without samples, or whose unit features cancel.
+    """
+    checks.integer("num_classes", num_classes, low=1)
+    checks.batch(features, features[:1], labels, None)
+    checks.label_range(labels, num_classes)
+    sums = torch.zeros(num_classes, features.shape[1], dtype=features.dtype, device=features.device)
+    sums.index_add_(0, labels.long(), torch.nn.functional.normalize(features.detach()))
+    lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+    empty = (lengths.squeeze(1) < 1e-6).nonzero().flatten().tolist()
+    if empty:
+        raise checks.InputError(
+            f"{len(empty)} of {num_classes} classes have no direction to start from (no samples, or ones that cancel), "
+            f"class {empty[0]} the first; give features of each"
+        )
+    means: Tensor = sums / lengths
+    return means
+
+
+def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
+    """A head with new classes after the old ones, for fine-tuning on people seen later.
+
+    The old rows, learned scales and running figures are as they were; new biases and centres are 0. What follows from C
+    (the bounds of a contraction, log(C − 1)) is that of the larger C. Parameters are new: make the optimiser anew.
+
+    Args:
+        head: the trained head.
+        weight: rows for the new classes, [n, d], as from `class_means`.
+    """
+    checks.matrices(head.weight, weight)
+    rows = torch.cat([head.weight.detach(), weight.detach().to(head.weight)])
+    return _rebuilt(head, rows, list(range(len(head.weight))))
+
+
+def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
+    """A head without these classes; the others keep their order, and so get the numbers 0, 1, ... anew."""
+    count = len(head.weight)
+    gone = {checks.integer("classes", each, low=0, high=count - 1) for each in classes}
+    kept = [each for each in range(count) if each not in gone]
+    if not kept:
+        raise checks.InputError(f"a head needs a class; all {count} were to be removed")
+    return _rebuilt(head, head.weight.detach()[kept], kept)
+
+
+def _rebuilt(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
+    """A head of these rows, the first of which are the classes `old` of `head`."""
+    options = {"impl": head.kernel.impl, "products": head.kernel.products, "sampling": head.sampling}
+    new = DenseHead(rows.shape[1], len(rows), head.objective.spec, **options)  # type: ignore[arg-type]
+    new.to(rows)
+    state = new.state_dict()
+    for name, value in head.state_dict().items():
+        if value.shape == state[name].shape and not (value.ndim and len(value) == len(head.weight)):
+            state[name].copy_(value)
+        else:  # a row a class: bias, centres
+            state[name].zero_()[: len(old)] = value[old]
+    state["weight"].copy_(rows)
+    return new.train(head.training)

@@ -1,0 +1,113 @@
+"""Heads on disk; that they load on other numbers of ranks is compared in ranks.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from angulus import DenseHead, InputError, losses
+from angulus.heads import checkpoint
+from angulus.heads.checkpoint import load_head, read_weight, save_head
+
+OBJECTIVE = losses.normface(16.0, learn=True)
+
+
+def head(classes: int = 7, size: int = 4, objective: losses.Objective = OBJECTIVE) -> DenseHead:
+    return DenseHead(size, classes, objective)
+
+
+def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
+    saved, loaded = head(), head()
+    save_head(saved, tmp_path)
+    load_head(loaded, tmp_path)
+    assert all(
+        bool((a == b).all()) for a, b in zip(saved.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert bool((read_weight(tmp_path) == saved.weight).all())
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = head(), head()
+    save_head(first, tmp_path)
+
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(checkpoint.files, "write_json", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        save_head(second, tmp_path)
+    assert bool((read_weight(tmp_path) == first.weight).all())
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (head(classes=8), r"num_classes = 7, this one has 8"),
+        (head(size=5), r"embedding_size = 4, this one has 5"),
+        (head(objective=losses.softmax()), "another objective"),
+    ],
+    ids=["C", "d", "objective"],
+)
+def test_a_checkpoint_of_another_head_is_refused(other: DenseHead, said: str, tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    with pytest.raises(InputError, match=said):
+        load_head(other, tmp_path)
+
+
+def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no readable head"):
+        read_weight(tmp_path / "nothing")
+    save_head(head(), tmp_path)
+    index = json.loads((tmp_path / "head.json").read_text())
+    shard = tmp_path / index["shards"][0]["file"]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-8])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_head(head(), tmp_path)
+    shard.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        read_weight(tmp_path)
+    shard.write_bytes(whole)
+    (tmp_path / index["common"]).write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_head(head(), tmp_path)
+    (tmp_path / "head.json").write_text(json.dumps(index | {"shards": []}))
+    with pytest.raises(InputError, match="holds no readable head"):
+        read_weight(tmp_path)
+
+
+def test_the_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    save_head(head(), folder)
+    index = json.loads((folder / "head.json").read_text())
+    name = index["shards"][0]["file"]
+    (folder / name).rename(tmp_path / name)
+    index["shards"][0]["file"] = f"../{name}"
+    (folder / "head.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_weight(folder)
+
+
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 6])
+
+    def train(own: DenseHead, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        own(features, labels).backward()
+        optimizer.step()
+
+    through, stopped, resumed = head(), head(), head()
+    stopped.load_state_dict(through.state_dict())
+    one, two, three = (torch.optim.SGD(own.parameters(), lr=0.1, momentum=0.9) for own in (through, stopped, resumed))
+    train(through, one)
+    train(through, one)
+    train(stopped, two)
+    save_head(stopped, tmp_path, two)
+    load_head(resumed, tmp_path, three)
+    train(resumed, three)
+    assert bool((resumed.weight == through.weight).all())
+    assert bool((resumed.objective.radius.s == through.objective.radius.s).all())
