@@ -1,0 +1,45 @@
+"""Lines of list files, plain or gzipped, and the sentence for one that is malformed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+from angulus.checks import InputError
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes, unpacked where its name ends in .gz."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} must be a whole gzip file; got {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """A file's lines without their ends; line i stands at i − 1. Blank lines at the end are dropped."""
+    return lines_of(read_bytes(path), path)
+
+
+def lines_of(data: bytes, where: str | os.PathLike[str]) -> list[str]:
+    """The lines of UTF-8 text with any line ends; an empty text is refused."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise malformed(where, data.count(b"\n", 0, error.start) + 1, "UTF-8 text", error.reason) from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
+    if lines == [""]:
+        raise InputError(f"{os.fspath(where)} must hold lines; it is empty")
+    return lines
+
+
+def malformed(where: str | os.PathLike[str], number: int, rule: str, got: object) -> InputError:
+    """The error for a line: file, number (from 1), what it must be, what it is."""
+    shown = repr(got) if isinstance(got, str) else str(got)
+    return InputError(f"{os.fspath(where)} line {number} must be {rule}; got {shown[:200]}")
