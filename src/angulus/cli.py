@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from angulus import __version__, checks, files
+from angulus.commands.bench import bench_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 out_console = Console()
 error_console = Console(stderr=True)
 

@@ -174,7 +174,7 @@ def test_what_cannot_go_together_is_refused() -> None:
         DenseHead(6, 40, OBJECTIVE + losses.iam(0.1) + losses.c_triplet(), sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"must be an angulus\.ClassSampling"):
         DenseHead(6, 40, OBJECTIVE, sampling=0.1)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="needs a head with impl='chunked' and no sampling"):
+    with pytest.raises(InputError, match="needs a head with impl='chunked' or 'fused' and no"):
         BackwardSGD(head(), lr=0.1)
     with pytest.raises(InputError, match="no sampling; got impl='chunked'"):
         BackwardSGD(head(ClassSampling(0.1), impl="chunked"), lr=0.1)

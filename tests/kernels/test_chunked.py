@@ -146,7 +146,7 @@ def test_gradients_accumulate_over_two_batches() -> None:
 
 
 def test_unknown_kernel_is_named() -> None:
-    with pytest.raises(InputError, match="impl must be one of 'auto', 'reference', 'chunked'; got 'chunk'"):
+    with pytest.raises(InputError, match="impl must be one of 'auto', 'reference', 'chunked', 'fused'; got 'chunk'"):
         angulus.DenseHead(8, 20, losses.normface(), impl="chunk")
 
 
@@ -258,7 +258,7 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 
     unit, rows = torch.nn.functional.normalize(features.detach()).requires_grad_(), weight.detach().requires_grad_()
     radius = torch.full((5,), 16.0)
-    reduced = select.Kernel("chunked")(unit, rows, None, labels, Request(radius, update=update))
+    reduced = select.Kernel("chunked", update=update)(unit, rows, None, labels, Request(radius))
     target = torch.nn.functional.normalize(reduced.rows)
     cosines = (unit * target).sum(dim=1)
     margined = torch.cos(torch.acos(cosines) + 0.5)
@@ -269,6 +269,6 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 
 def test_an_update_needs_the_chunked_kernel() -> None:
     features, weight, labels = problem(5)
-    wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
-    with pytest.raises(InputError, match="needs impl='chunked'"):
-        select.Kernel("reference")(features, weight, None, labels, wanted)
+    kernel = select.Kernel("reference", update=lambda classes, gradient: None)
+    with pytest.raises(InputError, match="needs impl='chunked' or 'fused'"):
+        kernel(features, weight, None, labels, Request(torch.ones(5)))

@@ -72,16 +72,16 @@ class BackwardSGD(torch.optim.Optimizer):
     needs an optimiser of its own. Each step costs one more product (logits twice).
 
     Args:
-        head: a head with impl="chunked" and no class sampling.
+        head: a head with impl="chunked" or "fused" and no class sampling.
         lr, momentum, weight_decay: as in `SparseSGD`.
     """
 
     def __init__(
         self, head: DenseHead | ShardedHead, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
-        if head.kernel.impl != "chunked" or head.sampling is not None:
+        if head.kernel.impl not in ("chunked", "fused") or head.sampling is not None:
             raise checks.InputError(
-                "an update within backward needs a head with impl='chunked' and no sampling; "
+                "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "
                 f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
             )
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))

@@ -133,7 +133,7 @@ class _Block(NamedTuple):
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
     lengths: Tensor | None  # ‖w_j‖, [n], where cosines are wanted
     targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
-    room: tuple[Tensor, Tensor]  # [n, B] each, for the cosines and the logits of N: memory that stays in the cache
+    room: tuple[Tensor, ...]  # three of [n, B]: for the cosines, the logits of N and of a P; it stays in the cache
 
 
 def _blocks(
@@ -149,7 +149,7 @@ def _blocks(
     operand = _operand(unit, request)
     kept = None if stash is None else stash.view(operand.dtype)
     buffer = None if stash is not None else operand.new_empty(size, batch)
-    room = unit.new_empty(size, batch), unit.new_empty(size, batch)
+    room = [unit.new_empty(size, batch) for _ in range(3 if request.plain_scales else 2)]
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         part = weight[chosen]
@@ -169,7 +169,7 @@ def _blocks(
             products,
             lengths(part.to(unit.dtype), request.eps) if cosines else None,
             (labels[rows] - start, rows),
-            (room[0][: len(part)], room[1][: len(part)]),
+            tuple(each[: len(part)] for each in room),
         )
 
 
@@ -197,14 +197,24 @@ def _bases(block: _Block, request: Request) -> tuple[Tensor, Tensor | None]:
 
 
 def _mapped(base: Tensor, request: Request) -> tuple[Tensor, Tensor | None]:
-    """(mapped bases, their derivative by the base, or None for 1)."""
+    """(mapped bases, which of them are changed, or None for none)."""
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
     above = base > request.threshold
-    changed = base * a1 + a0 if a2 == 0 else (a2 * base + a1) * base + a0
-    slope = torch.full_like(base, a1) if a2 == 0 else 2 * a2 * base + a1
-    return torch.where(above, changed, base), torch.where(above, slope, 1.0)
+    changed = torch.add(base.new_tensor(a0), base, alpha=a1)
+    if a2 != 0:
+        changed.addcmul_(base, base, value=a2)
+    return torch.where(above, changed, base), above
+
+
+def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request) -> Tensor:
+    """The gradient by the mapped bases, carried to the bases; overwritten."""
+    a2, a1, _ = request.coefficients
+    if (a2, a1) == (0, 1):
+        return gradient
+    slope = base.new_tensor(a1) if a2 == 0 else torch.add(base.new_tensor(a1), base, alpha=2 * a2)
+    return gradient.mul_(torch.where(above, slope, 1.0))
 
 
 class _Sums:
@@ -234,7 +244,7 @@ class _Sums:
             next(sums).add(logits, mapped, block)
         for scale in request.plain_scales:
             assert cosines is not None
-            next(sums).add(cosines * scale, cosines, block)
+            next(sums).add(torch.mul(cosines, scale, out=block.room[2]), cosines, block)
         for offset, (total, count) in zip(request.hinge_offsets, self.hinges, strict=True):
             assert cosines is not None
             inner = torch.add(offset, cosines, alpha=2).index_put_(block.targets, cosines.new_zeros(()))
@@ -315,7 +325,7 @@ class _Backward:
         log_sums = iter(zip(self.of_log_sums, self.values, strict=True))
         if request.radius is not None:
             gradient, value = next(log_sums)
-            mapped, slope = _mapped(base, request)
+            mapped, above = _mapped(base, request)
             logits = torch.mul(mapped, request.radius, out=block.room[1])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
@@ -324,15 +334,17 @@ class _Backward:
             else:
                 on_logits = _softmax(logits, value, gradient, block)
                 on_base = on_logits * request.radius
-            if slope is not None:
-                on_base *= slope
+            if above is not None:
+                on_base = _times_slope(on_base, base, above, request)
             if request.unit_weight:
                 on_cosines = on_base
             else:
                 on_products = on_base
         for scale, (gradient, value) in zip(request.plain_scales, log_sums, strict=True):
             assert cosines is not None
-            on_cosines = _sum(on_cosines, _softmax(cosines * scale, value, gradient * scale, block))
+            on_cosines = _sum(
+                on_cosines, _softmax(torch.mul(cosines, scale, out=block.room[2]), value, gradient * scale, block)
+            )
         for offset, gradient in zip(request.hinge_offsets, self.of_hinges, strict=True):
             assert cosines is not None
             inner = torch.add(offset, cosines, alpha=2).index_put_(block.targets, cosines.new_zeros(()))

@@ -25,7 +25,7 @@ class Request:
         products: the dtype that the operands of w_j·x̂, and of the products of both gradients, are rounded to; None for
             unit's own. Sums, lengths and statistics stay in unit's dtype.
         update: called in backward with each block of classes and the gradient of its weight, which it may change in
-            place; no gradient of the whole weight is then made. Only "chunked" knows it.
+            place; no gradient of the whole weight is then made. "reference" does not know it.
     """
 
     radius: Tensor | None

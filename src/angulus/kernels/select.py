@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from angulus import checks
-from angulus.kernels import chunked, reference
+from angulus.kernels import chunked, fused, reference
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
-TABLE: dict[str, ReduceRows] = {"reference": reference.reduce_rows, "chunked": chunked.reduce_rows}
+TABLE: dict[str, ReduceRows] = {
+    "reference": reference.reduce_rows,
+    "chunked": chunked.reduce_rows,
+    "fused": fused.reduce_rows,
+}
 LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: beyond it the reference's several copies cost time and memory
 
 
@@ -24,7 +28,8 @@ class Kernel:
     """A kernel by name and the dtype of its products, checked; called, it reduces.
 
     Args:
-        impl: "reference", "chunked" or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond.
+        impl: a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond. It does not
+            take "fused", which has been tested by Triton's interpreter but not yet on a GPU.
         products: torch.bfloat16, or None for the dtype of the features.
         update: see `Request`; never with "auto", which would not always take the kernel that knows it.
     """

@@ -1,0 +1,1 @@
+"""What is timed, beside floors and peers in the same run."""

@@ -1,0 +1,84 @@
+"""`angulus bench`: what is timed, as ratios to floors and peers in the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from angulus import checks, files
+
+bench_app = typer.Typer(no_args_is_help=True, help="Timings, as ratios to floors and peers in the same run.")
+
+
+@bench_app.command("head")
+def bench_head(
+    batch: Annotated[int, typer.Option(help="Rows B.")] = 256,
+    classes: Annotated[int, typer.Option(help="Classes C.")] = 100_000,
+    size: Annotated[int, typer.Option(help="Embedding size d.")] = 512,
+    rounds: Annotated[int, typer.Option(help="Times that each is timed, in turn with the others.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    only: Annotated[Optional[list[str]], typer.Option(help="Names from the table; all, if none.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Append the results to this file, as JSON lines.")] = None,  # noqa: UP045
+) -> None:
+    """Time a training step of the head, and its memory beyond W and dW, beside bare products and a peer."""
+    from angulus.bench import head
+
+    shape = head.Shape(batch, classes, size, device)
+    table = Table(title=f"B = {batch:,}, C = {classes:,}, d = {size}, {device}, {rounds} rounds")
+    for name in ("step", "median ms", "ratio to 3 products", "MiB beyond W and dW"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    lines = []
+    for timing in head.run(shape, rounds, tuple(only or ())):
+        memory = "" if timing.extra_mib is None else f"{timing.extra_mib:,.1f}"
+        ratio = f"{timing.ratio:.2f} [{timing.ratio_low:.2f}, {timing.ratio_high:.2f}]"
+        table.add_row(timing.what, f"{timing.median_ms:,.1f}", ratio, memory)
+        lines.append(json.dumps(head.record(shape, rounds, timing)) + "\n")
+    Console().print(table)
+    if out is not None:
+        _append(out, lines)
+
+
+@bench_app.command("accuracy")
+def bench_accuracy(
+    batch: Annotated[int, typer.Option(help="Rows B.")] = 256,
+    classes: Annotated[int, typer.Option(help="Classes C.")] = 10_000,
+    size: Annotated[int, typer.Option(help="Embedding size d.")] = 512,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    out: Annotated[Optional[Path], typer.Option(help="Append the results to this file, as JSON lines.")] = None,  # noqa: UP045
+) -> None:
+    """Compare every kernel and dtype with float64: relative errors of the loss and of both gradients."""
+    from dataclasses import asdict
+
+    import torch
+
+    from angulus import environment
+    from angulus.bench import accuracy
+    from angulus.bench.head import Shape
+
+    shape = Shape(batch, classes, size, device)
+    table = Table(title=f"relative error against float64: B = {batch:,}, C = {classes:,}, d = {size}, {device}")
+    for name in ("objective", "dtype", "impl", "loss", "dX", "dW"):
+        table.add_column(name, justify="right" if name in ("loss", "dX", "dW") else "left")
+    lines = []
+    about = environment.describe(torch.device(device))
+    for error in accuracy.run(shape):
+        numbers = (f"{value:.1e}" for value in (error.loss, error.features, error.weight))
+        table.add_row(error.objective, error.dtype, error.impl, *numbers)
+        lines.append(json.dumps(asdict(shape) | asdict(error) | {"environment": about}) + "\n")
+    Console().print(table)
+    if out is not None:
+        _append(out, lines)
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    files.make_folder(path.parent)
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+    except OSError as error:
+        raise checks.InputError(files.sentence(error, path)) from error
+    files.write_text(path, before + "".join(lines))

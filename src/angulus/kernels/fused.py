@@ -1,0 +1,209 @@
+"""The reduction as Triton kernels: products and reductions of a tile in one pass, exact first derivatives.
+
+Forward: one kernel multiplies a tile of rows by a tile of classes and reduces it at once to a few numbers a row, which
+are added up after every chunk of classes; the products themselves are never stored. Backward: per chunk the same
+products again, made into the coefficients [B, n] that carry the gradients back to them; then dX and dW of the chunk are
+plain matrix products (cuBLAS). That is one product more than without recomputation, and no atomics.
+
+Memory beside W, dW and what is of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and [n, d],
+so at most the coefficients and, where the products' dtype is not the weight's, a rounded copy of the chunk's weights
+and its dW before that is put into place; forward, the numbers [·, n / Tile.classes, B]. Never B x C.
+
+Products have operands in the dtype of `unit`, or in `Request.products`; they accumulate in the dtype of `unit`, as
+everything else is. float32 is IEEE float32 unless PyTorch is allowed TF32 for its own products. float64 is right, but
+slow: it does without `tl.dot`.
+
+Needs the package triton and a CUDA device; with TRITON_INTERPRET=1 Triton's interpreter runs it anywhere, slowly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from angulus import checks
+from angulus.kernels.fused_launch import Chunk, Walk, kernels, scales
+from angulus.kernels.reduction import Reduced, Request
+
+LEAST_CAPABILITY = (8, 0)  # of a GPU, for bfloat16 and TF32 products
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why this kernel cannot run on tensors of that device, as a sentence; None where it can."""
+    try:
+        module = kernels()
+    except ImportError as error:
+        return f"impl='fused' needs the package triton (pip install triton), which cannot be imported: {error}"
+    if module.INTERPRETED:
+        return None
+    if not module.COMPILED:
+        return "impl='fused' needs TRITON_INTERPRET as it was when triton was imported; set it before Python starts"
+    if device.type != "cuda":
+        return (
+            f"impl='fused' needs tensors on a CUDA device; got {device}: use impl='chunked', or set TRITON_INTERPRET=1 "
+            "before Python starts, for Triton's slow interpreter"
+        )
+    found = torch.cuda.get_device_capability(device)
+    if found < LEAST_CAPABILITY:
+        least, here = (".".join(map(str, each)) for each in (LEAST_CAPABILITY, found))
+        return f"impl='fused' needs a GPU of compute capability {least} or newer; got {here}: use impl='chunked'"
+    return None
+
+
+def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
+    """Reduce every row of non-target classes; see `kernels.reduction`. First derivatives only.
+
+    Raises:
+        checks.InputError: the kernel cannot run here, or does not compute in a dtype.
+    """
+    reason = unavailable(unit.device)
+    if reason is not None:
+        raise checks.InputError(reason)
+    if unit.dtype not in (torch.float32, torch.float64):
+        raise checks.InputError(f"impl='fused' needs unit features in float32 or float64; got {unit.dtype}")
+    if request.products not in (None, unit.dtype, torch.bfloat16):
+        raise checks.InputError(f"products must be None, torch.bfloat16 or {unit.dtype}; got {request.products}")
+    factors = scales(request)
+    count, hinges = len(factors), len(request.hinge_offsets)
+    if not count + hinges:
+        return Reduced(None, (), (), weight[labels.clamp_min(0)])
+    constant = dataclasses.replace(
+        request,
+        radius=None if request.radius is None else request.radius.detach(),
+        plain_scales=tuple(scale.detach() for scale in request.plain_scales),
+    )
+    # needs_input_grad is true under no_grad as well, so the mode is passed in
+    outputs = _Fused.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *factors)  # type: ignore[no-untyped-call]
+    rows, log_sums = outputs[0], outputs[1 : 1 + count]
+    pairs = tuple(zip(outputs[1 + count : 1 + count + hinges], outputs[1 + count + hinges :], strict=True))
+    if request.radius is None:
+        return Reduced(None, log_sums, pairs, rows)
+    return Reduced(log_sums[0], log_sums[1:], pairs, rows)
+
+
+class _Fused(torch.autograd.Function):
+    """One walk over the classes forward, one backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        unit: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        request: Request,
+        recording: bool,
+        *scales: Tensor,
+    ) -> tuple[Tensor, ...]:
+        recording = recording and any(ctx.needs_input_grad)
+        walk = Walk(unit, weight, bias, labels, request)
+        sums = _Sums(unit, len(scales), len(request.hinge_offsets), recording and any(ctx.needs_input_grad[6:]))
+        for chunk in walk.chunks(walk.slices(sums.numbers * len(unit) // walk.tile.classes)):
+            sums.add(walk.reduce(chunk, sums.numbers, sums.means))
+        value, hinges, counts = sums.value(), sums.hinges[0].unbind(), sums.hinges[1].unbind()
+        if recording:
+            ctx.save_for_backward(unit, weight, bias, labels, walk.inverse, walk.table, value, sums.mean())
+            ctx.request, ctx.spent = request, False
+        ctx.mark_non_differentiable(*counts)
+        return (weight[labels.clamp_min(0)], *value.unbind(), *hinges, *counts)
+
+    @staticmethod
+    def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise checks.InputError("impl='fused' has first derivatives only; use impl='reference' for create_graph")
+        if ctx.spent:
+            raise checks.InputError("this loss was differentiated already; run the head again before backward()")
+        unit, weight, bias, labels, inverse, table, value, mean = ctx.saved_tensors
+        ctx.spent = True
+        upstream = torch.stack(grads[: len(value) + len(ctx.request.hinge_offsets)])
+        table = torch.cat([table, value.masked_fill(value == -torch.inf, 0.0), upstream])
+        walk = Walk(unit, weight, bias, labels, ctx.request, table, inverse)
+        needs_unit, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_unit = torch.zeros_like(unit) if needs_unit else None
+        grad_weight = torch.empty_like(weight) if needs_weight and ctx.request.update is None else None
+        grad_bias = torch.empty_like(bias) if needs_bias and bias is not None else None
+        slices = walk.slices(len(unit))
+        for chunk, own in zip(walk.chunks(slices), _grouped(labels, slices), strict=True):
+            coefficients, on_lengths, on_bias = walk.coefficients(chunk)
+            if grad_unit is not None:
+                _add_product(grad_unit, coefficients, chunk.operand)
+            if needs_weight:
+                place = None if grad_weight is None else grad_weight[chunk.classes]
+                direct = place is not None and place.dtype == walk.dtype
+                gradient = _of_weight(walk, chunk, coefficients, on_lengths, place if direct else None)
+                gradient.index_add_(0, labels[own] - chunk.classes.start, grad_rows[own].to(walk.dtype))
+                if ctx.request.update is not None:
+                    ctx.request.update(chunk.classes, gradient)
+                elif place is not None and not direct:
+                    place.copy_(gradient)
+            if grad_bias is not None:
+                grad_bias[chunk.classes] = on_bias.to(grad_bias.dtype)
+        of_scales = [None] * len(value) if mean is None else (upstream[: len(value)] * mean).unbind()
+        return (grad_unit, grad_weight, grad_bias, None, None, None, *of_scales)
+
+
+def _grouped(labels: Tensor, slices: list[slice]) -> list[Tensor]:
+    """For each slice of the classes, the rows whose own class is in it."""
+    order = torch.argsort(labels)
+    starts = labels.new_tensor([each.start for each in slices] + [slices[-1].stop])
+    bounds = torch.searchsorted(labels[order], starts).tolist()
+    return [order[first:last] for first, last in pairwise(bounds)]
+
+
+def _of_weight(walk: Walk, chunk: Chunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
+    """What the products, and through them the lengths, send back to the weights of a chunk, [n, d]."""
+    gradient = _product(coefficients.T, walk.unit, walk.dtype, out)
+    if walk.inverse is not None:
+        gradient.addcmul_(walk.weight[chunk.classes].to(walk.dtype), on_lengths[:, None], value=-1.0)
+    return gradient
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add the matrix product of operands that may be rounded."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += _product(left, right, total.dtype)
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
+    """The matrix product of operands that may be rounded, accumulated and returned in `dtype`."""
+    if left.dtype == dtype:
+        return torch.mm(left, right, out=out)
+    if dtype == torch.float32 and hasattr(torch.ops.aten.mm, "dtype"):  # since PyTorch 2.8; no CPU comes here
+        return torch.mm(left, right, out_dtype=dtype, out=out)
+    return torch.mm(left.to(dtype), right.to(dtype), out=out)
+
+
+class _Sums:
+    """Every reduction so far, over the chunks: L log-sum-exps, the means of what is scaled, H hinges."""
+
+    def __init__(self, unit: Tensor, logs: int, hinges: int, means: bool) -> None:
+        self.means = means
+        self.numbers = (3 if means else 2) * logs + 2 * hinges
+        self.top = unit.new_full((logs, len(unit)), -torch.inf)
+        self.totals = unit.new_zeros(2 if means else 1, logs, len(unit))  # Σ exp, and the same times what is scaled
+        self.hinges = unit.new_zeros(2, hinges, len(unit))  # sums, and active numbers
+
+    def add(self, partials: Tensor) -> None:
+        """Take what `Walk.reduce` gives."""
+        logs, hinges = self.top.shape[0], self.hinges.shape[1]
+        split = self.numbers - 2 * hinges
+        tops = partials[:logs]
+        top = torch.maximum(self.top, tops.amax(dim=1))
+        shift = top.masked_fill(top == -torch.inf, 0.0)  # a row may be all masked so far
+        sums = partials[logs:split].view(len(self.totals), *tops.shape)
+        self.totals = self.totals * torch.exp(self.top - shift) + (sums * torch.exp(tops - shift[:, None])).sum(dim=2)
+        self.top = top
+        self.hinges = self.hinges + partials[split:].sum(dim=1).view_as(self.hinges)
+
+    def value(self) -> Tensor:
+        return torch.where(self.totals[0] > 0, self.top + torch.log(self.totals[0]), -torch.inf)
+
+    def mean(self) -> Tensor | None:
+        total = self.totals[0]
+        return self.totals[1] / torch.where(total > 0, total, 1.0) if self.means else None

@@ -1,0 +1,184 @@
+"""How the kernels of `kernels.fused` are launched: chunks of classes, what is compiled in, and tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from angulus.kernels.reduction import Request
+from angulus.kernels.reference import lengths
+
+SCRATCH = 1 << 25  # elements of a chunk's largest buffer: 128 MiB in float32
+
+
+class Tile(NamedTuple):
+    """What one program multiplies, and with how many warps and pipeline stages."""
+
+    rows: int
+    classes: int
+    inner: int  # of d at a time
+    warps: int
+    stages: int
+
+
+# (forward, backward), for an H100, by arithmetic and by what the compiler says of registers. A large tile reads less of
+# L2, which is what limits it: 128 x 256 in bfloat16 makes 85 operations of a byte, 128 x 128 makes 64. Backward holds
+# more for each product: 256 classes would spill. Three stages are 144 and 96 KiB of the 227 that a program may have.
+TILES = {
+    "bf16": (Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 8, 3)),
+    "tf32": (Tile(128, 256, 32, 8, 3), Tile(128, 128, 32, 8, 3)),
+    "ieee": (Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2)),  # without tensor cores: operands come to registers
+    "exact": (Tile(16, 16, 16, 4, 1), Tile(16, 16, 16, 4, 1)),  # holds rows x classes x inner
+}
+LEAST_SIDE = 16  # of what tl.dot takes
+
+
+class Chunk(NamedTuple):
+    """Some classes, n of them."""
+
+    classes: slice
+    operand: Tensor  # their weights, rounded to the dtype of the products, [n, d]
+
+
+class Walk:
+    """The chunks of classes, and the two kernels over one of them; `table` and `inverse` are given backward."""
+
+    def __init__(
+        self,
+        unit: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        request: Request,
+        table: Tensor | None = None,
+        inverse: Tensor | None = None,
+    ) -> None:
+        self.request, self.dtype = request, unit.dtype
+        self.unit, self.weight, self.labels = self.rounded(unit), weight, labels.contiguous()
+        self.bias = None if bias is None else bias.contiguous()
+        self.flags = _flags(request, bias)
+        self.fresh = table is None and self.flags["COSINES"]
+        self.inverse = unit.new_empty(len(weight)) if self.fresh else inverse  # 1 / ‖w_j‖, [C]
+        precision = _precision(request, unit.dtype)
+        self.flags["PRECISION"] = "ieee" if precision == "bf16" else precision
+        tile = _fitting(TILES[precision][table is not None], len(unit), *weight.shape)
+        self.tile = _staged(tile, self.unit.element_size(), kernels().shared_memory(unit.device))
+        self.table = _table(request, unit) if table is None else table
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """The values in the dtype of the products; for the interpreter, only as that dtype holds them."""
+        operand = values.to(self.request.products or self.dtype)
+        return operand.to(self.dtype) if kernels().INTERPRETED else operand  # its bfloat16 products are wrong
+
+    def slices(self, per_class: int) -> list[slice]:
+        """The classes in order, as many at a time as `SCRATCH` allows at `per_class` or d elements a class."""
+        fit = SCRATCH // max(per_class, self.weight.shape[1])
+        size = max(fit // self.tile.classes, 1) * self.tile.classes
+        return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
+
+    def chunks(self, slices: list[slice]) -> Iterator[Chunk]:
+        """The weights of these classes; forward, their lengths are taken as well."""
+        for classes in slices:
+            part = self.weight[classes]
+            if self.fresh and self.inverse is not None:
+                self.inverse[classes] = 1 / lengths(part.to(self.dtype), self.request.eps)
+            yield Chunk(classes, self.rounded(part))
+
+    def reduce(self, chunk: Chunk, numbers: int, means: bool) -> Tensor:
+        """What each tile adds to its rows' reductions, [numbers, class tiles, B]; see `reduce_tile`."""
+        partials = self.table.new_empty(numbers, _count(len(chunk.operand), self.tile.classes), len(self.unit))
+        self._launch(kernels().reduce_tile, chunk, partials, MEANS=int(means))
+        return partials
+
+    def coefficients(self, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+        """(gradient by the products, rounded [B, n], by the lengths over the length [n], by the bias [n])."""
+        n = len(chunk.operand)
+        row = _count(n, LEAST_SIDE) * LEAST_SIDE  # so that every row begins aligned
+        room = self.unit.new_empty(len(self.unit), row)
+        by_class = self.table.new_zeros(2, _count(len(self.unit), self.tile.rows), n)
+        self._launch(kernels().coefficient_tile, chunk, room, row, by_class)
+        on_lengths, on_bias = by_class.sum(dim=1)
+        return self.rounded(room[:, :n]), on_lengths, on_bias
+
+    def _launch(self, kernel: Any, chunk: Chunk, *outputs: Any, **flags: int) -> None:
+        batch, n, tile = len(self.unit), len(chunk.operand), self.tile
+        with torch.cuda.device_of(self.unit):  # type: ignore[no-untyped-call]
+            kernel[(_count(batch, tile.rows) * _count(n, tile.classes),)](
+                *(self.unit, *self.unit.stride(), chunk.operand, *chunk.operand.stride()),
+                None if self.inverse is None else self.inverse[chunk.classes],
+                None if self.bias is None else self.bias[chunk.classes],
+                *(self.labels, self.table, *outputs),
+                *(batch, n, chunk.classes.start, self.unit.shape[1]),
+                **flags,
+                **self.flags,
+                **{"BLOCK_B": tile.rows, "BLOCK_C": tile.classes, "BLOCK_D": tile.inner},
+                **{"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True},
+            )
+
+
+def kernels() -> Any:
+    """The module of kernels: imported at the first use, for it needs triton."""
+    from angulus.kernels import fused_kernels
+
+    return fused_kernels
+
+
+def scales(request: Request) -> tuple[Tensor, ...]:
+    """What multiplies in each log-sum, the radius first."""
+    return request.plain_scales if request.radius is None else (request.radius, *request.plain_scales)
+
+
+def _count(many: int, size: int) -> int:
+    return -(-many // size)
+
+
+def _table(request: Request, unit: Tensor) -> Tensor:
+    """What differs by row and is known forward; see `fused_kernels`."""
+    rows = [*scales(request)]
+    if request.threshold is not None:
+        rows += [request.threshold, *(unit.new_full((len(unit),), number) for number in request.coefficients)]
+    return torch.stack([row.to(unit.dtype) for row in (*rows, *request.hinge_offsets)])
+
+
+def _flags(request: Request, bias: Tensor | None) -> dict[str, Any]:
+    """What the kernels are compiled for; see `fused_kernels`."""
+    radius = request.radius is not None
+    return {
+        "RADIUS": int(radius),
+        "LOGS": len(scales(request)),
+        "HINGES": len(request.hinge_offsets),
+        "UNIT": int(request.unit_weight),
+        "COSINES": int(request.unit_weight or bool(request.plain_scales or request.hinge_offsets)),
+        "MAPPED": int(request.threshold is not None),
+        "BIASED": int(radius and bias is not None),
+    }
+
+
+def _precision(request: Request, dtype: torch.dtype) -> str:
+    """The key of `TILES`."""
+    if dtype == torch.float64:
+        return "exact"
+    if request.products == torch.bfloat16:
+        return "bf16"
+    matmul = torch.backends.cuda.matmul
+    # the older name cannot be read once the newer was set
+    allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    return "tf32" if allowed else "ieee"
+
+
+def _fitting(tile: Tile, batch: int, num_classes: int, size: int) -> Tile:
+    """The tile, each side no larger than the next power of two of what there is."""
+    rows, classes, inner = (
+        max(LEAST_SIDE, min(most, 1 << (there - 1).bit_length()))
+        for most, there in zip(tile[:3], (batch, num_classes, size), strict=True)
+    )
+    return Tile(rows, classes, inner, tile.warps if rows * classes >= 128 * 128 else 4, tile.stages)
+
+
+def _staged(tile: Tile, itemsize: int, shared: int) -> Tile:
+    """The tile with no more stages than fit into `shared` bytes: 3 on an H100 and an A100, 2 on smaller GPUs."""
+    stage = (tile.rows + tile.classes) * tile.inner * itemsize
+    return tile._replace(stages=max(1, min(tile.stages, shared // stage)))

@@ -1,0 +1,496 @@
+"""The fused kernel against the reference: in Triton's interpreter, or on a GPU where there is one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import angulus
+from angulus import InputError, class_loss, losses
+from angulus.kernels import fused, fused_launch, reference
+from angulus.kernels.reduction import ReduceRows, Request
+from losses.aliases import CASES
+from losses.oracles import Case, batch, point
+
+pytest.importorskip("triton", reason="impl='fused' needs the package triton")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SMALL = fused_launch.Tile(16, 16, 16, 4, 1)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tiles, and one of them a chunk, so that little problems have many of both."""
+    monkeypatch.setattr(fused_launch, "TILES", dict.fromkeys(fused_launch.TILES, (SMALL, SMALL)))
+    monkeypatch.setattr(fused_launch, "SCRATCH", 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Leaves in float64, and what is asked of them."""
+
+    leaves: dict[str, Tensor]
+    labels: Tensor
+    request: Request  # without its tensors, but for their number
+    biased: bool
+
+
+def problem(
+    sizes: tuple[int, int, int], request: Request | None = None, *, biased: bool = False, mapped: bool = False
+) -> Problem:
+    """Random rows, weights and scales; `request` gives numbers of scales and offsets by empty tensors."""
+    rows, classes, size = sizes
+    request = request or Request(torch.empty(0))
+    generator = torch.Generator().manual_seed(rows * classes + size)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    leaves = {
+        "unit": torch.nn.functional.normalize(draw(rows, size)),
+        "weight": draw(classes, size),
+        "bias": draw(classes),
+        "radius": 4 + draw(rows),
+        "threshold": 0.3 * draw(rows),
+        **{f"scale {n}": 6 + draw(rows) for n in range(len(request.plain_scales))},
+        **{f"offset {n}": draw(rows) for n in range(len(request.hinge_offsets))},
+    }
+    if mapped:
+        request = replace(request, threshold=torch.empty(0), coefficients=(0.2, 1.3, 0.1))
+    return Problem(leaves, torch.randint(classes, (rows,), generator=generator), request, biased)
+
+
+def everything(scales: int = 2, offsets: int = 2, **more: Any) -> Request:
+    empty = torch.empty(0)
+    return Request(empty, plain_scales=(empty,) * scales, hinge_offsets=(empty,) * offsets, **more)
+
+
+def answers(
+    kernel: ReduceRows, p: Problem, dtype: torch.dtype, products: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Every output and gradient, by name; the outputs are weighted by fixed random numbers."""
+    t = {name: leaf.to(DEVICE, dtype).requires_grad_() for name, leaf in p.leaves.items()}
+    own = p.request
+    request = replace(
+        own,
+        radius=None if own.radius is None else t["radius"],
+        threshold=None if own.threshold is None else t["threshold"].detach(),
+        plain_scales=tuple(t[f"scale {n}"] for n in range(len(own.plain_scales))),
+        hinge_offsets=tuple(t[f"offset {n}"].detach() for n in range(len(own.hinge_offsets))),
+        products=products,
+    )
+    reduced = kernel(t["unit"], t["weight"], t["bias"] if p.biased else None, p.labels.to(DEVICE), request)
+    outputs = {"rows": reduced.rows} | ({} if reduced.log_sum is None else {"N": reduced.log_sum})
+    outputs |= {f"P {n}": value for n, value in enumerate(reduced.plain)}
+    outputs |= {f"H {n}": value for n, (value, _) in enumerate(reduced.hinges)}
+    generator = torch.Generator().manual_seed(5)
+    total = torch.zeros((), dtype=dtype, device=DEVICE)
+    for value in outputs.values():
+        factor = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+        total = total + (factor * value.masked_fill(value == -torch.inf, 0.0)).sum()
+    gradients = torch.autograd.grad(total, list(t.values()), allow_unused=True)
+    named = {f"grad {name}": each for name, each in zip(t, gradients, strict=True) if each is not None}
+    counts = {f"active {n}": count for n, (_, count) in enumerate(reduced.hinges)}
+    return {name: each.detach().cpu() for name, each in (outputs | counts | named).items()}
+
+
+def assert_no_worse(
+    found: dict[str, Tensor], plain: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float
+) -> None:
+    """No element is further from the truth than the plain code's worst, and a tolerance of the largest value.
+
+    What nothing depends on has no gradient, or zeros.
+    """
+    for name in truth.keys() ^ found.keys():
+        assert not (truth | found)[name].any(), name
+    for name in truth.keys() & found.keys():
+        right, got = truth[name].double(), found[name].double()
+        same = torch.where(right == got, 0.0, got - right)  # −inf is −inf
+        beside = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
+        largest = right[right.isfinite()].abs().max() if right.isfinite().any() else 0.0
+        worst = int(same.abs().nan_to_num(torch.inf).argmax())
+        place = [int(each) for each in torch.unravel_index(torch.tensor(worst), right.shape)]
+        assert same.flatten()[worst].abs() <= 2 * beside + tolerance * max(1.0, float(largest)), (
+            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {beside} away"
+        )
+
+
+def check(p: Problem, dtype: torch.dtype = torch.float64, products: torch.dtype | None = None) -> None:
+    tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}[dtype] if products is None else 1e-2
+    truth = answers(reference.reduce_rows, p, torch.float64)
+    plain = answers(reference.reduce_rows, p, dtype, products)
+    assert_no_worse(answers(fused.reduce_rows, p, dtype, products), plain, truth, tolerance)
+
+
+EXACT = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+SIZES = [(1, 1, 3), (1, 70, 40), (9, 33, 17), (20, 16, 5)]
+
+
+@EXACT
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("unit_weight", [True, False], ids=["unit", "raw"])
+@pytest.mark.usefixtures("small")
+def test_everything_at_once(sizes: tuple[int, int, int], unit_weight: bool, dtype: torch.dtype) -> None:
+    check(problem(sizes, everything(unit_weight=unit_weight, eps=0.1), biased=True, mapped=True), dtype)
+
+
+@pytest.mark.parametrize(
+    ("request_", "biased", "mapped"),
+    [
+        (everything(0, 0), False, False),
+        (everything(0, 0, unit_weight=False), False, False),
+        (everything(0, 0, unit_weight=False), True, False),
+        (everything(0, 0, unit_weight=False), False, True),
+        (everything(3, 0, unit_weight=False), False, False),
+        (everything(0, 3), False, True),
+        (replace(everything(1, 0), radius=None), True, False),
+        (replace(everything(0, 2), radius=None), False, False),
+    ],
+    ids=["radius", "raw", "raw bias", "raw mapped", "raw scales", "hinges", "scale alone", "hinges alone"],
+)
+def test_one_thing_at_a_time(request_: Request, biased: bool, mapped: bool) -> None:
+    """With the tiles that a GPU gets, as far as the sizes fill them."""
+    check(problem((9, 70, 40), request_, biased=biased, mapped=mapped), torch.float32)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 40))
+def test_any_sizes(rows: int, classes: int, size: int) -> None:
+    check(problem((rows, classes, size), everything(1, 1), mapped=True))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.usefixtures("small")
+def test_bfloat16_products(sizes: tuple[int, int, int]) -> None:
+    check(problem(sizes, everything(1, 1), mapped=True), torch.float32, torch.bfloat16)
+
+
+STRUCTURES = (
+    "softmax-bias",
+    "l2_softmax-bias-learned",
+    "normface-eps-learned",
+    "arcface-64",
+    "sphereface-raw",
+    "focal_softmax-over-l_softmax-plain",
+    "mv_softmax-fixed-arc",
+    "mv_softmax-adaptive-am",
+    "mv_softmax-focal-plain",
+    "mv_softmax-contracted",
+    "cm_m_softmax-arc",
+    "c_triplet-gated",
+    "iam-softmax-bias",
+    "mv_softmax-everything",
+)
+
+
+def loss_and_gradients(case: Case, impl: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    p = point()
+    bound, data = case.bind_at(p).to(DEVICE, dtype), batch(p, case, dtype)
+    leaves = {name: getattr(data, name) for name in ("features", "weight", "bias") if getattr(data, name) is not None}
+    leaves = {name: leaf.detach().to(DEVICE).requires_grad_() for name, leaf in leaves.items()}
+    features, weight = leaves["features"], leaves["weight"]
+    loss = class_loss(
+        features, weight, data.labels.to(DEVICE), bound, bias=leaves.get("bias"), impl=impl, reduction="none"
+    )
+    leaves |= dict(bound.named_parameters())
+    upstream = torch.linspace(0.5, 2.0, len(loss), dtype=loss.dtype, device=DEVICE)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), upstream, allow_unused=True)
+    named = {f"grad {name}": each for name, each in zip(leaves, gradients, strict=True) if each is not None}
+    return {name: each.detach().cpu() for name, each in ({"loss": loss} | named).items()}
+
+
+@EXACT
+@pytest.mark.parametrize("case", [CASES[name] for name in STRUCTURES], ids=STRUCTURES)
+def test_losses_equal_the_reference(case: Case, dtype: torch.dtype) -> None:
+    truth = loss_and_gradients(case, "reference", torch.float64)
+    plain = loss_and_gradients(case, "reference", dtype)
+    found = loss_and_gradients(case, "fused", dtype)
+    assert_no_worse(found, plain, truth, 1e-11 if dtype == torch.float64 else 1e-5)
+
+
+def changed(p: Problem, **leaves: Callable[[Tensor], Tensor]) -> Problem:
+    return replace(p, leaves=p.leaves | {name: change(p.leaves[name].clone()) for name, change in leaves.items()})
+
+
+@EXACT
+@pytest.mark.usefixtures("small")
+def test_labels_at_the_borders_of_tiles(dtype: torch.dtype) -> None:
+    p = problem((6, 33, 7), everything(1, 1), mapped=True)
+    check(replace(p, labels=torch.tensor([0, 15, 16, 31, 32, 16])), dtype)
+
+
+@EXACT
+@pytest.mark.usefixtures("small")
+def test_all_rows_of_one_class(dtype: torch.dtype) -> None:
+    p = problem((20, 18, 7), everything(1, 1), biased=True)
+    check(replace(p, labels=torch.full((20,), 17)), dtype)
+
+
+def test_a_class_alone_leaves_nothing_to_sum() -> None:
+    p = problem((3, 1, 4), everything(1, 1), mapped=True, biased=True)
+    found = answers(fused.reduce_rows, p, torch.float32)
+    assert (found["N"] == -torch.inf).all() and (found["P 0"] == -torch.inf).all()
+    for name in found.keys() - {"N", "P 0", "rows", "grad weight"}:
+        assert not found[name].any(), name
+
+
+@EXACT
+@pytest.mark.parametrize("radius", [1e-4, 300.0, 1e4])
+@pytest.mark.usefixtures("small")
+def test_radii_beyond_the_range_of_exp(radius: float, dtype: torch.dtype) -> None:
+    scaled = lambda values: radius * values  # noqa: E731
+    p = changed(problem((5, 40, 6), everything(1, 0), biased=True), **{"radius": scaled, "scale 0": scaled})
+    check(p, dtype)
+
+
+@EXACT
+def test_zero_features_and_weights(dtype: torch.dtype) -> None:
+    def emptied(values: Tensor) -> Tensor:
+        values[[0, 3]] = 0
+        return values
+
+    check(changed(problem((5, 20, 6), everything(1, 1), mapped=True), unit=emptied, weight=emptied), dtype)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_class_that_another_rank_holds_masks_nothing() -> None:
+    p = problem((4, 20, 6))
+    labels = torch.tensor([-1, 3, -1, 19])
+    found = answers(fused.reduce_rows, replace(p, labels=labels), torch.float64)
+    cosines = p.leaves["unit"] @ torch.nn.functional.normalize(p.leaves["weight"]).T
+    logits = p.leaves["radius"][:, None] * cosines
+    logits[1, 3] = logits[3, 19] = -torch.inf
+    torch.testing.assert_close(found["N"], torch.logsumexp(logits, dim=1), rtol=1e-12, atol=1e-12)
+    mean = (torch.softmax(logits, dim=1) * cosines).sum(dim=1)
+    upstream = found["grad radius"] / mean
+    by_hand = torch.softmax(logits, dim=1) * (upstream * p.leaves["radius"])[:, None]
+    expected = by_hand @ torch.nn.functional.normalize(p.leaves["weight"])
+    torch.testing.assert_close(found["grad unit"], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("small")
+def test_strided_tensors() -> None:
+    p = problem((9, 20, 17), everything(1, 1), biased=True)
+    apart = changed(
+        p,
+        unit=lambda values: values.T.contiguous().T,
+        weight=lambda values: torch.stack([values, values], dim=2)[..., 0],
+        bias=lambda values: values.repeat_interleave(3)[::3],
+        radius=lambda values: values[:1].expand(9).contiguous().repeat_interleave(2)[::2],
+    )
+    straight = changed(p, radius=lambda values: values[:1].expand(9).contiguous())
+    labels = p.labels.repeat_interleave(2)[::2]
+    assert not apart.leaves["unit"].is_contiguous() and not apart.leaves["weight"].is_contiguous()
+    expected = answers(fused.reduce_rows, straight, torch.float64)
+    found = answers(fused.reduce_rows, replace(apart, labels=labels), torch.float64)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-13, msg=name)
+
+
+@pytest.mark.usefixtures("small")
+def test_weights_in_16_bits_get_their_gradient_rounded_once() -> None:
+    p = changed(problem((8, 20, 6), everything(1, 0)), weight=lambda values: values.bfloat16().double())
+    p = replace(p, labels=torch.tensor([2, 2, 2, 2, 2, 2, 19, 19]))
+    expected = answers(reference.reduce_rows, p, torch.float32)
+    t = {name: p.leaves[name].to(DEVICE, torch.float32) for name in ("unit", "radius", "scale 0")}
+    weight = p.leaves["weight"].to(DEVICE, torch.bfloat16).requires_grad_()
+    request = Request(t["radius"], plain_scales=(t["scale 0"],))
+    reduced = fused.reduce_rows(t["unit"], weight, None, p.labels.to(DEVICE), request)
+    generator = torch.Generator().manual_seed(5)
+    total = torch.zeros((), device=DEVICE)
+    for value in (reduced.rows, reduced.log_sum, *reduced.plain):
+        assert value is not None
+        total = total + (torch.randn(value.shape, generator=generator, dtype=torch.float64).to(t["unit"]) * value).sum()
+    (found,) = torch.autograd.grad(total, weight)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.cpu().float(), expected["grad weight"], rtol=2**-8, atol=1e-2)
+
+
+def simple(rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    features = torch.randn(rows, 8, generator=generator, dtype=torch.float64).to(DEVICE).requires_grad_()
+    weight = torch.randn(50, 8, generator=generator, dtype=torch.float64).to(DEVICE).requires_grad_()
+    return features, weight, torch.randint(50, (rows,), generator=generator).to(DEVICE)
+
+
+def loss(features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return class_loss(features, weight, labels, losses.arcface(16, 0.5) + losses.iam(0.1), impl="fused")
+
+
+def test_frozen_weight_and_frozen_features() -> None:
+    features, weight, labels = simple()
+    both = torch.autograd.grad(loss(features, weight, labels), (features, weight))
+    of_features = torch.autograd.grad(loss(features, weight.detach(), labels), features)
+    of_weight = torch.autograd.grad(loss(features.detach(), weight, labels), weight)
+    torch.testing.assert_close((*of_features, *of_weight), both)
+
+
+def test_keeps_nothing_without_gradients() -> None:
+    with torch.no_grad():
+        assert not loss(*simple()).requires_grad
+
+
+def test_second_backward_is_refused() -> None:
+    value = loss(*simple())
+    value.backward(retain_graph=True)
+    with pytest.raises(InputError, match="differentiated already"):
+        value.backward()
+
+
+def test_second_derivative_is_refused() -> None:
+    features, weight, labels = simple()
+    with pytest.raises(InputError, match="first derivatives only"):
+        torch.autograd.grad(loss(features, weight, labels), features, create_graph=True)
+
+
+def test_a_weight_changed_in_between_is_refused() -> None:
+    features, weight, labels = simple()
+    value = loss(features, weight, labels)
+    with torch.no_grad():
+        weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_the_same_input_gives_the_same_bits() -> None:
+    features, weight, labels = simple(7)
+    first, second = (torch.autograd.grad(loss(features, weight, labels), (features, weight)) for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_a_head_trains_as_with_the_reference() -> None:
+    heads = [angulus.DenseHead(8, 20, losses.normface(), impl=impl).to(DEVICE) for impl in ("reference", "fused")]
+    heads[1].load_state_dict(heads[0].state_dict())
+    for head in heads:
+        generator = torch.Generator().manual_seed(0)
+        optimizer = torch.optim.SGD(head.parameters(), lr=0.5)
+        for step in range(3):
+            head(torch.randn(5, 8, generator=generator).to(DEVICE), torch.arange(5, device=DEVICE) + step).backward()
+            optimizer.step()
+    for expected, found in zip(heads[0].parameters(), heads[1].parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("small")
+def test_update_takes_the_gradient_chunk_by_chunk() -> None:
+    features, weight, labels = simple(6)
+    radius = torch.full((6,), 9.0, dtype=torch.float64, device=DEVICE)
+    taken: list[tuple[slice, Tensor]] = []
+
+    def reduced(update: Callable[[slice, Tensor], None] | None) -> Tensor:
+        result = fused.reduce_rows(features, weight, None, labels, Request(radius, update=update))
+        assert result.log_sum is not None
+        return result.log_sum.sum() + result.rows.square().sum()
+
+    expected = torch.autograd.grad(reduced(None), (features, weight))
+    total = reduced(lambda classes, gradient: taken.append((classes, gradient.clone())))
+    found = torch.autograd.grad(total, (features, weight), allow_unused=True)
+    assert torch.equal(found[0], expected[0]) and found[1] is None
+    assert [classes for classes, _ in taken] == [slice(0, 16), slice(16, 32), slice(32, 48), slice(48, 50)]
+    assert torch.equal(torch.cat([gradient for _, gradient in taken]), expected[1])
+
+
+def test_no_buffer_holds_rows_by_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_launch, "SCRATCH", 1 << 11)
+    p = problem((64, 1500, 2), everything(1, 1), mapped=True)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for each in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(each, Tensor) and each.device == DEVICE:
+                    largest = max(largest, each.untyped_storage().nbytes())
+            return out
+
+    with Watch():
+        answers(fused.reduce_rows, p, torch.float32)
+    assert 1500 * 2 * 4 < largest <= 4 * 64 * 64  # a chunk is at least one tile, of 64 classes here
+
+
+def unavailable(monkeypatch: pytest.MonkeyPatch, device: str = "cpu", **flags: bool) -> str:
+    monkeypatch.setattr(fused, "kernels", lambda: SimpleNamespace(**({"INTERPRETED": False, "COMPILED": True} | flags)))
+    return str(fused.unavailable(torch.device(device)))
+
+
+def test_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fused.unavailable(DEVICE) is None
+    assert "needs tensors on a CUDA device; got cpu: use impl='chunked'" in unavailable(monkeypatch)
+    assert "set it before Python starts" in unavailable(monkeypatch, COMPILED=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "needs a GPU of compute capability 8.0 or newer; got 7.5" in unavailable(monkeypatch, "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (10, 0))
+    assert unavailable(monkeypatch, "cuda") == "None"
+    with pytest.raises(InputError, match="needs tensors on a CUDA device; got cpu"):
+        fused.reduce_rows(*(each.cpu() for each in simple()[:2]), None, torch.zeros(4).long(), Request(torch.ones(4)))
+
+    def missing() -> None:
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(fused, "kernels", missing)
+    assert "needs the package triton (pip install triton)" in str(fused.unavailable(DEVICE))
+
+
+def test_dtypes_it_does_not_compute_in_are_refused() -> None:
+    features, weight, labels = simple()
+    request = Request(torch.ones(4, device=DEVICE))
+    with pytest.raises(InputError, match=r"needs unit features in float32 or float64; got torch\.bfloat16"):
+        fused.reduce_rows(features.bfloat16(), weight, None, labels, request)
+    with pytest.raises(
+        InputError, match=r"products must be None, torch\.bfloat16 or torch\.float64; got torch\.float16"
+    ):
+        fused.reduce_rows(features, weight, None, labels, replace(request, products=torch.float16))
+
+
+def test_rounded_operands_are_multiplied_without_rounding_again() -> None:
+    left, right = (torch.randn(5, 5, dtype=torch.float64).bfloat16() for _ in range(2))
+    torch.testing.assert_close(fused._product(left, right, torch.float64), left.double() @ right.double())
+
+
+def test_nothing_asked_gives_rows_alone() -> None:
+    features, weight, labels = simple()
+    reduced = fused.reduce_rows(features, weight, None, labels, Request(None))
+    assert reduced[:3] == (None, (), ()) and torch.equal(reduced.rows, weight[labels])
+
+
+def test_tf32_only_where_pytorch_has_it() -> None:
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        found = []
+        for allowed in (False, True):
+            torch.backends.cuda.matmul.allow_tf32 = allowed
+            found.append(fused_launch._precision(Request(None), torch.float32))
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    assert found == ["ieee", "tf32"]
+    assert fused_launch._precision(Request(None, products=torch.bfloat16), torch.float32) == "bf16"
+    assert fused_launch._precision(Request(None, products=torch.bfloat16), torch.float64) == "exact"
+
+
+def test_fewer_stages_where_shared_memory_is_small() -> None:
+    tile = fused_launch.TILES["bf16"][0]
+    assert [fused_launch._staged(tile, 2, kib * 1024).stages for kib in (227, 163, 99, 64, 16)] == [3, 3, 2, 1, 1]
+
+
+def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
+    """For an H100, with its tensor cores and within its shared memory; no GPU is needed to compile."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compiled.py")
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
