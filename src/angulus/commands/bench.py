@@ -75,6 +75,53 @@ def bench_accuracy(
         _append(out, lines)
 
 
+@bench_app.command("sampling")
+def bench_sampling(
+    embeddings: Annotated[Path, typer.Argument(help="An embeddings file with labels (.npz, .safetensors, .parquet).")],
+    rate: Annotated[Optional[list[float]], typer.Option(help="Share of the classes; 0.1, 0.3 and 1, if none.")] = None,  # noqa: UP045
+    batch: Annotated[int, typer.Option(help="Rows a step.")] = 16,
+    draws: Annotated[int, typer.Option(help="Steps for each rate.")] = 200,
+    out: Annotated[Optional[Path], typer.Option(help="Append the results to this file, as JSON lines.")] = None,  # noqa: UP045
+) -> None:
+    """Compare class sampling with all classes on your features: bias of the sum, gradient, hardest negatives found."""
+    from dataclasses import asdict
+
+    import numpy as np
+    import torch
+
+    from angulus import environment
+    from angulus.bench import sampling
+    from angulus.embeddings import Embeddings
+
+    given = Embeddings.read(embeddings)
+    if given.labels is None:
+        raise checks.InputError(f"{embeddings} has no labels; class sampling needs the identity of each row")
+    names, labels = np.unique(given.labels, return_inverse=True)
+    table = Table(title=f"{len(labels):,} rows of {len(names):,} classes, {draws} steps of {batch}")
+    for name in ("rate", "corrected", "sum / full sum", "cos of gradients", "hardest negative found"):
+        table.add_column(name, justify="right")
+    lines = []
+    about = environment.describe(torch.device("cpu"))
+    features = torch.from_numpy(np.array(given.vectors, dtype=np.float32))
+    for row in sampling.run(
+        features, torch.from_numpy(labels), tuple(rate or (0.1, 0.3, 1.0)), batch=batch, draws=draws
+    ):
+        ratio = f"{row.ratio:.3f} ± {row.ratio_error:.3f}"
+        corrected = "yes" if row.corrected else "no"
+        table.add_row(f"{row.rate:g}", corrected, ratio, f"{row.gradient_cos:.3f}", f"{100 * row.recall:.1f} %")
+        lines.append(
+            json.dumps(
+                {"rows": len(labels), "classes": len(names), "batch": batch, "draws": draws}
+                | asdict(row)
+                | {"environment": about}
+            )
+            + "\n"
+        )
+    Console().print(table)
+    if out is not None:
+        _append(out, lines)
+
+
 def _append(path: Path, lines: list[str]) -> None:
     files.make_folder(path.parent)
     try:

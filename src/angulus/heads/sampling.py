@@ -85,7 +85,8 @@ def sample(sampling: ClassSampling | None, weight: Tensor, bias: Tensor | None, 
         return Sample(weight, bias, labels)
     classes = len(weight)
     present = torch.unique(labels[labels >= 0])
-    wanted = max(math.ceil(sampling.rate * classes - 1e-9), len(present))
+    others = min(int(sampling.corrected), classes - len(present))  # a chance of 0 has no inverse
+    wanted = max(math.ceil(sampling.rate * classes - 1e-9), len(present) + others)
     drawn = torch.rand(classes, device=labels.device).index_fill(0, present, 2.0)
     index = torch.topk(drawn, wanted, sorted=False).indices.sort().values
     places = torch.where(labels >= 0, torch.searchsorted(index, labels), -1)
