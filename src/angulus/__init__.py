@@ -1,6 +1,7 @@
 """Angulus: embeddings whose classes are told apart by the angle and the norm of their features."""
 
 from angulus import losses, theory
+from angulus.artifact import Model, load
 from angulus.checks import InputError
 from angulus.heads.dense import DenseHead
 from angulus.heads.functional import class_loss
@@ -14,10 +15,12 @@ __all__ = [
     "ClassSampling",
     "DenseHead",
     "InputError",
+    "Model",
     "ShardedHead",
     "SparseSGD",
     "__version__",
     "class_loss",
+    "load",
     "losses",
     "theory",
 ]

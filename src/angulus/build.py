@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from angulus import backbones, checks, data
+from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
 from angulus.data.images import Splits
 from angulus.heads.dense import DenseHead
@@ -42,8 +42,28 @@ def job(recipe: Recipe, images: Splits) -> Job:
                 "leave backbone.normalize out: the head normalises where its loss says so"
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
-    head = DenseHead(recipe.backbone.embedding_size, images.train.num_classes, objective)
+    head = DenseHead(
+        recipe.backbone.embedding_size,
+        images.train.num_classes,
+        objective,
+        impl=recipe.head.impl,
+        products=torch.bfloat16 if recipe.head.products == "bfloat16" else None,
+    )
     return Job(backbone, head, recipe.input, images.train, recipe.training, device(recipe.training.device))
+
+
+def config(recipe: Recipe, images: Splits) -> artifact.Config:
+    """What the trained model's folder says of it."""
+    return artifact.Config(
+        backbone=recipe.backbone.name,
+        in_channels=images.train.pixels.shape[1],
+        image_size=images.train.pixels.shape[2],
+        embedding_size=recipe.backbone.embedding_size,
+        options=recipe.backbone.options,
+        normalize=recipe.backbone.normalize,
+        contract=recipe.input,
+        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
+    )
 
 
 def device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import pydantic
 from ruamel.yaml import YAML
@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from angulus import backbones, checks, data
 from angulus.contract import Contract
+from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
 from angulus.training.settings import STRICT, Training
@@ -61,6 +62,18 @@ class Backbone:
                     f"backbone.options must not hold {name}: the size of the features is backbone.embedding_size, and "
                     "the images' own is taken from the data"
                 )
+
+
+@dataclass(frozen=True)
+class Head:
+    """How the head computes: the kernel, and the dtype of its products with the class weights; see `class_loss`."""
+
+    impl: str = "auto"
+    products: Literal["float32", "bfloat16"] = "float32"
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.choice("head.impl", self.impl, select.NAMES)
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,7 @@ class Recipe:
     backbone: Backbone
     objective: dict[str, Any]
     input: Contract = field(default_factory=Contract)
+    head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None

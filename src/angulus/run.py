@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus import build, checks, environment, files
+from angulus import artifact, build, checks, environment, files
 from angulus import recipe as recipes
 from angulus.data.images import Images, Splits
 from angulus.metrics import classification, quality
@@ -19,6 +19,7 @@ from angulus.recipe import Recipe
 from angulus.training import checkpoint, loop
 
 RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
+MODEL = "model"  # a folder that `angulus.load` takes
 
 
 def run(
@@ -33,7 +34,8 @@ def run(
 
     Args:
         recipe: a single run (its `compare` is not looked at).
-        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, results.json.
+        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, model/,
+            results.json.
         resume: go on where the folder's run stopped; a finished one is read, not repeated.
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
@@ -70,6 +72,7 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
+        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL)
         files.write_json(folder / RESULTS, results)
         return results
 

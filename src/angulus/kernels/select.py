@@ -20,6 +20,7 @@ TABLE: dict[str, ReduceRows] = {
     "chunked": chunked.reduce_rows,
     "fused": fused.reduce_rows,
 }
+NAMES = ("auto", *TABLE)
 LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: beyond it the reference's several copies cost time and memory
 
 
@@ -39,7 +40,7 @@ class Kernel:
     update: Callable[[slice, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
-        checks.choice("impl", self.impl, ("auto", *TABLE))
+        checks.choice("impl", self.impl, NAMES)
         if self.products not in (None, torch.bfloat16):
             raise checks.InputError(
                 f"products must be torch.bfloat16, or None for the dtype of the features; got {self.products!r}"

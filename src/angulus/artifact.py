@@ -1,0 +1,171 @@
+"""A trained model as a folder: weights in safetensors, a configuration in JSON, and nothing that runs code.
+
+model.safetensors    the backbone's weights
+config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
+calibration.json     a threshold for this model's scores, where one was found
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from angulus import backbones, checks, files
+from angulus.backbones.layers import UnitFeatures
+from angulus.contract import Contract
+
+WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a model is, but for its weights.
+
+    Args:
+        backbone: its name in `angulus.backbones`.
+        in_channels: of an image.
+        image_size: height and width of an image, in pixels.
+        embedding_size: d.
+        options: what else the backbone's constructor takes.
+        normalize: whether features are scaled to length 1; their norms then say nothing.
+        contract: what the pixels must be.
+        about: where the weights come from (recipe, data, seed, versions), as plain values.
+    """
+
+    backbone: str
+    in_channels: int
+    image_size: int
+    embedding_size: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    normalize: bool = False
+    contract: Contract = field(default_factory=Contract)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """The network, its weights drawn anew."""
+        network = backbones.build(
+            self.backbone,
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            embedding_size=self.embedding_size,
+            **self.options,
+        )
+        return nn.Sequential(network, UnitFeatures()) if self.normalize else network
+
+
+class Model(nn.Module):
+    """A trained backbone with its contract: bytes of pixels in, features out.
+
+    Attributes:
+        config: what it is.
+        backbone: the network, in evaluation mode.
+    """
+
+    def __init__(self, config: Config, backbone: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone.eval()
+
+    @torch.no_grad()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Features [B, d], float32, of images uint8 [B, channels, height, width] as the contract has them."""
+        config = self.config
+        expected = [config.in_channels, config.image_size, config.image_size]
+        if pixels.ndim != 4 or list(pixels.shape[1:]) != expected:
+            raise checks.InputError(
+                f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
+                "align and scale them as its config.json says"
+            )
+        device = next(self.backbone.parameters()).device
+        features: Tensor = self.backbone(config.contract(pixels.to(device)))
+        return features.float()
+
+    def train(self, mode: bool = True) -> Model:
+        """A model is for inference: it stays in evaluation mode, whatever is asked."""
+        return super().train(False)
+
+
+def save(config: Config, backbone: nn.Module, folder: Path) -> None:
+    """Write a model folder; `config.json`, which holds the checksum of the weights, is written last."""
+    files.make_folder(folder)
+    # cloned: tensors that share memory, or are not contiguous, have no place in the format
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in backbone.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    files.write_atomically(folder / WEIGHTS, lambda file: file.write(weights))
+    content = {
+        "format": FORMAT,
+        "library_name": "angulus",
+        "angulus": metadata.version("angulus"),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        **dataclasses.asdict(config),
+    }
+    files.write_json(folder / CONFIG, content)
+
+
+def load(folder: Path | str) -> Model:
+    """Load a model folder on the CPU: the same features to the bit as when it was saved, on the same machine.
+
+    Raises:
+        checks.InputError: no model there, weights that are not those of `config.json`, a configuration that names
+            something unknown. Nothing in the folder is run, and no pickle is read.
+    """
+    folder = Path(folder)
+    content = _content(folder)
+    config = _config(content, folder / CONFIG)
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise checks.InputError(f"{folder / WEIGHTS} cannot be read: {error.strerror}; save the model anew") from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != content["sha256"]:
+        raise checks.InputError(
+            f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {found[:12]}... in place of "
+            f"{str(content['sha256'])[:12]}...; fetch or save the model anew"
+        )
+    backbone = config.build()
+    try:
+        backbone.load_state_dict(safetensors.torch.load(weights))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise checks.InputError(
+            f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
+            f"({' '.join(str(error).split())[:200]}); fetch or save the model anew"
+        ) from error
+    return Model(config, backbone)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise checks.InputError(
+            f"{folder} is not a model folder ({path.name}: {error}); give one that angulus train wrote as RUN/model"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
+        raise checks.InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
+    return content
+
+
+def _config(content: dict[str, Any], path: Path) -> Config:
+    known = {each.name for each in dataclasses.fields(Config)}
+    unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
+    if unknown:
+        raise checks.InputError(f"{path} has an unknown key {unknown[0]!r}{checks.nearest(unknown[0], known)}")
+    try:
+        contract = Contract(**content["contract"])
+        values = {name: content[name] for name in known if name != "contract"}
+    except (KeyError, TypeError) as error:
+        raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
+    checks.choice("config.json's backbone", values["backbone"], backbones.names())
+    return Config(contract=contract, **values)
