@@ -79,7 +79,10 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
-        """Features [B, d], float32, of images uint8 [B, channels, height, width] as the contract has them."""
+        """Features [B, d], float32, of images uint8 [B, channels, height, width] as the contract has them.
+
+        They are joined with those of the mirror images where the contract's flip rule says so: added, or side by side.
+        """
         config = self.config
         expected = [config.in_channels, config.image_size, config.image_size]
         if pixels.ndim != 4 or list(pixels.shape[1:]) != expected:
@@ -88,8 +91,7 @@ class Model(nn.Module):
                 "align and scale them as its config.json says"
             )
         device = next(self.backbone.parameters()).device
-        features: Tensor = self.backbone(config.contract(pixels.to(device)))
-        return features.float()
+        return config.contract.features(self.backbone, pixels.to(device)).float()
 
     def train(self, mode: bool = True) -> Model:
         """A model is for inference: it stays in evaluation mode, whatever is asked."""

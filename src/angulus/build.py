@@ -25,6 +25,9 @@ def job(recipe: Recipe, images: Splits) -> Job:
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     torch.manual_seed(recipe.training.seed)
     _, channels, height, width = images.train.pixels.shape
+    recipe.input.check(images.train.pixels[:1])
+    if recipe.augment is not None and channels != 3:
+        raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
     if height != width:
         raise checks.InputError(f"backbones take square images; {images.name} has {height} x {width}")
     backbone = backbones.build(
@@ -49,7 +52,8 @@ def job(recipe: Recipe, images: Splits) -> Job:
         impl=recipe.head.impl,
         products=torch.bfloat16 if recipe.head.products == "bfloat16" else None,
     )
-    return Job(backbone, head, recipe.input, images.train, recipe.training, device(recipe.training.device))
+    where = device(recipe.training.device)
+    return Job(backbone, head, recipe.input, images.train, recipe.training, where, recipe.augment)
 
 
 def config(recipe: Recipe, images: Splits) -> artifact.Config:

@@ -14,6 +14,9 @@ from rich.console import Console
 
 from angulus import __version__, checks, files
 from angulus.commands.bench import bench_app
+from angulus.commands.convert import convert
+from angulus.commands.embed import embed
+from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +27,11 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(convert)
+app.command()(embed)
+app.add_typer(evaluate_app, name="evaluate")
+app.command("calibrate")(calibrate)
+app.command("compare-results")(compare_results)
 out_console = Console()
 error_console = Console(stderr=True)
 

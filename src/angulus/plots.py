@@ -144,24 +144,35 @@ AXES: dict[str, dict[str, Any]] = {
 def result_curve(kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]], *, title: str) -> Figure:
     """Curves of one kind, (name, x [K], y [K]) each: a ROC, DET, CMC, FROC or error-versus-discard picture.
 
-    A log axis leaves out what is not above 0.
+    A log axis leaves out what is not above 0; where that is everything, as on the DET of a model without errors, the
+    axis is linear.
     """
     checks.choice("kind", kind, AXES)
+    settings = dict(AXES[kind])
+    for scale in ("yscale", "xscale"):
+        if not any(_shown(x, y, settings).any() for _, x, y in lines):
+            settings.pop(scale, None)
     figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     for number, (name, x, y) in enumerate(lines):
-        shown = np.ones(len(x), dtype=bool)
-        for values, scale in ((x, "xscale"), (y, "yscale")):
-            if AXES[kind].get(scale) == "log":
-                shown &= values > 0
+        shown = _shown(x, y, settings)
         style: dict[str, Any] = {"color": PALETTE[number % 10], "linestyle": "-" if number < 10 else "--"}
         axis.plot(
             x[shown], y[shown], label=name, drawstyle="steps-post" if kind in ("roc", "froc") else "default", **style
         )
-    axis.set(title=title, **AXES[kind])
+    axis.set(title=title, **settings)
     axis.grid(alpha=0.3, which="both")
     if len(lines) > 1:
         axis.legend(fontsize=8)
     return figure
+
+
+def _shown(x: np.ndarray, y: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Which points the axes can show."""
+    shown = np.ones(len(x), dtype=bool)
+    for values, scale in ((x, "xscale"), (y, "yscale")):
+        if settings.get(scale) == "log":
+            shown &= values > 0
+    return shown
 
 
 def _grid(count: int) -> tuple[Figure, Any]:

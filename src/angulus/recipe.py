@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from angulus import backbones, checks, data
 from angulus.contract import Contract
+from angulus.data.augment import Augment
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
@@ -133,6 +134,7 @@ class Recipe:
     backbone: Backbone
     objective: dict[str, Any]
     input: Contract = field(default_factory=Contract)
+    augment: Augment | None = None
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)

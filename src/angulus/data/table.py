@@ -34,7 +34,7 @@ def names() -> tuple[str, ...]:
     """Name the data sets that `load` knows.
 
     >>> names()
-    ('digits', 'mnist')
+    ('digits', 'mnist', 'faces')
     """
     return tuple(_TABLE)
 
@@ -45,4 +45,10 @@ def _load_digits(*, root: str | os.PathLike[str] | None, download: bool) -> Spli
     return digits.load()
 
 
-_TABLE: dict[str, Callable[..., Splits]] = {"digits": _load_digits, "mnist": mnist.load}
+def _load_faces(*, root: str | os.PathLike[str] | None, download: bool) -> Splits:
+    from angulus.data import faces  # decoding and records are slow to import, and digits need neither
+
+    return faces.load(root=root, download=download)
+
+
+_TABLE: dict[str, Callable[..., Splits]] = {"digits": _load_digits, "mnist": mnist.load, "faces": _load_faces}

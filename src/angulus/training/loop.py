@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from angulus import checks
 from angulus.contract import Contract
+from angulus.data.augment import Augment
 from angulus.data.images import Images
 from angulus.heads.dense import DenseHead
 from angulus.training import checkpoint, optimizer, schedule
@@ -38,6 +39,7 @@ class Job:
     images: Images
     settings: Training
     device: torch.device
+    augment: Augment | None = None
 
 
 @dataclass
@@ -95,7 +97,10 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     for group in optim.param_groups:
                         group["lr"] = lr
                     labels = job.images.labels[rows].to(device)
-                    pixels = job.contract(job.images.pixels[rows].to(device))
+                    images = job.images.pixels[rows].to(device)
+                    if job.augment is not None:
+                        images = job.augment(images, _chance(settings.seed, progress.step))
+                    pixels = job.contract(images)
                     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                         features = backbone(pixels)
                     loss = _checked(head, features, labels, progress.step, folder)
@@ -145,6 +150,11 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def _chance(seed: int, step: int) -> torch.Generator:
+    """What augmentation draws from at a step: of the step alone, so that a resumed run draws the same."""
+    return torch.Generator().manual_seed((seed + 1) * 2_000_003 + step)
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""`angulus calibrate`: a threshold of one's own; `angulus compare-results`: two results on the same resamples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from angulus import checks, files
+from angulus.commands.evaluate_verification import Embedded, Format, read_list
+from angulus.commands.output import Digits, Draws, Flip, Json, Output, Plot, Seed, say
+
+
+def calibrate(
+    embeddings: Embedded,
+    out: Annotated[Path, typer.Option("--out", help="The calibration, a .json.")],
+    pairs: Annotated[
+        Optional[Path],  # noqa: UP045  # typer
+        typer.Option(
+            "--pairs", help="A list of labelled pairs; else all pairs of the embeddings' labels.", show_default=False
+        ),
+    ] = None,
+    form: Format = "plain",
+    fmr: Annotated[float, typer.Option("--fmr", help="The target: the threshold's FMR does not exceed it.")] = 1e-3,
+    impostors: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--impostors", help="Without a list: impostor pairs to draw; else all.", show_default=False),
+    ] = None,
+    flip: Flip = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
+    from angulus.embeddings import Embeddings
+    from angulus.protocols import calibrate as protocol
+
+    output = Output(json, plot, digits)
+    if out.suffix != ".json":
+        raise checks.InputError(f"--out must name a file that ends in .json; got {out}")
+    if pairs is not None and impostors is not None:
+        raise checks.InputError("--impostors draws pairs of labelled images; leave it out where --pairs lists them")
+    read = Embeddings.read(embeddings)
+    given = read_list(pairs, form) if pairs else protocol.pairs_of_images(read, impostors=impostors, seed=seed)
+    calibration, found = protocol.calibrate(read, given, target_fmr=fmr, flip=flip, draws=draws, seed=seed)
+    output.show(found)
+    files.make_folder(out.parent)
+    calibration.write(out)
+    say(f"The calibration is written to {out}")
+
+
+def compare_results(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A result that `evaluate --json` saved.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another, of the same protocol and samples.")],
+    differing: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--differing", help="A choice that may differ, such as flip; repeat.", show_default=False),
+    ] = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    digits: Digits = 4,
+) -> None:
+    """Second − first of every figure, with intervals over the same resamples of both."""
+    from angulus.protocols.differences import compare_results as compare
+    from angulus.protocols.result import Result
+
+    output = Output(json, None, digits)
+    found = compare(Result.read(first), Result.read(second), differing=differing or (), draws=draws, seed=seed)
+    output.show(found)

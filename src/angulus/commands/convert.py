@@ -1,0 +1,46 @@
+"""`angulus convert`: a data set in one of the field's formats to records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+_SHOWN = 10  # things left out that are printed; the file has them all
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder, .zip, .csv, .lst, .rec, .bin, .tar or .parquet.")],
+    out: Annotated[str, typer.Argument(help="The records: a folder that is not there, or a URL such as s3://...")],
+    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
+    depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
+    ] = None,
+    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+) -> None:
+    """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
+    from angulus.data import convert as conversion
+    from angulus.data.sources import Options
+
+    console = Console()
+    with console.status("reading ...") as status:
+
+        def on_row(count: int) -> None:
+            if count % 1_000 == 0:
+                status.update(f"{count:,} images")
+
+        done = conversion.convert(source, out, kind=kind, options=Options(depth, root), on_row=on_row)
+    sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
+    shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+    lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {len(sizes)} size(s): {shown}"]
+    if done.unknown:
+        lines.append(f"{done.unknown:,} images have no identity")
+    if done.single:
+        lines.append(f"{done.single:,} identities have one image")
+    if done.left_out:
+        lines.append(f"{len(done.left_out):,} things were left out; {out}/{conversion.LEFT_OUT} lists them:")
+        lines += [f"  {item.where}: {item.reason}" for item in done.left_out[:_SHOWN]]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

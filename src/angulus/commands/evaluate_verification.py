@@ -1,0 +1,257 @@
+"""Evaluation of pairs: LFW, lists of one's own, CFP, .bin sets, RFW, BLUFR, YouTube Faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from angulus import checks
+from angulus.commands.output import Digits, Draws, Fars, Flip, Json, Output, Plot, Seed
+
+if TYPE_CHECKING:
+    from angulus.lists.pairs import Pairs
+
+FORMATS = ("plain", "lfw")
+
+Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .safetensors or .parquet.")]
+Metric = Annotated[str, typer.Option("--metric", help="cosine, inner, euclidean or unit-euclidean.")]
+Pca = Annotated[
+    Optional[int],  # noqa: UP045  # typer
+    typer.Option("--pca", help="Project onto so many directions, fitted on the training folds.", show_default=False),
+]
+Format = Annotated[str, typer.Option("--format", help="plain: `a b 0|1` a line; lfw: as LFW's pairs.txt.")]
+
+
+def read_list(path: Path, form: str) -> Pairs:
+    """A list of pairs, plain or LFW's."""
+    from angulus.lists.pairs import read_lfw_pairs, read_pairs
+
+    checks.choice("--format", form, FORMATS)
+    return read_lfw_pairs(path) if form == "lfw" else read_pairs(path)
+
+
+def lfw(
+    embeddings: Embedded,
+    pairs: Annotated[Path, typer.Option("--pairs", help="LFW's pairs.txt; ids are Name/Name_0001.")],
+    metric: Metric = "cosine",
+    flip: Flip = None,
+    pca: Pca = None,
+    far: Fars = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """LFW: accuracy over the ten folds, AUC, EER, TAR at FARs."""
+    output = Output(json, plot, digits)
+    _pairs(embeddings, read_list(pairs, "lfw"), metric, flip, pca, far, draws, seed, output)
+
+
+def pairs(
+    embeddings: Embedded,
+    pairs: Annotated[Path, typer.Option("--pairs", help="The list of pairs.")],
+    form: Format = "plain",
+    metric: Metric = "cosine",
+    flip: Flip = None,
+    pca: Pca = None,
+    far: Fars = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """A list of pairs: accuracy over its folds, AUC, EER, TAR at FARs."""
+    output = Output(json, plot, digits)
+    _pairs(embeddings, read_list(pairs, form), metric, flip, pca, far, draws, seed, output)
+
+
+def cfp(
+    embeddings: Embedded,
+    lists: Annotated[Path, typer.Option("--lists", help="CFP's Protocol: a folder, or a .tar.gz of it.")],
+    part: Annotated[str, typer.Option("--part", help="fp: frontal with profile; ff: frontal with frontal.")] = "fp",
+    metric: Metric = "cosine",
+    flip: Flip = None,
+    pca: Pca = None,
+    far: Fars = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """CFP: as `pairs`, of its frontal-profile or frontal-frontal list; ids are 001/frontal/01.jpg."""
+    from angulus.lists.cfp import read_cfp
+
+    output = Output(json, plot, digits)
+    checks.choice("--part", part, ("fp", "ff"))
+    found = read_cfp(lists)
+    chosen = found.fp if part == "fp" else found.ff
+    _pairs(embeddings, chosen, metric, flip, pca, far, draws, seed, output)
+
+
+def bin_set(
+    embeddings: Embedded,
+    bin_file: Annotated[Path, typer.Option("--bin", help="The .bin set, such as lfw.bin or agedb_30.bin.")],
+    folds: Annotated[int, typer.Option("--folds", help="Runs of consecutive pairs.")] = 10,
+    metric: Metric = "cosine",
+    flip: Flip = None,
+    pca: Pca = None,
+    far: Fars = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """A .bin set: as `pairs`; the id of an embedding is its image's place in the set: 0, 1, 2, ..."""
+    from angulus.lists.bin_set import read_bin
+
+    output = Output(json, plot, digits)
+    found = read_bin(bin_file, folds=folds).pairs
+    _pairs(embeddings, found, metric, flip, pca, far, draws, seed, output)
+
+
+def rfw(
+    embeddings: Embedded,
+    pairs: Annotated[
+        list[str],
+        typer.Option("--pairs", help="GROUP=FILE, repeated; or one FILE, with the embeddings' groups. All with folds."),
+    ],
+    form: Format = "plain",
+    metric: Metric = "cosine",
+    flip: Flip = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """RFW: accuracy over folds of each group, their standard deviation, and the skewed error ratio."""
+    from angulus.embeddings import Embeddings
+    from angulus.protocols import groups
+
+    output = Output(json, plot, digits)
+    given = _grouped(pairs, form)
+    found = groups.evaluate(Embeddings.read(embeddings), given, metric=metric, flip=flip, draws=draws, seed=seed)
+    output.show(found)
+
+
+def blufr(
+    embeddings: Embedded,
+    config: Annotated[Path, typer.Option("--config", help="blufr_lfw_config.mat.")],
+    flip: Flip = None,
+    pca: Pca = None,
+    far: Fars = None,
+    open_set_far: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option("--open-set-far", help="FAR of DIR; repeat for several. Else 1e-2.", show_default=False),
+    ] = None,
+    rank: Annotated[int, typer.Option("--rank", help="Within which the true subject has to be for the DIR.")] = 1,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """BLUFR on LFW: TAR at FARs over all pairs, and open-set DIR at a FAR; mean, and mean less deviation."""
+    from angulus.embeddings import Embeddings
+    from angulus.lists.blufr import read_blufr
+    from angulus.protocols import open_set
+
+    output = Output(json, plot, digits)
+    found = open_set.evaluate(
+        Embeddings.read(embeddings),
+        read_blufr(config),
+        flip=flip,
+        pca=pca,
+        fars=far or None,
+        open_set_fars=open_set_far or None,
+        rank=rank,
+    )
+    output.show(found)
+
+
+def ytf(
+    embeddings: Embedded,
+    pairs: Annotated[Path, typer.Option("--pairs", help="YouTube Faces' splits.txt.")],
+    score: Annotated[str, typer.Option("--score", help="mean, cosine, max, or histogram (an SVM).")] = "mean",
+    c: Annotated[float, typer.Option("--c", help="The SVM's regularisation.")] = 1.0,
+    flip: Flip = None,
+    far: Fars = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    json: Json = None,
+    plot: Plot = None,
+    digits: Digits = 4,
+) -> None:
+    """YouTube Faces: accuracy over folds of pairs of videos; frames have ids Name/1/0023.jpg, or templates Name/1."""
+    from angulus.embeddings import Embeddings
+    from angulus.lists.ytf import read_ytf_pairs
+    from angulus.protocols import videos
+
+    output = Output(json, plot, digits)
+    found = videos.evaluate(
+        Embeddings.read(embeddings),
+        read_ytf_pairs(pairs),
+        score=score,
+        c=c,
+        flip=flip,
+        fars=far or None,
+        draws=draws,
+        seed=seed,
+    )
+    output.show(found)
+
+
+def _pairs(
+    embeddings: Path,
+    given: Pairs,
+    metric: str,
+    flip: str | None,
+    pca: int | None,
+    far: list[float] | None,
+    draws: int,
+    seed: int,
+    output: Output,
+) -> None:
+    from angulus.embeddings import Embeddings
+    from angulus.protocols import pairs as protocol
+
+    read = Embeddings.read(embeddings)
+    found = protocol.evaluate(read, given, metric=metric, flip=flip, pca=pca, fars=far or None, draws=draws, seed=seed)
+    output.show(found)
+
+
+def _grouped(given: list[str], form: str) -> Pairs:
+    """One list, or the lists of groups one after the other, each pair with its group's name."""
+    import numpy as np
+
+    from angulus.lists.pairs import Pairs
+
+    named = [item.partition("=") for item in given]
+    if len(named) == 1 and not named[0][1]:
+        return read_list(Path(given[0]), form)
+    without = [item for item, (_, sign, path) in zip(given, named, strict=True) if not sign or not path]
+    if without or len({name for name, _, _ in named}) < len(named):
+        raise checks.InputError(f"--pairs must be GROUP=FILE, each group once; got {' '.join(without or given)}")
+    lists = {name: read_list(Path(path), form) for name, _, path in named}
+    lacking = [each.source for each in lists.values() if each.folds is None]
+    if lacking:
+        raise checks.InputError(f"{lacking[0]} has no folds, over which the accuracy of a group is taken; add them")
+    columns = {name: _joined(lists.values(), name) for name in ("left", "right", "same", "folds")}
+    people = {name: _joined(lists.values(), name) for name in ("left_identity", "right_identity")}
+    if any(side is None for side in people.values()):
+        people = {}
+    groups = np.repeat(list(lists), [len(each) for each in lists.values()])
+    return Pairs(**columns, **people, groups=groups, source=", ".join(each.source for each in lists.values()))
+
+
+def _joined(lists: Iterable[Pairs], name: str) -> Any:
+    """A column of all lists, one after the other; None where one has none."""
+    import numpy as np
+
+    columns = [getattr(each, name) for each in lists]
+    return None if any(column is None for column in columns) else np.concatenate(columns)

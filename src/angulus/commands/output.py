@@ -1,0 +1,93 @@
+"""What the commands that measure share: their options, and how a result is shown, saved and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from angulus import checks, files
+
+if TYPE_CHECKING:
+    from angulus.protocols.result import Result
+
+Json = Annotated[
+    Optional[Path],  # noqa: UP045  # typer
+    typer.Option("--json", help="Save the result to this .json, and its samples beside it.", show_default=False),
+]
+Plot = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--plot", help="Draw the result's curves into this folder, as PNG.", show_default=False),
+]
+Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
+Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the resamples.")]
+Flip = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--flip", help="Fuse with the mirrored images' embeddings: sum or concat.", show_default=False),
+]
+Fars = Annotated[
+    Optional[list[float]],  # noqa: UP045
+    typer.Option(
+        "--far",
+        help="FAR where TAR is reported; repeat for several. Else all that the data support.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a result goes; made before anything is computed, so that what cannot be is refused at once."""
+
+    json: Path | None
+    plot: Path | None
+    digits: int
+
+    def __post_init__(self) -> None:
+        if self.json is not None and self.json.suffix != ".json":
+            raise checks.InputError(f"--json must name a file that ends in .json; got {self.json}")
+
+    def show(self, result: Result) -> None:
+        """Print a result, and save and draw it where that is asked for."""
+        for part in result.table(self.digits).renderables:
+            if isinstance(part, Table):
+                show_table(part)
+            else:
+                say(str(part))
+        if self.json is not None:
+            files.make_folder(self.json.parent)
+            result.save(self.json)
+            say(f"The result is saved as {self.json}")
+        if self.plot is not None:
+            drawn = _draw(result, self.plot)
+            say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
+
+
+def show_table(table: Table) -> None:
+    """Print a table, as wide as it is: a narrow terminal cuts nothing off."""
+    console = Console()
+    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
+    console.print(table)
+
+
+def say(text: str) -> None:
+    """Print text as it is."""
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _draw(result: Result, folder: Path) -> list[Path]:
+    from angulus import plots
+
+    files.make_folder(folder)
+    drawn = []
+    for kind in dict.fromkeys(curve.kind for curve in result.curves):
+        lines = [(curve.name, curve.x, curve.y) for curve in result.curves if curve.kind == kind]
+        drawn.append(folder / f"{result.protocol}-{kind}.png")
+        plots.save(plots.result_curve(kind, lines, title=result.protocol), drawn[-1])
+    return drawn

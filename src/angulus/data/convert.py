@@ -1,0 +1,128 @@
+"""Any known format to records: what was read, what was left out and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from angulus.checks import InputError
+from angulus.data import decode
+from angulus.data.record_writer import RecordWriter
+from angulus.data.rows import Row
+from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.store import Store, open_store
+from angulus.lists.bin_set import read_bin
+
+LEFT_OUT = "left-out.jsonl"
+PAIRS = "pairs.txt"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion did.
+
+    Attributes:
+        rows: how many rows the records have.
+        identities: how many identities, of those known.
+        unknown: how many rows have no identity.
+        single: how many identities have one image.
+        sizes: how many rows have each (width, height).
+        left_out: what did not become a row, in the order of the source.
+    """
+
+    rows: int
+    identities: int
+    unknown: int
+    single: int
+    sizes: dict[tuple[int, int], int]
+    left_out: tuple[LeftOut, ...]
+
+
+def convert(
+    source: Path,
+    out: Path | str,
+    *,
+    kind: str | None = None,
+    options: Options | None = None,
+    on_row: Callable[[int], None] | None = None,
+) -> Converted:
+    """Convert a data set to records; goes on where an earlier try stopped. Every image is decoded once, as a check.
+
+    `out` gets `left-out.jsonl`, a line for each thing in the source that did not become a row; the pairs of a `.bin`
+    set go to `pairs.txt`.
+
+    Args:
+        source: what `sources.read_source` reads.
+        out: a path or URL as `RecordWriter` takes.
+        kind: of the source, if its name does not tell.
+        options: what some readers ask for.
+        on_row: told the number of rows so far.
+
+    Raises:
+        checks.InputError: the source cannot be read or gives no rows, or `out` lies in it or holds something else.
+    """
+    options = options or Options()
+    if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
+        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
+    items = read_source(source, kind, options)  # before anything is written: it may be refused
+    kind = kind or kind_of(source)
+    left_out: list[LeftOut] = []
+    shown: Counter[str] = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    met: set[str] = set()
+    about = {"source": source.name, "kind": kind, "depth": options.depth}
+    with RecordWriter(out, about=about) as writer:
+        before = writer.ids
+        for item in items:
+            found = item if isinstance(item, LeftOut) else _checked(item, met)
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+                continue
+            met.add(found.id)
+            if found.id not in before:
+                writer.add(found)
+            header = decode.header(found.image)
+            sizes[header.width, header.height] += 1
+            shown[found.identity] += 1
+            if on_row is not None:
+                on_row(len(met))
+        if before - met:
+            raise InputError(
+                f"{out} holds {len(before - met)} rows that {source} has not, {min(before - met)!r} among them; "
+                "the source has changed since: remove what was converted, and start anew"
+            )
+        if not met:
+            first = f"; the first left out is {left_out[0].where}: {left_out[0].reason}" if left_out else ""
+            raise InputError(f"{source} must hold images; read as {kind}, it gave none{first}")
+        _write_beside(open_store(out), source, kind, left_out)
+    unknown = shown.pop("", 0)
+    single = sum(count == 1 for count in shown.values())
+    return Converted(len(met), len(shown), unknown, single, dict(sizes), tuple(left_out))
+
+
+def _checked(row: Row, met: set[str]) -> Row | LeftOut:
+    if row.id in met:
+        return LeftOut(row.id, "the source has a row of this id before it")
+    try:
+        decode.decode(row.image)
+    except InputError as error:
+        return LeftOut(row.id, str(error))
+    return row
+
+
+def _write_beside(store: Store, source: Path, kind: str, left_out: list[LeftOut]) -> None:
+    lines = [json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) for item in left_out]
+    store.write(LEFT_OUT, _text(lines))
+    if kind == "bin":
+        pairs = read_bin(source, folds=1).pairs
+        store.write(
+            PAIRS, _text([f"{a} {b} {int(s)}" for a, b, s in zip(pairs.left, pairs.right, pairs.same, strict=True)])
+        )
+
+
+def _text(lines: list[str]) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write("".join(line + "\n" for line in lines).encode())

@@ -1,0 +1,69 @@
+"""What every face detector gives and takes, and the choice of one by a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.checks import InputError
+
+Image = NDArray[np.uint8]  # RGB [height, width, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """The K faces that were found in one image, best first; pixel (0, 0) spans 0..1 in x and y.
+
+    Args:
+        boxes: [K, 4] float32, left, top, right, bottom; may reach over the image's edge.
+        landmarks: [K, 5, 2] float32, x and y of eyes, nose, mouth corners, the image's left first.
+        scores: [K] float32, the detector's confidence in 0..1.
+    """
+
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector(Protocol):
+    """Finds faces in images of any sizes."""
+
+    def detect(self, images: Sequence[Image]) -> list[Faces]:
+        """One `Faces` an image, in their order."""
+        ...
+
+
+def make(spec: str, device: str = "cpu") -> Detector:
+    """The detector that a word names: "mtcnn", or "yunet:FILE" with the path of YuNet's ONNX file.
+
+    Raises:
+        InputError: another word, a package or file that is missing, or a device that the detector cannot use.
+    """
+    kind, _, path = spec.partition(":")
+    if spec == "mtcnn":
+        from angulus.data.mtcnn import Mtcnn
+
+        return Mtcnn(device=device)
+    if kind == "yunet" and path:
+        from angulus.data.yunet import YuNet
+
+        if device != "cpu":
+            raise InputError(f"detector yunet runs on the CPU only; got device {device!r}; use mtcnn or device cpu")
+        return YuNet(path)
+    raise InputError(f"detector must be 'mtcnn' or 'yunet:FILE', FILE its ONNX model; got {spec!r}")
+
+
+def check_image(image: Image) -> None:
+    """Refuse what is not RGB bytes."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"images must be uint8 arrays; got {got}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"images must have shape [height, width, 3] and at least one pixel; got {list(image.shape)}")

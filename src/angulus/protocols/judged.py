@@ -1,0 +1,115 @@
+"""Samples that a model judged right or wrong, and their quality: what the protocols of quality start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus import checks, environment
+from angulus.embeddings import Embeddings
+from angulus.lists.pairs import Pairs
+from angulus.metrics.curves import Presorted
+from angulus.metrics.intervals import Units
+from angulus.metrics.verification import PresortedFolds, best_of
+from angulus.protocols import scored
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Samples, images or pairs, that a model judged right or wrong, and their quality.
+
+    Attributes:
+        correct: [N] of bool.
+        norms: [N] float64: of an image its feature's, of a pair the smaller of its two.
+        columns: [N] each, by name, what says which samples these are: `labels` of images; of pairs `left`, `right`,
+            `same`, and where known `left_identity` and `right_identity`, who are then resampled.
+        source: where the samples came from.
+    """
+
+    correct: Flags
+    norms: Floats
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    source: str = "these samples"
+
+    def __post_init__(self) -> None:
+        shapes = [each.shape for each in (self.correct, self.norms, *self.columns.values())]
+        if self.correct.ndim != 1 or not len(self.correct) or len(set(shapes)) > 1:
+            raise checks.InputError(
+                f"{self.source}: correct, norms and what names the samples must be [N] each with N >= 1; got shapes "
+                + ", ".join(str(list(shape)) for shape in shapes)
+            )
+        if self.correct.dtype != np.bool_ or not np.isfinite(self.norms).all() or (self.norms < 0).any():
+            raise checks.InputError(f"{self.source}: correct must be bool and norms finite numbers >= 0; got others")
+
+    @property
+    def samples(self) -> dict[str, NDArray[Any]]:
+        """For a result."""
+        return {**self.columns, "correct": self.correct, "norms": self.norms}
+
+    @property
+    def unit(self) -> str:
+        """What is resampled."""
+        return "people" if "left_identity" in self.columns else "samples"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For a result: versions, and where the samples came from."""
+        return {**environment.describe(torch.device("cpu")), "embeddings": self.source}
+
+
+def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -> Judged:
+    """Pairs judged by their cosine, at the most accurate threshold of the other folds (without folds, of all pairs).
+
+    Raises:
+        checks.InputError: an image without embedding, or pairs of one kind only in a fold or the list.
+    """
+    found = scored.score(embeddings, pairs, flip=flip)
+    norms = embeddings.feature_norms
+    return of_scores(found.samples, np.minimum(norms[found.left], norms[found.right]), embeddings.source)
+
+
+def of_scores(samples: Mapping[str, NDArray[Any]], norms: Floats, source: str) -> Judged:
+    """Scored pairs (`scores`, `same`, where there are any `folds`, and what names them) judged in the same way."""
+    scores, same = samples["scores"], samples["same"]
+    if "folds" not in samples:
+        thresholds = np.full(len(same), best_of(Presorted.of(scores, same))[0])
+    else:
+        thresholds = PresortedFolds.of(scores, same, samples["folds"]).accuracy().thresholds[samples["folds"]]
+    columns = {name: samples[name] for name in COLUMNS if name in samples}
+    return Judged((scores >= thresholds) == same, norms, columns, source)
+
+
+def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
+    """The people of pairs where they are known, else each sample by itself."""
+    if "left_identity" in samples:
+        return Units.of(samples["left_identity"], samples["right_identity"])
+    return Units.of(np.arange(len(samples["correct"])))
+
+
+def refuse_other_samples(given: Judged, reference: Judged) -> None:
+    """Refuse two models' samples that are not the same ones in the same order."""
+    for name in dict.fromkeys([*given.columns, *reference.columns, "correct"]):
+        mine, theirs = given.samples.get(name), reference.samples.get(name)
+        if mine is None or theirs is None or len(mine) != len(theirs):
+            got = f"{len(given.correct)} and {len(reference.correct)}"
+            if mine is None or theirs is None:
+                got = f"{name} in one of them only"
+            raise checks.InputError(
+                f"{given.source} and {reference.source} must be of the same samples in the same order; got {got}"
+            )
+        if name != "correct" and not np.array_equal(mine, theirs):
+            row = int(np.flatnonzero(mine != theirs)[0])
+            raise checks.InputError(
+                f"{given.source} and {reference.source} must be of the same samples in the same order; "
+                f"{name} differs first at {row}: {mine[row]!s} and {theirs[row]!s}"
+            )

@@ -1,0 +1,41 @@
+"""The figures of a statistic as numbers of a result, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from angulus import checks
+from angulus.metrics.intervals import Statistic, Units, bootstrap
+from angulus.protocols.result import Number
+
+
+def numbers(
+    statistic: Statistic,
+    units: Units,
+    *,
+    draws: int,
+    seed: int,
+    thresholds: Mapping[str, float] | None = None,
+    spreads: Mapping[str, float] | None = None,
+) -> tuple[Number, ...]:
+    """Each figure, of all units once, and its percentile interval over resamples of the units.
+
+    Args:
+        statistic, units, seed: as `bootstrap` takes them.
+        draws: resamples; 0 for no intervals.
+        thresholds, spreads: of the figures that have one.
+    """
+    checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    values = statistic(units.weights(np.ones(units.count)))
+    intervals = bootstrap(statistic, units, draws=draws, seed=seed) if draws else {}
+    return tuple(
+        Number(name, value, intervals.get(name), (thresholds or {}).get(name), (spreads or {}).get(name))
+        for name, value in values.items()
+    )
+
+
+def resampling(unit: str, draws: int, seed: int) -> dict[str, object]:
+    """The choices behind the intervals, for a result's `choices`."""
+    return {"intervals": f"95 % of {draws} resamples of the {unit} (seed {seed})" if draws else "none"}

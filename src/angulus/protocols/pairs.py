@@ -1,0 +1,133 @@
+"""Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or a list of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.embeddings import Embeddings
+from angulus.lists.pairs import Pairs
+from angulus.metrics.curves import ErrorCurve, Presorted, auc, eer
+from angulus.metrics.intervals import Statistic, Units
+from angulus.metrics.verification import FoldAccuracy, PresortedFolds, best_of, tar_at_far
+from angulus.protocols import rates, scored
+from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.result import Curve, Result
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "pairs"
+MEASURED = scored.MEASURED
+BEST = "best accuracy (threshold from the same pairs)"
+
+
+def evaluate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    metric: str = "cosine",
+    flip: str | None = None,
+    pca: int | None = None,
+    fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Accuracy over folds, AUC, EER and TAR at FARs, with intervals by a bootstrap over identities.
+
+    Accuracy: a fold's threshold is the most accurate one on the other folds; the figure is the folds' mean, ± its
+    standard error. A list without folds has, under another name, the accuracy of its best threshold on its own pairs.
+
+    Args:
+        embeddings: of all images of the list; its labels are the identities where the list has none.
+        pairs: the list.
+        metric: "cosine", "inner", "euclidean" or "unit-euclidean" (NF Table 1 compares the four).
+        flip: None, "sum" or "concat": fuse with the mirrored image's embedding, before all else.
+        pca: project onto so many directions before scoring, fitted for each fold on the images of the other folds.
+        fars: where TAR is reported, each of which the pairs must support, 0 for no false accept; None: those of 1e-1,
+            1e-2, ... 1e-6 that they do.
+        draws: resamples for the intervals; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: an image without embedding, a fold or a list with pairs of one kind only, a FAR that needs
+            more impostor pairs, PCA without folds.
+
+    Source: G. B. Huang et al., UMass TR 07-49, 2007; NF Sec. 4.2 (flip sum, PCA on the training folds, cosine).
+    """
+    found = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
+    presorted = Presorted.of(found.samples["scores"], pairs.same)
+    curve = presorted.curve()
+    kept, notes = rates.supported(fars, found.counts["impostors"])
+    thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    spreads, folds = {}, _folds(found.samples)
+    if folds is None:
+        thresholds[BEST], _ = best_of(presorted)
+        notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
+    else:
+        chosen = folds.accuracy()
+        spreads["accuracy"] = chosen.standard_error
+        notes += (f"± of the accuracy: standard error over {len(chosen.accuracies)} folds", _threshold_note(chosen))
+    if pca is not None:
+        notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
+    samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}
+    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=thresholds, spreads=spreads)
+    return Result(
+        PROTOCOL,
+        figures,
+        {**found.choices, **_figure_choices(folds), **resampling(found.unit, draws, seed)},
+        found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
+        curves=curves(curve, PROTOCOL),
+        notes=notes + scored.without_interval(figures) + found.notes,
+        samples=samples,
+        about=found.about,
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy.
+    """
+    presorted, folds = Presorted.of(samples["scores"], samples["same"]), _folds(samples)
+    fars = {f"TAR@FAR={rates.label(far)}": far for far in samples["fars"].tolist()}
+
+    def figures(weights: Floats) -> dict[str, float]:
+        if not all(amount.any() for amount in presorted.amounts(weights)):
+            return {}
+        values = {}
+        if folds is None:
+            values[BEST] = best_of(presorted, weights)[1]
+        elif folds.complete(weights):
+            values["accuracy"] = folds.accuracy(weights).mean
+        curve = presorted.curve(weights)
+        values |= {"AUC": auc(curve), "EER": eer(curve)}
+        return values | {name: tar_at_far(curve, far, zero_ok=True).tar for name, far in fars.items()}
+
+    return figures, scored.units_of(samples)
+
+
+def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:
+    """ROC and DET."""
+    return Curve("roc", name, curve.fmr, curve.tar), Curve("det", name, curve.fmr, 1 - curve.tar)
+
+
+def _folds(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
+    if "folds" not in samples:
+        return None
+    scores = samples["fold_scores"] if "fold_scores" in samples else samples["scores"]
+    return PresortedFolds.of(scores, samples["same"], samples["folds"])
+
+
+def _figure_choices(folds: PresortedFolds | None) -> dict[str, str]:
+    where = "the same pairs" if folds is None else "the other folds"
+    return {
+        "threshold": f"the most accurate of all that distinct scores of {where} tell apart, the middle of its interval",
+        "EER": "on the convex hull of the ROC",
+    }
+
+
+def _threshold_note(chosen: FoldAccuracy) -> str:
+    return f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}"

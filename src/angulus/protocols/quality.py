@@ -1,0 +1,87 @@
+"""Good and low quality: accuracy and mean norm of the samples with large and with small feature norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.metrics import quality
+from angulus.metrics.intervals import Statistic, Units
+from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples, units_of
+from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.result import Result
+from angulus.protocols.scored import without_interval
+
+PROTOCOL = "quality"
+MEASURED = ("correct", "norms", "low", "own_low")  # the samples that the model gave
+
+
+def evaluate(
+    given: Judged, reference: Judged | None = None, *, low_fraction: float = 0.2, draws: int = 1000, seed: int = 0
+) -> Result:
+    """Accuracy and mean norm of the samples of good and of low quality, and of all.
+
+    Args:
+        given: one model's samples.
+        reference: the same samples by the model whose norms decide which are low; the split by the own norms then
+            stands second. CM compares all losses by the norms of the softmax model.
+        low_fraction: how many are low.
+        draws: resamples of the people (or samples) for the intervals; 0 for none.
+        seed: of the resamples.
+
+    Source: CM Secs. 3 and 5, Tables 1, 2 and 4.
+    """
+    lows = low_samples(given, reference, low_fraction)
+    samples = {**given.samples, **lows}
+    figures = numbers(*statistic(samples), draws=draws, seed=seed)
+    return Result(
+        PROTOCOL,
+        figures,
+        {
+            "split by": "own norms" if reference is None else f"norms of {reference.source}",
+            "low fraction": low_fraction,
+            **resampling(given.unit, draws, seed),
+        },
+        {"good": int((~lows["low"]).sum()), "low": int(lows["low"].sum()), "entire": len(given.correct)},
+        notes=without_interval(figures),
+        samples=samples,
+        about=given.about,
+    )
+
+
+def low_samples(given: Judged, reference: Judged | None, fraction: float) -> dict[str, Flags]:
+    """Which samples are low: `low`, and where another model's norms decide that, `own_low` by the own norms."""
+    if reference is None:
+        return {"low": quality.low_quality(given.norms, fraction)}
+    refuse_other_samples(given, reference)
+    return {
+        "low": quality.low_quality(reference.norms, fraction),
+        "own_low": quality.low_quality(given.norms, fraction),
+    }
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the samples, and the units; a part without weight has none."""
+    return part_figures(samples), units_of(samples)
+
+
+def part_figures(samples: Mapping[str, NDArray[Any]]) -> Callable[[Floats], dict[str, float]]:
+    """Accuracy and mean norm of good, low and entire, under weights of the samples."""
+    parts = {"entire": np.ones(len(samples["correct"]), dtype=bool)}
+    for name, said in (("low", ""), ("own_low", " (own norms)")):
+        if name in samples:
+            parts |= {f"good{said}": ~samples[name], f"low{said}": samples[name]}
+
+    def figures(weights: Floats) -> dict[str, float]:
+        values = {}
+        for part, member in parts.items():
+            amount = weights * member
+            if amount.any():
+                values[f"accuracy, {part}"] = float(np.average(samples["correct"], weights=amount))
+                values[f"mean norm, {part}"] = float(np.average(samples["norms"], weights=amount))
+        return values
+
+    return figures

@@ -1,0 +1,158 @@
+"""A list's pairs with the scores that embeddings give them, who is shown on them, and who is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus import checks, environment
+from angulus.embeddings import Embeddings
+from angulus.lists.pairs import Pairs
+from angulus.metrics.intervals import Units
+from angulus.protocols.result import Number
+from angulus.protocols.vectors import FLIPS, METRICS, fused, pair_scores, projected
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+MEASURED = ("scores", "fold_scores")  # the samples that the embeddings gave; the others say which pairs they are
+
+_UNKNOWN = "intervals resample the pairs and not the people behind them, whom pairs share: they are too narrow; {why}"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredPairs:
+    """Pairs that embeddings have scored.
+
+    Attributes:
+        samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
+            `right_identity`), and `scores` [P]; with PCA `scores` are each pair's under the projection fitted without
+            its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f.
+        left, right: [P], rows of the embeddings.
+        choices: how the scores came about.
+        counts: how many pairs, images, ...
+        notes: what a reader must know of them.
+        unit: what is resampled: "people" or "pairs".
+        about: versions, and where embeddings and pairs came from.
+    """
+
+    samples: dict[str, NDArray[Any]]
+    left: Rows
+    right: Rows
+    choices: dict[str, Any]
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+    unit: str
+    about: dict[str, Any]
+
+
+def score(
+    embeddings: Embeddings, pairs: Pairs, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
+) -> ScoredPairs:
+    """Look the pairs up and score them.
+
+    Args:
+        embeddings: of all images of the list; its labels are the identities where the list has none.
+        pairs: the list.
+        metric: one of `vectors.METRICS`.
+        flip: None, "sum" or "concat".
+        pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
+
+    Raises:
+        checks.InputError: an image without embedding, PCA without folds, or more directions than there can be.
+    """
+    both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
+    left, right = both[: len(pairs)], both[len(pairs) :]
+    rows, place = np.unique(both, return_inverse=True)
+    places = place[: len(pairs)], place[len(pairs) :]
+    vectors = fused(embeddings, rows, flip)
+    samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same}
+    if pairs.folds is not None:
+        samples["folds"] = pairs.folds
+    if pca is None:
+        samples["scores"] = pair_scores(vectors, *places, metric)
+    else:
+        table = _fold_scores(vectors, *places, metric, pca, pairs)
+        samples |= {"scores": table[pairs.folds, np.arange(len(pairs))], "fold_scores": table}
+    identities, notes = _identities(embeddings, pairs, left, right)
+    samples |= identities
+    genuine = int(pairs.same.sum())
+    counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(rows)}
+    if identities:
+        counts["people"] = units_of(samples).count
+    where = {"embeddings": embeddings.source, "pairs": pairs.source}
+    return ScoredPairs(
+        samples,
+        left,
+        right,
+        {"score": METRICS[metric], "flip": FLIPS[flip], "pca": "none" if pca is None else _PCA.format(size=pca)},
+        counts,
+        notes,
+        "people" if identities else "pairs",
+        {**environment.describe(torch.device("cpu")), **where},
+    )
+
+
+_PCA = "{size} directions, of the vectors before any normalisation, fitted on the images of the other folds"
+
+
+def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
+    """The people where they are known, else each pair by itself."""
+    if "left_identity" in samples:
+        return Units.of(samples["left_identity"], samples["right_identity"])
+    return Units.of(np.arange(len(samples["same"])))
+
+
+def without_interval(numbers: Sequence[Number]) -> tuple[str, ...]:
+    """A note on the figures whose interval is undefined, for so few people that most resamples lose what they need."""
+    names = [number.name for number in numbers if number.interval is not None and np.isnan(number.interval.low)]
+    return (f"no interval of {', '.join(names)}: undefined in more than a tenth of the resamples",) if names else ()
+
+
+def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: Pairs) -> Floats:
+    """Scores [F, P] under the projection that is fitted without the images of each fold."""
+    if pairs.folds is None:
+        raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
+    table = np.empty((pairs.fold_count, len(pairs)))
+    for fold in range(pairs.fold_count):
+        tested = pairs.folds == fold
+        fitted = np.setdiff1d(np.arange(len(vectors)), np.concatenate([left[tested], right[tested]]))
+        table[fold] = pair_scores(projected(vectors, fitted, size), left, right, metric)
+    return table
+
+
+def _identities(
+    embeddings: Embeddings, pairs: Pairs, left: Rows, right: Rows
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Who is shown, by the list or else by the embeddings' labels; or a note that it is not known."""
+    if pairs.left_identity is not None and pairs.right_identity is not None:
+        return {"left_identity": pairs.left_identity, "right_identity": pairs.right_identity}, ()
+    if embeddings.labels is None:
+        return {}, (_UNKNOWN.format(why="neither the list nor the embeddings say who is shown"),)
+    first, second = embeddings.labels[left], embeddings.labels[right]
+    wrong = int(((first == second) != pairs.same).sum())
+    if wrong:
+        why = f"the embeddings' labels contradict {wrong:,} of the {len(pairs):,} pairs"
+        return {}, (_UNKNOWN.format(why=why),)
+    return {"left_identity": first, "right_identity": second}, ()
+
+
+def groups_of(embeddings: Embeddings, pairs: Pairs, found: ScoredPairs) -> NDArray[np.str_]:
+    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
+
+    Raises:
+        checks.InputError: neither the list nor the embeddings have groups.
+    """
+    if pairs.groups is not None:
+        return pairs.groups
+    if embeddings.groups is None:
+        raise checks.InputError(
+            f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
+        )
+    first, second = embeddings.groups[found.left], embeddings.groups[found.right]
+    return np.where(first == second, first, "")

@@ -1,0 +1,252 @@
+"""IJB's 1:1 verification: TAR at FARs, and accuracy over folds, of a stream of template comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from angulus import checks, environment
+from angulus.lists.ijb import Comparisons
+from angulus.metrics.curves import ErrorCurve, Presorted
+from angulus.metrics.intervals import Statistic, Units
+from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
+from angulus.protocols import rates
+from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.result import Curve, Result
+from angulus.protocols.scored import without_interval
+from angulus.protocols.template_stream import LEAST, Stream
+from angulus.protocols.templates import Templates
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "ijb-verify"
+MEASURED = (  # the samples that the embeddings gave; the others say which comparisons they are of
+    "genuine_scores",
+    "genuine_norms",
+    "impostor_scores",
+    "impostor_first",
+    "impostor_second",
+    "cut",
+)
+
+_SPARE = 2.0  # how many times the impostors that the highest FAR accepts are kept, for resamples to move in
+
+
+def verify(
+    templates: Templates,
+    comparisons: Iterable[Comparisons],
+    *,
+    fars: Sequence[float] | None = None,
+    folds: int = 10,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """TAR at FARs of template comparisons, and their accuracy over folds, with intervals by a bootstrap over subjects.
+
+    A score is ⟨t_a, t_b⟩ of the pooled unit vectors, in float64. All are looked at; of the impostors' the highest are
+    kept, as many as the figures and their resamples need.
+
+    Args:
+        templates: pooled.
+        comparisons: blocks of the list.
+        fars: where TAR is reported, each of which the list must support; None: those of 1e-1 ... 1e-6 that it does.
+        folds: for the accuracy: a comparison is in the fold of its first template's subject, who are dealt in turn.
+            The threshold of a fold is the one most accurate on the others. CM's "accuracy" on IJB-B is undefined in the
+            paper; this is what stands for it.
+        draws: resamples for the intervals; 0 for none. Without subjects there are none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: a template that was not pooled, comparisons of one kind only, a FAR that they cannot show.
+
+    Source: C. Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR Workshops 2017; CM Sec. 5.3, Table 4.
+    """
+    checks.integer("folds", folds, low=2)
+    stream = Stream(templates)
+    for block in comparisons:
+        stream.add(block)
+    stream.require_both()
+    kept, notes = rates.supported(fars, stream.impostors)
+    samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
+    tail = _Tail.of(samples)
+    comparable = _Folds.of(samples, tail)
+    figures, units = _statistic(tail, comparable, kept)
+    once = tail.weigh(np.ones(units.count))
+    curve, accuracy = tail.curve(once), comparable.accuracy(once)
+    if accuracy is not None:
+        nothing = stream.impostors / (stream.genuine + stream.impostors)
+        said = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
+    elif templates.subjects is None:
+        draws, said = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
+    else:
+        said = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+    found = numbers(
+        figures,
+        units,
+        draws=draws,
+        seed=seed,
+        thresholds={f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
+        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
+    )
+    return Result(
+        PROTOCOL,
+        found,
+        {
+            **templates.how.choices(),
+            "accuracy": f"threshold best on the other {folds - 1} folds (by subject of the first template)",
+            **resampling("subjects", draws, seed),
+        },
+        {
+            "comparisons": stream.genuine + stream.impostors,
+            "genuine": stream.genuine,
+            "impostors": stream.impostors,
+            "templates": len(templates),
+            "images": templates.images,
+            "subjects": units.count,
+            "folds": folds,
+        },
+        curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
+        notes=(*notes, said, *without_interval(found)),
+        samples=samples,
+        about={
+            **environment.describe(torch.device("cpu")),
+            "embeddings": templates.embeddings,
+            "templates": templates.source,
+        },
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `verify`'s figures for how often each subject is drawn, and the subjects.
+
+    A resample has no figure whose threshold would lie below the impostors that are kept.
+    """
+    tail = _Tail.of(samples)
+    return _statistic(tail, _Folds.of(samples, tail), samples["fars"].tolist())
+
+
+def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
+    def figures(drawn: Floats) -> dict[str, float]:
+        weights = tail.weigh(drawn)
+        if not weights.genuine.any() or weights.kept <= 0:
+            return {}
+        reach = np.inf if tail.whole else weights.kept / weights.all_impostors
+        curve = tail.curve(weights)
+        values = {
+            f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=True).tar for far in fars if far < reach
+        }
+        accuracy = folds.accuracy(weights)
+        return values if accuracy is None else {**values, "accuracy": accuracy.mean}
+
+    return figures, Units.of(np.arange(tail.pairs.shape[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """How often each comparison counts in a resample.
+
+    Attributes:
+        genuine: [G].
+        impostors: [I] of those that are kept.
+        of_subject: [S] all impostors, by the subject of the first template.
+        kept, all_impostors: sums of both.
+    """
+
+    genuine: Floats
+    impostors: Floats
+    of_subject: Floats
+    kept: float
+    all_impostors: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """Genuine and kept impostor scores, sorted once, and how many impostors there are by subjects."""
+
+    presorted: Presorted
+    genuine: NDArray[np.int64]  # [G], subjects
+    first: NDArray[np.int64]  # [I]
+    second: NDArray[np.int64]
+    cut: float
+    pairs: Any  # [S, S] sparse: impostor comparisons of two subjects
+
+    @staticmethod
+    def of(samples: Mapping[str, NDArray[Any]]) -> _Tail:
+        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"]])
+        same = np.arange(len(scores)) < len(samples["genuine_scores"])
+        names = ("genuine_subjects", "impostor_first", "impostor_second", "pair_first", "pair_second")
+        genuine, first, second, *places = (samples[name].astype(np.int64) for name in names)
+        size = len(samples["subjects"])
+        pairs = sparse.coo_array((samples["pair_counts"], tuple(places)), (size, size)).tocsr()
+        return _Tail(Presorted.of(scores, same), genuine, first, second, float(samples["cut"]), pairs)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all impostors are kept."""
+        return self.cut == -np.inf
+
+    def weigh(self, drawn: Floats) -> _Weights:
+        """With n_i the times that subject i is drawn: n_i of a genuine comparison, n_i · n_j of an impostor one."""
+        impostors = drawn[self.first] * drawn[self.second]
+        of_subject = drawn * (self.pairs @ drawn)
+        return _Weights(drawn[self.genuine], impostors, of_subject, float(impostors.sum()), float(of_subject.sum()))
+
+    def curve(self, weights: _Weights) -> ErrorCurve:
+        """The error curve down to the cut, and then the threshold that accepts everything."""
+        curve = self.presorted.curve(np.concatenate([weights.genuine, weights.impostors]))
+        if self.whole:
+            return curve
+        kept = int(np.searchsorted(-curve.thresholds, -self.cut, side="right"))
+        return ErrorCurve(
+            np.append(curve.thresholds[:kept], -np.inf),
+            np.append(curve.genuine[:kept], curve.genuine[-1]),
+            np.append(curve.impostors[:kept], weights.all_impostors),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """The comparisons that can be wrong at a fold's best threshold: genuine ones, and the highest impostors.
+
+    Accepting nothing errs on the genuine only. So a best threshold accepts no more impostors than there are genuine
+    comparisons; where more than that are at hand, all others are rejected.
+    """
+
+    folds: PresortedFolds | None  # None: fewer than two folds have comparisons
+    of_subject: NDArray[np.int64]  # [S], dealt in turn
+    of_genuine: NDArray[np.int64]  # [G]
+    of_impostor: NDArray[np.int64]  # [U], of the highest
+    all_used: bool
+
+    @staticmethod
+    def of(samples: Mapping[str, NDArray[Any]], tail: _Tail) -> _Folds:
+        of_subject = np.arange(len(samples["subjects"])) % int(samples["folds"])
+        used = min(len(tail.first), max(4 * len(tail.genuine), LEAST))
+        of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]
+        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"][:used]])
+        same, fold = np.arange(len(scores)) < len(of_genuine), np.concatenate([of_genuine, of_impostor])
+        found = PresortedFolds.of(scores, same, fold) if len(np.unique(fold)) > 1 else None
+        return _Folds(found, of_subject, of_genuine, of_impostor, tail.whole and used == len(tail.first))
+
+    def accuracy(self, weights: _Weights) -> FoldAccuracy | None:
+        """Accuracy of each fold, or None where one lacks a kind, or impostors that are not at hand might decide."""
+        used = np.concatenate([weights.genuine, weights.impostors[: len(self.of_impostor)]])
+        if self.folds is None or not self.folds.complete(used):
+            return None
+        count = int(self.of_subject.max()) + 1
+        genuine = np.bincount(self.of_genuine, weights.genuine, count)
+        impostors = np.bincount(self.of_impostor, used[len(weights.genuine) :], count)
+        enough = impostors.sum() - impostors > genuine.sum() - genuine  # in the folds that choose
+        if not self.all_used and not enough.all():
+            return None
+        found = self.folds.accuracy(used)
+        present = np.unique(np.concatenate([self.of_genuine, self.of_impostor]))
+        wrong = (1 - found.accuracies) * (genuine + impostors)[present]
+        everything = genuine + np.bincount(self.of_subject, weights.of_subject, count)
+        return FoldAccuracy(1 - wrong / everything[present], found.thresholds)

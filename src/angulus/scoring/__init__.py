@@ -1,0 +1,29 @@
+"""Exact cosine scores at any scale: blocks of low-precision products reject, float64 decides.
+
+`top_k`, `best_per_probe`, `rows_ahead`, `above` and `thresholds_at` never hold all scores. The product of a block may
+only rule pairs out, by a proven bound on its error; whatever it leaves is scored by `pair_scores`, whose float64 result
+is the definition and does not depend on blocks, threads, devices or processes.
+"""
+
+from angulus.scoring.counts import Pairs, above, genuine, rows_ahead
+from angulus.scoring.exact import pair_scores
+from angulus.scoring.nearest import best_per_probe, top_k
+from angulus.scoring.ranks import Ranks, ranks_of
+from angulus.scoring.thresholds import OperatingPoint, thresholds_at
+from angulus.scoring.tiles import DEFAULT, Options
+
+__all__ = [
+    "DEFAULT",
+    "OperatingPoint",
+    "Options",
+    "Pairs",
+    "Ranks",
+    "above",
+    "best_per_probe",
+    "genuine",
+    "pair_scores",
+    "ranks_of",
+    "rows_ahead",
+    "thresholds_at",
+    "top_k",
+]

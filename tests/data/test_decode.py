@@ -1,0 +1,189 @@
+"""Decoding against Pillow, and everything that must not be decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.pictures import encoded, jpeg, noise, png, png_that_says, turned
+from PIL import Image, ImageOps
+
+from angulus.checks import InputError
+from angulus.data.decode import MAX_PIXELS, Header, decode, header
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("WebP", {"lossless": True})])
+def test_lossless_kinds_come_back_exactly(kind: str, options: dict[str, bool]) -> None:
+    pixels = noise(3, 13, 7)
+    data = encoded(pixels, kind, **options)
+    assert np.array_equal(decode(data), pixels)
+    assert (header(data).kind, header(data).width, header(data).height) == (kind, 13, 7)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}, {"subsampling": 2}])
+def test_jpeg_as_pillow_decodes_it(options: dict[str, int]) -> None:
+    smooth = np.linspace(0, 255, 40 * 30 * 3).reshape(30, 40, 3).astype(np.uint8)
+    data = encoded(smooth, "JPEG", **options)
+    assert np.abs(decode(data).astype(int) - by_pillow(data)).max() <= 3
+    assert header(data) == Header("JPEG", 40, 30)
+
+
+@pytest.mark.parametrize("quality", [50, 90])
+def test_lossy_webp(quality: int) -> None:
+    data = encoded(noise(1, 20, 16), "WebP", quality=quality)
+    assert np.abs(decode(data).astype(int) - by_pillow(data)).max() <= 3
+    assert header(data) == Header("WebP", 20, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 100}), ("PNG", {}), ("WebP", {"lossless": True})])
+def test_exif_turns_the_image(orientation: int, kind: str, options: dict[str, int]) -> None:
+    pixels = np.kron(noise(2, 6, 4), np.ones((8, 8, 1), dtype=np.uint8))
+    data = turned(pixels, orientation, kind, **options)
+    found = decode(data)
+    assert found.shape == by_pillow(data).shape == ((32, 48, 3) if orientation < 5 else (48, 32, 3))
+    assert np.abs(found.astype(int) - by_pillow(data)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_grey_becomes_three_equal_channels(kind: str) -> None:
+    grey = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (9, 1))
+    found = decode(encoded(grey, kind))
+    assert found.shape == (9, 24, 3)
+    assert np.ptp(found, axis=2).max() == 0
+    assert np.abs(found[..., 0].astype(int) - grey).max() <= 2
+
+
+def test_cmyk_as_adobe_stores_it() -> None:
+    pixels = np.kron(np.array([[[255, 0, 0], [0, 200, 0]], [[20, 30, 240], [250, 250, 250]]]), np.ones((16, 16, 1)))
+    data = encoded(Image.fromarray(pixels.astype(np.uint8)).convert("CMYK"), "JPEG", quality=98)
+    assert np.abs(decode(data).astype(int) - pixels).max() <= 8
+
+
+def test_cmyk_that_does_not_say_how_is_refused() -> None:
+    data = encoded(Image.new("CMYK", (8, 8)), "JPEG")
+    place = data.index(b"\xff\xeeX"[:2])
+    (length,) = struct.unpack_from(">H", data, place + 2)
+    with pytest.raises(InputError, match="no Adobe marker"):
+        decode(data[:place] + data[place + 2 + length :])
+
+
+def test_16_bits_keep_the_high_byte() -> None:
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    assert np.array_equal(decode(encoded(deep))[..., 0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WebP"])
+def test_transparent_pixels_show_white(kind: str) -> None:
+    pixels = np.zeros((4, 6, 4), dtype=np.uint8)
+    pixels[:, :2] = (200, 100, 0, 255)
+    pixels[:, 2:4] = (200, 100, 0, 128)
+    found = decode(encoded(pixels, kind, **({"lossless": True} if kind == "WebP" else {})))
+    assert found[0].tolist() == [[200, 100, 0]] * 2 + [[227, 177, 127]] * 2 + [[255, 255, 255]] * 2
+
+
+def test_alpha_that_hides_nothing_changes_nothing() -> None:
+    opaque = np.dstack([noise(5), np.full((10, 12), 255, dtype=np.uint8)])
+    assert np.array_equal(decode(encoded(opaque)), noise(5))
+    assert np.array_equal(decode(turned(opaque, 3, "PNG")), noise(5)[::-1, ::-1])
+
+
+def test_grey_and_palette_with_transparency() -> None:
+    grey = Image.fromarray(np.dstack([np.full((2, 2), 40, np.uint8), np.array([[255, 0], [255, 255]], np.uint8)]), "LA")
+    assert decode(encoded(grey))[..., 0].tolist() == [[40, 255], [40, 40]]
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    assert decode(encoded(palette, transparency=1)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert decode(encoded(palette)).tolist() == [[[10, 20, 30], [40, 50, 60]]]
+
+
+def test_16_bits_with_transparency() -> None:
+    raw = struct.pack(">BHHHHHHHH", 0, *(0x8000, 0x4000, 0xFF00, 0xFFFF), *(1, 2, 3, 0))
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 2, 1, 16, 6, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    assert decode(data).tolist() == [[[128, 64, 255], [255, 255, 255]]]
+
+
+def test_turning_and_blending_at_once_is_refused() -> None:
+    clear = np.zeros((4, 4, 4), dtype=np.uint8)
+    with pytest.raises(InputError, match="transparent pixels and EXIF"):
+        decode(turned(clear, 6, "PNG"))
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    data = png_that_says(60_000, 60_000)
+    with pytest.raises(InputError, match=r"at most 100,000,000 pixels; its header says 60000x60000"):
+        decode(data)
+    assert MAX_PIXELS == 100_000_000
+    with pytest.raises(InputError, match="at most 100 pixels"):
+        header(png(0, 11, 10), max_pixels=100)
+    assert header(png(0, 10, 10), max_pixels=100).width == 10
+
+
+@pytest.mark.parametrize("data", [jpeg(1, 40, 40), png(1, 40, 40), encoded(noise(1, 40, 40), "WebP")])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_files_cut_short_are_refused(data: bytes, share: float) -> None:
+    with pytest.raises(InputError):
+        decode(data[: int(len(data) * share)])
+
+
+def test_a_header_that_lies_about_the_size_is_refused() -> None:
+    with pytest.raises(InputError):
+        decode(png_that_says(13, 10))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "empty"),
+        (b"not an image at all", "first bytes"),
+        (b"\x89PNG\r\n\x1a\n", "cut short or damaged"),
+        (b"\xff\xd8\xff", "cut short or damaged"),
+        (b"\xff\xd8\xff\xd9", "ends before its pixels"),
+        (b"\xff\xd8\xff\xe0\x00\x02zzzz", "no marker"),
+        (encoded(noise(), "GIF"), "it is GIF; convert it"),
+        (encoded(noise(), "TIFF"), "it is TIFF; convert it"),
+        (b"\0\0\0\x1cftypheic", "it is HEIF"),
+        (png_that_says(0, 5), "at least one pixel"),
+        (b"RIFF\x04\0\0\0WEBPxxxx", "first chunk"),
+    ],
+)
+def test_what_is_no_image(data: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        decode(data, "that")
+
+
+def test_animated_webp_is_named() -> None:
+    frames = [Image.fromarray(noise(seed)) for seed in range(2)]
+    with pytest.raises(InputError, match="animated"):
+        decode(encoded(frames[0], "WebP", save_all=True, append_images=frames[1:]))
+
+
+def test_old_bmp_header() -> None:
+    old = (
+        b"BM"
+        + struct.pack("<IHHI", 34, 0, 0, 26)
+        + struct.pack("<IHHHH", 12, 2, 1, 1, 24)
+        + bytes([1, 2, 3, 4, 5, 6, 0, 0])
+    )
+    assert decode(old).tolist() == [[[3, 2, 1], [6, 5, 4]]]
+
+
+def test_real_photos(data_folder: Path) -> None:
+    photos = [path for path in sorted((data_folder / "photos").iterdir()) if path.suffix in (".jpg", ".png", ".jpeg")]
+    assert photos
+    for path in photos:
+        data = path.read_bytes()
+        assert np.abs(decode(data).astype(int) - by_pillow(data)).mean() < 1

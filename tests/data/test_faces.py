@@ -1,0 +1,53 @@
+"""Records as a data set in memory."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from angulus import InputError, data
+from angulus.data.records import Row, write_records
+
+
+def png(value: int, size: tuple[int, int] = (16, 16)) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((*size, 3), value, dtype=np.uint8)).save(stream, "png")
+    return stream.getvalue()
+
+
+def rows(identities: dict[str, int]) -> list[Row]:
+    """As many images as asked of each identity, each of its own grey."""
+    names = [name for name, count in identities.items() for _ in range(count)]
+    return [Row(f"{place}.png", png(place), name) for place, name in enumerate(names)]
+
+
+def test_each_tenth_image_of_an_identity_is_held_out(tmp_path: Path) -> None:
+    write_records(tmp_path / "records", rows({"b": 21, "a": 9, "c": 10}))
+    splits = data.load("faces", root=tmp_path / "records")
+    assert splits.train.class_names == ("a", "b", "c")
+    assert splits.test.pixels[:, 0, 0, 0].tolist() == [9, 19, 39]
+    assert splits.test.labels.tolist() == [1, 1, 2]
+    assert len(splits.train) == 37 and torch.bincount(splits.train.labels).tolist() == [9, 19, 9]
+    assert splits.train.pixels.shape == (37, 3, 16, 16)
+    assert "40 images of 3 identities" in splits.source
+
+
+def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give data\.root"):
+        data.load("faces")
+    with pytest.raises(InputError, match="nothing is downloaded"):
+        data.load("faces", root=tmp_path, download=True)
+    write_records(tmp_path / "few", rows({"a": 9}))
+    with pytest.raises(InputError, match="has 10 images, so none can be held out"):
+        data.load("faces", root=tmp_path / "few")
+    write_records(tmp_path / "unnamed", [*rows({"a": 10}), Row("x.png", png(1), "")])
+    with pytest.raises(InputError, match=r"1 images without identity, 'x\.png' the first"):
+        data.load("faces", root=tmp_path / "unnamed")
+    write_records(tmp_path / "mixed", [*rows({"a": 10}), Row("x.png", png(1, (8, 16)), "a")])
+    with pytest.raises(InputError, match="images of 2 sizes"):
+        data.load("faces", root=tmp_path / "mixed")

@@ -1,0 +1,425 @@
+"""Records: what goes in comes out by row, on disk and under URLs; a crash leaves whole batches; damage is named."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from data.pictures import jpeg, png
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from angulus.checks import InputError
+from angulus.data import decode, layout
+from angulus.data.records import Records, RecordWriter, Row, write_records
+
+POINTS = np.arange(10, dtype=np.float32).reshape(5, 2)
+
+
+def some_rows(count: int, start: int = 0) -> list[Row]:
+    return [
+        Row(f"p{n % 3}/{n}.png", png(n, 5 + n % 4, 6), f"p{n % 3}", POINTS + n if n % 2 else None, n / 10 if n % 3 else None)
+        for n in range(start, start + count)
+    ]
+
+
+def written(path: Path | str, rows: list[Row], batch_rows: int = 4) -> Records:
+    with RecordWriter(path, batch_rows=batch_rows) as writer:
+        for row in rows:
+            writer.add(row)
+    return Records(path)
+
+
+@pytest.fixture(params=["folder", "url"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    return tmp_path / "records" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/records"
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 13])
+def test_round_trip(place: Path | str, count: int) -> None:
+    rows = some_rows(count)
+    records = written(place, rows)
+    assert len(records) == count
+    assert records.images(np.arange(count)) == [row.image for row in rows]
+    assert records.ids.tolist() == [row.id for row in rows]
+    assert records.identities.tolist() == [row.identity for row in rows]
+    assert records.sizes.tolist() == [[5 + n % 4, 6] for n in range(count)]
+    for n, row in enumerate(rows):
+        assert np.array_equal(records.landmarks[n], np.full((5, 2), np.nan) if row.landmarks is None else row.landmarks, True)
+        assert np.array_equal(records.scores[n], np.nan if row.score is None else row.score, True)
+    for back, row in zip(records.rows(np.arange(count)), rows, strict=True):
+        assert (back.id, back.image, back.identity, back.score) == (row.id, row.image, row.identity, row.score)
+        assert (back.landmarks is None) == (row.landmarks is None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(min_size=0, max_size=300), min_size=1, max_size=20), st.integers(1, 7), st.data())
+def test_random_access_gives_the_bytes_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, tails: list[bytes], batch_rows: int, data: st.DataObject
+) -> None:
+    images = [png() + tail for tail in tails]  # what follows a PNG's end is kept
+    rows = [Row(str(n), image, "") for n, image in enumerate(images)]
+    records = written(tmp_path_factory.mktemp("some") / "records", rows, batch_rows)
+    asked = data.draw(st.lists(st.integers(0, len(images) - 1), max_size=30))
+    assert records.images(asked) == [images[n] for n in asked]
+
+
+def test_any_parquet_reader_reads_them(tmp_path: Path) -> None:
+    rows = some_rows(6)
+    written(tmp_path / "records", rows)
+    table = pq.read_table([tmp_path / "records" / layout.part_name(n) for n in range(2)])
+    assert table.column("image").to_pylist() == [row.image for row in rows]
+    assert table.column("id").to_pylist() == [row.id for row in rows]
+
+
+def test_more_parts_than_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("angulus.data.store._OPEN_FILES", 2)
+    rows = some_rows(9)
+    records = written(tmp_path / "records", rows, batch_rows=1)
+    assert records.images([8, 0, 4, 8, 1]) == [rows[n].image for n in (8, 0, 4, 8, 1)]
+    assert len(os.listdir(f"/proc/{os.getpid()}/fd")) < 100
+
+
+def test_a_part_ends_when_its_bytes_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 600)
+    records = written(tmp_path / "records", some_rows(8), batch_rows=1000)
+    assert len(list((tmp_path / "records").glob("rows-*"))) > 1
+    assert len(records) == 8
+
+
+def test_a_column_that_came_later(place: Path | str) -> None:
+    records = written(place, some_rows(6))
+    columns: dict[str, Any] = {
+        "norm": np.linspace(0, 1, 6),
+        "embedding": np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32),
+        "half": np.ones((6, 2), dtype=np.float16),
+        "cluster": np.arange(6),
+        "kept": np.array([True, False] * 3),
+        "split": np.array(["train", "test", "train", "train", "é", ""]),
+    }
+    for name, values in columns.items():
+        records.add_column(name, values)
+    again = Records(place)
+    assert again.columns == tuple(sorted(columns))
+    for name, values in columns.items():
+        assert np.array_equal(again.column(name), values)
+        assert again.column(name).dtype == values.dtype
+    with pytest.raises(InputError, match="is in .* already; pass replace=True"):
+        records.add_column("norm", np.zeros(6))
+    records.add_column("norm", np.zeros(6), replace=True)
+    assert records.column("norm").tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("no/path", np.zeros(6), "letters, digits and underscores"),
+        ("identity", np.zeros(6), "not be that of a stored one"),
+        ("norm", np.zeros(5), r"shape \[6\]"),
+        ("norm", np.zeros((6, 0)), r"shape \[6\]"),
+        ("norm", np.zeros((6, 1, 1)), r"shape \[6\]"),
+        ("norm", np.array([None] * 6), "must be numbers, flags or"),
+        ("norm", np.array([["a"]] * 6), "must be numbers, flags or"),
+    ],
+)
+def test_columns_that_do_not_fit(tmp_path: Path, name: str, values: np.ndarray, said: str) -> None:
+    records = written(tmp_path / "records", some_rows(6))
+    with pytest.raises(InputError, match=said):
+        records.add_column(name, values)
+    with pytest.raises(InputError, match="must be one of none"):
+        records.column("norm")
+
+
+def test_a_column_of_other_records(tmp_path: Path) -> None:
+    records = written(tmp_path / "records", some_rows(6))
+    written(tmp_path / "other", some_rows(5)).add_column("norm", np.zeros(5))
+    (tmp_path / "other" / "column-norm.parquet").rename(tmp_path / "records" / "column-norm.parquet")
+    with pytest.raises(InputError, match="must have 6 values, one a row; got 5"):
+        records.column("norm")
+
+
+def test_only_the_asked_bytes_are_fetched_from_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid.uuid4().hex}/records"
+    rows = [Row(str(n), jpeg(n, 60, 60), "a") for n in range(40)]
+    records = written(url, rows, batch_rows=20)
+    fetched: list[int] = []
+    cat_file = MemoryFileSystem.cat_file
+
+    def counted(self: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None, **rest: Any) -> bytes:
+        data: bytes = cat_file(self, path, start=start, end=end, **rest)
+        fetched.append(len(data))
+        return data
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    assert records.images([39, 7]) == [rows[39].image, rows[7].image]
+    assert fetched == [len(rows[39].image) + 4, len(rows[7].image) + 4]
+
+
+def read_in_worker(records: Records, asked: list[int], pipe: Any) -> None:
+    pipe.send(records.images(asked))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_side_by_side(tmp_path: Path, method: str) -> None:
+    rows = some_rows(12)
+    records = written(tmp_path / "records", rows)
+    records.images(range(12))  # files are open before the fork
+    context = multiprocessing.get_context(method)
+    pipes, processes = [], []
+    for worker in range(2 if method == "fork" else 1):  # a spawned one takes seconds to import what it needs
+        ours, theirs = context.Pipe()
+        asked = list(range(worker, 12, 2)) * 20
+        processes.append(context.Process(target=read_in_worker, args=(records, asked, theirs)))
+        processes[-1].start()
+        pipes.append((ours, asked))
+    for ours, asked in pipes:
+        assert ours.recv() == [rows[n].image for n in asked]
+    for process in processes:
+        process.join(10)
+        assert process.exitcode == 0
+
+
+def test_a_pickled_url_connects_again() -> None:
+    url = f"memory://{uuid.uuid4().hex}/records"
+    rows = some_rows(3)
+    assert pickle.loads(pickle.dumps(written(url, rows))).images([2]) == [rows[2].image]
+
+
+def test_a_url_connects_again_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid.uuid4().hex}/records"
+    records = written(url, some_rows(3))
+    opened = []
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda where: opened.append(where) or (MemoryFileSystem(), url[8:]))
+    records.images([0])
+    assert opened == []
+    real = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: real + 1)
+    records.images([0])
+    assert opened == [url]
+
+
+def test_unfinished_records_are_refused_and_gone_on_with(place: Path | str) -> None:
+    rows = some_rows(10)
+    writer = RecordWriter(place, about={"size": [112, 112]}, batch_rows=4)
+    for row in rows[:6]:
+        writer.add(row)
+    assert (len(writer), rows[5].id in writer, rows[6].id in writer) == (6, True, False)
+    writer.close()
+    with pytest.raises(InputError, match="must be whole; its writer has not finished"):
+        Records(place)
+    assert Records(place, unfinished=True).ids.tolist() == [row.id for row in rows[:4]]
+    with RecordWriter(place, about={"size": (112, 112)}, batch_rows=4) as again:
+        assert again.ids == {row.id for row in rows[:4]}
+        for row in rows:
+            if row.id not in again:
+                again.add(row)
+    assert Records(place).ids.tolist() == [row.id for row in rows]
+    assert Records(place).about == {"size": [112, 112]}
+    with pytest.raises(InputError, match="holds whole records of 10 rows"):
+        RecordWriter(place)
+
+
+def test_going_on_with_something_else_is_refused(tmp_path: Path) -> None:
+    RecordWriter(tmp_path / "records", about={"source": "a"}).close()
+    with pytest.raises(InputError, match="unfinished records about something else"):
+        RecordWriter(tmp_path / "records", about={"source": "b"})
+
+
+def test_a_second_writer_is_told(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "records") as writer:
+        with pytest.raises(InputError, match="in use"):
+            RecordWriter(tmp_path / "records")
+        writer.add(some_rows(1)[0])
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from data.test_records import some_rows
+from angulus.data.records import RecordWriter
+with RecordWriter(Path(sys.argv[1]), batch_rows=5) as writer:
+    number = len(writer)
+    while True:
+        for row in some_rows(1, number):
+            writer.add(row)
+        number += 1
+        print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    for kill in range(2):
+        command = [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parents[1])]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        reached = int(process.stdout.readline())
+        for _ in range(23 + 4 * kill):
+            reached = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        records = Records(path, unfinished=True)
+        count = len(records)
+        assert count % 5 == 0
+        assert count >= reached - reached % 5
+        assert records.images(range(count)) == [row.image for row in some_rows(count)]
+    (path / ".rows-99999.parquet.half").write_bytes(b"half")
+    with RecordWriter(path, batch_rows=5) as writer:
+        writer.add(some_rows(1, count)[0])
+    assert len(Records(path)) == count + 1
+    assert not list(path.glob(".rows-*"))
+
+
+def test_a_block_that_raises_keeps_what_was_committed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), RecordWriter(tmp_path / "records", batch_rows=2) as writer:
+        for row in some_rows(5):
+            writer.add(row)
+        raise KeyError
+    assert len(Records(tmp_path / "records", unfinished=True)) == 4
+
+
+def test_write_records_is_whole_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+
+    def broken() -> Iterator[Row]:
+        yield from some_rows(3)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write_records(path, broken())
+    with pytest.raises(InputError, match="must be whole"):
+        Records(path)
+    with pytest.raises(InputError, match="must not be there"):
+        write_records(path, some_rows(2))
+    assert write_records(tmp_path / "other", some_rows(3), about={"from": "here"}) == 3
+    assert Records(tmp_path / "other").about == {"from": "here"}
+    with pytest.raises(InputError, match="at least one row"):
+        write_records(tmp_path / "none", [])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (("", png(), "a"), "id must be text"),
+        (("x", b"", "a"), "got 0 bytes"),
+        (("x", "text", "a"), "got str"),
+        (("x", png(), None), "identity must be text"),
+        (("x", png(), "a", np.zeros((5, 3))), r"\[5, 2\] finite"),
+        (("x", png(), "a", np.full((5, 2), np.nan)), r"\[5, 2\] finite"),
+        (("x", png(), "a", None, float("inf")), "score must be finite"),
+    ],
+)
+def test_rows_that_are_none(row: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Row(*row)
+
+
+def test_rows_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RecordWriter(tmp_path / "records") as writer:
+        writer.add(Row("x", png(), "a"))
+        with pytest.raises(InputError, match="got 'x' again"):
+            writer.add(Row("x", png(1), "b"))
+        with pytest.raises(InputError, match="row 'y': image must be an image"):
+            writer.add(Row("y", b"text", "a"))
+        monkeypatch.setattr(layout, "MOST_IMAGE_BYTES", 10)
+        with pytest.raises(InputError, match="at most 10 bytes"):
+            writer.add(Row("z", png(), "a"))
+    assert Records(tmp_path / "records").ids.tolist() == ["x"]
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_rows"):
+        RecordWriter(tmp_path / "records", batch_rows=0)
+    with pytest.raises(InputError, match="about must hold what JSON can"):
+        RecordWriter(tmp_path / "records", about={"x": object()})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"must be empty or hold unfinished records; it holds 'letter.txt'"):
+        RecordWriter(tmp_path / "full")
+    with pytest.raises(InputError, match="must be a URL that can be opened"):
+        Records("nosuchscheme://x/y")
+
+
+@pytest.mark.parametrize("rows", [[-1], [6], [[1]], [0.5], [True]])
+def test_rows_that_are_not_there(tmp_path: Path, rows: Any) -> None:
+    records = written(tmp_path / "records", some_rows(6))
+    with pytest.raises(InputError, match="rows must be"):
+        records.images(rows)
+    assert records.images([]) == []
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    with pytest.raises(InputError, match="must hold records; there is no about.json"):
+        Records(path)
+    rows = some_rows(12)
+    records = written(path, rows)
+    part = path / layout.part_name(1)
+    whole = part.read_bytes()
+    place = whole.index(rows[5].image)
+    part.write_bytes(whole[: place - 4] + b"\xff" + whole[place - 3 :])
+    assert records.images([4]) == [rows[4].image]
+    with pytest.raises(InputError, match=r"rows-00001.parquet must be as it was written; row 5 is damaged"):
+        Records(path).images([4, 5])
+    part.write_bytes(whole[:-20])
+    with pytest.raises(InputError, match=r"rows-00001.parquet must be a whole part"):
+        Records(path)
+    pq.write_table(pq.read_table(path / layout.part_name(0)).drop_columns(["score"]), part)
+    with pytest.raises(InputError, match="must be a part of records, with the columns id, identity"):
+        Records(path)
+    part.unlink()
+    with pytest.raises(InputError, match=r"rows-00001.parquet is missing"):
+        Records(path)
+    (path / layout.part_name(2)).unlink()
+    with pytest.raises(InputError, match="must hold 12 rows, as it says; got 4"):
+        Records(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "must be JSON"), ("[]", "must say that its format"), ('{"format": "x"}', "must say that its format")],
+)
+def test_another_about(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / layout.ABOUT).write_text(text)
+    with pytest.raises(InputError, match=said):
+        Records(tmp_path)
+    with pytest.raises(InputError, match=said):
+        RecordWriter(tmp_path)
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / "records", some_rows(2))
+    about = tmp_path / "records" / layout.ABOUT
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 2}))
+    with pytest.raises(InputError, match="records of version 1; got 2"):
+        Records(tmp_path / "records")
+
+
+def test_real_faces(tmp_path: Path, data_folder: Path) -> None:
+    with zipfile.ZipFile(data_folder / "celebrity-faces" / "aligned_112.zip") as archive:
+        names = [info.filename for info in archive.infolist() if not info.is_dir()][:1500]
+        images = [archive.read(name) for name in names]
+    rows = (Row(name, image, name.split("/")[0]) for name, image in zip(names, images, strict=True))
+    assert write_records(tmp_path / "faces", rows) == 1500
+    records = Records(tmp_path / "faces")
+    order = np.random.default_rng(0).permutation(1500)
+    assert records.images(order) == [images[n] for n in order]
+    assert decode.decode(records.images([7])[0]).shape == (112, 112, 3)
+    assert set(map(tuple, records.sizes.tolist())) == {(112, 112)}

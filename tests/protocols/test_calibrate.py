@@ -1,0 +1,267 @@
+"""Calibration: threshold and rates by counting, groups, intervals, the file, pairs of images, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from angulus.checks import InputError
+from angulus.embeddings import Embeddings
+from angulus.metrics.intervals import Interval
+from angulus.metrics.likelihood import likelihood_ratio
+from angulus.protocols.calibrate import calibrate, pairs_of_images, statistic
+from angulus.protocols.calibration import Calibration, GroupRates, Rate
+from angulus.protocols.result import Result
+from people import crowd, crowd_pairs, written_out
+
+CROWD = crowd(30, noise=0.9)
+PAIRS = crowd_pairs(CROWD, per=80)
+
+
+def groups_of_pairs() -> np.ndarray:
+    left, right = (np.asarray(side).astype(int) % 2 for side in (PAIRS.left_identity, PAIRS.right_identity))
+    return np.where(left == right, np.where(left == 0, "even", "odd"), "")
+
+
+def test_the_threshold_is_the_lowest_that_keeps_to_the_target() -> None:
+    calibration, result = calibrate(CROWD, PAIRS, target_fmr=0.05, draws=0)
+    scores, others = result.samples["scores"], result.samples["scores"][~PAIRS.same]
+    kept = [score for score in scores if (others >= score).mean() <= 0.05]
+    assert calibration.threshold == Rate(min(kept))
+    assert calibration.fmr.value == (others >= min(kept)).mean() <= 0.05
+    assert calibration.fnmr.value == (scores[PAIRS.same] < min(kept)).mean()
+    assert (calibration.genuine, calibration.impostors) == (180, 240)
+    assert (calibration.slope, calibration.intercept) == likelihood_ratio(scores, PAIRS.same)
+    assert np.array_equal(calibration.accepts(scores), scores >= min(kept))
+    assert result["threshold for FMR=5e-2"] == min(kept)
+    assert result.number("FNMR").threshold == min(kept)
+
+
+def test_each_group_has_its_rates_at_the_one_threshold() -> None:
+    calibration, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=0)
+    names, scores = groups_of_pairs(), result.samples["scores"]
+    assert [group.name for group in calibration.groups] == ["even", "odd"]
+    for group in calibration.groups:
+        genuine, others = (scores[(names == group.name) & kind] for kind in (PAIRS.same, ~PAIRS.same))
+        assert (group.genuine, group.impostors) == (len(genuine), len(others))
+        assert group.fmr.value == pytest.approx((others >= calibration.threshold.value).mean())
+        assert group.fnmr.value == pytest.approx((genuine < calibration.threshold.value).mean())
+    between = int((names == "").sum())
+    assert any(f"{between} pairs that belong to no one group" in note for note in result.notes)
+
+
+def test_a_group_without_pairs_of_a_kind_has_no_rate_and_one_without_false_accept_a_bound() -> None:
+    names = np.where(PAIRS.same, "all genuine", "the others")
+    names[np.flatnonzero(~PAIRS.same)[:6]] = "six"
+    order = np.argsort(calibrate(CROWD, PAIRS, target_fmr=0.1, draws=0)[1].samples["scores"])
+    low = order[~PAIRS.same[order]][:6]
+    names[~PAIRS.same] = "the others"
+    names[low] = "six"
+    calibration, result = calibrate(CROWD, replace(PAIRS, groups=names), target_fmr=0.1, draws=0)
+    genuine, six, others = calibration.groups
+    assert (genuine.name, six.name, others.name) == ("all genuine", "six", "the others")
+    assert math.isnan(genuine.fmr.value)
+    assert math.isnan(six.fnmr.value)
+    assert "group all genuine has no impostor pairs: its rate is undefined" in result.notes
+    assert any("group six has no false accept among 6: its FMR may be as high as 0.5" in note for note in result.notes)
+
+
+def test_without_groups_there_are_overall_rates_only() -> None:
+    calibration, result = calibrate(replace(CROWD, groups=None), PAIRS, target_fmr=0.1, draws=0)
+    assert calibration.groups == ()
+    assert [number.name for number in result.numbers] == ["threshold for FMR=1e-1", "FMR", "FNMR"]
+    figures, _ = statistic(result.samples)
+    assert set(figures(PAIRS.same.astype(float))) == {"FMR", "FNMR"}  # no impostor drawn: no threshold to choose
+
+
+def test_few_errors_are_noted_and_many_are_not() -> None:
+    notes = calibrate(CROWD, PAIRS, target_fmr=0.05, draws=0)[1].notes
+    assert any("the FMR rests on 12 false accepts" in note and "takes 600 impostor pairs" in note for note in notes)
+    assert not any("rests on" in note for note in calibrate(CROWD, PAIRS, target_fmr=0.2, draws=0)[1].notes)
+
+
+def test_intervals_of_the_threshold_and_of_the_rates_at_it() -> None:
+    calibration, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=150)
+    for rate in (calibration.threshold, calibration.fmr, calibration.fnmr, calibration.groups[0].fmr):
+        assert rate.interval is not None
+        assert rate.interval.low <= rate.value <= rate.interval.high
+    assert calibration.about["intervals"] == "95 % of 150 resamples of the people (seed 0)"
+    assert result.choices["intervals"] == calibration.about["intervals"]
+
+
+def test_the_statistic_of_weights_is_that_of_the_resample_written_out() -> None:
+    samples = dict(calibrate(CROWD, PAIRS, target_fmr=0.1, draws=0)[1].samples)
+    figures, units = statistic(samples)
+    names = np.unique([samples["left_identity"], samples["right_identity"]]).tolist()
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        drawn = rng.multinomial(units.count, np.full(units.count, 1 / units.count))
+        rows = written_out(
+            samples["left_identity"], samples["right_identity"], dict(zip(names, drawn.tolist(), strict=True))
+        )
+        copied = {name: values[rows] if values.ndim else values for name, values in samples.items()}
+        expected = statistic(copied)[0](np.ones(len(rows)))
+        assert figures(units.weights(drawn.astype(float))) == pytest.approx(expected, nan_ok=True, abs=1e-12)
+
+
+def test_flip_is_kept_for_whoever_uses_the_threshold() -> None:
+    calibration, _ = calibrate(CROWD, PAIRS, target_fmr=0.1, flip="sum", draws=0)
+    assert (calibration.metric, calibration.flip) == ("cosine", "sum")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target_fmr": 1e-3}, r"FAR 0\.001 needs at least 1,000 impostor pairs; got 240"),
+        ({"target_fmr": 0}, r"target_fmr must be a finite number in \(0, 1\]; got 0"),
+        ({"flip": "both"}, "flip must be one of"),
+    ],
+)
+def test_what_the_data_cannot_support_is_refused(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        calibrate(CROWD, PAIRS, **options)  # type: ignore[arg-type]
+
+
+def test_flags_the_wrong_way_round_are_refused() -> None:
+    with pytest.raises(InputError, match="genuine scores that are higher on average"):
+        calibrate(
+            replace(CROWD, labels=None),
+            replace(crowd_pairs(CROWD, named=False), same=~crowd_pairs(CROWD).same),
+            target_fmr=0.1,
+        )
+
+
+CALIBRATION = Calibration(
+    target_fmr=0.01,
+    threshold=Rate(0.4, Interval(0.3, 0.5)),
+    fmr=Rate(0.01, Interval(0.0, 0.02)),
+    fnmr=Rate(0.2),
+    genuine=10,
+    impostors=100,
+    slope=10.0,
+    intercept=-3.0,
+    flip="concat",
+    groups=(GroupRates("a", 3, 0, Rate(math.nan, Interval(math.nan, math.nan)), Rate(0.5)),),
+    about={"embeddings": "mine.npz"},
+)
+
+
+def test_a_calibration_is_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    CALIBRATION.write(path)
+    assert repr(Calibration.read(path)) == repr(CALIBRATION)  # NaN is unequal to itself
+    assert "NaN" not in path.read_text()
+    measured, _ = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=20)
+    measured.write(path)
+    assert Calibration.read(path) == measured
+
+
+def test_probabilities_follow_from_ratio_and_prior() -> None:
+    assert CALIBRATION.log_likelihood_ratio([0.3, 0.5]).tolist() == [0.0, 2.0]
+    assert CALIBRATION.probability([0.3])[0] == 0.5
+    odds = math.exp(2) * 0.01 / 0.99
+    assert CALIBRATION.probability([0.5], prior=0.01)[0] == pytest.approx(odds / (1 + odds))
+    assert CALIBRATION.probability([-1e4, 1e4]).tolist() == [0.0, 1.0]  # and no overflow
+    assert CALIBRATION.accepts([0.39, 0.4, 0.41]).tolist() == [False, True, True]
+    with pytest.raises(InputError, match=r"prior must be a finite number in \(0, 1\); got 1"):
+        CALIBRATION.probability([0.5], prior=1)
+    with pytest.raises(InputError, match="scores must be finite"):
+        CALIBRATION.accepts([math.nan])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"format": 2}, "its format is not 1"),
+        ({"threshold": {"value": None, "interval": None}}, "threshold must be a finite number; got nan"),
+        ({"slope": -1.0}, "slope must be a finite number > 0"),
+        ({"metric": "inner"}, "metric must be one of 'cosine'"),
+        ({"flip": "mean"}, "flip must be one of 'sum', 'concat'; got 'mean'; or null"),
+        ({"genuine": 0}, "genuine must be a whole number >= 1"),
+        ({"groups": [{"name": "a"}]}, "missing 4 required"),
+        ({"surplus": 1}, "unexpected keyword argument 'surplus'"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    CALIBRATION.write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=f"{path} is not a calibration .*{sentence}"):
+        Calibration.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "{"])
+def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is not a calibration"):
+        Calibration.read(path)
+    with pytest.raises(InputError, match="is not a calibration"):
+        Calibration.read(tmp_path / "absent.json")
+    with pytest.raises(InputError, match=r"a calibration is written as \.json; got"):
+        CALIBRATION.write(tmp_path / "calibration.yaml")
+
+
+def test_all_pairs_of_images() -> None:
+    few = crowd(4, 3)
+    pairs = pairs_of_images(few)
+    found = set(zip(pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), strict=True))
+    people = dict(zip(few.ids.tolist(), np.asarray(few.labels).tolist(), strict=True))
+    ids = few.ids.tolist()
+    assert found == {(a, b, people[a] == people[b]) for place, a in enumerate(ids) for b in ids[place + 1 :]}
+    assert len(pairs) == len(found) == 66
+    assert [people[name] for name in pairs.left.tolist()] == np.asarray(pairs.left_identity).tolist()
+    calibration, _ = calibrate(few, pairs, target_fmr=0.1, draws=0)
+    assert (calibration.genuine, calibration.impostors) == (12, 54)
+
+
+@pytest.mark.parametrize("count", [1, 20, 40, 54])
+def test_drawn_impostor_pairs_are_different_ones_by_seed(count: int) -> None:
+    few = crowd(4, 3)
+    pairs = pairs_of_images(few, impostors=count, seed=3)
+    every = {tuple(sorted(pair)) for pair in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)}
+    assert len(pairs) == len(every) == 12 + count
+    assert int((~pairs.same).sum()) == count
+    assert all(a.split("/")[0] != b.split("/")[0] for a, b in zip(pairs.left[12:], pairs.right[12:], strict=True))
+    assert np.array_equal(pairs_of_images(few, impostors=count, seed=3).left, pairs.left)
+
+
+def test_drawn_pairs_are_drawn_evenly() -> None:
+    few = crowd(4, 3)
+    counts: dict[tuple[str, str], int] = {}
+    for seed in range(600):
+        pairs = pairs_of_images(few, impostors=9, seed=seed)
+        for pair in zip(pairs.left[12:].tolist(), pairs.right[12:].tolist(), strict=True):
+            counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 54
+    assert 60 < min(counts.values()) <= 100 <= max(counts.values()) < 140  # 100 each, deviation 9
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "sentence"),
+    [
+        (replace(crowd(4, 3), labels=None), {}, "crowd must have labels, the identities; it has none"),
+        (crowd(12, 1), {}, "must show two people or more, and one of them twice; got 0 genuine and 66 impostor pairs"),
+        (crowd(1, 5), {}, "got 10 genuine and 0 impostor pairs"),
+        (crowd(4, 3), {"impostors": 55}, r"impostors must be a whole number in \[1, 54\]; got 55"),
+        (crowd(4, 3), {"impostors": 0}, r"impostors must be a whole number in \[1, 54\]; got 0"),
+        (crowd(800, 2, 2), {}, r"gives 1,278,400 impostor pairs; say with impostors=\.\.\. how many to draw"),
+    ],
+)
+def test_images_that_make_no_pairs_are_refused(given: Embeddings, options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        pairs_of_images(given, **options)
+
+
+def test_the_result_is_saved_and_read(tmp_path: Path) -> None:
+    _, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=10)
+    result.save(tmp_path / "calibrate.json")
+    again = Result.read(tmp_path / "calibrate.json")
+    figures, units = statistic(again.samples)
+    found = figures(units.weights(np.ones(units.count)))
+    assert found == {number.name: number.value for number in result.numbers}

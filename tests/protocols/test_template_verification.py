@@ -1,0 +1,259 @@
+"""IJB 1:1: slow loops over all comparisons, streams and tails against whole lists, resamples, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from angulus.checks import InputError
+from angulus.embeddings import Embeddings
+from angulus.lists.ijb import Comparisons, read_comparisons, read_templates
+from angulus.metrics.curves import error_curve
+from angulus.metrics.verification import kfold_accuracy, tar_at_far
+from angulus.protocols import template_stream, template_verification
+from angulus.protocols.result import Result
+from angulus.protocols.template_verification import verify
+from angulus.protocols.templates import Pooling, Templates, pool
+
+
+def template_set(seed: int = 0, count: int = 60, subjects: int = 15) -> tuple[Templates, Comparisons]:
+    """Templates around their subjects' centres, and all comparisons of the first half with the second."""
+    random = np.random.default_rng(seed)
+    numbers = np.sort(random.permutation(10 * count)[:count])
+    whom = random.permutation(np.arange(count) % subjects) * 7 + 100
+    centres = {subject: random.normal(size=8) for subject in np.unique(whom).tolist()}
+    vectors = np.array([centres[subject] for subject in whom.tolist()]) + 0.9 * random.normal(size=(count, 8))
+    norms = np.linalg.norm(vectors, axis=1)
+    templates = Templates(numbers, vectors / norms[:, None], norms, whom, Pooling(), 3 * count, "metadata.csv")
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(count // 2), np.arange(count // 2, count)))
+    return templates, Comparisons(numbers[left], numbers[right], whom[left] == whom[right])
+
+
+def blocks_of(whole: Comparisons, size: int) -> Iterator[Comparisons]:
+    for start in range(0, len(whole), size):
+        block = slice(start, start + size)
+        yield Comparisons(whole.left[block], whole.right[block], whole.same[block])
+
+
+def slow_scores(templates: Templates, whole: Comparisons) -> list[float]:
+    row = {number: place for place, number in enumerate(templates.numbers.tolist())}
+    return [
+        float(sum(templates.units[row[a]] * templates.units[row[b]]))
+        for a, b in zip(whole.left.tolist(), whole.right.tolist(), strict=True)
+    ]
+
+
+def slow_tar(scores: list[float], same: list[bool], far: float) -> float:
+    best = 0.0
+    for threshold in sorted(set(scores)):
+        accepted = [kind for score, kind in zip(scores, same, strict=True) if score >= threshold]
+        if accepted.count(False) <= far * same.count(False):
+            best = max(best, accepted.count(True) / same.count(True))
+    return best
+
+
+def folds_of(templates: Templates, whole: Comparisons, folds: int) -> np.ndarray:
+    """The subject of the first template, by its place among all subjects, dealt in turn."""
+    order = sorted(set(templates.subjects.tolist()))  # type: ignore[union-attr]
+    subject = dict(zip(templates.numbers.tolist(), templates.subjects.tolist(), strict=True))  # type: ignore[union-attr]
+    return np.array([order.index(subject[number]) % folds for number in whole.left.tolist()])
+
+
+def test_figures_are_those_of_slow_loops() -> None:
+    templates, whole = template_set()
+    scores, same = slow_scores(templates, whole), whole.same.tolist()
+    result = verify(templates, [whole], folds=5, draws=0)
+    assert [number.name for number in result.numbers] == ["TAR@FAR=1e-1", "TAR@FAR=1e-2", "accuracy"]
+    for far in (1e-1, 1e-2):
+        number = result.number(f"TAR@FAR={far:.0e}".replace("e-0", "e-"))
+        assert number.value == pytest.approx(slow_tar(scores, same, far))
+        accepted = np.array(scores) >= number.threshold - 1e-12
+        assert accepted[whole.same].mean() == pytest.approx(number.value)
+        assert accepted[~whole.same].mean() <= far
+    folds = kfold_accuracy(scores, same, folds_of(templates, whole, 5))
+    assert result["accuracy"] == pytest.approx(folds.mean)
+    assert result.number("accuracy").spread == pytest.approx(folds.standard_error)
+    genuine = sum(same)
+    assert dict(result.counts) == {
+        "comparisons": 900,
+        "genuine": genuine,
+        "impostors": 900 - genuine,
+        "templates": 60,
+        "images": 180,
+        "subjects": 15,
+        "folds": 5,
+    }
+    assert result.choices["mode"] == "N1D0F0"
+    assert "1e-3 (1,000)" in result.notes[0]
+    assert f"to accept nothing is {(900 - genuine) / 900:.6g} accurate" in result.notes[-1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 900])
+@pytest.mark.parametrize("least", [0, 5, 10_000])
+def test_blocks_and_what_is_kept_change_nothing(size: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_stream, "LEAST", least)
+    monkeypatch.setattr(template_verification, "LEAST", least)
+    templates, whole = template_set(1, count=120, subjects=60)
+    expected = verify(templates, [whole], fars=[0.01, 0.002], folds=3, draws=0)
+    result = verify(templates, blocks_of(whole, size), fars=[0.01, 0.002], folds=3, draws=0)
+    assert result.numbers == expected.numbers
+    genuine = int(whole.same.sum())
+    kept = max(int(2 * 0.01 * (3600 - genuine)) + 1, 4 * genuine, least)
+    assert len(result.samples["impostor_scores"]) == min(kept, 3600 - genuine)
+    scores = slow_scores(templates, whole)
+    assert result["TAR@FAR=1e-2"] == tar_at_far(error_curve(scores, whole.same), 0.01).tar
+    assert result["TAR@FAR=2e-3"] == tar_at_far(error_curve(scores, whole.same), 0.002).tar
+    assert result["accuracy"] == pytest.approx(
+        kfold_accuracy(scores, whole.same, folds_of(templates, whole, 3)).mean, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("least", [0, 10_000])
+def test_a_resample_counts_products_of_subjects(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """n_i · n_j for an impostor comparison of i and j, n_i for a genuine one: by brute force over all comparisons."""
+    monkeypatch.setattr(template_stream, "LEAST", least)
+    monkeypatch.setattr(template_verification, "LEAST", least)
+    templates, whole = template_set(2, count=120, subjects=40)
+    result = verify(templates, [whole], fars=[0.02, 0.005], folds=3, draws=0)
+    figures, units = template_verification.statistic(result.samples)
+    subjects = templates.subjects
+    assert subjects is not None and units.count == 40
+    rows = {number: place for place, number in enumerate(templates.numbers.tolist())}
+    first, second = (
+        np.searchsorted(np.unique(subjects), subjects[[rows[number] for number in side.tolist()]])
+        for side in (whole.left, whole.right)
+    )
+    scores = np.array(slow_scores(templates, whole))
+    folds = folds_of(templates, whole, 3)
+    random = np.random.default_rng(0)
+    seen = 0
+    for _ in range(10):
+        drawn = random.multinomial(40, np.full(40, 1 / 40)).astype(float)
+        weights = np.where(whole.same, drawn[first], drawn[first] * drawn[second])
+        found = figures(units.weights(drawn))
+        curve = error_curve(scores, whole.same, weights)
+        for far in (0.02, 0.005):
+            name = f"TAR@FAR={'2e-2' if far == 0.02 else '5e-3'}"
+            if name in found:
+                seen += 1
+                assert found[name] == pytest.approx(tar_at_far(curve, far, zero_ok=True).tar)
+        if "accuracy" in found:
+            seen += 1
+            assert found["accuracy"] == pytest.approx(kfold_accuracy(scores, whole.same, folds, weights).mean)
+    assert seen >= 25  # of 30
+
+
+def test_figures_that_the_kept_impostors_cannot_show_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_stream, "LEAST", 0)
+    templates, whole = template_set(3, count=120, subjects=60)
+    result = verify(templates, [whole], fars=[0.01], folds=3, draws=0)
+    figures, units = template_verification.statistic(result.samples)
+    heavy = np.bincount(result.samples["impostor_first"], minlength=60)
+    seldom = np.ones(units.count)
+    seldom[np.argsort(heavy)[:30]] = 100.0  # those who are rarely among the highest impostors
+    assert "TAR@FAR=1e-2" not in figures(seldom)
+    assert "TAR@FAR=1e-2" in figures(np.ones(60))
+
+
+def test_order_does_not_matter() -> None:
+    templates, whole = template_set(4)
+    order = np.random.default_rng(0).permutation(len(whole))
+    mixed = Comparisons(whole.left[order], whole.right[order], whole.same[order])
+    first, other = (verify(templates, [each], folds=4, draws=40).numbers for each in (whole, mixed))
+    assert [number.name for number in other] == [number.name for number in first]
+    assert [number.value for number in other] == pytest.approx([number.value for number in first], abs=1e-12)
+    bounds = [[(n.interval.low, n.interval.high) for n in each if n.interval] for each in (first, other)]
+    assert np.allclose(*bounds, equal_nan=True)
+
+
+def test_ties_move_together() -> None:
+    """All scores alike: no threshold tells pairs apart, so no FAR below 1 accepts anybody."""
+    templates, whole = template_set(5)
+    alike = replace(templates, units=np.tile([1.0, 0.0], (60, 1)))
+    result = verify(alike, [whole], folds=2, draws=0)
+    assert result["TAR@FAR=1e-1"] == 0.0
+    impostors = result.counts["impostors"] / 900
+    assert result["accuracy"] == pytest.approx(impostors, abs=0.02)
+
+
+def test_without_subjects_there_are_no_intervals_and_no_folds() -> None:
+    templates, whole = template_set(6)
+    known = verify(templates, [whole], folds=5, draws=30)
+    unknown = verify(replace(templates, subjects=None), [whole], draws=30)
+    assert [number.name for number in unknown.numbers] == ["TAR@FAR=1e-1", "TAR@FAR=1e-2"]
+    assert unknown["TAR@FAR=1e-2"] == known["TAR@FAR=1e-2"]
+    assert all(number.interval is None for number in unknown.numbers)
+    assert unknown.notes[-1].startswith("the list does not say who is shown: no intervals")
+    interval = known.number("TAR@FAR=1e-1").interval
+    assert interval is not None and interval.low < known["TAR@FAR=1e-1"] <= interval.high
+
+
+def test_too_many_folds_leave_no_accuracy() -> None:
+    templates, whole = template_set(7, count=20, subjects=10)
+    result = verify(templates, [whole], folds=10, draws=0)
+    assert "accuracy" not in [number.name for number in result.numbers]
+    assert result.notes[-1] == "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+
+
+def test_a_saved_result_gives_its_figures_again(tmp_path: Path) -> None:
+    templates, whole = template_set(8)
+    result = verify(templates, [whole], folds=4, draws=0)
+    result.save(tmp_path / "ijb.json")
+    figures, units = template_verification.statistic(Result.read(tmp_path / "ijb.json").samples)
+    assert figures(np.ones(units.count)) == {number.name: number.value for number in result.numbers}
+
+
+def test_the_published_ijba_lists(data_folder: Path) -> None:
+    """Images that all show their subject exactly: every figure is 1; noise brings them down."""
+    folder = data_folder / "protocols"
+    images = read_templates(folder / "ijba_verify_metadata_1.csv.gz", ids="file-subject")
+    ids, first = np.unique(images.ids, return_index=True)
+    assert images.subjects is not None
+    people = images.subjects[first]
+    random = np.random.default_rng(0)
+    centres = {person: random.normal(size=32) for person in np.unique(people).tolist()}
+    vectors = np.array([centres[person] for person in people.tolist()])
+    for noise, perfect in ((0.0, True), (6.0, False)):
+        embeddings = Embeddings((vectors + noise * random.normal(size=vectors.shape)).astype(np.float32), ids)
+        templates = pool(embeddings, images, Pooling("media"))
+        comparisons = read_comparisons(folder / "ijba_verify_comparisons_1.csv.gz", images)
+        result = verify(templates, comparisons, draws=0)
+        assert result.counts["comparisons"] == 11_787
+        assert result.counts["subjects"] == 167
+        assert (result["TAR@FAR=1e-3"] == result["accuracy"] == 1.0) == perfect
+        assert math.isfinite(result["TAR@FAR=1e-3"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"folds": 1}, "folds must be a whole number >= 2; got 1"),
+        ({"fars": [1e-4]}, "FAR 0.0001 needs at least 10,000 impostor pairs"),
+        ({"draws": -1}, "draws must be a whole number >= 0"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, object], sentence: str) -> None:
+    templates, whole = template_set()
+    with pytest.raises(InputError, match=sentence):
+        verify(templates, [whole], **options)  # type: ignore[arg-type]
+
+
+def test_lists_that_are_refused() -> None:
+    templates, whole = template_set()
+    with pytest.raises(InputError, match="1 templates of the comparisons are not among the 60 pooled ones: 5555"):
+        verify(templates, [replace(whole, left=np.full(len(whole), 5555))])
+    wrong = ~whole.same
+    with pytest.raises(InputError, match=r"must be genuine exactly where metadata.csv shows one subject; got \d+ \d+ "):
+        verify(templates, [replace(whole, same=wrong)])
+    unknown = replace(templates, subjects=None)
+    with pytest.raises(InputError, match="comparisons need at least one genuine one; got none"):
+        verify(unknown, [replace(whole, same=np.zeros(900, dtype=bool))])
+    with pytest.raises(InputError, match="comparisons need at least one impostor one; got none"):
+        verify(unknown, [replace(whole, same=np.ones(900, dtype=bool))], fars=[])
+    with pytest.raises(InputError, match="at least one genuine one"):
+        verify(templates, [])

@@ -1,0 +1,117 @@
+"""Fusion, PCA and pair scores against loops, scikit-learn and the definition; and FARs, labels and notes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from angulus.checks import InputError
+from angulus.embeddings import Embeddings
+from angulus.protocols import rates
+from angulus.protocols.vectors import METRICS, fused, pair_scores, projected
+from people import crowd
+
+RANDOM = np.random.default_rng(0)
+VECTORS = RANDOM.normal(size=(30, 6)) * RANDOM.gamma(2, size=(30, 1))
+LEFT, RIGHT = RANDOM.integers(0, 30, size=(2, 50))
+
+
+def slow(a: list[float], b: list[float], metric: str) -> float:
+    if metric in ("cosine", "unit-euclidean"):
+        a, b = ([each / math.sqrt(sum(x * x for x in vector)) for each in vector] for vector in (a, b))
+    if metric in ("cosine", "inner"):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+    return -math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_the_slow_loops(metric: str, dtype: type) -> None:
+    vectors = VECTORS.astype(dtype)
+    expected = [slow(vectors[a].tolist(), vectors[b].tolist(), metric) for a, b in zip(LEFT, RIGHT, strict=True)]
+    found = pair_scores(vectors, LEFT, RIGHT, metric)
+    assert found.dtype == np.float64
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_pairs_than_a_block_are_scored_as_few_are(metric: str) -> None:
+    left, right = np.random.default_rng(1).integers(0, 30, size=(2, 9000))
+    whole = pair_scores(VECTORS, left, right, metric)
+    part = pair_scores(VECTORS, left[8000:8100], right[8000:8100], metric)
+    assert np.array_equal(whole[8000:8100], part)
+
+
+def test_vectors_of_zeros_score_0_by_cosine() -> None:
+    vectors = np.array([[0.0, 0.0], [3.0, 4.0]])
+    assert pair_scores(vectors, np.array([0, 1]), np.array([1, 1])).tolist() == [0.0, 1.0]
+    assert pair_scores(vectors, np.array([0]), np.array([1]), "unit-euclidean").tolist() == [-1.0]
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(InputError, match=r"metric must be one of 'cosine', .*; got 'cosin'; did you mean"):
+        pair_scores(VECTORS, LEFT, RIGHT, "cosin")
+
+
+def test_fusion_is_a_sum_or_one_after_the_other() -> None:
+    given = crowd(3, 2, 4)
+    assert given.flipped is not None
+    rows = np.array([5, 0, 5])
+    assert np.array_equal(fused(given, rows), given.vectors[rows])
+    assert np.array_equal(fused(given, rows, "sum"), given.vectors[rows] + given.flipped[rows])
+    both = fused(given, rows, "concat")
+    assert np.array_equal(both, np.hstack([given.vectors[rows], given.flipped[rows]]))
+
+
+def test_what_cannot_be_fused_is_refused() -> None:
+    plain = Embeddings(np.eye(2), np.array(["a", "b"]), source="plain.npz")
+    with pytest.raises(InputError, match=r"flip='sum' needs the embeddings of mirrored images, 'flipped'; plain\.npz"):
+        fused(plain, np.array([0]), "sum")
+    with pytest.raises(InputError, match="flip must be one of 'sum', 'concat'; got 'mean'; or None"):
+        fused(plain, np.array([0]), "mean")
+    opposite = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=np.array([[1.0, 0], [0, -1]]))
+    with pytest.raises(InputError, match="the sum of a vector and its mirrored one must not be zero; got zero for 'b'"):
+        fused(opposite, np.array([0, 1]), "sum")
+    kept = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=-np.eye(2), zero_vectors="keep")
+    assert not fused(kept, np.array([0, 1]), "sum").any()
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_pca_is_scikit_learns(size: int) -> None:
+    fitted = np.arange(20)
+    model = PCA(size, svd_solver="full").fit(VECTORS[fitted])
+    expected, found = model.transform(VECTORS), projected(VECTORS, fitted, size)
+    assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-10)  # an axis may point either way
+    for metric in METRICS:
+        assert pair_scores(found, LEFT, RIGHT, metric) == pytest.approx(
+            pair_scores(expected, LEFT, RIGHT, metric), abs=1e-6
+        )
+
+
+def test_pca_sees_only_what_it_is_fitted_on() -> None:
+    changed = VECTORS.copy()
+    changed[20:] *= -9
+    fitted = np.arange(20)
+    assert np.array_equal(projected(VECTORS, fitted, 3)[:20], projected(changed, fitted, 3)[:20])
+
+
+@pytest.mark.parametrize(("size", "rows"), [(7, 20), (5, 4)])
+def test_more_directions_than_there_are_are_refused(size: int, rows: int) -> None:
+    with pytest.raises(InputError, match=f"pca must be at most .*; got {size} with 6 and {rows}"):
+        projected(VECTORS, np.arange(rows), size)
+
+
+def test_fars_are_those_that_the_impostors_can_show() -> None:
+    kept, notes = rates.supported(None, 3000)
+    assert kept == (1e-1, 1e-2, 1e-3)
+    assert notes == (
+        "TAR@FAR is left out at FARs that need more impostor pairs than the 3,000 there are: 1e-4 (10,000), "
+        "1e-5 (100,000), 1e-6 (1,000,000)",
+    )
+    assert rates.supported(None, 1_000_000) == (rates.STANDARD, ())
+    assert rates.supported((1e-3, 0, 1e-3), 1000) == ((1e-3, 0.0), ())
+    with pytest.raises(InputError, match=r"FAR 0\.001 needs at least 1,000 probes; got 999"):
+        rates.supported((1e-3,), 999, of="probes")

@@ -1,0 +1,92 @@
+"""From images and a model folder to an embeddings file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import angulus
+from angulus import InputError, artifact, embedding
+from angulus.artifact import Config
+from angulus.cli import app
+from angulus.contract import Contract
+from angulus.data.records import Row, write_records
+from angulus.embeddings import Embeddings
+
+
+def pixels(count: int, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    contract = Contract(size=(16, 16), colour="rgb", flip="sum")
+    config = Config("small", in_channels=3, image_size=16, embedding_size=5, contract=contract)
+    artifact.save(config, config.build(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_records_become_the_features_that_the_model_gives(model: Path, tmp_path: Path) -> None:
+    images = pixels(5)
+    rows = [Row(f"{n}.png", png(image), f"person {n % 2}", score=n / 10) for n, image in enumerate(images)]
+    write_records(tmp_path / "records", rows)
+    told: list[int] = []
+    assert embedding.run(model, tmp_path / "records", tmp_path / "e.npz", batch=2, on_images=told.append) == 5
+    assert told == [2, 4, 5]
+    found = Embeddings.read(tmp_path / "e.npz")
+    loaded = angulus.load(model)
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    one = [loaded.embed(some) for some in tensor.split(2)]
+    np.testing.assert_array_equal(found.vectors, torch.cat(one).numpy())
+    plain = loaded.backbone(loaded.config.contract(tensor)) + loaded.backbone(loaded.config.contract(tensor.flip(-1)))
+    np.testing.assert_allclose(found.vectors, plain.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert found.ids.tolist() == [row.id for row in rows]
+    assert found.labels is not None and found.labels.tolist() == [row.identity for row in rows]
+    assert found.detector_scores is not None and found.detector_scores.tolist() == pytest.approx(
+        [0, 0.1, 0.2, 0.3, 0.4]
+    )
+    np.testing.assert_allclose(found.feature_norms, np.linalg.norm(found.vectors.astype(float), axis=1))
+
+
+def test_the_command_embeds_a_zip_without_flip(model: Path, tmp_path: Path) -> None:
+    images = pixels(3)
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        for number, image in enumerate(images):
+            archive.writestr(f"anna/{number}.png", png(image))
+    out = tmp_path / "e.parquet"
+    result = CliRunner().invoke(app, ["embed", str(model), str(tmp_path / "some.zip"), str(out), "--flip", "none"])
+    assert result.exit_code == 0, result.output
+    assert "3 embeddings" in result.output
+    loaded = angulus.load(model)
+    expected = loaded.backbone(loaded.config.contract(torch.from_numpy(images).permute(0, 3, 1, 2))).detach().numpy()
+    np.testing.assert_allclose(Embeddings.read(out).vectors, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "photos", tmp_path / "e.npz"
+    (source / "anna").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds no image"):
+        embedding.run(model, source, out)
+    (source / "anna" / "1.png").write_bytes(png(pixels(1, 8)[0]))
+    with pytest.raises(InputError, match=r"takes images \[batch, 3, 16, 16\]"):
+        embedding.run(model, source, out)
+    (source / "anna" / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1\.png cannot be embedded"):
+        embedding.run(model, source, out)
+    with pytest.raises(InputError, match="batch must be"):
+        embedding.run(model, source, out, batch=0)
+    assert not out.exists()

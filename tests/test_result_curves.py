@@ -1,0 +1,42 @@
+"""Pictures of results' curves: what is drawn, what a log axis leaves out, and a model without errors."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from angulus import plots
+from angulus.checks import InputError
+from angulus.metrics.curves import error_curve
+from angulus.protocols.pairs import curves
+from angulus.protocols.result import KINDS
+
+X, Y = np.array([0.0, 0.01, 0.5, 1.0]), np.array([0.2, 0.4, 0.9, 1.0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn_with_its_axes(kind: str) -> None:
+    figure = plots.result_curve(kind, [("one", X, Y), ("two", X, Y / 2)], title="some")
+    (axis,) = figure.axes
+    assert len(axis.lines) == 2
+    shown = X > 0 if plots.AXES[kind].get("xscale") == "log" else np.ones(4, dtype=bool)
+    assert np.array_equal(axis.lines[0].get_xdata(), X[shown])
+    assert np.array_equal(axis.lines[1].get_ydata(), Y[shown] / 2)
+    assert axis.get_title() == "some"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two"]
+    figure.savefig(io.BytesIO())
+
+
+def test_a_model_without_errors_has_pictures_too() -> None:
+    for curve in curves(error_curve([0.9, 0.8, 0.2], [True, True, False]), "pairs"):
+        figure = plots.result_curve(curve.kind, [(curve.name, curve.x, curve.y)], title="apart")
+        figure.savefig(io.BytesIO())
+        assert len(figure.axes[0].lines[0].get_xdata()) > 0
+        assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="kind must be one of 'roc', 'det', 'cmc', 'froc', 'discard'; got 'rock'"):
+        plots.result_curve("rock", [("one", X, Y)], title="")
