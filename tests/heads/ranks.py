@@ -7,8 +7,11 @@ Rank 0 writes the worst difference of every comparison to RESULTS, as JSON.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
+import pickle
+import shutil
 import sys
 import tempfile
 import warnings
@@ -23,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from angulus import DenseHead, InputError, ShardedHead, losses
+from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
 from angulus.heads.checkpoint import load_head, read_weight, save_head
 from angulus.losses import Objective
 from angulus.losses.weighting import HardMining
@@ -131,6 +134,8 @@ def _or_zero(parameter: Tensor) -> Tensor:
 
 def difference(a: Tensor, b: Tensor) -> float:
     """The largest difference, as a share of the largest entry where that exceeds 1."""
+    if a.shape != b.shape:
+        return float("inf")
     if a.numel() == 0:
         return 0.0
     largest = float((a.double() - b.double()).abs().max())
@@ -148,7 +153,7 @@ def heads(count: int, objective: Objective = ARCFACE) -> tuple[DenseHead, Sharde
 
 def logits(rank: int, count: int) -> float:
     inputs, _, owned = batch(count)
-    dense, sharded = heads(count, losses.cm_softmax())
+    dense, sharded = heads(count, losses.cm_softmax(gamma="auto"))
     features = backbone()(inputs)
     return difference(sharded.logits(features[owned[rank]]), dense.logits(features)[owned[rank]])
 
@@ -160,7 +165,64 @@ def sum_and_none(rank: int, count: int) -> float:
     rows = sharded(features[own], labels[own], reduction="none")
     whole = sharded(features[own], labels[own], reduction="sum")
     each = dense(features, labels, reduction="none")
-    return max(difference(rows, each[own]), difference(whole, each.sum()))
+    worst = max(difference(rows, each[own]), difference(whole, each.sum()))
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    (expected,) = torch.autograd.grad(each.sum(), dense.weight)
+    for loss in (rows.sum(), whole):
+        worst = max(worst, difference(torch.autograd.grad(loss, sharded.weight)[0], expected[held]))
+    return worst
+
+
+def copies(rank: int, count: int) -> float:
+    """A copied head still sums the gradient of s over the ranks."""
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count, losses.normface())
+    features = backbone()(inputs).detach()
+    dense(features, labels).backward()
+    worst = 0.0
+    for each in (sharded, copy.deepcopy(sharded), pickle.loads(pickle.dumps(sharded))):
+        each(features[owned[rank]], labels[owned[rank]]).backward()
+        worst = max(worst, difference(each.objective.radius.s.grad, dense.objective.radius.s.grad))
+    return worst
+
+
+def sampling_of_all_classes(rank: int, count: int) -> float:
+    """With rate 1 a sampled head, with a bias, is the full one: values and sparse gradients."""
+    inputs, labels, owned = batch(count)
+    objective = losses.softmax(bias=True)
+    dense = heads(count, objective)[0]
+    sharded = ShardedHead(SIZE, CLASSES, objective, sampling=ClassSampling(1.0))
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    with torch.no_grad():
+        dense.bias.copy_(torch.linspace(-1, 1, CLASSES))
+        sharded.weight.copy_(dense.weight[held])
+        sharded.bias.copy_(dense.bias[held])
+    features = backbone()(inputs).detach()
+    expected, found = dense(features, labels), sharded(features[owned[rank]], labels[owned[rank]])
+    expected.backward()
+    found.backward()
+    pairs = [(found, expected), (sharded.weight.grad.to_dense(), dense.weight.grad[held])]
+    pairs.append((sharded.bias.grad.to_dense(), dense.bias.grad[held]))
+    return max(difference(a, b) for a, b in pairs)
+
+
+def updates_within_backward(rank: int, count: int) -> float:
+    """Against SGD on the dense head, three steps."""
+    inputs, labels, owned = batch(count)
+    dense, _ = heads(count)
+    sharded = ShardedHead(SIZE, CLASSES, ARCFACE, impl="chunked")
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    with torch.no_grad():
+        sharded.weight.copy_(dense.weight[held])
+    BackwardSGD(sharded, lr=0.1, momentum=0.9, weight_decay=0.01)
+    other = torch.optim.SGD(dense.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    features = backbone()(inputs).detach()
+    for _ in range(3):
+        other.zero_grad()
+        dense(features, labels).backward()
+        other.step()
+        sharded(features[owned[rank]], labels[owned[rank]]).backward()
+    return difference(sharded.weight, dense.weight[held])
 
 
 def ignored_rows(rank: int, count: int) -> float:
@@ -235,6 +297,22 @@ def refusals(rank: int, count: int) -> float:
         worst = max(worst, refused(lambda: ShardedHead(SIZE, CLASSES + rank, losses.softmax()), "the same num_classes"))
         worst = max(worst, refused(lambda: ShardedHead(SIZE + rank, CLASSES, losses.softmax()), "embedding_size"))
         worst = max(worst, refused(lambda: ShardedHead(SIZE, count - 1, losses.softmax()), "cannot share"))
+        impl = "chunked" if rank == 0 else "fast"
+        worst = max(worst, refused(lambda: ShardedHead(SIZE, CLASSES, losses.softmax(), impl=impl), "chunked|failed"))
+        eps = losses.softmax() + losses.feature_incay(0.1, eps=1e-8 * (1 + rank))
+        worst = max(worst, refused(lambda: ShardedHead(SIZE, CLASSES, eps), "the same objective"))
+        word = "mean" if rank == 0 else "sum"
+        worst = max(worst, refused(lambda: sharded(features[own], labels[own], word), "the same reduction"))
+        word = "mean" if rank == 0 else "average"
+        worst = max(
+            worst, refused(lambda: sharded(features[own], labels[own], word), "refused its batch|reduction must")
+        )
+        zero = features[own].clone()
+        zero[:1] *= rank != bad_rank
+        incay = ShardedHead(SIZE, CLASSES, losses.softmax() + losses.feature_incay(0.1, eps=0.0))
+        worst = max(worst, refused(lambda: incay(zero, labels[own]), "infinite at a zero feature|another rank"))
+        wide = features[own] if rank == 0 else features[own][:, 1:]
+        worst = max(worst, refused(lambda: sharded.logits(wide), "agree on embedding_size|failed"))
         mixed = features[own].clone().requires_grad_(rank == 0)
         worst = max(worst, refused(lambda: sharded(mixed, labels[own]), "features.requires_grad"))
     worst = max(
@@ -247,7 +325,7 @@ def refused(call: Callable[[], object], sentence: str) -> float:
     try:
         call()
     except InputError as error:
-        return 0.0 if sentence in str(error) else 1.0
+        return 0.0 if any(part in str(error) for part in sentence.split("|")) else 1.0
     return 2.0
 
 
@@ -281,9 +359,24 @@ def checkpoints(rank: int, count: int) -> float:
         two = dist.new_group([0, 1])
         if rank < 2:
             fewer = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), group=two)
-            load_head(fewer, path)
+            moments = torch.optim.AdamW(fewer.parameters(), lr=0.1)
+            load_head(fewer, path, moments)
             rows = [slice(0, 6), slice(6, 11)][rank]
             worst = max(worst, difference(fewer(features[rows], labels[rows]), expected))
+            save_head(fewer, path / "two", moments)
+        dist.barrier()
+        more = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), class_counts=[2, 4, 1])
+        again = torch.optim.AdamW(more.parameters(), lr=0.1)
+        load_head(more, path / "two", again)
+        worst = max(worst, difference(more(features[owned[rank]], labels[owned[rank]]), expected))
+        span = slice(more.classes.start, more.classes.stop)
+        worst = max(worst, difference(again.state[more.weight]["exp_avg"], other.state[dense.weight]["exp_avg"][span]))
+        shutil.rmtree(path / "two") if rank == 0 else None
+        blocked = Path(sys.executable) / "x" if rank == 1 else path / "three"
+        worst = max(worst, refused(lambda: save_head(more, blocked), "cannot write|failed"))
+        dist.barrier()
+        shutil.rmtree(path / "three", ignore_errors=True)
+        dist.barrier()
     files = {each.name for each in path.iterdir()}
     if count > 1:
         dist.barrier()
@@ -304,6 +397,9 @@ def first_weights(rank: int, count: int) -> float:
 CHECKS = (
     logits,
     sum_and_none,
+    copies,
+    sampling_of_all_classes,
+    updates_within_backward,
     ignored_rows,
     hard_mining_within_each_rank,
     float16_overflow_skips_everywhere,

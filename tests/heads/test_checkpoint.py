@@ -111,3 +111,43 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     train(resumed, three)
     assert bool((resumed.weight == through.weight).all())
     assert bool((resumed.objective.radius.s == through.objective.radius.s).all())
+
+
+def test_files_of_others_are_left_alone_and_old_ones_go(tmp_path: Path) -> None:
+    stranger = tmp_path / "model.safetensors"
+    stranger.write_bytes(b"someone else's")
+    for _ in range(3):
+        save_head(head(), tmp_path)
+    assert stranger.read_bytes() == b"someone else's"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_state_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    saved = head()
+    save_head(saved, tmp_path)
+    other = torch.optim.Adam(saved.parameters())
+    with pytest.raises(InputError, match=r"holds no state of Adam for weight \(it was saved with None\)"):
+        load_head(saved, tmp_path, other)
+    saved(torch.randn(3, 4), torch.tensor([0, 1, 2])).backward()
+    factored = torch.optim.Adafactor([saved.weight])
+    factored.step()
+    with pytest.raises(InputError, match=r"Adafactor keeps .* of weight"):
+        save_head(saved, tmp_path, factored)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_head_is_changed_only_once_everything_fits(tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    index = json.loads((tmp_path / "head.json").read_text())
+    from safetensors.torch import save_file
+
+    save_file({"other": torch.zeros(2)}, tmp_path / index["common"])
+    loaded = head()
+    before = loaded.weight.detach().clone()
+    with pytest.raises(InputError, match="is damaged"):
+        load_head(loaded, tmp_path)
+    assert bool((loaded.weight == before).all())
+    del index["common"]
+    (tmp_path / "head.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="holds no readable head"):
+        load_head(loaded, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -170,8 +171,13 @@ def test_a_rate_outside_the_range_is_refused(rate: float) -> None:
 
 
 def test_what_cannot_go_together_is_refused() -> None:
-    with pytest.raises(InputError, match=r"leave c_triplet, iam out"):
-        DenseHead(6, 40, OBJECTIVE + losses.iam(0.1) + losses.c_triplet(), sampling=ClassSampling(0.5, corrected=True))
+    with pytest.raises(InputError, match=r"leave iam out"):
+        DenseHead(6, 40, OBJECTIVE + losses.iam(0.1), sampling=ClassSampling(0.5, corrected=True))
+    with pytest.raises(InputError, match=r"class sampling is not defined with c_triplet"):
+        DenseHead(6, 40, OBJECTIVE + losses.c_triplet(), sampling=ClassSampling(0.5))
+    focal = MV_IAM.replace(weighting=losses.weighting.Focal(2.0, probability="plain"), iam=None)
+    with pytest.raises(InputError, match=r"probability='plain' over MV negatives"):
+        DenseHead(6, 40, focal, sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"must be an angulus\.ClassSampling"):
         DenseHead(6, 40, OBJECTIVE, sampling=0.1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs a head with impl='chunked' or 'fused' and no"):
@@ -180,3 +186,60 @@ def test_what_cannot_go_together_is_refused() -> None:
         BackwardSGD(head(ClassSampling(0.1), impl="chunked"), lr=0.1)
     with pytest.raises(InputError, match="momentum must be"):
         SparseSGD(head().parameters(), lr=0.1, momentum=1.0)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_sampling_with_a_bias_is_a_head_of_the_sample(impl: str, corrected: bool) -> None:
+    features, labels = batch()
+    torch.manual_seed(0)
+    objective, sampling = losses.softmax(bias=True), ClassSampling(0.3, corrected)
+    few = DenseHead(6, 40, objective, sampling=sampling, impl=impl).double()
+    with torch.no_grad():
+        few.bias.normal_()
+    torch.manual_seed(7)
+    few(features, labels).backward()
+    rows = few.weight.grad.coalesce().indices()[0]
+    assert rows.tolist() == few.bias.grad.coalesce().indices()[0].tolist()
+    weight, bias = (each.detach()[rows].requires_grad_() for each in (few.weight, few.bias))
+    logits, own = features @ weight.T + bias, torch.searchsorted(rows, labels)
+    chance = (12 - len(set(labels.tolist()))) / (40 - len(set(labels.tolist())))
+    offset = torch.where(torch.isin(rows, labels), 0.0, -math.log(chance) if corrected else 0.0)
+    negatives = (logits + offset).scatter(1, own[:, None], -torch.inf).logsumexp(dim=1)
+    torch.nn.functional.softplus(negatives - logits.gather(1, own[:, None]).squeeze(1)).mean().backward()
+    torch.testing.assert_close(few.weight.grad.coalesce().values(), weight.grad)
+    torch.testing.assert_close(few.bias.grad.coalesce().values(), bias.grad)
+
+
+def test_sparse_gradients_accumulate_over_two_batches() -> None:
+    few = head(ClassSampling(0.2))
+    parts = []
+    for seed in (1, 2):
+        few(*batch(seed)).backward()
+        parts.append(few.weight.grad.to_dense().clone())
+    before = few.weight.detach().clone()
+    SparseSGD([few.weight], lr=0.1).step()
+    torch.testing.assert_close(few.weight.detach(), before - 0.1 * parts[1])
+
+
+def test_a_copy_of_a_head_is_not_updated_within_backward() -> None:
+    attached = head(impl="chunked")
+    optimizer = BackwardSGD(attached, lr=0.1, momentum=0.9)
+    copied = copy.deepcopy(attached)
+    copied(*batch()).backward()
+    assert copied.weight.grad is not None and bool((copied.weight == attached.weight).all())
+    with pytest.raises(InputError, match=r"call its detach\(\) first"):
+        BackwardSGD(attached, lr=0.1)
+    optimizer.detach()
+    attached(*batch()).backward()
+    assert attached.weight.grad is not None
+    assert optimizer.step(lambda: float(torch.is_grad_enabled())) == 1.0
+
+
+def test_momentum_is_made_once() -> None:
+    attached = head(impl="chunked")
+    optimizer = BackwardSGD(attached, lr=0.1, momentum=0.9)
+    attached(*batch()).backward()
+    first = optimizer.state[attached.weight]["momentum_buffer"]
+    attached(*batch()).backward()
+    assert optimizer.state[attached.weight]["momentum_buffer"] is first

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import chunked, select
+from angulus.kernels import blocks, select
 from angulus.kernels.reduction import Request
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
@@ -32,8 +32,8 @@ def loss_and_gradients(case: Case, impl: str, dtype: torch.dtype) -> tuple[Tenso
 @pytest.mark.parametrize("block", [1, 2, 64])
 @every_case
 def test_equals_the_reference(case: Case, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(chunked, "LEAST_BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", block)
     expected, gradients = loss_and_gradients(case, "reference", torch.float64)
     found, others = loss_and_gradients(case, "chunked", torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -70,8 +70,8 @@ def problem(batch_size: int, num_classes: int = 50, size: int = 8) -> tuple[Tens
 )
 def test_stash_and_recompute(batch_size: int, objective: losses.Objective, monkeypatch: pytest.MonkeyPatch) -> None:
     """With d = 8 the products of up to eight rows fit into the gradient's storage; more are multiplied again."""
-    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(chunked, "LEAST_BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 16)
     features, weight, labels = problem(batch_size)
     results = []
     for impl in ("reference", "chunked"):
@@ -172,25 +172,64 @@ def test_auto_takes_chunked_where_the_matrix_is_large_and_says_so_once(
     ]
 
 
-def test_memory_beside_the_gradients_is_a_few_blocks() -> None:
-    """B x C would be 51 MiB; the reference needs several of them."""
+def test_memory_beside_one_gradient_is_a_few_blocks() -> None:
+    """B x C would be 51 MiB; the reference needs several of them. Of W's size there is dW alone: no copy of either."""
     features = torch.randn(64, 64, requires_grad=True)
     weight = torch.randn(200_000, 64, requires_grad=True)
     labels = torch.arange(64)
-    largest = 0
+    largest, as_large = 0, set()
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal largest
             out = function(*args, **(kwargs or {}))
             for each in out if isinstance(out, tuple | list) else [out]:
-                if isinstance(each, Tensor) and each.untyped_storage().nbytes() != weight.untyped_storage().nbytes():
-                    largest = max(largest, each.untyped_storage().nbytes())
+                if isinstance(each, Tensor):
+                    storage = each.untyped_storage()
+                    if storage.nbytes() == weight.untyped_storage().nbytes():
+                        as_large.add(storage.data_ptr())
+                    else:
+                        largest = max(largest, storage.nbytes())
             return out
 
     with Watch():
         class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked").backward()
-    assert largest <= 4 * chunked.BLOCK_ELEMENTS
+    assert as_large - {weight.data_ptr()} == {weight.grad.data_ptr()}
+    assert largest <= 4 * blocks.BLOCK_ELEMENTS
+
+
+def test_backward_within_autocast_is_not_rounded() -> None:
+    features, weight, labels = (each.detach() for each in problem(6))
+    leaf = weight.float().requires_grad_()
+    loss = class_loss(features.float(), leaf, labels, losses.arcface(16, 0.5), impl="chunked")
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(loss, leaf)
+    exact = class_loss(features, leaf.double(), labels, losses.arcface(16, 0.5), impl="reference")
+    (expected,) = torch.autograd.grad(exact, leaf)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [4, 40])
+def test_a_second_backward_is_refused_whatever_the_shape(batch_size: int) -> None:
+    features, weight, labels = problem(batch_size)
+    loss = class_loss(features, weight, labels, losses.arcface(16, 0.5), impl="chunked")
+    loss.backward(retain_graph=True)
+    with pytest.raises(InputError, match="was differentiated already"):
+        loss.backward()
+
+
+def test_large_negative_scales_and_transposed_weights() -> None:
+    features, weight, labels = problem(4)
+    for objective in (losses.normface(16.0), losses.arcface(16.0, 0.5)):
+        bound = objective.bind(50, 8).double()
+        for parameter in bound.parameters():
+            parameter.data.fill_(-200.0)
+        sideways = weight.detach().T.contiguous().T.requires_grad_()
+        for products in (None, torch.bfloat16):
+            found = class_loss(features.float(), sideways.float(), labels, bound, impl="chunked", products=products)
+            plain = class_loss(features.float(), weight.float(), labels, bound, impl="reference", products=products)
+            torch.testing.assert_close(found, plain, rtol=2e-2, atol=1e-3)
+            found.backward()
 
 
 @pytest.mark.parametrize("name", ["softmax-bias", "arcface", "mv_softmax-adaptive-arc", "c_triplet", "iam-own-scale"])
@@ -245,8 +284,8 @@ def test_a_row_whose_class_is_elsewhere_is_reduced_over_all(impl: str) -> None:
 
 @pytest.mark.parametrize("block", [1, 8])
 def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(chunked, "LEAST_BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", block)
     features, weight, labels = problem(5)
     objective = losses.arcface(16.0, 0.5)
     expected = torch.autograd.grad(class_loss(features, weight, labels, objective, impl="reference"), weight)[0]
@@ -258,7 +297,7 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 
     unit, rows = torch.nn.functional.normalize(features.detach()).requires_grad_(), weight.detach().requires_grad_()
     radius = torch.full((5,), 16.0)
-    reduced = select.Kernel("chunked", update=update)(unit, rows, None, labels, Request(radius))
+    reduced = select.Kernel("chunked")(unit, rows, None, labels, Request(radius, update=update))
     target = torch.nn.functional.normalize(reduced.rows)
     cosines = (unit * target).sum(dim=1)
     margined = torch.cos(torch.acos(cosines) + 0.5)
@@ -269,6 +308,6 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 
 def test_an_update_needs_the_chunked_kernel() -> None:
     features, weight, labels = problem(5)
-    kernel = select.Kernel("reference", update=lambda classes, gradient: None)
+    wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
     with pytest.raises(InputError, match="needs impl='chunked' or 'fused'"):
-        kernel(features, weight, None, labels, Request(torch.ones(5)))
+        select.Kernel("reference")(features, weight, None, labels, wanted)

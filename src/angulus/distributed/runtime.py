@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from angulus import checks
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,19 @@ class Ranks:
 
     @staticmethod
     def here(group: Any = None) -> Ranks:
-        """The ranks of `group`, of the default group, or one where `torch.distributed` is not initialised."""
+        """The ranks of `group`, of the default group, or one where `torch.distributed` is not initialised.
+
+        Raises:
+            checks.InputError: a group without initialisation, or one that this process is not in.
+        """
         if not (dist.is_available() and dist.is_initialized()):
             if group is not None:
                 raise checks.InputError("a process group needs torch.distributed.init_process_group() first")
             return Ranks()
-        return Ranks(dist.get_rank(group), dist.get_world_size(group), group)
+        rank = dist.get_rank(group)
+        if rank < 0:
+            raise checks.InputError("this process is not in the given process group; make the head on its members only")
+        return Ranks(rank, dist.get_world_size(group), group)
 
     def objects(self, value: Any) -> list[Any]:
         """The values that every rank gives, by rank; for set-up, not for every step."""
@@ -41,6 +50,21 @@ class Ranks:
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def together(self, call: Callable[[], T]) -> T:
+        """What `call` gives here; where it fails on one rank it fails on all, and none is left waiting."""
+        error: Exception | None = None
+        try:
+            value = call()
+        except Exception as caught:  # whatever it is: the others wait for this rank's word
+            error = caught
+        said = self.objects(None if error is None else str(error))
+        if error is not None:
+            raise error
+        for rank, sentence in enumerate(said):
+            if sentence is not None:
+                raise checks.InputError(f"rank {rank} failed: {sentence}")
+        return value
 
     def agree(self, **facts: Any) -> None:
         """Refuse, on every rank alike, where one gives another value than rank 0."""

@@ -1,21 +1,23 @@
 """A trained head on disk: saved by any number of ranks, loaded by any other, or read as one [C, d] tensor.
 
-A folder holds one safetensors file a rank (rows of the class weights, and of what the optimiser keeps of them), one of
+A folder holds one safetensors file a rank (rows of the class weights, and of what optimisers keep of them), one of
 what all ranks hold (learned s, running figures), and `head.json`, which names them and is written last: until then
 the folder is the checkpoint that it was before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from angulus import checks, files
@@ -25,74 +27,90 @@ from angulus.heads.sharded import ShardedHead
 from angulus.losses.pieces import to_mapping
 
 Head = DenseHead | ShardedHead
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 INDEX, FORMAT = "head.json", 1
+KEYS = ("num_classes", "embedding_size", "objective", "optimizers", "common", "shards")
 ROWS = ("weight", "bias")  # what has a row a class
+OWN_FILE = re.compile(r"(classes-\d+|common)-[0-9a-f]{8}\.safetensors")
 
 
-def save_head(head: Head, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Write the head, and what the optimiser keeps of it; every rank of a sharded head must call it.
+def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
+    """Write the head, and what optimisers keep of it; every rank of a sharded head must call it.
 
     Args:
         head: dense or sharded.
-        folder: made where it is not; a checkpoint in it is replaced only once the new one is whole.
-        optimizer: whose state of the head's parameters is saved beside them (momentum, moments, step counts).
+        folder: made where it is not; a checkpoint in it is replaced only once the new one is whole. Other files in it
+            are left alone.
+        optimizers: one, or several, whose state of the head's parameters is saved beside them (momentum, moments,
+            step counts).
+
+    Raises:
+        checks.InputError: on every rank, where one cannot write, or an optimiser keeps what has no row a class.
     """
     ranks, classes = _place(head)
     folder = Path(folder)
-    files.make_folder(folder)
     tag = ranks.objects(uuid.uuid4().hex[:8])[0]
-    rows, common = _split(head, optimizer)
-    own = {"file": f"classes-{classes.start}-{tag}.safetensors", "start": classes.start, "stop": classes.stop}
-    _write(folder / str(own["file"]), rows)
-    shards = ranks.objects(own)
+    shard = {"file": f"classes-{classes.start}-{tag}.safetensors", "start": classes.start, "stop": classes.stop}
+    common = f"common-{tag}.safetensors"
+
+    def own() -> None:
+        files.make_folder(folder)
+        rows, shared = _split(head, _several(optimizers))
+        _write(folder / str(shard["file"]), rows)
+        if ranks.rank == 0:
+            _write(folder / common, shared)
+
+    def index(shards: list[Any]) -> None:
+        if ranks.rank == 0:
+            content = {
+                "format": FORMAT,
+                "num_classes": head.objective.num_classes,
+                "embedding_size": head.objective.embedding_size,
+                "objective": to_mapping(head.objective.spec),
+                "optimizers": _kinds(head, _several(optimizers)),
+                "common": common,
+                "shards": shards,
+            }
+            files.write_json(folder / INDEX, content)
+
+    try:
+        ranks.together(own)
+        shards = ranks.objects(shard)
+        ranks.together(lambda: index(shards))
+    except Exception:
+        for name in (str(shard["file"]), common):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+        raise
     if ranks.rank == 0:
-        _write(folder / f"common-{tag}.safetensors", common)
-        index = {
-            "format": FORMAT,
-            "num_classes": head.objective.num_classes,
-            "embedding_size": head.objective.embedding_size,
-            "objective": to_mapping(head.objective.spec),
-            "common": f"common-{tag}.safetensors",
-            "shards": shards,
-        }
-        files.write_json(folder / INDEX, index)
-        for path in folder.glob("*.safetensors"):
-            if tag not in path.name:
+        for path in folder.iterdir():
+            if OWN_FILE.fullmatch(path.name) and tag not in path.name:
                 path.unlink(missing_ok=True)
-    ranks.objects(None)  # no rank goes on before the checkpoint is whole
+    ranks.objects(None)  # no rank goes on before the folder holds this checkpoint alone
 
 
-def load_head(head: Head, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
+def load_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
     """Load what `save_head` wrote, on however many ranks, into a head of the same C, d and objective.
 
+    Args:
+        head: changed only once everything is read and fits.
+        folder: of `save_head`.
+        optimizers: of the same kinds as those saved; what they keep of the head's parameters is replaced.
+
     Raises:
-        checks.InputError: no checkpoint, a damaged one, or one of another C, d or objective.
+        checks.InputError: on every rank, where one finds no checkpoint, a damaged one, or one of another C, d,
+            objective or optimiser.
     """
-    folder = Path(folder)
-    index = _index(folder)
-    bound = head.objective
-    for name, own in (("num_classes", bound.num_classes), ("embedding_size", bound.embedding_size)):
-        if index[name] != own:
-            raise checks.InputError(
-                f"{folder} holds a head with {name} = {index[name]}, this one has {own}; make the head as it was "
-                "saved, or see angulus.heads.classes to add and remove classes"
-            )
-    if index["objective"] != json.loads(json.dumps(to_mapping(bound.spec))):
-        raise checks.InputError(
-            f"{folder} holds a head of another objective ({index['objective']}); to start from its class weights "
-            "alone, copy read_weight(folder) into head.weight"
-        )
-    _, classes = _place(head)
-    common = _read(folder / index["common"])
-    rows = _rows(folder, index, classes)
-    state = {name: value for name, value in (rows | common).items() if not name.startswith("optimizer.")}
+    ranks, classes = _place(head)
+    given = _several(optimizers)
+    state, kept = ranks.together(lambda: _fitting(head, Path(folder), classes, given))
     head.load_state_dict(state)
-    if optimizer is not None:
-        for name, parameter in head.named_parameters():
-            prefix = f"optimizer.{name}."
-            kept = {key.removeprefix(prefix): value for key, value in (rows | common).items() if key.startswith(prefix)}
-            if kept:
-                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in kept.items()}
+    for name, parameter in head.named_parameters():
+        for optimizer in given:
+            if any(parameter is each for group in optimizer.param_groups for each in group["params"]):
+                prefix = f"optimizer.{name}."
+                found = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
+                optimizer.state[parameter] = {key: _as(value, parameter) for key, value in found.items()}
 
 
 def read_weight(folder: Path) -> Tensor:
@@ -107,23 +125,83 @@ def _place(head: Head) -> tuple[Ranks, range]:
     return Ranks(), range(len(head.weight))
 
 
-def _split(head: Head, optimizer: torch.optim.Optimizer | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _several(optimizers: Optimizers) -> list[torch.optim.Optimizer]:
+    if optimizers is None:
+        return []
+    return [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
+
+
+def _kinds(head: Head, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, str]:
+    """By which optimiser each parameter of the head is trained."""
+    return {
+        name: type(optimizer).__name__
+        for name, parameter in head.named_parameters()
+        for optimizer in optimizers
+        if any(parameter is each for group in optimizer.param_groups for each in group["params"])
+    }
+
+
+def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(what has a row a class of this rank, what all ranks hold alike)."""
     rows: dict[str, Tensor] = {}
     common: dict[str, Tensor] = {}
     for name, value in head.state_dict().items():
         (rows if name in ROWS else common)[name] = value
     for name, parameter in head.named_parameters():
-        for key, value in ({} if optimizer is None else optimizer.state.get(parameter, {})).items():
-            if isinstance(value, Tensor):
-                by_row = name in ROWS and value.shape == parameter.shape
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                value = value if isinstance(value, Tensor) else torch.as_tensor(value)
+                by_row = name in ROWS and value.ndim > 0
+                if by_row and len(value) != len(parameter):
+                    raise checks.InputError(
+                        f"{type(optimizer).__name__} keeps {key} {list(value.shape)} of {name} "
+                        f"{list(parameter.shape)}: without a row a class it cannot be saved for another number of ranks"
+                    )
                 (rows if by_row else common)[f"optimizer.{name}.{key}"] = value
     return rows, common
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    files.write_atomically(path, lambda file: file.write(save(plain)))
+    # by name: as bytes it would be in memory twice
+    files.write_atomically(path, lambda file: save_file(plain, file.name))
+
+
+def _fitting(
+    head: Head, folder: Path, classes: range, optimizers: list[torch.optim.Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(the head's state, the optimisers'), once they are known to fit."""
+    index = _index(folder)
+    bound = head.objective
+    for name, own in (("num_classes", bound.num_classes), ("embedding_size", bound.embedding_size)):
+        if index[name] != own:
+            raise checks.InputError(
+                f"{folder} holds a head with {name} = {index[name]}, this one has {own}; make the head as it was "
+                "saved, or see angulus.heads.classes to add and remove classes"
+            )
+    if index["objective"] != json.loads(json.dumps(to_mapping(bound.spec))):
+        raise checks.InputError(
+            f"{folder} holds a head of another objective ({index['objective']}); to start from its class weights "
+            "alone, copy read_weight(folder) into head.weight"
+        )
+    kinds = _kinds(head, optimizers)
+    for name, kind in kinds.items():
+        if index["optimizers"].get(name) != kind:
+            raise checks.InputError(
+                f"{folder} holds no state of {kind} for {name} (it was saved with {index['optimizers'].get(name)}); "
+                "load without optimizers, and start them anew"
+            )
+    everything = _rows(folder, index, classes) | _read(folder / Path(index["common"]).name)
+    state = {name: value for name, value in everything.items() if not name.startswith("optimizer.")}
+    expected = {name: value.shape for name, value in head.state_dict().items()}
+    if {name: value.shape for name, value in state.items()} != expected:
+        raise checks.InputError(f"{folder} is damaged: its tensors are not those of this head; restore it from a copy")
+    return state, {name: value for name, value in everything.items() if name.startswith("optimizer.")}
+
+
+def _as(value: Tensor, parameter: Tensor) -> Tensor:
+    """Optimiser state on the parameter's device, and in its dtype where it is one number an entry."""
+    return value.to(parameter) if value.shape == parameter.shape and value.ndim else value.to(parameter.device)
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -131,8 +209,8 @@ def _index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         spans = [(shard["start"], shard["stop"]) for shard in index["shards"]]
-        whole = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
-        if index["format"] != FORMAT or not whole or spans[-1][1] != index["num_classes"]:
+        joined = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
+        if index["format"] != FORMAT or not joined or spans[-1][1] != index["num_classes"] or set(KEYS) - set(index):
             raise ValueError("its ranges of classes do not join, or another version wrote it")
         return dict(index)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -141,33 +219,25 @@ def _index(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, or one; of each the rows asked for, and no more is read."""
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if only in (None, name)]  # noqa: SIM118  # not a mapping
+            if rows == slice(None):
+                return {name: file.get_tensor(name) for name in names}
+            return {name: file.get_slice(name)[rows] for name in names}
     except (OSError, SafetensorError) as error:
         raise checks.InputError(f"{path} cannot be read ({error}); restore it from a copy of the checkpoint") from error
 
 
 def _rows(folder: Path, index: dict[str, Any], classes: range, only: str | None = None) -> dict[str, Tensor]:
-    """The rows of these classes, of every tensor, or of one; only the bytes asked for are read."""
+    """The rows of these classes, of every tensor, or of one."""
     parts: dict[str, list[Tensor]] = {}
-    for name, part in _parts(folder, index, classes):
-        if only is None or name == only:
-            parts.setdefault(name, []).append(part[:])
-    return {name: torch.cat(pieces) for name, pieces in parts.items()}
-
-
-def _parts(folder: Path, index: dict[str, Any], classes: range) -> Iterator[tuple[str, Any]]:
     for shard in index["shards"]:
         first, last = max(classes.start, shard["start"]), min(classes.stop, shard["stop"])
-        if first >= last:
-            continue
-        path = folder / Path(shard["file"]).name
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  # not a mapping
-                    yield name, file.get_slice(name)[first - shard["start"] : last - shard["start"]]
-        except (OSError, SafetensorError) as error:
-            raise checks.InputError(
-                f"{path} cannot be read ({error}); restore it from a copy of the checkpoint"
-            ) from error
+        if first < last:
+            rows = slice(first - shard["start"], last - shard["start"])
+            for name, part in _read(folder / Path(shard["file"]).name, rows, only).items():
+                parts.setdefault(name, []).append(part)
+    return {name: torch.cat(pieces) for name, pieces in parts.items()}

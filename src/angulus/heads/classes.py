@@ -16,7 +16,7 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
     Args:
         features: [N, d], of any length but 0.
-        labels: [N] in [0, C); every class needs a sample.
+        labels: [N] in [0, C), or −100 for rows that do not count; every class needs a sample.
         num_classes: C.
 
     Raises:
@@ -24,9 +24,14 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """
     checks.integer("num_classes", num_classes, low=1)
     checks.batch(features, features[:1], labels, None)
+    kept = labels.long() != checks.IGNORE_INDEX
     checks.label_range(labels, num_classes)
-    sums = torch.zeros(num_classes, features.shape[1], dtype=features.dtype, device=features.device)
-    sums.index_add_(0, labels.long(), torch.nn.functional.normalize(features.detach()))
+    points = features.detach()[kept].to(torch.promote_types(features.dtype, torch.float32))
+    zero = (points == 0).all(dim=1).nonzero().flatten().tolist()
+    if zero:
+        raise checks.InputError(f"features must not be zero, since that has no direction; got {len(zero)} such rows")
+    sums = points.new_zeros(num_classes, features.shape[1])
+    sums.index_add_(0, labels.long()[kept], torch.nn.functional.normalize(points))
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
     empty = (lengths.squeeze(1) < 1e-6).nonzero().flatten().tolist()
     if empty:
@@ -48,6 +53,7 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
         head: the trained head.
         weight: rows for the new classes, [n, d], as from `class_means`.
     """
+    _dense(head)
     checks.matrices(head.weight, weight)
     rows = torch.cat([head.weight.detach(), weight.detach().to(head.weight)])
     return _rebuilt(head, rows, list(range(len(head.weight))))
@@ -55,12 +61,21 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
 
 def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
     """A head without these classes; the others keep their order, and so get the numbers 0, 1, ... anew."""
+    _dense(head)
     count = len(head.weight)
     gone = {checks.integer("classes", each, low=0, high=count - 1) for each in classes}
     kept = [each for each in range(count) if each not in gone]
     if not kept:
         raise checks.InputError(f"a head needs a class; all {count} were to be removed")
     return _rebuilt(head, head.weight.detach()[kept], kept)
+
+
+def _dense(head: DenseHead) -> None:
+    if not isinstance(head, DenseHead):
+        raise checks.InputError(
+            f"classes are added to and removed from a DenseHead; got {type(head).__name__}: save it by save_head, load "
+            "it into a DenseHead, change that, save it again"
+        )
 
 
 def _rebuilt(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:

@@ -12,6 +12,7 @@ from angulus.heads.functional import batch_loss, counted
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import margined, measures
 from angulus.heads.sampling import ClassSampling, checked
+from angulus.heads.updates import attached
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
@@ -79,6 +80,7 @@ class DenseHead(nn.Module):
             bias=self.bias,
             kernel=self.kernel,
             sampling=self.sampling if self.training else None,
+            update=attached(self.weight),
             reduction=reduction,
         )
 

@@ -12,6 +12,7 @@ from angulus import checks
 from angulus.heads.geometry import geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
+from angulus.heads.updates import Update
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import BoundObjective, Objective
 
@@ -79,6 +80,7 @@ def batch_loss(
     bias: Tensor | None,
     kernel: Kernel,
     sampling: ClassSampling | None = None,
+    update: Update | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """What `class_loss` and `DenseHead` share."""
@@ -89,7 +91,7 @@ def batch_loss(
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
     with torch.autocast(features.device.type, enabled=False):
-        finished = _rows_loss(features, sample(sampling, weight, bias, labels), labels, bound, kernel)
+        finished = _rows_loss(features, sample(sampling, weight, bias, labels), labels, bound, kernel, update)
     rows = finished.loss + finished.extra
     if not bool(torch.isfinite(rows).all()):
         raise not_finite(rows, weight)
@@ -151,7 +153,9 @@ def _bind(objective: Objective, num_classes: int, embedding_size: int) -> BoundO
     return objective.bind(num_classes, embedding_size)
 
 
-def _rows_loss(features: Tensor, seen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel) -> Finished:
+def _rows_loss(
+    features: Tensor, seen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel, update: Update | None
+) -> Finished:
     """The loss of rows that are known to be sound."""
     eps, weight = bound.spec.eps, seen.weight
     # cast once: what the norms, the angles and the centres send back is summed before it is rounded to 16 bits
@@ -161,7 +165,8 @@ def _rows_loss(features: Tensor, seen: Sample, labels: Tensor, bound: BoundObjec
     with torch.no_grad():
         before = geometry(norms, unit, weight[seen.labels], eps)
     asked = ask(bound, before, radius)
-    reduced = kernel(unit, weight, seen.biases, seen.labels, request(bound, radius, asked))
+    wanted = dataclasses.replace(request(bound, radius, asked), update=update)
+    reduced = kernel(unit, weight, seen.biases, seen.labels, wanted)
     target = geometry(norms, unit, reduced.rows, eps)
     own = None if seen.bias is None else seen.bias[seen.labels]
     finished = finish(bound, target, radius, own, asked, reduced)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from angulus import checks
+from angulus.heads import updates
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 
@@ -22,7 +22,7 @@ class SparseSGD(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them.
-        lr: η > 0.
+        lr: η ≥ 0.
         momentum: μ in [0, 1).
         weight_decay: λ ≥ 0.
     """
@@ -33,10 +33,7 @@ class SparseSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _called(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -52,7 +49,7 @@ class SparseSGD(torch.optim.Optimizer):
         if group["weight_decay"]:
             values = values.add(own, alpha=group["weight_decay"])
         if group["momentum"]:
-            velocity = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            velocity = _velocity(self.state[parameter], parameter)
             moved = velocity if rows is None else velocity[rows]
             values = moved.mul_(group["momentum"]).add_(values)
             if rows is not None:
@@ -67,12 +64,13 @@ class BackwardSGD(torch.optim.Optimizer):
     """SGD with momentum on a head's class weights, block by block within backward: their gradient is never held.
 
     While attached, `head.weight.grad` stays None and backward() is the update; `step()` has nothing left to do, and
-    learning-rate schedules work as with any optimiser. One backward a step: with gradient accumulation, clipping or
-    a gradient scaler, which need the whole gradient first, use another optimiser. The rest of the head (bias, s, R)
-    needs an optimiser of its own. Each step costs one more product (logits twice).
+    learning-rate schedules work as with any optimiser. One forward and one backward a step: with gradient
+    accumulation, two losses in one graph, clipping or a gradient scaler, which need the whole gradient first, use
+    another optimiser. The rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product
+    (logits twice). A copy of the head, or another weight put into it, is not attached.
 
     Args:
-        head: a head with impl="chunked" or "fused" and no class sampling.
+        head: a head with impl="chunked" or "fused" and no class sampling, with no other BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
     """
 
@@ -84,26 +82,50 @@ class BackwardSGD(torch.optim.Optimizer):
                 "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "
                 f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
             )
+        if updates.attached(head.weight) is not None:
+            raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
-        self.weight: nn.Parameter = head.weight
-        head.kernel = dataclasses.replace(head.kernel, update=self.update)
+        updates.attach(head.weight, self.update)
+
+    def detach(self) -> None:
+        """Let backward make the weights' gradient again."""
+        updates.detach(self._weight())
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Nothing: backward() has updated the weights; a closure is called with gradients on."""
-        return None if closure is None else closure()
+        """Nothing: backward() has updated the weights. A closure is called with gradients on."""
+        return _called(closure)
 
     @torch.no_grad()
     def update(self, classes: slice, gradient: Tensor) -> None:
         """Move the weights of these classes; the kernel calls it with each block."""
-        group = self.param_groups[0]
-        rows = self.weight.detach()[classes]
+        group, weight = self.param_groups[0], self._weight()
+        rows = weight.detach()[classes]
         gradient = gradient.to(rows.dtype)
         if group["weight_decay"]:
             gradient.add_(rows, alpha=group["weight_decay"])
         if group["momentum"]:
-            velocity = self.state[self.weight].setdefault("momentum_buffer", torch.zeros_like(self.weight))
+            velocity = _velocity(self.state[weight], weight)
             gradient = velocity[classes].mul_(group["momentum"]).add_(gradient)
         rows.add_(gradient, alpha=-group["lr"])
+
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.param_groups[0]["params"][0]
+        return weight
+
+
+def _velocity(state: dict[str, Any], parameter: Tensor) -> Tensor:
+    """The momentum buffer, zero at first."""
+    if "momentum_buffer" not in state:
+        state["momentum_buffer"] = torch.zeros_like(parameter)
+    velocity: Tensor = state["momentum_buffer"]
+    return velocity
+
+
+def _called(closure: Callable[[], float] | None) -> float | None:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def _defaults(lr: float, momentum: float, weight_decay: float) -> dict[str, float]:

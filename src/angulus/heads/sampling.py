@@ -24,7 +24,7 @@ class ClassSampling:
         rate: share of the classes, in (0, 1].
         corrected: False sums over the sampled classes, as the paper does, which makes the sum of the negatives smaller.
             True weighs each class by the inverse of its chance to be drawn, so that Σ_{j≠y} e^{z_j} is unbiased (its
-            logarithm is not); for a cross-entropy without penalties that sum over classes.
+            logarithm is not); for a cross-entropy without IAM, whose own sums would stay uncorrected.
 
     Source: An et al. 2021, Partial FC, Sec. 3.3; the correction is Horvitz and Thompson's (1952).
     """
@@ -43,16 +43,20 @@ def checked(sampling: ClassSampling | None, objective: Objective) -> ClassSampli
         return None
     if not isinstance(sampling, ClassSampling):
         raise checks.InputError(f"sampling must be an angulus.ClassSampling or None; got {sampling!r}")
-    summing = [term.penalty.name for term in objective.penalties if term.penalty.name in SUMMING]
-    if sampling.corrected and summing:
+    names = [term.penalty.name for term in objective.penalties]
+    hinges = [name for name in names if name in ("c_contrastive", "c_triplet")]
+    if hinges:
         raise checks.InputError(
-            f"corrected sampling is defined for the sum of a cross-entropy alone; leave {', '.join(summing)} out, "
+            f"class sampling is not defined with {', '.join(hinges)}, which counts all classes: leave one of them out"
+        )
+    plain_focal = objective.remaps and getattr(objective.weighting, "probability", "margin") == "plain"
+    if sampling.corrected and ("iam" in names or plain_focal):
+        what = "iam" if "iam" in names else "a focal weight with probability='plain' over MV negatives"
+        raise checks.InputError(
+            f"corrected sampling is defined for the sum of a cross-entropy alone; leave {what} out, "
             "or give corrected=False"
         )
     return sampling
-
-
-SUMMING = ("iam", "c_contrastive", "c_triplet")  # penalties that reduce over the classes themselves
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def sample(sampling: ClassSampling | None, weight: Tensor, bias: Tensor | None, 
         )
     return Sample(
         F.embedding(index, weight, sparse=True),
-        None if bias is None else F.embedding(index, bias[:, None], sparse=True).squeeze(1),
+        None if bias is None else torch.gather(bias, 0, index, sparse_grad=True),
         places,
         offset,
     )

@@ -7,26 +7,41 @@ go to the row's rank. Every collective that gradients pass is an exchange of row
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
-from angulus.distributed.runtime import Ranks, class_counts
+from angulus.distributed.runtime import Ranks
+from angulus.distributed.runtime import class_counts as split_classes
 from angulus.heads.functional import REDUCTIONS, counted, not_finite
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, measures, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
+from angulus.heads.updates import attached
 from angulus.kernels.reduction import Reduced, Request
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
+from angulus.losses.pieces import to_mapping
 from angulus.losses.running import Statistics, whole_batch
 
+_FACTS = (  # that all ranks must share, in the order of `_agreed`
+    "bytes of precision",
+    "features.requires_grad",
+    "torch.is_grad_enabled()",
+    "requires_grad of the head's parameters (as bits)",
+    "mode (train or eval)",
+    f"reduction (a place in {REDUCTIONS})",
+)
+_SUMMED: Any = WeakTensorKeyDictionary()  # parameters whose gradients are summed over the ranks
 INITIAL_BLOCK = 4096  # classes whose first weights come from one seed, whatever rank holds them
 
 
@@ -71,20 +86,32 @@ class ShardedHead(nn.Module):
         group: Any = None,
     ) -> None:
         super().__init__()
-        if not isinstance(objective, Objective):
-            raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
         self.ranks = Ranks.here(group)
-        self.kernel = Kernel(impl, products)
-        self.sampling = checked(sampling, objective)
-        self.counts = _agreed_counts(self.ranks, embedding_size, num_classes, objective, class_counts)
+
+        def own() -> tuple[Kernel, ClassSampling | None, list[int] | None]:
+            if not isinstance(objective, Objective):
+                raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+            checks.integer("num_classes", num_classes, low=1)
+            checks.integer("embedding_size", embedding_size, low=1)
+            counts = None if class_counts is None else [checks.integer("class_counts", each) for each in class_counts]
+            return Kernel(impl, products), checked(sampling, objective), counts
+
+        self.kernel, self.sampling, counts = self.ranks.together(own)
+        self.ranks.agree(
+            embedding_size=embedding_size,
+            num_classes=num_classes,
+            objective=to_mapping(objective),
+            class_counts=counts,
+            kernel=str(self.kernel),
+            sampling=self.sampling,
+        )
+        self.counts = split_classes(num_classes, self.ranks.count, counts)
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
         self.objective = objective.bind(num_classes, embedding_size)
         self.weight = nn.Parameter(torch.empty(len(self.classes), embedding_size))
         self.bias = nn.Parameter(torch.zeros(len(self.classes))) if objective.bias else None
         self.reset_parameters()
-        for parameter in self.objective.parameters():  # held by all ranks; each sees the gradient of its own rows
-            parameter.register_hook(lambda gradient: total(gradient, self.ranks))  # type: ignore[no-untyped-call]
 
     def reset_parameters(self) -> None:
         """Draw the class weights anew, from a seed of rank 0, block by block: the same for any number of ranks."""
@@ -103,33 +130,59 @@ class ShardedHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
-        checks.choice("reduction", reduction, REDUCTIONS)
-        sent = len(features)
-        features, labels, kept, sizes = self._agreed(features, labels)
+        features, labels, kept, sizes = self._agreed(features, labels, reduction)
+        self._sum_gradients()
         with torch.autocast(features.device.type, enabled=False):
-            finished = self._loss(features, labels, sizes)
+            refusal: checks.InputError | None = None
+            try:
+                finished = self._loss(features, labels, sizes)
+            except checks.InputError as error:  # of a penalty, after the last exchange: the others wait for the total
+                nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
+                refusal, finished = error, Finished(nothing, 0, nothing)
             rows = finished.loss + finished.extra
-            divisor, everyone = int(total(torch.tensor(finished.divisor, device=rows.device), self.ranks)), sum(sizes)
-            mean = finished.loss.sum() / divisor + finished.extra.sum() / everyone
-            own = mean if reduction == "mean" else rows.sum()
-            known = total(torch.stack([own.detach(), (~torch.isfinite(rows.detach())).sum().to(own)]), self.ranks)
-        if float(known[1]) > 0:
-            if bool(torch.isfinite(rows).all()):
-                raise checks.InputError("the loss is not finite on another rank; its own message says where")
+            bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
+            sums = torch.stack([each.detach().sum().double() for each in (finished.loss, finished.extra)])
+            counts = torch.tensor([finished.divisor, int(bad)], dtype=torch.float64, device=sums.device)
+            loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
+        if refusal is not None:
+            raise refusal
+        if float(broken) > 0:
+            if not int(bad):
+                raise checks.InputError("the loss cannot be found on another rank; its own message says why")
             raise not_finite(rows, self.weight)
         if reduction == "none":
-            return rows.new_zeros(sent).masked_scatter(kept, rows)
-        return own + (known[0] - own.detach())  # every rank shows the whole, and differentiates its own rows
+            return rows.new_zeros(len(kept)).masked_scatter(kept, rows)
+        if reduction == "mean":
+            own = finished.loss.sum() / float(divisor) + finished.extra.sum() / sum(sizes)
+            whole = loss / divisor + extra / sum(sizes)
+        else:
+            own, whole = rows.sum(), loss + extra
+        return own + (whole.to(own) - own.detach())  # every rank shows the whole, and differentiates its own rows
 
-    def _agreed(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    def _sum_gradients(self) -> None:
+        """Let the gradients of what all ranks hold (s, R) be summed over them: each rank's is that of its own rows.
+
+        Looked after at every call: a copy of the head has parameters of its own, without hooks.
+        """
+        for parameter in self.objective.parameters():
+            if parameter.requires_grad and parameter not in _SUMMED:
+                parameter.register_hook(lambda gradient: total(gradient, self.ranks))  # type: ignore[no-untyped-call]
+                _SUMMED[parameter] = True
+
+    def _agreed(
+        self, features: Tensor, labels: Tensor, reduction: str = "mean"
+    ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """The checked rows that count, which they are, and how many each rank has; refused on all ranks alike."""
-        refusal: checks.InputError | None = None
+        refusal: Exception | None = None
         try:
+            checks.choice("reduction", reduction, REDUCTIONS)
             features, labels, kept = counted(features, self.weight, labels, num_classes=self.objective.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
-            facts = [0, len(features), width, int(features.requires_grad), int(torch.is_grad_enabled())]
-        except checks.InputError as error:
-            refusal, facts = error, [1, 0, 0, 0, 0]
+            learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
+            same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, int(self.training)]
+            facts = [0, len(features), *same, REDUCTIONS.index(reduction)]
+        except Exception as error:  # whatever it is: the others wait for this rank's word
+            refusal, facts = error, [1] + [0] * (len(_FACTS) + 1)
         device = self.weight.device
         told = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
         if refusal is not None:
@@ -137,7 +190,7 @@ class ShardedHead(nn.Module):
         refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
         if refused:
             raise checks.InputError(f"rank {refused[0]} refused its batch; its own message says why")
-        for name, place in (("bytes of precision", 2), ("features.requires_grad", 3), ("torch.is_grad_enabled()", 4)):
+        for place, name in enumerate(_FACTS, start=2):
             if len({row[place] for row in told}) > 1:
                 given = [row[place] for row in told]
                 raise checks.InputError(f"all ranks must give the same {name}; got {given}, by rank")
@@ -161,7 +214,7 @@ class ShardedHead(nn.Module):
                 before, _ = self._targets(norms, everyone, seen, sizes)
             radius = None if bound.radius is None else bound.radius(norms)
             asked = ask(bound, before, radius)
-            wanted = self._shared(request(bound, radius, asked), sizes)
+            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=attached(self.weight))
             reduced = self.kernel(everyone, seen.weight, seen.biases, seen.labels, wanted)
             target, bias = self._targets(norms, everyone, seen, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
@@ -234,17 +287,20 @@ class ShardedHead(nn.Module):
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
-        checks.matrices(features, self.weight)
         spec, ranks = self.objective.spec, self.ranks
-        sizes = [int(size) for size in ranks.objects(len(features))]
+        ranks.together(lambda: checks.matrices(features, self.weight))
+        given = ranks.objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
+        sizes = [size for size, _ in given]
+        dtype = functools.reduce(torch.promote_types, (each for _, each in given))
         with torch.autocast(features.device.type, enabled=False):
-            norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
+            norms, unit = normalize(features.to(dtype), spec.eps)
             weight = self.weight.to(unit.dtype)
             logits = gather(unit, sizes, ranks) @ weight.T
             if spec.weights == "unit":
                 logits = logits / lengths(weight, spec.eps)
             if self.objective.radius is not None:
-                logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
+                with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
+                    logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
             if self.bias is not None:
                 logits = logits + self.bias.to(logits.dtype)
             own = sizes[ranks.rank]
@@ -266,7 +322,8 @@ class ShardedHead(nn.Module):
             values = measures(self.objective, target)
         sums = total(torch.stack([value.sum() for value in values.values()]), self.ranks) / sum(sizes)
         if self.objective.center is not None:  # the centres move by the rows of all ranks
-            features, labels = gather(features.detach(), sizes, self.ranks), gather(labels, sizes, self.ranks)
+            features = gather(features.detach().to(norms.dtype), sizes, self.ranks)
+            labels = gather(labels, sizes, self.ranks)
         return Statistics(dict(zip(values, sums.unbind(), strict=True)), features, labels, step)
 
     def observe(self, stats: Statistics) -> None:
@@ -278,19 +335,6 @@ class ShardedHead(nn.Module):
             f"embedding_size={self.weight.shape[1]}, num_classes={self.objective.num_classes}, "
             f"classes={self.classes.start}..{self.classes.stop - 1} of rank {self.ranks.rank} of {self.ranks.count}"
         )
-
-
-def _agreed_counts(
-    ranks: Ranks, embedding_size: int, num_classes: int, objective: Objective, counts: Sequence[int] | None
-) -> list[int]:
-    ranks.agree(
-        embedding_size=embedding_size,
-        num_classes=num_classes,
-        objective=str(objective),
-        class_counts=None if counts is None else list(counts),
-    )
-    checks.integer("num_classes", num_classes, low=1)
-    return class_counts(num_classes, ranks.count, counts)
 
 
 def _log_sum_exp(parts: Tensor) -> Tensor:

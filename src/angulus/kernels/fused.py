@@ -113,6 +113,13 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # backward() may be called within autocast, which would round these products
+        with torch.autocast(grad_rows.device.type, enabled=False):
+            return _Fused.differentiate(ctx, grad_rows, *grads)
+
+    @staticmethod
+    def differentiate(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the inputs."""
         if torch.is_grad_enabled():
             raise checks.InputError("impl='fused' has first derivatives only; use impl='reference' for create_graph")
         if ctx.spent:

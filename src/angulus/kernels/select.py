@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +31,10 @@ class Kernel:
         impl: a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond. It does not
             take "fused", which has been tested by Triton's interpreter but not yet on a GPU.
         products: torch.bfloat16, or None for the dtype of the features.
-        update: see `Request`; never with "auto", which would not always take the kernel that knows it.
     """
 
     impl: str = "auto"
     products: torch.dtype | None = None
-    update: Callable[[slice, Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         checks.choice("impl", self.impl, NAMES)
@@ -51,9 +48,7 @@ class Kernel:
         if name == "auto":
             name = "chunked" if unit.shape[0] * weight.shape[0] > LARGE else "reference"
             _tell(name)
-        return TABLE[name](
-            unit, weight, bias, labels, dataclasses.replace(request, products=self.products, update=self.update)
-        )
+        return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
 
 
 @functools.cache
