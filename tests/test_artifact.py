@@ -18,7 +18,7 @@ from angulus import InputError, artifact
 from angulus.artifact import Config
 from angulus.contract import Contract
 
-CONFIG = Config("small", in_channels=1, image_size=8, embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1})
+CONFIG = Config("small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1})
 
 
 def pixels() -> torch.Tensor:

@@ -58,10 +58,19 @@ def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str)
         build.job(chosen, tiny.splits())
 
 
-def test_images_that_are_not_square_are_refused() -> None:
-    images = Images(torch.zeros(30, 1, 8, 6, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one",))
-    with pytest.raises(InputError, match="backbones take square images; strips has 8 x 6"):
-        build.job(tiny.validated(), Splits("strips", images, images, "made here"))
+def test_images_need_not_be_square() -> None:
+    images = Images(torch.zeros(30, 1, 16, 12, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one",))
+    splits = Splits("strips", images, images, "made here")
+    job = build.job(tiny.validated(), splits)
+    assert job.backbone(job.contract(images.pixels)).shape[0] == 30
+    assert build.config(tiny.validated(), splits).image_size == (16, 12)
+
+
+def test_augmentation_and_contract_must_suit_the_images() -> None:
+    with pytest.raises(InputError, match="augment takes images of three channels"):
+        build.job(tiny.validated("augment={flip: 0.5}"), tiny.splits())
+    with pytest.raises(InputError, match="pixels must be 99 high"):
+        build.job(tiny.validated("input={size: [99, 99]}"), tiny.splits())
 
 
 def test_a_test_set_too_small_to_split_is_refused() -> None:

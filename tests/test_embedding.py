@@ -35,7 +35,7 @@ def png(image: np.ndarray) -> bytes:
 def model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     contract = Contract(size=(16, 16), colour="rgb", flip="sum")
-    config = Config("small", in_channels=3, image_size=16, embedding_size=5, contract=contract)
+    config = Config("small", in_channels=3, image_size=(16, 16), embedding_size=5, contract=contract)
     artifact.save(config, config.build(), tmp_path / "model")
     return tmp_path / "model"
 

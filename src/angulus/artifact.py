@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from angulus import backbones, checks, files
 from angulus.backbones.layers import UnitFeatures
 from angulus.contract import Contract
+from angulus.protocols.calibration import Calibration
 
-WEIGHTS, CONFIG, FORMAT = "model.safetensors", "config.json", 1
+WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Config:
     Args:
         backbone: its name in `angulus.backbones`.
         in_channels: of an image.
-        image_size: height and width of an image, in pixels.
+        image_size: height and width of an image, in pixels (of a volume: depth, height, width).
         embedding_size: d.
         options: what else the backbone's constructor takes.
         normalize: whether features are scaled to length 1; their norms then say nothing.
@@ -45,7 +46,7 @@ class Config:
 
     backbone: str
     in_channels: int
-    image_size: int
+    image_size: tuple[int, ...]
     embedding_size: int
     options: Mapping[str, Any] = field(default_factory=dict)
     normalize: bool = False
@@ -70,12 +71,32 @@ class Model(nn.Module):
     Attributes:
         config: what it is.
         backbone: the network, in evaluation mode.
+        sha256: of its weights, as hexadecimal digits.
+        calibration: the threshold for its scores, where one was found.
     """
 
-    def __init__(self, config: Config, backbone: nn.Module) -> None:
+    def __init__(
+        self, config: Config, backbone: nn.Module, sha256: str, calibration: Calibration | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
+        self.sha256, self.calibration = sha256, calibration
+
+    @property
+    def name(self) -> str:
+        """What embeddings, calibrations and galleries call it: 16 digits, and the flip rule.
+
+        The digits are of a sha256 over that of the weights and all that changes what they give: two models of one name
+        give the same features.
+        """
+        return f"{_digits(self.config, self.sha256)}-{self.config.contract.flip}"
+
+    def with_flip(self, flip: str) -> Model:
+        """The same model with another rule for mirror images: "none", "sum" or "concat"."""
+        contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
+        config = dataclasses.replace(self.config, contract=contract)
+        return Model(config, self.backbone, self.sha256, self.calibration)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -84,8 +105,8 @@ class Model(nn.Module):
         They are joined with those of the mirror images where the contract's flip rule says so: added, or side by side.
         """
         config = self.config
-        expected = [config.in_channels, config.image_size, config.image_size]
-        if pixels.ndim != 4 or list(pixels.shape[1:]) != expected:
+        expected = [config.in_channels, *config.image_size]
+        if list(pixels.shape[1:]) != expected:
             raise checks.InputError(
                 f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
                 "align and scale them as its config.json says"
@@ -99,8 +120,12 @@ class Model(nn.Module):
 
 
 def save(config: Config, backbone: nn.Module, folder: Path) -> None:
-    """Write a model folder; `config.json`, which holds the checksum of the weights, is written last."""
+    """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
+
+    A calibration that lies there is deleted: it is not for these weights.
+    """
     files.make_folder(folder)
+    (folder / CALIBRATION).unlink(missing_ok=True)
     # cloned: tensors that share memory, or are not contiguous, have no place in the format
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in backbone.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -120,9 +145,18 @@ def load(folder: Path | str) -> Model:
 
     Raises:
         checks.InputError: no model there, weights that are not those of `config.json`, a configuration that names
-            something unknown. Nothing in the folder is run, and no pickle is read.
+            something unknown, a calibration of another model. Nothing in the folder is run, and no pickle is read.
     """
     folder = Path(folder)
+    model = _load(folder)
+    if (folder / CALIBRATION).exists():
+        model.calibration = Calibration.read(folder / CALIBRATION)
+        _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    return model
+
+
+def _load(folder: Path) -> Model:
+    """The model of a folder, whatever its calibration is."""
     content = _content(folder)
     config = _config(content, folder / CONFIG)
     try:
@@ -143,7 +177,38 @@ def load(folder: Path | str) -> Model:
             f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
             f"({' '.join(str(error).split())[:200]}); fetch or save the model anew"
         ) from error
-    return Model(config, backbone)
+    return Model(config, backbone, found)
+
+
+def calibrate(folder: Path, calibration: Calibration) -> None:
+    """Keep a calibration in a model's folder.
+
+    Raises:
+        checks.InputError: no model there, or a calibration that is not for it.
+    """
+    _check_calibration(_load(folder), calibration, "the calibration")
+    calibration.write(folder / CALIBRATION)
+
+
+def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
+    digits = _digits(model.config, model.sha256)
+    way = "embed images with angulus embed, and calibrate those embeddings"
+    if calibration.model is None:
+        raise checks.InputError(f"{what} does not say which model it is for; {way}")
+    if calibration.model.partition("-")[0] != digits:
+        raise checks.InputError(f"{what} is for the model {calibration.model}, and this one is {model.name}; {way}")
+    if calibration.flip is not None:
+        raise checks.InputError(
+            f"{what} must be of embeddings that the model's own flip rule made; it fuses them by flip "
+            f"{calibration.flip!r} afterwards; use angulus embed --flip"
+        )
+
+
+def _digits(config: Config, sha256: str) -> str:
+    content = dataclasses.asdict(config)
+    del content["about"], content["contract"]["flip"]
+    text = json.dumps([sha256, content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _content(folder: Path) -> dict[str, Any]:
@@ -169,5 +234,6 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         values = {name: content[name] for name in known if name != "contract"}
     except (KeyError, TypeError) as error:
         raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
-    checks.choice("config.json's backbone", values["backbone"], backbones.names())
+    backbones.check_name("config.json's backbone", values["backbone"])
+    values["image_size"] = tuple(values["image_size"])
     return Config(contract=contract, **values)

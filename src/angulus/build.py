@@ -28,12 +28,10 @@ def job(recipe: Recipe, images: Splits) -> Job:
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
-    if height != width:
-        raise checks.InputError(f"backbones take square images; {images.name} has {height} x {width}")
     backbone = backbones.build(
         recipe.backbone.name,
         in_channels=channels,
-        image_size=height,
+        image_size=(height, width),
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
@@ -61,7 +59,7 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
     return artifact.Config(
         backbone=recipe.backbone.name,
         in_channels=images.train.pixels.shape[1],
-        image_size=images.train.pixels.shape[2],
+        image_size=tuple(images.train.pixels.shape[2:]),
         embedding_size=recipe.backbone.embedding_size,
         options=recipe.backbone.options,
         normalize=recipe.backbone.normalize,

@@ -55,7 +55,7 @@ class Backbone:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
-        checks.choice("backbone.name", self.name, backbones.names())
+        backbones.check_name("backbone.name", self.name)
         checks.integer("backbone.embedding_size", self.embedding_size, low=1)
         for name in ("in_channels", "image_size", "embedding_size"):
             if name in self.options:

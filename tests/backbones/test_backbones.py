@@ -1,4 +1,4 @@
-"""Backbones: shapes, sizes counted by hand, gradients, modes, mixed precision, bad inputs."""
+"""The nets for digits: shapes, sizes counted by hand, gradients, modes, mixed precision, bad inputs; and the table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from angulus.backbones.lenet import LeNet5, LeNetPlusPlus
 from angulus.backbones.small import SmallNet
 from angulus.checks import InputError
 
+DIGITS = ("lenet5", "lenet++", "small")  # test_nets.py tests the others
 SMALLEST = {"lenet5": 12, "lenet++": 8, "small": 2}
 USUAL = {"lenet5": (28, 84), "lenet++": (28, 2), "small": (8, 2)}
 DEFAULTS = {"lenet5": LeNet5, "lenet++": LeNetPlusPlus, "small": SmallNet}
@@ -29,12 +30,12 @@ def noise(name: str, batch: int = 4, in_channels: int = 1) -> Tensor:
     return torch.randn(batch, in_channels, USUAL[name][0], USUAL[name][0])
 
 
-def test_every_backbone_is_tested() -> None:
-    assert names() == ("lenet5", "lenet++", "small")
-    assert set(names()) == set(SMALLEST) == set(USUAL) == set(DEFAULTS)
+def test_the_nets_for_digits_come_first_in_the_table() -> None:
+    assert names()[:3] == DIGITS
+    assert set(DIGITS) == set(SMALLEST) == set(USUAL) == set(DEFAULTS)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 @pytest.mark.parametrize(("in_channels", "extra", "embedding_size"), [(1, 0, 2), (3, 1, 5), (2, 7, 1)])
 def test_output_shape(name: str, in_channels: int, extra: int, embedding_size: int) -> None:
     size = SMALLEST[name] + extra
@@ -45,11 +46,11 @@ def test_output_shape(name: str, in_channels: int, extra: int, embedding_size: i
     assert bool(torch.isfinite(features).all())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_defaults_are_the_usual_sizes(name: str) -> None:
     net = DEFAULTS[name]()
-    sizes = [getattr(net, size) for size in ("in_channels", "image_size", "embedding_size")]
-    assert sizes == [1, *USUAL[name]]
+    side, embedding_size = USUAL[name]
+    assert (net.in_channels, net.image_size, net.embedding_size) == (1, (side, side), embedding_size)
     assert type(net) is type(usual(name))
 
 
@@ -90,13 +91,13 @@ def by_hand(name: str, p: list[Tensor], x: Tensor) -> Tensor:
     return F.linear(F.prelu(scale * F.linear(x.flatten(1), p[8]), p[11]), p[12], p[13])
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_layers_are_the_documented_ones(name: str) -> None:
     net, images = usual(name, in_channels=2).double().eval(), noise(name, in_channels=2).double()
     torch.testing.assert_close(net(images), by_hand(name, list(net.parameters()), images))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_gradient_reaches_every_parameter(name: str) -> None:
     net = usual(name)
     net(noise(name)).square().sum().backward()
@@ -106,7 +107,7 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
         assert bool(parameter.grad.any()), label
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_last_layer_is_linear_and_bare(name: str) -> None:
     # Negated weights give negated features: nothing stands after the layer, neither an activation nor a normalisation.
     net = usual(name).eval()
@@ -120,7 +121,7 @@ def test_last_layer_is_linear_and_bare(name: str) -> None:
         torch.testing.assert_close(net(images), -3 * before)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_eval_is_deterministic_and_keeps_its_state(name: str) -> None:
     net = usual(name).eval()
     images = noise(name)
@@ -147,14 +148,14 @@ def test_lenets_do_the_same_in_both_modes(name: str) -> None:
     assert torch.equal(net.train()(images), net.eval()(images))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_same_seed_same_net(name: str) -> None:
     images = noise(name)
     assert torch.equal(usual(name, seed=3)(images), usual(name, seed=3)(images))
     assert not torch.equal(usual(name, seed=3)(images), usual(name, seed=4)(images))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_bfloat16_autocast(name: str) -> None:
     net, images = usual(name).eval(), noise(name)
     with torch.no_grad():
@@ -200,7 +201,7 @@ def test_small_net_separates_two_patterns_in_a_few_steps() -> None:
 
 def test_build_names_the_nearest_backbone() -> None:
     with pytest.raises(
-        InputError, match=r"name must be one of 'lenet5', 'lenet\+\+', 'small'; got 'lenet6'; did you mean 'lenet5'\?"
+        InputError, match=r"name must be one of 'lenet5', .*, 'luna_fusion'; got 'lenet6'; did you mean 'lenet5'\?"
     ):
         build("lenet6", in_channels=1, image_size=28, embedding_size=2)
     with pytest.raises(InputError, match=r"name must be one of .*; got 5"):
@@ -223,7 +224,7 @@ def test_build_passes_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         build("toy", in_channels=1, image_size=8, embedding_size=2, dept=3)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -231,7 +232,10 @@ def test_build_passes_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"in_channels": "1"}, "in_channels must be a whole number >= 1; got '1'"),
         ({"embedding_size": 0}, "embedding_size must be a whole number >= 1; got 0"),
         ({"embedding_size": 2.5}, "embedding_size must be a whole number >= 1; got 2.5"),
-        ({"image_size": (28, 28)}, r"image_size must be a whole number >= \d+; got \(28, 28\); "),
+        ({"image_size": (28, 1)}, r"image_size must be a whole number >= \d+; got 1; \w+ pools"),
+        ({"image_size": 28.0}, r"image_size must be a whole number >= \d+; got 28\.0; "),
+        ({"image_size": (28,)}, r"image_size must be a whole number, or 2 of them: height, width; got \(28,\)"),
+        ({"image_size": "28"}, r"image_size must be a whole number, or 2 of them: height, width; got '28'"),
     ],
 )
 def test_build_refuses_sizes(name: str, change: dict[str, object], sentence: str) -> None:
@@ -240,14 +244,14 @@ def test_build_refuses_sizes(name: str, change: dict[str, object], sentence: str
         build(name, **sizes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_build_refuses_images_that_pooling_would_leave_nothing_of(name: str) -> None:
     least = SMALLEST[name]
     with pytest.raises(InputError, match=rf"image_size must be a whole number >= {least}; got {least - 1}; \w+ pools"):
         build(name, in_channels=1, image_size=least - 1, embedding_size=2)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", DIGITS)
 def test_forward_refuses_images(name: str) -> None:
     net, size = usual(name), USUAL[name][0]
     rule = rf"images must have shape \[batch, 1, {size}, {size}\]; got "
@@ -258,12 +262,27 @@ def test_forward_refuses_images(name: str) -> None:
         net(torch.zeros(2, 1, size, size, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("name", DIGITS)
+def test_images_may_be_rectangles(name: str) -> None:
+    height, width = SMALLEST[name] + 3, SMALLEST[name] + 8
+    net = build(name, in_channels=1, image_size=[height, width], embedding_size=2)
+    assert net(torch.randn(2, 1, height, width)).shape == (2, 2)
+    with pytest.raises(InputError, match=rf"images must have shape \[batch, 1, {height}, {width}\]; got "):
+        net(torch.randn(2, 1, width, height))
+
+
 def test_checks_alone() -> None:
-    check_sizes("Net", 1, 4, 1, smallest=4)
-    check_images(torch.zeros(0, 1, 4, 4), 1, 4)
+    assert check_sizes("Net", 1, 4, 1, smallest=4) == (4, 4)
+    assert check_sizes("Net", 1, [5, 4], 1, smallest=(5, 4)) == (5, 4)
+    assert check_sizes("Net", 1, 6, 1, smallest=4, axes=3) == (6, 6, 6)
+    with pytest.raises(InputError, match="image_size must be a whole number >= 5; got 4; Net pools"):
+        check_sizes("Net", 1, (4, 5), 1, smallest=(5, 4))
+    with pytest.raises(InputError, match=r"or 3 of them: depth, height, width; got \(4, 5\)"):
+        check_sizes("Net", 1, (4, 5), 1, smallest=4, axes=3)
+    check_images(torch.zeros(0, 1, 4, 4), 1, (4, 4))
     with pytest.raises(
         InputError, match="image_size must be a whole number >= 4; got 3; Net pools smaller images away"
     ):
         check_sizes("Net", 1, 3, 1, smallest=4)
     with pytest.raises(InputError, match="images must have shape"):
-        check_images(torch.zeros(4, 4), 1, 4)
+        check_images(torch.zeros(4, 4), 1, (4, 4))

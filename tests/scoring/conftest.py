@@ -1,13 +1,15 @@
-"""Blocks so small that every set spans several, in either precision."""
+"""Blocks so small that every set spans several, in either precision, with survivors scored at once or later."""
 
 from __future__ import annotations
 
 import pytest
 
-from angulus.scoring import Options, tiles
+from angulus.scoring import Options, survivors, tiles
 
 
-@pytest.fixture(params=["float32", "bfloat16"])
+@pytest.fixture(params=[("float32", 1000), ("bfloat16", 1), ("bfloat16", 30)], ids=lambda each: f"{each[0]}-{each[1]}")
 def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Options:
+    precision, batch = request.param
     monkeypatch.setattr(tiles, "TILE", {"cpu": (7, 11)})
-    return Options(precision=request.param)
+    monkeypatch.setattr(survivors, "BATCH", batch)
+    return Options(precision=precision)

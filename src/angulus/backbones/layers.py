@@ -1,12 +1,35 @@
-"""What several backbones share: the feature layer, initialisation, and checks of what they are given."""
+"""What several backbones share: the shell around their layers, the feature layer, initialisation, and size checks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from angulus import checks
 from angulus.checks import InputError
+
+ImageSize = int | Sequence[int]  # one side of a square or cube, or every side: height and width; depth first in 3-D
+
+
+class Backbone(nn.Module):
+    """Layers that map images of one size to features; refuses other images.
+
+    Shapes: float images [B, in_channels, *image_size] -> features [B, embedding_size].
+    """
+
+    def __init__(self, layers: nn.Module, in_channels: int, image_size: tuple[int, ...], embedding_size: int) -> None:
+        """Keep the layers and the sizes that they were built for."""
+        super().__init__()
+        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, in_channels, *image_size] to features [B, embedding_size]."""
+        check_images(images, self.in_channels, self.image_size)
+        return cast(Tensor, self.layers(images))
 
 
 class FeatureLayer(nn.Linear):
@@ -30,27 +53,88 @@ class UnitFeatures(nn.Module):
         return features / torch.where(norms > 0, norms, torch.ones_like(norms))
 
 
+class Residual(nn.Module):
+    """shortcut(x) + scale · branch(x); without a shortcut, x itself."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module | None = None, scale: float = 1.0) -> None:
+        """Join two ways from one input."""
+        super().__init__()
+        self.branch, self.scale = branch, scale
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs to the sum of both ways."""
+        change = self.branch(inputs) if self.scale == 1 else self.scale * self.branch(inputs)
+        return cast(Tensor, self.shortcut(inputs) + change)
+
+
+class Concatenate(nn.Module):
+    """The outputs of several branches on one input, one after another along the channels."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        """Keep the branches in order."""
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map [B, ...] to [B, sum of the branches' channels, ...]."""
+        return torch.cat([branch(inputs) for branch in self.branches], dim=1)
+
+
 def initialize_xavier(module: nn.Module) -> None:
     """Draw weights of convolutions and linear layers with variance 1 / fan-in, biases zero: Caffe's "xavier"."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            fan_in = layer.weight[0].numel()
-            nn.init.uniform_(layer.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    for layer in _weighted(module):
+        bound = (3 / layer.weight[0].numel()) ** 0.5
+        nn.init.uniform_(layer.weight, -bound, bound)
 
 
-def check_sizes(net: str, in_channels: int, image_size: int, embedding_size: int, *, smallest: int) -> None:
-    """Refuse sizes that a net cannot be built for; its pooling leaves nothing of images below `smallest` pixels."""
+def initialize_he(module: nn.Module) -> None:
+    """Draw weights of convolutions and linear layers from N(0, 2 / fan-in), biases zero.
+
+    Source: He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015, eq. 10: what keeps the size of signals
+    through layers that ReLU follows.
+    """
+    for layer in _weighted(module):
+        nn.init.normal_(layer.weight, 0, (2 / layer.weight[0].numel()) ** 0.5)
+
+
+def _weighted(module: nn.Module) -> list[nn.Conv2d | nn.Conv3d | nn.Linear]:
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear)]
+    for layer in layers:
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
+def check_sizes(
+    net: str, in_channels: int, image_size: ImageSize, embedding_size: int, *, smallest: ImageSize, axes: int = 2
+) -> tuple[int, ...]:
+    """Refuse sizes that a net cannot be built for; its pooling leaves nothing of images below `smallest` pixels.
+
+    Returns the sides of an image, one an axis: (height, width), or (depth, height, width).
+    """
     checks.integer("in_channels", in_channels, low=1)
-    checks.integer("image_size", image_size, low=smallest, hint=f"{net} pools smaller images away")
     checks.integer("embedding_size", embedding_size, low=1)
+    if isinstance(image_size, Sequence) and (isinstance(image_size, str) or len(image_size) != axes):
+        order = ["depth", "height", "width"][3 - axes :]
+        raise InputError(
+            f"image_size must be a whole number, or {axes} of them: {', '.join(order)}; got {image_size!r}"
+        )
+    sides = image_size if isinstance(image_size, Sequence) else (image_size,) * axes
+    least = smallest if isinstance(smallest, Sequence) else (smallest,) * axes
+    hint = f"{net} pools smaller images away"
+    return tuple(checks.integer("image_size", side, low=low, hint=hint) for side, low in zip(sides, least, strict=True))
 
 
-def check_images(images: Tensor, in_channels: int, image_size: int) -> None:
-    """Refuse images that are not floats [B, in_channels, image_size, image_size]."""
-    expected = (in_channels, image_size, image_size)
-    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+def check_images(images: Tensor, in_channels: int, image_size: tuple[int, ...]) -> None:
+    """Refuse images that are not floats [B, in_channels, *image_size]."""
+    expected = (in_channels, *image_size)
+    if images.ndim != len(expected) + 1 or tuple(images.shape[1:]) != expected:
         raise InputError(f"images must have shape [batch, {', '.join(map(str, expected))}]; got {list(images.shape)}")
     if not images.is_floating_point():
         raise InputError(f"images must be floating point; got {images.dtype}; scale the bytes first")
+
+
+def check_dropout(dropout: float) -> float:
+    """Return the share of values that dropout sets to zero, in [0, 1), or say so."""
+    return checks.number("dropout", dropout, low=0, high=1, open_high=True)

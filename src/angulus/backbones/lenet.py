@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from angulus.backbones.layers import FeatureLayer, check_images, check_sizes, initialize_xavier
+from angulus.backbones.layers import FeatureLayer, ImageSize, check_images, check_sizes, initialize_xavier
 
 
 class LeNet5(nn.Module):
@@ -16,10 +16,11 @@ class LeNet5(nn.Module):
 
     Arguments:
         in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, >= 12; 28 gives the second pool 5x5, as in the paper.
+        image_size: height and width in pixels, or one number for both, >= 12; 28 gives the second pool 5x5, as in the
+            paper.
         embedding_size: size of a feature, >= 1; the paper's is 84.
 
-    Shapes: float images [B, in_channels, image_size, image_size] -> features [B, embedding_size].
+    Shapes: float images [B, in_channels, height, width] -> features [B, embedding_size].
 
     Raises:
         InputError: a size is too small; in `forward`, images of another shape or no floating-point ones.
@@ -37,12 +38,12 @@ class LeNet5(nn.Module):
     torch.Size([3, 84])
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 28, embedding_size: int = 84) -> None:
+    def __init__(self, in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 84) -> None:
         """Build the layers with PyTorch's default initialisation."""
         super().__init__()
-        check_sizes("LeNet5", in_channels, image_size, embedding_size, smallest=12)
-        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
-        side = (image_size // 2 - 4) // 2
+        sides = check_sizes("LeNet5", in_channels, image_size, embedding_size, smallest=12)
+        self.in_channels, self.image_size, self.embedding_size = in_channels, sides, embedding_size
+        rows, columns = ((side // 2 - 4) // 2 for side in sides)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, 6, 5, padding=2),
             nn.ReLU(),
@@ -51,13 +52,13 @@ class LeNet5(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(16 * side * side, 120),
+            nn.Linear(16 * rows * columns, 120),
             nn.ReLU(),
             FeatureLayer(120, embedding_size),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, in_channels, H, H] to features [B, embedding_size]."""
+        """Map images [B, in_channels, height, width] to features [B, embedding_size]."""
         check_images(images, self.in_channels, self.image_size)
         return cast(Tensor, self.layers(images))
 
@@ -70,10 +71,10 @@ class LeNetPlusPlus(nn.Module):
 
     Arguments:
         in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, >= 8.
+        image_size: height and width in pixels, or one number for both, >= 8.
         embedding_size: size of a feature, >= 1; the paper's is 2.
 
-    Shapes: float images [B, in_channels, image_size, image_size] -> features [B, embedding_size].
+    Shapes: float images [B, in_channels, height, width] -> features [B, embedding_size].
 
     Raises:
         InputError: a size is too small; in `forward`, images of another shape or no floating-point ones.
@@ -90,23 +91,23 @@ class LeNetPlusPlus(nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 28, embedding_size: int = 2) -> None:
+    def __init__(self, in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 2) -> None:
         """Build the layers, initialised by Caffe's "xavier", as the paper's are: PyTorch's default starts too small."""
         super().__init__()
-        check_sizes("LeNetPlusPlus", in_channels, image_size, embedding_size, smallest=8)
-        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
-        side = image_size // 8
+        sides = check_sizes("LeNetPlusPlus", in_channels, image_size, embedding_size, smallest=8)
+        self.in_channels, self.image_size, self.embedding_size = in_channels, sides, embedding_size
+        rows, columns = (side // 8 for side in sides)
         self.layers = nn.Sequential(
             *_stage(in_channels, 32),
             *_stage(32, 64),
             *_stage(64, 128),
             nn.Flatten(),
-            FeatureLayer(128 * side * side, embedding_size),
+            FeatureLayer(128 * rows * columns, embedding_size),
         )
         initialize_xavier(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, in_channels, H, H] to features [B, embedding_size]."""
+        """Map images [B, in_channels, height, width] to features [B, embedding_size]."""
         check_images(images, self.in_channels, self.image_size)
         return cast(Tensor, self.layers(images))
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from angulus.backbones.layers import FeatureLayer, check_images, check_sizes
+from angulus.backbones.layers import FeatureLayer, ImageSize, check_images, check_sizes
 
 
 class SmallNet(nn.Module):
@@ -17,10 +17,10 @@ class SmallNet(nn.Module):
 
     Arguments:
         in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, >= 2.
+        image_size: height and width in pixels, or one number for both, >= 2.
         embedding_size: size of a feature, >= 1.
 
-    Shapes: float images [B, in_channels, image_size, image_size] -> features [B, embedding_size].
+    Shapes: float images [B, in_channels, height, width] -> features [B, embedding_size].
 
     Raises:
         InputError: a size is too small; in `forward`, images of another shape or no floating-point ones.
@@ -30,12 +30,12 @@ class SmallNet(nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 8, embedding_size: int = 2) -> None:
+    def __init__(self, in_channels: int = 1, image_size: ImageSize = 8, embedding_size: int = 2) -> None:
         """Build the layers with PyTorch's default initialisation."""
         super().__init__()
-        check_sizes("SmallNet", in_channels, image_size, embedding_size, smallest=2)
-        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
-        side = image_size // 2
+        sides = check_sizes("SmallNet", in_channels, image_size, embedding_size, smallest=2)
+        self.in_channels, self.image_size, self.embedding_size = in_channels, sides, embedding_size
+        rows, columns = (side // 2 for side in sides)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
             nn.BatchNorm2d(16),
@@ -45,13 +45,13 @@ class SmallNet(nn.Module):
             nn.PReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(32 * side * side, 128, bias=False),
+            nn.Linear(32 * rows * columns, 128, bias=False),
             nn.BatchNorm1d(128),
             nn.PReLU(),
             FeatureLayer(128, embedding_size),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, in_channels, H, H] to features [B, embedding_size]."""
+        """Map images [B, in_channels, height, width] to features [B, embedding_size]."""
         check_images(images, self.in_channels, self.image_size)
         return cast(Tensor, self.layers(images))

@@ -160,7 +160,7 @@ def trillion_pairs(
         needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
         raise checks.InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
     people, person = np.unique(ids[0], return_inverse=True)
-    genuine = Identities(*ids).pairs(within=False)
+    genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
     impostors = len(sought) * len(held) - genuine
     strangers = ~mated if not mated.all() else mated
     kept, notes = rates.supported(fars, impostors, standard=PAIRS_FARS)

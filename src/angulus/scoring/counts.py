@@ -16,6 +16,7 @@ from angulus.scoring import scan
 from angulus.scoring.exact import Matrix
 from angulus.scoring.identities import Integers
 from angulus.scoring.ranks import shared
+from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Tile, task, tiles
 
 GENUINE = 2**18  # pairs of one identity that are scored at a time
@@ -63,19 +64,22 @@ def above(
     work = task(probes, gallery, ids, options)
     bound = torch.tensor(checks.number("threshold", threshold), dtype=torch.float64)
 
+    def reached(survivors: Survivors) -> Iterator[Pairs]:
+        rows, columns, scores = (part.cpu() for part in survivors.take()[:3])
+        kept = scores >= bound
+        if bool(kept.any()):
+            yield Pairs(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
+
     def stream() -> Iterator[Pairs]:
+        survivors = Survivors(work)
         for tile in tiles(work, work.dtype()):
             floor = tile.floors(bound)
             for rows, found in tile.strips(floor):
                 near, columns = scan.between(found, floor)
-                scores = tile.exact(rows[near], columns)
-                kept = scores >= bound.to(scores.device)
-                if bool(kept.any()):
-                    yield Pairs(
-                        (rows[near][kept] + tile.row).cpu().numpy(),
-                        (columns[kept] + tile.column).cpu().numpy(),
-                        scores[kept].cpu().numpy(),
-                    )
+                survivors.add(tile, rows[near], columns)
+                if survivors.due:
+                    yield from reached(survivors)
+        yield from reached(survivors)
 
     return stream()
 
@@ -139,8 +143,12 @@ def rows_ahead(
 
     def mine() -> NDArray[np.int64]:
         counts = np.zeros((len(queries.rows), len(cuts)), dtype=np.int64)
+        survivors = Survivors(work)
         for tile in tiles(work, work.dtype(), cuts):
-            queries.count(tile, counts[:, int(np.searchsorted(cuts, tile.column, side="right"))])
+            queries.see(tile, counts[:, np.searchsorted(cuts, tile.column, side="right")], survivors)
+            if survivors.due:
+                queries.add(survivors, counts, cuts)
+        queries.add(survivors, counts, cuts)
         return counts
 
     sums = np.sum(shared(options.ranks, mine), axis=0).cumsum(axis=1)
@@ -170,8 +178,8 @@ class _Queries:
         order = np.argsort(rows, kind="stable")
         return _Queries(rows[order].astype(np.int64), values[torch.from_numpy(order)], order)
 
-    def count(self, tile: Tile, counts: NDArray[np.int64]) -> None:
-        """Add what a tile has at or above each score to `counts` [Q]."""
+    def see(self, tile: Tile, counts: Integers, survivors: Survivors) -> None:
+        """Add what a tile certainly has above each score to `counts` [Q], and keep what has to be scored to know."""
         first, last = np.searchsorted(self.rows, [tile.row, tile.row + len(tile.scores)]).tolist()
         place = tile.scores.device
         rows = torch.from_numpy(self.rows[first:last] - tile.row).to(place)
@@ -183,9 +191,15 @@ class _Queries:
             found = scan.keys(tile.scores.index_select(0, rows[some]))
             low, high = floors[some][:, None], ceilings[some][:, None]
             near, columns = scan.between(found, low, high)
-            beaten = tile.exact(rows[some][near], columns) >= bounds[some][near]
-            ahead = torch.bincount(near[beaten], minlength=len(some)).cpu() + scan.count_above(found, high)
-            counts[first + some.cpu().numpy()] += ahead.numpy()
+            survivors.add(tile, rows[some][near], columns, some[near] + first)
+            counts[first + some.cpu().numpy()] += scan.count_above(found, high).numpy()
+
+    def add(self, survivors: Survivors, counts: Integers, cuts: Sequence[int]) -> None:
+        """Score what waits, and add what is ahead to `counts` [Q, S], before the first cut that lies behind it."""
+        _, columns, scores, queries = (part.cpu() for part in survivors.take())
+        ahead = scores >= self.scores[queries]
+        before = np.searchsorted(cuts, columns[ahead].numpy(), side="right")
+        np.add.at(counts, (queries[ahead].numpy(), before), 1)
 
 
 def _cuts(sizes: Sequence[int], total: int) -> list[int]:

@@ -14,6 +14,7 @@ from angulus import checks
 from angulus.scoring import scan
 from angulus.scoring.exact import Matrix
 from angulus.scoring.ranks import shared
+from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
 
 
@@ -59,10 +60,12 @@ def _mine(work: Task, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64], N
     """This rank's probes, and their scores and rows."""
     best = _Best.empty(len(work.probes), k)
     seen: list[range] = []
+    survivors = Survivors(work)
     for tile in tiles(work, work.dtype()):
-        best.see(tile)
+        best.see(tile, survivors)
         if tile.column == 0:
             seen.append(range(tile.row, tile.row + len(tile.scores)))
+    best.merge(survivors)
     place = np.concatenate([np.arange(each.start, each.stop) for each in seen]) if seen else np.empty(0, dtype=np.int64)
     return place, best.scores[place], best.rows[place]
 
@@ -78,8 +81,8 @@ class _Best:
     def empty(probes: int, k: int) -> _Best:
         return _Best(np.full((probes, k), -np.inf), np.full((probes, k), -1, dtype=np.int64))
 
-    def see(self, tile: Tile) -> None:
-        """Take in what a tile has above the k-th best so far."""
+    def see(self, tile: Tile, survivors: Survivors) -> None:
+        """Find what a tile may have above the k-th best so far, and take it in once there is enough of it."""
         k = self.scores.shape[1]
         lowest = torch.from_numpy(self.scores[tile.row : tile.row + len(tile.scores), -1]).to(tile.scores.device)
         for rows, found in tile.strips(tile.floors(lowest)):
@@ -88,13 +91,14 @@ class _Best:
                 kth = found.amax(dim=1) if k == 1 else found.topk(k, dim=1).values[:, -1]
                 bounds = torch.maximum(bounds, tile.least(kth))
             near, columns = scan.between(found, tile.floors(bounds)[:, None])
-            scores = tile.exact(rows[near], columns)
-            self._merge(
-                (rows[near] + tile.row).cpu().numpy(), (columns + tile.column).cpu().numpy(), scores.cpu().numpy()
-            )
+            survivors.add(tile, rows[near], columns)
+            if survivors.due:
+                self.merge(survivors)
 
-    def _merge(self, probes: NDArray[np.int64], columns: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+    def merge(self, survivors: Survivors) -> None:
+        """Score what waits, and keep the k best of each probe."""
         k = self.scores.shape[1]
+        probes, columns, scores = (part.cpu().numpy() for part in survivors.take()[:3])
         better = scores > self.scores[probes, -1]  # an equal score at a later row loses
         probes, columns, scores = probes[better], columns[better], scores[better]
         met = np.unique(probes)

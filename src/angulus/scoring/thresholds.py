@@ -16,6 +16,7 @@ from angulus.scoring.brackets import Between, Bracket, Floats, Found, merged
 from angulus.scoring.exact import Matrix
 from angulus.scoring.products import PRECISIONS, bfloat16_time
 from angulus.scoring.ranks import shared
+from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
 
 SEED = 20_240_601
@@ -145,10 +146,12 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
     dtype = _dtype(work, brackets, sample)
 
     def mine() -> list[Bracket]:
+        survivors = [Survivors(work) for _ in brackets]
         for tile in tiles(work, dtype):
-            for bracket in brackets:
-                _see(tile, bracket)
-        for bracket in brackets:
+            for bracket, kept in zip(brackets, survivors, strict=True):
+                _see(tile, bracket, kept)
+        for bracket, kept in zip(brackets, survivors, strict=True):
+            bracket.add(kept.take()[2].cpu().numpy())
             bracket.settle()
         return brackets
 
@@ -159,14 +162,17 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
     return first
 
 
-def _see(tile: Tile, bracket: Bracket) -> None:
-    """Count a tile's scores above the bracket, and collect those inside."""
-    floor, ceiling = tile.floors(torch.tensor(bracket.low)), tile.ceilings(torch.tensor(bracket.high))
+def _see(tile: Tile, bracket: Bracket, survivors: Survivors) -> None:
+    """Count a tile's scores that are certainly above the bracket, and collect those that may be inside."""
+    floor = tile.floors(torch.tensor(bracket.low))
+    ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
     for rows, found in tile.strips(floor):
-        if bracket.high < math.inf:
+        if ceiling is not None:
             bracket.above += int(scan.count_above(found, ceiling).sum())
         near, columns = scan.between(found, floor, ceiling)
-        bracket.add(tile.exact(rows[near], columns).cpu().numpy())
+        survivors.add(tile, rows[near], columns)
+        if survivors.due:
+            bracket.add(survivors.take()[2].cpu().numpy())
 
 
 def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tuple[float, float]:

@@ -136,18 +136,6 @@ class Tile:
         low = scan.values(found, self.scores.dtype)
         return low - self.slack - products.rounding(low, self.scores.dtype)
 
-    def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Exact scores of chosen pairs of the tile; a device whose product broke the bound is found out here."""
-        found = self.task.score(rows + self.row, columns + self.column)
-        low = self.scores[rows, columns].double()
-        off = (low - found).abs() - self.slack - products.rounding(low, self.scores.dtype)
-        if len(off) and float(off.max()) > 0:
-            raise RuntimeError(
-                f"a {self.scores.dtype} product on {self.scores.device} is off by {float(off.max()):.2e} more than "
-                "IEEE arithmetic allows, so what it rejects is in doubt; use precision='float32' or another device"
-            )
-        return found
-
 
 @dataclass(frozen=True)
 class Plan:

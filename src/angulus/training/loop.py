@@ -69,6 +69,8 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
     """
     settings, device = job.settings, job.device
     backbone, head = job.backbone.to(device), job.head.to(device)
+    if settings.channels_last:
+        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = optimizer.parameter_groups(backbone, head, head.objective, settings.optimizer)
     optim = optimizer.build(groups, settings.optimizer)
     plateau = schedule.Plateau(settings.schedule)
@@ -101,6 +103,8 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     if job.augment is not None:
                         images = job.augment(images, _chance(settings.seed, progress.step))
                     pixels = job.contract(images)
+                    if settings.channels_last:
+                        pixels = pixels.contiguous(memory_format=torch.channels_last)
                     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                         features = backbone(pixels)
                     loss = _checked(head, features, labels, progress.step, folder)

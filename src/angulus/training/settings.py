@@ -102,6 +102,8 @@ class Training:
         optimizer: see `Optimizer`.
         schedule: see `Schedule`.
         precision: of the backbone's products: "float32", or "bfloat16" by autocast. The loss is float32 either way.
+        channels_last: keep the backbone and its images in channels-last memory, which convolutions are faster on;
+            for images, not volumes. The numbers are the same up to rounding.
         clip_norm: the gradient's norm is cut to this, > 0; None leaves it.
         seed: of weights and of the order of images, ≥ 0.
         checkpoint_every: steps between checkpoints, ≥ 0; 0 is every epoch. There is one at the end in any case.
@@ -115,6 +117,7 @@ class Training:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
     clip_norm: float | None = None
     seed: int = 0
     checkpoint_every: int = 0

@@ -1,0 +1,135 @@
+"""The improved residual nets of ArcFace: 18, 34, 50 and 100 layers, with output setting E."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from angulus.backbones.layers import (
+    Backbone,
+    FeatureLayer,
+    ImageSize,
+    Residual,
+    check_dropout,
+    check_sizes,
+    initialize_he,
+)
+from angulus.checks import flag
+
+_DEPTHS = {"ir18": (2, 2, 2, 2), "ir34": (3, 4, 6, 3), "ir50": (3, 4, 14, 3), "ir100": (3, 13, 30, 3)}
+
+
+def improved_residual_net(
+    net: str,
+    /,
+    in_channels: int = 3,
+    image_size: ImageSize = 112,
+    embedding_size: int = 512,
+    dropout: float = 0.4,
+    squeeze_excitation: bool = False,
+) -> Backbone:
+    """An improved residual net: "ir18", "ir34", "ir50" or "ir100" (LResNet..E-IR, and SE-LResNet..E-IR).
+
+    conv 3x3 (stride 1), 64 - batch norm - PReLU - four stages of units with 64, 128, 256 and 512 channels, the first
+    of each with stride 2 - output E: batch norm - dropout - FC embedding_size - batch norm. A unit is batch norm - conv
+    3x3 - batch norm - PReLU - conv 3x3 (stride) - batch norm, added to its input (projected by 1x1 and batch norm
+    where the shape changes). PReLUs have a slope a channel.
+
+    =====  =============  ===========================================
+    net    units a stage  parameters at 3x112x112 with 512-D features
+    =====  =============  ===========================================
+    ir18   2, 2, 2, 2     24,025,600
+    ir34   3, 4, 6, 3     34,139,328
+    ir50   3, 4, 14, 3    43,590,848
+    ir100  3, 13, 30, 3   65,156,160
+    =====  =============  ===========================================
+
+    Arguments:
+        net: the name.
+        in_channels: channels of an image, >= 1.
+        image_size: height and width in pixels, or one number for both, >= 16; the paper's is 112.
+        embedding_size: size of a feature, >= 1; the paper's is 512.
+        dropout: share of the last map set to zero in training, in [0, 1); the paper's is 0.4, recent practice 0.
+        squeeze_excitation: whether each unit ends in a squeeze-excitation block.
+
+    Raises:
+        InputError: a size is too small, or an option is outside its range.
+
+    Source: Deng, Guo, Xue, Zafeiriou, "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019,
+    section 3.1; the unit, input and output settings in its first version (arXiv 1801.07698v1), section 3.2.
+
+    Differs: nothing; as in the authors' code, the gain of the last batch norm stays 1, so a feature's coordinates have
+    variance 1 over a batch. Its norm is then near sqrt(embedding_size) for most images, and varies less than after a
+    bare linear layer.
+
+    >>> import torch
+    >>> improved_residual_net("ir18", image_size=16)(torch.zeros(2, 3, 16, 16)).shape
+    torch.Size([2, 512])
+    """
+    sides = check_sizes(net, in_channels, image_size, embedding_size, smallest=16)
+    flag("squeeze_excitation", squeeze_excitation)
+    layers: list[nn.Module] = [*stem(in_channels, 64)]
+    below = 64
+    for depth, channels in zip(_DEPTHS[net], (64, 128, 256, 512), strict=True):
+        for unit in range(depth):
+            layers.append(improved_residual(below, channels, 2 if unit == 0 else 1, squeeze_excitation))
+            below = channels
+    body = nn.Sequential(*layers, *output_e(below, sides, embedding_size, check_dropout(dropout)))
+    initialize_he(body)
+    return Backbone(body, in_channels, sides, embedding_size)
+
+
+def stem(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
+    """The first convolution, which keeps the size of the image (ArcFace's "L") unless told otherwise."""
+    convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(channels), nn.PReLU(channels)]
+
+
+def improved_residual(below: int, channels: int, stride: int, squeeze_excitation: bool) -> nn.Module:
+    """BN - conv - BN - PReLU - conv (stride) - BN, perhaps squeeze-excitation, added to the input."""
+    branch: list[nn.Module] = [
+        nn.BatchNorm2d(below),
+        nn.Conv2d(below, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.PReLU(channels),
+        nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+    if squeeze_excitation:
+        branch.append(SqueezeExcitation(channels))
+    if stride == 1 and below == channels:
+        return Residual(nn.Sequential(*branch))
+    projection = nn.Conv2d(below, channels, 1, stride=stride, bias=False)
+    return Residual(nn.Sequential(*branch), nn.Sequential(projection, nn.BatchNorm2d(channels)))
+
+
+def output_e(channels: int, sides: tuple[int, ...], embedding_size: int, dropout: float) -> list[nn.Module]:
+    """BN - dropout - FC - BN, from the map that four halvings leave of an image; the last gain stays 1."""
+    rows, columns = (-(-side // 16) for side in sides)
+    last = nn.BatchNorm1d(embedding_size)
+    last.weight.requires_grad_(False)
+    return [
+        nn.BatchNorm2d(channels),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        FeatureLayer(channels * rows * columns, embedding_size),
+        last,
+    ]
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by sigmoid(FC(ReLU(FC(its mean)))), through a sixteenth of the channels.
+
+    Source: Hu, Shen, Sun, "Squeeze-and-excitation networks", CVPR 2018, section 3.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Build the two layers of the gate."""
+        super().__init__()
+        hidden = max(channels // 16, 1)
+        self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map [B, channels, height, width] to the same shape."""
+        return maps * cast(Tensor, self.gate(maps.mean(dim=(2, 3))))[:, :, None, None]

@@ -1,0 +1,132 @@
+"""Nets of timm: through a stand-in of the library everywhere, and through the library itself where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from angulus.backbones import build, names
+from angulus.backbones.layers import FeatureLayer
+from angulus.checks import InputError
+
+SIZES = {"in_channels": 3, "image_size": 16, "embedding_size": 5}
+
+
+class Toy(nn.Module):
+    """What timm gives: a net without classes, of pooled features."""
+
+    def __init__(self, in_chans: int, num_classes: int, drop_rate: float = 0.0, global_pool: str = "avg") -> None:
+        super().__init__()
+        assert num_classes == 0
+        self.conv, self.norm = nn.Conv2d(in_chans, 7, 3, stride=2), nn.BatchNorm2d(7)
+        self.drop, self.pool = nn.Dropout(drop_rate), global_pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] != 20, "Input height (20) doesn't match model (16)."
+        maps = self.drop(self.norm(self.conv(images)))
+        return maps.mean(dim=(2, 3)) if self.pool else maps
+
+
+@pytest.fixture
+def toy_timm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = types.ModuleType("timm")
+    module.list_models = lambda: ["toy_net", "other"]  # type: ignore[attr-defined]
+    module.is_model = lambda name: name == "toy_net"  # type: ignore[attr-defined]
+    module.create_model = lambda name, **options: Toy(**options)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+@pytest.mark.usefixtures("toy_timm")
+def test_a_net_of_timm_ends_in_a_feature_layer() -> None:
+    torch.manual_seed(0)
+    net = build("timm:toy_net", **SIZES)
+    assert net.training
+    images = torch.randn(4, 3, 16, 16)
+    assert not net.layers[0].norm.num_batches_tracked.any()  # the image that found its width left no trace
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = net(images)
+    assert (features.shape, features.dtype) == ((4, 5), torch.float32)
+    inner, last = net.layers
+    assert isinstance(last, FeatureLayer)
+    assert last.in_features == 7
+    torch.testing.assert_close(net.eval()(images), last(inner(images)))
+    assert (net.in_channels, net.image_size, net.embedding_size) == (3, (16, 16), 5)
+    with pytest.raises(InputError, match=r"images must have shape \[batch, 3, 16, 16\]"):
+        net(images[..., 1:])
+
+
+@pytest.mark.usefixtures("toy_timm")
+def test_options_go_to_timm() -> None:
+    assert build("timm:toy_net", **SIZES, drop_rate=0.25).layers[0].drop.p == 0.25
+
+
+@pytest.mark.usefixtures("toy_timm")
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("timm:toy_nets", {}, r"timm has no net 'toy_nets'; did you mean 'toy_net'\?"),
+        ("timm:", {}, r"timm has no net ''$"),
+        ("timm:toy_net", {"depth": 3}, r"timm cannot build 'toy_net' with {'depth': 3}: .*unexpected keyword"),
+        (
+            "timm:toy_net",
+            {"image_size": 20},
+            r"'toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
+        ),
+        ("timm:toy_net", {"image_size": 1}, "'toy_net' cannot take images of 1 x 1 pixels: .*give another image_size"),
+        (
+            "timm:toy_net",
+            {"global_pool": ""},
+            r"must give \[batch, features\]; it gives \[1, 7, 7, 7\]: leave its pooling",
+        ),
+        ("timm:toy_net", {"image_size": 0}, "image_size must be a whole number >= 1; got 0"),
+        ("timm:toy_net", {"in_channels": 0}, "in_channels must be a whole number >= 1; got 0"),
+    ],
+)
+def test_what_timm_cannot_build_is_refused(name: str, change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        build(name, **{**SIZES, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'timm'"), "No module named 'timm'"),
+        (RuntimeError("operator torchvision::nms does not exist\nmore"), "operator torchvision::nms does not exist"),
+        (ImportError(), "ImportError"),
+    ],
+)
+def test_without_timm_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
+    def failing(wanted: str, whole: Callable[[str], types.ModuleType] = importlib.import_module) -> types.ModuleType:
+        if wanted == "timm":
+            raise error
+        return whole(wanted)
+
+    monkeypatch.setattr(importlib, "import_module", failing)
+    with pytest.raises(
+        InputError, match=rf"'timm:resnet18' needs timm, which .* here \({reason}\); pip install timm, or"
+    ):
+        build("timm:resnet18", **SIZES)
+
+
+def test_nets_of_timm_are_not_listed() -> None:
+    assert not [name for name in names() if name.startswith("timm")]
+
+
+def test_timm_itself() -> None:
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"needs timm, which cannot be imported here: {error}")
+    net = build("timm:resnet18", in_channels=1, image_size=64, embedding_size=7)
+    assert net(torch.randn(2, 1, 64, 64)).shape == (2, 7)
+    with pytest.raises(InputError, match="'vit_tiny_patch16_224' cannot take images of 64 x 64 pixels"):
+        build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7)
+    made = build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7, img_size=64)
+    assert made(torch.randn(2, 3, 64, 64)).shape == (2, 7)
