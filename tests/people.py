@@ -46,6 +46,11 @@ def crowd_pairs(
     )
 
 
+def sized(whole: list[tuple[int, bool]], some: list[tuple[int, bool]]) -> np.ndarray:
+    """What each of `some` pairs (fold, kind) has to weigh so that each fold has as many of a kind as in the `whole`."""
+    return np.array([whole.count(pair) / some.count(pair) for pair in some])
+
+
 def written_out(left: np.ndarray, right: np.ndarray, drawn: dict[str, int]) -> np.ndarray:
     """Rows of the pairs, each as often as it occurs once every person is copied as often as they were drawn.
 

@@ -18,7 +18,9 @@ from angulus import InputError, artifact
 from angulus.artifact import Config
 from angulus.contract import Contract
 
-CONFIG = Config("small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1})
+CONFIG = Config(
+    "small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1}
+)
 
 
 def pixels() -> torch.Tensor:
@@ -100,6 +102,7 @@ def test_weights_of_another_backbone_are_refused(folder: Path) -> None:
         ({"contract": {"mean": 0.0, "code": "x"}}, "lacks or mistakes a key"),
         ({"contract": {"mean": 0.0, "scale": -1.0}}, "input.scale must be"),
         ({"options": {"hook": "x"}}, "options of the backbone 'small'"),
+        ({"image_size": 8}, r"must give image_size as \[height, width\]; got 8"),
         ({"format": 2}, "must be an Angulus model of format 1"),
     ],
 )

@@ -579,3 +579,29 @@ def test_unit_refuses(arguments: dict[str, Any], sentence: str) -> None:
 def test_the_constructor_refuses_other_types(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Embeddings(**({"vectors": VECTORS, "ids": IDS} | arguments))
+
+
+def test_fusion_is_a_sum_or_one_after_the_other() -> None:
+    faces = Embeddings(VECTORS.astype(np.float64), IDS, flipped=VECTORS[::-1].astype(np.float64))
+    assert faces.flipped is not None
+    rows = np.array([5, 0, 5])
+    assert np.array_equal(faces.fused(rows), faces.vectors[rows])
+    assert np.array_equal(faces.fused(slice(1, 4), "sum"), faces.vectors[1:4] + faces.flipped[1:4])
+    assert np.array_equal(faces.fused(rows, "sum"), faces.vectors[rows] + faces.flipped[rows])
+    both = faces.fused(rows, "concat")
+    assert np.array_equal(both, np.hstack([faces.vectors[rows], faces.flipped[rows]]))
+
+
+def test_what_cannot_be_fused_is_refused() -> None:
+    plain = Embeddings(np.eye(2), np.array(["a", "b"]), source="plain.npz")
+    with pytest.raises(InputError, match=r"flip='sum' needs the embeddings of mirrored images, 'flipped'; plain\.npz"):
+        plain.fused(np.array([0]), "sum")
+    with pytest.raises(InputError, match="flip must be one of 'sum', 'concat'; got 'mean'; or None"):
+        plain.fused(np.array([0]), "mean")
+    opposite = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=np.array([[1.0, 0], [0, -1]]))
+    with pytest.raises(
+        InputError, match="the sum of a vector and its mirrored one must not be zero; got 1 of 2 rows: 'b'"
+    ):
+        opposite.fused(np.array([0, 1]), "sum")
+    kept = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=-np.eye(2), zero_vectors="keep")
+    assert not kept.fused(np.array([0, 1]), "sum").any()

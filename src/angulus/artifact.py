@@ -235,5 +235,8 @@ def _config(content: dict[str, Any], path: Path) -> Config:
     except (KeyError, TypeError) as error:
         raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
     backbones.check_name("config.json's backbone", values["backbone"])
-    values["image_size"] = tuple(values["image_size"])
+    size = values["image_size"]
+    if not isinstance(size, list) or not all(isinstance(side, int) and side > 0 for side in size):
+        raise checks.InputError(f"{path} must give image_size as [height, width]; got {size!r}")
+    values["image_size"] = tuple(size)
     return Config(contract=contract, **values)

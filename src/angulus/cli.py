@@ -13,10 +13,17 @@ import typer
 from rich.console import Console
 
 from angulus import __version__, checks, files
+from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
+from angulus.commands.bench_records import bench_records
+from angulus.commands.bench_search import bench_search
 from angulus.commands.convert import convert
+from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
+from angulus.commands.export import export
+from angulus.commands.search import search_app
+from angulus.commands.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +34,15 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+bench_app.command("records")(bench_records)
+bench_app.command("search")(bench_search)
 app.command()(convert)
 app.command()(embed)
+app.command()(audit)
+app.command()(doctor)
+app.command()(verify)
+app.command()(export)
+app.add_typer(search_app, name="search")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("calibrate")(calibrate)
 app.command("compare-results")(compare_results)

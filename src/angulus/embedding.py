@@ -32,7 +32,8 @@ def run(
     Args:
         model: its folder.
         source: records, or anything `angulus convert` reads. Images must be as large as the contract says already.
-        out: .npz, .safetensors or .parquet; gets ids, features, norms and, where they are known, labels and scores.
+        out: .npz, .safetensors or .parquet; gets ids, features, norms, the model's name and, where they are known,
+            labels and scores.
         batch: images at a time, >= 1.
         flip: in place of the contract's rule for mirror images.
         device: where the model runs; None: the CPU.
@@ -44,13 +45,12 @@ def run(
     checks.integer("batch", batch, low=1)
     trained = artifact.load(model)
     if flip is not None:
-        contract = dataclasses.replace(trained.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
-        trained.config = dataclasses.replace(trained.config, contract=contract)
+        trained = trained.with_flip(flip)
     trained.to(device or torch.device("cpu"))
     rows: list[Row] = []
     vectors = []
     for some in _batches(_rows(source), batch):
-        pixels = [_pixels(row, trained.config.in_channels) for row in some]
+        pixels = [pixels_of(row.image, row.id, trained.config.in_channels) for row in some]
         shapes = {tuple(each.shape) for each in pixels}
         if len(shapes) > 1:
             raise checks.InputError(f"images must be of one size; got {sorted(shapes)} (channels, height, width)")
@@ -69,8 +69,27 @@ def run(
         norms=np.linalg.norm(features.astype(np.float64), axis=1),
         labels=np.array([row.identity for row in rows]) if named else None,
         detector_scores=np.array([row.score for row in rows], dtype=np.float64) if scored else None,
+        models=np.full(len(rows), trained.name),
     ).write(out)
     return len(rows)
+
+
+def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, torch.Tensor]]:
+    """The images of a source as a model takes them, uint8 [channels, height, width]; another size is an error."""
+    for row in _rows(source):
+        pixels = pixels_of(row.image, row.id, config.in_channels)
+        check_size(pixels, config, row.id)
+        yield dataclasses.replace(row, image=b"-"), pixels
+
+
+def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None:
+    """Refuse an image [channels, height, width] of another size than the model's."""
+    if tuple(pixels.shape[1:]) != config.image_size:
+        sides = " x ".join(map(str, config.image_size))
+        raise checks.InputError(
+            f"{what} must be {sides} pixels, as the model's config.json says; got "
+            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); align and scale it with angulus prepare"
+        )
 
 
 def _rows(source: Path) -> Iterator[Row]:
@@ -86,9 +105,9 @@ def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
         yield some
 
 
-def _pixels(row: Row, channels: int) -> torch.Tensor:
-    """uint8 [channels, height, width] of an encoded image."""
-    image = torch.from_numpy(decode.decode(row.image, row.id)).permute(2, 0, 1)
+def pixels_of(image: bytes, what: str, channels: int) -> torch.Tensor:
+    """uint8 [channels, height, width] of an encoded image, which errors call `what`."""
+    pixels = torch.from_numpy(decode.decode(image, what)).permute(2, 0, 1)
     if channels == 1:
-        image = image.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
-    return image
+        pixels = pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
+    return pixels

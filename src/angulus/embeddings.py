@@ -20,7 +20,7 @@ from angulus import checks, columns
 from angulus.checks import InputError
 
 NUMBERS = ("norms", "detector_scores")
-TEXTS = ("labels", "groups", "media", "templates")
+TEXTS = ("labels", "groups", "media", "templates", "models")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -40,6 +40,7 @@ class Embeddings:
         groups: [N] of str, such as the demographic group.
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
+        models: [N] of str, which model and flip rule made each vector, as `angulus embed` names them.
         flipped: [N, d], the embeddings of the mirrored images.
         source: where they come from, for messages and results.
         zero_vectors: "refuse", or "keep": a vector of zeros stays, and its cosine with anything is defined as 0.
@@ -60,6 +61,7 @@ class Embeddings:
     groups: NDArray[np.str_] | None = None
     media: NDArray[np.str_] | None = None
     templates: NDArray[np.str_] | None = None
+    models: NDArray[np.str_] | None = None
     flipped: NDArray[np.floating[Any]] | None = None
     source: str = "these embeddings"
     zero_vectors: str = "refuse"
@@ -85,8 +87,9 @@ class Embeddings:
         """Read `.npz`, `.safetensors` or `.parquet`.
 
         Names in the file: `embeddings` [N, d] and `ids`, and where there are any `norms`, `detector_scores`, `labels`,
-        `groups`, `media`, `templates`, `flipped`. Whole numbers stand for text where text is due. A `.safetensors`
-        keeps text as a JSON list in its metadata under the column's name, or one a line in `PATH.NAME.txt`.
+        `groups`, `media`, `templates`, `models`, `flipped`. Whole numbers stand for text where text is due. A
+        `.safetensors` keeps text as a JSON list in its metadata under the column's name, or one a line in
+        `PATH.NAME.txt`.
 
         Raises:
             checks.InputError: the file cannot be read, has another name in it, or holds what `Embeddings` refuses.
@@ -144,6 +147,30 @@ class Embeddings:
         self._check_unambiguous(asked, stems, what)
         return np.array([self._row_of_stem[stem] for stem in stems], dtype=np.int64)
 
+    def fused(self, rows: slice | NDArray[np.int64], flip: str | None = None) -> NDArray[np.floating[Any]]:
+        """Vectors of chosen rows as they are stored, or in float64 joined with the mirrored images' vectors.
+
+        Args:
+            rows: [K] positions, or a slice.
+            flip: None: the vectors; "sum": each plus the mirrored image's (NormFace); "concat": one after the other,
+                [K, 2d].
+
+        Raises:
+            checks.InputError: no mirrored embeddings, or a sum of zeros where zeros are refused.
+        """
+        self._check_flip(flip)
+        if flip is None or self.flipped is None:
+            return self.vectors[rows]
+        own, mirrored = (part[rows].astype(np.float64) for part in (self.vectors, self.flipped))
+        if flip == "concat":
+            return np.concatenate([own, mirrored], axis=1)
+        own += mirrored
+        zero = ~own.any(axis=1)
+        if zero.any() and self.zero_vectors == "refuse":
+            which = np.arange(len(self))[rows][zero]
+            raise self._wrong("the sum of a vector and its mirrored one must not be zero", self._named(which))
+        return own
+
     def unit(
         self, rows: ArrayLike | None = None, *, flip: str | None = None, dtype: type[np.floating[Any]] | None = None
     ) -> NDArray[np.floating[Any]]:
@@ -151,37 +178,43 @@ class Embeddings:
 
         Args:
             rows: [K] positions, or None for all.
-            flip: None: x is the vector; "sum": x is the vector plus the mirrored image's (NormFace); "concat": one
-                after the other, [2d]. Both before any normalisation.
+            flip: None, "sum" or "concat": x is the vector, or `fused`; before any normalisation.
             dtype: np.float32 or np.float64; None: float64 where the vectors are float64, else float32.
 
         Raises:
             checks.InputError: no mirrored embeddings, a row out of range, or a sum of zeros where zeros are refused.
         """
-        if flip is not None:
-            checks.choice("flip", flip, ("sum", "concat"), hint="or None")
-            if self.flipped is None:
-                raise InputError(
-                    f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none"
-                )
+        self._check_flip(flip)
         if dtype not in (None, np.float32, np.float64):
             raise InputError(f"dtype must be np.float32, np.float64 or None; got {dtype!r}")
-        wide = np.float64 if self.vectors.dtype == np.float64 else np.float32
+        if dtype is None:
+            dtype = np.float64 if self.vectors.dtype == np.float64 else np.float32
         chosen = None if rows is None else self._positions(rows)
         count = len(self) if chosen is None else len(chosen)
         width = self.vectors.shape[1] * (2 if flip == "concat" else 1)
-        result: NDArray[np.floating[Any]] = np.empty((count, width), dtype=wide if dtype is None else dtype)
+        result: NDArray[np.floating[Any]] = np.empty((count, width), dtype=dtype)
         for block in _blocks(count, width):
             part = block if chosen is None else chosen[block]
-            fused = self._fused(part, flip)
-            if flip == "sum" and self.zero_vectors == "refuse" and not fused.any(axis=1).all():
-                which = np.arange(len(self))[part][~fused.any(axis=1)]
-                raise self._wrong("the sum of a vector and its mirrored one must not be zero", self._named(which))
-            peak = np.abs(fused).max(axis=1, keepdims=True)
-            fused /= np.where(peak > 0, peak, 1)  # squares of very large or small numbers leave float64
-            fused /= np.maximum(np.sqrt(np.einsum("ij,ij->i", fused, fused)), 1e-300)[:, None]
-            result[block] = fused
+            wide = self.fused(part, flip).astype(np.float64)
+            peak = np.abs(wide).max(axis=1, keepdims=True)
+            wide /= np.where(peak > 0, peak, 1)  # squares of very large or small numbers leave float64
+            wide /= np.maximum(np.sqrt(np.einsum("ij,ij->i", wide, wide)), 1e-300)[:, None]
+            result[block] = wide
         return result
+
+    @cached_property
+    def model(self) -> str | None:
+        """Which model and flip rule made all vectors; None where that is not said.
+
+        Raises:
+            checks.InputError: several models made them, whose vectors have no angles between them.
+        """
+        if self.models is None:
+            return None
+        names = np.unique(self.models).tolist()
+        if len(names) > 1:
+            raise self._wrong("one model must have made all vectors", f"{len(names)}: {_first(names)}")
+        return str(names[0])
 
     @cached_property
     def feature_norms(self) -> NDArray[np.float64]:
@@ -204,12 +237,14 @@ class Embeddings:
     def _row_of_stem(self) -> dict[str, int]:
         return {_stem(name): row for name, row in self._row_of.items()}
 
-    def _fused(self, part: slice | NDArray[np.int64], flip: str | None) -> NDArray[np.float64]:
-        vectors = self.vectors[part].astype(np.float64)
-        if flip is None or self.flipped is None:
-            return vectors
-        mirrored = self.flipped[part].astype(np.float64)
-        return vectors + mirrored if flip == "sum" else np.concatenate([vectors, mirrored], axis=1)
+    def _check_flip(self, flip: str | None) -> None:
+        if flip is None:
+            return
+        checks.choice("flip", flip, ("sum", "concat"), hint="or None")
+        if self.flipped is None:
+            raise InputError(
+                f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none"
+            )
 
     def _positions(self, rows: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(rows)

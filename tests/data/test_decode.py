@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.pictures import encoded, jpeg, noise, png, png_that_says, turned
 from PIL import Image, ImageOps
 
 from angulus.checks import InputError
 from angulus.data.decode import MAX_PIXELS, Header, decode, header
+from data.pictures import encoded, jpeg, noise, png, png_that_says, turned
 
 
 def by_pillow(data: bytes) -> np.ndarray:

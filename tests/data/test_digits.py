@@ -100,13 +100,15 @@ def test_digits_split_never_changes() -> None:
 def test_table_loads_digits() -> None:
     assert torch.equal(load("digits").test.pixels, digits.load().test.pixels)
     assert torch.equal(load("digits", download=True).test.labels, digits.load().test.labels)
-    assert names() == ("digits", "mnist")
+    assert names() == ("digits", "mnist", "faces")
 
 
 def test_table_refuses() -> None:
-    with pytest.raises(InputError, match=r"name must be one of 'digits', 'mnist'; got 'mnits'; did you mean 'mnist'\?"):
+    with pytest.raises(
+        InputError, match=r"name must be one of 'digits', 'mnist', 'faces'; got 'mnits'; did you mean 'mnist'\?"
+    ):
         load("mnits")
-    with pytest.raises(InputError, match="name must be one of 'digits', 'mnist'; got None"):
+    with pytest.raises(InputError, match="name must be one of 'digits', 'mnist', 'faces'; got None"):
         load(None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="download must be true or false; got 'yes'"):
         load("digits", download="yes")  # type: ignore[arg-type]

@@ -19,7 +19,6 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data.pictures import jpeg, png
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,13 +26,20 @@ from hypothesis import strategies as st
 from angulus.checks import InputError
 from angulus.data import decode, layout
 from angulus.data.records import Records, RecordWriter, Row, write_records
+from data.pictures import jpeg, png
 
 POINTS = np.arange(10, dtype=np.float32).reshape(5, 2)
 
 
 def some_rows(count: int, start: int = 0) -> list[Row]:
     return [
-        Row(f"p{n % 3}/{n}.png", png(n, 5 + n % 4, 6), f"p{n % 3}", POINTS + n if n % 2 else None, n / 10 if n % 3 else None)
+        Row(
+            f"p{n % 3}/{n}.png",
+            png(n, 5 + n % 4, 6),
+            f"p{n % 3}",
+            POINTS + n if n % 2 else None,
+            n / 10 if n % 3 else None,
+        )
         for n in range(start, start + count)
     ]
 
@@ -60,7 +66,9 @@ def test_round_trip(place: Path | str, count: int) -> None:
     assert records.identities.tolist() == [row.identity for row in rows]
     assert records.sizes.tolist() == [[5 + n % 4, 6] for n in range(count)]
     for n, row in enumerate(rows):
-        assert np.array_equal(records.landmarks[n], np.full((5, 2), np.nan) if row.landmarks is None else row.landmarks, True)
+        assert np.array_equal(
+            records.landmarks[n], np.full((5, 2), np.nan) if row.landmarks is None else row.landmarks, True
+        )
         assert np.array_equal(records.scores[n], np.nan if row.score is None else row.score, True)
     for back, row in zip(records.rows(np.arange(count)), rows, strict=True):
         assert (back.id, back.image, back.identity, back.score) == (row.id, row.image, row.identity, row.score)
@@ -119,7 +127,7 @@ def test_a_column_that_came_later(place: Path | str) -> None:
     for name, values in columns.items():
         assert np.array_equal(again.column(name), values)
         assert again.column(name).dtype == values.dtype
-    with pytest.raises(InputError, match="is in .* already; pass replace=True"):
+    with pytest.raises(InputError, match=r"is in .* already; pass replace=True"):
         records.add_column("norm", np.zeros(6))
     records.add_column("norm", np.zeros(6), replace=True)
     assert records.column("norm").tolist() == [0.0] * 6
@@ -160,7 +168,9 @@ def test_only_the_asked_bytes_are_fetched_from_an_object_store(monkeypatch: pyte
     fetched: list[int] = []
     cat_file = MemoryFileSystem.cat_file
 
-    def counted(self: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None, **rest: Any) -> bytes:
+    def counted(
+        self: MemoryFileSystem, path: str, start: int | None = None, end: int | None = None, **rest: Any
+    ) -> bytes:
         data: bytes = cat_file(self, path, start=start, end=end, **rest)
         fetched.append(len(data))
         return data
@@ -192,6 +202,24 @@ def test_workers_read_side_by_side(tmp_path: Path, method: str) -> None:
     for process in processes:
         process.join(10)
         assert process.exitcode == 0
+
+
+def test_columns_are_not_sent_to_workers(tmp_path: Path) -> None:
+    records = written(tmp_path / "records", [Row(f"an id as long as this one, {n}", png(n), "a") for n in range(50)])
+    bare = len(pickle.dumps(records))
+    assert (len(records.ids), len(records.sizes)) == (50, 50)
+    assert len(pickle.dumps(records)) == bare
+
+
+def test_a_part_that_goes_away_is_named(place: Path | str) -> None:
+    records = written(place, some_rows(6))
+    system, root = fsspec.core.url_to_fs(str(place))
+    system.rm(f"{root}/{layout.part_name(1)}")
+    assert records.images([0]) == [some_rows(1)[0].image]
+    with pytest.raises(InputError, match="must be there and readable"):
+        records.images([5])
+    with pytest.raises(InputError, match="must be there and readable"):
+        _ = records.ids
 
 
 def test_a_pickled_url_connects_again() -> None:
@@ -367,7 +395,7 @@ def test_rows_that_are_not_there(tmp_path: Path, rows: Any) -> None:
 
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records"
-    with pytest.raises(InputError, match="must hold records; there is no about.json"):
+    with pytest.raises(InputError, match=r"must hold records; there is no about.json"):
         Records(path)
     rows = some_rows(12)
     records = written(path, rows)

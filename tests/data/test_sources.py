@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data.pictures import encoded, jpeg, noise, png, png_that_says
 
 from angulus.checks import InputError
 from angulus.data.records import Row, write_records
 from angulus.data.sources import KINDS, LeftOut, Options, kind_of, read_source
 from angulus.data.sources.common import unsafe
+from data.pictures import encoded, jpeg, noise, png, png_that_says
 
 TEN = [38.25, 51.5, 73.5, 51.75, 56.0, 71.5, 41.5, 92.25, 70.75, 92.5]
 
@@ -202,7 +202,9 @@ def test_csv_lists(tmp_path: Path, separator: str, packed: bool) -> None:
         ["../secret.jpg", "bob", "test", "1", *map(str, TEN)],
         ["/etc/passwd", "bob", "test", "1", *map(str, TEN)],
     ]
-    text = "\r\n".join(separator.join(f'"{cell}"' if "," in cell else cell for cell in line) for line in [header, *body])
+    text = "\r\n".join(
+        separator.join(f'"{cell}"' if "," in cell else cell for cell in line) for line in [header, *body]
+    )
     path = folder / ("list.csv.gz" if packed else "list.csv")
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     (tmp_path.parent / "secret.jpg").write_bytes(jpeg())
@@ -327,7 +329,10 @@ def test_tar_shards(tmp_path: Path, name: str, mode: str) -> None:
     for row in rows[1:3]:
         assert row.landmarks is not None and row.landmarks.ravel().tolist() == TEN
     assert "its members are v2.png" in left_out.pop("n1/0003")
-    assert left_out == {"*.txt": "these 1 members have no place in records", "*.v2.png": "these 1 members have no place in records"}
+    assert left_out == {
+        "*.txt": "these 1 members have no place in records",
+        "*.v2.png": "these 1 members have no place in records",
+    }
 
 
 def test_samples_and_members_that_a_shard_should_not_have(tmp_path: Path) -> None:
@@ -412,8 +417,14 @@ def test_parquet_with_bytes(tmp_path: Path) -> None:
 
 
 def test_parquet_as_the_hubs_have_it(tmp_path: Path) -> None:
-    features = {"info": {"features": {"label": {"names": ["ann", "bob"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}}}
-    images = [{"bytes": jpeg(1), "path": "x/1.jpg"}, {"bytes": png(2), "path": None}, {"bytes": png(3), "path": "3.png"}]
+    features = {
+        "info": {"features": {"label": {"names": ["ann", "bob"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}}
+    }
+    images = [
+        {"bytes": jpeg(1), "path": "x/1.jpg"},
+        {"bytes": png(2), "path": None},
+        {"bytes": png(3), "path": "3.png"},
+    ]
     schema = pa.schema(
         [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
         metadata={"huggingface": json.dumps(features)},
@@ -457,7 +468,11 @@ def test_files_that_are_not_what_their_name_says(tmp_path: Path, name: str, data
 
 def test_files_cut_short(tmp_path: Path) -> None:
     big = [(f"{n}.png", png(n, 80, 80)) for n in range(4)]
-    for path in (zipped(tmp_path / "x.zip", dict(big)), tarred(tmp_path / "x.tar", big), tarred(tmp_path / "y.tgz", big, "w:gz")):
+    for path in (
+        zipped(tmp_path / "x.zip", dict(big)),
+        tarred(tmp_path / "x.tar", big),
+        tarred(tmp_path / "y.tgz", big, "w:gz"),
+    ):
         path.write_bytes(path.read_bytes()[:30_000])
         with pytest.raises(InputError, match=f"{path.name} must be a whole"):
             split(path)

@@ -249,15 +249,22 @@ def test_the_tested_fold_has_no_say_in_its_threshold() -> None:
     assert (before, after.thresholds[1], after.accuracies[1]) == (3.0, 3.0, 0.0)
 
 
-def test_presorted_folds_serve_many_weights_and_say_when_a_fold_is_incomplete() -> None:
+def test_presorted_folds_serve_many_weights() -> None:
     scores, same, folds = [5.0, 1.0, 6.0, 2.0], [True, False, True, False], [0, 0, 1, 1]
     presorted = PresortedFolds.of(scores, same, folds)
     for weights in ([1, 1, 1, 1], [3, 1, 0.5, 2]):
-        assert presorted.complete(np.asarray(weights, dtype=float))
         assert presorted.accuracy(weights).mean == kfold_accuracy(scores, same, folds, weights).mean == 1.0
-    assert not presorted.complete(np.array([1.0, 1.0, 0.0, 1.0]))
     with pytest.raises(InputError, match="fold 1 has no genuine pair; each fold needs both kinds"):
         presorted.accuracy([1, 1, 0, 1])
+
+
+def test_ties_hold_under_weights_that_are_no_whole_numbers() -> None:
+    """Ten thresholds are equally good; rounding errors of sums of tenths choose none of them."""
+    scores = np.arange(20.0)
+    same = np.tile([False, True], 10)
+    whole = best_threshold(scores, same)
+    assert best_threshold(scores, same, np.full(20, 0.1)) == pytest.approx(whole, abs=1e-12)
+    assert best_threshold(scores, same, np.full(20, 1 / 3)) == pytest.approx(whole, abs=1e-12)
 
 
 def test_six_thousand_pairs_in_ten_folds_take_less_than_50_ms() -> None:

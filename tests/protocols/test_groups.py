@@ -13,7 +13,7 @@ from angulus.lists.pairs import Pairs
 from angulus.metrics.verification import kfold_accuracy
 from angulus.protocols import groups as protocol
 from angulus.protocols import pairs as pair_protocol
-from people import crowd, crowd_pairs, written_out
+from people import crowd, crowd_pairs, sized, written_out
 
 CROWD = crowd(24, noise=1.1)
 PAIRS = crowd_pairs(CROWD, per=40, grouped=True)
@@ -90,7 +90,12 @@ def test_the_statistic_of_weights_is_that_of_the_resample_written_out() -> None:
         for name in ("even", "odd"):
             mine = rows[samples["groups"][rows] == name]
             if f"accuracy {name}" in figures:
-                alone = kfold_accuracy(samples["scores"][mine], samples["same"][mine], samples["folds"][mine])
+                of_group = np.flatnonzero(samples["groups"] == name)
+                kinds = [
+                    list(zip(samples["folds"][each], samples["same"][each], strict=True)) for each in (of_group, mine)
+                ]
+                columns = (samples[column][mine] for column in ("scores", "same", "folds"))
+                alone = kfold_accuracy(*columns, sized(*kinds))
                 assert figures[f"accuracy {name}"] == pytest.approx(alone.mean, abs=1e-12)
         whole += "mean accuracy" in figures
         assert ("mean accuracy" in figures) == ({"accuracy even", "accuracy odd"} <= set(figures))

@@ -91,9 +91,23 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"numbers": None}, "is not a saved result"),
+        ({"format": 2}, "is not a saved result .its format is 2 and not 1"),
+        ({"protocol": 5}, "5 stands where a str is due"),
+        ({"numbers": None}, "None stands where a list is due"),
+        ({"numbers": [5]}, "5 stands where a dict is due"),
+        ({"numbers": [{"name": "a", "value": 1}]}, "it lacks 'interval'"),
+        (
+            {"numbers": [{"name": "a", "value": 10**400, "interval": None, "threshold": None, "spread": None}]},
+            "too large",
+        ),
+        ({"choices": "none"}, "'none' stands where a dict is due"),
+        ({"counts": {"pairs": "many"}}, "'many' stands where a int is due"),
+        ({"notes": [None]}, "None stands where a str is due"),
+        ({"environment": []}, r"\[\] stands where a dict is due"),
         ({"curves": [{"kind": "rock", "name": "", "x": [1], "y": [1]}]}, "kind must be one of 'roc'"),
-        ({"samples": "gone.npz"}, r"gone\.npz cannot be read .*; keep it beside the \.json"),
+        ({"samples": "tea.npz"}, "'tea.npz' stands where a dict is due"),
+        ({"samples": {"file": "../tea.npz", "sha256": ""}}, "Invalid name"),
+        ({"samples": {"file": "gone.npz", "sha256": ""}}, r"gone\.npz cannot be read .*; keep them beside the \.json"),
     ],
 )
 def test_a_damaged_file_is_refused(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
@@ -105,14 +119,34 @@ def test_a_damaged_file_is_refused(change: dict[str, object], sentence: str, tmp
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    for text in ("", "[]", "{}"):
-        (tmp_path / "other.json").write_text(text)
+    for text in ("", "[]", "{}", "\udcff", "[" * 10**5):
+        (tmp_path / "other.json").write_text(text, errors="surrogateescape")
         with pytest.raises(InputError, match=r"other\.json is not a saved result .*; give the \.json that angulus"):
             Result.read(tmp_path / "other.json")
     with pytest.raises(InputError, match="is not a saved result"):
         Result.read(tmp_path / "absent.json")
     with pytest.raises(InputError, match=r"a result is saved as \.json; got"):
         RESULT.save(tmp_path / "tea.yaml")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and then", None], ids=["empty", "other", "of another run"])
+def test_samples_that_were_not_saved_with_the_result_are_refused(content: bytes | None, tmp_path: Path) -> None:
+    """A second run that replaced the samples and could not write its JSON, on a full disk, leaves such a pair."""
+    RESULT.save(tmp_path / "tea.json")
+    beside = tmp_path / "tea.samples.npz"
+    if content is None:
+        replace(RESULT, samples={"scores": np.zeros(3)}).save(tmp_path / "other.json")
+        content = (tmp_path / "other.samples.npz").read_bytes()
+    beside.write_bytes(content)
+    with pytest.raises(InputError, match=r"tea\.samples\.npz must be those that were saved with it; they have changed"):
+        Result.read(tmp_path / "tea.json")
+
+
+def test_saving_spares_embeddings_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "tea.npz").write_bytes(b"embeddings")
+    RESULT.save(tmp_path / "tea.json")
+    assert (tmp_path / "tea.npz").read_bytes() == b"embeddings"
+    assert set(Result.read(tmp_path / "tea.json").samples) == set(RESULT.samples)
 
 
 @pytest.mark.parametrize(("x", "y"), [([1.0], [1.0, 2.0]), ([], []), ([[1.0]], [[1.0]])])

@@ -9,10 +9,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from angulus.checks import InputError
-from angulus.embeddings import Embeddings
 from angulus.protocols import rates
-from angulus.protocols.vectors import METRICS, fused, pair_scores, projected
-from people import crowd
+from angulus.protocols.vectors import METRICS, pair_scores, projected
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(30, 6)) * RANDOM.gamma(2, size=(30, 1))
@@ -56,29 +54,6 @@ def test_an_unknown_metric_is_refused() -> None:
         pair_scores(VECTORS, LEFT, RIGHT, "cosin")
 
 
-def test_fusion_is_a_sum_or_one_after_the_other() -> None:
-    given = crowd(3, 2, 4)
-    assert given.flipped is not None
-    rows = np.array([5, 0, 5])
-    assert np.array_equal(fused(given, rows), given.vectors[rows])
-    assert np.array_equal(fused(given, rows, "sum"), given.vectors[rows] + given.flipped[rows])
-    both = fused(given, rows, "concat")
-    assert np.array_equal(both, np.hstack([given.vectors[rows], given.flipped[rows]]))
-
-
-def test_what_cannot_be_fused_is_refused() -> None:
-    plain = Embeddings(np.eye(2), np.array(["a", "b"]), source="plain.npz")
-    with pytest.raises(InputError, match=r"flip='sum' needs the embeddings of mirrored images, 'flipped'; plain\.npz"):
-        fused(plain, np.array([0]), "sum")
-    with pytest.raises(InputError, match="flip must be one of 'sum', 'concat'; got 'mean'; or None"):
-        fused(plain, np.array([0]), "mean")
-    opposite = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=np.array([[1.0, 0], [0, -1]]))
-    with pytest.raises(InputError, match="the sum of a vector and its mirrored one must not be zero; got zero for 'b'"):
-        fused(opposite, np.array([0, 1]), "sum")
-    kept = Embeddings(np.eye(2), np.array(["a", "b"]), flipped=-np.eye(2), zero_vectors="keep")
-    assert not fused(kept, np.array([0, 1]), "sum").any()
-
-
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_pca_is_scikit_learns(size: int) -> None:
     fitted = np.arange(20)
@@ -98,10 +73,22 @@ def test_pca_sees_only_what_it_is_fitted_on() -> None:
     assert np.array_equal(projected(VECTORS, fitted, 3)[:20], projected(changed, fitted, 3)[:20])
 
 
-@pytest.mark.parametrize(("size", "rows"), [(7, 20), (5, 4)])
-def test_more_directions_than_there_are_are_refused(size: int, rows: int) -> None:
-    with pytest.raises(InputError, match=f"pca must be at most .*; got {size} with 6 and {rows}"):
+@pytest.mark.parametrize(("size", "rows", "vary"), [(7, 20, 6), (5, 4, 3), (4, 4, 3)])
+def test_more_directions_than_there_are_are_refused(size: int, rows: int, vary: int) -> None:
+    said = rf"at most the size of an embedding \(6\) and the directions .* \({vary} of {rows} images\); got {size}"
+    with pytest.raises(InputError, match=said):
         projected(VECTORS, np.arange(rows), size)
+
+
+def test_directions_in_which_nothing_varies_are_refused_but_all_together() -> None:
+    flat = VECTORS * np.array([1, 1, 0, 0, 1, 0])
+    with pytest.raises(InputError, match=r"\(3 of 20 images\); got 4"):
+        projected(flat, np.arange(20), 4)
+    whole = projected(flat, np.arange(20), 6)  # a turn, whichever way the three point
+    moved = flat - flat[:20].mean(axis=0)
+    assert whole @ whole.T == pytest.approx(moved @ moved.T, abs=1e-10)
+    with pytest.raises(InputError, match="pca must be fitted on two images or more; got 1"):
+        projected(VECTORS, np.arange(1), 1)
 
 
 def test_fars_are_those_that_the_impostors_can_show() -> None:

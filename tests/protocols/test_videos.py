@@ -16,6 +16,7 @@ from angulus.lists.ytf import read_ytf_pairs
 from angulus.metrics.verification import kfold_accuracy
 from angulus.protocols import hik, quality, videos
 from angulus.protocols.result import Result
+from people import sized
 
 FOLDS, PEOPLE = 3, 18
 
@@ -189,7 +190,16 @@ def test_weights_are_repeats_of_pairs() -> None:
         repeated, _ = videos.statistic(
             {name: each if each.ndim == 0 or name == "fars" else each[rows] for name, each in result.samples.items()}
         )
-        assert figures(weights.astype(float)) == pytest.approx(repeated(np.ones(len(rows))))
+        assert pairs.folds is not None
+        kinds = list(zip(pairs.folds.tolist(), pairs.same.tolist(), strict=True))
+        level, fold = sized(kinds, [kinds[row] for row in rows]), pairs.folds[rows]
+        scores, same = result.samples["scores"][rows], pairs.same[rows]
+        accuracy = kfold_accuracy(scores, same, fold, level).mean
+        if score == "histogram":
+            right = (scores >= 0) == same
+            accuracy = np.mean([np.average(right[fold == k], weights=level[fold == k]) for k in np.unique(fold)])
+        expected = {**repeated(np.ones(len(rows))), "accuracy": accuracy}
+        assert figures(weights.astype(float)) == pytest.approx(expected)
 
 
 def test_frames_of_other_videos_are_counted() -> None:

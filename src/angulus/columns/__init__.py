@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +33,9 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
     try:
         columns: Columns = FORMATS[suffix].read(path, known, texts)
         return columns
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} must be a whole {suffix} file; reading it gave: {one_line(error)}") from error
 
 

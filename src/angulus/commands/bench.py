@@ -40,7 +40,7 @@ def bench_head(
         lines.append(json.dumps(head.record(shape, rounds, timing)) + "\n")
     Console().print(table)
     if out is not None:
-        _append(out, lines)
+        append(out, lines)
 
 
 @bench_app.command("accuracy")
@@ -72,7 +72,7 @@ def bench_accuracy(
         lines.append(json.dumps(asdict(shape) | asdict(error) | {"environment": about}) + "\n")
     Console().print(table)
     if out is not None:
-        _append(out, lines)
+        append(out, lines)
 
 
 @bench_app.command("sampling")
@@ -119,10 +119,11 @@ def bench_sampling(
         )
     Console().print(table)
     if out is not None:
-        _append(out, lines)
+        append(out, lines)
 
 
-def _append(path: Path, lines: list[str]) -> None:
+def append(path: Path, lines: list[str]) -> None:
+    """Add lines to a file of results; it is old or new, never half."""
     files.make_folder(path.parent)
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""

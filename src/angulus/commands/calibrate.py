@@ -9,12 +9,21 @@ import typer
 
 from angulus import checks, files
 from angulus.commands.evaluate_verification import Embedded, Format, read_list
-from angulus.commands.output import Digits, Draws, Flip, Json, Output, Plot, Seed, say
+from angulus.commands.output import Digits, Draws, Flip, Json, Output, Plot, Seed, refuse_unwritable, say
 
 
 def calibrate(
     embeddings: Embedded,
-    out: Annotated[Path, typer.Option("--out", help="The calibration, a .json.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045  # typer
+        typer.Option("--out", help="The calibration, a .json.", show_default=False),
+    ] = None,
+    model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--model", help="Keep it in this folder, of the model that made the embeddings.", show_default=False
+        ),
+    ] = None,
     pairs: Annotated[
         Optional[Path],  # noqa: UP045  # typer
         typer.Option(
@@ -35,21 +44,32 @@ def calibrate(
     digits: Digits = 4,
 ) -> None:
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
+    from angulus import artifact
     from angulus.embeddings import Embeddings
     from angulus.protocols import calibrate as protocol
 
     output = Output(json, plot, digits)
-    if out.suffix != ".json":
-        raise checks.InputError(f"--out must name a file that ends in .json; got {out}")
+    if (out is None) == (model is None):
+        raise checks.InputError(
+            "one of --out FILE.json and --model FOLDER must say where the calibration goes; got "
+            + ("neither" if out is None else "both")
+        )
+    if out is not None:
+        refuse_unwritable("--out", out)
+        if json is not None and json.absolute() == out.absolute():
+            raise checks.InputError(f"--out is the calibration and --json what was measured; both are {out}; name two")
     if pairs is not None and impostors is not None:
         raise checks.InputError("--impostors draws pairs of labelled images; leave it out where --pairs lists them")
     read = Embeddings.read(embeddings)
     given = read_list(pairs, form) if pairs else protocol.pairs_of_images(read, impostors=impostors, seed=seed)
     calibration, found = protocol.calibrate(read, given, target_fmr=fmr, flip=flip, draws=draws, seed=seed)
     output.show(found)
-    files.make_folder(out.parent)
-    calibration.write(out)
-    say(f"The calibration is written to {out}")
+    if model is not None:
+        artifact.calibrate(model, calibration)
+    elif out is not None:
+        files.make_folder(out.parent)
+        calibration.write(out)
+    say(f"The calibration is written to {out or model}")
 
 
 def compare_results(

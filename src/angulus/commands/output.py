@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -50,8 +51,10 @@ class Output:
     digits: int
 
     def __post_init__(self) -> None:
-        if self.json is not None and self.json.suffix != ".json":
-            raise checks.InputError(f"--json must name a file that ends in .json; got {self.json}")
+        if self.json is not None:
+            refuse_unwritable("--json", self.json)
+        if self.plot is not None:
+            _refuse_beneath_file("--plot", self.plot / "any.png")
 
     def show(self, result: Result) -> None:
         """Print a result, and save and draw it where that is asked for."""
@@ -67,6 +70,24 @@ class Output:
         if self.plot is not None:
             drawn = _draw(result, self.plot)
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
+
+
+def refuse_unwritable(option: str, path: Path) -> None:
+    """Refuse a .json that cannot be written, before the work that it is for."""
+    if path.suffix != ".json":
+        raise checks.InputError(f"{option} must name a file that ends in .json; got {path}")
+    if path.is_dir():
+        raise checks.InputError(f"{option} must name a file; {path} is a folder")
+    _refuse_beneath_file(option, path)
+
+
+def _refuse_beneath_file(option: str, path: Path) -> None:
+    """Refuse a path below a file, or in a folder that may not be written."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise checks.InputError(f"{option} must lie in a folder; {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise checks.InputError(f"{option} must lie in a folder that you may write; {there} is not")
 
 
 def show_table(table: Table) -> None:

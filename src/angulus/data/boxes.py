@@ -63,14 +63,6 @@ def suppress(boxes: Floats, scores: Floats, most: float, relative: Relative = "u
     return order[kept]
 
 
-def squared(boxes: Floats) -> Floats:
-    """The squares about the same centres whose side is the longer one of each box, on whole pixels."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    side = np.rint(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))[:, None]
-    corner = np.rint(centres - side / 2)
-    return np.concatenate([corner, corner + side], axis=1)
-
-
 def refined(boxes: Floats, moves: Floats) -> Floats:
     """Each edge moved by its share of the box's width (left, right) or height (top, bottom): [N, 4], [N, 4]."""
     sides = boxes[:, 2:] - boxes[:, :2]

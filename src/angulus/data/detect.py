@@ -40,22 +40,20 @@ class Detector(Protocol):
         ...
 
 
-def make(spec: str, device: str = "cpu") -> Detector:
+def make(spec: str) -> Detector:
     """The detector that a word names: "mtcnn", or "yunet:FILE" with the path of YuNet's ONNX file.
 
     Raises:
-        InputError: another word, a package or file that is missing, or a device that the detector cannot use.
+        InputError: another word, or a package or file that is missing.
     """
     kind, _, path = spec.partition(":")
     if spec == "mtcnn":
         from angulus.data.mtcnn import Mtcnn
 
-        return Mtcnn(device=device)
+        return Mtcnn()
     if kind == "yunet" and path:
         from angulus.data.yunet import YuNet
 
-        if device != "cpu":
-            raise InputError(f"detector yunet runs on the CPU only; got device {device!r}; use mtcnn or device cpu")
         return YuNet(path)
     raise InputError(f"detector must be 'mtcnn' or 'yunet:FILE', FILE its ONNX model; got {spec!r}")
 

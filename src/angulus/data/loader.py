@@ -124,8 +124,10 @@ class Loader:
             device: where batches go.
 
         Raises:
-            checks.InputError: workers < 0.
+            checks.InputError: workers < 0, or a sampler over more positions than `part` has.
         """
+        if any(int(batch.max()) >= len(part.rows) for batch in sampler.batches(0)):
+            raise InputError(f"sampler must be over the {len(part.rows)} rows of the part; it goes beyond them")
         self._part, self._sampler, self._augment = part, sampler, augment
         self._device = torch.device(device)
         self._where = images.where

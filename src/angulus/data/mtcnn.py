@@ -6,12 +6,10 @@ Networks", IEEE Signal Processing Letters 23(10), 2016, section II and figure 1.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,9 +19,14 @@ from angulus import checks
 from angulus.data import boxes, mtcnn_nets
 from angulus.data.detect import Faces, Image, check_image
 from angulus.data.mtcnn_nets import BOX, FACE, LANDMARKS, Net
+from angulus.data.pyramid import Level, Pyramid, Squares
 
 CELL, STRIDE = 12, 2  # pixels of a level that an output of the first network sees, and its step
 SAME_LEVEL, ALL_LEVELS, REFINED, FINAL = 0.5, 0.7, 0.7, 0.7  # overlaps that are let stand, stage by stage
+SECOND_SIDE, THIRD_SIDE = 24, 48  # pixels that the second and the third network see
+
+# What one layer writes should still be in the cache when the next one reads it.
+_STRIP_PIXELS, _BATCH_PATCHES = 2**17, 32
 
 Floats = NDArray[np.float32]
 
@@ -52,15 +55,6 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class _Level:
-    """An image at a size of the pyramid, and what a pixel of it measures in the image."""
-
-    image: int
-    pixels: Image
-    pixel: tuple[float, float]  # width, height
-
-
-@dataclass(frozen=True, eq=False)
 class _Cells:
     """Windows of the first network that may hold faces, with their scores and the moves of their edges."""
 
@@ -80,25 +74,17 @@ class Mtcnn:
     to whole pixels, and a box's width is right minus left.
     """
 
-    def __init__(self, settings: Settings | None = None, device: str = "cpu") -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         """Read the weights.
 
         Raises:
-            checks.InputError: a package is missing, or PyTorch cannot use the device.
+            checks.InputError: a package is missing.
         """
         self.settings = settings or Settings()
-        checks.choice("device", device, ("cpu", "cuda"))
-        if device == "cuda" and not torch.cuda.is_available():
-            raise checks.InputError("device cuda asks for a GPU that PyTorch can use; there is none here: use cpu")
-        self.device = torch.device(device)
-        self._first, self._second, self._third = (
-            mtcnn_nets.load(name, self.device) for name in ("pnet", "rnet", "onet")
-        )
-        # On a CPU what one layer writes should still be in the cache when the next one reads it.
-        self._most_pixels, self._most_patches = (2**17, 32) if device == "cpu" else (2**25, 4096)
+        self._first, self._second, self._third = (mtcnn_nets.load(name) for name in ("pnet", "rnet", "onet"))
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """Find the faces in images of any sizes.
+        """Find the faces in images of any sizes; many at once share the work of the networks' calls.
 
         Args:
             images: uint8 RGB [height, width, 3].
@@ -110,134 +96,92 @@ class Mtcnn:
             check_image(image)
         if not images:
             return []
+        pyramids = [Pyramid(image) for image in images]
         with torch.inference_mode():
-            return self._finish(images, self._refine(images, self._propose(images)))
+            return self._finish(pyramids, self._refine(pyramids, self._propose(pyramids)))
 
-    def _propose(self, images: Sequence[Image]) -> list[Floats]:
-        """Squares [N, 4] for each image: the first network slides over every level of the pyramid."""
-        found: list[list[_Cells]] = [[] for _ in images]
-        for batch in _batches(images, self.settings, self._most_pixels):
-            for level, cells in zip(batch, self._slide(batch), strict=True):
-                found[level.image].append(cells.suppressed(SAME_LEVEL))
+    def _propose(self, pyramids: Sequence[Pyramid]) -> list[Squares]:
+        """The first network slides over every level of every pyramid."""
+        found: list[list[_Cells]] = [[] for _ in pyramids]
+        for batch in _batches(pyramids, self.settings):
+            cells = self._slide([level for _, level in batch])
+            for (number, _), own in zip(batch, cells, strict=True):
+                found[number].append(own.suppressed(SAME_LEVEL))
         squares = []
-        for image, levels in zip(images, found, strict=True):
-            cells = _together(levels).suppressed(ALL_LEVELS)
-            squares.append(_readable(boxes.refined(cells.boxes, cells.moves), image))
+        for pyramid, levels in zip(pyramids, found, strict=True):
+            cells_of_all = _together(levels).suppressed(ALL_LEVELS)
+            squares.append(pyramid.squares(boxes.refined(cells_of_all.boxes, cells_of_all.moves), SECOND_SIDE))
         return squares
 
-    def _slide(self, batch: Sequence[_Level]) -> list[_Cells]:
+    def _slide(self, levels: Sequence[Level]) -> list[_Cells]:
         """The first network on levels of one size, in strips of rows."""
-        pixels = torch.from_numpy(np.stack([level.pixels for level in batch]))
+        pixels = torch.from_numpy(np.stack([level.pixels for level in levels]))
         count, height, width, _ = pixels.shape
-        rows = max(STRIDE, self._most_pixels // (count * width) // STRIDE * STRIDE)
+        rows = max(STRIDE, _STRIP_PIXELS // (count * width) // STRIDE * STRIDE)
         places, values = [], []
         for top in range(0, height - CELL + 1, rows):
-            outputs = self._first(pixels[:, top : top + rows + CELL - STRIDE].to(self.device))
+            outputs = self._first(pixels[:, top : top + rows + CELL - STRIDE])
             scores = _probability(outputs[FACE])
             place = (scores >= self.settings.thresholds[0]).nonzero()  # [K, 3]: level, row, column
             chosen = place.unbind(dim=1)
-            values.append(torch.cat([scores[chosen][:, None], outputs[BOX][chosen]], dim=1).cpu().numpy())
-            places.append(place.cpu().numpy() + np.array([0, top // STRIDE, 0]))
+            values.append(torch.cat([scores[chosen][:, None], outputs[BOX][chosen]], dim=1).numpy())
+            places.append(place.numpy() + np.array([0, top // STRIDE, 0]))
         found, value = np.concatenate(places), np.concatenate(values)
         cells = []
-        for number, level in enumerate(batch):
+        for number, level in enumerate(levels):
             own = found[:, 0] == number
             corners = STRIDE * found[own][:, [2, 1]]
             windows = np.concatenate([corners, corners + CELL], axis=1) * np.array(level.pixel * 2)
             cells.append(_Cells(windows.astype(np.float32), value[own, 0], value[own, 1:]))
         return cells
 
-    def _refine(self, images: Sequence[Image], squares: Sequence[Floats]) -> list[Floats]:
-        """Squares that the second network keeps, moved."""
+    def _refine(self, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> list[Squares]:
+        """What the second network keeps, moved."""
         kept = []
-        looks = self._look(self._second, 24, images, squares)
-        for image, own, outputs in zip(images, squares, looks, strict=True):
+        looks = _look(self._second, SECOND_SIDE, pyramids, squares)
+        for pyramid, own, outputs in zip(pyramids, squares, looks, strict=True):
             likely = outputs[FACE] > self.settings.thresholds[1]
-            own, scores, moves = own[likely], outputs[FACE][likely], outputs[BOX][likely]
-            best = boxes.suppress(own, scores, REFINED)
-            kept.append(_readable(boxes.refined(own[best], moves[best]), image))
+            some, scores, moves = own.boxes[likely], outputs[FACE][likely], outputs[BOX][likely]
+            best = boxes.suppress(some, scores, REFINED)
+            kept.append(pyramid.squares(boxes.refined(some[best], moves[best]), THIRD_SIDE))
         return kept
 
-    def _finish(self, images: Sequence[Image], squares: Sequence[Floats]) -> list[Faces]:
-        """Faces that the third network keeps, with their landmarks."""
+    def _finish(self, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> list[Faces]:
+        """What the third network keeps, with landmarks."""
         faces = []
-        for own, outputs in zip(squares, self._look(self._third, 48, images, squares), strict=True):
+        for own, outputs in zip(squares, _look(self._third, THIRD_SIDE, pyramids, squares), strict=True):
             likely = outputs[FACE] > self.settings.thresholds[2]
-            own, scores = own[likely], outputs[FACE][likely]
+            some, scores = own.boxes[likely], outputs[FACE][likely]
             shares = outputs[LANDMARKS][likely].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x come first, then five y
-            landmarks = own[:, None, :2] + shares * (own[:, None, 2:] - own[:, None, :2])
-            moved = boxes.refined(own, outputs[BOX][likely])
+            landmarks = some[:, None, :2] + shares * (some[:, None, 2:] - some[:, None, :2])
+            moved = boxes.refined(some, outputs[BOX][likely])
             best = boxes.suppress(moved, scores, FINAL, "smaller")
-            faces.append(Faces(moved[best], landmarks[best], scores[best]))
+            faces.append(Faces(moved[best].astype(np.float32), landmarks[best].astype(np.float32), scores[best]))
         return faces
 
-    def _look(
-        self, net: Net, side: int, images: Sequence[Image], squares: Sequence[Floats]
-    ) -> Iterator[dict[int, Floats]]:
-        """A network on all squares of all images, in batches; yields its outputs for each image."""
-        patches = torch.from_numpy(
-            np.concatenate([_patches(*each, side) for each in zip(images, squares, strict=True)])
-        )
-        parts = [net(part.to(self.device)) for part in torch.split(patches, self._most_patches)]
-        outputs = {width: torch.cat([part[width] for part in parts]) for width in net.widths}
-        outputs[FACE] = _probability(outputs[FACE])
-        counts = [len(own) for own in squares]
-        split = {width: torch.split(output.cpu(), counts) for width, output in outputs.items()}
-        for number in range(len(images)):
-            yield {width: output[number].numpy() for width, output in split.items()}
 
-
-def _batches(images: Sequence[Image], settings: Settings, most_pixels: int) -> Iterator[list[_Level]]:
-    """The levels of all images, those of one size together as far as `most_pixels` allow."""
-    alike: dict[tuple[int, ...], list[_Level]] = defaultdict(list)
-    for number, image in enumerate(images):
-        for level in _pyramid(number, image, settings):
-            alike[level.pixels.shape].append(level)
+def _batches(pyramids: Sequence[Pyramid], settings: Settings) -> Iterator[list[tuple[int, Level]]]:
+    """The levels of all pyramids with their numbers, those of one size together as far as a strip has room."""
+    alike: dict[tuple[int, ...], list[tuple[int, Level]]] = defaultdict(list)
+    for number, pyramid in enumerate(pyramids):
+        for level in pyramid.levels(CELL / settings.smallest, settings.step, CELL):
+            alike[level.pixels.shape].append((number, level))
     for (height, width, _), levels in alike.items():
-        count = max(1, most_pixels // (height * width))
+        count = max(1, _STRIP_PIXELS // (height * width))
         for start in range(0, len(levels), count):
             yield levels[start : start + count]
 
 
-def _pyramid(number: int, image: Image, settings: Settings) -> Iterator[_Level]:
-    """The image at all sizes at which a face may be as large as the first network's window."""
-    height, width = image.shape[:2]
-    scale, source = CELL / settings.smallest, image
-    while min(height, width) * scale >= CELL:
-        sides = [2 * math.ceil(side * scale / 2) for side in (width, height)]  # even: pooling leaves no rest
-        while min(source.shape[:2]) >= 2 * min(sides):  # halved once for all smaller levels: a fifth of the time
-            source = _resized(source, *(-(-side // 2) for side in source.shape[1::-1]))
-        pixels = _resized(source, *sides)
-        yield _Level(number, pixels, (width / sides[0], height / sides[1]))
-        scale *= settings.step
-
-
-def _resized(image: Image, width: int, height: int) -> Image:
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _patches(image: Image, squares: Floats, side: int) -> NDArray[np.uint8]:
-    """What the squares show, at one size: [N, side, side, 3], black beyond the image's edge."""
-    height, width = image.shape[:2]
-    patches = np.zeros((len(squares), side, side, 3), dtype=np.uint8)
-    for patch, (left, top, right, bottom) in zip(patches, squares.astype(np.int64).tolist(), strict=True):
-        inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-        if inside.shape[:2] != (bottom - top, right - left):
-            beyond = (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0)
-            inside = np.pad(inside, beyond)
-        cv2.resize(inside, (side, side), dst=patch, interpolation=cv2.INTER_AREA)
-    return patches
-
-
-def _readable(candidates: Floats, image: Image) -> Floats:
-    """The squares about the boxes; without those that hold no pixel of the image."""
-    squares = boxes.squared(candidates)
-    height, width = image.shape[:2]
-    left, top, right, bottom = squares.T
-    across = np.minimum(right, width) > np.maximum(left, 0)
-    down = np.minimum(bottom, height) > np.maximum(top, 0)
-    shown: Floats = squares[across & down]
-    return shown
+def _look(net: Net, side: int, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> Iterator[dict[int, Floats]]:
+    """A network on all squares of all images, in batches; yields its outputs for each image."""
+    patches = [pyramid.patches(own, side) for pyramid, own in zip(pyramids, squares, strict=True)]
+    parts = [net(part) for part in torch.split(torch.from_numpy(np.concatenate(patches)), _BATCH_PATCHES)]
+    outputs = {width: torch.cat([part[width] for part in parts]) for width in net.widths}
+    outputs[FACE] = _probability(outputs[FACE])
+    counts = [len(own) for own in patches]
+    split = {width: torch.split(output, counts) for width, output in outputs.items()}
+    for number in range(len(pyramids)):
+        yield {width: output[number].numpy() for width, output in split.items()}
 
 
 def _probability(logits: Tensor) -> Tensor:

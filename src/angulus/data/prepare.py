@@ -22,8 +22,8 @@ from angulus.data.workers import Workers
 _TITLE = "Photos that are not plainly one good face"
 RECORDS = "records"  # in the output folder, beside the report
 
-_TASK_PHOTOS = 16  # given to a worker at a time: enough for batches, few enough to share out evenly
-_TASK_BYTES = 32 * 2**20
+_TASK_PHOTOS = 8  # given to a worker at a time: enough for batches, few enough to stop soon after
+_TASK_BYTES = 16 * 2**20
 _COMMIT_PHOTOS = 1_000  # what a crash may cost
 
 
@@ -81,18 +81,18 @@ def prepare_faces(
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
     items = read_source(source, kind, options)  # before anything is written: it may be refused
     named = detector if isinstance(detector, str) else type(detector).__name__
-    about = {"source": source.name, "kind": kind or kind_of(source), "detector": named, **asdict(crops)}
-    with (
-        contextlib.closing(Workers(detector, crops, workers)) as crew,
-        contextlib.closing(Journal(out)) as journal,
-    ):
-        if not _whole(out / RECORDS, about):
-            with RecordWriter(out / RECORDS, about=about) as writer:
-                # A note on a photo that was kept is on disk before its row; that photo is done when its row is there.
-                run = _Run(writer, journal, writer.ids | journal.dropped)
-                _fill(run, items, crew, on_photo)
-                _check_rows(run, source, out)
-        return _finished(out, journal)
+    about = {"source": source.name, "kind": kind or kind_of(source), "depth": options.depth if options else None}
+    about |= {"detector": named, **asdict(crops)}
+    if not _whole(out / RECORDS, about):
+        with contextlib.ExitStack() as held:
+            crew = held.enter_context(contextlib.closing(Workers(detector, crops, workers)))
+            writer = held.enter_context(RecordWriter(out / RECORDS, about=about))
+            journal = held.enter_context(contextlib.closing(Journal(out)))
+            # A note on a photo that was kept is on disk before its row; that photo is done when its row is there.
+            run = _Run(writer, journal, writer.ids | journal.dropped)
+            _fill(run, items, crew, on_photo)
+            _check_rows(run, source, out)
+    return _finished(out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +172,11 @@ def _check_rows(run: _Run, source: Path, out: Path) -> None:
         raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {said}")
 
 
-def _finished(out: Path, journal: Journal) -> Prepared:
+def _finished(out: Path) -> Prepared:
     """Write the report, with the identities of one photo, which only the whole tells."""
     records = Records(out / RECORDS)
+    with contextlib.closing(Journal(out)) as journal:
+        notes = journal.notes
     shown = Counter(records.identities.tolist())
     shown.pop("", None)
     single = [
@@ -184,6 +186,6 @@ def _finished(out: Path, journal: Journal) -> Prepared:
         for id, identity in zip(records.ids.tolist(), records.identities.tolist(), strict=True)
         if shown[identity] == 1
     ]
-    notes = [*journal.notes, *single]
+    notes += single
     face_report.write(out, notes, _TITLE)
     return Prepared(len(records), len(shown), face_report.counts(notes), out / RECORDS, out / face_report.PAGE)

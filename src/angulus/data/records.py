@@ -63,6 +63,11 @@ class Records:
         if described.get("rows", len(self)) != len(self):
             raise InputError(f"{self.where} must hold {described['rows']} rows, as it says; got {len(self)}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the columns that were read: workers want images."""
+        columns = ("ids", "identities", "landmarks", "scores", "sizes")
+        return {name: value for name, value in self.__dict__.items() if name not in columns}
+
     def __len__(self) -> int:
         return len(self._lengths)
 

@@ -46,7 +46,7 @@ class Plain:
 
     Args:
         count: N, how many images.
-        batch_size: the most images a step and rank.
+        batch_size: the most images a step and rank; 1 only where ranks divide N.
         seed: >= 0.
         rank, ranks: this process's number, from 0, and how many there are.
 
@@ -66,6 +66,11 @@ class Plain:
         checks.integer("batch_size", self.batch_size, low=1)
         hint = "each rank needs an image a step" if self.ranks > 1 else ""
         checks.integer("count", self.count, low=self.ranks, hint=hint)
+        if self.batch_size == 1 and self.count % self.ranks:
+            raise InputError(
+                f"batch_size must be at least 2 where {self.ranks} ranks share {self.count} images, so that none "
+                "goes without in the last step; got 1"
+            )
 
     @property
     def steps(self) -> int:

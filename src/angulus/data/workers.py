@@ -89,7 +89,7 @@ _state: tuple[Detector, Crops] | None = None  # of this process, if it is a work
 
 
 def _begin(detector: str | Detector, crops: Crops) -> None:
-    """Make this process a worker: on one core, deaf to Ctrl-C, which is the parent's to answer, and gone when that is."""
+    """Make this process a worker: on one core, deaf to Ctrl-C, which the parent answers, and gone with the parent."""
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angulus.checks import InputError
-from angulus.columns.common import library, one_line
-from angulus.lists.text import read_bytes
+from angulus.lists.mat import read_mat
 
 _FIELDS = ("imageList", "labels", "trainIndex", "testIndex", "galIndex", "probIndex")
 _NAME = re.compile(r"(.+)_\d{4}\.\w+")
@@ -66,10 +63,10 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
     IJCB 2014, Sec. 3, and the description that comes with the file.
     """
     where = os.fspath(path)
-    content = _load(Path(path))
+    content = read_mat(path, _FIELDS)
     missing = [name for name in _FIELDS if name not in content]
     if missing:
-        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        found = ", ".join(content) or "nothing"
         raise InputError(f"{where} must hold BLUFR's {', '.join(_FIELDS)}; it lacks {', '.join(missing)}; got {found}")
     ids = np.array([_lfw_id(where, cell) for cell in _cells(where, "imageList", content["imageList"])])
     labels = np.asarray(content["labels"])
@@ -84,18 +81,6 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
         _trial(f"{where}: trial {number}", labels, cells) for number, cells in enumerate(zip(*columns, strict=True), 1)
     ]
     return Blufr(ids, labels, tuple(trials), where)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    scipy = library("scipy.io", path)
-    data = read_bytes(path)
-    try:
-        content: dict[str, Any] = scipy.loadmat(io.BytesIO(data), variable_names=_FIELDS)
-    except NotImplementedError as error:
-        raise InputError(f"{path} must be a MATLAB v5 file; got v7.3; save it in MATLAB with -v7") from error
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path} must be a whole MATLAB v5 file; reading it gave: {one_line(error)}") from error
-    return content
 
 
 def _cells(where: str, name: str, value: Any) -> list[NDArray[Any]]:

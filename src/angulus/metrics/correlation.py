@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from angulus import checks
-from angulus.metrics.curves import Floats, _weights
+from angulus.metrics.curves import Floats, how_often
 
 
 def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> float:
@@ -28,7 +28,7 @@ def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = No
         )
     if not np.isfinite(first).all() or not np.isfinite(second).all():
         raise checks.InputError("what is correlated must be finite; got NaN or Inf")
-    amount = np.ones(len(first)) if weights is None else _weights(weights, len(first))
+    amount = how_often(weights, len(first))
     x, y = (_centred_ranks(values, amount) for values in (first, second))
     scale = float((amount * x * x).sum() * (amount * y * y).sum())
     return float((amount * x * y).sum() / np.sqrt(scale)) if scale > 0 else float("nan")

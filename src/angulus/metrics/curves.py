@@ -101,7 +101,7 @@ class Presorted:
 
     def amounts(self, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
         """Weight of the genuine and of the impostor pairs at each threshold, [K] each."""
-        amount = np.ones(len(self.same)) if weights is None else _weights(weights, len(self.same))
+        amount = how_often(weights, len(self.same))
         return self._sums(amount * self.same), self._sums(amount * ~self.same)
 
     def _sums(self, amount: Floats) -> Floats:
@@ -164,7 +164,10 @@ def _both_kinds(genuine: float, impostors: float, total: int) -> None:
             raise checks.InputError(f"scores need at least one {name} pair; got none among {total}")
 
 
-def _weights(weights: ArrayLike, total: int) -> Floats:
+def how_often(weights: ArrayLike | None, total: int) -> Floats:
+    """How often each of `total` items counts: once, or these weights [total], finite and >= 0."""
+    if weights is None:
+        return np.ones(total)
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (total,) or not np.isfinite(weights).all() or (weights < 0).any():
         raise checks.InputError(f"weights must be [{total}] of finite numbers >= 0; got shape {list(weights.shape)}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from angulus import checks
-from angulus.metrics.curves import Floats, _weights
+from angulus.metrics.curves import Floats, how_often
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: Array
         )
     if rejected.dtype != np.bool_ or not np.isfinite(quality).all():
         raise checks.InputError(f"quality must be finite and rejected bool; got {quality.dtype} and {rejected.dtype}")
-    amount = np.ones(len(quality)) if weights is None else _weights(weights, len(quality))
+    amount = how_often(weights, len(quality))
     order = np.argsort(quality, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(quality[order]) > 0))  # the first place of each distinct quality
     pairs = np.append(0.0, np.cumsum(amount[order]))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks
-from angulus.metrics.curves import Floats, Presorted, _weights
+from angulus.metrics.curves import Floats, Presorted, how_often
 from angulus.metrics.verification import above, last_within, require_support
 
 
@@ -28,7 +28,7 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
     """
     ranks = _ranks(ranks)
     checks.integer("max_rank", max_rank, low=1)
-    amount = np.ones(len(ranks)) if weights is None else _weights(weights, len(ranks))
+    amount = how_often(weights, len(ranks))
     if amount.sum() <= 0:
         raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
     within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
@@ -130,8 +130,7 @@ def open_set_curve(
     if places.shape != mates.shape:
         raise checks.InputError(f"ranks must be one a genuine probe, [{len(mates)}]; got {list(places.shape)}")
     amounts = [
-        np.ones(len(values)) if weights is None else _weights(weights, len(values))
-        for values, weights in ((mates, genuine_weights), (others, impostor_weights))
+        how_often(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
     ]
     genuine, impostors = (float(amount.sum()) for amount in amounts)
     for name, total in (("genuine", genuine), ("impostor", impostors)):

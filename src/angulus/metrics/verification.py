@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks
-from angulus.metrics.curves import ErrorCurve, Floats, Presorted, _weights
+from angulus.metrics.curves import ErrorCurve, Floats, Presorted, how_often
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def best_threshold(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None
     Args:
         scores: [N], finite.
         same: [N] of bool.
-        weights: [N], >= 0, or None for once. Ties are exact where weights are whole numbers.
+        weights: [N], >= 0, or None for once. Accuracies that differ by 1e-12 or less count as equally high, for sums of
+            weights that are no whole numbers are rounded.
 
     >>> best_threshold([0.9, 0.7, 0.3, 0.1], [True, True, False, False])
     (0.5, 1.0)
@@ -200,14 +201,9 @@ class PresortedFolds:
         ]
         return PresortedFolds(tuple(parts), len(folds))
 
-    def complete(self, weights: Floats) -> bool:
-        """Whether each fold keeps pairs of both kinds under these weights, [N]; without them it has no accuracy."""
-        tested = ((weights[part.test], part.same) for part in self.parts)
-        return all(amount[same].any() and amount[~same].any() for amount, same in tested)
-
     def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
         """Accuracy over folds under these weights, [N]."""
-        amount = np.ones(self.total) if weights is None else _weights(weights, self.total)
+        amount = how_often(weights, self.total)
         found = [_fold_accuracy(part, amount) for part in self.parts]
         accuracies, thresholds = np.array(found).T
         return FoldAccuracy(accuracies, thresholds)
@@ -242,7 +238,7 @@ def _best(thresholds: Floats, gain: Floats, counted: NDArray[np.bool_]) -> tuple
         counted: which thresholds some weight lies at, [K].
     """
     correct = np.append(0.0, np.cumsum(gain))  # by how many of the highest thresholds are accepted
-    best = np.flatnonzero(correct == correct.max())
+    best = np.flatnonzero(correct >= correct.max() - 1e-12 * np.abs(gain).sum())
     breaks = np.flatnonzero(np.diff(best) > 1)
     starts, ends = best[np.append(0, breaks + 1)], best[np.append(breaks, -1)]
     rows = np.flatnonzero(counted)

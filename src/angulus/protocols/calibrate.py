@@ -19,7 +19,7 @@ from angulus.metrics.likelihood import likelihood_ratio
 from angulus.metrics.verification import tar_at_far
 from angulus.protocols import rates, scored
 from angulus.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.pairs import curves
 from angulus.protocols.result import Result
 
@@ -84,7 +84,7 @@ def calibrate(
         },
         found.counts,
         curves=curves(curve, PROTOCOL),
-        notes=_notes(samples, target_fmr, point.false_accepts) + scored.without_interval(figures) + found.notes,
+        notes=_notes(samples, target_fmr, point.false_accepts) + without_interval(figures) + found.notes,
         samples=samples,
         about=found.about,
     )
@@ -100,6 +100,7 @@ def calibrate(
         slope=slope,
         intercept=intercept,
         flip=flip,
+        model=embeddings.model,
         groups=groups,
         about={**found.about, **resampling(found.unit, draws, seed)},
     )
@@ -142,6 +143,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         checks.InputError: no labels, no genuine or no impostor pair, more impostor pairs asked for than there are, or
             more than a million without being asked how many.
     """
+    rng = np.random.default_rng(checks.integer("seed", seed, low=0))
     if embeddings.labels is None:
         raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
     _, people = np.unique(embeddings.labels, return_inverse=True)
@@ -161,7 +163,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is not None:
         checks.integer("impostors", impostors, low=1, high=total)
-    drawn = _drawn(people, total if impostors is None else impostors, total, np.random.default_rng(seed))
+    drawn = _drawn(people, total if impostors is None else impostors, total, rng)
     rows = np.concatenate([genuine, drawn])
     left, right = rows.T
     return Pairs(

@@ -49,6 +49,7 @@ class Calibration:
         genuine, impostors: how many pairs.
         slope, intercept: of the log-likelihood ratio, slope · score + intercept.
         metric, flip: how the scores were made, which whoever uses the threshold has to repeat.
+        model: which model and flip rule made the embeddings, as they say; None where they do not.
         groups: the rates of each group.
         about: embeddings, pairs, versions, seed.
     """
@@ -63,6 +64,7 @@ class Calibration:
     intercept: float
     metric: str = "cosine"
     flip: str | None = None
+    model: str | None = None
     groups: tuple[GroupRates, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,6 +76,8 @@ class Calibration:
         checks.choice("metric", self.metric, ("cosine",))
         if self.flip is not None:
             checks.choice("flip", self.flip, ("sum", "concat"), hint="or null")
+        if self.model is not None and not isinstance(self.model, str):
+            raise checks.InputError(f"model must be a name or null; got {self.model!r}")
         for name in ("genuine", "impostors"):
             checks.integer(name, getattr(self, name), low=1)
 

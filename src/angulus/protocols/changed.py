@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples, units_of
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
-from angulus.protocols.scored import without_interval
 
 PROTOCOL = "changed"
 MEASURED = ("correct", "norms", "correct_after", "norms_after")  # the samples that the models gave

@@ -15,9 +15,8 @@ from angulus import checks, columns, environment
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import quality
 from angulus.protocols.judged import Judged
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Number, Result
-from angulus.protocols.scored import without_interval
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from angulus import checks, columns, environment
 from angulus.metrics.correlation import spearman
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
-from angulus.protocols.scored import without_interval
 
 Floats = NDArray[np.float64]
 

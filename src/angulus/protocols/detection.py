@@ -15,9 +15,8 @@ from angulus import checks, columns, environment
 from angulus.lists.luna16 import Findings, Marks
 from angulus.metrics import froc
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.scored import without_interval
 
 Floats = NDArray[np.float64]
 

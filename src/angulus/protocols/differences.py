@@ -86,9 +86,7 @@ def compare_results(
     _same_protocol(first, second)
     _same_choices(first, second, differing)
     _same_samples(first, second)
-    statistic = STATISTICS[first.protocol]
-    before, units = statistic(first.samples)
-    after, others = statistic(second.samples)
+    (before, units), (after, others) = _statistic("first", first), _statistic("second", second)
     if units.count != others.count or not np.array_equal([units.first, units.second], [others.first, others.second]):
         raise checks.InputError("both results must be of the same people in the same order; got others")
     intervals = paired_bootstrap(before, after, units, draws=draws, seed=seed)
@@ -112,6 +110,15 @@ def compare_results(
             *(f"second: {note}" for note in second.notes if note not in first.notes),
         ),
     )
+
+
+def _statistic(place: str, result: Result) -> tuple[Statistic, Units]:
+    try:
+        return STATISTICS[result.protocol](result.samples)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise checks.InputError(
+            f"the {place} result's samples must be those of {result.protocol}; they are not ({error}); evaluate again"
+        ) from error
 
 
 def _same_protocol(first: Result, second: Result) -> None:

@@ -16,7 +16,7 @@ from angulus.metrics.discard import Discard, area, error_versus_discard
 from angulus.metrics.intervals import Statistic, Units
 from angulus.metrics.verification import tar_at_far
 from angulus.protocols import rates, scored
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,7 @@ def evaluate(
         },
         found.counts,
         curves=(Curve("discard", f"FMR={rates.label(fmr)}", curve.discarded, curve.fnmr),),
-        notes=found.notes + scored.without_interval(figures),
+        notes=found.notes + without_interval(figures),
         samples=samples,
         about=found.about,
     )

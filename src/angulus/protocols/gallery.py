@@ -15,11 +15,10 @@ from angulus.embeddings import Embeddings
 from angulus.lists.megaface import FeatureList
 from angulus.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
 from angulus.protocols import rates
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.scored import without_interval
 from angulus.protocols.tally import MEASURED, Tally, statistic
-from angulus.protocols.vectors import FLIPS, METRICS, Vectors, fused
+from angulus.protocols.vectors import FLIPS, METRICS, Vectors
 from angulus.scoring.identities import Identities
 
 Floats = NDArray[np.float64]
@@ -217,13 +216,13 @@ class _Side:
     @staticmethod
     def of(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> _Side:
         if listed is None:
-            vectors = embeddings.vectors if flip is None else fused(embeddings, np.arange(len(embeddings)), flip)
+            vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
             return _Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
         rows = embeddings.rows(listed.ids, listed.source)
         people = listed.identities
         if people is None and embeddings.labels is not None:
             people = embeddings.labels[rows]
-        return _Side(fused(embeddings, rows, flip), listed.ids, people, listed.source)
+        return _Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -14,10 +14,10 @@ from angulus import checks
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import error_curve
-from angulus.metrics.intervals import Statistic, Units
+from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import PresortedFolds
 from angulus.protocols import scored
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.pairs import curves
 from angulus.protocols.result import Result
 
@@ -85,7 +85,7 @@ def evaluate(
             for g in groups
             for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
         ),
-        notes=notes + scored.without_interval(figures) + found.notes,
+        notes=notes + without_interval(figures) + found.notes,
         samples=samples,
         about=found.about,
     )
@@ -95,14 +95,16 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
 
     A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
+    Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
     groups = _groups(samples)
 
     def figures(weights: Floats) -> dict[str, float]:
+        kept = {group: keeping_sizes(weights[group.rows], group.strata) for group in groups}
         values = {
-            f"accuracy {group.name}": group.folds.accuracy(weights[group.rows]).mean
-            for group in groups
-            if group.folds.complete(weights[group.rows])
+            f"accuracy {group.name}": group.folds.accuracy(amount).mean
+            for group, amount in kept.items()
+            if amount is not None
         }
         if len(values) == len(groups):
             accuracies = np.array(list(values.values()))
@@ -125,24 +127,25 @@ def skewed_error_ratio(errors: Floats) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Pairs of one group: their places in the samples, and their folds, sorted."""
+    """Pairs of one group: their places in the samples, their folds, sorted, and fold and kind of each."""
 
     name: str
     rows: NDArray[np.int64]
     folds: PresortedFolds
+    strata: NDArray[np.int64]
 
 
 def _groups(samples: Mapping[str, NDArray[Any]]) -> list[_Group]:
     groups = []
     for name in np.unique(samples["groups"]).tolist():
         rows = np.flatnonzero(samples["groups"] == name)
-        columns = (samples[column][rows] for column in ("scores", "same", "folds"))
+        columns = {column: samples[column][rows] for column in ("scores", "same", "folds")}
         try:
-            folds = PresortedFolds.of(*columns)
+            folds = PresortedFolds.of(*columns.values())
             folds.accuracy()
         except checks.InputError as error:
             raise checks.InputError(f"group {name}: {error}") from error
-        groups.append(_Group(name, rows, folds))
+        groups.append(_Group(name, rows, folds, scored.strata_of(columns)))
     if len(groups) < 2:
         raise checks.InputError(f"groups must be at least two, to be compared; got {[group.name for group in groups]}")
     return groups

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from angulus.metrics import quality
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols.judged import Floats, Judged, units_of
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
-from angulus.protocols.scored import without_interval
 
 PROTOCOL = "norm-bins"
 MEASURED = ("correct", "norms", "edges")  # the samples that the model gave

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ def numbers(
         thresholds, spreads: of the figures that have one.
     """
     checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    checks.integer("seed", seed, low=0)
     values = statistic(units.weights(np.ones(units.count)))
     intervals = bootstrap(statistic, units, draws=draws, seed=seed) if draws else {}
     return tuple(
@@ -39,3 +40,9 @@ def numbers(
 def resampling(unit: str, draws: int, seed: int) -> dict[str, object]:
     """The choices behind the intervals, for a result's `choices`."""
     return {"intervals": f"95 % of {draws} resamples of the {unit} (seed {seed})" if draws else "none"}
+
+
+def without_interval(figures: Sequence[Number]) -> tuple[str, ...]:
+    """A note on the figures whose interval is undefined, for so few people that most resamples lose what they need."""
+    names = [number.name for number in figures if number.interval is not None and np.isnan(number.interval.low)]
+    return (f"no interval of {', '.join(names)}: undefined in more than a tenth of the resamples",) if names else ()

@@ -18,7 +18,7 @@ from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import rates
 from angulus.protocols.numbers import numbers
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.vectors import FLIPS, METRICS, Vectors, fused, projected
+from angulus.protocols.vectors import FLIPS, METRICS, Vectors, projected
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ class _Found:
 def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | None, pca: int | None) -> Vectors:
     """The vectors of a trial's images [N, d], at the list's rows; rows that the trial does not use are zeros."""
     used = trial.test if pca is None else np.concatenate([trial.train, trial.test])
-    vectors = fused(embeddings, embeddings.rows(blufr.ids[used], blufr.source), flip)
+    vectors = embeddings.fused(embeddings.rows(blufr.ids[used], blufr.source), flip)
     if pca is not None:
         vectors = projected(vectors, np.arange(len(trial.train)), pca)
     placed = np.zeros((len(blufr.ids), vectors.shape[1]), dtype=vectors.dtype)

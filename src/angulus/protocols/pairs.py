@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import ErrorCurve, Presorted, auc, eer
-from angulus.metrics.intervals import Statistic, Units
+from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, best_of, tar_at_far
 from angulus.protocols import rates, scored
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ def evaluate(
         {**found.choices, **_figure_choices(folds), **resampling(found.unit, draws, seed)},
         found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
         curves=curves(curve, PROTOCOL),
-        notes=notes + scored.without_interval(figures) + found.notes,
+        notes=notes + without_interval(figures) + found.notes,
         samples=samples,
         about=found.about,
     )
@@ -89,19 +89,23 @@ def evaluate(
 def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
 
-    A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy.
+    A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
+    each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
     presorted, folds = Presorted.of(samples["scores"], samples["same"]), _folds(samples)
+    strata = scored.strata_of(samples)
     fars = {f"TAR@FAR={rates.label(far)}": far for far in samples["fars"].tolist()}
 
     def figures(weights: Floats) -> dict[str, float]:
         if not all(amount.any() for amount in presorted.amounts(weights)):
             return {}
         values = {}
-        if folds is None:
-            values[BEST] = best_of(presorted, weights)[1]
-        elif folds.complete(weights):
-            values["accuracy"] = folds.accuracy(weights).mean
+        kept = keeping_sizes(weights, strata)
+        if kept is not None:
+            name, value = (
+                (BEST, best_of(presorted, kept)[1]) if folds is None else ("accuracy", folds.accuracy(kept).mean)
+            )
+            values[name] = value
         curve = presorted.curve(weights)
         values |= {"AUC": auc(curve), "EER": eer(curve)}
         return values | {name: tar_at_far(curve, far, zero_ok=True).tar for name, far in fars.items()}

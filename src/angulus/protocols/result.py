@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from angulus import checks, environment, files
 from angulus.metrics.intervals import Interval
 
 FORMAT = 1  # of the JSON file
+SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
 KINDS = ("roc", "det", "cmc", "froc", "discard")
 MOST_POINTS = 2000  # of a saved curve; more cannot be seen
 
@@ -73,14 +76,14 @@ class Result:
     """What a protocol gives.
 
     Args:
-        protocol: its name, as `angulus evaluate --list` prints it.
+        protocol: what was measured; commands that measure the same by other lists share one.
         numbers: the figures.
         choices: every choice that was made (flip, normalise, PCA, pooling, seed, ...), as plain values.
         counts: how much there was of everything (pairs, identities, folds, rows left out, ...).
         curves: what can be drawn.
         notes: what a reader must know: what was left out and why, which figures are undefined.
         samples: arrays from which the figures can be computed again (scores, identities, ...), so that two results can
-            be compared on the same resamples; saved beside the JSON as `.npz`.
+            be compared on the same resamples; saved beside the JSON as `.samples.npz`.
         about: versions, device and command.
     """
 
@@ -133,12 +136,19 @@ class Result:
         return Group(table, counts, choices, *self.notes)
 
     def save(self, path: Path) -> None:
-        """Write the result as JSON, with the curves thinned, and its samples beside it as `.npz`, each atomically.
+        """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
 
-        Numbers keep all their digits; an undefined one is null.
+        Numbers keep all their digits; an undefined one is null. The JSON names the samples with their SHA-256, so that
+        `read` refuses samples that a later run has put there and could not finish.
         """
         if path.suffix != ".json":
             raise checks.InputError(f"a result is saved as .json; got {path}")
+        beside = None
+        if self.samples:
+            arrays = {name: np.asarray(values) for name, values in self.samples.items()}
+            place = path.with_suffix(SAMPLES)
+            files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+            beside = {"file": place.name, "sha256": _digest(place)}
         content = {
             "format": FORMAT,
             "protocol": self.protocol,
@@ -150,48 +160,73 @@ class Result:
                 {"kind": curve.kind, "name": curve.name, "x": curve.x.tolist(), "y": curve.y.tolist()}
                 for curve in (curve.thinned() for curve in self.curves)
             ],
-            "samples": path.with_suffix(".npz").name if self.samples else None,
+            "samples": beside,
             "environment": dict(self.about),
         }
-        if self.samples:
-            arrays = {name: np.asarray(values) for name, values in self.samples.items()}
-            files.write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
         files.write_json(path, null_for_nan(content))
 
     @staticmethod
     def read(path: Path) -> Result:
-        """A saved result, or what is wrong with the file."""
+        """A saved result with its samples, or what is wrong with the files."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            numbers = tuple(_number(number) for number in content["numbers"])
-            curves = tuple(
-                Curve(curve["kind"], curve["name"], np.array(curve["x"], float), np.array(curve["y"], float))
-                for curve in content["curves"]
+            content = _a(dict, json.loads(path.read_text(encoding="utf-8")))
+            if content["format"] != FORMAT:
+                raise ValueError(f"its format is {content['format']!r:.20} and not {FORMAT}")
+            beside = content["samples"] and _a(dict, content["samples"])
+            return Result(
+                _a(str, content["protocol"]),
+                tuple(_number(_a(dict, number)) for number in _a(list, content["numbers"])),
+                _a(dict, content["choices"]),
+                {name: _a(int, count) for name, count in _a(dict, content["counts"]).items()},
+                curves=tuple(_curve(_a(dict, curve)) for curve in _a(list, content["curves"])),
+                notes=tuple(_a(str, note) for note in _a(list, content["notes"])),
+                samples=_samples(path.with_name(_a(str, beside["file"])), beside["sha256"]) if beside else {},
+                about=_a(dict, content["environment"]),
             )
-            beside = content["samples"]
-            fields = {name: content[name] for name in ("protocol", "choices", "counts")}
-            notes, about = tuple(content["notes"]), content["environment"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except checks.InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise checks.InputError(
-                f"{path} is not a saved result ({error}); give the .json that angulus evaluate --json wrote"
+                f"{path} is not a saved result ({reason}); give the .json that angulus evaluate --json wrote"
             ) from error
-        samples = {} if beside is None else _samples(path.with_name(Path(beside).name))
-        return Result(**fields, numbers=numbers, curves=curves, notes=notes, samples=samples, about=about)
 
 
-def _samples(path: Path) -> dict[str, NDArray[Any]]:
+def _a(kind: type, value: Any) -> Any:
+    """The value, which has to be of this type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.40} stands where a {kind.__name__} is due")
+    return value
+
+
+def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+        whole = _digest(path) == sha256
+        if whole:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise checks.InputError(
-            f"the result's samples {path} cannot be read ({error}); keep it beside the .json"
+            f"the result's samples {path} cannot be read ({error}); keep them beside the .json"
         ) from error
+    raise checks.InputError(
+        f"the result's samples {path} must be those that were saved with it; they have changed; evaluate again"
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _curve(saved: dict[str, Any]) -> Curve:
+    return Curve(saved["kind"], _a(str, saved["name"]), np.array(saved["x"], float), np.array(saved["y"], float))
 
 
 def _number(saved: dict[str, Any]) -> Number:
     interval = read_interval(saved["interval"])
-    return Number(saved["name"], nan_for_null(saved["value"]), interval, saved["threshold"], saved["spread"])
+    more = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
+    return Number(_a(str, saved["name"]), nan_for_null(saved["value"]), interval, *more)
 
 
 def read_interval(saved: Mapping[str, Any] | None) -> Interval | None:

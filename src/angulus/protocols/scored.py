@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from angulus import checks, environment
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.intervals import Units
-from angulus.protocols.result import Number
-from angulus.protocols.vectors import FLIPS, METRICS, fused, pair_scores, projected
+from angulus.protocols.vectors import FLIPS, METRICS, pair_scores, projected
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -70,7 +69,7 @@ def score(
     left, right = both[: len(pairs)], both[len(pairs) :]
     rows, place = np.unique(both, return_inverse=True)
     places = place[: len(pairs)], place[len(pairs) :]
-    vectors = fused(embeddings, rows, flip)
+    vectors = embeddings.fused(rows, flip)
     samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same}
     if pairs.folds is not None:
         samples["folds"] = pairs.folds
@@ -108,10 +107,10 @@ def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
     return Units.of(np.arange(len(samples["same"])))
 
 
-def without_interval(numbers: Sequence[Number]) -> tuple[str, ...]:
-    """A note on the figures whose interval is undefined, for so few people that most resamples lose what they need."""
-    names = [number.name for number in numbers if number.interval is not None and np.isnan(number.interval.low)]
-    return (f"no interval of {', '.join(names)}: undefined in more than a tenth of the resamples",) if names else ()
+def strata_of(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Fold and kind of each pair [P] as one number: resamples keep how many there are of each."""
+    fold = samples.get("folds", np.zeros(len(samples["same"]), dtype=np.int64))
+    return np.asarray(2 * fold + samples["same"])
 
 
 def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: Pairs) -> Floats:

@@ -13,9 +13,8 @@ from angulus import checks, environment, scoring
 from angulus.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import rates
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.scored import without_interval
 from angulus.protocols.templates import Templates
 
 Floats = NDArray[np.float64]

@@ -17,9 +17,8 @@ from angulus.metrics.curves import ErrorCurve, Presorted
 from angulus.metrics.intervals import Statistic, Units
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.protocols import rates
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.scored import without_interval
 from angulus.protocols.template_stream import LEAST, Stream
 from angulus.protocols.templates import Templates
 
@@ -222,6 +221,7 @@ class _Folds:
     of_subject: NDArray[np.int64]  # [S], dealt in turn
     of_genuine: NDArray[np.int64]  # [G]
     of_impostor: NDArray[np.int64]  # [U], of the highest
+    sizes: tuple[Floats, Floats]  # [F] each: all genuine and all impostor comparisons
     all_used: bool
 
     @staticmethod
@@ -232,21 +232,34 @@ class _Folds:
         scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"][:used]])
         same, fold = np.arange(len(scores)) < len(of_genuine), np.concatenate([of_genuine, of_impostor])
         found = PresortedFolds.of(scores, same, fold) if len(np.unique(fold)) > 1 else None
-        return _Folds(found, of_subject, of_genuine, of_impostor, tail.whole and used == len(tail.first))
+        once = tail.weigh(np.ones(len(of_subject)))
+        sizes = _sums(of_genuine, once.genuine, of_subject), _sums(of_subject, once.of_subject, of_subject)
+        return _Folds(found, of_subject, of_genuine, of_impostor, sizes, tail.whole and used == len(tail.first))
 
     def accuracy(self, weights: _Weights) -> FoldAccuracy | None:
-        """Accuracy of each fold, or None where one lacks a kind, or impostors that are not at hand might decide."""
-        used = np.concatenate([weights.genuine, weights.impostors[: len(self.of_impostor)]])
-        if self.folds is None or not self.folds.complete(used):
-            return None
-        count = int(self.of_subject.max()) + 1
-        genuine = np.bincount(self.of_genuine, weights.genuine, count)
-        impostors = np.bincount(self.of_impostor, used[len(weights.genuine) :], count)
-        enough = impostors.sum() - impostors > genuine.sum() - genuine  # in the folds that choose
-        if not self.all_used and not enough.all():
-            return None
-        found = self.folds.accuracy(used)
+        """Accuracy of each fold, or None where one lacks a kind, or impostors that are not at hand might decide.
+
+        Each fold keeps its numbers of genuine and impostor comparisons, as `keeping_sizes` has it.
+        """
         present = np.unique(np.concatenate([self.of_genuine, self.of_impostor]))
-        wrong = (1 - found.accuracies) * (genuine + impostors)[present]
-        everything = genuine + np.bincount(self.of_subject, weights.of_subject, count)
-        return FoldAccuracy(1 - wrong / everything[present], found.thresholds)
+        genuine, impostors = self.sizes
+        sums = (
+            _sums(self.of_genuine, weights.genuine, self.of_subject),
+            np.bincount(self.of_subject, weights.of_subject),
+        )
+        if self.folds is None or any((each[present] == 0).any() for each in sums):
+            return None
+        scales = [size / np.where(each > 0, each, 1) for size, each in zip(self.sizes, sums, strict=True)]
+        highest = weights.impostors[: len(self.of_impostor)] * scales[1][self.of_impostor]
+        at_hand = _sums(self.of_impostor, highest, self.of_subject)
+        enough = at_hand.sum() - at_hand > genuine.sum() - genuine  # in the folds that choose
+        if (at_hand[present] == 0).any() or not (self.all_used or enough.all()):
+            return None
+        found = self.folds.accuracy(np.concatenate([weights.genuine * scales[0][self.of_genuine], highest]))
+        wrong = (1 - found.accuracies) * (genuine + at_hand)[present]
+        return FoldAccuracy(1 - wrong / (genuine + impostors)[present], found.thresholds)
+
+
+def _sums(fold: NDArray[np.int64], weights: Floats, of_subject: NDArray[np.int64]) -> Floats:
+    """Weight in each fold that a subject is in."""
+    return np.asarray(np.bincount(fold, weights, int(of_subject.max()) + 1), dtype=np.float64)

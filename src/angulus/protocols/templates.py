@@ -13,7 +13,6 @@ from angulus import checks
 from angulus.checks import InputError
 from angulus.embeddings import Embeddings
 from angulus.lists.ijb import TemplateImages
-from angulus.protocols.vectors import fused
 
 Floats = NDArray[np.floating[Any]]
 
@@ -171,7 +170,7 @@ def lengths_of(embeddings: Embeddings, rows: NDArray[np.int64], flip: str | None
     """Norms of features [K]: those that are given, else of the vectors, fused with the mirrored ones as `flip` says."""
     if embeddings.norms is not None or flip is None:
         return embeddings.feature_norms[rows]
-    return np.asarray(np.linalg.norm(fused(embeddings, rows, flip), axis=1), dtype=np.float64)
+    return np.asarray(np.linalg.norm(embeddings.fused(rows, flip), axis=1), dtype=np.float64)
 
 
 def _blocks(starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

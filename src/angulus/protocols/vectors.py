@@ -1,4 +1,4 @@
-"""What a protocol compares: vectors, fused with the mirrored image's or projected by PCA, and the scores of pairs."""
+"""What a protocol compares: vectors, perhaps projected by PCA, and the scores of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import checks, scoring
-from angulus.embeddings import Embeddings
 
 Vectors = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -24,32 +23,7 @@ METRICS = {  # each with what its score is; higher means more alike
 FLIPS = {None: "none", "sum": "sum with the mirrored image's", "concat": "concatenated with the mirrored image's"}
 
 _PAIRS = 4096  # scored at a time
-
-
-def fused(embeddings: Embeddings, rows: Rows, flip: str | None = None) -> Vectors:
-    """Vectors of chosen rows [K] as they are stored, or fused in float64 with the mirrored images' vectors.
-
-    Raises:
-        checks.InputError: no mirrored embeddings, or a sum of zeros where the embeddings refuse zeros.
-    """
-    if flip is None:
-        return embeddings.vectors[rows]
-    checks.choice("flip", flip, ("sum", "concat"), hint="or None")
-    if embeddings.flipped is None:
-        raise checks.InputError(
-            f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {embeddings.source} has none"
-        )
-    own, mirrored = (part[rows].astype(np.float64) for part in (embeddings.vectors, embeddings.flipped))
-    if flip == "concat":
-        return np.concatenate([own, mirrored], axis=1)
-    total = np.asarray(own + mirrored)
-    zero = ~total.any(axis=1)
-    if zero.any() and embeddings.zero_vectors == "refuse":
-        name = str(embeddings.ids[rows[np.flatnonzero(zero)[0]]])
-        raise checks.InputError(
-            f"{embeddings.source}: the sum of a vector and its mirrored one must not be zero; got zero for {name!r}"
-        )
-    return total
+_NO_VARIANCE = 1e-12  # of the largest: what rounding leaves of none
 
 
 def pair_scores(vectors: Vectors, left: Rows, right: Rows, metric: str = "cosine") -> Floats:
@@ -72,17 +46,20 @@ def projected(vectors: Vectors, fitted: Rows, size: int) -> Floats:
     """Vectors [K, d] centred and turned onto the `size` directions of largest variance of the rows `fitted` [K, size].
 
     Raises:
-        checks.InputError: `size` is above d or the number of rows fitted.
+        checks.InputError: `size` is above d, or the rows fitted vary in fewer directions, so that the last is any.
     """
     checks.integer("pca", size, low=1)
-    if size > min(len(fitted), vectors.shape[1]):
-        raise checks.InputError(
-            f"pca must be at most the size of an embedding and the number of images it is fitted on; got {size} with "
-            f"{vectors.shape[1]} and {len(fitted)}"
-        )
+    if len(fitted) < 2:
+        raise checks.InputError(f"pca must be fitted on two images or more; got {len(fitted)}")
     wide = vectors.astype(np.float64)
     wide -= wide[fitted].mean(axis=0)
-    _, axes = np.linalg.eigh(wide[fitted].T @ wide[fitted])  # of rising variance; their signs change no score
+    variances, axes = np.linalg.eigh(wide[fitted].T @ wide[fitted])  # of rising variance; their signs change no score
+    vary = int((variances > _NO_VARIANCE * variances[-1]).sum())
+    if size > len(axes) or (size > vary and size < len(axes)):
+        raise checks.InputError(
+            f"pca must be at most the size of an embedding ({len(axes)}) and the directions in which the images that "
+            f"it is fitted on vary ({vary} of {len(fitted)} images); got {size}"
+        )
     return np.asarray(wide @ axes[:, : -size - 1 : -1])
 
 

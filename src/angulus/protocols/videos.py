@@ -14,14 +14,14 @@ from angulus import checks, environment
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
-from angulus.metrics.intervals import Statistic, Units
+from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.protocols import hik, rates
 from angulus.protocols import pairs as pairs_protocol
 from angulus.protocols.judged import COLUMNS, Judged, of_scores
-from angulus.protocols.numbers import numbers, resampling
+from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
-from angulus.protocols.scored import without_interval
+from angulus.protocols.scored import strata_of
 from angulus.protocols.templates import lengths_of
 from angulus.protocols.vectors import FLIPS
 
@@ -132,14 +132,14 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     if "histograms" not in samples:
         return pairs_protocol.statistic(samples)
     figures, units = pairs_protocol.statistic({name: each for name, each in samples.items() if name != "folds"})
+    strata, right = strata_of(samples), _right(samples)
 
     def with_accuracy(weights: Floats) -> dict[str, float]:
         values = {name: value for name, value in figures(weights).items() if name != pairs_protocol.BEST}
-        total = np.bincount(samples["folds"], weights)
-        if values and total.all():
-            right = np.bincount(samples["folds"], weights * _right(samples))
-            return {"accuracy": float((right / total).mean()), **values}
-        return values
+        kept = keeping_sizes(weights, strata)
+        if kept is None:
+            return values
+        return {"accuracy": float(_shares(samples["folds"], right, kept).mean()), **values}
 
     return with_accuracy, units
 
@@ -246,6 +246,10 @@ def _right(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
 def _fold_accuracy(samples: Mapping[str, NDArray[Any]]) -> FoldAccuracy:
     if "histograms" not in samples:
         return PresortedFolds.of(samples["scores"], samples["same"], samples["folds"]).accuracy()
-    folds = samples["folds"]
-    accuracies = np.bincount(folds, _right(samples)) / np.bincount(folds)
+    accuracies = _shares(samples["folds"], _right(samples), np.ones(len(samples["folds"])))
     return FoldAccuracy(accuracies, np.zeros(len(accuracies)))
+
+
+def _shares(folds: Rows, right: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Share of each fold [F] that is right."""
+    return np.asarray(np.bincount(folds, weights * right) / np.bincount(folds, weights), dtype=np.float64)

@@ -1,0 +1,78 @@
+"""`angulus prepare`: photos to what a model is trained on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from angulus import checks
+
+prepare_app = typer.Typer(no_args_is_help=True, help="Photos to what a model is trained on.")
+
+
+@prepare_app.command("faces")
+def prepare_faces(
+    source: Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")],
+    out: Annotated[Path, typer.Argument(help="Folder for records/, report.html, report.csv and report.jsonl.")],
+    size: Annotated[str, typer.Option(help="Of the crop in pixels: 112, 128, 144, 160 ..., or HEIGHTxWIDTH.")] = "112",
+    choose: Annotated[str, typer.Option(help="Of several faces: the largest, or the most central.")] = "largest",
+    min_score: Annotated[float, typer.Option(help="The detector's least confidence, 0 to 1.")] = 0.9,
+    min_size: Annotated[float, typer.Option(help="The least pixels across a face in the photo.")] = 30,
+    detector: Annotated[str, typer.Option(help="mtcnn, or yunet:FILE with its ONNX model.")] = "mtcnn",
+    encoding: Annotated[str, typer.Option(help="Of the crops: jpeg (quality 95) or png.")] = "jpeg",
+    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
+    depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
+    ] = None,
+    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(help="Processes; one a core, if not given.")] = None,  # noqa: UP045
+) -> None:
+    """Find and align the face of each photo, write records, and report what is not plainly one good face.
+
+    Goes on where it stopped.
+    """
+    from angulus.data.photos import Crops
+    from angulus.data.prepare import prepare_faces as prepare
+    from angulus.data.sources import Options
+
+    height, width = _size(size)
+    crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
+    console = Console()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with console.status("starting ...") as status:
+            done = prepare(
+                source,
+                out,
+                crops,
+                detector=detector,
+                workers=workers,
+                kind=kind,
+                options=Options(depth, root),
+                on_photo=lambda count: status.update(f"{count:,} photos"),
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; what is done is kept: run the same command again to go on", highlight=False)
+        raise typer.Exit(130) from None
+    lines = [f"{done.records}: {done.rows:,} crops {height}x{width} of {done.identities:,} identities"]
+    lines += [f"  {problem}: {count:,}" for problem, count in done.problems.items()]
+    lines.append(f"{done.report} shows them" if done.problems else "nothing to report")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """A crop's height and width, of `112` or `112x96`."""
+    height, times, width = text.lower().partition("x")
+    if not height.isdecimal() or (times and not width.isdecimal()):
+        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r}")
+    return int(height), int(width or height)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,20 @@
+"""Auditing a data set: overlaps with another, duplicates, likely wrong labels, a card, and lists of what to remove."""
+
+from __future__ import annotations
+
+from angulus.data.audit.removals import Removal, Removed, apply_removals, read_list, write_list
+from angulus.data.audit.run import CERTAIN, LISTS, Audit, DataSet, Settings, audit
+
+__all__ = [
+    "CERTAIN",
+    "LISTS",
+    "Audit",
+    "DataSet",
+    "Removal",
+    "Removed",
+    "Settings",
+    "apply_removals",
+    "audit",
+    "read_list",
+    "write_list",
+]

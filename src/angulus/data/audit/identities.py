@@ -1,0 +1,190 @@
+"""Identities: which are in two sets, or twice in one, by name and by embedding; and which images do not fit theirs."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.scoring import Pairs, above, top_k
+
+Vectors = NDArray[np.floating[Any]]
+
+
+def normalised_name(name: str) -> str:
+    """A name without what spellings differ in: case, accents, punctuation, `Last, First`.
+
+    Source: overlaps are removed by names in MV-Softmax (X. Wang et al., AAAI 2020).
+
+    >>> normalised_name("Zellweger, Renée"), normalised_name("renee_zellweger")
+    ('renee zellweger', 'renee zellweger')
+    """
+    last, comma, first = name.partition(",")
+    if comma and "," not in first:
+        name = f"{first} {last}"
+    letters = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in plain).split())
+
+
+def is_number(name: str) -> bool:
+    """Whether an identity is a number, which names someone only within its own set."""
+    return not any(letter.isalpha() for letter in name)
+
+
+def shared_names(names: NDArray[np.str_], others: NDArray[np.str_], *, numbers: bool) -> dict[str, str]:
+    """Identities of the one set that the other has too: own name -> the name there, the first of several.
+
+    Args:
+        names, others: distinct names.
+        numbers: whether equal numbers are the same identity too, as they are where both sets come from one.
+    """
+    there: dict[str, str] = {}
+    for other in others.tolist():
+        there.setdefault(normalised_name(other), other)
+    found = {name: there.get(normalised_name(name)) for name in names.tolist() if numbers or not is_number(name)}
+    return {name: other for name, other in found.items() if other is not None and normalised_name(name)}
+
+
+def spellings(names: NDArray[np.str_]) -> list[tuple[str, ...]]:
+    """Groups of distinct names that are one normalised name."""
+    groups: dict[str, list[str]] = {}
+    for name in names.tolist():
+        if not is_number(name):
+            groups.setdefault(normalised_name(name), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """The mean direction of each of K identities.
+
+    Attributes:
+        names: [K], sorted.
+        sums: [K, d] float64, sums of unit embeddings.
+        codes: [N] which identity each image is of; −1 where not known.
+    """
+
+    names: NDArray[np.str_]
+    sums: NDArray[np.float64]
+    codes: NDArray[np.int64]
+
+    @staticmethod
+    def of(vectors: Vectors, identities: NDArray[np.str_]) -> Means:
+        """Of unit embeddings [N, d] and their identities [N], "" where not known."""
+        names, codes = np.unique(identities, return_inverse=True)
+        codes = codes.astype(np.int64)
+        if len(names) and names[0] == "":
+            names, codes = names[1:], codes - 1
+        sums = np.zeros((len(names), vectors.shape[1]))
+        np.add.at(sums, codes[codes >= 0], vectors[codes >= 0].astype(np.float64))
+        return Means(names, sums, codes)
+
+
+def alike(means: Means, others: Means | None, threshold: float) -> list[tuple[str, str, float]]:
+    """Pairs of identities whose means' cosine is at least the threshold, the most alike first.
+
+    Args:
+        means: of the one set.
+        others: of the other; None: pairs within the one, each once.
+        threshold: in [-1, 1].
+    """
+    names = means.names if others is None else others.names
+    if not len(means.names) or not len(names):
+        return []
+    found = Pairs.joined(above(means.sums, None if others is None else others.sums, threshold))
+    pairs = zip(found.probes.tolist(), found.gallery.tolist(), found.scores.tolist(), strict=True)
+    return sorted(
+        ((str(means.names[one]), str(names[other]), score) for one, other, score in pairs),
+        key=lambda pair: (-pair[2], pair[0], pair[1]),
+    )
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image that does not fit its identity.
+
+    Attributes:
+        row: of the image.
+        own: its cosine with the mean of the other images of its identity.
+        other: the cosine that this is held against: with the nearest other identity's mean, or the least that is usual.
+        name: that other identity; "" for an outlier.
+    """
+
+    row: int
+    own: float
+    other: float
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How images fit their identities.
+
+    Attributes:
+        wrong: nearer to another identity than to their own by the margin or more, the worst first.
+        outliers: far below what is usual in their identity, the worst first; may be among `wrong` too.
+        judged: how many images have others of their identity to be held against.
+        spread: the usual deviation of `own` from its identity's median: 1.4826 times the median absolute one.
+    """
+
+    wrong: tuple[Suspect, ...]
+    outliers: tuple[Suspect, ...]
+    judged: int
+    spread: float
+
+
+def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_least: int = 5) -> Fit:
+    """Hold each image against the others of its identity, itself left out, and against all other identities.
+
+        own_i = cos(x_i, Σ_{j of y_i, j ≠ i} x_j),   other_i = max_{k ≠ y_i} cos(x_i, Σ_{j of k} x_j)
+
+    wrong: other_i − own_i >= margin. Outlier: own_i < median of its identity − outlier · spread, in identities of
+    `at_least` images.
+
+    Args:
+        vectors: [N, d] unit embeddings.
+        means: of them.
+        margin: in cosine, >= 0.
+        outlier: in spreads, > 0.
+        at_least: images that an identity must have for its median to mean something.
+    """
+    counts = np.bincount(means.codes[means.codes >= 0], minlength=len(means.names))
+    rows = np.flatnonzero((means.codes >= 0) & (counts[means.codes] > 1))
+    if not len(rows):
+        return Fit((), (), 0, float("nan"))
+    codes = means.codes[rows]
+    own = _own(vectors[rows], means.sums, codes)
+    wrong = []
+    if len(means.names) > 1:
+        scores, nearest = top_k(vectors[rows].astype(np.float64), means.sums, 1, ids=(codes, np.arange(len(counts))))
+        best, names = scores[:, 0].numpy(), means.names[nearest[:, 0].numpy()]
+        wrong = [
+            Suspect(int(rows[place]), float(own[place]), float(best[place]), str(names[place]))
+            for place in np.flatnonzero(best - own >= margin).tolist()
+        ]
+    usual = np.full(len(counts), np.nan)
+    for code in np.unique(codes).tolist():
+        usual[code] = np.median(own[codes == code])
+    spread = 1.4826 * float(np.median(np.abs(own - usual[codes])))
+    floor = usual[codes] - outlier * spread
+    far = np.flatnonzero((own < floor) & (counts[codes] >= at_least)).tolist()
+    outliers = [Suspect(int(rows[place]), float(own[place]), float(floor[place])) for place in far]
+    wrong.sort(key=lambda each: each.own - each.other)
+    outliers.sort(key=lambda each: each.own - each.other)
+    return Fit(tuple(wrong), tuple(outliers), len(rows), spread)
+
+
+def _own(vectors: Vectors, sums: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The cosine of each image with the sum of the others of its identity."""
+    own = np.empty(len(vectors))
+    for start in range(0, len(vectors), 4096):
+        block = slice(start, start + 4096)
+        wide = vectors[block].astype(np.float64)
+        rest = sums[codes[block]] - wide
+        lengths = np.linalg.norm(rest, axis=1) * np.linalg.norm(wide, axis=1)
+        own[block] = np.einsum("ij,ij->i", wide, rest) / np.where(lengths > 0, lengths, 1)
+    return own

@@ -1,0 +1,165 @@
+"""Removal lists: one image a line with the reason; and a data set without what the lists name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from angulus import files
+from angulus.checks import InputError
+from angulus.data import decode
+from angulus.data.convert import LEFT_OUT
+from angulus.data.record_writer import RecordWriter
+from angulus.data.records import Records
+from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.store import open_store
+from angulus.lists.text import malformed, read_lines
+
+SUFFIX = ".txt"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """An image that a list names, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What applying lists did.
+
+    Attributes:
+        kept: rows that were written.
+        removed: rows that each list took out, by the list's name; one that several name counts for each.
+        left_out: how many rows were not written: all that were removed, and what the source's reader left out.
+    """
+
+    kept: int
+    removed: dict[str, int]
+    left_out: int
+
+
+def write_list(path: Path, removals: Iterable[Removal]) -> None:
+    """Write `id<TAB>reason` lines, whole or not at all.
+
+    Raises:
+        checks.InputError: an id with a tab or a line's end in it, which no line can hold.
+    """
+    lines = []
+    for each in removals:
+        if len(f"{each.id}x".splitlines()) > 1 or "\t" in each.id:
+            raise InputError(f"{path}: an id in a list must have no tab and no line's end; got {each.id!r}")
+        lines.append(f"{each.id}\t{' '.join(each.reason.split())}\n")
+    files.write_text(path, "".join(lines))
+
+
+def read_list(path: Path) -> tuple[Removal, ...]:
+    """Read what `write_list` wrote, or a list of ids alone; an empty file is a list that names nothing.
+
+    Raises:
+        checks.InputError: names file and line: an empty line, or an id that stands there before.
+    """
+    if path.is_file() and not path.stat().st_size:
+        return ()
+    found: dict[str, Removal] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        id, _, reason = line.partition("\t")
+        if not id:
+            raise malformed(path, number, "an id, then if you like a tab and the reason", line)
+        if id in found:
+            raise malformed(path, number, "an id that no line before it has", id)
+        found[id] = Removal(id, reason or "no reason given")
+    return tuple(found.values())
+
+
+def apply_removals(
+    source: Path,
+    lists: Mapping[str, Sequence[Removal]],
+    out: Path | str,
+    *,
+    kind: str | None = None,
+    options: Options | None = None,
+    on_row: Callable[[int], None] | None = None,
+) -> Removed:
+    """Write records of a data set without the images that the lists name; later columns of records come along.
+
+    `out` gets `left-out.jsonl`: a line for each row that is not in it, with the list and the reason.
+
+    Args:
+        source: records, or what `sources.read_source` reads; it stays as it is.
+        lists: by their name, what to remove.
+        out: a path or URL as `RecordWriter` takes; nothing may be there.
+        kind, options: as `sources.read_source` takes them.
+        on_row: told how many rows are written.
+
+    Raises:
+        checks.InputError: a list names an id that the source has not, nothing would be left, or something is at `out`.
+    """
+    if open_store(out).names():
+        raise InputError(f"{out} must not be there, or be an empty folder, to write what is left; choose another")
+    if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
+        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
+    kind = kind or kind_of(source)
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    for name, removals in lists.items():
+        for each in removals:
+            reasons.setdefault(each.id, []).append((name, each.reason))
+    _check_named(source, _ids(source, kind, options), reasons)
+    about = {"source": source.name, "kind": kind, "removed": {name: len(each) for name, each in lists.items()}}
+    kept, gone = [], []
+    with RecordWriter(out, about=about) as writer:
+        for place, item in enumerate(read_source(source, kind, options)):
+            if isinstance(item, LeftOut):
+                gone.append(item)
+            elif item.id in reasons:
+                gone += [LeftOut(item.id, f"{name}: {reason}") for name, reason in reasons[item.id]]
+            elif item.id in writer:
+                gone.append(LeftOut(item.id, "the source has a row of this id before it"))
+            else:
+                decode.header(item.image, item.id)
+                writer.add(item)
+                kept.append(place)
+                if on_row is not None:
+                    on_row(len(kept))
+        text = "".join(
+            json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in gone
+        )
+        open_store(out).write(LEFT_OUT, lambda file: file.write(text.encode()))
+    if kind == "records":
+        _copy_columns(Records(source), Records(out), kept)
+    removed = {name: len(each) for name, each in lists.items()}
+    return Removed(len(kept), removed, len({item.where for item in gone}))
+
+
+def _ids(source: Path, kind: str, options: Options | None) -> Iterator[str]:
+    if kind == "records":
+        yield from Records(source).ids.tolist()
+    else:
+        yield from (item.id for item in read_source(source, kind, options) if not isinstance(item, LeftOut))
+
+
+def _check_named(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tuple[str, str]]]) -> None:
+    """Refuse ids that the source has not: a list for another set would remove nothing, and nobody would know."""
+    unknown, left = set(reasons), 0
+    for id in ids:
+        unknown.discard(id)
+        left += id not in reasons
+    if unknown:
+        first = min(unknown)
+        raise InputError(
+            f"a list may name only images of {source}; {len(unknown)} of its ids are not there, {first!r} "
+            f"(in {reasons[first][0][0]}) among them; give the list that was made for this data set"
+        )
+    if not left:
+        raise InputError(f"lists must leave at least one image of {source}; these name all of them")
+
+
+def _copy_columns(source: Records, out: Records, kept: list[int]) -> None:
+    for name in source.columns:
+        out.add_column(name, source.column(name)[np.array(kept, dtype=np.int64)])

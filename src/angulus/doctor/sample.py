@@ -1,0 +1,163 @@
+"""Which images of a data set are looked at, and what they say of themselves before any model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from angulus.artifact import Model
+from angulus.checks import InputError
+from angulus.contract import TEMPLATE_SIDE, template_points
+from angulus.data import align, decode
+from angulus.data.records import Records
+from angulus.data.rows import Row
+from angulus.data.sources import LeftOut, Options, kind_of, read_source
+
+PER_IDENTITY = 8  # images of one identity that are looked at, at most
+_SEED = 0
+_LEAST_PX = 1.0  # of a crop of 112: by how much landmarks must be off the template to be named
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """N images as the model takes them.
+
+    Attributes:
+        pixels: uint8 [N, channels, height, width].
+        identities: [N] of str; "" where not known.
+        facts: what is wrong beyond doubt, and what cannot be judged, in sentences.
+    """
+
+    pixels: Tensor
+    identities: NDArray[np.str_]
+    facts: tuple[str, ...]
+
+
+def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> Sample:
+    """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
+
+    Raises:
+        checks.InputError: a model of volumes, nothing there to look at, or an image that cannot be decoded.
+    """
+    if len(model.config.image_size) != 2:
+        raise InputError(f"the model must take images, height by width; this one takes {model.config.image_size}")
+    identities, left_out = _identities(images, options)
+    if not len(identities):
+        raise InputError(f"{images} holds no image to look at; {len(left_out)} things in it were left out")
+    rows = _read(images, choose(identities, limit), options)
+    decoded = [decode.decode(row.image, row.id) for row in rows]
+    height, width = model.config.image_size
+    channels = model.config.in_channels
+    facts = [*_sizes(decoded, height, width), *_values(decoded, channels), *_landmarks(model, rows, decoded)]
+    if left_out:
+        facts.append(f"{len(left_out):,} things were not looked at, such as {left_out[0].where}: {left_out[0].reason}.")
+    pixels = torch.stack([_tensor(image, height, width, channels) for image in decoded])
+    return Sample(pixels, np.array([row.identity for row in rows]), tuple(facts))
+
+
+def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
+    """Rows, rising: identities in an order drawn once, of each up to `PER_IDENTITY` images, until the limit is met.
+
+    Identities of one image come last, and images without identity after them: neither gives a genuine pair.
+    """
+    random = np.random.default_rng(_SEED)
+    order = random.permutation(len(identities))
+    names, codes, counts = np.unique(identities[order], return_inverse=True, return_counts=True)
+    late = (counts[codes] == 1) | (names[codes] == "")
+    place = np.empty(len(order), dtype=np.int64)  # of an image among those of its identity
+    by_name = np.argsort(codes, kind="stable")
+    place[by_name] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    turn = random.permutation(len(names))[codes]
+    spare = place >= PER_IDENTITY
+    ranked = np.lexsort((place, turn, spare, names[codes] == "", late))
+    return np.sort(order[ranked[:limit]])
+
+
+def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
+    if images.exists() and kind_of(images) == "records":
+        return Records(images).identities, []
+    found, left_out = [], []
+    for item in read_source(images, None, options):
+        if isinstance(item, LeftOut):
+            left_out.append(item)
+        else:
+            found.append(item.identity)
+    return np.array(found, dtype=np.str_), left_out
+
+
+def _read(images: Path, rows: NDArray[np.int64], options: Options | None) -> list[Row]:
+    if kind_of(images) == "records":
+        return Records(images).rows(rows)
+    wanted = set(rows.tolist())
+    return [row for place, row in enumerate(_rows(images, options)) if place in wanted]
+
+
+def _rows(images: Path, options: Options | None) -> Iterator[Row]:
+    yield from (item for item in read_source(images, None, options) if not isinstance(item, LeftOut))
+
+
+def _tensor(image: NDArray[np.uint8], height: int, width: int, channels: int) -> Tensor:
+    if image.shape[:2] != (height, width):
+        way = cv2.INTER_AREA if min(image.shape[:2]) > min(height, width) else cv2.INTER_LINEAR
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=way), dtype=np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    return pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8) if channels == 1 else pixels
+
+
+def _sizes(images: list[NDArray[np.uint8]], height: int, width: int) -> list[str]:
+    other = [image.shape for image in images if image.shape[:2] != (height, width)]
+    if not other:
+        return []
+    return [
+        f"{len(other):,} of {len(images):,} images are not {width}x{height}, as the model takes them, but such as "
+        f"{other[0][1]}x{other[0][0]}: they are no crops for it; here they were scaled to its size, with all that is "
+        "around the faces."
+    ]
+
+
+def _values(images: list[NDArray[np.uint8]], channels: int) -> list[str]:
+    facts = []
+    if max(int(image.max()) for image in images) <= 1:
+        facts.append(
+            "No pixel is above 1 of 255: the images were scaled to 0..1 before they were saved, and what they showed "
+            "is lost; save them anew in 0..255."
+        )
+    grey = sum(bool((image == image[..., :1]).all()) for image in images)
+    if channels == 3 and grey:
+        facts.append(f"{grey:,} of {len(images):,} images are grey: they cannot show whether colours are swapped.")
+    return facts
+
+
+def _landmarks(model: Model, rows: list[Row], images: list[NDArray[np.uint8]]) -> list[str]:
+    """How far landmarks lie from the template, beyond what aligning could not mend."""
+    template, (height, width) = model.config.contract.template, model.config.image_size
+    known = [
+        np.asarray(row.landmarks, dtype=np.float64)
+        for row, image in zip(rows, images, strict=True)
+        if row.landmarks is not None and image.shape[:2] == (height, width)
+    ]
+    if template is None or not known:
+        return []
+    target = template_points(template, height, width)
+    points = np.stack(known)
+    fits = align.similarity(points, target)
+    off = align.residual(points, target)
+    mended = align.residual(align.transform(points, fits), target)
+    if float(np.median(off - mended)) <= _LEAST_PX * max(height, width) / TEMPLATE_SIDE:
+        return []
+    zoom = np.median(np.hypot(fits[:, 0, 0], fits[:, 1, 0]))
+    turn = np.median(np.degrees(np.arctan2(fits[:, 1, 0], fits[:, 0, 0])))
+    right, down = np.median(target.mean(axis=0) - points.mean(axis=1), axis=0)
+    return [
+        f"The landmarks of {len(known):,} images lie a median of {np.median(off):.1f} px from the template, which "
+        f"aligning would bring down to {np.median(mended):.1f} px (by medians a shift of {right:+.1f} px right and "
+        f"{down:+.1f} px down, a scale of {zoom:.2f} and a turn of {turn:+.1f} degrees): the images are not aligned to "
+        "it; run `angulus prepare faces` on the photos."
+    ]

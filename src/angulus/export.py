@@ -1,0 +1,321 @@
+"""A trained model as one ONNX file that needs no Angulus: bytes of pixels in, features and norms out.
+
+The contract is part of the graph. What the file gives is compared with PyTorch before it is put in place.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from angulus import checks, files
+from angulus.artifact import Config, Model
+from angulus.backbones.layers import UnitFeatures
+from angulus.embedding import read_pixels
+from angulus.embeddings import Embeddings
+from angulus.lists.pairs import Pairs
+from angulus.protocols import pairs as pairs_protocol
+
+INPUT, OUTPUTS = "pixels", ("features", "norms")
+PRECISIONS = ("float32", "float16", "int8")
+OPSET = 18
+TOLERANCE = 1e-5  # of float32
+GENERATED = 32  # images, where none are given
+
+_BATCH = 64
+_ROUNDINGS = 10  # both sides round, in different orders
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the file's output is from PyTorch's, over some images.
+
+    Attributes:
+        images: how many.
+        feature_error: the largest ‖x − x'‖ / ‖x‖ of an image, x being PyTorch's feature.
+        norm_error: the largest |n − ‖x‖| / ‖x‖, n being the file's second output.
+        rounding: PyTorch's own ‖x − x64‖ / ‖x‖ from float64, measured where the file's error is above 1e-5: where a
+            network's features are that sensitive, no file can be nearer.
+        accuracy: figures of PyTorch's and of the file's features on a list of pairs, by name; empty without one.
+    """
+
+    images: int
+    feature_error: float
+    norm_error: float
+    rounding: float | None = None
+    accuracy: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+
+def export(
+    model: Model,
+    out: Path,
+    *,
+    precision: str = "float32",
+    images: Path | None = None,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+) -> Parity:
+    """Write a model as ONNX, compare it with PyTorch in ONNX Runtime, and say how far apart they are.
+
+    Input `pixels`: uint8 [batch, channels, height, width], any batch. Outputs `features` [batch, d] and
+    `norms` [batch], float32; mirror images are joined by the contract's rule. The metadata say what the pixels must be.
+
+    Args:
+        model: on the CPU.
+        out: the file, .onnx.
+        precision: "float32"; "float16": weights and layers, while the pixels are scaled and the norms taken in float32;
+            "int8": weights by channel, and the inputs of layers by their range over `images`.
+        images: what `angulus embed` reads, to compare on; None: generated ones, whose errors say less. int8 needs them.
+        pairs: of those images, for the accuracy before and after.
+        seed: of the generated images.
+
+    Raises:
+        checks.InputError: missing packages, int8 without images, a pair's image that is not among them, or a float32
+            file whose output differs by more than 1e-5 and than rounding explains; nothing is written then.
+    """
+    checks.choice("precision", precision, PRECISIONS)
+    if out.suffix != ".onnx":
+        raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
+    if images is None and (precision == "int8" or pairs is not None):
+        what = "precision int8, which measures the range of every layer" if pairs is None else "a list of pairs"
+        raise checks.InputError(f"{what} needs images; give them with --images")
+    _packages()
+    ids, pixels = _images(model.config, images, seed)
+    own = _pytorch(model, pixels)
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / "model.onnx"
+        _write(model, draft, precision)
+        if precision == "int8":
+            draft = _quantized(draft, pixels)
+        features, norms = run(draft, pixels)
+        found = _parity(own, features, norms)
+        if precision == "float32" and not max(found.feature_error, found.norm_error) <= TOLERANCE:
+            found = dataclasses.replace(found, rounding=_rounding(model, pixels, own))
+            _check(found, model.config.backbone)
+        if pairs is not None:
+            found = dataclasses.replace(found, accuracy=_accuracy(pairs, ids, own, features))
+        content = draft.read_bytes()
+    files.make_folder(out.parent)
+    files.write_atomically(out, lambda file: file.write(content))
+    return found
+
+
+def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features [N, d] and norms [N] that a file gives for images uint8 [N, channels, height, width]."""
+    runtime = _library("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    parts = [session.run(list(OUTPUTS), {INPUT: pixels[start : start + _BATCH]}) for start in _starts(len(pixels))]
+    features, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return features, norms
+
+
+class _Graph(nn.Module):
+    """What is exported: scaling, mirror images, layers, norms."""
+
+    def __init__(self, model: Model, half: bool) -> None:
+        super().__init__()
+        self.contract = model.config.contract
+        self.layers, self.unit = copy.deepcopy(model.backbone).cpu(), model.config.normalize
+        if self.unit:  # squares of float16 features may overflow: lengths are taken in float32
+            self.layers = self.layers[0]  # type: ignore[index]
+        self.dtype = torch.float16 if half else torch.float32
+        self.layers.to(self.dtype).eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 [B, C, H, W] -> features [B, d] and norms [B]."""
+        features = self.contract.features(self._network, pixels)
+        return features, torch.linalg.vector_norm(features, dim=1)
+
+    def _network(self, images: Tensor) -> Tensor:
+        features = self.layers(images.to(self.dtype)).float()
+        return UnitFeatures()(features) if self.unit else features  # type: ignore[no-any-return]
+
+
+def _write(model: Model, path: Path, precision: str) -> None:
+    onnx = _library("onnx")
+    config = model.config
+    example = torch.zeros(2, config.in_channels, *config.image_size, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            _Graph(model, precision == "float16").eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise checks.InputError(f"the backbone {config.backbone!r} cannot be exported by this version of PyTorch")
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, _about(model, precision))
+    onnx.save(proto, str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's report of its steps, and of what it deprecates in itself."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _about(model: Model, precision: str) -> dict[str, str]:
+    """What the file says of itself; plain text, of which the graph needs nothing."""
+    config = model.config
+    shape = f"[batch, {config.in_channels}, {', '.join(map(str, config.image_size))}]"
+    about = {
+        "angulus": metadata.version("angulus"),
+        "angulus.model": model.name,
+        "angulus.sha256": model.sha256,
+        "angulus.backbone": config.backbone,
+        "angulus.precision": precision,
+        "angulus.contract": json.dumps(dataclasses.asdict(config.contract)),
+        "angulus.input": f"uint8 {shape}, {'grey' if config.in_channels == 1 else 'RGB'}; the graph scales them",
+    }
+    if model.calibration is not None:
+        about["angulus.threshold"] = repr(model.calibration.threshold.value)
+        about["angulus.calibrated_for"] = str(model.calibration.model)
+    return about
+
+
+class _Reader:
+    """Hands images to the library that measures the ranges of layers."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.parts = iter(pixels[start : start + _BATCH] for start in _starts(len(pixels)))
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        part = next(self.parts, None)
+        return None if part is None else {INPUT: part}
+
+
+def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """The same model with 8-bit weights and layers' inputs, in a file beside it."""
+    quantization = _library("onnxruntime.quantization")
+    onnx = _library("onnx")
+    about = {each.key: each.value for each in onnx.load(str(path)).metadata_props}
+    prepared, out = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
+    quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(
+        str(prepared),
+        str(out),
+        _Reader(pixels),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    proto = onnx.load(str(out))
+    onnx.helper.set_model_props(proto, about)
+    onnx.save(proto, str(out))
+    return out
+
+
+def _pytorch(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    parts = [model.embed(torch.from_numpy(pixels[start : start + _BATCH])) for start in _starts(len(pixels))]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _parity(own: NDArray[np.floating[Any]], features: NDArray[np.float32], norms: NDArray[np.floating[Any]]) -> Parity:
+    x, other = own.astype(np.float64), features.astype(np.float64)
+    lengths = np.linalg.norm(x, axis=1)
+    scale = np.where(lengths > 0, lengths, 1)
+    return Parity(
+        len(x),
+        float((np.linalg.norm(x - other, axis=1) / scale).max()),
+        float((np.abs(norms.astype(np.float64) - lengths) / scale).max()),
+    )
+
+
+def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
+    """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
+    wide = copy.deepcopy(model.backbone).cpu().double()
+    with torch.no_grad():
+        parts = [
+            model.config.contract.features(
+                lambda images: wide(images.double()), torch.from_numpy(pixels[each : each + 1])
+            )
+            for each in range(len(pixels))
+        ]
+    return _parity(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+
+
+def _check(found: Parity, backbone: str) -> None:
+    """Refuse a float32 file that is further off than rounding explains."""
+    worst = max(found.feature_error, found.norm_error)
+    if found.rounding is None or not worst <= _ROUNDINGS * found.rounding:
+        raise checks.InputError(
+            f"the exported model must give PyTorch's features within {TOLERANCE:g}; got {worst:.2g}, where float32 "
+            f"itself rounds by {found.rounding or 0:.2g}; the backbone {backbone!r} holds what does not export"
+        )
+
+
+def _accuracy(
+    pairs: Pairs, ids: NDArray[np.str_], own: NDArray[np.float32], features: NDArray[np.float32]
+) -> dict[str, tuple[float, float]]:
+    first, second = (
+        {number.name: number.value for number in pairs_protocol.evaluate(each, pairs, draws=0).numbers}
+        for each in (Embeddings(own, ids, source="PyTorch"), Embeddings(features, ids, source="the exported model"))
+    )
+    return {name: (first[name], second[name]) for name in first}
+
+
+def _images(config: Config, source: Path | None, seed: int) -> tuple[NDArray[np.str_], NDArray[np.uint8]]:
+    """Ids [N] and images uint8 [N, channels, height, width]."""
+    if source is not None:
+        found = [(row.id, pixels.numpy()) for row, pixels in read_pixels(source, config)]
+        if not found:
+            raise checks.InputError(f"{source} holds no image to compare on")
+        return np.array([name for name, _ in found]), np.stack([pixels for _, pixels in found])
+    rng = np.random.default_rng(seed)
+    axes = len(config.image_size)
+    # smooth patterns and noise: images of noise alone are all alike to a network
+    coarse = rng.integers(0, 256, (GENERATED, config.in_channels, *(4,) * axes)).astype(np.float32)
+    mode = "bilinear" if axes == 2 else "trilinear"
+    smooth = nn.functional.interpolate(torch.from_numpy(coarse), config.image_size, mode=mode).numpy()
+    noisy = smooth + rng.normal(0, 16, smooth.shape)
+    return np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def _starts(count: int) -> range:
+    return range(0, count, _BATCH)
+
+
+def _packages() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _library(name)
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise checks.InputError(
+            f"exporting to ONNX needs the package {name.partition('.')[0]}; pip install 'angulus[onnx]'"
+        ) from error

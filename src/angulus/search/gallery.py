@@ -1,0 +1,272 @@
+"""Adding to a gallery, taking out, and asking who is on an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus import checks
+from angulus.embeddings import Embeddings
+from angulus.protocols.calibration import Calibration
+from angulus.search.lance import LanceStore
+from angulus.search.qdrant import QdrantStore
+from angulus.search.store import About, Found, Store
+
+UNNAMED = "none that is named"
+EFFORT = 64  # lists or neighbours that an approximate query looks at
+
+_MARGIN = 10  # rows beyond those asked for: a store ranks in float32, and what is shown is ranked in float64
+_QUERIES = 256  # at a time
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row of the gallery: its id, who is shown if that is known, and its cosine with the query."""
+
+    id: str
+    identity: str | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best matches at or above the threshold for one query, by falling score; none: nobody who is known."""
+
+    id: str
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the true `top` that approximate answers hold, over so many queries."""
+
+    value: float
+    top: int
+    queries: int
+
+
+class Gallery:
+    """Unit vectors of known people in a store.
+
+    Args:
+        store: where they are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return 0 if self.store.about() is None else self.store.count()
+
+    def add(
+        self,
+        embeddings: Embeddings,
+        *,
+        flip: str | None = None,
+        batch: int = 10_000,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> int:
+        """Add all embeddings, or replace those whose ids are there; returns how many.
+
+        Args:
+            embeddings: of one model, that of the gallery; their labels are the identities.
+            flip: fuse with the mirrored images' embeddings: None, "sum" or "concat".
+            batch: rows a commit, >= 1.
+            on_rows: told how many are kept, after each commit: a crash loses none of them, and adding anew completes
+                the rest.
+
+        Raises:
+            checks.InputError: another model, dimension or flip than the gallery's; no gallery, and not an empty place.
+        """
+        checks.integer("batch", batch, low=1)
+        ids = embeddings.ids.tolist()
+        labels = [None] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
+        _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
+        about = _about(embeddings, flip)
+        known = self.store.about()
+        if known is None:
+            self.store.create(about)
+        else:
+            _same(about, known, embeddings.source, self.store.where)
+        for start in range(0, len(ids), batch):
+            rows = np.arange(start, min(start + batch, len(ids)))
+            vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
+            part = slice(start, start + batch)
+            self.store.put(ids[part], labels[part], vectors)
+            if on_rows is not None:
+                on_rows(int(rows[-1]) + 1)
+        self.store.tidy()
+        return len(ids)
+
+    def remove(self, ids: list[str]) -> int:
+        """Take rows out by their ids; returns how many.
+
+        Raises:
+            checks.InputError: an id that is not there; nothing is taken out then.
+        """
+        self._known()
+        _writable(ids, "what is asked for")
+        asked = list(dict.fromkeys(ids))
+        missing = sorted(set(asked) - self.store.present(asked))
+        if missing:
+            named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+            raise checks.InputError(
+                f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}; nothing is removed"
+            )
+        self.store.delete(asked)
+        return len(asked)
+
+    def query(
+        self,
+        embeddings: Embeddings,
+        *,
+        top: int = 5,
+        threshold: float | None = None,
+        flip: str | None = None,
+        effort: int | None = None,
+    ) -> list[Answer]:
+        """Who is on each image: the rows of highest cosine, at or above the threshold.
+
+        Args:
+            embeddings: of the gallery's model.
+            top: matches a query at most, >= 1.
+            threshold: cosine in [-1, 1]; None: the best are shown, however low.
+            flip: as the gallery was made.
+            effort: None: exact, every row is compared; else approximate, through the index: how many lists or
+                neighbours are looked at, >= 1.
+
+        Raises:
+            checks.InputError: another model, dimension or flip, an empty gallery, no index where effort asks for one.
+        """
+        checks.integer("top", top, low=1)
+        if threshold is not None:
+            checks.number("threshold", threshold, low=-1, high=1)
+        if effort is not None:
+            checks.integer("effort", effort, low=1)
+        _same(_about(embeddings, flip), self._known(), embeddings.source, self.store.where)
+        answers = []
+        for start in range(0, len(embeddings), _QUERIES):
+            rows = np.arange(start, min(start + _QUERIES, len(embeddings)))
+            queries = embeddings.unit(rows, flip=flip, dtype=np.float64).astype(np.float64, copy=False)
+            found = self.store.nearest(queries.astype(np.float32), top + _MARGIN, effort=effort)
+            for row, query, near in zip(rows.tolist(), queries, found, strict=True):
+                answers.append(Answer(str(embeddings.ids[row]), _matches(query, near, top, threshold)))
+        return answers
+
+    def recall(
+        self,
+        embeddings: Embeddings,
+        *,
+        top: int = 5,
+        flip: str | None = None,
+        effort: int = EFFORT,
+        queries: int = 100,
+        seed: int = 0,
+    ) -> Recall:
+        """Share of the exact answers' rows that approximate ones hold, over a draw of the queries.
+
+        A row that is as near as the last of the exact answer counts: of copies, any will do.
+        """
+        checks.integer("queries", queries, low=1)
+        count = min(queries, len(embeddings))
+        rows = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
+        chosen = _part(embeddings, rows)
+        exact = self.query(chosen, top=top, flip=flip)
+        near = self.query(chosen, top=top, flip=flip, effort=effort)
+        shares = []
+        for truth, answer in zip(exact, near, strict=True):
+            last = truth.matches[-1].score
+            shares.append(sum(match.score >= last for match in answer.matches) / len(truth.matches))
+        return Recall(float(np.mean(shares)), top, count)
+
+    def about(self) -> About:
+        """What the gallery holds."""
+        return self._known()
+
+    def _known(self) -> About:
+        about = self.store.about()
+        if about is None:
+            raise checks.InputError(f"there is no gallery in {self.store.where} yet; make one with angulus search add")
+        if not self.store.count():
+            raise checks.InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
+        return about
+
+
+def open_gallery(where: str | Path) -> Gallery:
+    """A gallery in a folder (LanceDB), or in a collection http://HOST:6333/COLLECTION (Qdrant)."""
+    if isinstance(where, str) and "://" in where:
+        if not where.startswith(("http://", "https://")):
+            raise checks.InputError(f"a gallery must be a folder or http(s)://HOST:6333/COLLECTION; got {where}")
+        return Gallery(QdrantStore.at(where))
+    return Gallery(LanceStore(Path(where)))
+
+
+def false_positives(fmr: float, count: int) -> float:
+    """How often someone unknown is taken for one of `count` people, were the comparisons independent: 1 − (1 − FMR)^N.
+
+    >>> round(false_positives(1e-4, 10_000), 3)
+    0.632
+    """
+    return float(-np.expm1(count * np.log1p(-min(fmr, 1 - 1e-16))))
+
+
+def threshold_of(calibration: Calibration, about: About, where: str) -> float:
+    """The calibrated threshold, for a gallery that it is for.
+
+    Raises:
+        checks.InputError: a calibration of another model or flip than the gallery's.
+    """
+    for name, theirs, own in (("model", calibration.model, about.model), ("flip", calibration.flip, about.flip)):
+        if theirs != own:
+            raise checks.InputError(
+                f"the calibration is for {name} {theirs or UNNAMED}, and {where} holds vectors of {own or UNNAMED}; "
+                "calibrate embeddings of the gallery's, or give a threshold of your own"
+            )
+    return calibration.threshold.value
+
+
+def _about(embeddings: Embeddings, flip: str | None) -> About:
+    size = embeddings.vectors.shape[1] * (2 if flip == "concat" else 1)
+    return About(size, embeddings.model, flip)
+
+
+def _same(asked: About, known: About, source: str, where: str) -> None:
+    """Refuse vectors that have no angle with the gallery's."""
+    if asked.size != known.size:
+        raise checks.InputError(f"{where} holds vectors of {known.size} numbers; {source} has {asked.size}")
+    for name, theirs, own in (("model", asked.model, known.model), ("flip", asked.flip, known.flip)):
+        if theirs != own:
+            raise checks.InputError(
+                f"{where} holds vectors of {name} {own or UNNAMED}; {source} is of {theirs or UNNAMED}; "
+                "embed the images with the gallery's, or begin another gallery"
+            )
+
+
+def _writable(texts: list[str], source: str) -> None:
+    """Refuse text that no store could give back as it is."""
+    for text in texts:
+        if not text.isprintable() and ("\0" in text or any("\ud800" <= each <= "\udfff" for each in text)):
+            raise checks.InputError(
+                f"ids and labels of {source} must be text without NUL and halves of characters; got {text!r}"
+            )
+
+
+def _matches(query: NDArray[np.float64], found: Found, top: int, threshold: float | None) -> tuple[Match, ...]:
+    stored = found.vectors.astype(np.float64)
+    scores = np.clip(stored @ query / np.linalg.norm(stored, axis=1), -1, 1)
+    ranked = sorted(zip(-scores, found.ids, found.identities, strict=True), key=lambda each: (each[0], each[1]))
+    kept = [Match(name, identity, float(-score)) for score, name, identity in ranked]
+    return tuple(match for match in kept[:top] if threshold is None or match.score >= threshold)
+
+
+def _part(embeddings: Embeddings, rows: NDArray[np.int64]) -> Embeddings:
+    """Some rows, with what a query needs of them."""
+    flipped = None if embeddings.flipped is None else embeddings.flipped[rows]
+    models = None if embeddings.models is None else embeddings.models[rows]
+    return Embeddings(
+        embeddings.vectors[rows], embeddings.ids[rows], models=models, flipped=flipped, source=embeddings.source
+    )

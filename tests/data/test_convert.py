@@ -1,0 +1,146 @@
+"""Conversion of whole data sets, and the command."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from angulus.checks import InputError
+from angulus.commands.convert import convert as command
+from angulus.data.convert import LEFT_OUT, PAIRS, convert
+from angulus.data.records import Records, Row
+from angulus.data.sources import Item
+from angulus.lists.pairs import read_pairs
+from data.pictures import face_rec, jpeg, png
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    for number, person in enumerate(["ann", "ann", "bob", "cy", "cy", "cy"]):
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        (folder / person / f"{number}.png").write_bytes(png(number, 12 + number % 2, 10))
+    (folder / "loose.png").write_bytes(png(9))
+    (folder / "notes.txt").write_text("milk")
+    broken = bytearray(png(8, 40, 40))
+    broken[200] ^= 1
+    (folder / "ann" / "torn.png").write_bytes(broken)
+    return folder
+
+
+def test_a_folder(tree: Path, tmp_path: Path) -> None:
+    done = convert(tree, tmp_path / "out")
+    assert (done.rows, done.identities, done.unknown, done.single) == (7, 3, 1, 1)
+    assert done.sizes == {(12, 10): 4, (13, 10): 3}
+    assert [item.where for item in done.left_out] == ["ann/torn.png", "notes.txt"]
+    assert "cannot be decoded" in done.left_out[0].reason
+    records = Records(tmp_path / "out")
+    assert records.identities.tolist() == ["ann", "ann", "bob", "cy", "cy", "cy", ""]
+    assert records.images([2]) == [(tree / "bob" / "2.png").read_bytes()]
+    lines = (tmp_path / "out" / LEFT_OUT).read_text().splitlines()
+    assert [json.loads(line)["where"] for line in lines] == ["ann/torn.png", "notes.txt"]
+    again = convert(tmp_path / "out", tmp_path / "again")
+    assert (again.rows, again.left_out) == (7, ())
+    assert Records(tmp_path / "again").ids.tolist() == records.ids.tolist()
+
+
+def test_it_goes_on_where_it_stopped(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = convert(tree, tmp_path / "whole")
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 900)  # about two images
+
+    def stop(count: int) -> None:
+        if count == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(tree, tmp_path / "out", on_row=stop)
+    assert 0 < len(Records(tmp_path / "out", unfinished=True)) < 7
+    assert convert(tree, tmp_path / "out") == whole
+    assert Records(tmp_path / "out").ids.tolist() == Records(tmp_path / "whole").ids.tolist()
+    with pytest.raises(InputError, match="holds whole records"):
+        convert(tree, tmp_path / "out")
+
+
+def test_a_source_that_has_changed_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+
+    def stop(count: int) -> None:
+        if count == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(tree, tmp_path / "out", on_row=stop)
+    (tree / "ann" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"holds 1 rows that .* has not, 'ann/0.png' among them"):
+        convert(tree, tmp_path / "out")
+
+
+def test_a_bin_set_keeps_its_pairs(tmp_path: Path) -> None:
+    (tmp_path / "set.bin").write_bytes(pickle.dumps(([jpeg(n) for n in range(6)], [True, False, True])))
+    done = convert(tmp_path / "set.bin", tmp_path / "out")
+    assert (done.rows, done.unknown, done.identities) == (6, 6, 0)
+    pairs = read_pairs(tmp_path / "out" / PAIRS)
+    assert (pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist()) == (
+        ["0", "2", "4"],
+        ["1", "3", "5"],
+        [True, False, True],
+    )
+
+
+def test_a_rec_set_to_an_object_store(tmp_path: Path) -> None:
+    face_rec(tmp_path, [jpeg(n) for n in range(4)], [0, 0, 1, 1])
+    done = convert(tmp_path, "memory://convert/out")
+    assert (done.rows, done.identities) == (4, 2)
+    assert Records("memory://convert/out").identities.tolist() == ["0", "0", "1", "1"]
+
+
+def test_two_rows_of_one_id(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*_: object) -> Iterator[Item]:
+        yield Row("a", png(1), "x")
+        yield Row("a", png(2), "y")
+
+    monkeypatch.setattr("angulus.data.convert.read_source", twice)
+    done = convert(tree, tmp_path / "out")
+    assert (done.rows, done.left_out[0].reason) == (1, "the source has a row of this id before it")
+
+
+def test_what_is_refused(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="out must not lie in the source"):
+        convert(tree, tree / "out")
+    (tmp_path / "poor").mkdir()
+    with pytest.raises(InputError, match="must hold images; read as folder, it gave none"):
+        convert(tmp_path / "poor", tmp_path / "out")
+    (tmp_path / "poor" / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"the first left out is a.jpg: the image must be an image; it is empty"):
+        convert(tmp_path / "poor", tmp_path / "out")
+
+
+def test_the_command(tree: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(command)
+    shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out"), "--depth", "1"])
+    assert shown.exit_code == 0
+    for said in (
+        "6 images of 3 identities; 2 size(s): 12x10, 13x10",
+        "1 identities have one image",
+        "3 things were left out",
+        "left-out.jsonl lists them",
+        "notes.txt: its path must have 1 folders or more",
+    ):
+        assert said in shown.output
+
+
+def test_real_sets(data_folder: Path, tmp_path: Path) -> None:
+    done = convert(data_folder / "protocols" / "small_lfw.bin", tmp_path / "lfw")
+    assert (done.rows, done.sizes, done.left_out) == (20, {(112, 112): 20}, ())
+    done = convert(data_folder / "celebrity-faces" / "aligned_112.zip", tmp_path / "faces")
+    assert (done.rows, done.identities, done.unknown, done.left_out) == (6139, 281, 0, ())
+    records = Records(tmp_path / "faces")
+    assert np.unique(records.identities).size == 281

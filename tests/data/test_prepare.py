@@ -1,0 +1,460 @@
+"""From photos to records of aligned faces: planted faces, everything that can be wrong with a photo, and resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from angulus.checks import InputError
+from angulus.commands.prepare import prepare_app
+from angulus.contract import template_points
+from angulus.data import face_report, mtcnn_nets, workers
+from angulus.data import prepare as preparing
+from angulus.data.decode import decode
+from angulus.data.detect import Faces
+from angulus.data.photos import Crops, Outcome, chosen, process
+from angulus.data.prepare import Prepared, prepare_faces
+from angulus.data.records import Records
+from angulus.data.rows import Row
+from angulus.data.sources import Options
+from data.pictures import encoded, png_that_says, turned
+from planted_faces import Planted, find, photo, png
+
+EXACT = Crops(encoding="png")
+ONE = photo((60, 40, 80, 250))
+
+
+def prepare(source: Path, out: Path, crops: Crops = EXACT, **options: object) -> Prepared:
+    return prepare_faces(source, out, crops, **{"detector": Planted(), "workers": 1} | options)
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def table(out: Path, *, single: bool = False) -> dict[str, dict[str, str]]:
+    """The report's rows by id, which must differ: those of identities of one photo, or the others."""
+    with (out / face_report.TABLE).open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["problem"] == "one photo") == single]
+    found = {row["id"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def many(count: int) -> dict[str, bytes]:
+    """Photos of different widths, so that a log of widths says which were seen."""
+    return {f"p{n % 3}/{n:03}.png": png(photo((60, 40, 50 + n % 7, 250), width=200 + n)) for n in range(count)}
+
+
+def test_crops_are_the_faces_on_the_template(tmp_path: Path) -> None:
+    image = photo((60, 40, 80, 250))
+    image[80:85, 100:108] = [250, 10, 60]  # something to see
+    source = put(tmp_path / "photos", {"ann/1.png": png(image), "ann/2.png": png(ONE), "bob/1.png": png(ONE)})
+    done = prepare(source, tmp_path / "out")
+    assert (done.rows, done.identities, done.problems) == (3, 2, {"one photo": 1})
+    records = Records(done.records)
+    assert records.ids.tolist() == ["ann/1.png", "ann/2.png", "bob/1.png"]
+    assert records.identities.tolist() == ["ann", "ann", "bob"]
+    np.testing.assert_allclose(records.scores, 250 / 255, rtol=1e-6)
+    np.testing.assert_allclose(records.landmarks, [template_points("five_points", 112, 112)] * 3, atol=1e-3)
+    crop = decode(records.images([0])[0])
+    box = find(image).boxes[0]
+    scale = 112 / (box[2] - box[0])  # the planted template spans the square
+    matrix = np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale]])
+    np.testing.assert_allclose(crop, cv2.warpAffine(image, matrix, (112, 112)), atol=1)
+    assert table(tmp_path / "out") == {}
+    assert list(table(tmp_path / "out", single=True)) == ["bob/1.png"]
+    assert records.about["detector"] == "Planted"
+    assert (records.about["height"], records.about["width"], records.about["template"]) == (112, 112, "five_points")
+
+
+@pytest.mark.parametrize(("height", "width"), [(160, 160), (112, 96)])
+def test_sizes_of_crops(tmp_path: Path, height: int, width: int) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE)})
+    done = prepare(source, tmp_path / "out", Crops(height, width, encoding="jpeg"))
+    records = Records(done.records)
+    assert records.images([0])[0][:2] == b"\xff\xd8"
+    assert decode(records.images([0])[0]).shape == (height, width, 3)
+    np.testing.assert_allclose(records.landmarks[0], template_points("five_points", height, width), atol=1e-3)
+
+
+def test_of_several_faces_one_is_chosen_and_all_are_reported(tmp_path: Path) -> None:
+    several = photo((10, 10, 60, 240), (85, 65, 40, 250), (150, 20, 45, 230))
+    source = put(tmp_path / "photos", {"1.png": png(several)})
+    for choose, box in (("largest", (10, 10, 70, 70)), ("central", (85, 65, 125, 105))):
+        done = prepare(source, tmp_path / choose, Crops(choose=choose, encoding="png"))
+        assert done.problems == {"several faces": 1}
+        row = table(tmp_path / choose)["1.png"]
+        assert (row["problem"], row["kept"], row["faces"]) == ("several faces", "True", "3")
+        assert float(row["size_px"]) == box[2] - box[0]
+        level = several[box[1], box[0], 0]
+        assert Records(done.records).scores[0] == pytest.approx(level / 255)
+        assert choose in row["detail"]
+
+
+def test_the_choice_among_equals_is_the_surer_one() -> None:
+    image = photo()
+    boxes = np.array([[0, 0, 10, 10], [100, 0, 110, 10], [190, 0, 200, 10]], dtype=np.float32)
+    faces = Faces(boxes, np.zeros((3, 5, 2), np.float32), np.array([0.5, 0.9, 0.7], np.float32))
+    assert chosen(faces, np.arange(3), "largest", image) == 1
+    assert chosen(faces, np.array([0, 2]), "central", image) == 2
+    with pytest.raises(InputError, match="at least one face"):
+        chosen(faces, np.arange(0), "largest", image)
+
+
+def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -> None:
+    files = {
+        "a/none.png": png(photo()),
+        "a/tiny.png": png(photo((60, 40, 20, 250))),
+        "a/unsure.png": png(photo((60, 40, 80, 200))),
+        "a/tiny and unsure.png": png(photo((60, 40, 20, 200))),
+        "a/good one of three.png": png(photo((10, 10, 20, 250), (40, 40, 50, 250), (100, 40, 60, 200))),
+        "a/<b>&.png": png(photo()),
+    }
+    done = prepare(put(tmp_path / "photos", files), tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert {name: row["problem"] for name, row in rows.items() if row["kept"] == "False"} == {
+        "a/none.png": "no face",
+        "a/tiny.png": "too small",
+        "a/unsure.png": "low score",
+        "a/tiny and unsure.png": "too small",
+        "a/<b>&.png": "no face",
+    }
+    assert "20 pixels across" in rows["a/tiny.png"]["detail"]
+    assert "score of 0.784; asked for are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
+    assert Records(done.records).ids.tolist() == ["a/good one of three.png"]
+    page = done.report.read_text()
+    assert page.count("data:image/jpeg;base64,") == 6  # the kept one of several, too
+    assert "a/&lt;b&gt;&amp;.png" in page
+    assert "src=" in page and "http" not in page  # needs nothing else
+    assert done.problems == {"no face": 2, "too small": 2, "low score": 1, "several faces": 1, "one photo": 1}
+
+
+def test_pictures_frame_the_faces() -> None:
+    several = photo((20, 20, 60, 240), (120, 60, 40, 250), width=480, height=400)
+    outcome = process([Row("1", png(several), "")], Planted(), EXACT)[0]
+    picture = decode(outcome.note.picture).astype(int)
+    assert picture.shape == (200, 240, 3)
+    green, red = picture[10, 20], picture[30, 70]  # the upper edges, at half the size
+    assert green[1] - green[0] > 80 and green[1] - green[2] > 80
+    assert red[0] - red[1] > 80 and red[0] - red[2] > 80
+
+
+def test_the_page_shows_some_and_the_table_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(face_report, "PICTURES", 2)
+    files = {f"{n}.png": png(photo()) for n in range(5)} | {"good.png": png(ONE)}
+    done = prepare(put(tmp_path / "photos", files), tmp_path / "out")
+    assert done.problems == {"no face": 5}
+    assert len(table(tmp_path / "out")) == 5
+    page = done.report.read_text()
+    assert page.count("<img") == 2
+    assert "5 of them. The first 2; report.csv has all." in page
+
+
+def test_every_kind_of_photo_is_a_crop_or_is_named(tmp_path: Path) -> None:
+    rgb = Pillow.fromarray(ONE)
+    sixteen = np.zeros((160, 200), np.uint16)
+    sixteen[40:120, 60:140] = 250 << 8
+    good = {
+        "good/grey.jpg": encoded(rgb.convert("L"), "JPEG", quality=95),
+        "good/cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG", quality=95),
+        "good/alpha.png": encoded(rgb.convert("RGBA")),
+        "good/palette.png": encoded(rgb.quantize(4)),
+        "good/sixteen.png": cv2.imencode(".png", sixteen)[1].tobytes(),
+        "good/turned.jpg": turned(np.rot90(ONE), 6, quality=95),
+        "good/large.jpg": encoded(rgb.resize((2000, 1600)), "JPEG"),
+        "good/upright.png": png(ONE),
+    }
+    bad = {
+        "bad/empty.jpg": b"",
+        "bad/text.jpg": b"not an image",
+        "bad/bomb.png": png_that_says(60_000, 60_000),
+        "bad/short.jpg": good["good/grey.jpg"][:-400],
+        "bad/broken.png": png(ONE)[:60] + b"\0" * 40 + png(ONE)[100:],
+        "bad/readme.txt": b"about these photos",
+    }
+    source = put(tmp_path / "photos", good | bad)
+    (source / "loop").symlink_to(source, target_is_directory=True)
+    (source / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    done = prepare(source, tmp_path / "out", Crops(encoding="png"))
+    records = Records(done.records)
+    assert sorted(records.ids.tolist()) == sorted(good)
+    for row, image in enumerate(records.images(range(len(records)))):
+        crop = decode(image).astype(int)
+        assert (crop[20:90, 20:90] > 235).all(), records.ids[row]  # the square fills the crop
+    rows = table(tmp_path / "out")
+    assert set(rows) == {*bad, "loop", "gone.jpg"}
+    for name, said in {
+        "bad/empty.jpg": "0 bytes",
+        "bad/text.jpg": "must be an image",
+        "bad/bomb.png": "at most 100,000,000 pixels; its header says 60000x60000",
+        "bad/short.jpg": "cut short",
+        "bad/broken.png": "whole PNG",
+        "bad/readme.txt": "must be an image",
+        "loop": "a symbolic link to a folder that it lies in",
+        "gone.jpg": "leads to no file",
+    }.items():
+        assert said in rows[name]["detail"], rows[name]
+        assert rows[name]["problem"] in ("left out", "cannot be read")
+        assert rows[name]["kept"] == "False"
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE), "closed/2.png": png(ONE)})
+    scandir = os.scandir
+
+    def closed(path: Path) -> object:  # root may read all, so the mode of the folder would not do
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    done = prepare(source, tmp_path / "out")
+    monkeypatch.undo()
+    assert done.rows == 1
+    assert "cannot be read: Permission denied" in table(tmp_path / "out")["closed"]["detail"]
+
+
+class Nowhere(Planted):
+    """All landmarks in one place, which no transform fits."""
+
+    def detect(self, images: list[np.ndarray]) -> list[Faces]:
+        return [Faces(each.boxes, np.zeros_like(each.landmarks), each.scores) for each in super().detect(images)]
+
+
+def test_landmarks_that_fit_nothing_are_reported(tmp_path: Path) -> None:
+    outcome = process([Row("1", png(ONE), "ann")], Nowhere(), EXACT)[0]
+    assert outcome.row is None
+    assert (outcome.note.problem, outcome.note.identity) == ("cannot be aligned", "ann")
+
+
+def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
+    source = put(
+        tmp_path,
+        {"list.csv": b"path,identity\n1.png,ann\n1.png,bob\n2.png,ann\n"} | {"1.png": png(ONE), "2.png": png(ONE)},
+    )
+    out = tmp_path.parent / f"{tmp_path.name}-out"
+    done = prepare(source / "list.csv", out)
+    assert done.rows == 2
+    assert table(out)["1.png"]["problem"] == "left out"
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stop])
+def test_a_stopped_run_goes_on_and_does_nothing_twice(tmp_path: Path, error: type[BaseException]) -> None:
+    files = many(50) | {
+        "p0/none.png": png(photo(width=900)),
+        "p1/two.png": png(photo((9, 9, 50, 250), (99, 9, 60, 250), width=901)),
+    }
+    source = put(tmp_path / "photos", files | {"p9/broken.png": b"no image"})
+
+    def stop(count: int) -> None:
+        if count >= 20:
+            raise error
+
+    log = tmp_path / "log"
+    with pytest.raises(error):
+        prepare(source, tmp_path / "out", detector=Planted(log), on_photo=stop)
+    first = log.read_text().splitlines()
+    assert 20 <= len(first) < 52
+    assert (tmp_path / "out" / face_report.PAGE).is_file()
+    with pytest.raises(InputError, match="has not finished"):
+        Records(tmp_path / "out" / "records")
+    counts: list[int] = []
+    done = prepare(source, tmp_path / "out", detector=Planted(log), on_photo=counts.append)
+    assert counts[-1] == 52
+    assert counts[0] > len(first)
+    seen = log.read_text().splitlines()
+    assert len(seen) == len(set(seen)) == 52
+    whole = prepare(source, tmp_path / "whole")
+    assert (
+        (done.rows, done.problems)
+        == (whole.rows, whole.problems)
+        == (51, {"left out": 1, "no face": 1, "several faces": 1})
+    )
+    ours, theirs = Records(done.records), Records(whole.records)
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    assert ours.images(range(51)) == theirs.images(range(51))
+    assert table(tmp_path / "out") == table(tmp_path / "whole")
+    again = prepare(source, tmp_path / "out", detector=Planted(log))
+    assert (again.rows, again.problems) == (done.rows, done.problems)
+    assert log.read_text().splitlines() == seen
+
+
+def test_what_a_crash_lost_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is committed at the end: the notes on disk are ahead of the rows."""
+    source = put(tmp_path / "photos", {f"{n}.png": png(photo((9, 9, 50, 250), (99, 9, 60, 250))) for n in range(20)})
+    out = tmp_path / "out"
+
+    def crash(count: int) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("angulus.data.record_writer.RecordWriter.commit", lambda self: None)
+        with pytest.raises(Stop):
+            prepare(source, out, on_photo=crash)
+    journal = out / face_report.JOURNAL
+    assert journal.read_text().count("several faces") == 8
+    journal.write_text(journal.read_text() + '{"id": "19.png", "iden')  # and a line that was cut short
+    done = prepare(source, out)
+    assert (done.rows, done.problems) == (20, {"several faces": 20})
+    assert len(table(out)) == 20
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", many(64))
+    out = tmp_path / "out"
+    code = """
+        import sys, time
+        from pathlib import Path
+        from planted_faces import Planted
+        from angulus.data import photos, prepare
+        prepare._TASK_PHOTOS, prepare._COMMIT_PHOTOS = 4, 8
+        source, out = map(Path, sys.argv[1:])
+        slow = lambda count: (print(count, flush=True), time.sleep(0.05))
+        prepare.prepare_faces(source, out, photos.Crops(encoding="png"), detector=Planted(), workers=1, on_photo=slow)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(source), str(out)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stdout is not None
+        while int(running.stdout.readline()) < 20:
+            pass
+        running.send_signal(signal.SIGKILL)
+    there = len(Records(out / "records", unfinished=True))
+    assert 8 <= there < 64
+    log = tmp_path / "log"
+    done = prepare(source, out, detector=Planted(log))
+    assert done.rows == 64
+    assert len(log.read_text().splitlines()) == 64 - there
+    assert sorted(Records(done.records).ids.tolist()) == sorted(many(64))
+
+
+def test_worker_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "_TASK_PHOTOS", 4)
+    source = put(tmp_path / "photos", many(30) | {"broken.png": png(ONE)[:60] + b"\0" * 40 + png(ONE)[100:]})
+    alone, together = (prepare(source, tmp_path / f"{count}", workers=count) for count in (1, 2))
+    ours, theirs = Records(alone.records), Records(together.records)
+    assert ours.ids.tolist() == theirs.ids.tolist()
+    assert ours.images(range(30)) == theirs.images(range(30))
+    assert alone.problems == together.problems
+    assert table(tmp_path / "1") == table(tmp_path / "2")
+
+
+def test_a_worker_that_died_is_named_with_its_photos() -> None:
+    future: Future[list[Outcome]] = Future()
+    future.set_exception(BrokenProcessPool())
+    with pytest.raises(InputError, match=r"at the photos 1.png to 2.png or shortly after.*with fewer workers"):
+        workers._result(future, [Row("1.png", b"1", ""), Row("2.png", b"2", "")])
+
+
+def test_runs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"a/1.png": png(ONE), "a/2.png": png(ONE)})
+    prepare(source, tmp_path / "out")
+    with pytest.raises(InputError, match=r"records of other photos or settings.*choose another folder"):
+        prepare(source, tmp_path / "out", Crops(min_size=31, encoding="png"))
+    with pytest.raises(InputError, match="out must not lie in the source"):
+        prepare(source, source / "out")
+    with pytest.raises(InputError, match="there is no"):
+        prepare(tmp_path / "none", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="detector must be 'mtcnn'"):
+        prepare(source, tmp_path / "new", detector="retina")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="workers must be a whole number >= 1; got 0"):
+        prepare(source, tmp_path / "new", workers=0)
+    with pytest.raises(InputError, match="depth goes with a folder"):
+        prepare(put(tmp_path, {"l.csv": b"path,identity\n"}) / "l.csv", tmp_path / "new", options=Options(depth=1))
+
+
+def test_a_source_that_changed_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", many(20))
+
+    def stop(count: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        prepare(source, tmp_path / "out", on_photo=stop)
+    (source / "p0/000.png").unlink()
+    with pytest.raises(InputError, match=r"1 crops of photos that .* has not, 'p0/000.png' among them"):
+        prepare(source, tmp_path / "out")
+
+
+def test_photos_without_any_face_are_an_error_that_points_to_the_report(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(photo())})
+    with pytest.raises(InputError, match=r"a photo with a face that can be used; it has none; .*report.csv says why"):
+        prepare(source, tmp_path / "out")
+    assert table(tmp_path / "out")["1.png"]["problem"] == "no face"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="it has none; it holds no photos"):
+        prepare(tmp_path / "empty", tmp_path / "none")
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE), "2.png": png(photo())})
+    prepare(source, tmp_path / "out")
+    journal = tmp_path / "out" / face_report.JOURNAL
+    assert json.loads(journal.read_text())["id"] == "2.png"
+    journal.write_text("{}\n" + journal.read_text())
+    with pytest.raises(InputError, match=r"report.jsonl line 1 must be a note"):
+        prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"height": 0}, "size must be a whole number >= 1; got 0"),
+        ({"choose": "nearest"}, "choose must be one of 'largest', 'central'; got 'nearest'"),
+        ({"min_score": 1.5}, r"min_score must be a finite number in \[0, 1\]; got 1.5"),
+        ({"min_size": -1}, "min_size must be a finite number >= 0; got -1"),
+        ({"encoding": "bmp"}, "encoding must be one of 'jpeg', 'png'; got 'bmp'"),
+        ({"template": "three"}, "template must be one of 'five_points'"),
+    ],
+)
+def test_settings_are_refused(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Crops(**values)
+
+
+def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
+    pytest.importorskip(mtcnn_nets.PACKAGE, exc_type=ImportError)
+    group = cv2.imread(str(data_folder / "photos" / "t1.jpg"))
+    half = cv2.imencode(".jpg", cv2.resize(group, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))[1].tobytes()
+    source = put(tmp_path / "photos", {"group/t1.jpg": half, "none/grey.png": png(photo())})
+    run = CliRunner().invoke(
+        prepare_app, [str(source), str(tmp_path / "out"), "--size", "112x96", "--workers", "1"], catch_exceptions=False
+    )
+    assert run.exit_code == 0, run.output
+    assert "1 crops 112x96 of 1 identities" in run.output
+    assert "no face: 1" in run.output
+    assert table(tmp_path / "out")["none/grey.png"]["problem"] == "no face"
+    records = Records(tmp_path / "out" / "records")
+    assert records.scores[0] > 0.9
+    away = np.linalg.norm(records.landmarks[0] - template_points("five_points", 112, 96), axis=1)
+    assert away.max() < 15  # faces of real people are not the template
+
+
+@pytest.mark.parametrize("size", ["", "112x", "x96", "112,96", "large"])
+def test_sizes_that_are_none_are_refused(tmp_path: Path, size: str) -> None:
+    with pytest.raises(InputError, match="size must be pixels, such as 112, or 112x96"):
+        CliRunner().invoke(prepare_app, [str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False)

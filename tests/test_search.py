@@ -1,0 +1,375 @@
+"""Galleries in LanceDB and Qdrant, against brute force; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from angulus import InputError
+from angulus.commands.search import search_app
+from angulus.embeddings import Embeddings
+from angulus.protocols.calibration import Calibration, Rate
+from angulus.search import Gallery, false_positives, open_gallery, threshold_of
+from angulus.search.qdrant import QdrantStore
+from angulus.search.store import About, keys
+
+pytest.importorskip("lancedb")
+pytest.importorskip("lance")
+
+D = 16
+NASTY = (
+    "a'; DROP TABLE gallery; --",
+    "' OR '1'='1",
+    'say "hello"',
+    "../../etc/passwd",
+    "C:\\x\\y",
+    "back\\'slash",
+    "line\nbreak\ttab",
+    "%_*?",
+    "😀 Ünïcode",
+    "key IN ('x')",
+)
+
+
+def made(count: int, seed: int = 0, model: str | None = "0123456789abcdef-none", size: int = D) -> Embeddings:
+    vectors = np.random.default_rng(seed).standard_normal((count, size)).astype(np.float32)
+    models = None if model is None else np.full(count, model)
+    labels = np.array([f"person {n // 2}" for n in range(count)])
+    return Embeddings(vectors, np.array([f"p{n // 2}/{n}.jpg" for n in range(count)]), labels=labels, models=models)
+
+
+def near(gallery: Embeddings, count: int, noise: float = 0.3) -> Embeddings:
+    """Noisy copies of the first rows."""
+    assert gallery.models is not None
+    rng = np.random.default_rng(7)
+    vectors = gallery.vectors[:count] + noise * rng.standard_normal((count, gallery.vectors.shape[1]))
+    return Embeddings(
+        vectors, np.array([f"q{n}" for n in range(count)]), models=gallery.models[:count], source="the queries"
+    )
+
+
+def brute(gallery: Embeddings, queries: Embeddings, top: int, threshold: float) -> list[list[tuple[str, float]]]:
+    answers = []
+    for query in queries.vectors.astype(float):
+        scores = []
+        for name, vector in zip(gallery.ids.tolist(), gallery.vectors.astype(float), strict=True):
+            scores.append((float(query @ vector / np.sqrt(query @ query) / np.sqrt(vector @ vector)), name))
+        scores.sort(key=lambda each: (-each[0], each[1]))
+        answers.append([(name, score) for score, name in scores[:top] if score >= threshold])
+    return answers
+
+
+@pytest.fixture(params=["lance", "qdrant"])
+def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
+    if request.param == "lance":
+        yield open_gallery(tmp_path / "gallery")
+    else:
+        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+        yield Gallery(QdrantStore(client, "faces"))
+        client.close()
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 0.96])
+def test_exact_answers_are_those_of_brute_force(gallery: Gallery, threshold: float) -> None:
+    people = made(300)
+    queries = near(people, 20)
+    assert gallery.add(people, batch=130) == 300 == len(gallery)
+    answers = gallery.query(queries, top=4, threshold=threshold)
+    expected = brute(people, queries, 4, threshold)
+    assert [each.id for each in answers] == queries.ids.tolist()
+    labels = dict(zip(people.ids.tolist(), people.labels.tolist(), strict=True))
+    for answer, truth in zip(answers, expected, strict=True):
+        assert [match.id for match in answer.matches] == [name for name, _ in truth]
+        assert [match.score for match in answer.matches] == pytest.approx([score for _, score in truth], abs=1e-6)
+        assert all(match.identity == labels[match.id] for match in answer.matches)
+    if threshold == 0.96:
+        assert any(not each.matches for each in answers) and any(each.matches for each in answers)
+
+
+def test_more_is_asked_for_than_there_is_and_copies_are_in_the_order_of_their_ids(gallery: Gallery) -> None:
+    vectors = np.tile(np.array([[3.0, 4.0]], np.float32), (3, 1))
+    gallery.add(Embeddings(vectors, np.array(["c", "a", "b"])))
+    (answer,) = gallery.query(Embeddings(vectors[:1] * 9, np.array(["q"])), top=10)
+    assert [match.id for match in answer.matches] == ["a", "b", "c"]
+    assert [match.score for match in answer.matches] == pytest.approx([1, 1, 1], abs=1e-7)
+    assert answer.matches[0].identity is None
+
+
+def test_adding_the_same_ids_replaces_them(gallery: Gallery) -> None:
+    gallery.add(made(40))
+    other = made(50, seed=1)
+    gallery.add(other)
+    assert len(gallery) == 50
+    (first, *_) = gallery.query(near(other, 5, noise=0), top=1)
+    assert first.matches[0].id == other.ids[0] and first.matches[0].score == pytest.approx(1)
+
+
+def test_ids_of_any_text_are_harmless(gallery: Gallery) -> None:
+    count = len(NASTY)
+    people = replace(made(count), ids=np.array(NASTY), labels=np.array(NASTY))
+    gallery.add(people)
+    answers = gallery.query(near(people, count, noise=0), top=1)
+    assert [each.matches[0].id for each in answers] == list(NASTY)
+    assert [each.matches[0].identity for each in answers] == list(NASTY)
+    with pytest.raises(InputError, match=r"1 of the 1 ids are not in"):
+        gallery.remove(["' OR 'a'='a"])
+    for left, name in enumerate(reversed(NASTY[1:]), 1):
+        assert gallery.remove([name]) == 1
+        assert len(gallery) == count - left
+    (answer,) = gallery.query(near(people, 1, noise=0))
+    assert [match.id for match in answer.matches] == [NASTY[0]]
+    with pytest.raises(InputError, match="must be text without NUL"):
+        gallery.add(replace(made(2), ids=np.array(["a\0b", "c"])))
+    with pytest.raises(InputError, match="halves of characters"):
+        gallery.add(replace(made(2), labels=np.array(["\udcff", "c"])))
+
+
+def test_an_unknown_id_removes_nothing(gallery: Gallery) -> None:
+    people = made(20)
+    gallery.add(people)
+    with pytest.raises(InputError, match=r"1 of the 2 ids are not in .*: 'nobody'; nothing is removed"):
+        gallery.remove([str(people.ids[0]), "nobody"])
+    assert len(gallery) == 20
+    assert gallery.remove([str(people.ids[0])] * 2) == 1
+    assert len(gallery) == 19
+
+
+def test_another_model_dimension_or_flip_is_refused(gallery: Gallery) -> None:
+    people = made(20)
+    with pytest.raises(InputError, match="there is no gallery in"):
+        gallery.query(people)
+    with pytest.raises(InputError, match="there is no gallery in"):
+        gallery.remove(["x"])
+    gallery.add(people)
+    for ask in (gallery.add, gallery.query):
+        with pytest.raises(InputError, match=r"holds vectors of 16 numbers; .* has 8"):
+            ask(made(5, size=8))
+        with pytest.raises(InputError, match=r"holds vectors of model 0123456789abcdef-none; .* is of other-sum"):
+            ask(made(5, model="other-sum"))
+        with pytest.raises(InputError, match="is of none that is named"):
+            ask(made(5, model=None))
+        with pytest.raises(InputError, match="holds vectors of flip none"):
+            ask(replace(made(5), flipped=made(5, seed=3).vectors), flip="sum")
+    assert len(gallery) == 20
+    for bad in ({"top": 0}, {"threshold": 1.5}, {"effort": 0}):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            gallery.query(people, **bad)
+    with pytest.raises(InputError, match="batch must be"):
+        gallery.add(people, batch=0)
+    gallery.remove(people.ids.tolist())
+    with pytest.raises(InputError, match="is empty; fill it"):
+        gallery.query(people)
+
+
+def test_flips_are_fused_as_the_gallery_was(gallery: Gallery) -> None:
+    people = replace(made(30), flipped=made(30, seed=3).vectors)
+    gallery.add(people, flip="concat")
+    assert gallery.about() == About(2 * D, "0123456789abcdef-none", "concat")
+    (answer, *_) = gallery.query(people, top=1, flip="concat")
+    assert answer.matches[0].id == people.ids[0] and answer.matches[0].score == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["ivf-pq", "hnsw"])
+def test_approximate_answers_and_their_recall(tmp_path: Path, kind: str) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    people = made(1200)
+    queries = near(people, 30)
+    gallery.add(people)
+    with pytest.raises(InputError, match="has no index for approximate queries"):
+        gallery.query(queries, effort=10)
+    gallery.store.index(kind)
+    approximate = gallery.query(queries, top=5, effort=64)
+    truth = brute(people, queries, 5, -1)
+    shares = [
+        len({match.id for match in answer.matches} & {name for name, _ in each}) / 5
+        for answer, each in zip(approximate, truth, strict=True)
+    ]
+    found = gallery.recall(queries, top=5, effort=64)
+    assert found.value == pytest.approx(np.mean(shares)) and found.value > 0.9
+    assert (found.top, found.queries) == (5, 30)
+    assert gallery.recall(queries, top=5, effort=64, queries=7).queries == 7
+    late = replace(made(1, seed=9), ids=np.array(["late"]))  # not in the index
+    gallery.add(late)
+    (answer,) = gallery.query(near(late, 1, noise=0), top=1, effort=8)
+    assert answer.matches[0].id == "late"
+    gallery.remove(["late"])
+    (answer,) = gallery.query(near(late, 1, noise=0), top=1, effort=8)
+    assert answer.matches[0].id != "late"
+
+
+def test_recall_counts_what_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    people = made(50)
+    gallery.add(people)
+    exact = gallery.store.nearest
+
+    def every_other(queries: np.ndarray, top: int, *, effort: int | None) -> list[object]:
+        found = exact(queries, 50, effort=None)
+        if effort is None:
+            return found
+        return [replace(f, ids=f.ids[::2], identities=f.identities[::2], vectors=f.vectors[::2]) for f in found]
+
+    monkeypatch.setattr(gallery.store, "nearest", every_other)
+    assert gallery.recall(near(people, 10), top=4).value == 0.5
+
+
+def test_too_few_rows_for_an_index_and_unknown_kinds_are_refused(gallery: Gallery) -> None:
+    gallery.add(made(20))
+    with pytest.raises(InputError, match="the kind of index must be one of"):
+        gallery.store.index("lsh")
+    if not isinstance(gallery.store, QdrantStore):
+        with pytest.raises(InputError, match=r"from 256 rows at least; .* has 20"):
+            gallery.store.index("hnsw")
+
+
+def test_removed_vectors_are_gone_from_the_files(tmp_path: Path) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    people = made(500)
+    gallery.add(people, batch=200)
+    vector = people.unit([5], dtype=np.float32).tobytes()
+
+    def holders() -> int:
+        return sum(vector in each.read_bytes() for each in tmp_path.rglob("*") if each.is_file())
+
+    assert holders() > 0
+    gallery.remove([str(people.ids[5])])
+    assert holders() == 0
+    assert len(gallery) == 499
+
+
+IMPORT = """
+import sys
+import numpy as np
+from angulus.embeddings import Embeddings
+from angulus.search import open_gallery
+open_gallery(sys.argv[1]).add(Embeddings.read(sys.argv[2]), batch=40, on_rows=lambda n: print(n, flush=True))
+"""
+
+
+def test_a_killed_import_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    people = made(8000)
+    people.write(tmp_path / "e.npz")
+    acknowledged = 0
+    command = [sys.executable, "-c", IMPORT, str(tmp_path / "g"), str(tmp_path / "e.npz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            acknowledged = int(line)
+            if acknowledged == 400:
+                time.sleep(0.055)  # into the middle of a later commit, each of which takes some 10 ms
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 400 <= acknowledged < 8000  # lines that it said before the kill arrived were read too
+    gallery = open_gallery(tmp_path / "g")
+    assert len(gallery) >= acknowledged
+    kept = people.ids[:acknowledged].tolist()
+    assert gallery.store.present(kept) == set(kept)
+    answers = gallery.query(near(people, acknowledged, noise=0), top=1)
+    assert [each.matches[0].id for each in answers] == kept
+    gallery.add(people, batch=8000)
+    assert len(gallery) == 8000
+
+
+def test_places_that_hold_no_gallery_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("dear")
+    with pytest.raises(InputError, match="is not a gallery, and not empty"):
+        open_gallery(tmp_path / "letters").add(made(3))
+    with pytest.raises(InputError, match=r"http\(s\)://HOST:6333/COLLECTION; got ftp"):
+        open_gallery("ftp://host/x")
+    lancedb = pytest.importorskip("lancedb")
+    lancedb.connect(str(tmp_path / "other")).create_table("gallery", [{"a": 1}])
+    with pytest.raises(InputError, match="is not a gallery that angulus search made"):
+        open_gallery(tmp_path / "other").add(made(3))
+    open_gallery(tmp_path / "g").add(made(30))
+    for each in (tmp_path / "g").rglob("*.manifest"):
+        each.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be read or written"):
+        open_gallery(tmp_path / "g").query(made(3))
+
+
+def test_a_server_that_is_not_there_is_a_sentence() -> None:
+    pytest.importorskip("qdrant_client")
+    with pytest.raises(InputError, match="the collection faces cannot be read or written"):
+        open_gallery("http://127.0.0.1:9/faces").add(made(3))
+    for name in ("", "a/b", "a'b", "x" * 129):
+        with pytest.raises(InputError, match="a collection's name must be"):
+            open_gallery(f"http://127.0.0.1:9/{name}")
+
+
+@pytest.mark.parametrize(("package", "where"), [("lancedb", "g"), ("qdrant_client.models", "http://127.0.0.1:9/g")])
+def test_a_missing_package_is_named(package: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    place = where if "://" in where else str(tmp_path / where)
+    with pytest.raises(InputError, match=r"needs the package \w+; pip install 'angulus\[search\]'"):
+        open_gallery(place).add(made(3))
+
+
+def test_keys_are_uuids_of_their_ids() -> None:
+    assert len(set(keys(NASTY))) == len(NASTY)
+    assert all(set(each) <= set("0123456789abcdef-") and len(each) == 36 for each in keys(NASTY))
+
+
+def test_false_positives_are_those_of_independent_comparisons() -> None:
+    assert false_positives(0.25, 2) == pytest.approx(1 - 0.75**2)
+    assert false_positives(0.0, 10**6) == 0
+    assert false_positives(1e-9, 1000) == pytest.approx(1e-6, rel=1e-5)
+    assert false_positives(1.0, 3) == pytest.approx(1)
+
+
+def calibration(**changes: object) -> Calibration:
+    whole = Calibration(0.01, Rate(0.6), Rate(0.01), Rate(0.02), 50, 100, 10.0, -5.0, model="0123456789abcdef-none")
+    return replace(whole, **changes)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    people, where = made(300), str(tmp_path / "g")
+    people.write(tmp_path / "e.npz")
+    near(people, 25).write(tmp_path / "q.npz")
+    calibration().write(tmp_path / "calibration.json")
+
+    def run(*arguments: object) -> str:
+        found = CliRunner().invoke(search_app, [str(each) for each in arguments])
+        if found.exception is not None:
+            raise found.exception
+        return found.output
+
+    said = run("add", where, tmp_path / "e.npz", "--batch", 200)
+    assert "200 of 300 are kept" in said and "300 in all" in said
+    assert "300 vectors of 16 numbers, of model 0123456789abcdef-none" in run("info", where)
+    said = run("query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--top", 2, "--json", tmp_path / "a.json")
+    saved = json.loads((tmp_path / "a.json").read_text())
+    expected = brute(people, near(people, 25), 2, 0.6)
+    assert [[m["id"] for m in each["matches"]] for each in saved["answers"]] == [[n for n, _ in a] for a in expected]
+    assert saved["threshold"] == 0.6
+    nobody = sum(not each for each in expected)
+    assert f"{nobody} of 25 are nobody who is known (threshold 0.6000)" in said
+    assert "FMR 0.01 a comparison: among 300 rows, up to 95 % of unknown people" in said
+    assert "and 5 more" in said
+    assert "no threshold: the nearest are shown" in run("query", where, tmp_path / "q.npz")
+    assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
+    said = run("query", where, tmp_path / "q.npz", "--threshold", 0.99, "--approximate")
+    assert "nobody" in said and "% of the true 5 nearest, over 25 queries" in said
+    assert "1 removed, 299 left" in run("remove", where, people.ids[0])
+    with pytest.raises(InputError, match="got both"):
+        run("query", where, tmp_path / "q.npz", "--threshold", 0.5, "--calibration", tmp_path)
+    with pytest.raises(InputError, match="is not a calibration"):
+        run("query", where, tmp_path / "q.npz", "--calibration", tmp_path / "none.json")
+
+
+def test_a_calibration_for_other_vectors_is_refused() -> None:
+    about = About(D, "0123456789abcdef-none", None)
+    assert threshold_of(calibration(), about, "g") == 0.6
+    for changes in ({"model": "other-none"}, {"model": None}, {"flip": "sum"}):
+        with pytest.raises(InputError, match="the calibration is for"):
+            threshold_of(calibration(**changes), about, "g")

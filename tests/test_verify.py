@@ -1,0 +1,208 @@
+"""The same person or not: against a calculation by hand, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+import angulus
+from angulus import InputError, artifact, embedding
+from angulus.artifact import Config
+from angulus.commands.calibrate import calibrate as calibrate_command
+from angulus.commands.verify import verify as command
+from angulus.contract import Contract
+from angulus.embeddings import Embeddings
+from angulus.protocols.calibrate import calibrate, pairs_of_images
+from angulus.protocols.calibration import Calibration
+from angulus.verify import verify
+
+CONFIG = Config(
+    "small", in_channels=3, image_size=(16, 16), embedding_size=5, contract=Contract(colour="rgb", flip="sum")
+)
+
+app = typer.Typer()
+app.command("verify")(command)
+app.command("calibrate")(calibrate_command)
+
+
+def save(path: Path, seed: int, size: int = 16) -> Path:
+    base = np.random.default_rng(seed // 10).integers(0, 256, (size, size, 3))
+    noise = np.random.default_rng(1000 + seed).normal(0, 40, base.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A calibrated model and the images that it was calibrated on: four people, three images each."""
+    torch.manual_seed(0)
+    artifact.save(CONFIG, CONFIG.build(), tmp_path / "model")
+    for person in range(4):
+        for image in range(3):
+            save(tmp_path / "people" / str(person) / f"{image}.png", 10 * person + image)
+    embedding.run(tmp_path / "model", tmp_path / "people", tmp_path / "e.npz")
+    found = CliRunner().invoke(
+        app, ["calibrate", str(tmp_path / "e.npz"), "--model", str(tmp_path / "model"), "--fmr", "0.1", "--draws", "40"]
+    )
+    assert found.exit_code == 0, found.output
+    return tmp_path
+
+
+def test_the_decision_is_the_calibrated_one_of_the_cosine(folder: Path) -> None:
+    model = angulus.load(folder / "model")
+    assert model.calibration is not None
+    assert model.calibration == Calibration.read(folder / "model" / "calibration.json")
+    embedded = Embeddings.read(folder / "e.npz")
+    assert embedded.model == model.name == model.calibration.model
+    assert model.name.endswith("-sum")
+    kinds = set()
+    for one, other in (("0/0", "0/1"), ("0/0", "1/0"), ("2/0", "3/2"), ("1/1", "1/2")):
+        found = verify(model, folder / "people" / f"{one}.png", folder / "people" / f"{other}.png")
+        a, b = (embedded.vectors[embedded.rows([f"{each}.png"], "these")[0]].tolist() for each in (one, other))
+        norms = [math.sqrt(math.fsum(x * x for x in each)) for each in (a, b)]
+        cosine = math.fsum(x * y for x, y in zip(a, b, strict=True)) / norms[0] / norms[1]
+        assert found.score == pytest.approx(cosine, abs=1e-6)
+        assert found.norms == pytest.approx(norms, rel=1e-5)
+        assert found.threshold == model.calibration.threshold.value
+        assert found.same == (cosine >= found.threshold)
+        assert found.fmr == model.calibration.fmr and found.impostors == 54
+        ratio = math.exp(model.calibration.slope * cosine + model.calibration.intercept)
+        assert found.probability == pytest.approx(ratio / (1 + ratio), rel=1e-4)
+        low = verify(model, folder / "people" / f"{one}.png", folder / "people" / f"{other}.png", prior=0.01)
+        assert low.probability == pytest.approx(ratio / (ratio + 99), rel=1e-4)
+        kinds.add(found.same)
+    assert kinds == {True, False}
+
+
+def test_a_given_threshold_decides_without_error_rates(folder: Path) -> None:
+    model = angulus.load(folder / "model")
+    images = folder / "people/0/0.png", folder / "people/1/0.png"
+    score = verify(model, *images).score
+    at, above = verify(model, *images, threshold=score), verify(model, *images, threshold=min(1, score + 1e-9))
+    assert at.same and not above.same
+    assert at.fmr is None and at.impostors is None and at.probability is not None
+    model.calibration = None
+    assert verify(model, *images, threshold=0.0).probability is None
+
+
+def test_an_uncalibrated_model_is_refused(folder: Path) -> None:
+    (folder / "model" / "calibration.json").unlink()
+    model = angulus.load(folder / "model")
+    with pytest.raises(InputError, match=r"this model is not calibrated.*--threshold"):
+        verify(model, folder / "people/0/0.png", folder / "people/0/1.png")
+
+
+def test_another_flip_rule_than_the_calibrated_one_is_refused(folder: Path) -> None:
+    other = angulus.load(folder / "model").with_flip("none")
+    images = folder / "people/0/0.png", folder / "people/0/1.png"
+    with pytest.raises(InputError, match=r"the calibration is for \w{16}-sum, and these features would be \w{16}-none"):
+        verify(other, *images)
+    assert verify(other, *images, threshold=0.5).probability is None
+    with pytest.raises(InputError, match="flip must be one of"):
+        other.with_flip("twice")
+
+
+def test_a_calibration_of_another_model_is_refused(folder: Path) -> None:
+    torch.manual_seed(1)
+    kept = (folder / "model" / "calibration.json").read_bytes()
+    artifact.save(CONFIG, CONFIG.build(), folder / "other")
+    (folder / "other" / "calibration.json").write_bytes(kept)
+    with pytest.raises(InputError, match=r"calibration\.json is for the model .*-sum, and this one is"):
+        angulus.load(folder / "other")
+    found = CliRunner().invoke(
+        app, ["calibrate", str(folder / "e.npz"), "--model", str(folder / "other"), "--fmr", "0.1"]
+    )
+    assert "and this one is" in str(found.exception)
+    torch.manual_seed(0)  # the same weights, other pixels
+    contract = replace(CONFIG.contract, mean=100.0)
+    artifact.save(replace(CONFIG, contract=contract), CONFIG.build(), folder / "brighter")
+    (folder / "brighter" / "calibration.json").write_bytes(kept)
+    with pytest.raises(InputError, match="and this one is"):
+        angulus.load(folder / "brighter")
+
+
+def test_saving_a_model_anew_deletes_its_calibration(folder: Path) -> None:
+    artifact.save(CONFIG, CONFIG.build(), folder / "model")
+    assert angulus.load(folder / "model").calibration is None
+
+
+def test_calibrations_that_are_for_no_model_are_refused(folder: Path) -> None:
+    read = Embeddings.read(folder / "e.npz")
+    nameless = replace(read, models=None)
+    calibration, _ = calibrate(nameless, pairs_of_images(nameless), target_fmr=0.1, draws=0)
+    with pytest.raises(InputError, match="does not say which model it is for"):
+        artifact.calibrate(folder / "model", calibration)
+    with pytest.raises(InputError, match="fuses them by flip 'sum' afterwards"):
+        artifact.calibrate(folder / "model", replace(calibration, model=read.model, flip="sum"))
+    mixed = replace(read, models=np.array(["a-none", *["b-none"] * 11]))
+    with pytest.raises(InputError, match="one model must have made all vectors; got 2: 'a-none', 'b-none'"):
+        calibrate(mixed, pairs_of_images(mixed), target_fmr=0.1, draws=0)
+    (folder / "model" / "calibration.json").write_text('{"format": 1}')
+    with pytest.raises(InputError, match="is not a calibration"):
+        angulus.load(folder / "model")
+    artifact.calibrate(folder / "model", replace(calibration, model=read.model))  # in place of the damaged one
+    assert angulus.load(folder / "model").calibration is not None
+
+
+def test_images_that_cannot_be_compared_are_refused(folder: Path) -> None:
+    model, good = angulus.load(folder / "model"), folder / "people/0/0.png"
+    with pytest.raises(InputError, match=r"none\.png cannot be read: No such file"):
+        verify(model, good, folder / "none.png")
+    with pytest.raises(InputError, match=r"small\.png must be 16 x 16 pixels.*got 8 x 8"):
+        verify(model, save(folder / "small.png", 1, 8), good)
+    (folder / "text.png").write_text("no image")
+    with pytest.raises(InputError, match=r"text\.png must be an image"):
+        verify(model, good, folder / "text.png")
+    (folder / "bomb.png").write_bytes(bomb())
+    with pytest.raises(InputError, match=r"bomb\.png must have at most 100,000,000 pixels"):
+        verify(model, good, folder / "bomb.png")
+    for bad in ({"threshold": 1.5}, {"threshold": math.nan}, {"prior": 0.0}, {"prior": 1.0}):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            verify(model, good, good, **bad)
+    with torch.no_grad():
+        for each in model.backbone.layers[-1].parameters():
+            each.zero_()
+    with pytest.raises(InputError, match="must have a length > 0"):
+        verify(model, good, good)
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header says 60000 x 60000."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    stream = io.BytesIO()
+    stream.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)))
+    stream.write(chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
+    return stream.getvalue()
+
+
+def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
+    arguments = ["verify", str(folder / "model"), str(folder / "people/0/0.png"), str(folder / "people/0/1.png")]
+    found = CliRunner().invoke(app, [*arguments, "--json", str(folder / "d.json")])
+    assert found.exit_code == 0, found.output
+    first, *rest = found.output.splitlines()
+    saved = json.loads((folder / "d.json").read_text())
+    assert first == ("same person" if saved["same"] else "not the same person")
+    text = " ".join(rest)
+    assert f"score {saved['score']:.4f}" in text and f"threshold {saved['threshold']:.4f}" in text
+    assert "FMR" in text and "54 pairs of two people" in text and "probability" in text
+    given = CliRunner().invoke(app, [*arguments, "--threshold", "0.5"])
+    assert "it was given, not calibrated" in given.output
+    for options, said in (([], "neither"), (["--out", "c.json", "--model", str(folder / "model")], "both")):
+        wrong = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *options])
+        assert isinstance(wrong.exception, InputError) and said in str(wrong.exception)
