@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
+from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import load_head, read_weight, save_head
 from angulus.losses import Objective
 from angulus.losses.weighting import HardMining
@@ -318,6 +319,10 @@ def refusals(rank: int, count: int) -> float:
     worst = max(
         worst, refused(lambda: ShardedHead(SIZE, CLASSES, losses.softmax(), class_counts=[1] * count), "sum to")
     )
+    if count > 1:
+        early = ShardedHead(SIZE, CLASSES, ARCFACE)
+        early.ranks = Ranks()  # as if it had been made before init_process_group
+        worst = max(worst, refused(lambda: early(features[own], labels[own]), "make it after"))
     return max(worst, difference(sharded(features[own], labels[own]), dense(features, labels)))
 
 

@@ -175,6 +175,11 @@ class ShardedHead(nn.Module):
         """The checked rows that count, which they are, and how many each rank has; refused on all ranks alike."""
         refusal: Exception | None = None
         try:
+            if self.ranks.count == 1 and self.ranks.group is None and Ranks.here().count > 1:
+                raise checks.InputError(
+                    "this head was made before torch.distributed.init_process_group(), so it holds all classes for "
+                    "itself; make it after"
+                )
             checks.choice("reduction", reduction, REDUCTIONS)
             features, labels, kept = counted(features, self.weight, labels, num_classes=self.objective.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
