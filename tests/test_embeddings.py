@@ -143,6 +143,37 @@ def test_safetensors_of_others_with_ids_beside_them(tmp_path: Path) -> None:
         Embeddings.read(path)
 
 
+def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "old.npz", embeddings=VECTORS, ids=np.array([f"é{n}".encode("latin-1") for n in range(7)]))
+    with pytest.raises(InputError, match=r"old\.npz: ids must be text in UTF-8; got b"):
+        Embeddings.read(tmp_path / "old.npz")
+
+
+def test_ids_beside_may_have_windows_ends_and_a_mark(tmp_path: Path) -> None:
+    numpy_files = pytest.importorskip("safetensors.numpy")
+    numpy_files.save_file({"embeddings": VECTORS}, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors.ids.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(IDS.tolist()).encode())
+    assert Embeddings.read(tmp_path / "w.safetensors").ids.tolist() == IDS.tolist()
+
+
+def test_an_archive_that_numpy_cannot_parse_is_refused(tmp_path: Path) -> None:
+    """A header that begins a bracket and never closes it; members packed in a way that zipfile does not know."""
+    np.savez(tmp_path / "a.npz", embeddings=VECTORS, ids=IDS)
+    data = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(data.replace(b"'shape': (7, 5)", b"'shape': ((7, 5"))
+    with pytest.raises(InputError, match=r"a\.npz must be a whole \.npz file; reading it gave: "):
+        Embeddings.read(tmp_path / "a.npz")
+    packed = bytearray(data)
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = packed.find(mark)
+        while start >= 0:
+            packed[start + place] = 99
+            start = packed.find(mark, start + 1)
+    (tmp_path / "a.npz").write_bytes(packed)
+    with pytest.raises(InputError, match=r"a\.npz must be a whole \.npz file; reading it gave: That compression"):
+        Embeddings.read(tmp_path / "a.npz")
+
+
 def test_text_that_no_safetensors_header_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensors, "_HEADER_LIMIT", 500)
     Embeddings(VECTORS, IDS).write(tmp_path / "x.safetensors")

@@ -321,7 +321,7 @@ class Embeddings:
         if len(rows) and self.zero_vectors == "refuse":
             raise self._wrong(
                 f"{name} must not be vectors of zeros, which have no angle",
-                f'{self._named(rows)}; leave them out, or pass zero_vectors="keep" to give them cosine 0',
+                f'{self._named(rows)}; leave them out, or in Python pass zero_vectors="keep" to give them cosine 0',
             )
 
     def _named(self, rows: NDArray[np.int64]) -> str:

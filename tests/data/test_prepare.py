@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -458,3 +459,12 @@ def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
 def test_sizes_that_are_none_are_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(InputError, match="size must be pixels, such as 112, or 112x96"):
         CliRunner().invoke(prepare_app, [str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False)
+
+
+def test_an_archives_paths_do_not_leave_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("ann/1.png", png(ONE))
+        archive.writestr("../2.png", png(ONE))
+    done = prepare(tmp_path / "photos.zip", tmp_path / "out")
+    assert (done.rows, done.problems) == (1, {"left out": 1, "one photo": 1})
+    assert "leaves the archive" in table(tmp_path / "out")["../2.png"]["detail"]

@@ -37,14 +37,14 @@ def evaluated(protocol: str, better: bool) -> Result:
     embeddings = BETTER if better else NOISY
     if protocol == "pairs":
         return pairs.evaluate(embeddings, PAIRS, draws=0)
-    if protocol == "groups":
+    if protocol == "rfw":
         return groups.evaluate(embeddings, crowd_pairs(NOISY, per=60, grouped=True), draws=0)
-    if protocol == "open-set":
+    if protocol == "blufr":
         return open_set.evaluate(embeddings, blufr(), fars=(1e-3,), open_set_fars=(0.05,))
     return calibrate.calibrate(embeddings, PAIRS, target_fmr=0.05, draws=0)[1]
 
 
-@pytest.mark.parametrize("protocol", ["pairs", "groups", "open-set", "calibrate"])
+@pytest.mark.parametrize("protocol", ["pairs", "rfw", "blufr", "calibrate"])
 def test_every_figure_that_both_have_is_compared(protocol: str) -> None:
     first, second = evaluated(protocol, False), evaluated(protocol, True)
     found = compare_results(first, second, draws=60)
@@ -56,7 +56,7 @@ def test_every_figure_that_both_have_is_compared(protocol: str) -> None:
     assert found.choices["intervals"] == "95 % of 60 paired resamples (seed 0)"
 
 
-@pytest.mark.parametrize("protocol", ["pairs", "groups", "open-set", "calibrate"])
+@pytest.mark.parametrize("protocol", ["pairs", "rfw", "blufr", "calibrate"])
 def test_a_result_does_not_differ_from_itself(protocol: str) -> None:
     one = evaluated(protocol, False)
     for number in compare_results(one, one, draws=10).numbers:
@@ -128,7 +128,7 @@ def changed(**columns: np.ndarray) -> Result:
 @pytest.mark.parametrize(
     ("second", "sentence"),
     [
-        (replace(FIRST, protocol="groups"), "results must be of one protocol to be compared; got 'pairs' and 'groups'"),
+        (replace(FIRST, protocol="rfw"), "results must be of one protocol to be compared; got 'pairs' and 'rfw'"),
         (replace(FIRST, samples={}), "the second result holds no samples to compute its figures from"),
         (changed(left=np.roll(FIRST.samples["left"], 1)), r"'left' differs, first at \[0\]: p\d+/\d and p\d+/\d"),
         (changed(same=~FIRST.samples["same"]), r"'same' differs, first at \[0\]: True and False"),
@@ -148,7 +148,7 @@ def test_what_differs_and_must_not_is_named(second: Result, sentence: str) -> No
 
 
 def test_other_units_are_refused() -> None:
-    one = evaluated("open-set", False)
+    one = evaluated("blufr", False)
     few = {"figures": one.samples["figures"]}
     with pytest.raises(InputError, match="both results must be of the same people in the same order; got others"):
         compare_results(
@@ -185,5 +185,5 @@ def test_classifications_and_marks_of_two_models_compare() -> None:
 
 def test_the_table_has_each_protocol_with_samples_that_it_knows() -> None:
     assert set(MEASURED) == set(STATISTICS)
-    for protocol in ("pairs", "groups", "open-set", "calibrate"):
+    for protocol in ("pairs", "rfw", "blufr", "calibrate"):
         assert set(MEASURED[protocol]) & set(evaluated(protocol, False).samples)

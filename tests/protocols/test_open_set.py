@@ -181,3 +181,10 @@ def test_what_cannot_be_evaluated_is_refused(options: dict[str, object], sentenc
 def test_one_trial_has_no_deviation() -> None:
     with pytest.raises(InputError, match="made-up trials must hold at least two trials"):
         protocol.evaluate(CROWD, replace(BLUFR, trials=BLUFR.trials[:1]))
+
+
+@pytest.mark.parametrize("kind", ["genuine", "impostor"])
+def test_a_trial_without_probes_of_a_kind_is_refused(kind: str) -> None:
+    bare = replace(BLUFR.trials[1], **{kind: np.empty(0, dtype=np.int64)})
+    with pytest.raises(InputError, match=f"made-up trials: trial 2 has no {kind} probe; it needs both kinds"):
+        protocol.evaluate(CROWD, replace(BLUFR, trials=(BLUFR.trials[0], bare)))

@@ -159,11 +159,34 @@ def test_a_resample_without_pairs_of_a_kind_has_no_figures() -> None:
 def test_intervals_are_over_people_and_hold_the_figure() -> None:
     many = crowd(60)
     result, again = (protocol.evaluate(many, crowd_pairs(many, per=60), draws=200, seed=4) for _ in range(2))
-    assert result.choices["intervals"] == "95 % of 200 resamples of the people (seed 4)"
+    assert result.choices["intervals"] == (
+        "95 % of 200 resamples of the people (seed 4); for the accuracy each fold keeps its numbers of genuine and "
+        "impostor pairs"
+    )
     for number in result.numbers:
         assert number.interval is not None
         assert number.interval.low <= number.value <= number.interval.high
         assert number == again.number(number.name)
+
+
+def test_resamples_keep_the_accuracy_of_scores_that_know_nothing() -> None:
+    """Scores that depend on the fold alone are right for one kind of pair in each: 1/2, whatever people are drawn."""
+    rng = np.random.default_rng(0)
+    statistic, units = protocol.statistic(
+        {
+            "scores": np.repeat([1.0, 2.0, 3.0], 24),
+            "same": PAIRS.same,
+            "folds": np.repeat([0, 1, 2], 24),
+            "left_identity": np.asarray(PAIRS.left_identity),
+            "right_identity": np.asarray(PAIRS.right_identity),
+            "fars": np.empty(0),
+        }
+    )
+    drawn = [units.weights(rng.multinomial(12, np.full(12, 1 / 12)).astype(float)) for _ in range(50)]
+    found = [dict(statistic(weights)) for weights in drawn]
+    accuracies = [figures["accuracy"] for figures in found if "accuracy" in figures]
+    assert len(accuracies) > 10
+    assert accuracies == pytest.approx([0.5] * len(accuracies), abs=1e-12)
 
 
 def test_too_few_people_for_an_interval_are_noted() -> None:
@@ -180,7 +203,7 @@ def test_labels_of_the_embeddings_say_who_is_shown_where_the_list_does_not() -> 
     by_list = protocol.evaluate(CROWD, PAIRS, draws=50)
     assert repr(by_labels.numbers) == repr(by_list.numbers)  # some intervals are NaN, unequal to themselves
     nobody = protocol.evaluate(replace(CROWD, labels=None), unnamed, draws=50)
-    assert nobody.choices["intervals"] == "95 % of 50 resamples of the pairs (seed 0)"
+    assert str(nobody.choices["intervals"]).startswith("95 % of 50 resamples of the pairs (seed 0)")
     assert "people" not in nobody.counts
     assert any("neither the list nor the embeddings say who is shown" in note for note in nobody.notes)
     assert protocol.statistic(nobody.samples)[1].count == 72

@@ -15,7 +15,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import error_curve
 from angulus.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
-from angulus.protocols import changed, degradation, discard, judged, norm_bins, quality
+from angulus.protocols import changed, degradation, discard, judged, norm_bins, quality, scored
 from angulus.protocols.judged import Judged
 from angulus.protocols.result import Result
 
@@ -65,7 +65,7 @@ def test_pairs_are_judged_at_the_other_folds_thresholds() -> None:
         assert given.correct[member].mean() == pytest.approx(folds.accuracies[fold])
     assert given.norms == pytest.approx(np.array(norms))
     assert given.unit == "people"
-    assert judged.units_of(given.samples).count == 24
+    assert scored.units_of(given.samples).count == 24
 
 
 def test_without_folds_one_threshold_serves_all() -> None:

@@ -90,7 +90,7 @@ def test_ranks_of_a_planted_gallery() -> None:
     probes = templates_of([0, 1, 2, 3], np.array([[1.0, 0.0]] * 4), "p")
     result = identify([gallery], probes, ranks=(1, 2, 3, 4), draws=0)
     assert [result[f"rank-{k}"] for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
-    assert result.notes == ("TPIR is undefined: a gallery holds every probe's subject",)
+    assert "TPIR@FPIR is left out" in result.notes[0]
     assert [curve.kind for curve in result.curves] == ["cmc"]
     assert result.curves[0].y.tolist() == [0.25, 0.5, 0.75, 1.0]
     twins = templates_of([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), "twins")
@@ -171,3 +171,18 @@ def test_what_is_refused() -> None:
     for given, options, sentence in cases:
         with pytest.raises(InputError, match=sentence):
             identify(*given, **options)  # type: ignore[arg-type]
+
+
+def test_a_gallery_of_all_probes_subjects_has_no_tpir() -> None:
+    galleries, probes = search_set()
+    assert galleries[0].subjects is not None and probes.subjects is not None
+    inside = np.flatnonzero(np.isin(probes.subjects, galleries[0].subjects))
+    known = replace(
+        probes, units=probes.units[inside], subjects=probes.subjects[inside], numbers=probes.numbers[inside]
+    )
+    result = identify(galleries[:1], known, draws=0)
+    assert [number.name for number in result.numbers] == ["rank-1", "rank-5", "rank-10"]
+    assert "need more searches without mate than the 0 there are: 1e-1 (10)" in result.notes[0]
+    for fpir in (0.1, 0.0):
+        with pytest.raises(InputError, match=r"FAR 0\.?1? needs at least \d+ searches without mate; got 0"):
+            identify(galleries[:1], known, fpirs=(fpir,), draws=0)

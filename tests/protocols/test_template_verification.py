@@ -18,7 +18,7 @@ from angulus.metrics.verification import kfold_accuracy, tar_at_far
 from angulus.protocols import template_stream, template_verification
 from angulus.protocols.result import Result
 from angulus.protocols.template_verification import verify
-from angulus.protocols.templates import Pooling, Templates, pool
+from angulus.protocols.templates import Pooling, Templates, link, pool
 
 
 def template_set(seed: int = 0, count: int = 60, subjects: int = 15) -> tuple[Templates, Comparisons]:
@@ -193,8 +193,14 @@ def test_without_subjects_there_are_no_intervals_and_no_folds() -> None:
     assert unknown["TAR@FAR=1e-2"] == known["TAR@FAR=1e-2"]
     assert all(number.interval is None for number in unknown.numbers)
     assert unknown.notes[-1].startswith("the list does not say who is shown: no intervals")
-    interval = known.number("TAR@FAR=1e-1").interval
-    assert interval is not None and interval.low < known["TAR@FAR=1e-1"] <= interval.high
+    linked = verify(link(replace(templates, subjects=None), [whole]), [whole], folds=5, draws=30)
+    assert linked.choices["subjects"] == "templates that genuine comparisons link"
+    assert known.choices["subjects"] == "as the list of images says"
+    assert 15 == len(known.samples["subjects"]) < len(linked.samples["subjects"]) < 20  # all templates on one side
+    for result in (known, linked):
+        assert result["TAR@FAR=1e-1"] == known["TAR@FAR=1e-1"]
+        interval = result.number("TAR@FAR=1e-1").interval
+        assert interval is not None and interval.low < known["TAR@FAR=1e-1"] <= interval.high
 
 
 def test_too_many_folds_leave_no_accuracy() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from angulus.checks import InputError
 from angulus.embeddings import Embeddings
-from angulus.lists.ijb import TemplateImages
+from angulus.lists.ijb import Comparisons, TemplateImages
 from angulus.protocols import templates
-from angulus.protocols.templates import Pooling, pool
+from angulus.protocols.templates import Pooling, Templates, link, pool
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -158,3 +158,16 @@ def test_a_template_whose_images_cancel_is_refused() -> None:
 def test_options_that_are_refused(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Pooling(**options)  # type: ignore[arg-type]
+
+
+def test_genuine_comparisons_link_the_templates_of_a_subject() -> None:
+    numbers = np.array([3, 5, 8, 9, 12, 20])
+    units = np.eye(6)
+    pooled = Templates(numbers, units, np.ones(6), None, Pooling(), 6, "a list")
+    chain = Comparisons(np.array([3, 5, 9, 12]), np.array([8, 8, 12, 5]), np.array([True, True, True, False]))
+    found = link(pooled, [chain, Comparisons(numbers[:1], numbers[-1:], np.array([False]))])
+    assert found.linked and found.subjects is not None
+    together = {frozenset(numbers[found.subjects == each].tolist()) for each in found.subjects.tolist()}
+    assert together == {frozenset({3, 5, 8}), frozenset({9, 12}), frozenset({20})}
+    with pytest.raises(InputError, match=r"1 templates of the comparisons are not among the 6 pooled ones: 4"):
+        link(pooled, [Comparisons(numbers[:1], np.array([4]), np.array([True]))])

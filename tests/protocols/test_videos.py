@@ -14,7 +14,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.lists.ytf import read_ytf_pairs
 from angulus.metrics.verification import kfold_accuracy
-from angulus.protocols import hik, quality, videos
+from angulus.protocols import hik, judged, quality, videos
 from angulus.protocols.result import Result
 from people import sized
 
@@ -80,7 +80,7 @@ def test_quality_is_the_smaller_norm_of_both_mean_embeddings() -> None:
     for row in range(len(pairs)):
         sides = [np.mean(frames_of(embeddings, str(each[row])), axis=0) for each in (pairs.left, pairs.right)]
         assert result.samples["norms"][row] == pytest.approx(min(np.linalg.norm(side) for side in sides))
-    given = videos.judged(result)
+    given = judged.of_result(result)
     assert given.correct.mean() == pytest.approx(result["accuracy"])
     split = quality.evaluate(given, draws=0)
     assert split.counts == {"good": 29, "low": 7, "entire": 36}
@@ -124,7 +124,7 @@ def test_each_fold_is_judged_by_the_machine_of_the_others() -> None:
     assert result["accuracy"] == pytest.approx(np.mean(accuracies))
     assert result.number("accuracy").spread == pytest.approx(np.std(accuracies, ddof=1) / np.sqrt(FOLDS))
     assert result.choices["threshold"] == "0 of the machine (C = 2)"
-    assert videos.judged(result).correct.mean() == pytest.approx(result["accuracy"])
+    assert judged.of_result(result).correct.mean() == pytest.approx(result["accuracy"])
 
 
 def test_the_flags_of_a_fold_do_not_reach_its_own_machine() -> None:

@@ -50,7 +50,10 @@ def as_native(value: NDArray[Any]) -> NDArray[Any]:
 def as_text(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.str_]:
     """A column of text; whole numbers stand for their digits."""
     if value.dtype.kind == "S":
-        return np.char.decode(value, "utf-8")
+        try:
+            return np.char.decode(value, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {name} must be text in UTF-8; got {error.object[:40]!r}") from error
     if value.dtype.kind in "iuU":
         return value.astype(np.str_)
     raise InputError(f"{path}: {name} must be text or whole numbers; got {value.dtype}")

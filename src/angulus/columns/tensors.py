@@ -59,7 +59,7 @@ def _text_beside(path: Path, name: str, metadata: dict[str, str], in_tensors: bo
     if len(places) > 1:
         raise InputError(f"{path}: {name} must stand in one place; got {' and '.join(places)}; remove all but one")
     if beside.is_file():
-        lines = beside.read_text(encoding="utf-8").split("\n")
+        lines = beside.read_text(encoding="utf-8-sig").split("\n")
         return np.array(lines[:-1] if lines[-1] == "" else lines, dtype=np.str_)
     if name not in metadata:
         return None

@@ -79,7 +79,7 @@ TABLE = (  # name, command, what it measures, what it reads
         "quality",
         evaluate_samples.quality,
         "norm as quality: split, bins, changed, discard, degradation",
-        "predictions, or embeddings with a list, or a saved ytf result",
+        "predictions, or embeddings with a list, or a saved result",
     ),
 )
 

@@ -58,6 +58,8 @@ def ijb_verify(
     images = _read(templates, ids)
     how = pooling.Pooling(pool, norm, detector, flip)
     pooled = pooling.pool(Embeddings.read(embeddings), images, how)
+    if images.subjects is None:
+        pooled = pooling.link(pooled, read_comparisons(comparisons))
     stream = read_comparisons(comparisons, images if images.subjects is not None else None)
     output.show(verify(pooled, stream, fars=far or None, folds=folds, draws=draws, seed=seed))
 

@@ -103,8 +103,8 @@ def quality(
         Path,
         typer.Argument(
             metavar="SAMPLES",
-            help="Predictions (.npz); embeddings, with --pairs; a saved ytf result (.json); for degradation an .npz of "
-            "norms, strengths, images, kinds.",
+            help="Predictions (.npz); embeddings, with --pairs; a saved result of pairs or ytf (.json); for degradation"
+            " an .npz of norms, strengths, images, kinds.",
         ),
     ],
     measure: Annotated[
@@ -163,17 +163,12 @@ def quality(
 
 def _judged(path: Path, pairs: Path | None, form: str, flip: str | None) -> Judged:
     from angulus.embeddings import Embeddings
-    from angulus.protocols import judged, videos
+    from angulus.protocols import judged
     from angulus.protocols.classification import Predictions
     from angulus.protocols.result import Result
 
     if path.suffix == ".json":
-        saved = Result.read(path)
-        if saved.protocol != videos.PROTOCOL:
-            raise checks.InputError(
-                f"{path} must be a saved result of {videos.PROTOCOL}; got {saved.protocol}; give what it was made of"
-            )
-        return videos.judged(saved)
+        return judged.of_result(Result.read(path))
     if pairs is not None:
         return judged.of_pairs(Embeddings.read(path), read_list(pairs, form), flip=flip)
     return Predictions.read(path).judged()

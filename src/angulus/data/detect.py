@@ -18,6 +18,8 @@ Image = NDArray[np.uint8]  # RGB [height, width, 3]
 class Faces:
     """The K faces that were found in one image, best first; pixel (0, 0) spans 0..1 in x and y.
 
+    Alignment takes landmarks as they are, as the field's programs do: half a pixel of the photo beside pixel centres.
+
     Args:
         boxes: [K, 4] float32, left, top, right, bottom; may reach over the image's edge.
         landmarks: [K, 5, 2] float32, x and y of eyes, nose, mouth corners, the image's left first.

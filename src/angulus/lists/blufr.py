@@ -69,9 +69,13 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
         found = ", ".join(content) or "nothing"
         raise InputError(f"{where} must hold BLUFR's {', '.join(_FIELDS)}; it lacks {', '.join(missing)}; got {found}")
     ids = np.array([_lfw_id(where, cell) for cell in _cells(where, "imageList", content["imageList"])])
-    labels = np.asarray(content["labels"])
+    if len(set(ids.tolist())) < len(ids):
+        raise InputError(f"{where}: imageList must name each image once; got {len(ids) - len(set(ids.tolist()))} twice")
+    labels = content["labels"]
     if labels.dtype.kind not in "iuf" or labels.size != len(ids) or labels.size != max(labels.shape, default=0):
         raise InputError(f"{where}: labels must be [{len(ids)}, 1] numbers, one an image; got {list(labels.shape)}")
+    if (labels != np.floor(labels)).any():
+        raise InputError(f"{where}: labels must be whole numbers; got {labels[labels != np.floor(labels)][0]}")
     labels = labels.ravel().astype(np.int64)
     columns = [_cells(where, name, content[name]) for name in _FIELDS[2:]]
     if len({len(column) for column in columns}) != 1:

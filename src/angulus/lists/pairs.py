@@ -117,8 +117,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     separator = next((sign for sign in "\t," if body and sign in body[0]), None)
     cells = [[cell.strip() for cell in line.split(separator)] for line in body]
     for number, row in enumerate(cells, first):
-        if len(row) != 3 or "" in row or row[2] not in ("0", "1"):
-            raise malformed(path, number, "two ids and 0 or 1, like `a.jpg b.jpg 1`", lines[number - 1])
+        if len(row) != 3 or "" in row or row[2] not in ("0", "1") or row[0] == row[1]:
+            raise malformed(path, number, "two different ids and 0 or 1, like `a.jpg b.jpg 1`", lines[number - 1])
     left, right, flags = (np.array([row[column] for row in cells], dtype=np.str_) for column in range(3))
     same = flags == "1"
     folds = None if header is None else _folds(path, header, same)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks
 
@@ -24,25 +24,32 @@ def accuracy_per_class(labels: ArrayLike, predictions: ArrayLike) -> dict[int, f
     return {int(label): float((predictions[labels == label] == label).mean()) for label in np.unique(labels)}
 
 
-def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
-    """Share of samples whose label's logit is among the k highest; a tie with the label's logit counts against it.
+def label_ranks(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.int64]:
+    """Rank of each label among its sample's logits, from 1, [N]; a tie with the label's logit counts against it.
 
     Args:
         labels: [N], in [0, C).
-        logits: [N, C].
-        k: in [1, C].
+        logits: [N, C], no NaN.
+
+    >>> label_ranks([0, 1], [[3.0, 1.0, 2.0], [5.0, 5.0, 0.0]]).tolist()
+    [1, 2]
     """
     labels, logits = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise checks.InputError(
             f"labels must be [N] and logits [N, C] with N >= 1; got {list(labels.shape)} and {list(logits.shape)}"
         )
-    checks.integer("k", k, low=1, high=logits.shape[1])
     if (labels < 0).any() or (labels >= logits.shape[1]).any() or np.isnan(logits).any():
         raise checks.InputError(f"labels must be in [0, {logits.shape[1]}), and logits numbers; got others")
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    others_at_least = (logits >= own).sum(axis=1) - 1
-    return float((others_at_least < k).mean())
+    return np.asarray((logits >= own).sum(axis=1), dtype=np.int64)
+
+
+def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
+    """Share of samples whose label's logit is among the k highest, k in [1, C]; the arguments are `label_ranks`'."""
+    ranks = label_ranks(labels, logits)
+    checks.integer("k", k, low=1, high=np.asarray(logits).shape[1])
+    return float((ranks <= k).mean())
 
 
 def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

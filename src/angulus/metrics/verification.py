@@ -72,12 +72,13 @@ def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> Opera
 def require_support(far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs") -> None:
     """Refuse a FAR below 1 / `count`, which so few impostors cannot show."""
     checks.number("far", far, low=0, high=1)
-    if zero_ok or (far > 0 and 1 / count <= far):
+    if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
         return
-    if far == 0:
+    if far == 0 and not zero_ok:
         raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
+    least = least_count(far) if far > 0 else 1
     raise checks.InputError(
-        f"FAR {far:g} needs at least {least_count(far):,} {of}; got {count:,.0f}; give more, ask for a higher FAR, or "
+        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, ask for a higher FAR, or "
         "for the point without false accepts"
     )
 

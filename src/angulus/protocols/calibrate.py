@@ -26,7 +26,7 @@ from angulus.protocols.result import Result
 Floats = NDArray[np.float64]
 
 PROTOCOL = "calibrate"
-MEASURED = ("scores", "threshold")
+MEASURED = (*scored.MEASURED, "threshold")
 
 MOST_IMPOSTORS = 1_000_000  # pairs of images made without being asked how many
 RULE_OF_30 = 30  # errors, that a rate be known to ± 30 % with 90 % confidence

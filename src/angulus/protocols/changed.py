@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples, units_of
+from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
+from angulus.protocols.scored import units_of
 
 PROTOCOL = "changed"
 MEASURED = ("correct", "norms", "correct_after", "norms_after")  # the samples that the models gave

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks, columns, environment
+from angulus.metrics.classification import label_ranks
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import quality
 from angulus.protocols.judged import Judged
@@ -87,9 +88,9 @@ class Predictions:
             raise checks.InputError(
                 f"{source}: labels must be in [0, {scores.shape[1]}); got {labels.min()} to {labels.max()}"
             )
-        at_least = (scores >= np.take_along_axis(scores, labels[:, None], axis=1)).sum(axis=1)
-        in_top5 = at_least <= 5 if scores.shape[1] > 5 else None
-        return Predictions(labels, scores.argmax(axis=1), at_least == 1, in_top5, norms, source)
+        ranks = label_ranks(labels, scores)
+        in_top5 = ranks <= 5 if scores.shape[1] > 5 else None
+        return Predictions(labels, scores.argmax(axis=1), ranks == 1, in_top5, norms, source)
 
     @staticmethod
     def read(path: Path) -> Predictions:

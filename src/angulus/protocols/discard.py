@@ -22,7 +22,7 @@ from angulus.protocols.result import Curve, Result
 Floats = NDArray[np.float64]
 
 PROTOCOL = "discard"
-MEASURED = (*scored.MEASURED, "norms")  # the samples that the embeddings gave
+MEASURED = scored.MEASURED
 
 SHARES = (0.05, 0.1, 0.2)  # of the genuine pairs, after whose discard the FNMR is reported
 
@@ -57,10 +57,8 @@ def evaluate(
     Source: ISO/IEC 29794-1:2024, error versus discard characteristic.
     """
     found = scored.score(embeddings, pairs, flip=flip)
-    norms = embeddings.feature_norms
     samples = {
         **found.samples,
-        "norms": np.minimum(norms[found.left], norms[found.right]),
         "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
         "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
     }

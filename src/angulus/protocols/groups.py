@@ -23,7 +23,7 @@ from angulus.protocols.result import Result
 
 Floats = NDArray[np.float64]
 
-PROTOCOL = "groups"
+PROTOCOL = "rfw"
 MEASURED = scored.MEASURED
 
 
@@ -77,7 +77,7 @@ def evaluate(
             **found.choices,
             "threshold": "of each group and fold the most accurate on the group's other folds",
             "standard deviation": "of the groups' accuracies, n − 1",
-            **resampling(found.unit, draws, seed),
+            **resampling(found.unit, draws, seed, sized=True),
         },
         {"groups": len(groups), **{f"pairs of {g.name}": len(g.rows) for g in groups}, **_rest(found.counts, across)},
         curves=tuple(

@@ -14,14 +14,13 @@ from angulus import checks, environment
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
-from angulus.metrics.intervals import Units
-from angulus.metrics.verification import PresortedFolds, best_of
-from angulus.protocols import scored
+from angulus.metrics.verification import best_of
+from angulus.protocols import pairs as pairs_protocol
+from angulus.protocols import scored, videos
+from angulus.protocols.result import Result
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,27 +72,32 @@ def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -
     Raises:
         checks.InputError: an image without embedding, or pairs of one kind only in a fold or the list.
     """
-    found = scored.score(embeddings, pairs, flip=flip)
-    norms = embeddings.feature_norms
-    return of_scores(found.samples, np.minimum(norms[found.left], norms[found.right]), embeddings.source)
+    return _judged(scored.score(embeddings, pairs, flip=flip).samples, embeddings.source)
 
 
-def of_scores(samples: Mapping[str, NDArray[Any]], norms: Floats, source: str) -> Judged:
-    """Scored pairs (`scores`, `same`, where there are any `folds`, and what names them) judged in the same way."""
-    scores, same = samples["scores"], samples["same"]
-    if "folds" not in samples:
+def of_result(result: Result) -> Judged:
+    """The pairs of a saved result of `pairs` or `ytf`, judged as there: of videos the norms are the mean embeddings'.
+
+    Raises:
+        checks.InputError: another result, or one that was saved without samples.
+    """
+    known = (pairs_protocol.PROTOCOL, videos.PROTOCOL)
+    if result.protocol not in known or "norms" not in result.samples:
+        got = result.protocol if result.samples else f"{result.protocol} without samples"
+        raise checks.InputError(f"a result to judge pairs by must be one of {' or '.join(known)}; got {got}")
+    return _judged(result.samples, str(result.about.get("embeddings", "unknown embeddings")))
+
+
+def _judged(samples: Mapping[str, NDArray[Any]], source: str) -> Judged:
+    scores, same, folds = samples["scores"], samples["same"], scored.folds_of(samples)
+    if "histograms" in samples:
+        thresholds = np.zeros(len(same))  # the machines' own
+    elif folds is None:
         thresholds = np.full(len(same), best_of(Presorted.of(scores, same))[0])
     else:
-        thresholds = PresortedFolds.of(scores, same, samples["folds"]).accuracy().thresholds[samples["folds"]]
-    columns = {name: samples[name] for name in COLUMNS if name in samples}
-    return Judged((scores >= thresholds) == same, norms, columns, source)
-
-
-def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
-    """The people of pairs where they are known, else each sample by itself."""
-    if "left_identity" in samples:
-        return Units.of(samples["left_identity"], samples["right_identity"])
-    return Units.of(np.arange(len(samples["correct"])))
+        thresholds = folds.accuracy().thresholds[samples["folds"]]
+    columns = {name: samples[name] for name in scored.COLUMNS if name in samples}
+    return Judged((scores >= thresholds) == same, samples["norms"], columns, source)
 
 
 def refuse_other_samples(given: Judged, reference: Judged) -> None:

@@ -37,9 +37,12 @@ def numbers(
     )
 
 
-def resampling(unit: str, draws: int, seed: int) -> dict[str, object]:
-    """The choices behind the intervals, for a result's `choices`."""
-    return {"intervals": f"95 % of {draws} resamples of the {unit} (seed {seed})" if draws else "none"}
+def resampling(unit: str, draws: int, seed: int, *, sized: bool = False) -> dict[str, object]:
+    """The choices behind the intervals, for a result's `choices`; `sized` where `keeping_sizes` weighs the accuracy."""
+    if not draws:
+        return {"intervals": "none"}
+    more = "; for the accuracy each fold keeps its numbers of genuine and impostor pairs" if sized else ""
+    return {"intervals": f"95 % of {draws} resamples of the {unit} (seed {seed}){more}"}
 
 
 def without_interval(figures: Sequence[Number]) -> tuple[str, ...]:

@@ -22,12 +22,12 @@ from angulus.protocols.vectors import FLIPS, METRICS, Vectors, projected
 
 Floats = NDArray[np.float64]
 
-PROTOCOL = "open-set"
+PROTOCOL = "blufr"
 MEASURED = ("values",)  # the samples that the embeddings gave; the others say which figures of which trials they are
 
 VERIFICATION_FARS = (1e-3, 1e-4, 1e-5)  # NF reports the first, MV all three
 IDENTIFICATION_FARS = (1e-2,)
-CURVE_FARS = tuple(float(f"{m}e-{e}") for e in (6, 5, 4, 3, 2) for m in (1, 2, 5))[:13]  # up to 1e-2
+CURVE_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # each costs about as much as a reported one
 MAX_RANK = 100  # of the CMC
 
 
@@ -58,7 +58,8 @@ def evaluate(
         rank: within which the true subject has to be.
 
     Raises:
-        checks.InputError: an image without embedding, or a FAR that needs more impostors than a trial has.
+        checks.InputError: an image without embedding, a trial without genuine or without impostor probes, or a FAR that
+            needs more impostors than a trial has.
 
     Source: S. Liao, Z. Lei, D. Yi, S. Z. Li, "A Benchmark Study of Large-scale Unconstrained Face Recognition", IJCB
     2014; NF Table 3, MV Table 3. Differs: the published scripts accept round(FAR · n) impostors, which may exceed the
@@ -67,6 +68,10 @@ def evaluate(
     checks.integer("rank", rank, low=1)
     if len(blufr.trials) < 2:
         raise checks.InputError(f"{blufr.source} must hold at least two trials, over which to take the deviation")
+    for number, trial in enumerate(blufr.trials, 1):
+        for name, probes in (("genuine", trial.genuine), ("impostor", trial.impostor)):
+            if not len(probes):  # and so no pairs of that kind are ever missing
+                raise checks.InputError(f"{blufr.source}: trial {number} has no {name} probe; it needs both kinds")
     impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in blufr.trials)
     impostor_probes = min(len(trial.impostor) for trial in blufr.trials)
     verified, notes = rates.supported(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")

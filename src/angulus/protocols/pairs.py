@@ -62,7 +62,7 @@ def evaluate(
     curve = presorted.curve()
     kept, notes = rates.supported(fars, found.counts["impostors"])
     thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    spreads, folds = {}, _folds(found.samples)
+    spreads, folds = {}, scored.folds_of(found.samples)
     if folds is None:
         thresholds[BEST], _ = best_of(presorted)
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
@@ -77,7 +77,7 @@ def evaluate(
     return Result(
         PROTOCOL,
         figures,
-        {**found.choices, **_figure_choices(folds), **resampling(found.unit, draws, seed)},
+        {**found.choices, **_figure_choices(folds), **resampling(found.unit, draws, seed, sized=True)},
         found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
         curves=curves(curve, PROTOCOL),
         notes=notes + without_interval(figures) + found.notes,
@@ -92,7 +92,7 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
     each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
-    presorted, folds = Presorted.of(samples["scores"], samples["same"]), _folds(samples)
+    presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
     strata = scored.strata_of(samples)
     fars = {f"TAR@FAR={rates.label(far)}": far for far in samples["fars"].tolist()}
 
@@ -116,13 +116,6 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
 def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:
     """ROC and DET."""
     return Curve("roc", name, curve.fmr, curve.tar), Curve("det", name, curve.fmr, 1 - curve.tar)
-
-
-def _folds(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
-    if "folds" not in samples:
-        return None
-    scores = samples["fold_scores"] if "fold_scores" in samples else samples["scores"]
-    return PresortedFolds.of(scores, samples["same"], samples["folds"])
 
 
 def _figure_choices(folds: PresortedFolds | None) -> dict[str, str]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from angulus.metrics import quality
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples, units_of
+from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
+from angulus.protocols.scored import units_of
 
 PROTOCOL = "quality"
 MEASURED = ("correct", "norms", "low", "own_low")  # the samples that the model gave

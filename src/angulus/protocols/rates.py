@@ -45,7 +45,7 @@ def supported(
         for far in asked:
             require_support(far, count, zero_ok=far == 0, of=of)
         return tuple(float(far) for far in dict.fromkeys(asked)), ()
-    kept = tuple(far for far in standard if 1 / count <= far)
+    kept = tuple(far for far in standard if count and 1 / count <= far)
     left = [far for far in standard if far not in kept]
     if not left:
         return kept, ()

@@ -14,12 +14,14 @@ from angulus import checks, environment
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.intervals import Units
+from angulus.metrics.verification import PresortedFolds
 from angulus.protocols.vectors import FLIPS, METRICS, pair_scores, projected
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-MEASURED = ("scores", "fold_scores")  # the samples that the embeddings gave; the others say which pairs they are
+COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
+MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings gave; the others say which pairs
 
 _UNKNOWN = "intervals resample the pairs and not the people behind them, whom pairs share: they are too narrow; {why}"
 
@@ -30,8 +32,9 @@ class ScoredPairs:
 
     Attributes:
         samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
-            `right_identity`), and `scores` [P]; with PCA `scores` are each pair's under the projection fitted without
-            its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f.
+            `right_identity`), `scores` [P] and `norms` [P], the smaller of the two images'; with PCA `scores` are each
+            pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
+            fitted without fold f.
         left, right: [P], rows of the embeddings.
         choices: how the scores came about.
         counts: how many pairs, images, ...
@@ -78,6 +81,7 @@ def score(
     else:
         table = _fold_scores(vectors, *places, metric, pca, pairs)
         samples |= {"scores": table[pairs.folds, np.arange(len(pairs))], "fold_scores": table}
+    samples["norms"] = np.minimum(embeddings.feature_norms[left], embeddings.feature_norms[right])
     identities, notes = _identities(embeddings, pairs, left, right)
     samples |= identities
     genuine = int(pairs.same.sum())
@@ -101,10 +105,18 @@ _PCA = "{size} directions, of the vectors before any normalisation, fitted on th
 
 
 def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
-    """The people where they are known, else each pair by itself."""
+    """The people of pairs where they are known, else each pair (or other sample) by itself."""
     if "left_identity" in samples:
         return Units.of(samples["left_identity"], samples["right_identity"])
-    return Units.of(np.arange(len(samples["same"])))
+    return Units.of(np.arange(len(samples["same" if "same" in samples else "correct"])))
+
+
+def folds_of(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
+    """The scores by folds, sorted; None for a list without folds."""
+    if "folds" not in samples:
+        return None
+    scores = samples["fold_scores"] if "fold_scores" in samples else samples["scores"]
+    return PresortedFolds.of(scores, samples["same"], samples["folds"])
 
 
 def strata_of(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:

@@ -67,11 +67,7 @@ def identify(
     found = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
     samples = {name: np.concatenate([search[name] for search in found]) for name in found[0]}
     strangers = min(int((~search["mated"]).sum()) for search in found)
-    kept, notes = (
-        rates.supported(fpirs, strangers, standard=FPIRS, of="searches without mate", name="TPIR@FPIR")
-        if (strangers)
-        else ((), ("TPIR is undefined: a gallery holds every probe's subject",))
-    )
+    kept, notes = rates.supported(fpirs, strangers, standard=FPIRS, of="searches without mate", name="TPIR@FPIR")
     samples |= {
         "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
         "fpirs": np.array(kept, dtype=np.float64),

@@ -83,18 +83,25 @@ class Stream:
         kept = [tuple(column[block[0] >= cut] for column in block) for block in self._impostors]
         scores, first, second = (np.concatenate(column) for column in zip(*kept, strict=True))
         order = np.argsort(-scores, kind="stable")
-        genuine = [np.concatenate(column) for column in zip(*self._genuine, strict=True)]
+        genuine, whom, norms = (np.concatenate(column) for column in zip(*self._genuine, strict=True))
         pairs = self._pairs.tocoo()
+        used = np.unique(np.concatenate([whom, pairs.row, pairs.col]))  # who is in no comparison is not resampled
+
+        def renumbered(places: NDArray[Any]) -> NDArray[Any]:
+            return np.searchsorted(used, places).astype(self.place.dtype)
+
         return {
-            **dict(zip(("genuine_scores", "genuine_subjects", "genuine_norms"), genuine, strict=True)),
+            "genuine_scores": genuine,
+            "genuine_subjects": renumbered(whom),
+            "genuine_norms": norms,
             "impostor_scores": scores[order],
-            "impostor_first": first[order],
-            "impostor_second": second[order],
+            "impostor_first": renumbered(first[order]),
+            "impostor_second": renumbered(second[order]),
             "cut": np.array(cut),
-            "pair_first": pairs.row.astype(self.place.dtype),
-            "pair_second": pairs.col.astype(self.place.dtype),
+            "pair_first": renumbered(pairs.row),
+            "pair_second": renumbered(pairs.col),
             "pair_counts": pairs.data,
-            "subjects": self.subjects,
+            "subjects": self.subjects[used],
             "fars": np.array(fars, dtype=np.float64),
         }
 

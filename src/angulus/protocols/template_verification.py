@@ -34,6 +34,7 @@ MEASURED = (  # the samples that the embeddings gave; the others say which compa
     "cut",
 )
 
+_SUBJECTS = {False: "as the list of images says", True: "templates that genuine comparisons link"}
 _SPARE = 2.0  # how many times the impostors that the highest FAR accepts are kept, for resamples to move in
 
 
@@ -58,7 +59,7 @@ def verify(
         folds: for the accuracy: a comparison is in the fold of its first template's subject, who are dealt in turn.
             The threshold of a fold is the one most accurate on the others. CM's "accuracy" on IJB-B is undefined in the
             paper; this is what stands for it.
-        draws: resamples for the intervals; 0 for none. Without subjects there are none.
+        draws: resamples for the intervals; 0 for none. Without subjects (see `templates.link`) there are none.
         seed: of the resamples.
 
     Raises:
@@ -98,8 +99,9 @@ def verify(
         found,
         {
             **templates.how.choices(),
+            "subjects": _SUBJECTS[templates.linked] if templates.subjects is not None else "unknown",
             "accuracy": f"threshold best on the other {folds - 1} folds (by subject of the first template)",
-            **resampling("subjects", draws, seed),
+            **resampling("subjects", draws, seed, sized=accuracy is not None),
         },
         {
             "comparisons": stream.genuine + stream.impostors,

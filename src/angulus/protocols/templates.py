@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from angulus import checks
 from angulus.checks import InputError
 from angulus.embeddings import Embeddings
-from angulus.lists.ijb import TemplateImages
+from angulus.lists.ijb import Comparisons, TemplateImages
 
 Floats = NDArray[np.floating[Any]]
 
@@ -83,6 +85,7 @@ class Templates:
         images: how many images were pooled.
         source: the list of images, for messages and results.
         embeddings: what was pooled, for results.
+        linked: whether the subjects are those that `link` found.
     """
 
     numbers: NDArray[np.int64]
@@ -93,6 +96,7 @@ class Templates:
     images: int
     source: str
     embeddings: str = "these embeddings"
+    linked: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -152,6 +156,26 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
         units.append((pooled / lengths[:, None]).astype(dtype))
     subjects = None if images.subjects is None else images.subject_of(numbers)
     return Templates(numbers, np.concatenate(units), norms, subjects, how, len(rows), images.source, embeddings.source)
+
+
+def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:
+    """Templates with subjects where the list of images has none: genuine comparisons link templates of one subject.
+
+    Templates that genuine comparisons link, directly or through others, show one subject; one that they leave alone
+    shows a subject of its own. IJB-B's and IJB-C's lists link each subject's probes with its gallery template, and so
+    all of them; a list that leaves links out splits subjects, and intervals over them are then too narrow.
+
+    Raises:
+        InputError: a template that was not pooled.
+    """
+    pairs = [np.empty((2, 0), dtype=np.int64)]
+    for block in comparisons:
+        left, right = (templates.rows(side[block.same], "the comparisons") for side in (block.left, block.right))
+        pairs.append(np.stack([left, right]))
+    first, second = np.concatenate(pairs, axis=1)
+    links = sparse.coo_array((np.ones(len(first)), (first, second)), (len(templates), len(templates)))
+    _, subjects = csgraph.connected_components(links, directed=False)
+    return replace(templates, subjects=subjects.astype(np.int64), linked=True)
 
 
 def _detector_weights(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float64]:

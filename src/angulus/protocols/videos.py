@@ -18,10 +18,9 @@ from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.protocols import hik, rates
 from angulus.protocols import pairs as pairs_protocol
-from angulus.protocols.judged import COLUMNS, Judged, of_scores
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
-from angulus.protocols.scored import strata_of
+from angulus.protocols.scored import COLUMNS, strata_of
 from angulus.protocols.templates import lengths_of
 from angulus.protocols.vectors import FLIPS
 
@@ -37,7 +36,7 @@ MEASURED = (
 
 SCORES = {
     "mean": "mean of all frame similarities",
-    "cosine": "cosine of the mean embeddings",
+    "cosine": "cosine of the mean embeddings (of frames at their length)",
     "max": "highest frame similarity",
     "histogram": f"SVM with histogram-intersection kernel on {hik.BINS} bins of the frame similarities",
 }
@@ -103,7 +102,7 @@ def evaluate(
             "score": SCORES[score],
             "flip": FLIPS[flip],
             "threshold": f"0 of the machine (C = {c:g})" if score == "histogram" else "best on the other folds",
-            **resampling(said, draws, seed),
+            **resampling(said, draws, seed, sized=True),
         },
         {
             "pairs": len(pairs),
@@ -142,15 +141,6 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
         return {"accuracy": float(_shares(samples["folds"], right, kept).mean()), **values}
 
     return with_accuracy, units
-
-
-def judged(result: Result) -> Judged:
-    """The pairs of `evaluate`'s result, right or wrong, and their quality: the smaller norm of both mean embeddings."""
-    samples = result.samples
-    if "histograms" in samples:
-        columns = {name: samples[name] for name in COLUMNS if name in samples}
-        return Judged(_right(samples), samples["norms"], columns, str(result.about["embeddings"]))
-    return of_scores(samples, samples["norms"], str(result.about["embeddings"]))
 
 
 @dataclass(frozen=True, eq=False)
