@@ -21,7 +21,7 @@ RESULT = Result(
     (
         Number("accuracy", 1 / 3, Interval(0.1, 0.7, 0.9), spread=0.0123456),
         Number("TAR@FAR=1e-3", 0.5, None, threshold=-2.5e-7),
-        Number("ratio", math.nan, Interval(math.nan, math.nan)),
+        Number("ratio [bold]", math.nan, Interval(math.nan, math.nan)),
     ),
     {"flip": "none", "fars": [0.1, 0.01], "sorted": True},
     {"pairs": 6000, "folds": 10},
@@ -61,7 +61,15 @@ def test_a_result_without_samples_has_no_second_file(tmp_path: Path) -> None:
 def test_the_table_says_everything() -> None:
     said = words(RESULT)
     for part in (
-        *("0.3333", "[0.1000, 0.7000]", "0.01235", "-2.500e-07", "undefined", "90 % interval"),
+        *(
+            "0.3333",
+            "[0.1000, 0.7000]",
+            "0.01235",
+            "-2.500e-07",
+            "ratio [bold]",
+            "[undefined, undefined]",
+            "90 % interval",
+        ),
         *("6,000 pairs, 10 folds", "flip: none, fars: [0.1, 0.01], sorted: true", "the ratio is undefined"),
     ):
         assert part in said, part

@@ -17,6 +17,7 @@ from angulus.protocols import (
     degradation,
     detection,
     discard,
+    gallery,
     groups,
     norm_bins,
     open_set,
@@ -26,6 +27,7 @@ from angulus.protocols import (
     template_verification,
     videos,
 )
+from angulus.protocols.numbers import without_interval
 from angulus.protocols.result import Number, Result
 
 Samples = Mapping[str, NDArray[Any]]
@@ -51,12 +53,16 @@ _PROTOCOLS = (
 STATISTICS: dict[str, Callable[[Samples], tuple[Statistic, Units]]] = {
     **{module.PROTOCOL: module.statistic for module in _PROTOCOLS},
     detection.CANDIDATES: detection.statistic,
+    gallery.MEGAFACE: gallery.statistic,
+    gallery.TRILLION_PAIRS: gallery.statistic,
 }
 
 # Samples that the model gave. All others say what was measured on, and have to be the same in both results.
 MEASURED: dict[str, tuple[str, ...]] = {
     **{module.PROTOCOL: module.MEASURED for module in _PROTOCOLS},
     detection.CANDIDATES: detection.MEASURED,
+    gallery.MEGAFACE: gallery.MEASURED,
+    gallery.TRILLION_PAIRS: gallery.MEASURED,
 }
 
 _OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did
@@ -93,9 +99,11 @@ def compare_results(
     shared = [number.name for number in first.numbers if number.name in intervals]
     own = [number.name for result in (first, second) for number in result.numbers if number.name not in shared]
     unlike = {name: f"{first.choices.get(name)} | {second.choices.get(name)}" for name in differing}
+    figures = tuple(Number(name, second[name] - first[name], intervals[name]) for name in shared)
+    notes = [note for note in first.notes if note in second.notes]
     return Result(
         f"{first.protocol}, second − first",
-        tuple(Number(name, second[name] - first[name], intervals[name]) for name in shared),
+        figures,
         {
             **{name: value for name, value in first.choices.items() if name not in _OWN_CHOICES},
             **unlike,
@@ -105,9 +113,10 @@ def compare_results(
         notes=(
             f"first: {_source(first)}; second: {_source(second)}",
             *((f"only one of the two has {', '.join(dict.fromkeys(own))}",) if own else ()),
-            *(note for note in first.notes if note in second.notes),
-            *(f"first: {note}" for note in first.notes if note not in second.notes),
-            *(f"second: {note}" for note in second.notes if note not in first.notes),
+            *notes,
+            *(f"first: {note}" for note in first.notes if note not in notes),
+            *(f"second: {note}" for note in second.notes if note not in notes),
+            *(note for note in without_interval(figures) if note not in notes),
         ),
     )
 

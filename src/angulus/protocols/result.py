@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from angulus import checks, environment, files
 from angulus.metrics.intervals import Interval
@@ -128,12 +129,11 @@ class Result:
                 "threshold": _digits(number.threshold, digits),
                 "spread": _digits(number.spread, digits),
             }
-            table.add_row(
-                number.name, _digits(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)
-            )
+            row = [number.name, _digits(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
+            table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         choices = ", ".join(f"{name}: {_plain(value)}" for name, value in self.choices.items())
-        return Group(table, counts, choices, *self.notes)
+        return Group(table, *map(Text, (counts, choices, *self.notes)))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
