@@ -104,9 +104,11 @@ def test_table_loads_digits() -> None:
 
 
 def test_table_refuses() -> None:
-    with pytest.raises(InputError, match=r"name must be one of 'digits', 'mnist', .*got 'mnits'; did you mean 'mnist'\?"):
+    with pytest.raises(
+.*'mnits'; did you mean 'mnist'\?"
+    ):
         load("mnits")
-    with pytest.raises(InputError, match="name must be one of 'digits', .*; got None"):
+    with pytest.raises(InputError, match=r"name must be one of 'digits', .*; got None"):
         load(None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"'faces' has no option 'evry'; did you mean 'every'\?; known: every"):
         load("faces", root=Path("there"), evry=3)
