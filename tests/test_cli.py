@@ -148,9 +148,16 @@ def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch
         return tiny.splits()
 
     monkeypatch.setattr(data, "load", load)
-    said = "72 training and 60 test images: the first 72 and 60 digits\n"
-    assert angulus("data", "mnist", "--download", "--to", "here") == (0, said, "")
+    code, out, err = angulus("data", "mnist", "--download", "--to", "here")
+    assert (code, err) == (0, "")
+    assert out.startswith("72 training and 60 test images: the first 72 and 60 digits\nchecked: the four files' ")
     assert asked == [{"name": "mnist", "root": Path("here"), "download": True}]
+
+
+def test_data_lists_the_sets(angulus: Run) -> None:
+    code, out, err = angulus("data")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(data.names())
 
 
 # what ends it
@@ -247,6 +254,10 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "missing MNIST": (["train", "cm-t2"], "MNIST needs four files together in one folder; looked in"),
     "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
     "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
+    "where to get it": (["data", "celeba"], "to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
+    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there"),
+    "no such set": (["data", "cifar"], "did you mean 'cifar10'?"),
+    "nothing to prepare": (["data", "mnist", "--prepare"], "--prepare is for luna16"),
     "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
     "truncated gzip": (cut_gzip, "must be a whole gzip file"),
     "nothing to resume": (
@@ -290,9 +301,7 @@ def test_what_is_wrong_is_told_in_one_sentence_and_nothing_is_written(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["fly"], ["train"], ["train", "demo", "--seed", "1"], ["data"], ["data", "cats"]]
-)
+@pytest.mark.parametrize("arguments", [["fly"], ["train"], ["train", "demo", "--seed", "1"]])
 def test_what_is_no_command_line_exits_with_2(arguments: list[str], angulus: Run, tmp_path: Path) -> None:
     code, out, err = angulus(*arguments)
     assert code == 2
