@@ -142,10 +142,11 @@ def test_a_reader_that_stopped_reading_gets_no_traceback() -> None:
 
 def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
+    found = tiny.splits()  # before `load` is another
 
     def load(name: str, **options: object) -> Splits:
         asked.append({"name": name, **options})
-        return tiny.splits()
+        return found
 
     monkeypatch.setattr(data, "load", load)
     code, out, err = angulus("data", "mnist", "--download", "--to", "here")
