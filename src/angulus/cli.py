@@ -22,6 +22,7 @@ from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
+from angulus.commands.pairs import data_pairs
 from angulus.commands.search import search_app
 from angulus.commands.verify import verify
 
@@ -31,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, measure and compare embeddings told apart by angle and norm.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
 app.add_typer(data_app, name="data")
+data_app.command("pairs")(data_pairs)
 app.add_typer(bench_app, name="bench")
 bench_app.command("records")(bench_records)
 bench_app.command("search")(bench_search)
