@@ -133,7 +133,7 @@ def test_records_are_timed_beside_a_folder(tmp_path: Path, monkeypatch: pytest.M
         tmp_path / "records", [Row(f"{person}/{n}.jpg", image, person) for person in "abc" for n in range(50)]
     )
     out = tmp_path / "records.jsonl"
-    assert "folder of files" in invoke("records", str(tmp_path / "records"), "--rounds", "1", "--out", str(out))
+    assert "150 images" in invoke("records", str(tmp_path / "records"), "--rounds", "1", "--out", str(out))
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert {"folder of files", "records"} <= {line["store"] for line in lines if line["decoded"]}
     assert all(line["ratio"] == 1.0 for line in lines if line["store"] == "folder of files")
