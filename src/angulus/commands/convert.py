@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from angulus.commands.output import kept_on_a_stop
+
 _SHOWN = 10  # things left out that are printed; the file has them all
 
 
@@ -44,7 +46,7 @@ def convert(
 
     selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()
-    with console.status("reading ...") as status:
+    with kept_on_a_stop(), console.status("reading ...") as status:
 
         def on_row(count: int) -> None:
             if count % 1_000 == 0:

@@ -45,7 +45,7 @@ def read(path: Path, root: Path | None = None) -> Iterator[Item]:
             )
     unused = [name for name in names if name not in COLUMNS and name not in marks]
     if unused:
-        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records")
+        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
     top = (root or path.parent).resolve()
     for number, cell in lines:
         values = [_number(path, number, name, cell[name]) for name in marks]
