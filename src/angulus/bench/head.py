@@ -9,7 +9,6 @@ CPU (Linux only), of the allocator on a GPU. Where `weight.grad` is kept from th
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -245,6 +244,5 @@ def _status_mib(field: str) -> float:
 
 def record(shape: Shape, rounds: int, timing: Timing) -> dict[str, Any]:
     """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.describe(torch.device(shape.device))
-    about |= {"date": time.strftime("%Y-%m-%d"), "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "0")}
+    about = environment.of_timing(torch.device(shape.device), "pytorch-metric-learning")
     return asdict(shape) | {"rounds": rounds} | asdict(timing) | {"environment": about}

@@ -65,7 +65,7 @@ def bench_accuracy(
     for name in ("objective", "dtype", "impl", "loss", "dX", "dW"):
         table.add_column(name, justify="right" if name in ("loss", "dX", "dW") else "left")
     lines = []
-    about = environment.describe(torch.device(device))
+    about = environment.of_timing(torch.device(device))
     for error in accuracy.run(shape):
         numbers = (f"{value:.1e}" for value in (error.loss, error.features, error.weight))
         table.add_row(error.objective, error.dtype, error.impl, *numbers)
@@ -101,7 +101,7 @@ def bench_sampling(
     for name in ("rate", "corrected", "sum / full sum", "cos of gradients", "hardest negative found"):
         table.add_column(name, justify="right")
     lines = []
-    about = environment.describe(torch.device("cpu"))
+    about = environment.of_timing(torch.device("cpu"))
     features = torch.from_numpy(np.array(given.vectors, dtype=np.float32))
     for row in sampling.run(
         features, torch.from_numpy(labels), tuple(rate or (0.1, 0.3, 1.0)), batch=batch, draws=draws
