@@ -17,21 +17,21 @@ from angulus.training.loop import Job
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download)
+    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download, **recipe.data.options)
 
 
 def job(recipe: Recipe, images: Splits) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     torch.manual_seed(recipe.training.seed)
-    _, channels, height, width = images.train.pixels.shape
+    _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
     backbone = backbones.build(
         recipe.backbone.name,
         in_channels=channels,
-        image_size=(height, width),
+        image_size=tuple(sides),
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )

@@ -72,7 +72,7 @@ class Contract:
             raise checks.InputError("input.template needs input.size, the height and width of the crop")
 
     def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
-        """uint8 [B, channels, height, width], RGB or grey -> float32 of the same shape.
+        """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
 
         Args:
             pixels: the images.
@@ -93,9 +93,9 @@ class Contract:
                 )
             x = (x - mean_image.to(x)) / self.scale
         elif self.normalize == "per_image":
-            count = x[0].numel()
-            mean = x.mean(dim=(1, 2, 3), keepdim=True)
-            deviation = x.std(dim=(1, 2, 3), keepdim=True, correction=0)
+            count, own = x[0].numel(), tuple(range(1, x.ndim))
+            mean = x.mean(dim=own, keepdim=True)
+            deviation = x.std(dim=own, keepdim=True, correction=0)
             x = (x - mean) / deviation.clamp_min(count**-0.5)
         else:
             x = (x - self.mean) / self.scale

@@ -29,11 +29,15 @@ FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recip
 
 @dataclass(frozen=True)
 class Data:
-    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it."""
+    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it.
+
+    `options` is what else `angulus.data.load` takes for that set, such as the fold.
+    """
 
     name: str
     root: str | None = None
     download: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:

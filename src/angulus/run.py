@@ -100,8 +100,9 @@ def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, n
     job.backbone.eval()
     job.head.eval()
     features, predictions = [], []
-    for pixels in torch.split(images.pixels, batch_size):
-        batch = job.backbone(job.contract(pixels.to(job.device)))
+    for start in range(0, len(images), batch_size):
+        pixels = images.pixels[start : start + batch_size].to(job.device)
+        batch = job.backbone(job.contract(pixels))
         features.append(batch.float().cpu())
         predictions.append(job.head.logits(batch).argmax(dim=1).cpu())
     return torch.cat(features).numpy(), torch.cat(predictions).numpy()
@@ -135,7 +136,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         chosen_by_us={},
         compare=None,
         published=None,
-        data=recipes.Data(recipe.data.name),
+        data=recipes.Data(recipe.data.name, options=recipe.data.options),
         training=training,
     )
     return dict(_flatten(dataclasses.asdict(recipe), ""))

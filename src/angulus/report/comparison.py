@@ -132,10 +132,20 @@ def write(comparison: Comparison) -> list[Path]:
     judge = grid.quality_split or next(iter(grid.variants))
     test = tests[judge]
     title = f"{judge}: test images by feature norm (label, or label → wrong prediction)"
-    pixels = images.pixels.numpy()
-    picture = plots.best_and_worst(pixels, test["norms"], test["labels"], test["predictions"], title)
+    shown = _extremes(test["norms"])
+    pixels = images.pixels[torch.from_numpy(shown)]
+    if pixels.ndim == 5:  # of a volume, its middle slice
+        pixels = pixels[:, :, pixels.shape[2] // 2]
+    norms, labels, predictions = (test[key][shown] for key in ("norms", "labels", "predictions"))
+    picture = plots.best_and_worst(pixels.numpy(), norms, labels, predictions, title)
     save("best-and-worst.png", picture)
     return written
+
+
+def _extremes(norms: np.ndarray, count: int = 12) -> np.ndarray:
+    """The rows of the lowest and the highest norms, `count` of each, rising: pixels of other rows are not read."""
+    order = np.argsort(norms, kind="stable")
+    return np.unique(np.concatenate([order[:count], order[-count:]]))
 
 
 def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
