@@ -7,6 +7,7 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
+from angulus.benchmarks.settings import place
 from angulus.data.images import Splits
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
@@ -17,7 +18,8 @@ from angulus.training.loop import Job
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download, **recipe.data.options)
+    root = None if recipe.data.root is None else place(recipe.data.root)
+    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
 
 def job(recipe: Recipe, images: Splits) -> Job:
