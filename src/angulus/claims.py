@@ -57,6 +57,11 @@ class Evaluation:
             return [title for each in self.benchmarks for title in each.columns]
         return [*map(accuracy_title, GROUPS), *map(norm_title, GROUPS)]
 
+    @property
+    def headline(self) -> str:
+        """The one column that stands for a table in a summary."""
+        return self.titles[0] if self.benchmarks else accuracy_title("entire")
+
 
 @dataclass(frozen=True)
 class Compare:

@@ -132,16 +132,30 @@ def read(path: str) -> dict[str, Any]:
     return content
 
 
+def shipped() -> dict[str, Path]:
+    """The recipes that ship, by their names."""
+    return {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
+
+
 def find(path: str) -> Path:
-    """The file of that path, or the shipped recipe of that name, whatever its case."""
+    """The file of that path, or the shipped recipe of that name or row of a paper's table, whatever its case."""
     if Path(path).is_file():
         return Path(path)
-    shipped = {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
+    known = shipped()
     name = Path(path).name.removesuffix(".yaml").lower()
-    if name in shipped and Path(path).parent in (Path("."), Path("recipes")):
-        return shipped[name]
+    if Path(path).parent in (Path("."), Path("recipes")):
+        if name in known:
+            return known[name]
+        of_row = [file for file in known.values() if name in map(str.lower, read(str(file)).get("rows", {}))]
+        if len(of_row) == 1:
+            return of_row[0]
+        if of_row:
+            parts = ", ".join(file.stem for file in of_row)
+            raise checks.InputError(
+                f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`"
+            )
     raise checks.InputError(
-        f"there is no recipe {path!r}{checks.nearest(name, shipped)}; give a YAML file or one of {', '.join(shipped)}"
+        f"there is no recipe {path!r}{checks.nearest(name, known)}; give a YAML file or one of {', '.join(known)}"
     )
 
 

@@ -148,20 +148,20 @@ def markdown(comparison: Comparison) -> str:
     parts = [
         f"# {recipe.title}",
         *(f"**{line}**" for line in warning(comparison) if line),
-        _markdown_table(*columns(comparison)),
+        markdown_table(*columns(comparison)),
         f"{caption(comparison)}.",
     ]
     if recipe.published is not None:
-        parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*_beside_paper(comparison))]
+        parts += [f"## Beside the paper ({recipe.published.source})", markdown_table(*_beside_paper(comparison))]
     for part in sections(comparison):
         if (found := differences(comparison, part)) is not None:
             parts += [
                 f"## {part.name}: minus {against(comparison)}, seed by seed",
-                _markdown_table(["loss", *part.titles], [[name, *cells] for name, cells in found]),
+                markdown_table(["loss", *part.titles], [[name, *cells] for name, cells in found]),
                 "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds.",
             ]
     if not recipe.evaluation.benchmarks:
-        parts += ["## Each model's own split", _markdown_table(*columns(comparison, own=True))]
+        parts += ["## Each model's own split", markdown_table(*columns(comparison, own=True))]
     parts += [
         "## How",
         f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "
@@ -230,7 +230,8 @@ def _number(values: Mapping[str, float], name: str) -> str:
     return f"{values[name]:.2f}" if name in values else "—"
 
 
-def _markdown_table(head: list[str], body: list[list[str]]) -> str:
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
+    """A table in Markdown, its numbers to the right."""
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
