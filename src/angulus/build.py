@@ -8,7 +8,8 @@ from torch import nn
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
 from angulus.benchmarks.settings import place
-from angulus.data.images import Splits
+from angulus.contract import Contract, Preprocessing
+from angulus.data.images import Images, Splits, mean_image
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
 from angulus.metrics import quality
@@ -53,7 +54,13 @@ def job(recipe: Recipe, images: Splits) -> Job:
         products=torch.bfloat16 if recipe.head.products == "bfloat16" else None,
     )
     where = device(recipe.training.device)
-    return Job(backbone, head, recipe.input, images.train, recipe.training, where, recipe.augment)
+    contract = preprocessing(recipe.input, images.train).to(where)
+    return Job(backbone, head, contract, images.train, recipe.training, where, recipe.augment)
+
+
+def preprocessing(contract: Contract, images: Images) -> Preprocessing:
+    """The contract, with the mean of the training images where it takes that off."""
+    return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
 
 
 def config(recipe: Recipe, images: Splits) -> artifact.Config:

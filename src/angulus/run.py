@@ -59,7 +59,7 @@ def run(
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
         progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
-        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL)
+        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL, job.contract.mean_image)
         results = {
             "name": recipe.name,
             "data": splits.source,

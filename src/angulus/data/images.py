@@ -109,6 +109,23 @@ class Splits:
             )
 
 
+def mean_image(images: Images, batch: int = 1024) -> Tensor:
+    """The mean of all images, value by value: float32 [channels, height, width] in 0..255 units.
+
+    Args:
+        images: of training; each is read once.
+        batch: images at a time.
+
+    >>> pixels = torch.tensor([[[[0, 10]]], [[[4, 255]]]], dtype=torch.uint8)
+    >>> mean_image(Images(pixels, torch.tensor([0, 0]), ("one",))).flatten().tolist()
+    [2.0, 132.5]
+    """
+    total = torch.zeros(images.pixels.shape[1:], dtype=torch.int64)
+    for start in range(0, len(images), batch):
+        total += images.pixels[start : start + batch].sum(dim=0)  # whole numbers: the same in any order
+    return (total.double() / len(images)).float()
+
+
 def _check_pixels(pixels: Pixels) -> None:
     dtype = getattr(pixels, "dtype", type(pixels).__name__)
     if dtype != torch.uint8:

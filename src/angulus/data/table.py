@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def _load_records(name: str, every: int) -> Callable[..., Splits]:
     return load_one
 
 
+def _load_cifar(name: str, *, root: str | os.PathLike[str] | None, download: bool) -> Splits:
+    from angulus.data import cifar
+
+    return cifar.load(name, root=root, download=download)
+
+
 def _not_yet(name: str) -> Callable[..., Splits]:
     def load_one(*, root: str | os.PathLike[str] | None, download: bool) -> Splits:
         raise InputError(f"{name!r} cannot be read yet")
@@ -80,8 +87,8 @@ def _not_yet(name: str) -> Callable[..., Splits]:
 _TABLE: dict[str, Callable[..., Splits]] = {
     "digits": _load_digits,
     "mnist": mnist.load,
-    "cifar10": _not_yet("cifar10"),
-    "cifar100": _not_yet("cifar100"),
+    "cifar10": partial(_load_cifar, "cifar10"),
+    "cifar100": partial(_load_cifar, "cifar100"),
     "celeba": _load_records("celeba", 10),
     "luna16": _not_yet("luna16"),
     "faces": _load_records("faces", 10),
