@@ -11,6 +11,19 @@ from angulus import checks
 from angulus.benchmarks.settings import STRICT, Benchmark
 
 GROUPS = ("good", "low", "entire")
+# what `report.analyses` draws or writes of a comparison, and where the papers have it
+ANALYSES = {
+    "norm_bins": "accuracy and number of test samples by feature norm: FI Fig. 1",
+    "per_class": "mean norm and accuracy by class: FI Fig. 6",
+    "changed": "samples that a variant fixes and breaks against the baseline, and their norms: FI Table 5",
+    "weight_histograms": "the weights by layer, before and after training: FI Fig. 7",
+    "curves": "loss, feature norm and accuracy of the training batches against the step: FI Fig. 2 and 8",
+    "loss_by_epoch": "loss against epoch: MV Fig. 2",
+    "sweep": "every column against the swept value: NF Fig. 8, IAM Tables 3 and 4",
+    "result_curves": "the benchmarks' curves (ROC, CMC, FROC, ...): MV Fig. 3, CM Fig. 6",
+    "probability_map": "the probability of class 0 over the plane of 2-D features: NF Fig. 2",
+    "pair_histograms": "histograms of the frame similarities of pairs of videos: NF Fig. 9",
+}
 
 
 def accuracy_title(group: str) -> str:
@@ -64,6 +77,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A place in the grid: its name, the variant that it is of, and the values of the sweep, by key."""
+
+    name: str
+    variant: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Compare:
     """A grid of runs.
 
@@ -73,6 +95,7 @@ class Compare:
         sweep: `{key.path: [values]}`: each variant is trained with each value (with several keys, each combination).
         quality_split: the variant whose norms split good from low for all; None lets each model split for itself.
         baseline: the variant that the others are compared with, seed by seed; None is the first one.
+        analyses: what `angulus compare` looks closer at; see `report.analyses`.
     """
 
     seeds: list[int]
@@ -80,6 +103,7 @@ class Compare:
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     quality_split: str | None = None
     baseline: str | None = None
+    analyses: list[str] = field(default_factory=list)
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
@@ -90,6 +114,8 @@ class Compare:
         for name, value in (("quality_split", self.quality_split), ("baseline", self.baseline)):
             if value is not None:
                 checks.choice(f"compare.{name}", value, self.grid)
+        for name in self.analyses:
+            checks.choice("compare.analyses", name, ANALYSES)
 
     @property
     def grid(self) -> dict[str, dict[str, Any]]:
@@ -98,13 +124,18 @@ class Compare:
         >>> list(Compare([0], {"AM": {}}, {"objective.iam.beta": [0.1, 0.2]}).grid)
         ['AM, beta=0.1', 'AM, beta=0.2']
         """
-        variants: dict[str, dict[str, Any]] = self.variants or ({"": {}} if self.sweep else {})
-        crossed = {}
-        for (name, changes), values in itertools.product(variants.items(), itertools.product(*self.sweep.values())):
+        return {point.name: {**self.variants.get(point.variant, {}), **point.values} for point in self.points}
+
+    @property
+    def points(self) -> list[Point]:
+        """The grid's variants in their order, each with the values of the sweep that it has."""
+        points = []
+        names = list(self.variants) or ([""] if self.sweep else [])
+        for variant, values in itertools.product(names, itertools.product(*self.sweep.values())):
             swept = dict(zip(self.sweep, values, strict=True))
             words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in swept.items()]
-            crossed[", ".join([name] * bool(name) + words)] = {**changes, **swept}
-        return crossed
+            points.append(Point(", ".join([variant] * bool(variant) + words), variant, swept))
+        return points
 
     @property
     def against(self) -> str:

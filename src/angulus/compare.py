@@ -18,6 +18,7 @@ from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.evaluation import load_test
 from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
+from angulus.protocols.result import null_for_nan
 from angulus.recipe import Recipe
 from angulus.run import RESULTS, read_results, run
 from angulus.training import checkpoint
@@ -124,7 +125,7 @@ def compare(
             run(single, where, resume=(where / "recipe.yaml").exists(), splits=splits, on_step=on_step)
         comparison = collect(recipe, folder)
         files.write_text(folder / "recipe.yaml", recipes.to_yaml(recipe))
-        files.write_json(folder / "comparison.json", to_json(comparison))
+        files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
 
 

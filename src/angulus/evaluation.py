@@ -26,11 +26,14 @@ from angulus.training import loop
 TEST, BENCHMARKS = "test.npz", "benchmarks"
 
 
-def evaluate(job: loop.Job, images: Images, recipe: Recipe, model: Path, folder: Path) -> dict[str, Any]:
+def evaluate(
+    job: loop.Job, images: Images, recipe: Recipe, model: Path, folder: Path, last_epoch_loss: float
+) -> dict[str, Any]:
     """What `results.json` says of the trained model, whose folder is `model`."""
     found = classify(job, images, recipe, folder)
     if recipe.evaluation.benchmarks:
-        found["benchmarks"] = measure(recipe, images, load_test(folder), model, job.device, folder)
+        columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}
+        found["benchmarks"] = measure(recipe, columns, model, job.device, folder)
     return found
 
 
@@ -80,15 +83,12 @@ def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, n
     return tuple(torch.cat(parts).numpy() for parts in (features, predictions, probabilities))  # type: ignore[return-value]
 
 
-def measure(
-    recipe: Recipe, images: Images, test: dict[str, np.ndarray], model: Path, device: torch.device, folder: Path
-) -> dict[str, Any]:
+def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.device, folder: Path) -> dict[str, Any]:
     """The numbers of the recipe's benchmarks, by their names; each result is also saved whole, as NAME.json.
 
     Args:
         recipe: names the benchmarks.
-        images: the test split, for the benchmarks that measure it.
-        test: what `classify` found of it.
+        columns: what is known of the test images, and the loss of the last epoch, for the benchmarks that measure them.
         model: the trained model's folder.
         device: where it runs.
         folder: gets `benchmarks/`.
@@ -102,12 +102,16 @@ def measure(
                     path = Path(scratch) / f"{len(embedded)}.npz"
                     embedding.run(model, place(source), path, flip=benchmark.flip, device=device)
                     embedded[source, benchmark.flip] = Embeddings.read(path)
-            result = _result(benchmark, embedded, {**images.columns, **test})
+            result = _result(benchmark, embedded, columns)
             files.make_folder(folder / BENCHMARKS)
             result.save(folder / BENCHMARKS / f"{benchmark.name}.json")
             numbers = _numbers(result)
             for title in benchmark.columns:
-                benchmark.value(title, numbers)  # a column without number is an error here, and not in the table
+                if benchmark.number(title, numbers) is None:
+                    checks.warn(
+                        f"benchmark {benchmark.name!r} has no number {benchmark.columns[title]!r} for the column "
+                        f"{title!r}; it has {', '.join(numbers)}"
+                    )
             found[benchmark.name] = {"protocol": benchmark.protocol, "numbers": numbers}
     return found
 

@@ -12,6 +12,7 @@ from angulus import build, checks
 from angulus import recipe as recipes
 from angulus.benchmarks.settings import place
 from angulus.compare import Comparison, compare
+from angulus.protocols.result import nan_for_null
 from angulus.recipe import Recipe
 
 RUNS = Path("runs")
@@ -130,7 +131,10 @@ def read_measured(path: Path) -> Measured:
         threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
         return Measured(
             content["recipe"],
-            {row["variant"]: row["columns"] for row in content["rows"]},
+            {
+                row["variant"]: {t: list(map(nan_for_null, v)) for t, v in row["columns"].items()}
+                for row in content["rows"]
+            },
             len(content["seeds"]),
             content["training"]["epochs"],
             f"{environment['device']}{threads}",

@@ -64,7 +64,7 @@ def run(
             "name": recipe.name,
             "data": splits.source,
             "generated": splits.generated,
-            **evaluation.evaluate(job, splits.test, recipe, folder / MODEL, folder),
+            **evaluation.evaluate(job, splits.test, recipe, folder / MODEL, folder, progress.last_epoch_loss),
             "training": {
                 "steps": progress.step,
                 "seconds": round(progress.seconds, 3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -53,15 +53,20 @@ class Benchmark:
         protocol.check(where, self.lists, self.options)
 
     def value(self, title: str, numbers: dict[str, Any]) -> float:
-        """What a column shows of the numbers that `evaluation` kept; NaN where one is undefined."""
-        name = self.columns[title]
-        if name not in numbers:
-            raise checks.InputError(
-                f"benchmark {self.name!r} has no number {name!r}{checks.nearest(name, numbers)}; it has "
-                f"{', '.join(numbers)}"
-            )
-        value = numbers[name]["value"]
-        return float("nan") if value is None else float(value) * (100 if title.endswith(PERCENT) else 1)
+        """What a column shows of the numbers that `evaluation` kept; NaN where one is absent or undefined.
+
+        A protocol leaves out what its data cannot support, such as TAR at a FAR below one impostor pair.
+        """
+        found = numbers.get(self.number(title, numbers) or "", {"value": None})["value"]
+        return float("nan") if found is None else float(found) * (100 if title.endswith(PERCENT) else 1)
+
+    def number(self, title: str, names: Iterable[str]) -> str | None:
+        """The number that a column shows: the one of that name, else the last of "NAME, ...", else none.
+
+        MegaFace has "rank-1, 10 distractors", "rank-1, 100 distractors" and so on: the last is among all.
+        """
+        name, names = self.columns[title], list(names)
+        return name if name in names else next((each for each in reversed(names) if each.startswith(f"{name}, ")), None)
 
     def paths(self) -> Iterator[str]:
         """The files and folders that it reads, as the recipe names them."""

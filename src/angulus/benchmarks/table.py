@@ -17,8 +17,9 @@ from angulus.protocols import detection, gallery, groups, judged, open_set, qual
 from angulus.protocols import pairs as verification
 from angulus.protocols import template_verification as template_protocol
 from angulus.protocols import templates as pooling
-from angulus.protocols.result import Result
+from angulus.protocols.result import Number, Result
 
+SCORE = ("score",)  # of `videos.evaluate`
 POOLING = ("pool", "norm", "detector")  # of `templates.Pooling`
 
 
@@ -118,11 +119,13 @@ def _ytf(given: Given) -> Result:
 
 
 def _quality(base: Callable[[Given], Result]) -> Callable[[Given], Result]:
-    """Good and low of the pairs that another protocol judges."""
+    """Good and low of the pairs that another protocol judges, by each model's own norms."""
 
     def run(given: Given) -> Result:
-        found = base(Given(given.lists, {"draws": 0}, given.images))
-        return quality.evaluate(judged.of_result(found), **given.options)
+        options = dict(given.options)
+        passed = {name: options.pop(name) for name in SCORE if name in options}
+        found = base(Given(given.lists, {"draws": 0, **passed}, given.images))
+        return quality.evaluate(judged.of_result(found), **options)
 
     return run
 
@@ -162,6 +165,16 @@ def _classification(given: Given) -> Result:
     return classifying.evaluate(classifying.Predictions.of(**columns), **given.options)
 
 
+def _training(given: Given) -> Result:
+    return _training_numbers(given.columns)
+
+
+def _training_numbers(columns: Mapping[str, Any]) -> Result:
+    """What the training itself came to."""
+    number = Number("last epoch loss", float(columns["last_epoch_loss"]))
+    return Result("training", (number,), {}, {}, notes=("the mean loss of the training batches of the last epoch",))
+
+
 def _luna16_candidates(given: Given) -> Result:
     columns = given.columns
     if "scans" not in columns:
@@ -191,7 +204,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "trillion-pairs": Protocol(_trillion_pairs, gallery.trillion_pairs, others=True),
     "quality-lfw": Protocol(_quality(_lfw), quality.evaluate, ("pairs",)),
     "quality-pairs": Protocol(_quality(_pairs), quality.evaluate, ("pairs",)),
-    "quality-ytf": Protocol(_quality(_ytf), quality.evaluate, ("pairs",)),
+    "quality-ytf": Protocol(_quality(_ytf), quality.evaluate, ("pairs",), extra=SCORE),
     "classification": Protocol(_classification, classifying.evaluate, images=False),
+    "training": Protocol(_training, _training_numbers, images=False),
     "luna16-candidates": Protocol(_luna16_candidates, detection.candidates, images=False),
 }

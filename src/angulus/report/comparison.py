@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from rich.table import Table
 
 from angulus import build, files, plots
 from angulus.claims import GROUPS, accuracy_title, norm_title
-from angulus.compare import Cell, Comparison, run_folder, section
+from angulus.compare import Comparison, run_folder, section
 from angulus.evaluation import load_test
+from angulus.metrics.seeds import Difference
+from angulus.report import analyses
+from angulus.report.tables import NONE, cell, markdown_table, number
 from angulus.training import checkpoint
 
 PICTURES = {
@@ -36,16 +38,6 @@ class Section:
     name: str
     titles: dict[str, str]
     compared: bool = True
-
-
-def cell(value: Cell, digits: int) -> str:
-    """Mean ± deviation over seeds; the mean alone for one seed.
-
-    >>> cell(Cell([99.0, 99.2]), 2), cell(Cell([99.0]), 2)
-    ('99.10 ± 0.14', '99.00')
-    """
-    deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.{digits}f}"
-    return f"{value.mean:.{digits}f}{deviation}"
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -93,9 +85,13 @@ def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[s
     if len(grid.seeds) < 2 or not others or not part.compared:
         return None
     found = [(row, [comparison.difference(row, title) for title in part.titles.values()]) for row in others]
-    return [
-        (row.variant, [f"{each.mean:+.2f} ± {each.high - each.mean:.2f}" for each in cells]) for row, cells in found
-    ]
+    return [(row.variant, [_shift(each) for each in cells]) for row, cells in found]
+
+
+def _shift(difference: Difference) -> str:
+    if math.isnan(difference.mean):
+        return NONE
+    return f"{difference.mean:+.2f} ± {difference.high - difference.mean:.2f}"
 
 
 def against(comparison: Comparison) -> str:
@@ -113,7 +109,7 @@ def _paper(comparison: Comparison, titles: list[str]) -> list[tuple[str, list[st
     published = comparison.published
     if not any(title in numbers for numbers in published.values() for title in titles):
         return None
-    return [(variant, [_number(numbers, title) for title in titles]) for variant, numbers in published.items()]
+    return [(variant, [number(numbers, title) for title in titles]) for variant, numbers in published.items()]
 
 
 def _table(title: str, heads: list[str], rows: list[tuple[str, list[str]]]) -> Table:
@@ -205,7 +201,7 @@ def write(comparison: Comparison) -> list[Path]:
     norms, labels, predictions = (test[key][shown] for key in ("norms", "labels", "predictions"))
     picture = plots.best_and_worst(pixels.numpy(), norms, labels, predictions, title)
     save("best-and-worst.png", picture)
-    return written
+    return written + analyses.write(comparison)
 
 
 def _extremes(norms: np.ndarray, count: int = 12) -> np.ndarray:
@@ -224,16 +220,6 @@ def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             for cells, row, (_, numbers) in zip(body, comparison.rows, paper, strict=True):
                 cells += [*numbers, *(cell(row.columns[title], 2) for title in titles)]
     return head, body
-
-
-def _number(values: Mapping[str, float], name: str) -> str:
-    return f"{values[name]:.2f}" if name in values else "—"
-
-
-def markdown_table(head: list[str], body: list[list[str]]) -> str:
-    """A table in Markdown, its numbers to the right."""
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 def _array(weight: torch.Tensor) -> np.ndarray:

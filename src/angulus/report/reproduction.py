@@ -9,7 +9,7 @@ from rich.table import Table
 
 from angulus.compare import Cell, section
 from angulus.recipe import Recipe
-from angulus.report.comparison import cell, markdown_table
+from angulus.report.tables import cell, markdown_table
 from angulus.reproduce import Measured, TableRow, lacking
 
 FEW = 5  # variants that a summary names one by one
