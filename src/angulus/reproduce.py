@@ -131,10 +131,7 @@ def read_measured(path: Path) -> Measured:
         threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
         return Measured(
             content["recipe"],
-            {
-                row["variant"]: {t: list(map(nan_for_null, v)) for t, v in row["columns"].items()}
-                for row in content["rows"]
-            },
+            {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
             len(content["seeds"]),
             content["training"]["epochs"],
             f"{environment['device']}{threads}",
@@ -143,6 +140,10 @@ def read_measured(path: Path) -> Measured:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise checks.InputError(f"{path} is not a comparison.json ({reason}); run `angulus compare` again") from error
+
+
+def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
+    return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
 
 
 def measured(folder: Path) -> dict[str, Measured]:

@@ -124,10 +124,7 @@ def _curves(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     rows = {name: read_lines(folder / METRICS) for name, folder in _folders(comparison).items()}
     for key, label in (("loss", "loss"), ("norm", "mean feature norm"), ("accuracy", "accuracy")):
         lines = {
-            name: (
-                np.array([row["step"] for row in some if key in row]),
-                np.array([row[key] for row in some if key in row]),
-            )
+            name: (np.array([row["step"] for row in some]), np.array([row.get(key, np.nan) for row in some]))
             for name, some in rows.items()
         }
         title = f"{label} of the training batches"
@@ -201,9 +198,8 @@ def _pair_histograms(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         if "histograms" in result.samples:
             same = result.samples["same"]
             chosen = np.concatenate([np.flatnonzero(same)[:SHOWN_PAIRS], np.flatnonzero(~same)[:SHOWN_PAIRS]])
-            figure = drawn.pair_histograms(
-                result.samples["histograms"][chosen], same[chosen], title=f"{benchmark}, {name}"
-            )
+            histograms = result.samples["histograms"][chosen]
+            figure = drawn.pair_histograms(histograms, same[chosen], title=f"{benchmark}, {name}")
             yield f"{benchmark}-{run_folder(Path(), name, 0).parent.name}-histograms.png", figure
 
 
