@@ -7,6 +7,7 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
+from angulus.benchmarks.settings import place
 from angulus.contract import Contract, Preprocessing
 from angulus.data.images import Images, Splits, mean_image
 from angulus.heads.dense import DenseHead
@@ -18,7 +19,8 @@ from angulus.training.loop import Job
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download, **recipe.data.options)
+    root = None if recipe.data.root is None else place(recipe.data.root)
+    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
 
 def job(recipe: Recipe, images: Splits) -> Job:

@@ -1,4 +1,4 @@
-"""`angulus data`: which sets there are, whether one is found, where to get it, and fetching it."""
+"""`angulus data NAME`: whether a set is found, where to get it, and fetching it; one command a row of the table."""
 
 from __future__ import annotations
 
@@ -9,36 +9,49 @@ import typer
 
 from angulus.checks import InputError
 from angulus.commands.output import say
+from angulus.commands.pairs import data_pairs
+from angulus.data.table import SETS
+
+Download = Annotated[bool, typer.Option("--download", help="Fetch it, checking its sums, if it is not there.")]
+To = Annotated[Optional[Path], typer.Option("--to", help="Folder to fetch into, or to look in.")]  # noqa: UP045
+Prepare = Annotated[bool, typer.Option("--prepare", help="Cut the candidates out of the scans; goes on if stopped.")]
+
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
 
 
-def data_set(
-    name: Annotated[Optional[str], typer.Argument(help="A set's name; without one they are listed.")] = None,  # noqa: UP045
-    download: Annotated[bool, typer.Option("--download", help="Fetch it, checking its sums, if missing.")] = False,
-    to: Annotated[Optional[Path], typer.Option("--to", help="Folder to fetch into, or to look in.")] = None,  # noqa: UP045
-    prepare: Annotated[bool, typer.Option("--prepare", help="luna16: cut the candidates out of the scans.")] = False,
-) -> None:
-    """Say where a data set is found, or where to get it and what is checked; fetch it; without a name, list them."""
-    from angulus import checks, data
-    from angulus.data.table import SETS
+def _mount(name: str) -> None:
+    entry = SETS[name]
 
-    if name is None:
-        for each, entry in SETS.items():
-            say(f"{each:<14} {entry.title}")
-        return
-    entry = SETS[checks.choice("the data set", name, data.names())]
+    @data_app.command(name, help=f"{entry.title}. To get it: {entry.get}.", short_help=entry.title)
+    def show(download: Download = False, to: To = None) -> None:
+        _show(name, download, to)
+
+
+for _name in SETS:
+    if _name != "luna16":
+        _mount(_name)
+
+
+@data_app.command("luna16", short_help=SETS["luna16"].title)
+def luna16(download: Download = False, to: To = None, prepare: Prepare = False) -> None:
+    """Say where LUNA16's patches are found, or cut them out of the scans."""
     if prepare:
-        if name != "luna16":
-            raise InputError(f"--prepare is for luna16, whose scans are cut into patches; got {name!r}")
-        _prepare(to)
+        from angulus.data import luna16
+
+        luna16.prepare(to, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
+    _show("luna16", download, to)
+
+
+data_app.command("pairs")(data_pairs)
+
+
+def _show(name: str, download: bool, to: Path | None) -> None:
+    from angulus import data
+
+    entry = SETS[name]
     try:
         splits = data.load(name, root=to, download=download)
     except InputError as error:
         raise InputError(f"{error}; to get it: {entry.get}; what is checked: {entry.checked}") from error
     say(f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}")
     say(f"checked: {entry.checked}")
-
-
-def _prepare(folder: Path | None) -> None:
-    from angulus.data import luna16
-
-    luna16.prepare(folder, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
