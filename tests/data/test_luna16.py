@@ -14,7 +14,7 @@ import torch
 
 from angulus import InputError, data
 from angulus.data import luna16
-from angulus.data.patches import VARIANTS
+from angulus.data.patches import VARIANTS, PatchPixels
 from angulus.data.volumes import AIR_HU, read_volume, to_bytes
 from angulus.lists.luna16 import read_findings
 
@@ -161,6 +161,14 @@ def test_the_border_is_padded_with_air(luna: Path) -> None:
     assert (nodule[:, :, 0] == 0).all() or (nodule[:, :, -1] == 0).all()  # it lies 3 voxels from the scan's side
 
 
+def test_few_files_are_open_at_a_time(luna: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = data.load("luna16", root=luna, augment=False).train.pixels[:]
+    monkeypatch.setattr("angulus.data.patches._OPEN_FILES", 2)
+    pixels = data.load("luna16", root=luna, augment=False).train.pixels
+    assert isinstance(pixels, PatchPixels)
+    assert torch.equal(pixels[:], expected) and len(pixels._maps) == 2
+
+
 def test_rows_come_in_the_order_asked_and_in_other_processes(luna: Path) -> None:
     pixels = data.load("luna16", root=luna).train.pixels
     rows = torch.tensor([40, 3, 40])
@@ -267,6 +275,10 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
         (root / "patches" / path.name).write_bytes(path.read_bytes()[: 1000 if path.name == f"{UIDS[1]}.npy" else None])
     with pytest.raises(InputError, match=rf"{UIDS[1]}.npy must be a whole file of patches; got .*; delete it"):
         data.load("luna16", root=root, fold=1).test.pixels[:]
+    for wrong in (np.zeros((1, 28, 42, 42), np.uint8), np.zeros((3, 28, 42, 42)), np.zeros((3, 8, 42, 42), np.uint8)):
+        np.save(root / "patches" / f"{UIDS[1]}.npy", wrong)
+        with pytest.raises(InputError, match=rf"{UIDS[1]}.npy must be a whole file of patches; got .*; delete it"):
+            data.load("luna16", root=root, fold=1).test.pixels[:]
     about = root / "patches" / "about.json"
     for text in ("{", "[]", json.dumps({"format": "x"})):
         about.write_text(text)

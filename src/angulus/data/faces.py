@@ -18,6 +18,7 @@ from angulus.data.decoded import DecodedPixels, Encoded
 from angulus.data.images import Images, Splits
 from angulus.data.loader import Part, part_of
 from angulus.data.records import Records
+from angulus.data.sampling import earlier_occurrences
 
 IN_MEMORY_BYTES = 2 * 2**30  # decoded; sets beyond are read image by image
 EVERY = {"faces": 10, "ms-celeb": 50, "casia-webface": 50}  # one image of an identity in so many is held out
@@ -126,9 +127,5 @@ def each_so_manieth(labels: NDArray[np.int64], every: int) -> NDArray[np.bool_]:
     >>> each_so_manieth(np.array([0, 1, 0, 0, 1, 0]), 2).tolist()
     [False, False, True, False, True, True]
     """
-    order = np.argsort(labels, kind="stable")
-    ordered = labels[order]
-    starts = np.searchsorted(ordered, ordered)
-    chosen = np.zeros(len(labels), dtype=bool)
-    chosen[order] = (np.arange(len(labels)) - starts) % every == every - 1
+    chosen: NDArray[np.bool_] = earlier_occurrences(labels) % every == every - 1
     return chosen

@@ -24,6 +24,7 @@ from angulus.data import places
 from angulus.data.download import md5_of
 from angulus.data.images import Images, Splits
 from angulus.data.patches import MARGIN, VARIANTS, PatchPixels
+from angulus.data.sampling import earlier_occurrences
 from angulus.data.volumes import HIGHEST_HU, LOWEST_HU, read_volume, to_bytes
 from angulus.lists.luna16 import Candidates, Findings, read_candidates, read_findings
 
@@ -79,8 +80,8 @@ def load(
             f"{place / PATCHES} must hold the patches of {len(paths)} scans; it lacks {len(missing)}, "
             f"{missing[0].name} first; go on with `angulus data luna16 --prepare`"
         )
-    folds = np.array([about["scans"][scan] for scan in scans.tolist()])[owners]
-    within = _counted(owners)
+    folds = np.array([about["scans"].get(scan, -1) for scan in scans.tolist()])[owners]
+    within = earlier_occurrences(owners)
     columns: dict[str, NDArray[Any]] = {"scans": candidates.scans}
     if (place / ANNOTATIONS).is_file():
         columns["nodules"] = nearest_nodules(candidates, read_findings(place / ANNOTATIONS))
@@ -88,7 +89,7 @@ def load(
     def part(chosen: NDArray[np.bool_], variants: int) -> Images:
         rows = np.flatnonzero(chosen)
         copies = np.where(candidates.labels[rows] == 1, variants, 1)
-        rows, variant = np.repeat(rows, copies), _counted(np.repeat(rows, copies))
+        rows, variant = np.repeat(rows, copies), earlier_occurrences(np.repeat(rows, copies))
         pixels = PatchPixels(paths, owners[rows], within[rows], variant, sides)
         labels = torch.from_numpy(candidates.labels[rows])
         return Images(pixels, labels, CLASS_NAMES, {name: values[rows] for name, values in columns.items()})
@@ -97,8 +98,8 @@ def load(
         raise InputError(
             f"fold must leave scans to train on and to test on; {place} has {np.unique(folds).tolist()} alone"
         )
-    train, test = part(folds != fold, len(VARIANTS) if augment else 1), part(folds == fold, 1)
     times = len(VARIANTS) if augment else 1
+    train, test = part(folds != fold, times), part(folds == fold, 1)
     source = (
         f"LUNA16 patches in {place}, tested on fold {fold}: {len(test):,} candidates of "
         f"{len(set(test.columns['scans']))} scans; trained on {len(train):,} patches, nodules {times} times each"
@@ -245,17 +246,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT or about["size"] != list(SIZE) or about["margin"] != MARGIN:
+        if about["format"] != FORMAT or about["size"] != list(SIZE) or not isinstance(about["scans"], dict):
             raise ValueError("another format")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} must describe patches ({error}); remove {folder} to prepare them anew") from error
     return about
-
-
-def _counted(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each value came before: 5 7 5 5 -> 0 0 1 2."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    counted = np.empty(len(values), dtype=np.int64)
-    counted[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
-    return counted

@@ -16,9 +16,10 @@ from angulus.checks import InputError
 
 MARGIN = 1  # voxels on every side beyond the largest patch, which shifts come from
 SHIFTS = ((0, 0, 0), *(tuple(step if axis == k else 0 for k in range(3)) for axis in range(3) for step in (-1, 1)))
-VARIANTS = tuple(
-    product(SHIFTS, range(4))
-)  # shift (depth, height, width), quarter turns; the first is the patch itself
+# a shift (depth, height, width) and quarter turns each; the first is the patch itself
+VARIANTS = tuple(product(SHIFTS, range(4)))
+
+_OPEN_FILES = 256  # beside what else a process has open; systems allow 1,024 or more
 
 
 class PatchPixels:
@@ -80,11 +81,22 @@ class PatchPixels:
 
     def _file(self, owner: int) -> NDArray[np.uint8]:
         if owner not in self._maps:
-            path = self._paths[owner]
-            try:
-                self._maps[owner] = np.load(path, mmap_mode="r")
-            except (OSError, ValueError, EOFError) as error:
-                raise InputError(
-                    f"{path} must be a whole file of patches; got {error}; delete it, and prepare again"
-                ) from error
+            if len(self._maps) >= _OPEN_FILES:
+                del self._maps[next(iter(self._maps))]  # the one that was opened first
+            self._maps[owner] = self._opened(owner)
         return self._maps[owner]
+
+    def _opened(self, owner: int) -> NDArray[np.uint8]:
+        path = self._paths[owner]
+        most = tuple(side + 2 * MARGIN for side in self.shape[2:])
+        try:
+            found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+            if found.dtype != np.uint8 or found.ndim != 4 or np.less(found.shape[1:], most).any():
+                raise ValueError(f"{found.dtype} {list(found.shape)}")
+            if len(found) <= self._places[self._owners == owner].max():
+                raise ValueError(f"{len(found)} patches")
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{path} must be a whole file of patches; got {error}; delete it, and prepare again"
+            ) from error
+        return found
