@@ -28,7 +28,7 @@ def supported(
     of: str = "impostor pairs",
     name: str = "TAR@FAR",
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The FARs to report, and a note on those that `count` impostors cannot show.
+    """The FARs (or FPIRs) to report, and a note on those that `count` impostors cannot show.
 
     Args:
         asked: by the caller, each of which the data have to support (0 asks for the point without false accepts); None:
@@ -36,7 +36,7 @@ def supported(
         count: impostors.
         standard: what is reported where the caller asks for nothing.
         of: what is counted.
-        name: of the figure, for the note.
+        name: of the figure and its rate, for the note.
 
     Raises:
         checks.InputError: a FAR that was asked for and is below 1 / `count`.
@@ -50,4 +50,5 @@ def supported(
     if not left:
         return kept, ()
     needs = ", ".join(f"{label(far)} ({least_count(far):,})" for far in left)
-    return kept, (f"{name} is left out at FARs that need more {of} than the {count:,} there are: {needs}",)
+    rate = name.rpartition("@")[2]
+    return kept, (f"{name} is left out at {rate}s that need more {of} than the {count:,} there are: {needs}",)
