@@ -27,6 +27,7 @@ def engine(device: str | None) -> Iterator[Options]:
     import torch.distributed as dist
 
     from angulus import scoring
+    from angulus.distributed.runtime import Ranks
 
     if not dist.is_torchelastic_launched():
         yield scoring.Options(device=device)
@@ -34,6 +35,6 @@ def engine(device: str | None) -> Iterator[Options]:
     dist.init_process_group("gloo")  # small objects in memory are all that is exchanged
     try:
         own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
-        yield scoring.Options(device=own, ranks=scoring.ranks_of())
+        yield scoring.Options(device=own, ranks=Ranks.here())
     finally:
         dist.destroy_process_group()
