@@ -115,7 +115,7 @@ class Result:
         table = Table(title=self.protocol)
         table.add_column("number", no_wrap=True)
         optional = {
-            "interval": any(number.interval for number in self.numbers),
+            "interval": any(_interval(number.interval, digits) for number in self.numbers),
             "threshold": any(number.threshold is not None for number in self.numbers),
             "spread": any(number.spread is not None for number in self.numbers),
         }
