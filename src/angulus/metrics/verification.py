@@ -70,8 +70,10 @@ def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> Opera
     return OperatingPoint(far, tar, float(curve.thresholds[row]), float(curve.impostors[row]))
 
 
-def require_support(far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs") -> None:
-    """Refuse a FAR below 1 / `count`, which so few impostors cannot show."""
+def require_support(
+    far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs", hint: str = ""
+) -> None:
+    """Refuse a FAR below 1 / `count`, which so few impostors cannot show; `hint` ends the sentence."""
     checks.number("far", far, low=0, high=1)
     if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
         return
@@ -79,8 +81,7 @@ def require_support(far: float, count: float, *, zero_ok: bool = False, of: str 
         raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
     least = least_count(far) if far > 0 else 1
     raise checks.InputError(
-        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, ask for a higher one, or "
-        "for 0, the point without false accepts"
+        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher one{hint}"
     )
 
 

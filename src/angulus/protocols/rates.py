@@ -43,7 +43,8 @@ def supported(
     """
     if asked is not None:
         for far in asked:
-            require_support(far, count, zero_ok=far == 0, of=of)
+            hint = ", or for 0, the point without a false accept"
+            require_support(far, count, zero_ok=far == 0, of=of, hint=hint)
         return tuple(float(far) for far in dict.fromkeys(asked)), ()
     kept = tuple(far for far in standard if count and 1 / count <= far)
     left = [far for far in standard if far not in kept]
