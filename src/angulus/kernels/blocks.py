@@ -251,7 +251,9 @@ class Backward:
         return on_products, on_lengths, on_bias
 
 
-def _shares(scaled: Tensor, scale: Tensor, value: Tensor, bias: Tensor | None, block: Block, out: Tensor) -> Tensor:
+def _shares(
+    scaled: Tensor, scale: Tensor, value: Tensor, bias: Tensor | None, block: Block, out: Tensor
+) -> Tensor:
     """Each class's share of a log-sum-exp's sum, exp(logit − value), [n, B]; 0 for targets."""
     logits = torch.addcmul(-torch.where(torch.isfinite(value), value, 0.0), scaled, scale, out=out)
     if bias is not None:
