@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from angulus.scoring import Options
 
-Device = Annotated[
-    Optional[str],  # noqa: UP045  # typer
-    typer.Option("--device", help="Where all pairs are scored: cpu or cuda.", show_default="cpu"),
-]
+Device = Annotated[str, typer.Option("--device", help="Where all pairs are scored: cpu or cuda.")]
 
 
 @contextlib.contextmanager
-def engine(device: str | None) -> Iterator[Options]:
+def engine(device: str) -> Iterator[Options]:
     """How all pairs are scored: on the device; under torchrun each process has a share, and a CUDA device of its own.
 
     Every process comes to the whole result; the one with rank 0 should show it.

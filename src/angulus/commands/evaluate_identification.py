@@ -139,7 +139,7 @@ def megaface(
         typer.Option("--rank", help="k of rank-k; repeat for several. Else 1 and 10.", show_default=False),
     ] = None,
     far: Fars = None,
-    device: Device = None,
+    device: Device = "cpu",
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,
@@ -190,7 +190,7 @@ def trillion_pairs(
         Optional[list[float]],  # noqa: UP045
         typer.Option("--search-far", help="FAR of the searches; repeat for several.", show_default=False),
     ] = None,
-    device: Device = None,
+    device: Device = "cpu",
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,

@@ -74,8 +74,8 @@ def luna16(
     publishes, whose counts this meets.
     """
     matched = match(marks, nodules, excluded, scans)
-    lost = {"marks": marks, "nodules": nodules, "excluded findings": excluded}
-    outside = {name: given.scans[~np.isin(given.scans, scans)] for name, given in lost.items()}
+    where_all = {"marks": marks.scans, "nodules": nodules.scans, "excluded findings": excluded.scans}
+    outside = {name: where[~np.isin(where, scans)] for name, where in where_all.items()}
     notes = tuple(
         f"{len(where):,} {name} lie in scans that are not in the list, {str(where[0])!r} first; they are left out"
         for name, where in outside.items()
