@@ -119,7 +119,7 @@ def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:
     alone = saved("evaluate", *arguments, to=folder / "alone.json")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "angulus"]
     call = [*launch, "evaluate", *arguments, "--json", str(folder / "both.json")]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.count("The result is saved as") == 1
     both = results.Result.read(folder / "both.json")
     assert (both.numbers, both.counts) == (alone.numbers, alone.counts)
