@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from angulus import checks
-from angulus.kernels.blocks import Backward, Sums, blocks, fits, operand
+from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
 from angulus.kernels.reduction import Reduced, Request
 
 
@@ -68,10 +68,11 @@ class _Streamed(torch.autograd.Function):
             stash = torch.empty_like(weight, memory_format=torch.contiguous_format)
         means = [recording and needed for needed in ctx.needs_input_grad[6:]]
         sums = Sums(request, unit, weight.shape[0], bias, means)
-        for block in blocks(unit, weight, labels, request, stash, fill=True):
+        inverse = inverse_lengths(unit, weight, request)
+        for block in blocks(unit, weight, inverse, labels, request, stash, fill=True):
             sums.add(block, bias)
         if recording:
-            ctx.save_for_backward(unit, weight, bias, labels, *sums.kept())
+            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.kept())
             ctx.request, ctx.stash, ctx.spent = request, stash, False
         ctx.mark_non_differentiable(*sums.counts())
         return (weight[labels.clamp_min(0)], *sums.results())
@@ -89,7 +90,7 @@ class _Streamed(torch.autograd.Function):
             raise checks.InputError("impl='chunked' has first derivatives only; use impl='reference' for create_graph")
         if ctx.spent:
             raise checks.InputError("this loss was differentiated already; run the head again before backward()")
-        unit, weight, bias, labels, *kept = ctx.saved_tensors
+        unit, weight, bias, labels, inverse, *kept = ctx.saved_tensors
         request: Request = ctx.request
         stash, ctx.stash, ctx.spent = ctx.stash, None, True
         back = Backward(request, kept, grads)
@@ -101,7 +102,7 @@ class _Streamed(torch.autograd.Function):
         grad_unit = torch.zeros_like(unit) if needs_unit else None
         grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
         features = operand(unit, request)
-        for block in blocks(unit, weight, labels, request, stash, fill=False):
+        for block in blocks(unit, weight, inverse, labels, request, stash, fill=False):
             on_products, on_lengths, on_bias = back.coefficients(block, bias)
             on_products = operand(on_products, request)
             if grad_unit is not None:
