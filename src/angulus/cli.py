@@ -22,6 +22,7 @@ from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
+from angulus.commands.report import report
 from angulus.commands.search import search_app
 from angulus.commands.verify import verify
 
@@ -42,6 +43,7 @@ app.command()(audit)
 app.command()(doctor)
 app.command()(verify)
 app.command()(export)
+app.command()(report)
 app.add_typer(search_app, name="search")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("calibrate")(calibrate)
@@ -129,10 +131,10 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
 
     with _progress() as bar:
         comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
-    from angulus.report import comparison as report
+    from angulus.report import comparison as tables
 
-    report.write(comparison)
-    out_console.print(report.terminal(comparison))
+    tables.write(comparison)
+    out_console.print(tables.terminal(comparison))
     return comparison.folder
 
 

@@ -16,7 +16,7 @@ from angulus import recipe as recipes
 from angulus.data.images import Images, Splits
 from angulus.metrics import classification, quality
 from angulus.recipe import Recipe
-from angulus.training import checkpoint, loop
+from angulus.training import checkpoint, formation, loop
 
 RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
 MODEL = "model"  # a folder that `angulus.load` takes
@@ -34,8 +34,8 @@ def run(
 
     Args:
         recipe: a single run (its `compare` is not looked at).
-        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, model/,
-            results.json.
+        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, formation.npz, checkpoint.pt, test.npz,
+            model/, results.json.
         resume: go on where the folder's run stopped; a finished one is read, not repeated.
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
@@ -60,7 +60,10 @@ def run(
         files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
-        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
+        on_epoch = _follow(job, splits.test, recipe, folder)
+        if not has_checkpoint:
+            on_epoch(0)
+        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step, on_epoch=on_epoch)
         results = {
             "name": recipe.name,
             "data": splits.source,
@@ -94,11 +97,25 @@ def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     }
 
 
+def _follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], None]:
+    """What is to be called after every epoch (and with 0 before the first), to keep how features form."""
+    rows = formation.sample(len(images), recipe.backbone.embedding_size)
+    shown = Images(images.pixels[rows], images.labels[rows], images.class_names)
+
+    def on_epoch(epoch: int) -> None:
+        if formation.kept(epoch, recipe.training.epochs):
+            formation.record(folder, epoch, rows, embed(job, shown, recipe.evaluation.batch_size)[0])
+            job.backbone.train()
+            job.head.train()
+
+    return on_epoch
+
+
 @torch.no_grad()
 def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """(features [N, d] float32, predicted classes [N]) of images, in float32."""
-    job.backbone.eval()
-    job.head.eval()
+    job.backbone.to(job.device).eval()
+    job.head.to(job.device).eval()
     features, predictions = [], []
     for pixels in torch.split(images.pixels, batch_size):
         batch = job.backbone(job.contract(pixels.to(job.device)))

@@ -72,10 +72,10 @@ class Output:
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
 
 
-def refuse_unwritable(option: str, path: Path) -> None:
-    """Refuse a .json that cannot be written, before the work that it is for."""
-    if path.suffix != ".json":
-        raise checks.InputError(f"{option} must name a file that ends in .json; got {path}")
+def refuse_unwritable(option: str, path: Path, suffix: str = ".json") -> None:
+    """Refuse a file of another ending, or that cannot be written, before the work that it is for."""
+    if path.suffix != suffix:
+        raise checks.InputError(f"{option} must name a file that ends in {suffix}; got {path}")
     if path.is_dir():
         raise checks.InputError(f"{option} must name a file; {path} is a folder")
     _refuse_beneath_file(option, path)

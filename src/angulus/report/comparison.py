@@ -94,7 +94,7 @@ def markdown(comparison: Comparison) -> str:
         f"{caption(comparison)}.",
     ]
     if recipe.published is not None:
-        parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*_beside_paper(comparison))]
+        parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*beside_paper(comparison))]
     parts += ["## Each model's own split", _markdown_table(*columns(comparison, own=True))]
     parts += [
         "## How",
@@ -138,7 +138,8 @@ def write(comparison: Comparison) -> list[Path]:
     return written
 
 
-def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the paper's numbers beside these, of a recipe that has them."""
     published = comparison.recipe.published
     assert published is not None
     head, body = ["loss"], [[row.variant] for row in comparison.rows]
