@@ -169,7 +169,7 @@ def log(key: str, models: Sequence[Model]) -> Chart:
         steps, values = (np.array([rows[row][name] for row in chosen], dtype=float) for name in ("step", key))
         traces.append(_line(model.name, number, steps, values) | {"hovertemplate": "step %{x}: %{y:.4g}"})
         said.append(f"{model.name}: from {values[0]:.4g} to {values[-1]:.4g}")
-    return Chart(key.replace("_", " "), listed(said), traces, _axes("step", key.replace("_", " ")))
+    return Chart(key.replace("_", " "), listed(said), traces, _axes("step", ""))
 
 
 def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[str, Sequence[Number]]]) -> Chart:
@@ -178,9 +178,9 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
     Of many groups the chart shows those with the largest mean error.
     """
     rates = np.array([[1 - number.value for number in numbers] for _, numbers in series])
-    shown = np.arange(len(groups))
+    shown = list(range(len(groups)))
     if len(groups) > MOST_GROUPS:
-        shown = np.sort(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS])
+        shown = sorted(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
     traces, said = [], []
     for index, ((name, numbers), error) in enumerate(zip(series, rates, strict=True)):
         bars = [numbers[place].interval for place in shown]

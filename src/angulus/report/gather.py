@@ -130,9 +130,9 @@ class Content:
     @property
     def title(self) -> str:
         """Of the page."""
-        recipes_ = [each.recipe for each in (*self.comparisons, *self.models)]
-        if recipes_:
-            return recipes_[0].title or recipes_[0].name
+        named = [*(each.recipe for each in self.comparisons), *(each.recipe for each in self.models)]
+        if named:
+            return named[0].title or named[0].name
         return ", ".join(dict.fromkeys(result.protocol for result in self.measured.values()))
 
 
@@ -177,7 +177,9 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
 def _model(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> Model:
     recipe = recipes.load(str(folder / RECIPE))
     test = compare.load_test(folder)
-    kept = {key: test[key] for key in ("features", "norms", "labels", "predictions") if key in test}
+    kept: dict[str, NDArray[Any]] = {
+        key: test[key] for key in ("features", "norms", "labels", "predictions") if key in test
+    }
     if len(kept) < 4 or kept["features"].ndim != 2 or {len(each) for each in kept.values()} != {len(kept["features"])}:
         raise checks.InputError(
             f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"

@@ -3,7 +3,7 @@
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const plots = [...document.querySelectorAll(".plot")];
   const touch = matchMedia("(pointer: coarse)").matches;
-  const config = { displaylogo: false, responsive: true, doubleClick: "reset" };
+  const config = { displaylogo: false, responsive: true, doubleClick: "reset", displayModeBar: touch ? false : "hover" };
 
   // colours come from the style sheet, which knows light from dark
   function template() {
@@ -18,7 +18,7 @@
         paper_bgcolor: clear, plot_bgcolor: clear,
         margin: { l: 50, r: 10, t: 10, b: 40 },
         xaxis: axis, yaxis: axis, scene: { xaxis: solid, yaxis: solid, zaxis: solid },
-        legend: { orientation: "h", y: -0.18, yanchor: "top", font: { size: 11 } },
+        legend: { orientation: "h", y: -0.24, yanchor: "top", font: { size: 11 }, itemsizing: "constant" },
         modebar: { bgcolor: clear, color: line, activecolor: text },
         dragmode: touch ? false : "zoom", hovermode: "closest",
       },

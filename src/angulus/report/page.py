@@ -27,6 +27,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    words: bool = False  # whether the cells are words, not numbers
     kind: str = "table"
 
 
@@ -46,7 +47,16 @@ class Gallery:
 
     title: str
     pictures: Sequence[Picture]
-    kind: str = "gallery"
+
+
+@dataclass(frozen=True)
+class Album:
+    """Galleries that fold together."""
+
+    title: str
+    galleries: Sequence[Gallery]
+    unfolded: bool = False
+    kind: str = "album"
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Section:
     anchor: str
     title: str
     intro: str
-    blocks: list[Table | Charts | Gallery | Folded] = field(default_factory=list)
+    blocks: list[Table | Charts | Album | Folded] = field(default_factory=list)
 
 
 def write(title: str, about: str, sections: Sequence[Section], path: Path) -> None:

@@ -17,7 +17,7 @@ from angulus import checks
 from angulus.data.images import Images
 from angulus.protocols import judged
 from angulus.protocols.result import Result
-from angulus.report.gather import Model, ImagePairs
+from angulus.report.gather import ImagePairs, Model
 
 SIDE = 112  # pixels, at most
 COUNT = 12  # of a kind
@@ -114,8 +114,8 @@ def read(path: Path, wanted: set[str]) -> dict[str, str]:
             found[name] = source(decode(item.image, item.id))
     if wanted and not found:
         raise checks.InputError(
-            f"{path} must hold the images of the pairs, by the ids that the pairs name; it has none of {len(wanted):,}, "
-            f"such as {min(wanted)!r}"
+            f"{path} must hold the images of the pairs, by the ids that the pairs name; it has none of these "
+            f"{len(wanted):,}, such as {min(wanted)!r}"
         )
     return found
 
@@ -129,7 +129,7 @@ def _worst(
     picture: Callable[[int], Picture],
 ) -> dict[str, list[Picture]]:
     """False matches of the highest scores, false non-matches of the lowest; each image in one pair of a kind only."""
-    kinds = {"taken for the same, and are not": (~same, -scores), "not known as the same": (same, scores)}
+    kinds = {"Taken for the same, and are not": (~same, -scores), "Not known as the same": (same, scores)}
     found = {}
     for name, (member, key) in kinds.items():
         rows = np.flatnonzero(member & ~correct)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from angulus import checks
+from angulus import checks, compare
 from angulus import recipe as recipes
 from angulus.data.images import Images
 from angulus.metrics.curves import error_curve
@@ -19,7 +19,8 @@ from angulus.protocols.result import KINDS, Number, Result
 from angulus.report import charts, comparison, pictures, space
 from angulus.report.charts import Chart
 from angulus.report.gather import PAIRED, Content, ImagePairs, Model
-from angulus.report.page import Charts, Folded, Gallery, Section, Table
+from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
+from angulus.report.pictures import Picture
 
 MOST_SHOWN = 8  # models whose images are shown
 FIGURES = {  # of a run's table: what stands in its head
@@ -55,7 +56,7 @@ def of(content: Content, source: Path | None = None) -> list[Section]:
 def about(content: Content) -> str:
     """One sentence: what the page is of."""
     said = [
-        f"{len(each.rows)} variants, seeds {', '.join(map(str, comparison.section(each.recipe).seeds))}"
+        f"{len(each.rows)} variants, seeds {', '.join(map(str, compare.section(each.recipe).seeds))}"
         for each in content.comparisons
     ]
     if not content.comparisons and content.models:
@@ -116,7 +117,7 @@ def _numbers(name: str, result: Result) -> Table:
 
 def _features(models: Sequence[Model]) -> Section:
     drawn = [space.features(model) for model in models]
-    longest = max(
+    longest: list[int] = max(
         (model.formation.epochs.tolist() for model in models if model.formation is not None), key=len, default=[]
     )
     epochs = [*(f"epoch {epoch}" for epoch in longest), "the end"] if longest else []
@@ -148,8 +149,8 @@ def _curves(content: Content) -> Section:
     intro = "Point at a curve, or touch it, for its values."
     if own:
         intro += (
-            f" Pairs of test images are all of up to {PAIRED:,} images, by the cosine of their features; the classes are "
-            "those of training, so this says nothing of classes that the model has not seen."
+            f" Pairs of test images are all of up to {PAIRED:,} images, by the cosine of their features; the classes "
+            "are those of training, so this says nothing of classes that the model has not seen."
         )
     return Section("curves", "Error curves", intro, [Charts(drawn)] if drawn else [])
 
@@ -170,15 +171,18 @@ def _norms(content: Content) -> Section:
 def _images(models: Sequence[Model]) -> Section:
     blocks: list[Any] = []
     for model in models[:MOST_SHOWN]:
-        if isinstance(model.images, str):
-            continue
-        for kind, found in (
-            ("highest norms", pictures.by_norm(model, model.images, highest=True)),
-            ("lowest norms", pictures.by_norm(model, model.images, highest=False)),
-            ("mistakes, highest norms first", pictures.mistakes(model, model.images)),
-        ):
-            blocks.append(Gallery(f"{model.name}: {kind}", found))
+        if isinstance(model.images, Images):
+            kinds = {
+                "Highest norms": pictures.by_norm(model, model.images, highest=True),
+                "Lowest norms": pictures.by_norm(model, model.images, highest=False),
+                "Mistakes, highest norms first": pictures.mistakes(model, model.images),
+            }
+            blocks.append(_album(model.name, kinds, unfolded=not blocks))
     return Section("images", "Best and worst images", _unseen(models), blocks)
+
+
+def _album(name: str, kinds: Mapping[str, Sequence[Picture]], *, unfolded: bool) -> Album:
+    return Album(name, [Gallery(kind, shown) for kind, shown in kinds.items()], unfolded)
 
 
 def _unseen(models: Sequence[Model]) -> str:
@@ -195,8 +199,7 @@ def _wrong_pairs(content: Content, source: Path | None) -> Section:
     for model in content.models[:MOST_SHOWN]:
         found = None if isinstance(model.images, str) else ImagePairs.of(model)
         if found is not None and isinstance(model.images, Images):
-            for kind, shown in pictures.model_pairs(model, model.images, found).items():
-                blocks.append(Gallery(f"{model.name}: {kind}", shown))
+            blocks.append(_album(model.name, pictures.model_pairs(model, model.images, found), unfolded=not blocks))
     results = {name: result for name, result in content.measured.items() if _has_pairs(result)}
     if source is not None and not results:
         raise checks.InputError(
@@ -206,11 +209,10 @@ def _wrong_pairs(content: Content, source: Path | None) -> Section:
     wanted = {each for kinds in named.values() for shown in kinds.values() for each in pictures.ids_of(shown)}
     images = pictures.read(source, wanted) if source is not None else {}
     for name, result in results.items():
-        for kind, shown in pictures.result_pairs(result, images).items():
-            blocks.append(Gallery(f"{name}: {kind}", shown))
+        blocks.append(_album(name, pictures.result_pairs(result, images), unfolded=not blocks))
     intro = (
-        "Pairs on the wrong side of the threshold, the most wrong first, each image in one pair only. Of test images the "
-        "threshold is the one that is the most accurate for these very pairs; of a result it is its own."
+        "Pairs on the wrong side of the threshold, the most wrong first, each image in one pair only. Of test images "
+        "the threshold is the one that is the most accurate for these very pairs; of a result it is its own."
     )
     return Section("pairs", "Pairs taken wrongly", intro, blocks)
 
@@ -263,7 +265,7 @@ def _values(caption: str, values: Mapping[str, Any]) -> Table:
             return " ".join(map(str, value))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
-    return Table(caption, ["what", "value"], [[str(name), said(value)] for name, value in values.items()])
+    return Table(caption, ["what", "value"], [[str(name), said(value)] for name, value in values.items()], words=True)
 
 
 def _has_pairs(result: Result) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.report.charts import COLOURS, WRONG, Chart, Trace, short, text
+from angulus.report.charts import COLOURS, Chart, Trace, short, text
 from angulus.report.gather import Model
 
 Floats = NDArray[np.float64]
@@ -90,8 +90,8 @@ def _spread(points: Floats, labels: NDArray[Any]) -> str:
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     unit = points / np.where(lengths > 0, lengths, 1)
     classes, place = np.unique(labels, return_inverse=True)
-    means = np.stack([np.bincount(place, column, len(classes)) for column in unit.T], axis=1)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    sums = np.stack([np.bincount(place, column, len(classes)) for column in unit.T], axis=1)
+    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
     own = np.degrees(np.arccos(np.clip((unit * means[place]).sum(axis=1), -1, 1))).mean()
     if len(classes) < 2:
         return f"Mean angle to the class's mean direction {own:.1f}°."
@@ -124,7 +124,7 @@ def _wrong(model: Model, rows: NDArray[Any], points: Floats, axes: str) -> Trace
         "name": "wrong",
         "text": said,
         "marker": {
-            "color": WRONG,
+            "color": OTHER,
             "size": 8 if len(axes) == 2 else 4,
             "symbol": "x-thin-open" if len(axes) == 2 else "x",
         },
@@ -180,7 +180,7 @@ def _trace(points: Floats, axes: str) -> Trace:
 
 def _layout(reach: float, axes: str) -> dict[str, Any]:
     # the page's switch to length 1 puts its own ranges in place of these
-    spans = {f"{axis}axis": {"range": short([-reach, reach], DIGITS)} for axis in axes}
+    spans: dict[str, dict[str, Any]] = {f"{axis}axis": {"range": short([-reach, reach], DIGITS)} for axis in axes}
     if len(axes) == 3:
         return {"scene": {**spans, "aspectmode": "cube"}}
     spans["yaxis"] |= {"scaleanchor": "x", "scaleratio": 1}
