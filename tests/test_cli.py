@@ -82,12 +82,13 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
     losses = ("Softmax", "NormFace", "CM-Softmax", "ArcFace", "CM-M-Softmax")
     for name in losses:
         assert name in out
-    assert "Table, numbers and pictures lie in small/" in out
+    assert "Table, numbers, pictures and report.html lie in small/" in out
     assert err.count("warning: contraction bounds assume") == 1  # once, not once a run
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
     assert all(row["counts"] == {"good": 479, "low": 120, "entire": 599} for row in written["rows"])
+    assert "<h1>Five losses on scikit-learn&#39;s" in Path("small/report.html").read_text()
     assert Path("small/table.md").read_text().startswith("# Five losses")
     for name in ("features", "norms", "best-and-worst"):
         with Image.open(f"small/plots/{name}.png") as picture:

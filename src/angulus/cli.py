@@ -69,7 +69,7 @@ def demo(out: Out = None) -> None:
     folder = out or Path("angulus-demo")
     _compare("demo", folder, [])
     out_console.print(
-        f"\nTable and pictures lie in {folder}/ (plots/features.png shows the most). "
+        f"\nTable and pictures lie in {folder}/: open {folder}/report.html in a browser. "
         f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface",
         highlight=False,
         soft_wrap=True,
@@ -84,7 +84,7 @@ def compare(
 ) -> None:
     """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
     folder = _compare(recipe, out, overrides or [])
-    out_console.print(f"\nTable, numbers and pictures lie in {folder}/", highlight=False, soft_wrap=True)
+    out_console.print(f"\nTable, numbers, pictures and report.html lie in {folder}/", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -132,8 +132,10 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
     with _progress() as bar:
         comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
     from angulus.report import comparison as tables
+    from angulus.report.write import write as write_page
 
     tables.write(comparison)
+    write_page([comparison.folder], comparison.folder / "report.html")
     out_console.print(tables.terminal(comparison))
     return comparison.folder
 

@@ -92,7 +92,8 @@ def test_nothing_can_be_fetched(browser: Any, file: Path) -> None:
     assert watched.page.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')") == "refused"
     added = (
         "new Promise(done => { addEventListener('securitypolicyviolation', event => done(event.effectiveDirective));"
-        "const script = document.createElement('script'); script.textContent = 'evil()'; document.body.append(script) })"
+        "const script = document.createElement('script'); script.textContent = 'evil()';"
+        "document.body.append(script) })"
     )
     assert watched.page.evaluate(added) == "script-src-elem"
     assert watched.page.evaluate("window.harmed") is None
@@ -140,7 +141,8 @@ def test_the_slider_shows_earlier_epochs(opened: Watched) -> None:
         page.wait_for_function("say => document.querySelector('output').textContent === say", arg=f"epoch {epoch}")
         assert slider.get_attribute("aria-valuetext") == f"epoch {epoch}"
         page.wait_for_function(
-            "([plot, x]) => plot.data[0].x.join() === x.join()", arg=[plot.element_handle(), chart["frames"][epoch][0][0]]
+            "([plot, x]) => plot.data[0].x.join() === x.join()",
+            arg=[plot.element_handle(), chart["frames"][epoch][0][0]],
         )
     page.locator(".play").click()
     page.wait_for_function("() => document.querySelector('output').textContent === 'the end'")
@@ -160,7 +162,9 @@ def test_features_can_be_put_on_the_circle(opened: Watched) -> None:
     )
     assert plot.evaluate("plot => plot.data.filter(trace => trace.name === 'length 1' && trace.visible).length") == 1
     page.locator(".lengths").uncheck()
-    page.wait_for_function(f"([plot, was]) => ({lengths})(plot).join() === was.join()", arg=[plot.element_handle(), before])
+    page.wait_for_function(
+        f"([plot, was]) => ({lengths})(plot).join() === was.join()", arg=[plot.element_handle(), before]
+    )
 
 
 def test_space_turns_under_the_mouse(opened: Watched) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -132,7 +133,9 @@ def test_names_are_no_markup_for_plotly(page: Page) -> None:
     hovered = [line for chart in charts(page) for trace in chart["traces"] for line in trace.get("text", [])]
     for each in [*names, *hovered]:
         assert "<" not in each and ">" not in each
-    assert not re.search("%{(?!x|y|z|text)", " ".join(t.get("hovertemplate", "") for c in charts(page) for t in c["traces"]))
+    assert not re.search(
+        "%{(?!x|y|z|text)", " ".join(t.get("hovertemplate", "") for c in charts(page) for t in c["traces"])
+    )
 
 
 def test_plotly_knows_every_property(page: Page) -> None:
@@ -149,7 +152,7 @@ def test_parts_are_named_for_screen_readers(page: Page) -> None:
     for tag in ("main", "nav", "header", "footer", "h1"):
         assert len(page.all(tag)) == 1
     levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert all(attrs.get("alt") for attrs, _ in page.all("img"))
     assert len(page.all("caption")) == len(page.all("table")) > 3
     plots = [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
@@ -291,7 +294,9 @@ def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None
 def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(folder / "photos" / "p0" / "0.png", tmp_path / "other" / "stranger.png")
-    with pytest.raises(InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"):
+    with pytest.raises(
+        InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"
+    ):
         write([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
     with pytest.raises(InputError, match="images are for the pairs of saved results, of which there are none here"):
         write([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
