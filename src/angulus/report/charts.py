@@ -25,6 +25,7 @@ COLOURS = [to_hex(colour) for colour in plots.PALETTE]
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_LISTED = 6  # lines that a summary goes into
 MOST_ROWS = 500  # of a log that are drawn
+MOST_LETTERS = 28  # of a name in a legend
 MOST_GROUPS = 30  # bars of one chart
 KINDS = {
     "roc": "ROC: true accepts by false matches",
@@ -61,8 +62,13 @@ class Chart:
 
 
 def text(name: object) -> str:
-    """A name for plotly, which takes <, > and & for markup."""
-    return html.escape(str(name), quote=False)
+    """A name for plotly, which takes <, > and & for markup; a long one is cut, for legends have little room.
+
+    >>> text("a < b"), text("a very long name that no legend has room for")
+    ('a &lt; b', 'a very long name that no le…')
+    """
+    name = str(name)
+    return html.escape(name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…", quote=False)
 
 
 def short(values: ArrayLike, digits: int = 5) -> list[float | None]:
@@ -154,7 +160,9 @@ def curve(kind: str, lines: Lines, title: str = "") -> Chart:
     for axis in ("x", "y"):
         layout[f"{axis}axis"] |= {"type": settings.get(f"{axis}scale", "linear")}
         if layout[f"{axis}axis"]["type"] == "log":
-            layout[f"{axis}axis"] |= {"dtick": 1, "exponentformat": "power"}
+            seen = np.concatenate([trace[axis] for trace in traces])
+            wide = float(seen.max()) > 20 * float(seen.min())
+            layout[f"{axis}axis"] |= {"exponentformat": "power"} | ({"dtick": 1} if wide else {})
     return Chart(title or KINDS[kind], listed(said), traces, layout)
 
 
@@ -183,7 +191,6 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         shown = sorted(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
     traces, said = [], []
     for index, ((name, numbers), error) in enumerate(zip(series, rates, strict=True)):
-        bars = [numbers[place].interval for place in shown]
         trace = {
             "type": "bar",
             "name": text(name),
@@ -192,8 +199,9 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
             "marker": {"color": COLOURS[index % 10], "pattern": {"shape": "" if index < 10 else "/"}},
             "hovertemplate": "%{x}: error %{y:.2%}",
         }
-        if all(bar is not None for bar in bars):
-            ends = np.array([[1 - bar.low, 1 - bar.high] for bar in bars if bar is not None])
+        bars = [numbers[place].interval for place in shown]
+        if any(bars):
+            ends = np.array([(1 - bar.low, 1 - bar.high) if bar else (math.nan, math.nan) for bar in bars])
             above, below = np.maximum(ends[:, 0] - error[shown], 0), np.maximum(error[shown] - ends[:, 1], 0)
             trace["error_y"] = {"array": short(above), "arrayminus": short(below), "thickness": 1, "width": 2}
         traces.append(trace)
@@ -204,7 +212,7 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         if len(shown) < len(groups)
         else ""
     )
-    layout = _axes(of, "error") | {"barmode": "group"}
+    layout = _axes(of, "error") | {"barmode": "group", "legend": {"y": 1.02, "yanchor": "bottom"}}
     layout["xaxis"] |= {"type": "category"}
     layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     return Chart(title, listed(said) + rest, traces, layout)

@@ -16,7 +16,7 @@
       layout: {
         font: { color: text, size: 12, family: "system-ui, sans-serif" },
         paper_bgcolor: clear, plot_bgcolor: clear,
-        margin: { l: 50, r: 10, t: 10, b: 40 },
+        margin: { l: 50, r: 10, t: 10, b: 46 },
         xaxis: axis, yaxis: axis, scene: { xaxis: solid, yaxis: solid, zaxis: solid },
         legend: { orientation: "h", y: -0.24, yanchor: "top", font: { size: 11 }, itemsizing: "constant" },
         modebar: { bgcolor: clear, color: line, activecolor: text },

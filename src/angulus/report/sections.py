@@ -14,6 +14,7 @@ from angulus import checks, compare
 from angulus import recipe as recipes
 from angulus.data.images import Images
 from angulus.metrics.curves import error_curve
+from angulus.metrics.intervals import Interval
 from angulus.protocols import groups, judged, pairs, videos
 from angulus.protocols.result import KINDS, Number, Result
 from angulus.report import charts, comparison, pictures, space
@@ -105,7 +106,7 @@ def _numbers(name: str, result: Result) -> Table:
     for number in result.numbers:
         interval = number.interval
         cells = {
-            "interval": "" if interval is None else f"{_digits(interval.low)} to {_digits(interval.high)}",
+            "interval": "" if interval is None else _span(interval),
             "threshold": "" if number.threshold is None else _digits(number.threshold),
             "±": "" if number.spread is None else _digits(number.spread),
         }
@@ -283,3 +284,7 @@ def _cell(number: Number, *, percent: bool) -> str:
 
 def _digits(value: float) -> str:
     return "undefined" if np.isnan(value) else f"{value:#.4g}".rstrip(".")
+
+
+def _span(interval: Interval) -> str:
+    return "undefined" if np.isnan(interval.low) else f"{_digits(interval.low)} to {_digits(interval.high)}"
