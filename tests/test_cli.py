@@ -122,8 +122,8 @@ def test_report_writes_a_page_into_the_run_or_where_it_is_told(angulus: Run, few
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], r"a report is of run folders .* nowhere is none of them: there is nothing there"),
-        (["."], r"a report is of run folders .* is none of them"),
+        (["nowhere"], r"a report is of run folders .*nowhere is none of them: there is nothing there"),
+        (["."], r"a report is of run folders .*is none of them"),
         (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
         ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
         ([".", "--out", "text.json/page.html"], r"--out must lie in a folder; .*text.json is a file"),

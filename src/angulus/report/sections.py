@@ -90,7 +90,8 @@ def _models(content: Content) -> Table:
     split = "; ".join(dict.fromkeys(str(model.figures.choices["split by"]) for model in content.models))
     if content.comparisons:
         split = "the norms that the comparison splits by"
-    notes = (f"In brackets: {first.choices['intervals']}. Good and low quality are split by {split}.",)
+    brackets = f"In brackets: {first.choices['intervals']}. " if first.numbers[0].interval else ""
+    notes = (f"{brackets}Good and low quality are split by {split}.",)
     return Table(f"Test images, {of_seed}", ["run", *FIGURES.values(), "training"], rows, notes)
 
 

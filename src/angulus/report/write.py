@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from angulus import files
 from angulus.report import page, sections
 from angulus.report.gather import gather
 
@@ -19,5 +20,7 @@ def write(paths: Sequence[Path], out: Path, *, images: Path | None = None, draws
         draws: resamples behind the intervals of runs.
     """
     content = gather(paths, draws=draws)
-    page.write(content.title, sections.about(content), sections.of(content, images), out)
+    parts = sections.of(content, images)
+    files.make_folder(out.parent)
+    page.write(content.title, sections.about(content), parts, out)
     return out.stat().st_size
