@@ -11,21 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import build, checks, compare
+from angulus import build, checks, compare, evaluation
 from angulus import recipe as recipes
 from angulus.compare import Comparison
 from angulus.data.images import Images
+from angulus.evaluation import TEST
 from angulus.metrics.curves import Presorted
 from angulus.metrics.verification import best_of
 from angulus.protocols import classification
 from angulus.protocols.classification import Predictions
 from angulus.protocols.result import Result
 from angulus.recipe import Recipe
-from angulus.run import RECIPE, RESULTS, TEST, read_results
+from angulus.run import RECIPE, RESULTS, read_results
 from angulus.training import checkpoint, formation, records
 from angulus.training.formation import Formation
 
 COMPARISON = "comparison.json"
+COLUMNS = ("features", "norms", "labels", "predictions")  # of a run's test images
 PAIRED = 1000  # test images whose pairs are looked at: half a million pairs
 
 
@@ -150,6 +152,13 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
         raise checks.InputError("a report needs at least one run, comparison or saved result; got none")
     content = Content()
     images = DataSets()
+
+    def add(name: str, holder: str, folder: Path, reference: Path | None = None) -> None:
+        name = _new_name(name, holder, [each.name for each in content.models])
+        content.models.append(_model(name, folder, reference, images, draws))
+        for saved in sorted((folder / BENCHMARKS).glob("*.json")):
+            content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
+
     for path in dict.fromkeys(each.resolve() for each in paths):
         if path.suffix == ".json" and path.is_file():
             content.measured[_new_name(path.stem, path.parent.name, content.measured)] = Result.read(path)
@@ -159,13 +168,10 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
             content.comparisons.append(comparison)
             grid = compare.section(recipe)
             reference = grid.quality_split and compare.run_folder(path, grid.quality_split, grid.seeds[0])
-            for name in grid.variants:
-                folder = compare.run_folder(path, name, grid.seeds[0])
-                shown = _new_name(name, path.name, [each.name for each in content.models])
-                content.models.append(_model(shown, folder, reference or None, images, draws))
+            for name in grid.grid:
+                add(name, path.name, compare.run_folder(path, name, grid.seeds[0]), reference or None)
         elif (path / RESULTS).is_file():
-            name = _new_name(path.name, path.parent.name, [each.name for each in content.models])
-            content.models.append(_model(name, path, None, images, draws))
+            add(path.name, path.parent.name, path)
         else:
             raise checks.InputError(
                 f"a report is of run folders ({RESULTS}), comparisons ({COMPARISON}) and results that `angulus "
@@ -176,34 +182,45 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
 
 def _model(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> Model:
     recipe = recipes.load(str(folder / RECIPE))
-    test = compare.load_test(folder)
-    kept: dict[str, NDArray[Any]] = {
-        key: test[key] for key in ("features", "norms", "labels", "predictions") if key in test
-    }
-    if len(kept) < 4 or kept["features"].ndim != 2 or {len(each) for each in kept.values()} != {len(kept["features"])}:
-        raise checks.InputError(
-            f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
-        )
+    test = _test(folder)
     figures = classification.evaluate(
-        Predictions.read(folder / TEST),
-        None if reference is None else Predictions.read(reference / TEST),
+        _predictions(folder),
+        None if reference is None else _predictions(reference),
         low_fraction=recipe.evaluation.low_fraction,
         draws=draws,
     )
     images = data.of(recipe)
-    if isinstance(images, Images) and not np.array_equal(images.labels.numpy(), kept["labels"]):
+    if isinstance(images, Images) and not np.array_equal(images.labels.numpy(), test["labels"]):
         images = f"the data set {recipe.data.name!r} is no longer the one that {name} was tested on"
     return Model(
         name,
         folder,
         recipe,
         read_results(folder),
-        kept,
+        test,
         figures,
         records.read_lines(folder / records.METRICS),
         formation.read(folder) if (folder / formation.NAME).is_file() else None,
         _weights(folder) if kept["features"].shape[1] in (2, 3) else None,
         images,
+    )
+
+
+def _test(folder: Path) -> dict[str, NDArray[Any]]:
+    test = evaluation.load_test(folder)
+    kept: dict[str, NDArray[Any]] = {name: test[name] for name in COLUMNS if name in test}
+    lengths = {len(each) for each in kept.values()}
+    if len(kept) < len(COLUMNS) or kept["features"].ndim != 2 or len(lengths) > 1:
+        raise checks.InputError(
+            f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
+        )
+    return kept
+
+
+def _predictions(folder: Path) -> Predictions:
+    test = _test(folder)
+    return Predictions.of(
+        test["labels"], predictions=test["predictions"], norms=test["norms"], source=str(folder / TEST)
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -154,7 +155,10 @@ def _single(model: Model, images: Images, row: int) -> Picture:
 
 
 def _shown(model: Model, images: Images, row: int) -> Shown:
-    pixels = np.moveaxis(images.pixels[row].numpy(), 0, -1)
+    pixels = images.pixels[torch.tensor([row])][0]
+    if pixels.ndim == 4:  # of a volume, its middle slice
+        pixels = pixels[:, pixels.shape[1] // 2]
+    pixels = np.moveaxis(pixels.numpy(), 0, -1)
     if pixels.shape[2] != 3:
         pixels = pixels[:, :, 0]  # of other channels than red, green, blue the first
     return Shown(

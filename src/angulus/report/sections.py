@@ -69,6 +69,9 @@ def about(content: Content) -> str:
 
 def _results(content: Content) -> Section:
     blocks: list[Any] = []
+    warnings = [line for each in content.comparisons for line in comparison.warning(each) if line]
+    if any(model.results.get("generated") for model in content.models):
+        warnings = warnings or [comparison.GENERATED]
     for each in content.comparisons:
         blocks.append(Table(each.recipe.title, *comparison.columns(each), notes=(comparison.caption(each) + ".",)))
         if each.recipe.published is not None:
@@ -77,7 +80,7 @@ def _results(content: Content) -> Section:
     if content.models:
         blocks.append(_models(content))
     blocks += [_numbers(name, result) for name, result in content.measured.items()]
-    return Section("results", "Results", "", blocks)
+    return Section("results", "Results", " ".join(dict.fromkeys(warnings)), blocks)
 
 
 def _models(content: Content) -> Table:
