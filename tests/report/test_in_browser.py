@@ -15,6 +15,7 @@ from angulus.report.write import write
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 120_000  # a busy machine draws slowly
 OPTIONS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # as root in a container, and 3-D without a graphics card
 
 
@@ -64,14 +65,26 @@ class Watched:
         return plot
 
 
-@pytest.fixture(params=["light", "dark"])
-def opened(browser: Any, file: Path, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
+def a_context(browser: Any, **options: Any) -> Any:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, file: Path) -> Iterator[Watched]:
+    """The page in light; each test leaves it as it was."""
+    context = a_context(browser, color_scheme="light")
     watched = Watched(context, file)
     yield watched
     context.close()
-    assert watched.complaints == []
-    assert [url for url in watched.requests if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture(autouse=True)
+def all_is_well(opened: Watched) -> Iterator[None]:
+    yield
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
 
 
 def test_every_chart_is_drawn_and_nothing_runs_or_leaves(opened: Watched) -> None:
@@ -87,7 +100,7 @@ def test_every_chart_is_drawn_and_nothing_runs_or_leaves(opened: Watched) -> Non
 
 
 def test_nothing_can_be_fetched(browser: Any, file: Path) -> None:
-    context = browser.new_context()
+    context = a_context(browser)
     watched = Watched(context, file)
     assert watched.page.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')") == "refused"
     added = (
@@ -169,7 +182,7 @@ def test_features_can_be_put_on_the_circle(opened: Watched) -> None:
 
 def test_space_turns_under_the_mouse(opened: Watched) -> None:
     plot, page = opened.plot("features", 1), opened.page
-    plot.locator("canvas").first.wait_for()
+    page.wait_for_function("plot => plot._fullLayout.scene._scene", arg=plot.element_handle())
     eye = "plot => JSON.stringify(plot._fullLayout.scene._scene.getCamera().eye)"
     before, box = plot.evaluate(eye), plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -179,10 +192,14 @@ def test_space_turns_under_the_mouse(opened: Watched) -> None:
     page.wait_for_function(f"([plot, was]) => ({eye})(plot) !== was", arg=[plot.element_handle(), before])
 
 
-def test_a_phone_has_it_in_one_column(browser: Any, file: Path) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+def test_it_is_dark_where_the_reader_wants_that_and_in_one_column_on_a_phone(browser: Any, file: Path) -> None:
+    context = a_context(
+        browser, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme="dark"
+    )
     page = Watched(context, file).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
     lefts = {plot.bounding_box()["x"] for plot in page.locator(".plot").all()}
     assert len(lefts) == 1
     small = "[...document.querySelectorAll('button, .controls label')].filter(each => each.offsetHeight < 40).length"

@@ -15,7 +15,7 @@ from angulus import build, checks, compare, evaluation
 from angulus import recipe as recipes
 from angulus.compare import Comparison
 from angulus.data.images import Images
-from angulus.evaluation import TEST
+from angulus.evaluation import BENCHMARKS, TEST
 from angulus.metrics.curves import Presorted
 from angulus.metrics.verification import best_of
 from angulus.protocols import classification
@@ -201,7 +201,7 @@ def _model(name: str, folder: Path, reference: Path | None, data: DataSets, draw
         figures,
         records.read_lines(folder / records.METRICS),
         formation.read(folder) if (folder / formation.NAME).is_file() else None,
-        _weights(folder) if kept["features"].shape[1] in (2, 3) else None,
+        _weights(folder) if test["features"].shape[1] in (2, 3) else None,
         images,
     )
 
