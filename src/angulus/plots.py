@@ -149,14 +149,9 @@ def result_curve(kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]],
     A log axis leaves out what is not above 0; where that is everything, as on the DET of a model without errors, the
     axis is linear.
     """
-    checks.choice("kind", kind, AXES)
-    settings = dict(AXES[kind])
-    for scale in ("yscale", "xscale"):
-        if not any(_shown(x, y, settings).any() for _, x, y in lines):
-            settings.pop(scale, None)
+    settings, masks = curve_axes(kind, lines)
     figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
-    for number, (name, x, y) in enumerate(lines):
-        shown = _shown(x, y, settings)
+    for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
         style: dict[str, Any] = {"color": PALETTE[number % 10], "linestyle": "-" if number < 10 else "--"}
         if shown.sum() <= FEW:
             style |= {"marker": "o", "markersize": 4}
@@ -171,6 +166,18 @@ def result_curve(kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]],
     if len(lines) > 1:
         axis.legend(fontsize=8)
     return figure
+
+
+def curve_axes(
+    kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Labels and scales of the axes of a kind of curve, and which points [K] of each line they can show."""
+    checks.choice("kind", kind, AXES)
+    settings = dict(AXES[kind])
+    for scale in ("yscale", "xscale"):
+        if not any(_shown(x, y, settings).any() for _, x, y in lines):
+            settings.pop(scale, None)
+    return settings, [_shown(x, y, settings) for _, x, y in lines]
 
 
 def _shown(x: np.ndarray, y: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
