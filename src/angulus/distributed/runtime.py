@@ -1,4 +1,4 @@
-"""Who the processes are that share a head, and what they must agree on."""
+"""Who the processes are that share a head or the scoring of pairs, and what they must agree on."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ class Ranks:
             if sentence is not None:
                 raise checks.InputError(f"rank {rank} failed: {sentence}")
         return value
+
+    def everywhere(self, call: Callable[[], T]) -> list[T]:
+        """What `call` gives on each rank, by rank; where it fails on one it fails on all."""
+        return self.objects(self.together(call))
 
     def agree(self, **facts: Any) -> None:
         """Refuse, on every rank alike, where one gives another value than rank 0."""
