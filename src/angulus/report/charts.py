@@ -153,7 +153,8 @@ def curve(kind: str, lines: Lines, title: str = "") -> Chart:
     traces, said = [], []
     for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
         shape = "hv" if kind in ("roc", "froc", "discard") else "linear"
-        traces.append(_line(name, number, x[shown], y[shown], shape=shape) | {"hovertemplate": "(%{x:.4g}, %{y:.4g})"})
+        line = _line(name, number, x[shown], y[shown], shape=shape, markers=int(shown.sum()) == 1)
+        traces.append(line | {"hovertemplate": "(%{x:.4g}, %{y:.4g})"})
         row = int(np.searchsorted(x, place, side="right")) - 1
         said.append(f"{name}: " + (said_at.format(y=y[row]) if row >= 0 else f"no point at or below {place:g}"))
     layout = _axes(settings["xlabel"], settings["ylabel"])

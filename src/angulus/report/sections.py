@@ -117,7 +117,8 @@ def _numbers(name: str, result: Result) -> Table:
         rows.append([number.name, _digits(number.value), *(cells[each] for each in heads if shown[each])])
     counts = ", ".join(f"{count:,} {of}" for of, count in result.counts.items())
     head = ["number", "value", *(said for each, said in heads.items() if shown[each])]
-    return Table(f"{name}: {result.protocol}", head, rows, (counts + ".", *result.notes))
+    caption = name if name == result.protocol else f"{name}: {result.protocol}"
+    return Table(caption, head, rows, (counts + ".", *result.notes))
 
 
 def _features(models: Sequence[Model]) -> Section:
