@@ -22,6 +22,7 @@ Trace = dict[str, Any]
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
 
 COLOURS = [to_hex(colour) for colour in plots.PALETTE]
+GREY = "#888888"  # seen on light and on dark
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_LISTED = 6  # lines that a summary goes into
 MOST_ROWS = 500  # of a log that are drawn
@@ -204,7 +205,13 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         if any(bars):
             ends = np.array([(1 - bar.low, 1 - bar.high) if bar else (math.nan, math.nan) for bar in bars])
             above, below = np.maximum(ends[:, 0] - error[shown], 0), np.maximum(error[shown] - ends[:, 1], 0)
-            trace["error_y"] = {"array": short(above), "arrayminus": short(below), "thickness": 1, "width": 2}
+            trace["error_y"] = {
+                "array": short(above),
+                "arrayminus": short(below),
+                "thickness": 1,
+                "width": 2,
+                "color": GREY,
+            }
         traces.append(trace)
         worst = int(np.argmax(error))
         said.append(f"{name}: highest for {of} {groups[worst]}, {error[worst]:.2%}, mean {error.mean():.2%}")

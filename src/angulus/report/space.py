@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.report.charts import COLOURS, Chart, Trace, short, text
+from angulus.report.charts import COLOURS, GREY, Chart, Trace, short, text
 from angulus.report.gather import Model
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,6 @@ MOST_POINTS = 2000  # of the test images
 MOST_CLASSES = 10  # with a colour of their own
 DIGITS = 4  # of a coordinate
 OUTLINE = "length 1"
-OTHER = "#888888"
 
 
 def features(model: Model) -> Chart:
@@ -38,7 +37,7 @@ def features(model: Model) -> Chart:
     traces = [
         _points(
             "other classes" if label is None else model.class_name(label),
-            OTHER if label is None else colours[label],
+            GREY if label is None else colours[label],
             flat[rows[member[rows]]],
             axes,
         )
@@ -124,9 +123,9 @@ def _wrong(model: Model, rows: NDArray[Any], points: Floats, axes: str) -> Trace
         "name": "wrong",
         "text": said,
         "marker": {
-            "color": OTHER,
+            "color": GREY,
             "size": 8 if len(axes) == 2 else 4,
-            "symbol": "x-thin-open" if len(axes) == 2 else "x",
+            "symbol": "x-thin-open" if len(axes) == 2 else "diamond-open",
         },
         "hovertemplate": "%{text}<extra></extra>",
     }
@@ -165,7 +164,7 @@ def _outline(axes: str) -> list[Trace]:
             "visible": False,
             "showlegend": False,
             "hoverinfo": "skip",
-            "line": {"color": OTHER, "width": 1},
+            "line": {"color": GREY, "width": 1},
         }
         for circle in circles
     ]
@@ -182,7 +181,7 @@ def _layout(reach: float, axes: str) -> dict[str, Any]:
     # the page's switch to length 1 puts its own ranges in place of these
     spans: dict[str, dict[str, Any]] = {f"{axis}axis": {"range": short([-reach, reach], DIGITS)} for axis in axes}
     if len(axes) == 3:
-        return {"scene": {**spans, "aspectmode": "cube"}}
+        return {"scene": {**spans, "aspectmode": "cube"}, "legend": {"y": -0.02}, "margin": {"l": 0, "r": 0, "b": 0}}
     spans["yaxis"] |= {"scaleanchor": "x", "scaleratio": 1}
     spans["xaxis"] |= {"constrain": "domain"}
     spans["yaxis"] |= {"constrain": "domain"}
