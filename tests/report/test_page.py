@@ -21,6 +21,7 @@ import reports
 import tiny
 from angulus import build, compare
 from angulus.checks import InputError
+from angulus.claims import accuracy_title
 from angulus.protocols import classification
 from angulus.protocols.result import Result
 from angulus.report import sections
@@ -227,7 +228,7 @@ def test_a_comparison_is_shown_over_its_seeds_and_by_its_first_runs(tmp_path: Pa
     names = [trace["name"] for chart in charts(page) for trace in chart["traces"]]
     assert names.count("A") == names.count("B") > 5
     low = content.models[1].figures.number("accuracy, low").value  # by A's norms, as in the comparison's table
-    assert low == pytest.approx(content.comparisons[0].rows[1].accuracy["low"].values[0] / 100)
+    assert low == pytest.approx(content.comparisons[0].rows[1].columns[accuracy_title("low")].values[0] / 100)
 
 
 def test_names_that_are_taken_get_their_folder(folder: Path, tmp_path: Path) -> None:

@@ -127,7 +127,10 @@ def _features(models: Sequence[Model]) -> Section:
         (model.formation.epochs.tolist() for model in models if model.formation is not None), key=len, default=[]
     )
     epochs = [*(f"epoch {epoch}" for epoch in longest), "the end"] if longest else []
-    intro = "Each point is the feature of a test image, a class a colour; a grey cross (in space a diamond) is an image taken for another."
+    intro = (
+        "Each point is the feature of a test image, a class a colour; a grey cross (in space a diamond) is an image "
+        "taken for another class."
+    )
     if any(model.weights is not None for model in models):
         intro += " Rays are the directions of the class weights."
     if epochs:
