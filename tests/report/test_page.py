@@ -247,6 +247,26 @@ def test_an_older_run_has_no_slider(folder: Path, tmp_path: Path) -> None:
     assert [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
 
 
+def test_benchmarks_of_a_run_are_shown_with_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    (tmp_path / "wide" / "benchmarks").mkdir()
+    reports.result(tmp_path / "wide" / "benchmarks")
+    content = gather([tmp_path / "wide"], draws=0)
+    assert list(content.measured) == ["wide: crowd"]
+    captions = [said for _, said in Page(render(content.title, "", sections.of(content))).all("caption")]
+    assert "wide: crowd: pairs" in captions
+
+
+def test_numbers_of_generated_data_are_said_to_be_none(page: Page, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    results = read_results(tmp_path / "wide")
+    (tmp_path / "wide" / "results.json").write_text(json.dumps(results | {"generated": True}))
+    content = gather([tmp_path / "wide"], draws=0)
+    warned = "NOT A RESULT: made on generated stand-in data"
+    assert warned in [said for _, said in Page(render(content.title, "", sections.of(content))).all("p")]
+    assert warned not in [said for _, said in page.all("p")]
+
+
 def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(recipe: object) -> object:
         raise InputError("there are no digits here")
