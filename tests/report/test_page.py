@@ -29,6 +29,7 @@ from angulus.report.gather import gather
 from angulus.report.page import render
 from angulus.report.write import write
 from angulus.run import read_results
+from angulus.training import formation
 
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -310,6 +311,14 @@ def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None
     np.savez(tmp_path / "test.npz" / "test.npz", features=np.zeros((3, 2)), norms=np.zeros(3), labels=np.zeros(3, int))
     with pytest.raises(InputError, match=r"test.npz must hold features \[N, d\], norms, labels and predictions \[N\]"):
         gather([tmp_path / "test.npz"])
+
+
+def test_features_of_other_images_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    for rows, size in ((np.array([0, 60]), 8), (np.array([0, 59]), 7)):  # of 60 images with features of eight
+        formation.record(tmp_path / "wide", 0, rows, np.zeros((2, size), np.float32))
+        with pytest.raises(InputError, match=r"formation\.npz must be of the images and features of test\.npz"):
+            gather([tmp_path / "wide"], draws=0)
 
 
 def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -256,12 +256,11 @@ def _origins(content: Content) -> Section:
     for each in content.comparisons:
         blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(each.recipe)))
         blocks.append(_values("Environment of the comparison", each.environment))
+    compared = {each.recipe.name for each in content.comparisons}
     for model in content.models:
-        if content.comparisons and model.recipe.name in {each.recipe.name for each in content.comparisons}:
-            blocks.append(Folded(f"Recipe of {model.name}", recipes.to_yaml(model.recipe)))
-            continue
         blocks.append(Folded(f"Recipe of {model.name}", recipes.to_yaml(model.recipe)))
-        blocks.append(_values(f"Environment of {model.name}", model.results["environment"]))
+        if model.recipe.name not in compared:
+            blocks.append(_values(f"Environment of {model.name}", model.results["environment"]))
     for name, result in content.measured.items():
         blocks.append(_values(f"Choices of {name}", result.choices))
         blocks.append(_values(f"Environment of {name}", result.about))

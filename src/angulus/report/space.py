@@ -53,13 +53,17 @@ def features(model: Model) -> Chart:
     frames = []
     if model.formation is not None:
         inside = [member[model.formation.rows] for _, member in members]
-        empty: list[list[float | None]] = [[] for _ in axes]
         for layer in model.formation.features.astype(np.float64):
             drawn = project(layer)
             reach = max(reach, float(np.quantile(np.linalg.norm(drawn, axis=1), 0.99)) * 1.08)
-            layers = [[short(column, DIGITS) for column in drawn[member].T] for member in inside]
-            frames.append(layers + [empty] * (len(traces) - len(inside)))
+            frames.append(_frame(drawn, inside, len(traces)))
     return Chart(model.name, f"{said} {_spread(points, labels)}", traces, _layout(reach, axes), frames)
+
+
+def _frame(points: Floats, members: list[NDArray[np.bool_]], traces: int) -> list[list[list[float | None]]]:
+    """Coordinates by trace: of each class its points, of the other traces nothing."""
+    by_class = [[short(column, DIGITS) for column in points[member].T] for member in members]
+    return by_class + [[[] for _ in points.T] for _ in range(traces - len(members))]
 
 
 def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
