@@ -14,6 +14,7 @@ from angulus import __version__, checks, files
 from angulus.commands import progress
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
+from angulus.commands.bench_faces import bench_faces
 from angulus.commands.bench_records import bench_records
 from angulus.commands.bench_search import bench_search
 from angulus.commands.convert import convert
@@ -21,6 +22,8 @@ from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
+from angulus.commands.pairs import data_pairs
+from angulus.commands.prepare import prepare_app
 from angulus.commands.reproduce import compare, demo, reproduce
 from angulus.commands.search import search_app
 from angulus.commands.verify import verify
@@ -31,11 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, measure and compare embeddings told apart by angle and norm.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
 app.add_typer(data_app, name="data")
+data_app.command("pairs")(data_pairs)
 app.add_typer(bench_app, name="bench")
+bench_app.command("faces")(bench_faces)
 bench_app.command("records")(bench_records)
 bench_app.command("search")(bench_search)
+app.add_typer(prepare_app, name="prepare")
 app.command()(demo)
 app.command()(compare)
 app.command()(reproduce)

@@ -19,7 +19,6 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -275,10 +274,5 @@ def _mib(path: Path) -> float:
 
 def record(images: int, rounds: int, timing: Timing) -> dict[str, Any]:
     """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
-    about |= {"pyarrow": version("pyarrow"), "opencv": version("opencv-python-headless"), "cores": os.cpu_count()}
-    try:
-        about["lance"] = version("pylance")
-    except ModuleNotFoundError:
-        about["lance"] = None
+    about = environment.of_timing(torch.device("cpu"), "pyarrow", "opencv-python-headless", "pylance")
     return {"images": images, "batch": BATCH, "rounds": rounds} | asdict(timing) | {"environment": about}
