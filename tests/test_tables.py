@@ -84,7 +84,9 @@ def pictures(embeddings: Embeddings) -> list[Row]:
     import cv2
 
     random = np.random.default_rng(0)
-    labels = embeddings.labels if embeddings.labels is not None else np.array([str(name)[:3] for name in embeddings.ids])
+    labels = (
+        embeddings.labels if embeddings.labels is not None else np.array([str(name)[:3] for name in embeddings.ids])
+    )
     shades = {label: random.integers(40, 200, 3) for label in np.unique(labels).tolist()}
     rows = []
     for name, label in zip(embeddings.ids.tolist(), labels.tolist(), strict=True):
@@ -162,7 +164,10 @@ def test_two_steps_on_a_stand_in_lead_to_the_table(
     assert found.generated
     for row in found.rows:
         for title in found.recipe.evaluation.titles:
-            assert math.isfinite(row.columns[title].mean) or beyond_the_stand_in(found.recipe, title), (row.variant, title)
+            assert math.isfinite(row.columns[title].mean) or beyond_the_stand_in(found.recipe, title), (
+                row.variant,
+                title,
+            )
     written = report.write(found)
     text = (found.folder / "table.md").read_text(encoding="utf-8")
     assert "NOT A RESULT" in text
