@@ -117,7 +117,7 @@ def stand_in(loaded: Recipe) -> Splits:
     name = loaded.data.name
     if name in CATCHING:
         return data.stand_in(name, images=2 if name == "cifar100" else 6)
-    return data.stand_in(name, size=(6, 12, 12) if name == "luna16" else SMALL)
+    return data.stand_in(name, size=(6, 20, 20) if name == "luna16" else SMALL)
 
 
 def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
@@ -132,7 +132,7 @@ def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
         content["backbone"] = {"name": "small", "embedding_size": 8}
     if loaded.input.size is not None:
         content["input"]["size"] = list(SMALL)
-        content["input"].pop("template")
+        content["input"].pop("template", None)
     if loaded.data.name == "luna16":
         content["backbone"] = {"name": "luna_archi1", "embedding_size": 8}
     benches = [stood_in(each, folder) for each in loaded.evaluation.benchmarks]

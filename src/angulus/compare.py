@@ -218,7 +218,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "title": recipe.title,
-        "table_rows": recipe.rows,
+        "table_rows": list(recipe.rows),
         "generated": comparison.generated,
         "seeds": grid.seeds,
         "quality_split": grid.quality_split or "each variant's own",

@@ -11,6 +11,7 @@ from typing import Any
 from angulus import build, checks
 from angulus import recipe as recipes
 from angulus.benchmarks.settings import place
+from angulus.claims import Claim
 from angulus.compare import Comparison, compare
 from angulus.protocols.result import nan_for_null
 from angulus.recipe import Recipe
@@ -20,10 +21,10 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a paper's table: its id, what it claims, and the recipe that is for it or for a part of it."""
+    """A row of a paper's table: its id, what it is about, and the recipe that is for it or for a part of it."""
 
     id: str
-    claim: str
+    claim: Claim
     recipe: Recipe
 
 
