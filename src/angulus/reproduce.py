@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -49,14 +50,15 @@ class Measured:
     seconds: float
 
 
-def table_rows() -> list[TableRow]:
+@functools.cache
+def table_rows() -> tuple[TableRow, ...]:
     """All rows that the shipped recipes are for, by id; a row of several recipes comes once for each."""
     found = [
         TableRow(row, claim, loaded)
         for loaded in map(recipes.load, recipes.shipped())
         for row, claim in loaded.rows.items()
     ]
-    return sorted(found, key=lambda each: (each.id, each.recipe.name))
+    return tuple(sorted(found, key=lambda each: (each.id, each.recipe.name)))
 
 
 def of_row(row: str) -> list[TableRow]:
