@@ -207,7 +207,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     for path, value in changes.items():
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None, "rows": {}, "needs": {}}
+    return single | {"compare": None, "published": None, "rows": {}}
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:

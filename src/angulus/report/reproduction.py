@@ -9,7 +9,7 @@ from rich.table import Table
 
 from angulus.compare import Cell, section
 from angulus.recipe import Recipe
-from angulus.report.tables import cell, markdown_table
+from angulus.report.tables import NONE, cell, markdown_table
 from angulus.reproduce import Measured, TableRow, lacking
 
 FEW = 5  # variants that a summary names one by one
@@ -68,7 +68,8 @@ def _few(numbers: Mapping[str, str]) -> str:
     """Variants with their numbers, or how many there are and the extremes."""
     if len(numbers) <= FEW:
         return "; ".join(f"{name} {number}" for name, number in numbers.items())
-    ordered = sorted(numbers.items(), key=lambda item: float(item[1].split(" ")[0]))
+    known = [item for item in numbers.items() if item[1] != NONE]
+    ordered = sorted(known or numbers.items(), key=lambda item: float(item[1].split(" ")[0]) if known else 0)
     low, high = (f"{name} {number}" for name, number in (ordered[0], ordered[-1]))
     return f"{len(numbers)} variants, from {low} to {high}"
 
