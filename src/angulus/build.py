@@ -7,7 +7,7 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.benchmarks.settings import place
+from angulus.benchmarks.settings import place, refuse_missing
 from angulus.contract import Contract, Preprocessing
 from angulus.data.images import Images, Splits, mean_image
 from angulus.heads.dense import DenseHead
@@ -26,6 +26,7 @@ def splits(recipe: Recipe) -> Splits:
 def job(recipe: Recipe, images: Splits) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
+    refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
