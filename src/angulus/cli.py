@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -13,6 +11,7 @@ import typer
 from rich.console import Console
 
 from angulus import __version__, checks, files
+from angulus.commands import progress
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
 from angulus.commands.bench_records import bench_records
@@ -23,7 +22,10 @@ from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
 from angulus.commands.search import search_app
+from angulus.commands.train import train
 from angulus.commands.verify import verify
+from angulus.distributed import launch
+from angulus.distributed.runtime import Alike
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 bench_app.command("records")(bench_records)
 bench_app.command("search")(bench_search)
+app.command()(train)
 app.command()(convert)
 app.command()(embed)
 app.command()(audit)
@@ -85,31 +88,6 @@ def compare(
     out_console.print(f"\nTable, numbers and pictures lie in {folder}/", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
-    overrides: Overrides = None,
-    out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
-) -> None:
-    """Train one recipe and evaluate it on its test images."""
-    from angulus import recipe as recipes
-    from angulus.run import run
-
-    loaded = recipes.load(recipe, overrides or [])
-    folder = out or Path("runs") / f"{loaded.name}-seed-{loaded.training.seed}"
-    with _progress() as bar:
-        results = run(loaded, folder, resume=resume, on_step=bar.on_step)
-    out_console.print(f"test accuracy {100 * results['accuracy']:.2f} %", highlight=False)
-    for name, group in results["own_split"].items():
-        out_console.print(
-            f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
-            f"mean norm {group['mean_norm']:.2f}",
-            highlight=False,
-        )
-    out_console.print(f"The run lies in {folder}/", highlight=False, soft_wrap=True)
-
-
 @data_app.command("mnist")
 def data_mnist(
     download: Annotated[bool, typer.Option("--download", help="Fetch the four files, checking their sums.")] = False,
@@ -127,7 +105,7 @@ def data_mnist(
 def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
     from angulus.compare import compare as run_comparison
 
-    with _progress() as bar:
+    with progress.bar(error_console) as bar:
         comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
     from angulus.report import comparison as report
 
@@ -136,44 +114,9 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
     return comparison.folder
 
 
-class _Bar:
-    """Progress of one run, or of a grid of runs, as one bar."""
-
-    def __init__(self, show: Callable[[str, float], None]) -> None:
-        self.show = show
-        self.label, self.before, self.runs = "training", 0, 1
-
-    def on_run(self, label: str, before: int, runs: int) -> None:
-        self.label, self.before, self.runs = label, before, runs
-        self.show(f"{label} ({before + 1} of {runs})", before / runs)
-
-    def on_step(self, step: int, steps: int, loss: float) -> None:
-        number = f" ({self.before + 1} of {self.runs})" if self.runs > 1 else ""
-        self.show(f"{self.label}{number}  loss {loss:7.4f}", (self.before + step / steps) / self.runs)
-
-
-@contextmanager
-def _progress() -> Iterator[_Bar]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=error_console,
-        transient=True,
-        disable=not error_console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("starting", total=1.0)
-        yield _Bar(lambda text, share: bar.update(task, description=text, completed=share))
-
-
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     text = str(message)
-    if text not in _shown:
+    if text not in _shown and launch.speaks():
         _shown.add(text)
         error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -183,21 +126,28 @@ _shown: set[str] = set()
 
 def main() -> None:
     """Run the command line."""
-    from angulus.training.loop import Interrupted
+    from angulus.training.signals import Interrupted
 
     warnings.showwarning = _show_warning
     try:
+        if launch.several() and sys.argv[1:2] != ["train"]:
+            raise Alike("torchrun starts several processes, which only `angulus train` takes; start this one without")
         app(prog_name="angulus")
     except checks.InputError as error:
-        _fail(str(error), 2)
+        _fail(str(error), 2, told=not launch.speaks(error))
     except Interrupted as stopped:
-        _fail(f"{stopped}; its checkpoint is written: run the same command again (train: with --resume) to go on", 130)
+        again = "run the same command again (train: with --resume) to go on"
+        _fail(f"{stopped}; its checkpoint is written: {again}", 130, told=not launch.speaks())
+    except launch.LostRank as lost:
+        _fail(f"{lost}; go on from the last checkpoint by the same command with --resume", 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 
 
-def _fail(message: str, code: int) -> None:
-    error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+def _fail(message: str, code: int, *, told: bool = False) -> None:
+    """End with a sentence, unless another process tells it."""
+    if not told:
+        error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from angulus import artifact, build, checks, environment, files
 from angulus import recipe as recipes
 from angulus.data.images import Images, Splits
+from angulus.distributed.runtime import Ranks
 from angulus.metrics import classification, quality
 from angulus.recipe import Recipe
-from angulus.training import checkpoint, loop
+from angulus.training import checkpoint, loop, snapshots
+from angulus.training.embed import embed
 
 RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
 MODEL = "model"  # a folder that `angulus.load` takes
@@ -32,6 +35,8 @@ def run(
 ) -> dict[str, Any]:
     """Train a recipe and evaluate it on its test images; returns what `results.json` holds.
 
+    Every rank calls it where several train; rank 0 alone writes, but for its part of a sharded head.
+
     Args:
         recipe: a single run (its `compare` is not looked at).
         folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, model/,
@@ -40,50 +45,116 @@ def run(
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
     """
-    if resume and not (folder / RECIPE).exists():
-        raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
-    if recipe.training.threads:
-        torch.set_num_threads(recipe.training.threads)
+    ranks = Ranks.here()
+
+    def load() -> Splits:
+        if resume and not (folder / RECIPE).exists():
+            raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
+        if recipe.training.threads:
+            torch.set_num_threads(recipe.training.threads)
+        return splits or build.splits(recipe)
+
     # built before the folder is: a recipe that cannot be trained or evaluated leaves nothing behind
-    splits = splits or build.splits(recipe)
-    job = build.job(recipe, splits)
-    with files.lock(folder):
-        # a run that stopped before its first checkpoint has nothing to lose
-        if (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists():
-            _refuse_other_recipe(recipe, folder)
-            if not resume:
-                raise checks.InputError(
-                    f"{folder} holds a run already; go on with it by --resume, or choose another --out"
-                )
-            if (folder / RESULTS).exists():
-                return read_results(folder)
-        files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
-        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
-        has_checkpoint = (folder / checkpoint.NAME).exists()
-        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
+    whole = ranks.together(load)
+    kept, held_out = ranks.together(lambda: build.hold_out(recipe, whole))
+    job = build.job(recipe, kept, held_out)
+    if recipe.training.start_from is not None and not (folder / checkpoint.NAME).exists():
+        ranks.together(lambda: build.start_from(Path(str(recipe.training.start_from)), job))
+    with ExitStack() as stack:
+        ranks.together(lambda: stack.enter_context(files.lock(folder)) if ranks.rank == 0 else None)
+        begun = ranks.together(lambda: _begun(recipe, folder, resume))
+        if isinstance(begun, dict):
+            return begun
+        ranks.together(lambda: _write_beginning(recipe, folder, job) if ranks.rank == 0 else None)
+        ranks.together(lambda: _refuse_unseen(folder))
+        progress = loop.fit(job, folder, resume=begun is not None, on_step=on_step)
         results = {
             "name": recipe.name,
-            "data": splits.source,
-            **evaluate(job, splits.test, recipe, folder),
+            "data": whole.source,
+            **evaluate(job, kept.test, recipe, folder),
             "training": {
                 "steps": progress.step,
                 "seconds": round(progress.seconds, 3),
                 "last_epoch_loss": progress.last_epoch_loss,
+                "processes": ranks.count,
             },
             "environment": environment.describe(job.device),
         }
-        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL)
-        files.write_json(folder / RESULTS, results)
+        config = build.config(recipe, kept)
+        ranks.together(lambda: artifact.save(config, job.backbone, folder / MODEL) if ranks.rank == 0 else None)
+        if recipe.training.snapshots is not None:
+            results["snapshots"] = _snapshots(job, kept.test, recipe, folder, progress.step, config)
+        ranks.together(lambda: files.write_json(folder / RESULTS, results) if ranks.rank == 0 else None)
         return results
 
 
+def _begun(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any] | bool | None:
+    """What the folder holds: the results of a finished run, True for a checkpoint, None for nothing that is kept."""
+    # a run that stopped before its first checkpoint has nothing to lose
+    if not (folder / checkpoint.NAME).exists() and not (folder / RESULTS).exists():
+        return None
+    _refuse_other_recipe(recipe, folder)
+    if not resume:
+        raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+    return read_results(folder) if (folder / RESULTS).exists() else True
+
+
+def _write_beginning(recipe: Recipe, folder: Path, job: loop.Job) -> None:
+    files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
+    files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+
+
+def _refuse_unseen(folder: Path) -> None:
+    if not (folder / RECIPE).exists():
+        raise checks.InputError(
+            f"{folder} is not seen by every process; give as --out a folder that all machines share"
+        )
+
+
+def _snapshots(
+    job: loop.Job, images: Images, recipe: Recipe, folder: Path, last: int, config: artifact.Config
+) -> dict[str, Any]:
+    """The evaluation averaged over the snapshots, each of which becomes a model folder with features of its own."""
+    kept = snapshots.kept(folder, last)
+
+    def evaluated(where: Path) -> dict[str, Any]:
+        snapshots.load(where, job)
+        job.ranks.together(lambda: artifact.save(config, job.backbone, where / MODEL) if job.ranks.rank == 0 else None)
+        return evaluate(job, images, recipe, where)
+
+    return {"steps": list(kept), "mean": mean([evaluated(where) for where in kept.values()])}
+
+
+def mean(results: Sequence[Any]) -> Any:
+    """Several results as one: numbers as their mean, mappings and lists of one shape entry by entry, else the last.
+
+    >>> mean([{"accuracy": 0.5, "names": ["a"]}, {"accuracy": 1.0, "names": ["a"]}])
+    {'accuracy': 0.75, 'names': ['a']}
+    """
+    first = results[0]
+    if all(isinstance(each, dict) and each.keys() == first.keys() for each in results):
+        return {name: mean([each[name] for each in results]) for name in first}
+    if all(isinstance(each, list | tuple) and len(each) == len(first) for each in results):
+        return [mean(parts) for parts in zip(*results, strict=True)]
+    if all(isinstance(each, int | float) and not isinstance(each, bool) for each in results):
+        return sum(results) / len(results)
+    return results[-1]
+
+
 def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions."""
+    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
+
+    Every rank calls it where several trained, and gets the same.
+    """
     features, predictions = embed(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
     arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
-    files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+
+    def write() -> None:
+        files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+
+    job.ranks.together(lambda: write() if job.ranks.rank == 0 else None)
     correct = labels == predictions
     low = quality.low_quality(norms, recipe.evaluation.low_fraction)
     return {
@@ -92,19 +163,6 @@ def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
         "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
-
-
-@torch.no_grad()
-def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(features [N, d] float32, predicted classes [N]) of images, in float32."""
-    job.backbone.eval()
-    job.head.eval()
-    features, predictions = [], []
-    for pixels in torch.split(images.pixels, batch_size):
-        batch = job.backbone(job.contract(pixels.to(job.device)))
-        features.append(batch.float().cpu())
-        predictions.append(job.head.logits(batch).argmax(dim=1).cpu())
-    return torch.cat(features).numpy(), torch.cat(predictions).numpy()
 
 
 def read_results(folder: Path) -> dict[str, Any]:
