@@ -19,13 +19,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 from angulus.checks import InputError
 from angulus.data import Images, Splits
+from angulus.distributed.batch_norm import synchronized
+from angulus.distributed.collectives import total
+from angulus.distributed.runtime import Ranks
 from angulus.run import run
+from angulus.training.batches import share
 from angulus.training.signals import Interrupted
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
@@ -80,6 +85,7 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
     said["classes"] = refusal(NET, refused / "classes", one_class())
     uneven = tiny.splits(test=2 if rank == 1 else 60)  # which rank 1 alone cannot split in good and low
     said["alone"] = refusal(NET, refused / "alone", uneven)
+    said["batch norm"] = [str(batch_norm(rank, count))]
     (folder / f"rank-{rank}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
 
@@ -92,6 +98,28 @@ def stop(rank: int) -> Callable[[int, int, float], None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return on_step
+
+
+def batch_norm(rank: int, count: int) -> float:
+    """The worst difference between PyTorch's layer on all rows and the synchronised one on each rank's, in float64."""
+    torch.manual_seed(0)
+    rows = torch.randn(7, 3, 2, dtype=torch.float64)
+    pull = torch.randn(7, 3, 2, dtype=torch.float64)
+    plain, other = (nn.BatchNorm1d(3, momentum=momentum).double() for momentum in (0.3, 0.3))
+    synced = synchronized(other, Ranks.here())
+    inputs = rows.clone().requires_grad_(), share(rows, Ranks.here()).clone().requires_grad_()
+    worst = 0.0
+    for _ in range(2):
+        expected, found = plain(inputs[0]), synced(inputs[1])
+        (expected * pull).sum().backward()
+        (found * share(pull, Ranks.here())).sum().backward()
+        pairs = [(found, share(expected, Ranks.here())), (inputs[1].grad, share(inputs[0].grad, Ranks.here()))]
+        pairs += [(total(synced.weight.grad, Ranks.here()), plain.weight.grad)]
+        pairs += [(synced.running_mean, plain.running_mean), (synced.running_var, plain.running_var)]
+        worst = max([worst, *(float((one - two).abs().max()) for one, two in pairs)])
+    synced.eval()
+    plain.eval()
+    return max(worst, float((synced(rows) - plain(rows)).abs().max()))
 
 
 def one_class() -> Splits:

@@ -92,7 +92,7 @@ def assert_equal(folder: Path, other: Path) -> None:
         for key, value in row.items():
             assert value == pytest.approx(theirs[key], rel=2e-3, abs=2e-5), (key, row["step"])
     mine, theirs = (tiny.outcome(each)["test"] for each in (folder, other))
-    torch.testing.assert_close(mine["features"], theirs["features"], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mine["features"], theirs["features"], rtol=1e-2, atol=1e-2)
     assert (mine["predictions"] != theirs["predictions"]).sum() <= 1  # on the border of two classes
 
 
@@ -104,6 +104,12 @@ def test_two_processes_train_as_one(case: str, one: Path, two: Path) -> None:
 @pytest.mark.parametrize("case", OF_THREE)
 def test_three_processes_with_uneven_shares_train_as_one(case: str, one: Path, three: Path) -> None:
     assert_equal(three / case, one / case)
+
+
+def test_synchronised_batch_norm_is_that_of_all_rows(two: Path, three: Path) -> None:
+    for folder, count in ((two, 2), (three, 3)):
+        for rank in range(count):
+            assert float(json.loads((folder / f"rank-{rank}.json").read_text())["batch norm"][0]) < 1e-12
 
 
 def test_results_name_the_number_of_processes(one: Path, two: Path, three: Path) -> None:

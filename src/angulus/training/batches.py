@@ -32,17 +32,6 @@ def share(rows: Tensor, ranks: Ranks) -> Tensor:
     return rows.tensor_split(ranks.count)[ranks.rank]
 
 
-def micro_sizes(rows: int, ranks: int, accumulate: int) -> list[int]:
-    """How many rows of a batch each micro-batch has, over all ranks.
-
-    >>> micro_sizes(11, ranks=2, accumulate=2)
-    [6, 5]
-    """
-    shares = [len(part) for part in torch.empty(rows).tensor_split(ranks)]
-    cut = [[len(part) for part in torch.empty(size).tensor_split(accumulate)] for size in shares]
-    return [sum(sizes) for sizes in zip(*cut, strict=True)]
-
-
 def refuse_small(count: int, settings: Training, ranks: int, batch_norm: bool) -> None:
     """Refuse batches of which some process would get no row in some micro-batch, or one that batch norm cannot take."""
     if ranks * settings.accumulate == 1:
@@ -50,7 +39,7 @@ def refuse_small(count: int, settings: Training, ranks: int, batch_norm: bool) -
     smallest = min(len(rows) for rows in batches(count, settings.batch_size, 0, 0))
     batch_norm = batch_norm and not settings.sync_batch_norm
     needed = 2 if batch_norm else 1
-    if smallest // ranks // settings.accumulate < needed:
+    if smallest // settings.accumulate // ranks < needed:
         raise checks.InputError(
             f"training.batch_size {settings.batch_size} leaves {smallest} of {count:,} images for the smallest batch, "
             f"too few for {ranks} process{'es' * (ranks > 1)} and training.accumulate {settings.accumulate}: each needs"

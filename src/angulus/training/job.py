@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +59,8 @@ def place(job: Job) -> nn.Module:
     if job.settings.compile:
         network = torch.compile(network)  # type: ignore[assignment]  # it is a module
     if job.ranks.count > 1:
+        # of no consequence, and said for every convolution whose gradient comes in another memory format
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network = DistributedDataParallel(network, process_group=job.ranks.group)
     return network
 

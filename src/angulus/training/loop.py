@@ -11,7 +11,7 @@ import torch
 from angulus.distributed.collectives import total
 from angulus.heads.dense import DenseHead
 from angulus.training import optimizer, schedule, snapshots, state
-from angulus.training.batches import batches, chance, micro_sizes, seed_step, share
+from angulus.training.batches import batches, chance, seed_step, share
 from angulus.training.job import Job, place
 from angulus.training.records import MetricsLog
 from angulus.training.settings import Training
@@ -61,16 +61,17 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     lr *= schedule.factor(settings.schedule, progress.step, steps, steps_per_epoch)
                     optim.set_rate(lr)
                     seed_step(settings.seed, progress.step, ranks)
-                    own = share(rows, ranks)
-                    labels = job.images.labels[own].to(device)
-                    images = job.images.pixels[own].to(device)
+                    micro = rows.tensor_split(settings.accumulate)  # the same micro-batches for any number of ranks
+                    own = [share(part, ranks) for part in micro]
+                    labels = job.images.labels[torch.cat(own)].to(device)
+                    images = job.images.pixels[torch.cat(own)].to(device)
                     if job.augment is not None:
                         images = job.augment(images, chance(settings.seed, progress.step, ranks.rank))
 
                     optim.zero_grad()
                     value, seen, found = 0.0, [], []
-                    shares = [size / len(rows) for size in micro_sizes(len(rows), ranks.count, settings.accumulate)]
-                    cut = (each.tensor_split(settings.accumulate) for each in (images, labels))
+                    shares = [len(part) / len(rows) for part in micro]
+                    cut = (each.split([len(part) for part in own]) for each in (images, labels))
                     for number, (some, theirs) in enumerate(zip(*cut, strict=True)):
                         pixels = job.contract(some)
                         if settings.channels_last:
