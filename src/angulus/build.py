@@ -55,7 +55,7 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
         recipe.augment,
         ranks,
         recipe.head.update_in_backward,
-        recipe.validation,
+        None if held_out is None else recipe.validation,
         held_out,
     )
 
