@@ -5,8 +5,9 @@
     python benchmarks/metrics.py luna16 FOLDER [--repeats 3] [--save]
 
 `folds`: LFW's 6,000 pairs in ten folds, after their scores. `curve`: the ROC of that many scores, AUC and TAR at a FAR,
-beside one numpy.sort of the same scores in the same round. `luna16`: a detector's marks in FOLDER (marks.csv,
-annotations.csv, annotations_excluded.csv, seriesuids.csv, or with .gz) read, matched and scored, without intervals.
+beside one numpy.sort of the same scores in the same round. `luna16`: a detector's marks in FOLDER (the one
+*submission.csv, annotations.csv, annotations_excluded.csv, seriesuids.csv, or with .gz) read, matched and scored,
+without intervals.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus.environment import describe
+from angulus.environment import of_timing
 from angulus.lists import luna16
 from angulus.metrics.curves import auc, error_curve
 from angulus.metrics.verification import kfold_accuracy, tar_at_far
@@ -58,10 +58,11 @@ def nodules(folder: Path) -> dict[str, Callable[[], Any]]:
     """Reading and scoring."""
 
     def there(name: str) -> Path:
-        return next(path for path in (folder / name, folder / f"{name}.gz") if path.exists())
+        (path,) = (*folder.glob(name), *folder.glob(f"{name}.gz"))
+        return path
 
     def whole() -> float:
-        given = luna16.read_marks(there("marks.csv")), luna16.read_findings(there("annotations.csv"))
+        given = luna16.read_marks(there("*submission.csv")), luna16.read_findings(there("annotations.csv"))
         scans = luna16.read_scans(there("seriesuids.csv"))
         excluded = luna16.read_excluded(there("annotations_excluded.csv"))
         return detection.luna16(*given, excluded, scans, draws=0)["CPM"]
@@ -108,8 +109,7 @@ def store(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Append one line a row, with the shape, device, versions, date, command and commit."""
     RESULTS.parent.mkdir(exist_ok=True)
     shape = {"scores": arguments.scores} if arguments.what == "curve" else {}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    facts = describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip()}
+    facts = of_timing(torch.device("cpu"))
     facts["command"] = ["python", "benchmarks/metrics.py", arguments.what, *sys.argv[2:]]
     with RESULTS.open("a", encoding="utf-8") as file:
         for row in rows:

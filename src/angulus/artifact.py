@@ -1,6 +1,6 @@
 """A trained model as a folder: weights in safetensors, a configuration in JSON, and nothing that runs code.
 
-model.safetensors    the backbone's weights
+model.safetensors    the backbone's weights, and the mean image of its training images where the contract takes it off
 config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
 calibration.json     a threshold for this model's scores, where one was found
 """
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from angulus import backbones, checks, files
 from angulus.backbones.layers import UnitFeatures
-from angulus.contract import Contract
+from angulus.contract import Contract, Preprocessing
 from angulus.protocols.calibration import Calibration
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
+MEAN_IMAGE = "input.mean_image"  # its name among the weights
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,23 @@ class Model(nn.Module):
     Attributes:
         config: what it is.
         backbone: the network, in evaluation mode.
+        preprocessing: the contract, with the mean image where it takes one off.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, where one was found.
     """
 
     def __init__(
-        self, config: Config, backbone: nn.Module, sha256: str, calibration: Calibration | None = None
+        self,
+        config: Config,
+        backbone: nn.Module,
+        sha256: str,
+        calibration: Calibration | None = None,
+        mean_image: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
+        self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration = sha256, calibration
 
     @property
@@ -96,7 +104,7 @@ class Model(nn.Module):
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
         config = dataclasses.replace(self.config, contract=contract)
-        return Model(config, self.backbone, self.sha256, self.calibration)
+        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -112,22 +120,30 @@ class Model(nn.Module):
                 "align and scale them as its config.json says"
             )
         device = next(self.backbone.parameters()).device
-        return config.contract.features(self.backbone, pixels.to(device)).float()
+        return self.preprocessing.features(self.backbone, pixels.to(device)).float()
 
     def train(self, mode: bool = True) -> Model:
         """A model is for inference: it stays in evaluation mode, whatever is asked."""
         return super().train(False)
 
 
-def save(config: Config, backbone: nn.Module, folder: Path) -> None:
+def save(config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
     A calibration that lies there is deleted: it is not for these weights.
+
+    Args:
+        config: what the model is.
+        backbone: its weights.
+        folder: where to.
+        mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
     """
+    Preprocessing(config.contract, mean_image)  # refused before anything is written
     files.make_folder(folder)
     (folder / CALIBRATION).unlink(missing_ok=True)
+    kept = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
     # cloned: tensors that share memory, or are not contiguous, have no place in the format
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in backbone.state_dict().items()}
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
     weights = safetensors.torch.save(tensors)
     files.write_atomically(folder / WEIGHTS, lambda file: file.write(weights))
     content = {
@@ -171,13 +187,18 @@ def _load(folder: Path) -> Model:
         )
     backbone = config.build()
     try:
-        backbone.load_state_dict(safetensors.torch.load(weights))
+        tensors = safetensors.torch.load(weights)
+        mean_image = tensors.pop(MEAN_IMAGE, None)
+        backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise checks.InputError(
             f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
             f"({' '.join(str(error).split())[:200]}); fetch or save the model anew"
         ) from error
-    return Model(config, backbone, found)
+    try:
+        return Model(config, backbone, found, mean_image=mean_image)
+    except checks.InputError as error:
+        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
 
 
 def calibrate(folder: Path, calibration: Calibration) -> None:

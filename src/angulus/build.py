@@ -10,7 +10,9 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.data.images import Images, Splits
+from angulus.benchmarks.settings import place
+from angulus.contract import Contract, Preprocessing
+from angulus.data.images import Images, Splits, mean_image
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import Head
@@ -26,7 +28,8 @@ from angulus.training.job import Job, has_batch_norm
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download)
+    root = None if recipe.data.root is None else place(recipe.data.root)
+    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
 
 def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
@@ -45,10 +48,11 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
     backbone, objective, where = ranks.together(lambda: _own(recipe, images, ranks))
     with ranks.alike():
         head = _head(recipe, images, objective, ranks)
+    contract = ranks.together(lambda: preprocessing(recipe.input, images.train).to(where))
     return Job(
         backbone,
         head,
-        recipe.input,
+        contract,
         images.train,
         recipe.training,
         where,
@@ -64,14 +68,14 @@ def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objec
     """What a rank makes without the others."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     torch.manual_seed(recipe.training.seed)
-    _, channels, height, width = images.train.pixels.shape
+    _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
     backbone = backbones.build(
         recipe.backbone.name,
         in_channels=channels,
-        image_size=(height, width),
+        image_size=tuple(sides),
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
@@ -127,6 +131,11 @@ def start_from(path: Path, job: Job) -> None:
             f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
         )
     start.from_checkpoint(file, job.backbone, job.head, job.images.class_names)
+
+
+def preprocessing(contract: Contract, images: Images) -> Preprocessing:
+    """The contract, with the mean of the training images where it takes that off."""
+    return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
 
 
 def config(recipe: Recipe, images: Splits) -> artifact.Config:

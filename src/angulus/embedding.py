@@ -93,11 +93,12 @@ def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None
 
 
 def _rows(source: Path) -> Iterator[Row]:
-    """The rows of a source; what cannot be read is an error here, not left out."""
+    """The rows of a source; an image that cannot be read is an error here, not left out."""
     for item in read_source(source):
-        if isinstance(item, LeftOut):
+        if not isinstance(item, LeftOut):
+            yield item
+        elif item.image:
             raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of the source")
-        yield item
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -9,20 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from angulus import artifact, build, checks, environment, files
+from angulus import artifact, build, checks, environment, evaluation, files
 from angulus import recipe as recipes
 from angulus.data.images import Images, Splits
 from angulus.distributed.runtime import Ranks
-from angulus.metrics import classification, quality
+from angulus.evaluation import MODEL
 from angulus.recipe import Recipe
 from angulus.training import checkpoint, loop, snapshots
-from angulus.training.embed import embed
 
-RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
-MODEL = "model"  # a folder that `angulus.load` takes
+RECIPE, RESULTS, ENVIRONMENT = "recipe.yaml", "results.json", "environment.json"
 
 
 def run(
@@ -61,31 +58,49 @@ def run(
     if recipe.training.start_from is not None and not (folder / checkpoint.NAME).exists():
         ranks.together(lambda: build.start_from(Path(str(recipe.training.start_from)), job))
     with ExitStack() as stack:
-        ranks.together(lambda: stack.enter_context(files.lock(folder)) if ranks.rank == 0 else None)
+        ranks.first(lambda: stack.enter_context(files.lock(folder)))
         begun = ranks.together(lambda: _begun(recipe, folder, resume))
         if isinstance(begun, dict):
             return begun
-        ranks.together(lambda: _write_beginning(recipe, folder, job) if ranks.rank == 0 else None)
+        ranks.first(lambda: _write_beginning(recipe, folder, job))
         ranks.together(lambda: _refuse_unseen(folder))
         progress = loop.fit(job, folder, resume=begun is not None, on_step=on_step)
+        config = build.config(recipe, kept)
+        found = {folder: _classified(job, kept.test, recipe, folder, config)}
+        on_the_way = snapshots.kept(folder, recipe.training.snapshots, progress.step)
+        for where in on_the_way.values():
+            snapshots.load(where, job)
+            found[where] = _classified(job, kept.test, recipe, where, config)
+        if ranks.rank > 0:
+            return {}
+        # from here on rank 0 works alone: benchmarks take longer than others should wait
+        loss = progress.last_epoch_loss
+        measured = [
+            evaluation.with_benchmarks(each, job, kept.test, recipe, where, loss) for where, each in found.items()
+        ]
         results = {
             "name": recipe.name,
             "data": whole.source,
-            **evaluate(job, kept.test, recipe, folder),
+            "generated": whole.generated,
+            **measured[0],
             "training": {
                 "steps": progress.step,
                 "seconds": round(progress.seconds, 3),
-                "last_epoch_loss": progress.last_epoch_loss,
+                "last_epoch_loss": loss,
                 "processes": ranks.count,
             },
             "environment": environment.describe(job.device),
         }
-        config = build.config(recipe, kept)
-        ranks.together(lambda: artifact.save(config, job.backbone, folder / MODEL) if ranks.rank == 0 else None)
-        if recipe.training.snapshots is not None:
-            results["snapshots"] = _snapshots(job, kept.test, recipe, folder, progress.step, config)
-        ranks.together(lambda: files.write_json(folder / RESULTS, results) if ranks.rank == 0 else None)
+        if on_the_way:
+            results["snapshots"] = {"steps": list(on_the_way), "mean": mean(measured[1:])}
+        files.write_json(folder / RESULTS, results)
         return results
+
+
+def _classified(job: loop.Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config) -> dict[str, Any]:
+    """Save the job's model in the folder, and classify the test images."""
+    job.ranks.first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
+    return evaluation.classify(job, images, recipe, folder)
 
 
 def _begun(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any] | bool | None:
@@ -111,20 +126,6 @@ def _refuse_unseen(folder: Path) -> None:
         )
 
 
-def _snapshots(
-    job: loop.Job, images: Images, recipe: Recipe, folder: Path, last: int, config: artifact.Config
-) -> dict[str, Any]:
-    """The evaluation averaged over the snapshots, each of which becomes a model folder with features of its own."""
-    kept = snapshots.kept(folder, last)
-
-    def evaluated(where: Path) -> dict[str, Any]:
-        snapshots.load(where, job)
-        job.ranks.together(lambda: artifact.save(config, job.backbone, where / MODEL) if job.ranks.rank == 0 else None)
-        return evaluate(job, images, recipe, where)
-
-    return {"steps": list(kept), "mean": mean([evaluated(where) for where in kept.values()])}
-
-
 def mean(results: Sequence[Any]) -> Any:
     """Several results as one: numbers as their mean, mappings and lists of one shape entry by entry, else the last.
 
@@ -139,30 +140,6 @@ def mean(results: Sequence[Any]) -> Any:
     if all(isinstance(each, int | float) and not isinstance(each, bool) for each in results):
         return sum(results) / len(results)
     return results[-1]
-
-
-def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
-
-    Every rank calls it where several trained, and gets the same.
-    """
-    features, predictions = embed(job, images, recipe.evaluation.batch_size)
-    norms = np.linalg.norm(features.astype(np.float64), axis=1)
-    labels = images.labels.numpy()
-    arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
-
-    def write() -> None:
-        files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
-
-    job.ranks.together(lambda: write() if job.ranks.rank == 0 else None)
-    correct = labels == predictions
-    low = quality.low_quality(norms, recipe.evaluation.low_fraction)
-    return {
-        "accuracy": classification.accuracy(labels, predictions),
-        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
-        "per_class": classification.accuracy_per_class(labels, predictions),
-    }
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -193,7 +170,9 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         chosen_by_us={},
         compare=None,
         published=None,
-        data=recipes.Data(recipe.data.name),
+        rows={},
+        needs={},
+        data=recipes.Data(recipe.data.name, options=recipe.data.options),
         training=training,
     )
     return dict(_flatten(dataclasses.asdict(recipe), ""))

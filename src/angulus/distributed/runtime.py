@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.nn import Parameter
+from torch.nn.parallel import DistributedDataParallel
 
 from angulus import checks
 
@@ -77,6 +79,10 @@ class Ranks:
                 raise Alike(f"rank {rank} failed: {sentence}")
         return value
 
+    def first(self, call: Callable[[], object]) -> None:
+        """Let rank 0 alone do something, while the others wait; where it fails, it fails on all."""
+        self.together(lambda: call() if self.rank == 0 else None)
+
     @contextmanager
     def alike(self) -> Iterator[None]:
         """What is refused within is refused by every rank: all tell one sentence, that of the rank which knows most."""
@@ -98,6 +104,18 @@ class Ranks:
                         f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )
+
+
+def in_running_ddp(parameter: Parameter) -> bool:
+    """Whether a `DistributedDataParallel` that holds this parameter, and averages its gradient, is in its forward now.
+
+    It is the one sign of the misuse: DDP keeps the module that runs under a private name, and says nothing to its parts.
+    """
+    running = getattr(DistributedDataParallel, "_active_ddp_module", None)
+    if running is None:
+        return False
+    found = (name for name, each in running.module.named_parameters() if each is parameter)
+    return any(name not in running.parameters_to_ignore for name in found)
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:

@@ -13,24 +13,36 @@ from angulus.training.job import Job
 
 
 @torch.no_grad()
-def embed(job: Job, images: Images, batch_size: int, *, classify: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """(features [N, d] float32, predicted classes [N]) of images, in float32; every rank calls it and gets the same.
+def embed(
+    job: Job, images: Images, batch_size: int, *, predict: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features [N, d] float32, predicted classes [N], of two classes the second's probability [N]), in float32.
 
-    Backbone and head are in evaluation mode afterwards. Without `classify` there are no predictions.
+    Every rank calls it and gets the same. Backbone and head are in evaluation mode afterwards. Without `predict` there
+    are features alone.
     """
-    ranks, size = job.ranks, job.head.weight.shape[1]
+    ranks = job.ranks
     if ranks.count > 1:  # the running figures of batch norm are each rank's own: rank 0's count
         for buffer in job.backbone.buffers():
             dist.broadcast(buffer, 0, group=ranks.group)
     job.backbone.eval()
     job.head.eval()
-    features, predictions = [], []
-    for pixels in torch.split(images.pixels, batch_size):
+    found: list[tuple[torch.Tensor, ...]] = []
+    for start in range(0, len(images), batch_size):
+        pixels = images.pixels[start : start + batch_size]
         sizes = [len(part) for part in torch.arange(len(pixels)).tensor_split(ranks.count)]
         own = share(pixels, ranks).to(job.device)
-        batch = job.backbone(job.contract(own)) if len(own) else torch.zeros(0, size, device=job.device)
-        features.append(gather(batch, sizes, ranks).float().cpu())
-        if classify:
-            predictions.append(gather(job.head.logits(batch).argmax(dim=1), sizes, ranks).cpu())
-    found = torch.cat(predictions) if classify else torch.empty(0, dtype=torch.int64)
-    return torch.cat(features).numpy(), found.numpy()
+        features = job.backbone(job.contract(own)) if len(own) else own.new_zeros(0, job.head.embedding_size).float()
+        parts = (features, *(_predicted(job, features, images.num_classes) if predict else ()))
+        found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
+    features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    predictions, probabilities = predicted or (np.empty(0, np.int64), np.empty(0))
+    return features.astype(np.float32), predictions, probabilities
+
+
+def _predicted(job: Job, features: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = job.head.logits(features)
+    second = (
+        torch.softmax(logits.double(), dim=1)[:, -1] if num_classes == 2 else logits.new_zeros(len(logits)).double()
+    )
+    return logits.argmax(dim=1), second

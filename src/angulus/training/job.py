@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from angulus.contract import Contract
+from angulus.contract import Preprocessing
 from angulus.data.augment import Augment
 from angulus.data.images import Images
 from angulus.distributed.batch_norm import synchronized
@@ -36,7 +36,7 @@ class Job:
 
     backbone: nn.Module
     head: Head
-    contract: Contract
+    contract: Preprocessing
     images: Images
     settings: Training
     device: torch.device

@@ -71,7 +71,7 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     optim.zero_grad()
                     value, seen, found = 0.0, [], []
                     shares = [len(part) / len(rows) for part in micro]
-                    cut = (each.split([len(part) for part in own]) for each in (images, labels))
+                    cut = (torch.split(each, [len(part) for part in own]) for each in (images, labels))
                     for number, (some, theirs) in enumerate(zip(*cut, strict=True)):
                         pixels = job.contract(some)
                         if settings.channels_last:
@@ -99,10 +99,8 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                     progress.epoch_rows += len(rows)
                     progress.seconds += time.perf_counter() - started
                     if progress.step % settings.log_every == 0 or progress.step == steps:
-                        numbers = stats.values | (
-                            head.diagnose(features, labels) if isinstance(head, DenseHead) else {}
-                        )
-                        logged = {name: float(number) for name, number in numbers.items()}
+                        further = head.diagnose(features, labels) if isinstance(head, DenseHead) else {}
+                        logged = {name: float(number) for name, number in {**stats.values, **further}.items()}
                         log.write(progress.step, {"loss": value, "lr": lr, **logged})
                     if on_step is not None:
                         on_step(progress.step, steps, value)

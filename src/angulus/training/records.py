@@ -24,7 +24,7 @@ class MetricsLog:
         self.path, self.ranks = folder / METRICS, ranks or Ranks()
         self.file: TextIO | None = None
         self.board: Any = None
-        self.ranks.together(lambda: self._open(resume_step) if self.ranks.rank == 0 else None)
+        self.ranks.first(lambda: self._open(resume_step))
 
     def _open(self, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written

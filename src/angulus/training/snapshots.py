@@ -12,6 +12,7 @@ from angulus import checks, files
 from angulus.heads.checkpoint import load_head, save_head
 from angulus.training import checkpoint
 from angulus.training.job import Job
+from angulus.training.settings import Snapshots
 
 FOLDER, BACKBONE, HEAD = "snapshots", "backbone.safetensors", "head"
 
@@ -27,15 +28,17 @@ def keep(folder: Path, job: Job, step: int) -> None:
         weights = safetensors.torch.save(tensors)
         files.write_atomically(where / BACKBONE, lambda file: file.write(weights))
 
-    job.ranks.together(lambda: write() if job.ranks.rank == 0 else None)
+    job.ranks.first(lambda: write())
 
 
-def kept(folder: Path, last: int) -> dict[int, Path]:
+def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
     """The snapshots of a run up to step `last`, by step; one without its backbone was not finished."""
-    found = {}
+    found: dict[int, Path] = {}
+    if settings is None:
+        return found
     for path in (folder / FOLDER).glob("step-*"):
         step = re.fullmatch(r"step-(\d+)", path.name)
-        if step and int(step[1]) <= last and (path / BACKBONE).exists():
+        if step and int(step[1]) <= last and settings.due(int(step[1])) and (path / BACKBONE).exists():
             found[int(step[1])] = path
     return dict(sorted(found.items()))
 

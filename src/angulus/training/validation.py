@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import checks
-from angulus.data.images import Images, Splits
+from angulus.data.images import Images, Splits, some_of
 from angulus.metrics.curves import error_curve
 from angulus.metrics.verification import kfold_accuracy, tar_at_far
 from angulus.training.embed import embed
@@ -54,7 +54,11 @@ def _of(images: Images, chosen: NDArray[np.bool_]) -> Images:
     numbers = torch.from_numpy(np.cumsum(chosen) - 1)
     names = tuple(name for name, each in zip(images.class_names, chosen, strict=True) if each)
     return dataclasses.replace(
-        images, pixels=images.pixels[rows], labels=numbers[images.labels[rows]], class_names=names
+        images,
+        pixels=some_of(images.pixels, rows),
+        labels=numbers[images.labels[rows]],
+        class_names=names,
+        columns={name: values[rows.numpy()] for name, values in images.columns.items()},
     )
 
 
@@ -101,7 +105,7 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
     """
     assert job.validation is not None and job.held_out is not None
     pairs = draw_pairs(job.held_out.labels.numpy(), job.validation.pairs, job.settings.seed)
-    features, _ = embed(job, job.held_out, batch_size, classify=False)
+    features, *_ = embed(job, job.held_out, batch_size, predict=False)
     features = features.astype(np.float64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     scores = np.einsum("nd,nd->n", unit[pairs.rows[:, 0]], unit[pairs.rows[:, 1]])
