@@ -1,9 +1,10 @@
-"""Gradients summed over micro-batches: equal to the whole batch's, refused where a loss reads the batch; and the rest
-of what a recipe says of the optimiser of the class weights."""
+"""Gradients summed over micro-batches: equal to the whole batch's, refused where a loss reads the batch.
+
+And what else a recipe says of a step: the optimiser of the class weights, rates, chance, compiling.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from angulus.checks import InputError
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.run import run
 from angulus.training import checkpoint, optimizer
-from angulus.training.batches import batches, chance
+from angulus.training.batches import chance
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 
@@ -175,9 +176,19 @@ def test_chance_is_a_function_of_seed_step_and_rank() -> None:
     assert len({drawn(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1, 2)}) == 12
 
 
-def test_a_setting_left_alone_changes_nothing(tmp_path: Path) -> None:
-    """What a recipe did not say before it could is what it says by default."""
-    chosen = tiny.validated()
-    same = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, accumulate=1, compile=False))
-    assert same == chosen
-    assert [len(part) for part in batches(72, 16, 0, 0)[0].tensor_split(1)] == [16]
+# torch.compile
+
+
+def test_a_compiled_backbone_trains_alike_and_keeps_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, compiled = torch.compile, []
+
+    def traced(module: torch.nn.Module) -> object:
+        compiled.append(module)
+        return real(module, backend="eager")  # traces as the usual one does, without a compiler
+
+    monkeypatch.setattr(torch, "compile", traced)
+    plain, other = state(tmp_path / "plain"), state(tmp_path / "compiled", "training.compile=true")
+    assert len(compiled) == 1
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
