@@ -28,7 +28,7 @@ def keep(folder: Path, job: Job, step: int) -> None:
         weights = safetensors.torch.save(tensors)
         files.write_atomically(where / BACKBONE, lambda file: file.write(weights))
 
-    job.ranks.first(lambda: write())
+    job.ranks.first(write)
 
 
 def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:

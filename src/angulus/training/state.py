@@ -76,7 +76,7 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
             if other != beside or not sharded:
                 shutil.rmtree(other, ignore_errors=True)
 
-    ranks.first(lambda: write())
+    ranks.first(write)
 
 
 def digest(class_names: Sequence[str]) -> str:
