@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -83,12 +84,13 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
     losses = ("Softmax", "NormFace", "CM-Softmax", "ArcFace", "CM-M-Softmax")
     for name in losses:
         assert name in out
-    assert "Table, numbers and pictures lie in small/" in out
+    assert "Table, numbers, pictures and report.html lie in small/" in out
     assert err.count("warning: contraction bounds assume") == 1  # once, not once a run
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
     assert all(row["counts"] == {"good": 479, "low": 120, "entire": 599} for row in written["rows"])
+    assert "<h1>Five losses on scikit-learn&#39;s" in Path("small/report.html").read_text()
     assert Path("small/table.md").read_text().startswith("# Five losses")
     for name in ("features", "norms", "best-and-worst"):
         with Image.open(f"small/plots/{name}.png") as picture:
@@ -105,6 +107,38 @@ def test_demo_is_the_recipe_of_that_name_in_a_folder_of_its_own(angulus: Run, mo
     assert "angulus-demo/" in out
     assert angulus("demo", "--out", "there")[0] == 0
     assert asked == [("demo", Path("angulus-demo"), []), ("demo", Path("there"), [])]
+
+
+def test_report_writes_a_page_into_the_run_or_where_it_is_told(angulus: Run, few_digits: None) -> None:
+    assert angulus("train", tiny.write(Path(), "training.epochs=1"))[0] == 0
+    run = Path("runs/tiny-seed-0")
+    code, out, err = angulus("report", run, "--draws", "0")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"runs/tiny-seed-0/report\.html: [4-6]\.\d MiB; open it in a browser\n", out)
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert angulus("report", run, run, "--draws", "0", "--out", "pages/both.html")[0] == 0
+    assert Path("pages/both.html").stat().st_size > 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], r"a report is of run folders .*nowhere is none of them: there is nothing there"),
+        (["."], r"a report is of run folders .*is none of them"),
+        (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
+        ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
+        ([".", "--out", "text.json/page.html"], r"--out must lie in a folder; .*text.json is a file"),
+        (["run", "--draws", "-1"], r"draws must be a whole number >= 0; got -1"),
+    ],
+)
+def test_report_refuses_in_a_sentence(angulus: Run, arguments: list[str], message: str, few_digits: None) -> None:
+    Path("text.json").write_text("no json")
+    angulus("train", tiny.write(Path(), "training.epochs=1"), "--out", "run")
+    before = everything(Path())
+    code, out, err = angulus("report", *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(message, err.replace("\n", " ")), err
+    assert everything(Path()) == before
 
 
 def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Run, few_digits: None) -> None:
@@ -143,15 +177,23 @@ def test_a_reader_that_stopped_reading_gets_no_traceback() -> None:
 
 def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
+    found = tiny.splits()  # before `load` is another
 
     def load(name: str, **options: object) -> Splits:
         asked.append({"name": name, **options})
-        return tiny.splits()
+        return found
 
     monkeypatch.setattr(data, "load", load)
-    said = "72 training and 60 test images: the first 72 and 60 digits\n"
-    assert angulus("data", "mnist", "--download", "--to", "here") == (0, said, "")
+    code, out, err = angulus("data", "mnist", "--download", "--to", "here")
+    assert (code, err) == (0, "")
+    assert out.startswith("72 training and 60 test images: the first 72 and 60 digits\nchecked: the four files' ")
     assert asked == [{"name": "mnist", "root": Path("here"), "download": True}]
+
+
+def test_data_lists_the_sets(angulus: Run) -> None:
+    out = angulus("data", "--help")[1]
+    for name in data.names():
+        assert name in out
 
 
 # what ends it
@@ -230,7 +272,7 @@ def no_seed_of_that_sort(tmp_path: Path) -> list[str]:
 
 WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "unknown recipe": (["train", "demmo"], "there is no recipe 'demmo'; did you mean 'demo'?"),
-    "unknown recipe to compare": (["compare", "cm-t3"], "there is no recipe 'cm-t3'; did you mean"),
+    "unknown recipe to compare": (["compare", "cm-t9"], "there is no recipe 'cm-t9'; did you mean"),
     "a folder for a recipe": (["train", "."], "there is no recipe '.'"),
     "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
     "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),
@@ -248,6 +290,9 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "missing MNIST": (["train", "cm-t2"], "MNIST needs four files together in one folder; looked in"),
     "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
     "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
+    "where to get it": (["data", "celeba"], "to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
+    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there"),
+    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv beside subset0/"),
     "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
     "truncated gzip": (cut_gzip, "must be a whole gzip file"),
     "nothing to resume": (

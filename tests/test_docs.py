@@ -58,3 +58,8 @@ def test_readme_lists_every_alias() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [name for name in angulus.losses.ALIASES if f"{name}(" not in text]
     assert not missing
+
+
+def test_the_page_on_data_has_a_section_for_every_set() -> None:
+    sections = re.findall(r"^## (.*)$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), flags=re.M)
+    assert sections == list(angulus.data.names())

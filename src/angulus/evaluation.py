@@ -7,6 +7,7 @@ import math
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from angulus.embeddings import Embeddings
 from angulus.metrics import classification, quality
 from angulus.protocols.result import Result
 from angulus.recipe import Recipe
-from angulus.training import loop
+from angulus.training import formation, loop
 from angulus.training.embed import embed
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
@@ -72,6 +73,22 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
         "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
+
+
+def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], None]:
+    """What is to be called after every epoch (and with 0 before the first), to keep how features form."""
+    rows = formation.sample(len(images), recipe.backbone.embedding_size)
+    chosen = torch.from_numpy(rows)
+    shown = Images(images.pixels[chosen], images.labels[chosen], images.class_names)
+
+    def on_epoch(epoch: int) -> None:
+        if formation.kept(epoch, recipe.training.epochs):
+            features, *_ = embed(job, shown, recipe.evaluation.batch_size, predict=False)
+            job.ranks.first(lambda: formation.record(folder, epoch, rows, features))
+            job.backbone.train()
+            job.head.train()
+
+    return on_epoch
 
 
 def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.device, folder: Path) -> dict[str, Any]:

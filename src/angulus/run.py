@@ -36,8 +36,8 @@ def run(
 
     Args:
         recipe: a single run (its `compare` is not looked at).
-        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, model/,
-            results.json.
+        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, formation.npz, checkpoint.pt, test.npz,
+            model/, results.json.
         resume: go on where the folder's run stopped; a finished one is read, not repeated.
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
@@ -64,7 +64,10 @@ def run(
             return begun
         ranks.first(lambda: _write_beginning(recipe, folder, job))
         ranks.together(lambda: _refuse_unseen(folder))
-        progress = loop.fit(job, folder, resume=begun is not None, on_step=on_step)
+        on_epoch = evaluation.follow(job, kept.test, recipe, folder)
+        if begun is None:
+            on_epoch(0)
+        progress = loop.fit(job, folder, resume=begun is not None, on_step=on_step, on_epoch=on_epoch)
         config = build.config(recipe, kept)
         found = {folder: _classified(job, kept.test, recipe, folder, config)}
         on_the_way = snapshots.kept(folder, recipe.training.snapshots, progress.step)

@@ -82,18 +82,45 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
     return Marks(scans, numbers[:, :3].copy(), numbers[:, 3].copy())
 
 
-def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
-    """Read `seriesuids.csv`: a scan a line, no heading.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Places to classify: scans [N] of str, centres [N, 3] float64 in millimetres, labels [N] int64, 1 for a nodule."""
+
+    scans: NDArray[np.str_]
+    centres: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+
+def read_candidates(path: str | os.PathLike[str]) -> Candidates:
+    """Read `candidates_V2.csv`: seriesuid, coordX, coordY, coordZ, class, which is 0 or 1.
 
     Raises:
-        InputError: names file and line: an empty line, a comma, a scan twice.
+        InputError: names file and line: another heading, a column too few or many, no finite number, another class.
+    """
+    scans, numbers = _table(path, (*_PLACE, "class"))
+    _refuse(path, ~np.isin(numbers[:, 3], (0, 1)), "a candidate of class 0 or 1", numbers[:, 3])
+    return Candidates(scans, numbers[:, :3].copy(), numbers[:, 3].astype(np.int64))
+
+
+def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
+    """Read `seriesuids.csv`: a scan a line; the heading `seriesuid`, which the published list has not, is no scan.
+
+    Raises:
+        InputError: names file and line: an empty line, a comma, a scan twice, a heading alone.
     """
     seen: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         scan = line.strip()
+        if number == 1 and scan == "seriesuid":
+            continue
         if not scan or "," in scan or scan in seen:
             raise malformed(path, number, "one scan that is not listed before", line)
         seen[scan] = number
+    if not seen:
+        raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
     return np.array(list(seen))
 
 

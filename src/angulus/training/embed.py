@@ -22,11 +22,11 @@ def embed(
     are features alone.
     """
     ranks = job.ranks
+    job.backbone.to(job.device).eval()
+    job.head.to(job.device).eval()
     if ranks.count > 1:  # the running figures of batch norm are each rank's own: rank 0's count
         for buffer in job.backbone.buffers():
             dist.broadcast(buffer, 0, group=ranks.group)
-    job.backbone.eval()
-    job.head.eval()
     found: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, len(images), batch_size):
         pixels = images.pixels[start : start + batch_size]

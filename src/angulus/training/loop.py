@@ -23,7 +23,14 @@ from angulus.training.validation import validate
 __all__ = ["Interrupted", "Job", "Progress", "batches", "fit", "stop_requests"]
 
 
-def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, float], None] | None = None) -> Progress:
+def fit(
+    job: Job,
+    folder: Path,
+    *,
+    resume: bool,
+    on_step: Callable[[int, int, float], None] | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Progress:
     """Train to the end, or from the folder's checkpoint to the end as if it had never stopped.
 
     Where several ranks train, each calls it, and trains on its share of every batch.
@@ -33,6 +40,7 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
         folder: gets `checkpoint.pt`, `metrics.jsonl`, `tensorboard/` and `snapshots/`; seen by all ranks.
         resume: go on from the folder's checkpoint.
         on_step: told (steps done, steps in all, loss).
+        on_epoch: told the epochs done, before the checkpoint that holds them.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, on any rank; the checkpoint holds the last whole step.
@@ -111,6 +119,8 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                         if settings.schedule.kind == "plateau":
                             plateau.epoch_ended(progress.epoch_wrong / progress.epoch_rows)
                         progress.end_epoch()
+                        if on_epoch is not None:
+                            on_epoch(epoch + 1)
                         if job.validation is not None and (epoch + 1) % job.validation.every == 0:
                             log.write(progress.step, validate(job))
                             network.train()
