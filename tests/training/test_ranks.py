@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from angulus.heads.checkpoint import read_rows
+from angulus import build
 from angulus.run import run
 from angulus.training import checkpoint
 
@@ -74,8 +74,8 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Path) -> Path:
 def weights(folder: Path) -> dict[str, Tensor]:
     """The trained parameters of a run, of however many processes it was."""
     state = checkpoint.load(folder / checkpoint.NAME)
-    rows = read_rows(folder / state["head_folder"]) if "head_folder" in state else state["head"]
-    return {**state["backbone"], **{f"head.{name}": rows[name] for name in ("weight", "bias") if name in rows}}
+    rows = checkpoint.class_rows(state, folder)
+    return {**state["backbone"], **{f"head.{name}": value for name, value in rows.items()}}
 
 
 def assert_equal(folder: Path, other: Path) -> None:
@@ -150,6 +150,15 @@ def test_what_two_began_one_ends(case: str, one: Path, two: Path, three: Path, t
 @pytest.mark.parametrize("case", STOPPED)
 def test_what_two_began_three_end(case: str, one: Path, three: Path) -> None:
     assert_equal(three / case, one / case)
+
+
+def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
+    job = build.job(tiny.validated(*CASES["bias-and-ring"], "training.seed=9"), tiny.splits())
+    build.start_from(two / "bias-and-ring", job)
+    found = weights(two / "bias-and-ring")
+    assert torch.equal(job.head.weight, found["head.weight"])
+    assert job.head.bias is not None
+    assert torch.equal(job.head.bias, found["head.bias"])
 
 
 # refusals

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.heads.checkpoint import ROWS, Head, read_rows
+from angulus.heads.checkpoint import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.training import checkpoint
-from angulus.training.state import HEAD_FOLDER, digest
+from angulus.training.state import digest
 
 DRAWN = 4096  # classes at a time
 
@@ -50,11 +50,7 @@ def from_checkpoint(path: Path, backbone: nn.Module, head: Head, class_names: tu
     if found.get("classes") != digest(class_names):
         return
     own = head.classes if isinstance(head, ShardedHead) else range(len(head.weight))
-    rows: dict[str, Tensor] = found["head"]
-    if HEAD_FOLDER in found:
-        rows = read_rows(path.parent / Path(found[HEAD_FOLDER]).name, own)
-    else:
-        rows = {name: rows[name][own.start : own.stop] for name in ROWS if name in rows}
+    rows = checkpoint.class_rows(found, path.parent, own)
     with torch.no_grad():
         for name, value in head.named_parameters(recurse=False):
             if name in rows and rows[name].shape == value.shape:

@@ -24,8 +24,6 @@ from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
 from angulus.training.schedule import Plateau
 
-HEAD_FOLDER = "head_folder"  # key of a checkpoint whose head lies beside it
-
 
 @dataclass
 class Progress:
@@ -68,7 +66,7 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
         "random": random,
     }
     if sharded:
-        state[HEAD_FOLDER] = beside.name
+        state[checkpoint.HEAD_FOLDER] = beside.name
 
     def write() -> None:
         checkpoint.save(folder, state)
@@ -95,10 +93,10 @@ def restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Prog
     ranks = job.ranks
     found = ranks.together(read)
     states = [found["optimizer"], *found.get("more_optimizers", [])]
-    if HEAD_FOLDER in found:
+    if checkpoint.HEAD_FOLDER in found:
         optim.load_state_dicts(states)
         with ranks.alike():
-            load_head(job.head, folder / Path(found[HEAD_FOLDER]).name, optim.parts)
+            load_head(job.head, folder / Path(found[checkpoint.HEAD_FOLDER]).name, optim.parts)
     else:
         ranks.together(lambda: _load_whole_head(job, found["head"], optim, states))
     plateau.load_state_dict(found["plateau"])
