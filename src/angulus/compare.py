@@ -112,7 +112,7 @@ def compare(
     for name, _, single in planned[: len(grid.grid)]:  # each is looked at before the first one is trained
         if single.data != recipe.data:
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
-        build.job(single, splits)
+        build.job(single, *build.hold_out(single, splits))
     if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
         raise checks.InputError(
             f"{folder} holds a single run, which a comparison would overwrite; choose another --out"

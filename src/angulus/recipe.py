@@ -20,10 +20,11 @@ from angulus import backbones, checks, data
 from angulus.claims import Claim, Compare, Evaluation, Published
 from angulus.contract import Contract
 from angulus.data.augment import Augment
+from angulus.heads.sampling import ClassSampling
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
-from angulus.training.settings import STRICT, Training
+from angulus.training.settings import STRICT, Training, Validation
 
 FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
 
@@ -72,14 +73,30 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Head:
-    """How the head computes: the kernel, and the dtype of its products with the class weights; see `class_loss`."""
+    """How the head computes.
+
+    Args:
+        impl, products: the kernel, and the dtype of its products with the class weights; see `class_loss`.
+        sharded: the classes are spread over the processes: "auto", where there are several; true, also where there is
+            one; false refuses several.
+        sampling: see `ClassSampling`; the class weights are then trained by `SparseSGD`.
+        update_in_backward: the class weights are trained by `BackwardSGD`, which never holds their gradient.
+    """
 
     impl: str = "auto"
     products: Literal["float32", "bfloat16"] = "float32"
+    sharded: bool | Literal["auto"] = "auto"
+    sampling: ClassSampling | None = None
+    update_in_backward: bool = False
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, select.NAMES)
+        if self.update_in_backward and (self.impl not in ("chunked", "fused") or self.sampling is not None):
+            raise checks.InputError(
+                "head.update_in_backward needs head.impl chunked or fused, and no head.sampling; "
+                f"got impl {self.impl}, sampling {self.sampling}"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class Recipe:
     augment: Augment | None = None
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
+    validation: Validation | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
@@ -114,6 +132,21 @@ class Recipe:
         for row, claim in self.rows.items():
             if claim.column is not None:
                 checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
+        self._check_class_optimizer()
+
+    def _check_class_optimizer(self) -> None:
+        """Class weights that SparseSGD or BackwardSGD trains exclude what needs their whole gradient."""
+        name = "head.sampling" if self.head.sampling is not None else "head.update_in_backward"
+        if self.head.sampling is None and not self.head.update_in_backward:
+            return
+        optimizer, training = self.training.optimizer, self.training
+        for broken, way in (
+            (optimizer.kind != "sgd" or optimizer.nesterov, "training.optimizer.kind sgd without nesterov"),
+            (training.clip_norm is not None, "training.clip_norm left out: it reads the whole gradient"),
+            (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move classes of its own"),
+        ):
+            if broken:
+                raise checks.InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")
 
 
 def load(path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -240,7 +240,7 @@ def _weights(folder: Path) -> NDArray[np.float32] | None:
     path = folder / checkpoint.NAME
     if not path.is_file():
         return None
-    weight = checkpoint.load(path)["head"].get("weight")
+    weight = checkpoint.class_rows(checkpoint.load(path), folder).get("weight")
     return None if weight is None else np.asarray(weight.float().numpy())
 
 
