@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +14,8 @@ import torch.distributed as dist
 from angulus import checks
 
 T = TypeVar("T")
+
+_PATIENCE = datetime.timedelta(days=7)  # of a rank that is done: another's share of the work may be large
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,22 @@ class Ranks:
                         f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )
+
+
+@contextmanager
+def under_torchrun() -> Iterator[Ranks]:
+    """The processes that torchrun started, as a group for as long as the block runs; else this one alone.
+
+    They exchange objects only, by gloo; it needs no GPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks.here()
+    finally:
+        dist.destroy_process_group()
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:
