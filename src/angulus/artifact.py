@@ -3,6 +3,7 @@
 model.safetensors    the backbone's weights
 config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
 calibration.json     a threshold for this model's scores, where one was found
+README.md            the model's card, for people
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from angulus import backbones, checks, files
+from angulus import backbones, checks, files, model_card
 from angulus.backbones.layers import UnitFeatures
 from angulus.contract import Contract
 from angulus.protocols.calibration import Calibration
@@ -73,15 +74,21 @@ class Model(nn.Module):
         backbone: the network, in evaluation mode.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, where one was found.
+        card: what its folder's README.md says, where there is one.
     """
 
     def __init__(
-        self, config: Config, backbone: nn.Module, sha256: str, calibration: Calibration | None = None
+        self,
+        config: Config,
+        backbone: nn.Module,
+        sha256: str,
+        calibration: Calibration | None = None,
+        card: str | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
-        self.sha256, self.calibration = sha256, calibration
+        self.sha256, self.calibration, self.card = sha256, calibration, card
 
     @property
     def name(self) -> str:
@@ -96,7 +103,7 @@ class Model(nn.Module):
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
         config = dataclasses.replace(self.config, contract=contract)
-        return Model(config, self.backbone, self.sha256, self.calibration)
+        return Model(config, self.backbone, self.sha256, self.calibration, self.card)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -119,10 +126,11 @@ class Model(nn.Module):
         return super().train(False)
 
 
-def save(config: Config, backbone: nn.Module, folder: Path) -> None:
+def save(config: Config, backbone: nn.Module, folder: Path, card: str | None = None) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
-    A calibration that lies there is deleted: it is not for these weights.
+    A calibration that lies there is deleted: it is not for these weights. Without a `card`, one is written that says
+    what the configuration does.
     """
     files.make_folder(folder)
     (folder / CALIBRATION).unlink(missing_ok=True)
@@ -137,6 +145,7 @@ def save(config: Config, backbone: nn.Module, folder: Path) -> None:
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
+    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract))
     files.write_json(folder / CONFIG, content)
 
 
@@ -152,6 +161,7 @@ def load(folder: Path | str) -> Model:
     if (folder / CALIBRATION).exists():
         model.calibration = Calibration.read(folder / CALIBRATION)
         _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    model.card = _card(folder)
     return model
 
 
@@ -181,13 +191,24 @@ def _load(folder: Path) -> Model:
 
 
 def calibrate(folder: Path, calibration: Calibration) -> None:
-    """Keep a calibration in a model's folder.
+    """Keep a calibration in a model's folder, and say in its card what it found.
 
     Raises:
         checks.InputError: no model there, or a calibration that is not for it.
     """
     _check_calibration(_load(folder), calibration, "the calibration")
     calibration.write(folder / CALIBRATION)
+    card = _card(folder)
+    if card is not None:
+        files.write_text(folder / model_card.NAME, model_card.with_errors(card, calibration))
+
+
+def _card(folder: Path) -> str | None:
+    """The card of a folder: text for people, on which nothing depends."""
+    try:
+        return (folder / model_card.NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:

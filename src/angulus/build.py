@@ -54,8 +54,9 @@ def job(recipe: Recipe, images: Splits) -> Job:
     return Job(backbone, head, recipe.input, images.train, recipe.training, where, recipe.augment)
 
 
-def config(recipe: Recipe, images: Splits) -> artifact.Config:
-    """What the trained model's folder says of it."""
+def config(recipe: Recipe, images: Splits, accuracy: float | None = None) -> artifact.Config:
+    """What the trained model's folder says of it, with its accuracy on the test images, if known."""
+    measured = {} if accuracy is None else {"test_accuracy": accuracy}
     return artifact.Config(
         backbone=recipe.backbone.name,
         in_channels=images.train.pixels.shape[1],
@@ -64,7 +65,7 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
         options=recipe.backbone.options,
         normalize=recipe.backbone.normalize,
         contract=recipe.input,
-        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
+        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed, **measured},
     )
 
 

@@ -72,7 +72,7 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL)
+        artifact.save(build.config(recipe, splits, results["accuracy"]), job.backbone, folder / MODEL)
         files.write_json(folder / RESULTS, results)
         return results
 

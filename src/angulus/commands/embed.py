@@ -49,7 +49,9 @@ def embed(
                 on_images=lambda done: status.update(f"{done:,} images"),
             )
     except KeyboardInterrupt:
-        console.print(f"stopped; what is done is kept in {out}.parts: run the same command again to go on", markup=False)
+        console.print(
+            f"stopped; what is done is kept in {out}.parts: run the same command again to go on", markup=False
+        )
         raise typer.Exit(130) from None
     if ranks.rank == 0:
         Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)
