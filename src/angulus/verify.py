@@ -137,11 +137,8 @@ def _cropper(config: Config, detector: str | Detector) -> Callable[[bytes, Path]
     return crop
 
 
-def _compare(
-    model: Model, read: Callable[[Path], torch.Tensor], first: Path, second: Path
-) -> tuple[float, tuple[float, float]]:
+def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    pixels = torch.stack([read(path) for path in (first, second)])
     features = torch.cat([model.embed(each[None]) for each in pixels]).cpu().numpy().astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
     for path, norm in zip((first, second), norms, strict=True):
