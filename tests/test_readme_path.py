@@ -1,0 +1,145 @@
+"""A new user's path: the lines of README.md and of the task pages, run as they stand in an empty folder."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATH = "## From photos to a search"
+TASKS = ("calibrate", "embed", "export", "search")  # pages whose lines run after the README's
+PEOPLE, OTHERS, EACH = 8, 10, 11
+
+# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs.
+SHORT = """#!{python}
+import sys
+from angulus import cli
+
+if sys.argv[1:2] == ["train"]:
+    sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
+if sys.argv[1:2] == ["demo"]:
+    compare = cli._compare
+    cli._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
+cli.main()
+"""
+
+
+def lines(page: Path, heading: str = "# ") -> list[str]:
+    """The commands of a page's `sh` blocks, of the section that a heading begins, without comments and installation."""
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index(heading) :]
+    end = re.search(r"\n## ", section[1:]) if heading.startswith("## ") else None
+    blocks = re.findall(r"```sh\n(.*?)```", section[: end.start() + 1 if end else None], flags=re.S)
+    found = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in found if line and not line.startswith(("pip install", "make "))]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, and beside it the command `angulus` of this checkout."""
+    root = tmp_path_factory.mktemp("user")
+    (root / "bin").mkdir()
+    command = root / "bin" / "angulus"
+    command.write_text(SHORT.format(python=sys.executable))
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    (root / "home").mkdir()
+    return root
+
+
+def run(shell: Path, line: str) -> str:
+    environment = os.environ | {
+        "PATH": f"{shell / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+    found = subprocess.run(
+        ["bash", "-c", line], cwd=shell / "home", env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, f"{line}\n{found.stdout}\n{found.stderr}"
+    return found.stdout
+
+
+def test_three_lines_give_pictures_and_a_model(shell: Path) -> None:
+    first = lines(ROOT / "README.md")[:2]
+    assert [shlex.split(line)[:2] for line in first] == [["angulus", "demo"], ["angulus", "train"]]
+    said = [run(shell, line) for line in first]
+    assert "Softmax" in said[0] and "test accuracy" in said[1]
+    assert (shell / "home" / "angulus-demo" / "plots" / "features.png").stat().st_size > 10_000
+    (model,) = (shell / "home" / "runs").glob("*/model/model.safetensors")
+    assert model.stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def photos(shell: Path, data_folder: Path) -> Path:
+    """The folders that the README speaks of: photos/NAME and others/NAME, and two photos of one person."""
+    faces = data_folder / "celebrity-faces"
+    if not (faces / "images.csv.gz").exists():
+        pytest.skip(f"needs photos of people: there is no {faces / 'images.csv.gz'}")
+    for package in ("cv2", "onnxruntime", "lancedb"):
+        pytest.importorskip(package)
+    of: dict[str, dict[str, list[str]]] = {"train": defaultdict(list), "test": defaultdict(list)}
+    with gzip.open(faces / "images.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            of[row["split"]][row["identity"]].append(row["path"])
+    home = shell / "home"
+    with zipfile.ZipFile(next(faces.glob("*.zip"))) as archive:
+        for folder, split, count in (("photos", "train", PEOPLE), ("others", "test", OTHERS)):
+            people = [name for name, paths in sorted(of[split].items()) if len(paths) >= EACH][:count]
+            for name in people:
+                (home / folder / name).mkdir(parents=True)
+                for path in of[split][name][:EACH]:
+                    (home / folder / name / Path(path).name).write_bytes(archive.read(path))
+    one, other = sorted(next((home / "others").iterdir()).iterdir())[:2]
+    (home / "one.jpg").write_bytes(one.read_bytes())
+    (home / "other.jpg").write_bytes(other.read_bytes())
+    return home
+
+
+@pytest.fixture(scope="module")
+def walked(shell: Path, photos: Path) -> dict[str, str]:
+    """What each line of the README's path said, by its first words."""
+    return {line: run(shell, line) for line in lines(ROOT / "README.md", PATH)}
+
+
+def said(walked: dict[str, str], start: str) -> str:
+    (found,) = [text for line, text in walked.items() if line.startswith(f"angulus {start}")]
+    return found
+
+
+def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str], photos: Path) -> None:
+    assert "test accuracy" in said(walked, "train")
+    assert "AUC" in said(walked, "evaluate pairs") and (photos / "results" / "pairs.json").exists()
+    assert "calibration is written" in said(walked, "calibrate")
+    assert re.match(r"(not the )?same person\n  score", said(walked, "verify")) and "FMR" in said(walked, "verify")
+    assert "<html" in (photos / "report.html").read_text(encoding="utf-8")
+    assert "largest relative error of a feature" in said(walked, "export")
+    count = re.search(r"gallery: (\d+) in all", said(walked, "search add"))
+    assert count and int(count[1]) > 0.8 * OTHERS * EACH  # faces that were found
+    assert "nobody who is known (threshold" in said(walked, "search query")
+
+
+@pytest.mark.parametrize("page", TASKS)
+def test_the_lines_of_a_task_page_run_after_it(page: str, walked: dict[str, str], shell: Path, photos: Path) -> None:
+    assert walked
+    with zipfile.ZipFile(photos / "photos.zip", "w") as archive:  # aligned, as the page on embedding has them
+        for path in sorted((photos / "others").rglob("*.jpg"))[:20]:
+            archive.write(path, path.relative_to(photos / "others"))
+    new = photos / "new.npz"
+    if not new.exists():
+        new.write_bytes((photos / "strangers.npz").read_bytes())
+    name = next((photos / "others").iterdir())
+    for line in lines(ROOT / "docs" / f"{page}.md"):
+        if "HOST" in line or line.startswith("torchrun"):  # a server; processes, which test_embedding.py starts
+            continue
+        run(shell, line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"))
