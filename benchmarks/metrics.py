@@ -5,8 +5,9 @@
     python benchmarks/metrics.py luna16 FOLDER [--repeats 3] [--save]
 
 `folds`: LFW's 6,000 pairs in ten folds, after their scores. `curve`: the ROC of that many scores, AUC and TAR at a FAR,
-beside one numpy.sort of the same scores in the same round. `luna16`: a detector's marks in FOLDER (marks.csv,
-annotations.csv, annotations_excluded.csv, seriesuids.csv, or with .gz) read, matched and scored, without intervals.
+beside one numpy.sort of the same scores in the same round. `luna16`: a detector's marks in FOLDER (the one
+*submission.csv, annotations.csv, annotations_excluded.csv, seriesuids.csv, or with .gz) read, matched and scored,
+without intervals.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def nodules(folder: Path) -> dict[str, Callable[[], Any]]:
     """Reading and scoring."""
 
     def there(name: str) -> Path:
-        return next(path for path in (folder / name, folder / f"{name}.gz") if path.exists())
+        (path,) = (*folder.glob(name), *folder.glob(f"{name}.gz"))
+        return path
 
     def whole() -> float:
-        given = luna16.read_marks(there("marks.csv")), luna16.read_findings(there("annotations.csv"))
+        given = luna16.read_marks(there("*submission.csv")), luna16.read_findings(there("annotations.csv"))
         scans = luna16.read_scans(there("seriesuids.csv"))
         excluded = luna16.read_excluded(there("annotations_excluded.csv"))
         return detection.luna16(*given, excluded, scans, draws=0)["CPM"]
