@@ -15,6 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from angulus import cli
 
 ROOT = Path(__file__).parents[1]
 PATH = "## From photos to a search"
@@ -24,14 +27,16 @@ PEOPLE, OTHERS, EACH = 8, 10, 11
 # `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs.
 SHORT = """#!{python}
 import sys
-from angulus import cli
 
-if sys.argv[1:2] == ["train"]:
-    sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
-if sys.argv[1:2] == ["demo"]:
-    compare = cli._compare
-    cli._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
-cli.main()
+if __name__ == "__main__":  # workers that are spawned import this file
+    from angulus import cli
+
+    if sys.argv[1] == "train":
+        sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
+    if sys.argv[1] == "demo":
+        compare = cli._compare
+        cli._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
+    cli.main()
 """
 
 
@@ -130,8 +135,11 @@ def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str]
 
 
 @pytest.mark.parametrize("page", TASKS)
-def test_the_lines_of_a_task_page_run_after_it(page: str, walked: dict[str, str], shell: Path, photos: Path) -> None:
+def test_the_lines_of_a_task_page_run_after_it(
+    page: str, walked: dict[str, str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert walked
+    monkeypatch.chdir(photos)
     with zipfile.ZipFile(photos / "photos.zip", "w") as archive:  # aligned, as the page on embedding has them
         for path in sorted((photos / "others").rglob("*.jpg"))[:20]:
             archive.write(path, path.relative_to(photos / "others"))
@@ -142,4 +150,6 @@ def test_the_lines_of_a_task_page_run_after_it(page: str, walked: dict[str, str]
     for line in lines(ROOT / "docs" / f"{page}.md"):
         if "HOST" in line or line.startswith("torchrun"):  # a server; processes, which test_embedding.py starts
             continue
-        run(shell, line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"))
+        words = shlex.split(line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"), comments=True)
+        found = CliRunner().invoke(cli.app, words[1:])  # in this process: each of its own would take three seconds more
+        assert found.exception is None, f"{line}\n{found.output}\n{found.exception!r}"
