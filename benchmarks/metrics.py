@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus.environment import describe
+from angulus.environment import of_timing
 from angulus.lists import luna16
 from angulus.metrics.curves import auc, error_curve
 from angulus.metrics.verification import kfold_accuracy, tar_at_far
@@ -110,8 +109,7 @@ def store(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Append one line a row, with the shape, device, versions, date, command and commit."""
     RESULTS.parent.mkdir(exist_ok=True)
     shape = {"scores": arguments.scores} if arguments.what == "curve" else {}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    facts = describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip()}
+    facts = of_timing(torch.device("cpu"))
     facts["command"] = ["python", "benchmarks/metrics.py", arguments.what, *sys.argv[2:]]
     with RESULTS.open("a", encoding="utf-8") as file:
         for row in rows:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from angulus import scoring
-from angulus.environment import describe
+from angulus.environment import of_timing
 from angulus.scoring import products, tiles
 
 RESULTS = Path(__file__).parent / "results" / "scoring.jsonl"
@@ -179,8 +178,7 @@ def store(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Append one line a row, with the shape, device, versions, date, command and commit."""
     RESULTS.parent.mkdir(exist_ok=True)
     shape = {name: value for name, value in vars(arguments).items() if name not in ("what", "save")}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    facts = describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d"), "commit": commit.strip()}
+    facts = of_timing(torch.device("cpu"))
     facts["command"] = ["python", "benchmarks/scoring.py", *sys.argv[1:]]
     with RESULTS.open("a", encoding="utf-8") as file:
         for row in rows:

@@ -18,7 +18,7 @@ def test_a_job_is_what_the_recipe_says() -> None:
     assert job.head.weight.shape == (10, 5)
     assert job.head.objective.scale == 7
     assert job.backbone.embedding_size == 5
-    assert job.contract.mean == 10
+    assert job.contract.contract.mean == 10
     assert job.images is tiny.splits().train
     assert job.settings == tiny.validated().training
     assert job.device.type == ("cuda" if torch.cuda.is_available() else "cpu")

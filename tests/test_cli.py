@@ -19,6 +19,7 @@ from PIL import Image
 
 import tiny
 from angulus import __version__, build, cli, data, recipe
+from angulus.commands import reproduce as commands_reproduce
 from angulus.data import Splits, mnist
 from angulus.training.loop import Interrupted
 
@@ -98,7 +99,7 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
 
 def test_demo_is_the_recipe_of_that_name_in_a_folder_of_its_own(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Path, list[str]]] = []
-    monkeypatch.setattr(cli, "_compare", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(commands_reproduce, "_compare", lambda *arguments: asked.append(arguments))
     code, out, _ = angulus("demo")
     assert code == 0
     assert "angulus-demo/" in out

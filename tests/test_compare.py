@@ -16,7 +16,9 @@ from PIL import Image
 import tiny
 from angulus import build, recipe
 from angulus.checks import InputError
-from angulus.compare import Cell, Comparison, compare, load_test, run_folder, to_json
+from angulus.claims import accuracy_title, norm_title
+from angulus.compare import Cell, Comparison, compare, run_folder, to_json
+from angulus.evaluation import load_test
 from angulus.report import comparison as report
 from angulus.run import read_results, run
 
@@ -85,25 +87,23 @@ def test_rows_are_those_of_the_runs(grid: Comparison) -> None:
             test, judge = arrays(grid, folder, seed), arrays(grid, "Norm-Face", seed)
             shared, own = by_hand(test, judge["norms"]), by_hand(test, test["norms"])
             for group in GROUPS:
-                assert row.accuracy[group].values[number] == pytest.approx(shared[group][0])
-                assert row.mean_norm[group].values[number] == pytest.approx(shared[group][1])
-                assert row.own_accuracy[group].values[number] == pytest.approx(own[group][0])
-                assert row.own_mean_norm[group].values[number] == pytest.approx(own[group][1])
+                for cells, expected in ((row.columns, shared), (row.own, own)):
+                    assert cells[accuracy_title(group)].values[number] == pytest.approx(expected[group][0])
+                    assert cells[norm_title(group)].values[number] == pytest.approx(expected[group][1])
 
 
 def test_a_shared_split_and_an_own_one_differ_where_the_models_do(grid: Comparison) -> None:
     judge, other = grid.rows
-    assert judge.mean_norm == judge.own_mean_norm
-    assert other.mean_norm["low"] != other.own_mean_norm["low"]
-    assert other.own_mean_norm["low"].mean < other.mean_norm["low"].mean  # its own are the smallest that it has
-    assert other.mean_norm["entire"] == other.own_mean_norm["entire"]
+    assert judge.columns == judge.own
+    assert other.columns["norm low"] != other.own["norm low"]
+    assert other.own["norm low"].mean < other.columns["norm low"].mean  # its own are the smallest that it has
+    assert other.columns["norm entire"] == other.own["norm entire"]
 
 
 def test_without_a_shared_split_each_model_splits_for_itself(grid: Comparison, path: str) -> None:
     alone = compare(path, grid.folder, ["compare.quality_split=null"])
     for row, shared in zip(alone.rows, grid.rows, strict=True):
-        assert row.accuracy == row.own_accuracy == shared.own_accuracy
-        assert row.mean_norm == row.own_mean_norm == shared.own_mean_norm
+        assert row.columns == row.own == shared.own
     assert to_json(alone)["quality_split"] == "each variant's own"
     assert report.caption(alone).endswith("feature norms of each model itself")
     compare(path, grid.folder)
@@ -128,13 +128,14 @@ def test_the_folder_holds_the_numbers_and_the_recipe(grid: Comparison) -> None:
     for row, saved in zip(grid.rows, written["rows"], strict=True):
         assert saved["variant"] == row.variant
         assert saved["counts"] == row.counts
-        for key, cells in (
-            ("accuracy_percent", row.accuracy),
-            ("mean_norm", row.mean_norm),
-            ("own_split_accuracy_percent", row.own_accuracy),
-            ("own_split_mean_norm", row.own_mean_norm),
+        for key, cells, title in (
+            ("accuracy_percent", row.columns, accuracy_title),
+            ("mean_norm", row.columns, norm_title),
+            ("own_split_accuracy_percent", row.own, accuracy_title),
+            ("own_split_mean_norm", row.own, norm_title),
         ):
-            assert {name: Cell(values) for name, values in saved[key].items()} == cells
+            assert {title(name): Cell(values) for name, values in saved[key].items()}.items() <= cells.items()
+        assert {title: Cell(values) for title, values in saved["columns"].items()} == row.columns
     assert written["environment"]["torch"]
     assert recipe.load(str(grid.folder / "recipe.yaml")) == grid.recipe
 
@@ -196,8 +197,8 @@ def test_a_new_seed_is_added_to_what_is_there(grid: Comparison, path: str, tmp_p
     both = compare(path, tmp_path, ["compare.seeds=[3, 0]"])
     assert all(finished(tmp_path)[each] == stamp for each, stamp in before.items())
     for one, two, whole in zip(first.rows, both.rows, grid.rows, strict=True):
-        assert two.accuracy["good"].values == whole.accuracy["good"].values[::-1]
-        assert one.accuracy["good"].values == two.accuracy["good"].values[:1]
+        assert two.columns["accuracy good %"].values == whole.columns["accuracy good %"].values[::-1]
+        assert one.columns["accuracy good %"].values == two.columns["accuracy good %"].values[:1]
 
 
 @pytest.mark.parametrize(
@@ -323,20 +324,21 @@ def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(
     for row, cells in zip(grid.rows, table(text, "| loss | accuracy good % |"), strict=True):
         assert cells == [
             row.variant,
-            *(shown(row.accuracy[n]) for n in GROUPS),
-            *(shown(row.mean_norm[n]) for n in GROUPS),
+            *(shown(row.columns[title(n)]) for title in (accuracy_title, norm_title) for n in GROUPS),
         ]
     own = text[text.index("## Each model's own split") :]
     for row, cells in zip(grid.rows, table(own, "| loss |"), strict=True):
-        assert cells[1:4] == [shown(row.own_accuracy[name]) for name in GROUPS]
-        assert cells[4:] == [shown(row.own_mean_norm[name]) for name in GROUPS]
+        assert cells[1:4] == [shown(row.own[accuracy_title(name)]) for name in GROUPS]
+        assert cells[4:] == [shown(row.own[norm_title(name)]) for name in GROUPS]
     paper = text[text.index("## Beside the paper (Table 7)") :]
-    first, second = table(paper, "| loss | good %: paper | low %: paper | entire %: paper | good %: here |")
+    first, second = table(
+        paper, "| loss | accuracy good %: paper | accuracy low %: paper | accuracy entire %: paper | "
+    )
     assert first[1:4] == ["—", "—", "—"]  # the paper has no such row
     assert second[1:4] == ["98.50", "91.00", "97.25"]
-    assert second[4:7] == [shown(grid.rows[1].accuracy[name]) for name in GROUPS]
+    assert second[4:7] == [shown(grid.rows[1].columns[accuracy_title(name)]) for name in GROUPS]
     assert second[7:10] == ["—", "3.50", "—"]
-    assert second[10:] == [shown(grid.rows[1].mean_norm[name]) for name in GROUPS]
+    assert second[10:] == [shown(grid.rows[1].columns[norm_title(name)]) for name in GROUPS]
     for part in ("Backbone small, 2-D features; 1 epochs", "batch 16, sgd, lr 0.05", "seeds 0, 3", "torch 2."):
         assert part in text
     assert "mean ± standard deviation of 2 seeds; low = the 12 of 60 test images" in text
@@ -376,8 +378,7 @@ def test_the_terminal_shows_whole_numbers_in_80_columns(grid: Comparison, capsys
     printed = capsys.readouterr().out
     assert "…" not in printed
     for row in grid.rows:
-        for cells in (row.accuracy, row.mean_norm):
-            assert all(shown(cells[name]) in printed for name in GROUPS)
+        assert all(shown(cells) in printed for cells in row.columns.values())
 
 
 def test_the_environment_of_the_first_run_stands_beside_the_numbers(grid: Comparison) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from angulus.cli import app
 from angulus.contract import Contract
 from angulus.data.records import Row, write_records
 from angulus.embeddings import Embeddings
+from data.pictures import BAD, every_kind
 
 
 def pixels(count: int, size: int = 16) -> np.ndarray:
@@ -78,6 +80,33 @@ def test_the_command_embeds_a_zip_without_flip(model: Path, tmp_path: Path) -> N
     loaded = angulus.load(model)
     expected = loaded.backbone(loaded.config.contract(torch.from_numpy(images).permute(0, 3, 1, 2))).detach().numpy()
     np.testing.assert_allclose(Embeddings.read(out).vectors, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name, data in every_kind(pixels(1)[0]).items():
+        (source / name).write_bytes(data)
+    assert embedding.run(model, source, tmp_path / "e.npz") == len(list(source.iterdir()))
+    found = Embeddings.read(tmp_path / "e.npz")
+    unit = dict(zip(found.ids.tolist(), found.unit(np.arange(len(found.ids))), strict=True))
+    for name in ("plain.bmp", "plain.webp", "alpha.png"):
+        np.testing.assert_allclose(unit[name], unit["plain.png"], atol=1e-6)
+    for name, (data, said) in BAD.items():
+        (source / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{re.escape(name)} .*{re.escape(said)}"):
+            embedding.run(model, source, tmp_path / "not.npz")
+        (source / name).unlink()
+    assert not (tmp_path / "not.npz").exists()
+
+
+def test_a_lists_other_columns_are_no_images(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(pixels(1)[0]))
+    (tmp_path / "list.csv").write_text("path,identity,split\n1.png,ann,train\n", encoding="utf-8")
+    assert embedding.run(model, tmp_path / "list.csv", tmp_path / "e.npz") == 1
+    (tmp_path / "list.csv").write_text("path,identity,split\n1.png,ann,train\n2.png,ann,train\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"2\.png cannot be embedded: there is no such file"):
+        embedding.run(model, tmp_path / "list.csv", tmp_path / "e.npz")
 
 
 def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(model: Path, tmp_path: Path) -> None:

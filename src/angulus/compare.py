@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-import zipfile
-import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,14 @@ import numpy as np
 
 from angulus import build, checks, files
 from angulus import recipe as recipes
+from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
+from angulus.evaluation import load_test
 from angulus.metrics import quality
-from angulus.recipe import Compare, Recipe
-from angulus.run import RESULTS, TEST, read_results, run
+from angulus.metrics.seeds import Difference, paired_difference
+from angulus.protocols.result import null_for_nan
+from angulus.recipe import Recipe
+from angulus.run import RESULTS, read_results, run
 from angulus.training import checkpoint
-
-GROUPS = ("good", "low", "entire")
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,44 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: accuracy (in %) and mean norm by quality group, by the shared split and by its own."""
+    """One variant: its columns by title.
+
+    Args:
+        variant: its name.
+        columns: the quality groups' accuracy (in %) and mean norm by the shared split, then those of the benchmarks.
+        own: the quality groups' by the variant's own split.
+        counts: test images by quality group.
+        seconds: of training, over all seeds.
+    """
 
     variant: str
-    accuracy: dict[str, Cell]
-    mean_norm: dict[str, Cell]
-    own_accuracy: dict[str, Cell]
-    own_mean_norm: dict[str, Cell]
+    columns: dict[str, Cell]
+    own: dict[str, Cell]
     counts: dict[str, int]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found: the rows, and what they came from."""
+    """What a comparison found: the rows, and what they came from; `generated` data give no result."""
 
     recipe: Recipe
     folder: Path
     rows: list[Row]
     environment: dict[str, Any]
+    generated: bool = False
+
+    @property
+    def published(self) -> dict[str, Mapping[str, float]]:
+        """The paper's numbers by variant and column."""
+        paper = self.recipe.published
+        return {} if paper is None else {row.variant: paper.of(row.variant) for row in self.rows}
+
+    def difference(self, row: Row, title: str) -> Difference:
+        """How far a variant is above the baseline in a column, over the seeds that both were trained with."""
+        base = next(each for each in self.rows if each.variant == section(self.recipe).against)
+        pairs = zip(row.columns[title].values, base.columns[title].values, strict=True)
+        return paired_difference([mine - theirs for mine, theirs in pairs])
 
 
 def compare(
@@ -85,10 +106,10 @@ def compare(
     planned = [
         (name, seed, _single(content, name, changes, seed))
         for seed in grid.seeds
-        for name, changes in grid.variants.items()
+        for name, changes in grid.grid.items()
     ]
     splits = build.splits(recipe)
-    for name, _, single in planned[: len(grid.variants)]:  # each is looked at before the first one is trained
+    for name, _, single in planned[: len(grid.grid)]:  # each is looked at before the first one is trained
         if single.data != recipe.data:
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         build.job(single, splits)
@@ -104,7 +125,7 @@ def compare(
             run(single, where, resume=(where / "recipe.yaml").exists(), splits=splits, on_step=on_step)
         comparison = collect(recipe, folder)
         files.write_text(folder / "recipe.yaml", recipes.to_yaml(recipe))
-        files.write_json(folder / "comparison.json", to_json(comparison))
+        files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
 
 
@@ -117,7 +138,7 @@ def _single(content: Mapping[str, Any], name: str, changes: Mapping[str, Any], s
 
 def _refuse_shared_folders(grid: Compare) -> None:
     folders: dict[Path, str] = {}
-    for name in grid.variants:
+    for name in grid.grid:
         folder = run_folder(Path(), name, 0)
         if folder in folders:
             raise checks.InputError(
@@ -141,72 +162,87 @@ def run_folder(folder: Path, variant: str, seed: int) -> Path:
     return folder / (name or "-") / f"seed-{seed}"
 
 
-def load_test(folder: Path) -> dict[str, np.ndarray]:
-    """The test features, norms, labels and predictions that a run wrote."""
-    try:
-        with np.load(folder / TEST) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise checks.InputError(
-            f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
-        ) from error
-
-
 def collect(recipe: Recipe, folder: Path) -> Comparison:
     """The rows of a finished grid."""
     grid = section(recipe)
-    rows = [_row(recipe, grid, folder, name) for name in grid.variants]
-    first = run_folder(folder, next(iter(grid.variants)), grid.seeds[0])
-    return Comparison(recipe, folder, rows, read_results(first)["environment"])
+    rows = [_row(recipe, grid, folder, name) for name in grid.grid]
+    first = read_results(run_folder(folder, next(iter(grid.grid)), grid.seeds[0]))
+    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False))
 
 
 def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
     fraction = recipe.evaluation.low_fraction
-    shared: list[dict[str, quality.Group]] = []
-    own: list[dict[str, quality.Group]] = []
+    columns: dict[str, list[float]] = defaultdict(list)
+    own: dict[str, list[float]] = defaultdict(list)
     seconds = 0.0
     for seed in grid.seeds:
         where = run_folder(folder, variant, seed)
-        test = load_test(where)
+        results, test = read_results(where), load_test(where)
         correct = test["labels"] == test["predictions"]
         splitter = test if grid.quality_split is None else load_test(run_folder(folder, grid.quality_split, seed))
-        shared.append(quality.groups(test["norms"], correct, quality.low_quality(splitter["norms"], fraction)))
-        own.append(quality.groups(test["norms"], correct, quality.low_quality(test["norms"], fraction)))
-        seconds += read_results(where)["training"]["seconds"]
-    return Row(
-        variant,
-        {name: Cell([100 * each[name].accuracy for each in shared]) for name in GROUPS},
-        {name: Cell([each[name].mean_norm for each in shared]) for name in GROUPS},
-        {name: Cell([100 * each[name].accuracy for each in own]) for name in GROUPS},
-        {name: Cell([each[name].mean_norm for each in own]) for name in GROUPS},
-        {name: shared[0][name].count for name in GROUPS},
-        seconds,
-    )
+        groups = quality.groups(test["norms"], correct, quality.low_quality(splitter["norms"], fraction))
+        _add(columns, _group_columns(groups))
+        own_groups = quality.groups(test["norms"], correct, quality.low_quality(test["norms"], fraction))
+        _add(own, _group_columns(own_groups))
+        for each in recipe.evaluation.benchmarks:
+            numbers = results["benchmarks"][each.name]["numbers"]
+            _add(columns, {title: each.value(title, numbers) for title in each.columns})
+        seconds += results["training"]["seconds"]
+    counts = {name: group.count for name, group in groups.items()}
+    return Row(variant, _cells(columns), _cells(own), counts, seconds)
+
+
+def _group_columns(groups: Mapping[str, quality.Group]) -> dict[str, float]:
+    return {accuracy_title(name): 100 * groups[name].accuracy for name in GROUPS} | {
+        norm_title(name): groups[name].mean_norm for name in GROUPS
+    }
+
+
+def _add(columns: dict[str, list[float]], values: Mapping[str, float]) -> None:
+    for title, value in values.items():
+        columns[title].append(value)
+
+
+def _cells(columns: Mapping[str, list[float]]) -> dict[str, Cell]:
+    return {title: Cell(values) for title, values in columns.items()}
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values: every seed's number, in the order of the seeds."""
-    grid = section(comparison.recipe)
+    """The comparison as plain values: every seed's number, in the order of the seeds, and the paper's."""
+    recipe, grid = comparison.recipe, section(comparison.recipe)
+    titles = recipe.evaluation.titles
 
-    def cells(by_group: dict[str, Cell]) -> dict[str, list[float]]:
-        return {name: cell.values for name, cell in by_group.items()}
+    def values(cells: dict[str, Cell], title: Callable[[str], str]) -> dict[str, list[float]]:
+        return {name: cells[title(name)].values for name in GROUPS}
 
     return {
-        "recipe": comparison.recipe.name,
-        "title": comparison.recipe.title,
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "table_rows": recipe.rows,
+        "generated": comparison.generated,
         "seeds": grid.seeds,
         "quality_split": grid.quality_split or "each variant's own",
+        "columns": titles,
+        "baseline": grid.against,
+        "published": {"source": recipe.published.source, "rows": comparison.published} if recipe.published else None,
         "rows": [
             {
                 "variant": row.variant,
                 "counts": row.counts,
-                "accuracy_percent": cells(row.accuracy),
-                "mean_norm": cells(row.mean_norm),
-                "own_split_accuracy_percent": cells(row.own_accuracy),
-                "own_split_mean_norm": cells(row.own_mean_norm),
+                "accuracy_percent": values(row.columns, accuracy_title),
+                "mean_norm": values(row.columns, norm_title),
+                "own_split_accuracy_percent": values(row.own, accuracy_title),
+                "own_split_mean_norm": values(row.own, norm_title),
+                "columns": {title: row.columns[title].values for title in titles},
+                "differences": {
+                    title: dataclasses.asdict(comparison.difference(row, title))
+                    for title in titles
+                    if row.variant != grid.against and len(grid.seeds) > 1
+                },
                 "training_seconds": row.seconds,
             }
             for row in comparison.rows
         ],
+        "training": {"epochs": recipe.training.epochs, "batch_size": recipe.training.batch_size},
         "environment": comparison.environment,
     }

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from angulus import checks
 
@@ -72,7 +72,7 @@ class Contract:
             raise checks.InputError("input.template needs input.size, the height and width of the crop")
 
     def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
-        """uint8 [B, channels, height, width], RGB or grey -> float32 of the same shape.
+        """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
 
         Args:
             pixels: the images.
@@ -83,8 +83,7 @@ class Contract:
         """
         self.check(pixels)
         if (mean_image is not None) != (self.normalize == "mean_image"):
-            got = "one" if mean_image is not None else "none"
-            raise checks.InputError(f"mean_image goes with input.normalize mean_image; got {got} with {self.normalize}")
+            raise _mean_image_mismatch(mean_image, self.normalize)
         x = pixels.float()
         if mean_image is not None:
             if mean_image.shape != pixels.shape[1:]:
@@ -93,9 +92,9 @@ class Contract:
                 )
             x = (x - mean_image.to(x)) / self.scale
         elif self.normalize == "per_image":
-            count = x[0].numel()
-            mean = x.mean(dim=(1, 2, 3), keepdim=True)
-            deviation = x.std(dim=(1, 2, 3), keepdim=True, correction=0)
+            count, own = x[0].numel(), tuple(range(1, x.ndim))
+            mean = x.mean(dim=own, keepdim=True)
+            deviation = x.std(dim=own, keepdim=True, correction=0)
             x = (x - mean) / deviation.clamp_min(count**-0.5)
         else:
             x = (x - self.mean) / self.scale
@@ -126,6 +125,39 @@ class Contract:
         return own + mirrored if self.flip == "sum" else torch.cat([own, mirrored], dim=1)
 
 
+class Preprocessing(nn.Module):
+    """A contract with the mean image that it takes off, where it does: what a model is trained with and carries.
+
+    Attributes:
+        contract: what the pixels must be.
+        mean_image: [channels, height, width] in 0..255 units, RGB; None unless the contract says "mean_image".
+    """
+
+    mean_image: Tensor | None
+
+    def __init__(self, contract: Contract, mean_image: Tensor | None = None) -> None:
+        """Bind the two.
+
+        Raises:
+            checks.InputError: a mean image too few or too many, or with other numbers than pixels are.
+        """
+        super().__init__()
+        if (mean_image is not None) != (contract.normalize == "mean_image"):
+            raise _mean_image_mismatch(mean_image, contract.normalize)
+        if mean_image is not None and not bool(((mean_image >= 0) & (mean_image <= 255)).all()):
+            raise checks.InputError("mean_image must be numbers in [0, 255], as pixels are; it holds others")
+        self.contract = contract
+        self.register_buffer("mean_image", mean_image)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, channels, height, width] -> float32 of the same shape."""
+        return self.contract(pixels, self.mean_image)
+
+    def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """Features [B, d], or [B, 2 d] with flip "concat", of images and, by the flip rule, of their mirror images."""
+        return self.contract.features(network, pixels, self.mean_image)
+
+
 def template_points(template: str, height: int, width: int) -> NDArray[np.float64]:
     """Where the landmarks of a face lie in a crop: [5, 2], x and y in pixels.
 
@@ -144,6 +176,11 @@ def template_points(template: str, height: int, width: int) -> NDArray[np.float6
     side = max(height, width)
     points = np.array(TEMPLATES[template], dtype=np.float64) * (side / TEMPLATE_SIDE)
     return points - np.array([side - width, side - height]) / 2
+
+
+def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> checks.InputError:
+    got = "one" if mean_image is not None else "none"
+    return checks.InputError(f"mean_image goes with input.normalize mean_image; got {got} with {normalize}")
 
 
 def _size(size: object) -> tuple[int, int]:

@@ -29,14 +29,14 @@ def run(
     batch: int = 256,
     flip: str | None = None,
     device: torch.device | None = None,
+    ranks: Ranks | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> int:
     """Embed every image of a source; returns how many.
 
     The features of each batch are kept in the folder `OUT.parts`, under a name that says what they are of, until `out`
-    is whole. A run that was stopped takes from there what is done, to the bit, and what has changed is done anew. With
-    several ranks (`torch.distributed`) each embeds every so-manyth batch, on a disk that all see, and rank 0 writes
-    `out`.
+    is whole. A run that was stopped takes from there what is done, to the bit, and what has changed is done anew. Of
+    several ranks each embeds every so-manyth batch, on a disk that all see, and rank 0 writes `out`.
 
     Args:
         model: its folder.
@@ -46,6 +46,7 @@ def run(
         batch: images at a time, >= 1.
         flip: in place of the contract's rule for mirror images.
         device: where the model runs; None: the CPU.
+        ranks: the processes that share the work, each of which calls this; None: this one alone.
         on_images: told how many are done.
 
     Raises:
@@ -54,7 +55,7 @@ def run(
     """
     checks.integer("batch", batch, low=1)
     columns.suffix_of(out)
-    ranks = Ranks.here()
+    ranks = ranks or Ranks()
     trained = artifact.load(model)
     if flip is not None:
         trained = trained.with_flip(flip)
@@ -144,11 +145,12 @@ def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None
 
 
 def _rows(source: Path) -> Iterator[Row]:
-    """The rows of a source; what cannot be read is an error here, not left out."""
+    """The rows of a source; an image that cannot be read is an error here, not left out."""
     for item in read_source(source):
-        if isinstance(item, LeftOut):
+        if not isinstance(item, LeftOut):
+            yield item
+        elif item.image:
             raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of the source")
-        yield item
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -1,10 +1,12 @@
-"""Versions, device and machine, to stand beside every result."""
+"""Versions, device and machine, to stand beside every result; beside a timing, what else it depends on."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,34 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": ["angulus", *sys.argv[1:]],
     }
+
+
+def of_timing(device: torch.device, *packages: str) -> dict[str, Any]:
+    """What `describe` says, date, commit, huge pages, and the versions of these packages (None where absent)."""
+    about = describe(device) | {"date": time.strftime("%Y-%m-%d"), "commit": _commit()}
+    about["THP_MEM_ALLOC_ENABLE"] = os.environ.get("THP_MEM_ALLOC_ENABLE", "0")
+    return about | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "+" where its code was changed; None elsewhere."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in another repository
+        return git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _cpu_name() -> str:

@@ -131,7 +131,7 @@ class _Graph(nn.Module):
 
     def __init__(self, model: Model, half: bool) -> None:
         super().__init__()
-        self.contract = model.config.contract
+        self.preprocessing = copy.deepcopy(model.preprocessing).cpu()
         self.layers, self.unit = copy.deepcopy(model.backbone).cpu(), model.config.normalize
         if self.unit:  # squares of float16 features may overflow: lengths are taken in float32
             self.layers = self.layers[0]  # type: ignore[index]
@@ -140,7 +140,7 @@ class _Graph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 [B, C, H, W] -> features [B, d] and norms [B]."""
-        features = self.contract.features(self._network, pixels)
+        features = self.preprocessing.features(self._network, pixels)
         return features, torch.linalg.vector_norm(features, dim=1)
 
     def _network(self, images: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32])
     wide = copy.deepcopy(model.backbone).cpu().double()
     with torch.no_grad():
         parts = [
-            model.config.contract.features(
+            model.preprocessing.features(
                 lambda images: wide(images.double()), torch.from_numpy(pixels[each : each + 1])
             )
             for each in range(len(pixels))

@@ -28,10 +28,12 @@ class HubModel(artifact.Model, ModelHubMixin):
     """
 
     def __init__(self, model: artifact.Model) -> None:
-        super().__init__(model.config, model.backbone, model.sha256, model.calibration, model.card)
+        super().__init__(
+            model.config, model.backbone, model.sha256, model.calibration, model.preprocessing.mean_image, model.card
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        artifact.save(self.config, self.backbone, save_directory, self.card)
+        artifact.save(self.config, self.backbone, save_directory, self.preprocessing.mean_image, self.card)
         if self.calibration is not None:
             artifact.calibrate(save_directory, self.calibration)
 

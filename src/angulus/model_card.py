@@ -12,10 +12,7 @@ from angulus.protocols.calibration import Calibration
 
 NAME = "README.md"
 
-_START, _END = (
-    "<!-- errors: angulus calibrate writes what stands up to the next such mark -->",
-    "<!-- end of errors -->",
-)
+ERRORS, ACCURACY = "errors", "accuracy"  # sections that are written later
 
 _CARD = """{front}
 # {title}
@@ -44,6 +41,8 @@ From a hub: `angulus.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing in the
 {about}
 - Angulus {version}; weights `{sha256}`
 
+{accuracy}
+
 ## What is known of its errors
 
 {errors}
@@ -55,13 +54,12 @@ the training images allow it.
 """
 
 
-def text(content: Mapping[str, Any], contract: Contract, calibration: Calibration | None = None) -> str:
+def text(content: Mapping[str, Any], contract: Contract) -> str:
     """What a model is, what it takes and gives, where it comes from, and how it is loaded.
 
     Args:
         content: of config.json.
         contract: the same as in `content`, checked.
-        calibration: the threshold for its scores, where one was found.
     """
     about = content["about"]
     return _CARD.format(
@@ -74,13 +72,35 @@ def text(content: Mapping[str, Any], contract: Contract, calibration: Calibratio
         about="\n".join(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in about.items()),
         version=content["angulus"],
         sha256=content["sha256"],
-        errors=_marked(calibration),
+        accuracy=_section(ACCURACY, []),
+        errors=_section(ERRORS, ["Not calibrated: no threshold of its scores is known (`angulus calibrate`)."]),
     )
 
 
+def with_accuracy(card: str, accuracy: float, images: int) -> str:
+    """A card that says how many of the test images were put into the right class."""
+    said = f"- {100 * accuracy:.2f} % of {images:,} test images, which training has not seen, were put into their class"
+    return _replaced(card, ACCURACY, [said])
+
+
 def with_errors(card: str, calibration: Calibration) -> str:
-    """A card that says what a calibration found, where it has the place for it; all else is as its author wrote it."""
-    return re.sub(f"{re.escape(_START)}.*?{re.escape(_END)}", lambda _: _marked(calibration), card, flags=re.S)
+    """A card that says what a calibration found."""
+    return _replaced(card, ERRORS, _errors(calibration))
+
+
+def _replaced(card: str, name: str, lines: list[str]) -> str:
+    """The card with another section, where it has the place for it; all else is as its author wrote it."""
+    start, end = _marks(name)
+    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: _section(name, lines), card, flags=re.S)
+
+
+def _section(name: str, lines: list[str]) -> str:
+    start, end = _marks(name)
+    return "\n".join([start, "", *lines, "", end] if lines else [start, end])
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: Angulus writes what stands up to the next such mark -->", f"<!-- end of {name} -->"
 
 
 def _front_matter(content: Mapping[str, Any]) -> list[str]:
@@ -119,14 +139,7 @@ def _takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     ]
 
 
-def _marked(calibration: Calibration | None) -> str:
-    return "\n".join([_START, "", *_errors(calibration), "", _END])
-
-
-def _errors(calibration: Calibration | None) -> list[str]:
-    if calibration is None:
-        return ["Not calibrated: no threshold of its scores is known (`angulus calibrate ... --model FOLDER`)."]
-    found = calibration
+def _errors(found: Calibration) -> list[str]:
     return [
         f"Threshold {found.threshold.value:.4f} (cosine), for images joined as `{found.model}`: FMR "
         f"{found.fmr.value:.2g} over {found.impostors:,} pairs of two people, FNMR {found.fnmr.value:.2g} over "

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from angulus import backbones, checks, data
+from angulus.claims import Compare, Evaluation, Published
 from angulus.contract import Contract
 from angulus.data.augment import Augment
 from angulus.kernels import select
@@ -29,11 +30,15 @@ FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recip
 
 @dataclass(frozen=True)
 class Data:
-    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it."""
+    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it.
+
+    `options` is what else `angulus.data.load` takes for that set, such as the fold.
+    """
 
     name: str
     root: str | None = None
     download: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
@@ -78,55 +83,13 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Test-time settings: the share of samples that count as low quality, and images a batch."""
-
-    low_fraction: float = 0.2
-    batch_size: int = 1000
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        checks.number("evaluation.low_fraction", self.low_fraction, low=0, high=1, open_low=True, open_high=True)
-        checks.integer("evaluation.batch_size", self.batch_size, low=1)
-
-
-@dataclass(frozen=True)
-class Compare:
-    """A grid of runs.
-
-    Args:
-        variants: name -> overrides of the recipe, `{key.path: value}`.
-        seeds: each variant is trained once a seed.
-        quality_split: the variant whose norms split good from low for all; None lets each model split for itself.
-    """
-
-    variants: dict[str, dict[str, Any]]
-    seeds: list[int]
-    quality_split: str | None = None
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        if not self.variants or not self.seeds:
-            raise checks.InputError("compare needs at least one variant and one seed")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise checks.InputError(f"compare.seeds must differ; got {self.seeds}")
-        if self.quality_split is not None:
-            checks.choice("compare.quality_split", self.quality_split, self.variants)
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the paper reports: where, and by variant and group (good, low, entire) the accuracy in % and mean norm."""
-
-    source: str
-    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
-    mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """An experiment, resolved: everything that decides its result but the code."""
+    """An experiment, resolved: everything that decides its result but the code.
+
+    Beside what is trained and measured: `rows` says which rows of the papers' tables it is for, by their ids, and what
+    each claims; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
+    says what the paper leaves open.
+    """
 
     name: str
     title: str
@@ -140,6 +103,8 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
+    rows: dict[str, str] = field(default_factory=dict)
+    needs: dict[str, str] = field(default_factory=dict)
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -167,16 +132,30 @@ def read(path: str) -> dict[str, Any]:
     return content
 
 
+def shipped() -> dict[str, Path]:
+    """The recipes that ship, by their names."""
+    return {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
+
+
 def find(path: str) -> Path:
-    """The file of that path, or the shipped recipe of that name, whatever its case."""
+    """The file of that path, or the shipped recipe of that name or row of a paper's table, whatever its case."""
     if Path(path).is_file():
         return Path(path)
-    shipped = {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
+    known = shipped()
     name = Path(path).name.removesuffix(".yaml").lower()
-    if name in shipped and Path(path).parent in (Path("."), Path("recipes")):
-        return shipped[name]
+    if Path(path).parent in (Path("."), Path("recipes")):
+        if name in known:
+            return known[name]
+        of_row = [file for file in known.values() if name in map(str.lower, read(str(file)).get("rows", {}))]
+        if len(of_row) == 1:
+            return of_row[0]
+        if of_row:
+            parts = ", ".join(file.stem for file in of_row)
+            raise checks.InputError(
+                f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`"
+            )
     raise checks.InputError(
-        f"there is no recipe {path!r}{checks.nearest(name, shipped)}; give a YAML file or one of {', '.join(shipped)}"
+        f"there is no recipe {path!r}{checks.nearest(name, known)}; give a YAML file or one of {', '.join(known)}"
     )
 
 
@@ -219,7 +198,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     for path, value in changes.items():
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None}
+    return single | {"compare": None, "published": None, "rows": {}, "needs": {}}
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from angulus import artifact, build, checks, environment, files
+from angulus import artifact, build, checks, environment, evaluation, files
 from angulus import recipe as recipes
-from angulus.data.images import Images, Splits
-from angulus.metrics import classification, quality
+from angulus.data.images import Splits
 from angulus.recipe import Recipe
 from angulus.training import checkpoint, loop
 
-RECIPE, RESULTS, TEST, ENVIRONMENT = "recipe.yaml", "results.json", "test.npz", "environment.json"
+RECIPE, RESULTS, ENVIRONMENT = "recipe.yaml", "results.json", "environment.json"
 MODEL = "model"  # a folder that `angulus.load` takes
 
 
@@ -61,10 +59,12 @@ def run(
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
         progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
+        artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL, job.contract.mean_image)
         results = {
             "name": recipe.name,
             "data": splits.source,
-            **evaluate(job, splits.test, recipe, folder),
+            "generated": splits.generated,
+            **evaluation.evaluate(job, splits.test, recipe, folder / MODEL, folder, progress.last_epoch_loss),
             "training": {
                 "steps": progress.step,
                 "seconds": round(progress.seconds, 3),
@@ -72,39 +72,9 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        artifact.save(build.config(recipe, splits, results["accuracy"]), job.backbone, folder / MODEL)
+        artifact.say_measured(folder / MODEL, results["accuracy"], len(splits.test))
         files.write_json(folder / RESULTS, results)
         return results
-
-
-def evaluate(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions."""
-    features, predictions = embed(job, images, recipe.evaluation.batch_size)
-    norms = np.linalg.norm(features.astype(np.float64), axis=1)
-    labels = images.labels.numpy()
-    arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
-    files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
-    correct = labels == predictions
-    low = quality.low_quality(norms, recipe.evaluation.low_fraction)
-    return {
-        "accuracy": classification.accuracy(labels, predictions),
-        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
-        "per_class": classification.accuracy_per_class(labels, predictions),
-    }
-
-
-@torch.no_grad()
-def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(features [N, d] float32, predicted classes [N]) of images, in float32."""
-    job.backbone.eval()
-    job.head.eval()
-    features, predictions = [], []
-    for pixels in torch.split(images.pixels, batch_size):
-        batch = job.backbone(job.contract(pixels.to(job.device)))
-        features.append(batch.float().cpu())
-        predictions.append(job.head.logits(batch).argmax(dim=1).cpu())
-    return torch.cat(features).numpy(), torch.cat(predictions).numpy()
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -135,7 +105,9 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         chosen_by_us={},
         compare=None,
         published=None,
-        data=recipes.Data(recipe.data.name),
+        rows={},
+        needs={},
+        data=recipes.Data(recipe.data.name, options=recipe.data.options),
         training=training,
     )
     return dict(_flatten(dataclasses.asdict(recipe), ""))

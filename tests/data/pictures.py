@@ -47,6 +47,35 @@ def png_that_says(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def every_kind(pixels: NDArray[np.uint8]) -> dict[str, bytes]:
+    """An RGB picture in every kind that is read, each a file; grey where the kind is, the JPEGs nearly the same."""
+    image = Image.fromarray(pixels)
+    grey = np.asarray(image.convert("L"))
+    return {
+        "plain.png": encoded(image),
+        "plain.bmp": encoded(image, "BMP"),
+        "plain.webp": encoded(image, "WEBP", lossless=True),
+        "grey.jpg": encoded(image.convert("L"), "JPEG", quality=95),
+        "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG", quality=95),
+        "alpha.png": encoded(image.convert("RGBA")),
+        "palette.png": encoded(image.quantize(256)),
+        "sixteen.png": encoded(Image.fromarray(grey.astype(np.uint16) << 8)),
+        "turned.jpg": turned(np.rot90(pixels), 6, quality=95),
+    }
+
+
+_PLAIN = png(0, 40, 40)
+BAD = {  # what is no image that is read: the bytes, and what is said of them
+    "empty.jpg": (b"", "0 bytes"),
+    "text.jpg": (b"not an image", "must be an image"),
+    "bomb.png": (png_that_says(60_000, 60_000), "at most 100,000,000 pixels; its header says 60000x60000"),
+    "short.jpg": (jpeg(0, 40, 40)[:-400], "cut short"),
+    "broken.png": (_PLAIN[:200] + b"\0" * 40 + _PLAIN[240:], "whole PNG"),
+    "moving.gif": (b"GIF89a" + bytes(20), "it is GIF; convert it to PNG"),
+    "readme.txt": (b"about these photos", "must be an image"),
+}
+
+
 def record(data: bytes) -> bytes:
     """A RecordIO record, cut at the magic number where that stands on four bytes, as the format has it."""
     cuts = [place for place in range(0, len(data) - 3, 4) if data[place : place + 4] == MAGIC]

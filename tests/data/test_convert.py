@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -18,7 +21,7 @@ from angulus.data.convert import LEFT_OUT, PAIRS, convert
 from angulus.data.records import Records, Row
 from angulus.data.sources import Item
 from angulus.lists.pairs import read_pairs
-from data.pictures import face_rec, jpeg, png
+from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
 
 @pytest.fixture
@@ -109,6 +112,53 @@ def test_two_rows_of_one_id(tmp_path: Path, tree: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("angulus.data.convert.read_source", twice)
     done = convert(tree, tmp_path / "out")
     assert (done.rows, done.left_out[0].reason) == (1, "the source has a row of this id before it")
+
+
+def test_every_kind_of_image_is_a_row_or_is_named(tmp_path: Path) -> None:
+    pixels = cv2.GaussianBlur(noise(3, 40, 40), (0, 0), 4)
+    good = {f"ann/{name}": data for name, data in every_kind(pixels).items()}
+    bad = {f"bob/{name}": data for name, (data, _) in BAD.items()}
+    for name, data in (good | bad).items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(data)
+    done = convert(tmp_path / "tree", tmp_path / "out")
+    assert sorted(Records(tmp_path / "out").ids.tolist()) == sorted(good)
+    assert {item.where for item in done.left_out} == set(bad)
+    for item in done.left_out:
+        assert BAD[Path(item.where).name][1] in item.reason
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        (tmp_path / "tree" / "ann").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / "ann" / f"{number}.png").write_bytes(png(number))
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 900)
+    written = []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 4:  # a file and its folder each
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("angulus.files.os.fsync", full)
+        with pytest.raises(InputError, match="free some space"):
+            convert(tmp_path / "tree", tmp_path / "out")
+    assert 0 < len(Records(tmp_path / "out", unfinished=True)) < 6
+    assert convert(tmp_path / "tree", tmp_path / "out").rows == 6
+    assert Records(tmp_path / "out").images([5]) == [png(5)]
+
+
+def test_ctrl_c_says_that_it_can_be_gone_on_with(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("angulus.data.convert.convert", stopped)
+    app = typer.Typer()
+    app.command()(command)
+    shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out")])
+    assert shown.exit_code == 130
+    assert "stopped; what is done is kept: run the same command again" in shown.output
 
 
 def test_what_is_refused(tree: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_images_count_themselves_and_their_classes() -> None:
     [
         ({"pixels": PIXELS.float()}, r"pixels must be a uint8 tensor; got torch.float32"),
         ({"pixels": [[0]]}, r"pixels must be a uint8 tensor; got list"),
-        ({"pixels": PIXELS[:, 0]}, r"pixels must have shape \[N, channels, height, width\]; got \[3, 2, 2\]"),
+        ({"pixels": PIXELS[:, 0]}, r"must have shape \[N, channels, height, width\] or \[N, .*; got \[3, 2, 2\]"),
         ({"pixels": PIXELS[:0], "labels": LABELS[:0]}, r"at least one image of at least one pixel; got \[0, 1, 2, 2\]"),
         ({"pixels": PIXELS[:, :, :0]}, r"at least one image of at least one pixel; got \[3, 1, 0, 2\]"),
         ({"labels": LABELS.int()}, r"labels must be an int64 tensor; got torch.int32"),
@@ -51,7 +51,7 @@ def test_images_refuse(change: dict[str, Any], sentence: str) -> None:
 
 def test_splits_refuse_sets_that_do_not_belong_together() -> None:
     train = Images(PIXELS, LABELS, NAMES)
-    with pytest.raises(InputError, match=r"agree on \[channels, height, width\]; got \[1, 2, 2\] and \[1, 2, 1\]"):
+    with pytest.raises(InputError, match=r"agree on \[channels, sides\]; got \[1, 2, 2\] and \[1, 2, 1\]"):
         Splits("x", train, Images(PIXELS[..., :1], LABELS, NAMES), "nowhere")
     with pytest.raises(InputError, match=r"the same class_names in the same order; got \('a', 'b'\) and \('b', 'a'\)"):
         Splits("x", train, Images(PIXELS, LABELS, ("b", "a")), "nowhere")
@@ -100,16 +100,18 @@ def test_digits_split_never_changes() -> None:
 def test_table_loads_digits() -> None:
     assert torch.equal(load("digits").test.pixels, digits.load().test.pixels)
     assert torch.equal(load("digits", download=True).test.labels, digits.load().test.labels)
-    assert names() == ("digits", "mnist", "faces")
+    assert names()[:2] == ("digits", "mnist")
 
 
 def test_table_refuses() -> None:
-    with pytest.raises(
-        InputError, match=r"name must be one of 'digits', 'mnist', 'faces'; got 'mnits'; did you mean 'mnist'\?"
-    ):
+    with pytest.raises(InputError, match=r"name must be one of 'digits', .*'mnits'; did you mean 'mnist'\?"):
         load("mnits")
-    with pytest.raises(InputError, match="name must be one of 'digits', 'mnist', 'faces'; got None"):
+    with pytest.raises(InputError, match=r"name must be one of 'digits', .*; got None"):
         load(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"'faces' has no option 'evry'; did you mean 'every'\?; known: every"):
+        load("faces", root=Path("there"), evry=3)
+    with pytest.raises(InputError, match=r"'digits' has no option 'fold'; known: none"):
+        load("digits", fold=3)
     with pytest.raises(InputError, match="download must be true or false; got 'yes'"):
         load("digits", download="yes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="root must be left out for 'digits', which scikit-learn carries; got 'there'"):

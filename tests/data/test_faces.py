@@ -46,8 +46,8 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 10 images, so none can be held out"):
         data.load("faces", root=tmp_path / "few")
     write_records(tmp_path / "unnamed", [*rows({"a": 10}), Row("x.png", png(1), "")])
-    with pytest.raises(InputError, match=r"1 images without identity, 'x\.png' the first"):
+    with pytest.raises(InputError, match=r"1 in .*unnamed have none, row 10 \(x\.png\) first"):
         data.load("faces", root=tmp_path / "unnamed")
     write_records(tmp_path / "mixed", [*rows({"a": 10}), Row("x.png", png(1, (8, 16)), "a")])
-    with pytest.raises(InputError, match="images of 2 sizes"):
+    with pytest.raises(InputError, match=r"one size to make batches; .*mixed has 2"):
         data.load("faces", root=tmp_path / "mixed")

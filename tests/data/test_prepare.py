@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ from angulus.data.prepare import Prepared, prepare_faces
 from angulus.data.records import Records
 from angulus.data.rows import Row
 from angulus.data.sources import Options
-from data.pictures import encoded, png_that_says, turned
+from data.pictures import BAD, encoded, every_kind
 from planted_faces import Planted, find, photo, png
 
 EXACT = Crops(encoding="png")
@@ -86,7 +87,7 @@ def test_crops_are_the_faces_on_the_template(tmp_path: Path) -> None:
     assert (records.about["height"], records.about["width"], records.about["template"]) == (112, 112, "five_points")
 
 
-@pytest.mark.parametrize(("height", "width"), [(160, 160), (112, 96)])
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (144, 144), (160, 160), (112, 96)])
 def test_sizes_of_crops(tmp_path: Path, height: int, width: int) -> None:
     source = put(tmp_path / "photos", {"1.png": png(ONE)})
     done = prepare(source, tmp_path / "out", Crops(height, width, encoding="jpeg"))
@@ -170,27 +171,9 @@ def test_the_page_shows_some_and_the_table_lists_all(tmp_path: Path, monkeypatch
 
 
 def test_every_kind_of_photo_is_a_crop_or_is_named(tmp_path: Path) -> None:
-    rgb = Pillow.fromarray(ONE)
-    sixteen = np.zeros((160, 200), np.uint16)
-    sixteen[40:120, 60:140] = 250 << 8
-    good = {
-        "good/grey.jpg": encoded(rgb.convert("L"), "JPEG", quality=95),
-        "good/cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG", quality=95),
-        "good/alpha.png": encoded(rgb.convert("RGBA")),
-        "good/palette.png": encoded(rgb.quantize(4)),
-        "good/sixteen.png": cv2.imencode(".png", sixteen)[1].tobytes(),
-        "good/turned.jpg": turned(np.rot90(ONE), 6, quality=95),
-        "good/large.jpg": encoded(rgb.resize((2000, 1600)), "JPEG"),
-        "good/upright.png": png(ONE),
-    }
-    bad = {
-        "bad/empty.jpg": b"",
-        "bad/text.jpg": b"not an image",
-        "bad/bomb.png": png_that_says(60_000, 60_000),
-        "bad/short.jpg": good["good/grey.jpg"][:-400],
-        "bad/broken.png": png(ONE)[:60] + b"\0" * 40 + png(ONE)[100:],
-        "bad/readme.txt": b"about these photos",
-    }
+    good = {f"good/{name}": data for name, data in every_kind(ONE).items()}
+    good["good/large.jpg"] = encoded(Pillow.fromarray(ONE).resize((2000, 1600)), "JPEG")
+    bad = {f"bad/{name}": data for name, (data, _) in BAD.items()}
     source = put(tmp_path / "photos", good | bad)
     (source / "loop").symlink_to(source, target_is_directory=True)
     (source / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
@@ -202,16 +185,8 @@ def test_every_kind_of_photo_is_a_crop_or_is_named(tmp_path: Path) -> None:
         assert (crop[20:90, 20:90] > 235).all(), records.ids[row]  # the square fills the crop
     rows = table(tmp_path / "out")
     assert set(rows) == {*bad, "loop", "gone.jpg"}
-    for name, said in {
-        "bad/empty.jpg": "0 bytes",
-        "bad/text.jpg": "must be an image",
-        "bad/bomb.png": "at most 100,000,000 pixels; its header says 60000x60000",
-        "bad/short.jpg": "cut short",
-        "bad/broken.png": "whole PNG",
-        "bad/readme.txt": "must be an image",
-        "loop": "a symbolic link to a folder that it lies in",
-        "gone.jpg": "leads to no file",
-    }.items():
+    links = {"loop": "a symbolic link to a folder that it lies in", "gone.jpg": "leads to no file"}
+    for name, said in ({f"bad/{name}": said for name, (_, said) in BAD.items()} | links).items():
         assert said in rows[name]["detail"], rows[name]
         assert rows[name]["problem"] in ("left out", "cannot be read")
         assert rows[name]["kept"] == "False"
@@ -300,6 +275,24 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(tmp_path: Path, error: typ
     again = prepare(source, tmp_path / "out", detector=Planted(log))
     assert (again.rows, again.problems) == (done.rows, done.problems)
     assert log.read_text().splitlines() == seen
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = put(tmp_path / "photos", many(40))
+    monkeypatch.setattr(preparing, "_COMMIT_PHOTOS", 8)
+    written = []
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("angulus.files.os.fsync", full)
+        with pytest.raises(InputError, match="free some space"):
+            prepare(source, tmp_path / "out")
+    assert 0 < len(Records(tmp_path / "out" / "records", unfinished=True)) < 40
+    assert prepare(source, tmp_path / "out").rows == 40
 
 
 def test_what_a_crash_lost_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

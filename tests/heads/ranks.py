@@ -215,7 +215,7 @@ def updates_within_backward(rank: int, count: int) -> float:
     held = slice(sharded.classes.start, sharded.classes.stop)
     with torch.no_grad():
         sharded.weight.copy_(dense.weight[held])
-    BackwardSGD(sharded, lr=0.1, momentum=0.9, weight_decay=0.01)
+    own = BackwardSGD(sharded, lr=0.1, momentum=0.9, weight_decay=0.01)
     other = torch.optim.SGD(dense.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     features = backbone()(inputs).detach()
     for _ in range(3):
@@ -223,22 +223,70 @@ def updates_within_backward(rank: int, count: int) -> float:
         dense(features, labels).backward()
         other.step()
         sharded(features[owned[rank]], labels[owned[rank]]).backward()
+        own.step()
     return difference(sharded.weight, dense.weight[held])
 
 
+def second_derivatives(rank: int, count: int) -> float:
+    """Of the plain kernel: the gradient of the squared length of the weights' gradient."""
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count, ARCFACE + losses.iam(0.2))
+    features, held = backbone()(inputs).detach(), slice(sharded.classes.start, sharded.classes.stop)
+    found = []
+    for head, rows in ((dense, slice(None)), (sharded, owned[rank])):
+        (gradient,) = torch.autograd.grad(head(features[rows], labels[rows]), head.weight, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), head.weight)[0])
+    return difference(found[1], found[0][held])
+
+
+def wrapped_heads_are_refused(rank: int, count: int) -> float:
+    """A head whose weights DistributedDataParallel would overwrite, or leave to part."""
+    if count == 1:
+        return 0.0
+    inputs, labels, owned = batch(count)
+    inputs, labels = inputs[owned[rank]], labels[owned[rank]]
+
+    class Model(nn.Module):
+        def __init__(self, head: nn.Module) -> None:
+            super().__init__()
+            self.backbone, self.head = backbone(), head
+
+        def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+            return self.head(self.backbone(inputs), labels)
+
+    def sharded() -> ShardedHead:
+        return ShardedHead(SIZE, 2 * count, ARCFACE)
+
+    labels, said = labels % 2, "must not be within DistributedDataParallel"
+    features = backbone()(inputs).detach()
+    alone, within = DistributedDataParallel(sharded()), DistributedDataParallel(Model(sharded()))
+    worst = max(refused(lambda: alone(features, labels), said), refused(lambda: within(inputs, labels), said))
+    dense = DenseHead(SIZE, CLASSES, ARCFACE, impl="chunked")
+    together = DistributedDataParallel(Model(dense))
+    together(inputs, labels).backward()
+    BackwardSGD(dense, lr=0.1)
+    worst = max(worst, refused(lambda: together(inputs, labels), "cannot average what BackwardSGD updates"))
+    left_out = Model(sharded())
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(left_out, ["head.weight"])
+    DistributedDataParallel(left_out)(inputs, labels).backward()
+    return worst
+
+
 def ignored_rows(rank: int, count: int) -> float:
-    """All rows of the last rank ignored, and one of the first."""
+    """All rows of the last rank ignored, and one of the first; the gradient of s is summed all the same."""
     inputs, labels, owned = batch(count)
     labels[0] = -100
     if count > 1:
         labels[owned[-1]] = -100
-    dense, sharded = heads(count)
+    dense, sharded = heads(count, losses.normface())
     one, many = backbone(), backbone()
     expected, found = dense(one(inputs), labels), sharded(many(inputs[owned[rank]]), labels[owned[rank]])
     expected.backward()
     found.backward()
     held = slice(sharded.classes.start, sharded.classes.stop)
-    return max(difference(found, expected), difference(sharded.weight.grad, dense.weight.grad[held]))
+    pairs = [(found, expected), (sharded.weight.grad, dense.weight.grad[held])]
+    pairs.append((sharded.objective.radius.s.grad, dense.objective.radius.s.grad))
+    return max(difference(a, b) for a, b in pairs)
 
 
 def hard_mining_within_each_rank(rank: int, count: int) -> float:
@@ -405,6 +453,8 @@ CHECKS = (
     copies,
     sampling_of_all_classes,
     updates_within_backward,
+    second_derivatives,
+    wrapped_heads_are_refused,
     ignored_rows,
     hard_mining_within_each_rank,
     float16_overflow_skips_everywhere,

@@ -236,10 +236,26 @@ def test_a_copy_of_a_head_is_not_updated_within_backward() -> None:
     assert optimizer.step(lambda: float(torch.is_grad_enabled())) == 1.0
 
 
+@pytest.mark.parametrize("batch_size", [5, 40])
+def test_a_second_backward_before_step_is_refused_and_changes_nothing(batch_size: int) -> None:
+    attached = head(impl="chunked")
+    optimizer = BackwardSGD(attached, lr=0.1, momentum=0.9)
+    attached(*batch(rows=batch_size)).backward()
+    once, velocity = attached.weight.detach().clone(), optimizer.state[attached.weight]["momentum_buffer"].clone()
+    with pytest.raises(InputError, match=r"call step\(\) after each backward\(\)"):
+        attached(*batch(rows=batch_size)).backward()
+    assert bool((attached.weight == once).all())
+    assert bool((optimizer.state[attached.weight]["momentum_buffer"] == velocity).all())
+    optimizer.step()
+    attached(*batch(rows=batch_size)).backward()
+    assert not bool((attached.weight == once).all())
+
+
 def test_momentum_is_made_once() -> None:
     attached = head(impl="chunked")
     optimizer = BackwardSGD(attached, lr=0.1, momentum=0.9)
     attached(*batch()).backward()
     first = optimizer.state[attached.weight]["momentum_buffer"]
+    optimizer.step()
     attached(*batch()).backward()
     assert optimizer.state[attached.weight]["momentum_buffer"] is first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import blocks, select
+from angulus.kernels import blocks, chunked, select
 from angulus.kernels.reduction import Request
+from kernels.problems import check, everything
+from kernels.problems import problem as random_problem
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
 
@@ -311,3 +314,26 @@ def test_an_update_needs_the_chunked_kernel() -> None:
     wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
     with pytest.raises(InputError, match="needs impl='chunked' or 'fused'"):
         select.Kernel("reference")(features, weight, None, labels, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("unit_weight", [True, False], ids=["unit", "raw"])
+@pytest.mark.parametrize(("scales", "offsets"), [(0, 0), (1, 0), (3, 0), (0, 2), (2, 2)])
+@pytest.mark.parametrize("radius", [True, False], ids=["radius", "no radius"])
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (9, 33, 17), (20, 16, 5)], ids=str)  # rows, classes, size
+def test_any_reductions_together(
+    sizes: tuple[int, int, int],
+    radius: bool,
+    scales: int,
+    offsets: int,
+    unit_weight: bool,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not radius and scales + offsets == 0:
+        pytest.skip("nothing is asked")
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 8)
+    request = everything(scales, offsets, unit_weight=unit_weight, eps=0.1)
+    wanted = request if radius else replace(request, radius=None)
+    check(chunked.reduce_rows, random_problem(sizes, wanted, biased=radius, mapped=radius), dtype)

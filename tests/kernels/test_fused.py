@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import angulus
 from angulus import InputError, class_loss, losses
 from angulus.kernels import fused, fused_launch, reference
-from angulus.kernels.reduction import ReduceRows, Request
+from angulus.kernels.reduction import Request
+from kernels import problems
+from kernels.problems import DEVICE, Problem, answers, assert_no_worse, changed, everything, problem
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
 
 pytest.importorskip("triton", reason="impl='fused' needs the package triton")
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = fused_launch.Tile(16, 16, 16, 4, 1)
 
 
@@ -38,101 +39,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_launch, "SCRATCH", 1)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Leaves in float64, and what is asked of them."""
-
-    leaves: dict[str, Tensor]
-    labels: Tensor
-    request: Request  # without its tensors, but for their number
-    biased: bool
-
-
-def problem(
-    sizes: tuple[int, int, int], request: Request | None = None, *, biased: bool = False, mapped: bool = False
-) -> Problem:
-    """Random rows, weights and scales; `request` gives numbers of scales and offsets by empty tensors."""
-    rows, classes, size = sizes
-    request = request or Request(torch.empty(0))
-    generator = torch.Generator().manual_seed(rows * classes + size)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    leaves = {
-        "unit": torch.nn.functional.normalize(draw(rows, size)),
-        "weight": draw(classes, size),
-        "bias": draw(classes),
-        "radius": 4 + draw(rows),
-        "threshold": 0.3 * draw(rows),
-        **{f"scale {n}": 6 + draw(rows) for n in range(len(request.plain_scales))},
-        **{f"offset {n}": draw(rows) for n in range(len(request.hinge_offsets))},
-    }
-    if mapped:
-        request = replace(request, threshold=torch.empty(0), coefficients=(0.2, 1.3, 0.1))
-    return Problem(leaves, torch.randint(classes, (rows,), generator=generator), request, biased)
-
-
-def everything(scales: int = 2, offsets: int = 2, **more: Any) -> Request:
-    empty = torch.empty(0)
-    return Request(empty, plain_scales=(empty,) * scales, hinge_offsets=(empty,) * offsets, **more)
-
-
-def answers(
-    kernel: ReduceRows, p: Problem, dtype: torch.dtype, products: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """Every output and gradient, by name; the outputs are weighted by fixed random numbers."""
-    t = {name: leaf.to(DEVICE, dtype).requires_grad_() for name, leaf in p.leaves.items()}
-    own = p.request
-    request = replace(
-        own,
-        radius=None if own.radius is None else t["radius"],
-        threshold=None if own.threshold is None else t["threshold"].detach(),
-        plain_scales=tuple(t[f"scale {n}"] for n in range(len(own.plain_scales))),
-        hinge_offsets=tuple(t[f"offset {n}"].detach() for n in range(len(own.hinge_offsets))),
-        products=products,
-    )
-    reduced = kernel(t["unit"], t["weight"], t["bias"] if p.biased else None, p.labels.to(DEVICE), request)
-    outputs = {"rows": reduced.rows} | ({} if reduced.log_sum is None else {"N": reduced.log_sum})
-    outputs |= {f"P {n}": value for n, value in enumerate(reduced.plain)}
-    outputs |= {f"H {n}": value for n, (value, _) in enumerate(reduced.hinges)}
-    generator = torch.Generator().manual_seed(5)
-    total = torch.zeros((), dtype=dtype, device=DEVICE)
-    for value in outputs.values():
-        factor = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
-        total = total + (factor * value.masked_fill(value == -torch.inf, 0.0)).sum()
-    gradients = torch.autograd.grad(total, list(t.values()), allow_unused=True)
-    named = {f"grad {name}": each for name, each in zip(t, gradients, strict=True) if each is not None}
-    counts = {f"active {n}": count for n, (_, count) in enumerate(reduced.hinges)}
-    return {name: each.detach().cpu() for name, each in (outputs | counts | named).items()}
-
-
-def assert_no_worse(
-    found: dict[str, Tensor], plain: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float
-) -> None:
-    """No element is further from the truth than the plain code's worst, and a tolerance of the largest value.
-
-    What nothing depends on has no gradient, or zeros.
-    """
-    for name in truth.keys() ^ found.keys():
-        assert not (truth | found)[name].any(), name
-    for name in truth.keys() & found.keys():
-        right, got = truth[name].double(), found[name].double()
-        same = torch.where(right == got, 0.0, got - right)  # −inf is −inf
-        beside = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
-        largest = right[right.isfinite()].abs().max() if right.isfinite().any() else 0.0
-        worst = int(same.abs().nan_to_num(torch.inf).argmax())
-        place = [int(each) for each in torch.unravel_index(torch.tensor(worst), right.shape)]
-        assert same.flatten()[worst].abs() <= 2 * beside + tolerance * max(1.0, float(largest)), (
-            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {beside} away"
-        )
-
-
 def check(p: Problem, dtype: torch.dtype = torch.float64, products: torch.dtype | None = None) -> None:
-    tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}[dtype] if products is None else 1e-2
-    truth = answers(reference.reduce_rows, p, torch.float64)
-    plain = answers(reference.reduce_rows, p, dtype, products)
-    assert_no_worse(answers(fused.reduce_rows, p, dtype, products), plain, truth, tolerance)
+    problems.check(fused.reduce_rows, p, dtype, products)
 
 
 EXACT = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -219,10 +127,6 @@ def test_losses_equal_the_reference(case: Case, dtype: torch.dtype) -> None:
     plain = loss_and_gradients(case, "reference", dtype)
     found = loss_and_gradients(case, "fused", dtype)
     assert_no_worse(found, plain, truth, 1e-11 if dtype == torch.float64 else 1e-5)
-
-
-def changed(p: Problem, **leaves: Callable[[Tensor], Tensor]) -> Problem:
-    return replace(p, leaves=p.leaves | {name: change(p.leaves[name].clone()) for name, change in leaves.items()})
 
 
 @EXACT

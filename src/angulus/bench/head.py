@@ -9,7 +9,6 @@ CPU (Linux only), of the allocator on a GPU. Where `weight.grad` is kept from th
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from angulus.kernels import fused
 
 FLOOR = "3 products"
 PEER = "pytorch-metric-learning ArcFace"
+LARGEST = 1 << 28  # elements of B x C that the bare products hold: 1 GiB in float32
 S, M = 64.0, 0.5
 ARCFACE = losses.arcface(S, M)
 MV_IAM = losses.mv_softmax(32, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
@@ -65,13 +65,16 @@ class Timing:
     extra_mib: float | None
 
 
-def run(shape: Shape, rounds: int = 5, only: tuple[str, ...] = ()) -> Iterator[Timing]:
+def run(
+    shape: Shape, rounds: int = 5, only: tuple[str, ...] = (), tell: Callable[[str], object] = lambda doing: None
+) -> Iterator[Timing]:
     """Time everything that can run here, `rounds` times in turn after one warm-up, then measure memory.
 
     Args:
         shape: what is timed.
         rounds: >= 1.
         only: names beside the floors, or nothing for all.
+        tell: is called with what is done now.
     """
     checks.integer("rounds", rounds, low=1)
     problem = Problem(shape)
@@ -80,10 +83,12 @@ def run(shape: Shape, rounds: int = 5, only: tuple[str, ...] = ()) -> Iterator[T
         checks.choice("only", name, known)
     chosen = {name: step for name, step in known.items() if not only or name in only or "products" in name}
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    for step in chosen.values():
+    for name, step in chosen.items():
+        tell(f"warming up: {name}")
         step()
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, step in chosen.items():
+            tell(f"round {number + 1} of {rounds}: {name}")
             problem.forget()
             problem.wait()
             started = time.perf_counter()
@@ -91,6 +96,7 @@ def run(shape: Shape, rounds: int = 5, only: tuple[str, ...] = ()) -> Iterator[T
             problem.wait()
             seconds[name].append(time.perf_counter() - started)
     for name, values in seconds.items():
+        tell(f"memory: {name}")
         ratios = [value / floor for value, floor in zip(values, seconds[FLOOR], strict=True)]
         median = 1000 * statistics.median(values)
         memory = None if "products" in name else _extra_mib(name, shape)
@@ -137,10 +143,12 @@ class Problem:
 
     @torch.no_grad()
     def products(self, times: int, dtype: torch.dtype) -> None:
+        """Logits, `times` times, dX and dW, at once where B x C is within `LARGEST`, else by parts of the classes."""
         features, weight = self.features.to(dtype), self.weight.to(dtype)
-        for _ in range(times):
-            logits = features @ weight.T
-        _ = logits @ weight, logits.T @ features
+        for part in weight.split(max(LARGEST // len(features), 1)):
+            for _ in range(times):
+                logits = features @ part.T
+            _ = logits @ part, logits.T @ features
 
     def step(self, objective: losses.Objective, impl: str, products: torch.dtype | None = None) -> None:
         self.forget()
@@ -245,6 +253,5 @@ def _status_mib(field: str) -> float:
 
 def record(shape: Shape, rounds: int, timing: Timing) -> dict[str, Any]:
     """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.describe(torch.device(shape.device))
-    about |= {"date": time.strftime("%Y-%m-%d"), "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "0")}
+    about = environment.of_timing(torch.device(shape.device), "pytorch-metric-learning")
     return asdict(shape) | {"rounds": rounds} | asdict(timing) | {"environment": about}

@@ -19,7 +19,6 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from angulus import checks, environment
-from angulus.data.loader import Images, Loader, Part, part_of
+from angulus.data.decoded import Encoded
+from angulus.data.loader import Loader, Part, part_of
 from angulus.data.records import Records, Row, write_records
 from angulus.data.sampling import Plain
 
@@ -107,7 +107,7 @@ def run(
                 )
 
 
-def write_stores(records: Records, folder: Path) -> dict[str, Images]:
+def write_stores(records: Records, folder: Path) -> dict[str, Encoded]:
     """The same images in each format, by name; Lance only where it is installed."""
     rows = np.arange(len(records))
     images, ids = records.images(rows), records.ids.tolist()
@@ -126,7 +126,7 @@ def write_stores(records: Records, folder: Path) -> dict[str, Images]:
         for batch in table.to_batches(_IPC_ROWS):
             writer.write_batch(batch)
     write_records(folder / "records", (Row(id, image, "") for id, image in zip(ids, images, strict=True)))
-    stores: dict[str, Images] = {
+    stores: dict[str, Encoded] = {
         FLOOR: FolderImages(str(folder / "files"), [str(path) for path in files]),
         "records": Records(folder / "records"),
         "zip": ZipImages(str(folder / "images.zip"), ids),
@@ -219,7 +219,7 @@ class LanceImages(_Opened):
 class _Reading:
     """Workers that read all rows in random order, an equal share each."""
 
-    def __init__(self, store: Images, part: Part, workers: int) -> None:
+    def __init__(self, store: Encoded, part: Part, workers: int) -> None:
         self._count, self._workers = len(part.rows), workers
         context = multiprocessing.get_context("spawn")  # Lance does not survive a fork
         self._pipes = []
@@ -241,7 +241,7 @@ class _Reading:
             pipe.send(None)
 
 
-def _serve(store: Images, pipe: Any) -> None:
+def _serve(store: Encoded, pipe: Any) -> None:
     """Read what is asked for, and answer with the seconds and processor time it took; for a process of its own."""
     while (batches := pipe.recv()) is not None:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -253,7 +253,7 @@ def _serve(store: Images, pipe: Any) -> None:
 class _Decoding:
     """An epoch of decoded batches in this process."""
 
-    def __init__(self, store: Images, part: Part, workers: int) -> None:
+    def __init__(self, store: Encoded, part: Part, workers: int) -> None:
         self._loader = Loader(store, part, Plain(len(part.rows), BATCH), workers=workers)
 
     def epoch(self, number: int) -> tuple[float, float]:
@@ -274,10 +274,5 @@ def _mib(path: Path) -> float:
 
 def record(images: int, rounds: int, timing: Timing) -> dict[str, Any]:
     """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.describe(torch.device("cpu")) | {"date": time.strftime("%Y-%m-%d")}
-    about |= {"pyarrow": version("pyarrow"), "opencv": version("opencv-python-headless"), "cores": os.cpu_count()}
-    try:
-        about["lance"] = version("pylance")
-    except ModuleNotFoundError:
-        about["lance"] = None
+    about = environment.of_timing(torch.device("cpu"), "pyarrow", "opencv-python-headless", "pylance")
     return {"images": images, "batch": BATCH, "rounds": rounds} | asdict(timing) | {"environment": about}

@@ -7,12 +7,10 @@ query: it reads the same numbers, and keeps nothing.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +90,7 @@ def run(
 
 def record(rows: int, size: int, queries: int, measured: Measured) -> dict[str, Any]:
     """One line of a results file."""
-    about = environment.describe(torch.device("cpu"))
-    about |= {"lancedb": version("lancedb"), "cores": os.cpu_count()}
+    about = environment.of_timing(torch.device("cpu"), "lancedb")
     return {"rows": rows, "size": size, "queries": queries} | asdict(measured) | {"environment": about}
 
 

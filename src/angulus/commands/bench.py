@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from angulus import checks, files
+from angulus.commands.output import refuse_unwritable, show_table
 
 bench_app = typer.Typer(no_args_is_help=True, help="Timings, as ratios to floors and peers in the same run.")
 
@@ -28,17 +29,19 @@ def bench_head(
     """Time a training step of the head, and its memory beyond W and dW, beside bare products and a peer."""
     from angulus.bench import head
 
+    refuse(out)
     shape = head.Shape(batch, classes, size, device)
     table = Table(title=f"B = {batch:,}, C = {classes:,}, d = {size}, {device}, {rounds} rounds")
     for name in ("step", "median ms", "ratio to 3 products", "MiB beyond W and dW"):
         table.add_column(name, justify="left" if name == "step" else "right")
     lines = []
-    for timing in head.run(shape, rounds, tuple(only or ())):
-        memory = "" if timing.extra_mib is None else f"{timing.extra_mib:,.1f}"
-        ratio = f"{timing.ratio:.2f} [{timing.ratio_low:.2f}, {timing.ratio_high:.2f}]"
-        table.add_row(timing.what, f"{timing.median_ms:,.1f}", ratio, memory)
-        lines.append(json.dumps(head.record(shape, rounds, timing)) + "\n")
-    Console().print(table)
+    with Console(stderr=True).status("") as status:
+        for timing in head.run(shape, rounds, tuple(only or ()), status.update):
+            memory = "" if timing.extra_mib is None else f"{timing.extra_mib:,.1f}"
+            ratio = f"{timing.ratio:.2f} [{timing.ratio_low:.2f}, {timing.ratio_high:.2f}]"
+            table.add_row(timing.what, f"{timing.median_ms:,.1f}", ratio, memory)
+            lines.append(json.dumps(head.record(shape, rounds, timing)) + "\n")
+    show_table(table)
     if out is not None:
         append(out, lines)
 
@@ -60,17 +63,18 @@ def bench_accuracy(
     from angulus.bench import accuracy
     from angulus.bench.head import Shape
 
+    refuse(out)
     shape = Shape(batch, classes, size, device)
     table = Table(title=f"relative error against float64: B = {batch:,}, C = {classes:,}, d = {size}, {device}")
     for name in ("objective", "dtype", "impl", "loss", "dX", "dW"):
         table.add_column(name, justify="right" if name in ("loss", "dX", "dW") else "left")
     lines = []
-    about = environment.describe(torch.device(device))
+    about = environment.of_timing(torch.device(device))
     for error in accuracy.run(shape):
         numbers = (f"{value:.1e}" for value in (error.loss, error.features, error.weight))
         table.add_row(error.objective, error.dtype, error.impl, *numbers)
         lines.append(json.dumps(asdict(shape) | asdict(error) | {"environment": about}) + "\n")
-    Console().print(table)
+    show_table(table)
     if out is not None:
         append(out, lines)
 
@@ -93,6 +97,7 @@ def bench_sampling(
     from angulus.bench import sampling
     from angulus.embeddings import Embeddings
 
+    refuse(out)
     given = Embeddings.read(embeddings)
     if given.labels is None:
         raise checks.InputError(f"{embeddings} has no labels; class sampling needs the identity of each row")
@@ -101,7 +106,7 @@ def bench_sampling(
     for name in ("rate", "corrected", "sum / full sum", "cos of gradients", "hardest negative found"):
         table.add_column(name, justify="right")
     lines = []
-    about = environment.describe(torch.device("cpu"))
+    about = environment.of_timing(torch.device("cpu"))
     features = torch.from_numpy(np.array(given.vectors, dtype=np.float32))
     for row in sampling.run(
         features, torch.from_numpy(labels), tuple(rate or (0.1, 0.3, 1.0)), batch=batch, draws=draws
@@ -117,9 +122,15 @@ def bench_sampling(
             )
             + "\n"
         )
-    Console().print(table)
+    show_table(table)
     if out is not None:
         append(out, lines)
+
+
+def refuse(out: Path | None) -> None:
+    """Refuse a file of results that cannot be written, before the timing."""
+    if out is not None:
+        refuse_unwritable("--out", out, ".jsonl")
 
 
 def append(path: Path, lines: list[str]) -> None:

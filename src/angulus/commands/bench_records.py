@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from angulus.commands.bench import append
+from angulus.commands.bench import append, refuse
 
 
 def bench_records(
@@ -23,6 +23,7 @@ def bench_records(
     from angulus.bench import records
     from angulus.data.records import Records
 
+    refuse(out)
     count = len(Records(source))
     table = Table(title=f"{count:,} images, batches of {records.BATCH}, {rounds} rounds")
     for name in ("store", "workers", "images/s", "ratio to a folder", "CPU µs/image", "MiB"):

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
-from angulus.commands.bench import append
+from angulus.commands.bench import append, refuse
 from angulus.commands.output import show_table
 
 
@@ -26,6 +26,7 @@ def bench_search(
     from angulus.bench import search
     from angulus.search.lance import KINDS
 
+    refuse(out)
     table = Table(title=f"{rows:,} x {size}, {queries} queries, top {search.TOP}")
     for name in ("what", "effort", "median ms", "10 % .. 90 %", "ratio to matrix product", "recall", "MiB"):
         table.add_column(name, justify="left" if name == "what" else "right")

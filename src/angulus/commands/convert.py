@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from angulus.commands.output import kept_on_a_stop
+
 _SHOWN = 10  # things left out that are printed; the file has them all
 
 
@@ -20,22 +22,44 @@ def convert(
         typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
     ] = None,
     root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+    listed: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--list", help="A CSV on the images, with a column `id` or `path`, for --where."),
+    ] = None,
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="COLUMN=VALUE: take the images whose line of --list holds it; repeat for several."),
+    ] = None,
+    hold_out: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="N: leave out about one identity in N, chosen by its name, to choose settings on."),
+    ] = None,
+    held_out: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="N: take the identities that --hold-out N leaves out."),
+    ] = None,
 ) -> None:
     """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
     from angulus.data import convert as conversion
+    from angulus.data.select import Selection
     from angulus.data.sources import Options
 
+    selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()
-    with console.status("reading ...") as status:
+    with kept_on_a_stop(), console.status("reading ...") as status:
 
         def on_row(count: int) -> None:
             if count % 1_000 == 0:
                 status.update(f"{count:,} images")
 
-        done = conversion.convert(source, out, kind=kind, options=Options(depth, root), on_row=on_row)
+        done = conversion.convert(
+            source, out, kind=kind, options=Options(depth, root), selection=selection, on_row=on_row
+        )
     sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {len(sizes)} size(s): {shown}"]
+    if done.not_taken:
+        lines.append(f"{done.not_taken:,} images were not chosen")
     if done.unknown:
         lines.append(f"{done.unknown:,} images have no identity")
     if done.single:

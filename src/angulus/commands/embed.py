@@ -46,6 +46,7 @@ def embed(
                 batch=batch,
                 flip=flip,
                 device=where,
+                ranks=ranks,
                 on_images=lambda done: status.update(f"{done:,} images"),
             )
     except KeyboardInterrupt:

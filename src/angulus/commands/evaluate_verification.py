@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -227,9 +226,7 @@ def _pairs(
 
 def _grouped(given: list[str], form: str) -> Pairs:
     """One list, or the lists of groups one after the other, each pair with its group's name."""
-    import numpy as np
-
-    from angulus.lists.pairs import Pairs
+    from angulus.lists.grouped import joined
 
     named = [item.partition("=") for item in given]
     if len(named) == 1 and not named[0][1]:
@@ -237,21 +234,4 @@ def _grouped(given: list[str], form: str) -> Pairs:
     without = [item for item, (_, sign, path) in zip(given, named, strict=True) if not sign or not path]
     if without or len({name for name, _, _ in named}) < len(named):
         raise checks.InputError(f"--pairs must be GROUP=FILE, each group once; got {' '.join(without or given)}")
-    lists = {name: read_list(Path(path), form) for name, _, path in named}
-    lacking = [each.source for each in lists.values() if each.folds is None]
-    if lacking:
-        raise checks.InputError(f"{lacking[0]} has no folds, over which the accuracy of a group is taken; add them")
-    columns = {name: _joined(lists.values(), name) for name in ("left", "right", "same", "folds")}
-    people = {name: _joined(lists.values(), name) for name in ("left_identity", "right_identity")}
-    if any(side is None for side in people.values()):
-        people = {}
-    groups = np.repeat(list(lists), [len(each) for each in lists.values()])
-    return Pairs(**columns, **people, groups=groups, source=", ".join(each.source for each in lists.values()))
-
-
-def _joined(lists: Iterable[Pairs], name: str) -> Any:
-    """A column of all lists, one after the other; None where one has none."""
-    import numpy as np
-
-    columns = [getattr(each, name) for each in lists]
-    return None if any(column is None for column in columns) else np.concatenate(columns)
+    return joined({name: read_list(Path(path), form) for name, _, path in named})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -42,6 +46,23 @@ Fars = Annotated[
 ]
 
 
+@contextlib.contextmanager
+def kept_on_a_stop() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a command that can be gone on with in a sentence that says so, and exit code 130."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped; what is done is kept: run the same command again to go on")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a result goes; made before anything is computed, so that what cannot be is refused at once."""
@@ -72,10 +93,10 @@ class Output:
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
 
 
-def refuse_unwritable(option: str, path: Path) -> None:
-    """Refuse a .json that cannot be written, before the work that it is for."""
-    if path.suffix != ".json":
-        raise checks.InputError(f"{option} must name a file that ends in .json; got {path}")
+def refuse_unwritable(option: str, path: Path, suffix: str = ".json") -> None:
+    """Refuse a file that cannot be written, or has not this suffix, before the work that it is for."""
+    if path.suffix != suffix:
+        raise checks.InputError(f"{option} must name a file that ends in {suffix}; got {path}")
     if path.is_dir():
         raise checks.InputError(f"{option} must name a file; {path} is a folder")
     _refuse_beneath_file(option, path)

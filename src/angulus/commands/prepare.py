@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
 
 from angulus import checks
+from angulus.commands.output import kept_on_a_stop
 
 prepare_app = typer.Typer(no_args_is_help=True, help="Photos to what a model is trained on.")
 
@@ -44,22 +43,17 @@ def prepare_faces(
     height, width = _size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
     console = Console()
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        with console.status("starting ...") as status:
-            done = prepare(
-                source,
-                out,
-                crops,
-                detector=detector,
-                workers=workers,
-                kind=kind,
-                options=Options(depth, root),
-                on_photo=lambda count: status.update(f"{count:,} photos"),
-            )
-    except KeyboardInterrupt:
-        console.print("stopped; what is done is kept: run the same command again to go on", highlight=False)
-        raise typer.Exit(130) from None
+    with kept_on_a_stop(), console.status("starting ...") as status:
+        done = prepare(
+            source,
+            out,
+            crops,
+            detector=detector,
+            workers=workers,
+            kind=kind,
+            options=Options(depth, root),
+            on_photo=lambda count: status.update(f"{count:,} photos"),
+        )
     lines = [f"{done.records}: {done.rows:,} crops {height}x{width} of {done.identities:,} identities"]
     lines += [f"  {problem}: {count:,}" for problem, count in done.problems.items()]
     lines.append(f"{done.report} shows them" if done.problems else "nothing to report")
@@ -72,7 +66,3 @@ def _size(text: str) -> tuple[int, int]:
     if not height.isdecimal() or (times and not width.isdecimal()):
         raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r}")
     return int(height), int(width or height)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

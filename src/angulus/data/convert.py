@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from angulus.checks import InputError
 from angulus.data import decode
 from angulus.data.record_writer import RecordWriter
 from angulus.data.rows import Row
+from angulus.data.select import Selection, select
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.data.store import Store, open_store
 from angulus.lists.bin_set import read_bin
+from angulus.lists.pairs import pairs_text
 
 LEFT_OUT = "left-out.jsonl"
 PAIRS = "pairs.txt"
@@ -31,6 +34,7 @@ class Converted:
         unknown: how many rows have no identity.
         single: how many identities have one image.
         sizes: how many rows have each (width, height).
+        not_taken: how many images the selection did not take.
         left_out: what did not become a row, in the order of the source.
     """
 
@@ -39,6 +43,7 @@ class Converted:
     unknown: int
     single: int
     sizes: dict[tuple[int, int], int]
+    not_taken: int
     left_out: tuple[LeftOut, ...]
 
 
@@ -48,6 +53,7 @@ def convert(
     *,
     kind: str | None = None,
     options: Options | None = None,
+    selection: Selection | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Converted:
     """Convert a data set to records; goes on where an earlier try stopped. Every image is decoded once, as a check.
@@ -60,24 +66,31 @@ def convert(
         out: a path or URL as `RecordWriter` takes.
         kind: of the source, if its name does not tell.
         options: what some readers ask for.
+        selection: which images are taken; None: all.
         on_row: told the number of rows so far.
 
     Raises:
-        checks.InputError: the source cannot be read or gives no rows, or `out` lies in it or holds something else.
+        checks.InputError: the source or the selection's list cannot be read, no row is left, or `out` lies in the
+            source or holds something else.
     """
     options = options or Options()
     if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
-    items = read_source(source, kind, options)  # before anything is written: it may be refused
+    selection = selection or Selection()
+    items = select(read_source(source, kind, options), selection)  # before anything is written: it may be refused
     kind = kind or kind_of(source)
     left_out: list[LeftOut] = []
     shown: Counter[str] = Counter()
     sizes: Counter[tuple[int, int]] = Counter()
     met: set[str] = set()
-    about = {"source": source.name, "kind": kind, "depth": options.depth}
+    not_taken = 0
+    about = {"source": source.name, "kind": kind, "depth": options.depth, **selection.about()}
     with RecordWriter(out, about=about) as writer:
         before = writer.ids
         for item in items:
+            if item is None:
+                not_taken += 1
+                continue
             found = item if isinstance(item, LeftOut) else _checked(item, met)
             if isinstance(found, LeftOut):
                 left_out.append(found)
@@ -101,7 +114,7 @@ def convert(
         _write_beside(open_store(out), source, kind, left_out)
     unknown = shown.pop("", 0)
     single = sum(count == 1 for count in shown.values())
-    return Converted(len(met), len(shown), unknown, single, dict(sizes), tuple(left_out))
+    return Converted(len(met), len(shown), unknown, single, dict(sizes), not_taken, tuple(left_out))
 
 
 def _checked(row: Row, met: set[str]) -> Row | LeftOut:
@@ -118,10 +131,8 @@ def _write_beside(store: Store, source: Path, kind: str, left_out: list[LeftOut]
     lines = [json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) for item in left_out]
     store.write(LEFT_OUT, _text(lines))
     if kind == "bin":
-        pairs = read_bin(source, folds=1).pairs
-        store.write(
-            PAIRS, _text([f"{a} {b} {int(s)}" for a, b, s in zip(pairs.left, pairs.right, pairs.same, strict=True)])
-        )
+        text = pairs_text(dataclasses.replace(read_bin(source, folds=1).pairs, folds=None))
+        store.write(PAIRS, lambda file: file.write(text.encode()))
 
 
 def _text(lines: list[str]) -> Callable[[BinaryIO], object]:

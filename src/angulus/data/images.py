@@ -1,14 +1,35 @@
-"""Images with labels, held in memory, and the two splits that a data set comes in."""
+"""Images with labels, and the two splits that a data set comes in."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from angulus.checks import InputError
+
+
+class Pixels(Protocol):
+    """uint8 [N, channels, height, width], or [N, channels, depth, height, width], of some rows at a time.
+
+    A tensor is such; so is what reads and decodes images when they are asked for.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """N, channels and sides."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.uint8."""
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """The images of int64 rows [B], in the order asked, or of a range of rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,9 +37,11 @@ class Images:
     """A labelled set of images, as bytes; scaling them to floats is the preprocessing contract's work.
 
     Arguments:
-        pixels: uint8 [N, channels, height, width], N >= 1.
+        pixels: uint8 [N, channels, height, width], or of volumes [N, channels, depth, height, width], N >= 1; in
+            memory, or read when asked for.
         labels: int64 [N], each in [0, num_classes).
         class_names: one distinct name a class; class_names[k] names label k.
+        columns: what else is known of each image, by name: arrays of N values.
 
     Raises:
         InputError: a shape, a dtype, a label or a name breaks these rules.
@@ -30,15 +53,19 @@ class Images:
     (3, 2)
     """
 
-    pixels: Tensor  # uint8 [N, channels, height, width]
+    pixels: Pixels
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check shapes, dtypes, label range and class names."""
+        """Check shapes, dtypes, label range, class names and columns."""
         _check_pixels(self.pixels)
         _check_class_names(self.class_names)
         _check_labels(self.labels, self.pixels.shape[0], self.num_classes)
+        for name, values in self.columns.items():
+            if len(values) != len(self):
+                raise InputError(f"columns[{name!r}] must have {len(self)} values, one an image; got {len(values)}")
 
     def __len__(self) -> int:
         """Count the images."""
@@ -58,6 +85,7 @@ class Splits:
         name: the data set's name in `angulus.data.load`.
         train, test: sets with the same image shape and class names.
         source: a sentence for a report: what was read, and from where.
+        generated: whether the images are a stand-in's, so that no figure of theirs is a result.
 
     Raises:
         InputError: train and test disagree on the image shape or the class names.
@@ -67,14 +95,13 @@ class Splits:
     train: Images
     test: Images
     source: str
+    generated: bool = False
 
     def __post_init__(self) -> None:
         """Check that the two sets belong together."""
         train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])
         if train_shape != test_shape:
-            raise InputError(
-                f"train and test must agree on [channels, height, width]; got {train_shape} and {test_shape}"
-            )
+            raise InputError(f"train and test must agree on [channels, sides]; got {train_shape} and {test_shape}")
         if self.train.class_names != self.test.class_names:
             raise InputError(
                 "train and test must have the same class_names in the same order; "
@@ -82,13 +109,33 @@ class Splits:
             )
 
 
-def _check_pixels(pixels: Tensor) -> None:
-    if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
-        got = pixels.dtype if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise InputError(f"pixels must be a uint8 tensor; got {got}")
-    if pixels.ndim != 4:
-        raise InputError(f"pixels must have shape [N, channels, height, width]; got {list(pixels.shape)}")
-    if pixels.numel() == 0:
+def mean_image(images: Images, batch: int = 1024) -> Tensor:
+    """The mean of all images, value by value: float32 [channels, height, width] in 0..255 units.
+
+    Args:
+        images: of training; each is read once.
+        batch: images at a time.
+
+    >>> pixels = torch.tensor([[[[0, 10]]], [[[4, 255]]]], dtype=torch.uint8)
+    >>> mean_image(Images(pixels, torch.tensor([0, 0]), ("one",))).flatten().tolist()
+    [2.0, 132.5]
+    """
+    total = torch.zeros(images.pixels.shape[1:], dtype=torch.int64)
+    for start in range(0, len(images), batch):
+        total += images.pixels[start : start + batch].sum(dim=0)  # whole numbers: the same in any order
+    return (total.double() / len(images)).float()
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    dtype = getattr(pixels, "dtype", type(pixels).__name__)
+    if dtype != torch.uint8:
+        raise InputError(f"pixels must be a uint8 tensor; got {dtype}")
+    if len(pixels.shape) not in (4, 5):
+        raise InputError(
+            "pixels must have shape [N, channels, height, width] or [N, channels, depth, height, width]; "
+            f"got {list(pixels.shape)}"
+        )
+    if 0 in pixels.shape:
         raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
 
 

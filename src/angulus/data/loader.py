@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,9 @@ from torch.utils.data import Sampler as TorchSampler
 from angulus import checks
 from angulus.checks import InputError
 from angulus.data.augment import Augment
-from angulus.data.decode import decode
+from angulus.data.decoded import DecodedPixels, Encoded
 from angulus.data.records import Records
 from angulus.data.sampling import Sampler
-
-
-class Images(Protocol):
-    """Where encoded images come from; `Records` are such."""
-
-    @property
-    def where(self) -> str:
-        """What messages call it."""
-
-    def images(self, rows: ArrayLike) -> list[bytes]:
-        """The encoded images of some rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +94,7 @@ class Loader:
 
     def __init__(
         self,
-        images: Images,
+        images: Encoded,
         part: Part,
         sampler: Sampler,
         *,
@@ -134,7 +123,7 @@ class Loader:
         self._order = _Order()
         workers = checks.integer("workers", workers, low=0)
         self._loader: DataLoader[Any] = DataLoader(
-            _Decoded(images, part.rows, part.size),
+            _Decoded(DecodedPixels(images, part.rows, part.size, threads=1)),
             batch_size=None,  # the sampler gives whole batches
             sampler=self._order,
             num_workers=workers,
@@ -188,25 +177,14 @@ class _Order(TorchSampler[NDArray[np.int64]]):
 class _Decoded(Dataset[Any]):
     """Positions -> pixels uint8 [B, 3, height, width] in channels-last memory, or the sentence of what went wrong."""
 
-    def __init__(self, images: Images, rows: NDArray[np.int64], size: tuple[int, int]) -> None:
-        self._images, self._rows = images, rows
-        self._shape = (size[1], size[0], 3)
+    def __init__(self, pixels: DecodedPixels) -> None:
+        self._pixels = pixels
 
     def __getitem__(self, positions: NDArray[np.int64]) -> Tensor | str:
-        rows = self._rows[positions]
-        pixels = np.empty((len(rows), *self._shape), dtype=np.uint8)
         try:
-            for place, (row, data) in enumerate(zip(rows, self._images.images(rows), strict=True)):
-                image = decode(data, f"row {row} of {self._images.where}")
-                if image.shape != self._shape:
-                    raise InputError(
-                        f"row {row} of {self._images.where} must be {self._shape[1]}x{self._shape[0]} as the others; "
-                        f"got {image.shape[1]}x{image.shape[0]}, as its EXIF tag turns it"
-                    )
-                pixels[place] = image
+            return self._pixels[positions]
         except InputError as error:  # an exception would come out of a worker with its whole traceback as the message
             return str(error)
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def _quiet_threads(worker: int) -> None:

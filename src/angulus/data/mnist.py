@@ -6,13 +6,9 @@ Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten
 from __future__ import annotations
 
 import gzip
-import hashlib
-import http.client
 import math
 import os
 import struct
-import urllib.request
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +18,8 @@ from torch import Tensor
 
 from angulus import checks
 from angulus.checks import InputError
+from angulus.data import places
+from angulus.data.download import Remote, fetch
 from angulus.data.images import Images, Splits
 
 MIRRORS = (
@@ -62,13 +60,13 @@ def load(*, root: str | os.PathLike[str] | None = None, download: bool = False) 
         InputError: files are missing, damaged, of other sizes than MNIST's, or cannot be fetched.
     """
     checks.flag("download", download)
-    places = _places(root)
-    folder = next((place for place in places if not _missing(place)), None)
+    looked_in = places.places("mnist", root)
+    folder = next((place for place in looked_in if not _missing(place)), None)
     if folder is None and download:
         folder = _fetch_into(folder_for(root))
     if folder is None:
         ways_out = f"set ANGULUS_DATA to a folder that holds mnist/, or fetch the files with {_FETCH}"
-        looked = " and ".join(_what_lacks(place) for place in places)
+        looked = " and ".join(_what_lacks(place) for place in looked_in)
         raise InputError(f"MNIST needs four files together in one folder; looked in {looked}; {ways_out}")
     return Splits("mnist", _read_split(folder, "train"), _read_split(folder, "t10k"), f"MNIST's IDX files in {folder}")
 
@@ -79,10 +77,7 @@ def folder_for(root: str | os.PathLike[str] | None = None) -> Path:
     `root` itself if it is called mnist or already holds one of the files, else the mnist/ in it; without a root
     $ANGULUS_DATA/mnist if that variable is set, else the cache folder.
     """
-    first = _places(root)[0]
-    if root is None or first.name == "mnist" or len(_missing(first)) < len(MD5):
-        return first
-    return first / "mnist"
+    return places.folder_for("mnist", root, lambda folder: len(_missing(folder)) < len(MD5))
 
 
 def download(
@@ -104,22 +99,9 @@ def download(
     Raises:
         InputError: no mirror gave a file with the right checksum (says why, for each), or the folder cannot be written.
     """
-    timeout_s = checks.number("timeout_s", timeout_s, low=0, open_low=True)
-    if isinstance(mirrors, str) or not isinstance(mirrors, Sequence) or not mirrors:
-        raise InputError(f"mirrors must be a sequence of at least one address; got {mirrors!r}")
-    for mirror in mirrors:
-        if not isinstance(mirror, str) or not mirror.startswith(("http://", "https://")):
-            raise InputError(f"mirrors must be http:// or https:// addresses; got {mirror!r}")
-    folder = _as_path("folder", folder)
-    paths = tuple(folder / f"{name}.gz" for name in MD5)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            if not (path.is_file() and _md5(path.read_bytes()) == MD5[path.stem]):
-                _write_whole(path, _fetch(path.name, mirrors, timeout_s))
-    except OSError as error:
-        raise InputError(f"folder must be one that MNIST can be written to; got {str(folder)!r}: {error}") from error
-    return paths
+    remotes = [Remote(f"{name}.gz", md5, _LARGEST_DOWNLOAD) for name, md5 in MD5.items()]
+    by_hand = "put the four files there by hand and set ANGULUS_DATA"
+    return fetch(remotes, places.as_path("folder", folder), mirrors, by_hand=by_hand, timeout_s=timeout_s)
 
 
 def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
@@ -139,7 +121,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
         InputError: the file cannot be read or unpacked, is no IDX file, or is longer or shorter than it says.
     """
     ndim = checks.integer("ndim", ndim, low=1, high=255)
-    path = _as_path("path", path)
+    path = places.as_path("path", path)
     data = _unpacked(path)
     magic, start = bytes([0, 0, _UBYTE, ndim]), 4 + 4 * ndim
     if data[:4] != magic:
@@ -175,18 +157,6 @@ def _read_split(folder: Path, part: str) -> Images:
     return Images(images[:, None], labels.long(), CLASS_NAMES)
 
 
-def _places(root: str | os.PathLike[str] | None) -> tuple[Path, ...]:
-    if root is not None:
-        folder = _as_path("root", root)
-        return (folder, folder / "mnist")
-    data = os.environ.get("ANGULUS_DATA", "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # unset, empty or relative: the XDG specification says to ignore it
-        cache = Path("~/.cache").expanduser()
-    cached = cache / "angulus" / "mnist"
-    return (Path(data).expanduser() / "mnist", cached) if data else (cached,)
-
-
 def _find(folder: Path, name: str) -> Path | None:
     # The packed file first: a download then repairs a folder that also holds a damaged plain one.
     return next((path for path in (folder / f"{name}.gz", folder / name) if os.path.isfile(path)), None)
@@ -219,55 +189,3 @@ def _unpacked(path: Path) -> bytes:
 
 def _damaged(path: Path, rule: str, got: str) -> InputError:
     return InputError(f"{path} {rule}; got {got}; delete it and fetch MNIST again with {_FETCH}")
-
-
-def _fetch(name: str, mirrors: Sequence[str], timeout_s: float) -> bytes:
-    reasons = []
-    for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{name}"
-        try:
-            data = _get(url, timeout_s)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that cannot be read
-            reasons.append(f"{url}: {error or type(error).__name__}")
-            continue
-        if _md5(data) == MD5[name.removesuffix(".gz")]:
-            return data
-        reasons.append(f"{url}: {len(data)} bytes with md5 {_md5(data)}, not {MD5[name.removesuffix('.gz')]}")
-    raise InputError(
-        f"mirrors must give {name} with its official md5; got {'; '.join(reasons)}; "
-        "try again later, or put the four files there by hand and set ANGULUS_DATA"
-    )
-
-
-def _get(url: str, timeout_s: float) -> bytes:
-    with urllib.request.urlopen(url, timeout=timeout_s) as response:
-        data = bytes(response.read(_LARGEST_DOWNLOAD + 1))
-        announced = response.headers.get("Content-Length", "")
-    if len(data) > _LARGEST_DOWNLOAD:
-        raise http.client.HTTPException(f"the body has more than {_LARGEST_DOWNLOAD} bytes")
-    # http.client does not complain about a body that ends early when it is read with a limit.
-    if announced.isdigit() and len(data) < int(announced):
-        raise http.client.HTTPException(f"the body ended after {len(data)} of {announced} bytes")
-    return data
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _as_path(name: str, value: object) -> Path:
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise InputError(f"{name} must be a path; got {value!r}")
-    return Path(value).expanduser()

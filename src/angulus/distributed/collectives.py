@@ -26,17 +26,14 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
         ctx.send, ctx.receive, ctx.ranks = send, receive, ranks
-        return _all_to_all(rows, send, receive, ranks)
+        moved = rows.new_empty(sum(receive), *rows.shape[1:])
+        dist.all_to_all_single(moved, rows.contiguous(), receive, send, group=ranks.group)
+        return moved
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _all_to_all(gradient, ctx.receive, ctx.send, ctx.ranks), None, None, None
-
-
-def _all_to_all(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
-    moved = rows.new_empty(sum(receive), *rows.shape[1:])
-    dist.all_to_all_single(moved, rows.contiguous(), receive, send, group=ranks.group)
-    return moved
+        # an exchange once more, so that second derivatives pass it too
+        return exchange(gradient, ctx.receive, ctx.send, ctx.ranks), None, None, None
 
 
 def gather(rows: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.nn import Parameter
+from torch.nn.parallel import DistributedDataParallel
 
 from angulus import checks
 
@@ -97,6 +99,18 @@ def under_torchrun() -> Iterator[Ranks]:
         yield Ranks.here()
     finally:
         dist.destroy_process_group()
+
+
+def in_running_ddp(parameter: Parameter) -> bool:
+    """Whether a `DistributedDataParallel` that holds this parameter, and averages its gradient, is in its forward now.
+
+    It is the one sign of the misuse: DDP keeps the module that runs under a private name, and says nothing to its parts.
+    """
+    running = getattr(DistributedDataParallel, "_active_ddp_module", None)
+    if running is None:
+        return False
+    found = (name for name, each in running.module.named_parameters() if each is parameter)
+    return any(name not in running.parameters_to_ignore for name in found)
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from angulus.artifact import Model
+from angulus.contract import Preprocessing
 
 Family = Literal["colour", "values", "place", "size", "turn"]
 
@@ -71,19 +72,20 @@ def after(first: Trial, second: Trial) -> Trial:
 @torch.no_grad()
 def features(model: Model, pixels: Tensor, trial: Trial | None = None) -> Tensor:
     """Features [B, d] of pixels as the contract prepares them, or under a trial's change."""
-    contract = model.config.contract
+    preprocessing = model.preprocessing
     network: Callable[[Tensor], Tensor] = model.backbone
     if trial is not None and trial.change is not None:
         pixels = trial.change(pixels)
     if trial is not None and trial.normalise is not None:
         normalise = trial.normalise
-        contract = dataclasses.replace(contract, normalize="fixed", mean=0.0, scale=1.0)
+        raw = dataclasses.replace(model.config.contract, normalize="fixed", mean=0.0, scale=1.0)
+        preprocessing = Preprocessing(raw)
 
-        def network(raw: Tensor) -> Tensor:
-            result: Tensor = model.backbone(normalise(raw))
+        def network(images: Tensor) -> Tensor:
+            result: Tensor = model.backbone(normalise(images))
             return result
 
-    return contract.features(network, pixels).float()
+    return preprocessing.features(network, pixels).float()
 
 
 def moved(pixels: Tensor, *, right: float = 0, down: float = 0, zoom: float = 1, degrees: float = 0) -> Tensor:

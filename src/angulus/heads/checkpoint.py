@@ -64,8 +64,8 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
         if ranks.rank == 0:
             content = {
                 "format": FORMAT,
-                "num_classes": head.objective.num_classes,
-                "embedding_size": head.objective.embedding_size,
+                "num_classes": head.num_classes,
+                "embedding_size": head.embedding_size,
                 "objective": to_mapping(head.objective.spec),
                 "optimizers": _kinds(head, _several(optimizers)),
                 "common": common,

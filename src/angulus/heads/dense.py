@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.heads.functional import batch_loss, counted
+from angulus.distributed.runtime import in_running_ddp
+from angulus.heads.functional import batch_loss, counted, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import margined, measures
 from angulus.heads.sampling import ClassSampling, checked
@@ -36,6 +37,7 @@ class DenseHead(nn.Module):
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
         bias: [C], zero at first, or None.
         objective: the bound objective.
+        num_classes, embedding_size: C and d.
 
     >>> import torch, angulus
     >>> head = angulus.DenseHead(8, 10, angulus.losses.normface())
@@ -72,6 +74,12 @@ class DenseHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
+        update = attached(self.weight)
+        if update is not None and in_running_ddp(self.weight):
+            raise checks.InputError(
+                "DistributedDataParallel cannot average what BackwardSGD updates within backward, so its copies of the "
+                "head would part; use another optimiser, or angulus.ShardedHead beside the wrapped backbone"
+            )
         return batch_loss(
             features,
             self.weight,
@@ -80,7 +88,7 @@ class DenseHead(nn.Module):
             bias=self.bias,
             kernel=self.kernel,
             sampling=self.sampling if self.training else None,
-            update=attached(self.weight),
+            update=update,
             reduction=reduction,
         )
 
@@ -93,10 +101,7 @@ class DenseHead(nn.Module):
         spec = self.objective.spec
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
-            weight = self.weight.to(unit.dtype)
-            logits = unit @ weight.T
-            if spec.weights == "unit":
-                logits = logits / lengths(weight, spec.eps)
+            logits = plain_logits(unit, self.weight, spec)
             if self.objective.radius is not None:
                 logits = self.objective.radius(norms)[:, None] * logits
             return logits if self.bias is None else logits + self.bias.to(logits.dtype)
@@ -144,6 +149,15 @@ class DenseHead(nn.Module):
         """Move the running figures of the objective; the loop calls it once an optimiser step."""
         self.objective.observe(stats)
 
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.objective.num_classes
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return self.objective.embedding_size
+
     def extra_repr(self) -> str:
-        num_classes, embedding_size = self.weight.shape
-        return f"embedding_size={embedding_size}, num_classes={num_classes}, impl={self.kernel.impl!r}"
+        return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

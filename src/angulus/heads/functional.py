@@ -13,6 +13,7 @@ from angulus.heads.geometry import geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
 from angulus.heads.updates import Update
+from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import BoundObjective, Objective
 
@@ -98,6 +99,13 @@ def batch_loss(
     if reduction == "none":
         return rows if len(rows) == total else rows.new_zeros(total).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
+
+
+def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
+    """What the radius multiplies, without margin, [B, C]: cosines, or w_j·x̂ for raw weights."""
+    weight = weight.to(unit.dtype)
+    products = unit @ weight.T
+    return products / lengths(weight, spec.eps) if spec.weights == "unit" else products
 
 
 def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:

@@ -63,10 +63,10 @@ class SparseSGD(torch.optim.Optimizer):
 class BackwardSGD(torch.optim.Optimizer):
     """SGD with momentum on a head's class weights, block by block within backward: their gradient is never held.
 
-    While attached, `head.weight.grad` stays None and backward() is the update; `step()` has nothing left to do, and
-    learning-rate schedules work as with any optimiser. One forward and one backward a step: with gradient
-    accumulation, two losses in one graph, clipping or a gradient scaler, which need the whole gradient first, use
-    another optimiser. The rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product
+    While attached, `head.weight.grad` stays None and backward() is the update; `step()` ends it, so that a second
+    backward() before step() is refused, and learning-rate schedules work as with any optimiser. One forward and one
+    backward a step: with gradient accumulation, two losses in one graph, clipping or a gradient scaler, which need the
+    whole gradient first, use another optimiser (clipping finds no gradient, and nothing says so). The rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product
     (logits twice). A copy of the head, or another weight put into it, is not attached.
 
     Args:
@@ -86,18 +86,32 @@ class BackwardSGD(torch.optim.Optimizer):
             raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
         updates.attach(head.weight, self.update)
+        self._updated = False  # since the last step()
 
     def detach(self) -> None:
         """Let backward make the weights' gradient again."""
         updates.detach(self._weight())
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Nothing: backward() has updated the weights. A closure is called with gradients on."""
-        return _called(closure)
+        """Let the next backward() update: this step's has done so. A closure is called with gradients on."""
+        loss = _called(closure)
+        self._updated = False
+        return loss
 
     @torch.no_grad()
     def update(self, classes: slice, gradient: Tensor) -> None:
-        """Move the weights of these classes; the kernel calls it with each block."""
+        """Move the weights of these classes; the kernel calls it with each block, in order.
+
+        Raises:
+            checks.InputError: a second backward() before step(); nothing is changed.
+        """
+        if classes.start == 0:
+            if self._updated:
+                raise checks.InputError(
+                    "BackwardSGD updates within backward(), and this is the second one before step(); call step() "
+                    "after each backward(), and accumulate gradients with another optimiser"
+                )
+            self._updated = True
         group, weight = self.param_groups[0], self._weight()
         rows = weight.detach()[classes]
         gradient = gradient.to(rows.dtype)

@@ -19,15 +19,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
-from angulus.distributed.runtime import Ranks
+from angulus.distributed.runtime import Ranks, in_running_ddp
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.functional import REDUCTIONS, counted, not_finite
+from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, measures, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
 from angulus.heads.updates import attached
 from angulus.kernels.reduction import Reduced, Request
-from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
 from angulus.losses.pieces import to_mapping
@@ -68,6 +67,7 @@ class ShardedHead(nn.Module):
         bias: [C of this rank], or None.
         classes: the range of classes that this rank holds.
         objective: the bound objective, the same on all ranks.
+        num_classes, embedding_size: C over all ranks, and d.
 
     Raises:
         checks.InputError: on every rank alike, also where one alone breaks a rule.
@@ -180,8 +180,13 @@ class ShardedHead(nn.Module):
                     "this head was made before torch.distributed.init_process_group(), so it holds all classes for "
                     "itself; make it after"
                 )
+            if in_running_ddp(self.weight):
+                raise checks.InputError(
+                    "a ShardedHead must not be within DistributedDataParallel, which writes one rank's shard over the "
+                    "others' and averages their gradients; wrap the backbone alone, and call the head on its output"
+                )
             checks.choice("reduction", reduction, REDUCTIONS)
-            features, labels, kept = counted(features, self.weight, labels, num_classes=self.objective.num_classes)
+            features, labels, kept = counted(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
             same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, int(self.training)]
@@ -299,10 +304,7 @@ class ShardedHead(nn.Module):
         dtype = functools.reduce(torch.promote_types, (each for _, each in given))
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
-            weight = self.weight.to(unit.dtype)
-            logits = gather(unit, sizes, ranks) @ weight.T
-            if spec.weights == "unit":
-                logits = logits / lengths(weight, spec.eps)
+            logits = plain_logits(gather(unit, sizes, ranks), self.weight, spec)
             if self.objective.radius is not None:
                 with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
                     logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
@@ -335,9 +337,19 @@ class ShardedHead(nn.Module):
         """Move the running figures of the objective, alike on all ranks; the loop calls it once an optimiser step."""
         self.objective.observe(stats)
 
+    @property
+    def num_classes(self) -> int:
+        """C over all ranks."""
+        return self.objective.num_classes
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return self.objective.embedding_size
+
     def extra_repr(self) -> str:
         return (
-            f"embedding_size={self.weight.shape[1]}, num_classes={self.objective.num_classes}, "
+            f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, "
             f"classes={self.classes.start}..{self.classes.stop - 1} of rank {self.ranks.rank} of {self.ranks.count}"
         )
 

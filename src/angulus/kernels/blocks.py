@@ -26,7 +26,7 @@ class Block(NamedTuple):
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
     lengths: Tensor | None  # ‖w_j‖, [n], where cosines are wanted
     targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
-    room: tuple[Tensor, ...]  # three of [n, B]: for the cosines, the logits of N and of a P; it stays in the cache
+    room: tuple[Tensor, ...]  # of [n, B]: for the cosines, what the negatives are mapped to, and logits
 
 
 def blocks(
@@ -42,7 +42,7 @@ def blocks(
     features = operand(unit, request)
     kept = None if stash is None else stash.view(features.dtype)
     buffer = None if stash is not None else features.new_empty(size, batch)
-    room = [unit.new_empty(size, batch) for _ in range(3 if request.plain_scales else 2)]
+    room = [unit.new_empty(size, batch) for _ in range(4)]  # the system gives memory for those that are used
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         part = weight[chosen]
@@ -89,25 +89,27 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
     return cosines, cosines
 
 
-def _mapped(base: Tensor, request: Request) -> tuple[Tensor, Tensor | None]:
+def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tensor | None]:
     """(mapped bases, which of them are changed, or None for none)."""
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
     above = base > request.threshold
-    changed = torch.add(base.new_tensor(a0), base, alpha=a1)
+    changed = torch.add(base.new_tensor(a0), base, alpha=a1, out=block.room[1])
     if a2 != 0:
         changed.addcmul_(base, base, value=a2)
-    return torch.where(above, changed, base), above
+    return torch.where(above, changed, base, out=changed), above
 
 
-def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request) -> Tensor:
-    """The gradient by the mapped bases, carried to the bases; overwritten."""
+def _with_slope(factor: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
+    """The factor of each row, [B], times the derivative of the mapped bases by the bases, [n, B] where it is not 1."""
     a2, a1, _ = request.coefficients
-    if (a2, a1) == (0, 1):
-        return gradient
-    slope = base.new_tensor(a1) if a2 == 0 else torch.add(base.new_tensor(a1), base, alpha=2 * a2)
-    return gradient.mul_(torch.where(above, slope, 1.0))
+    if above is None or (a2, a1) == (0, 1):
+        return factor
+    if a2 == 0:
+        return torch.where(above, a1 * factor, factor, out=block.room[1])
+    slope = torch.add(base.new_tensor(a1), base, alpha=2 * a2, out=block.room[1])
+    return torch.where(above, slope.mul_(factor), factor, out=slope)
 
 
 class Sums:
@@ -130,8 +132,8 @@ class Sums:
         base, cosines = _bases(block, request)
         sums = iter(self.log_sums)
         if request.radius is not None:
-            mapped, _ = _mapped(base, request)
-            logits = torch.mul(mapped, request.radius, out=block.room[1])
+            mapped, _ = _mapped(base, request, block)
+            logits = torch.mul(mapped, request.radius, out=block.room[2])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
             next(sums).add(logits, mapped, block)
@@ -209,35 +211,32 @@ class Backward:
         return gradients if self.request.radius is not None else [None, *gradients]
 
     def coefficients(self, block: Block, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(gradient by the products [n, B], by the lengths over the length [n], by the logits of N [n, B])."""
+        """(gradient by the products [n, B], by the lengths over the length [n], by the bias [n])."""
         request = self.request
         base, cosines = _bases(block, request)
         on_products: Tensor | None = None
         on_cosines: Tensor | None = None
-        on_logits: Tensor | None = None
+        on_bias: Tensor | None = None
         log_sums = iter(zip(self.of_log_sums, self.values, strict=True))
         if request.radius is not None:
             gradient, value = next(log_sums)
-            mapped, above = _mapped(base, request)
-            logits = torch.mul(mapped, request.radius, out=block.room[1])
+            mapped, above = _mapped(base, request, block)
+            own = None if bias is None else bias[block.classes]
+            shares = _shares(mapped, request.radius, value, own, block, block.room[2])
             if bias is not None:
-                logits += bias[block.classes, None].to(logits.dtype)
-            if bias is None:
-                on_base = _softmax(logits, value, gradient * request.radius, block)
-            else:
-                on_logits = _softmax(logits, value, gradient, block)
-                on_base = on_logits * request.radius
-            if above is not None:
-                on_base = _times_slope(on_base, base, above, request)
+                on_bias = torch.mv(shares, gradient)
+            on_base = shares.mul_(_with_slope(gradient * request.radius, base, above, request, block))
             if request.unit_weight:
                 on_cosines = on_base
             else:
                 on_products = on_base
         for scale, (gradient, value) in zip(request.plain_scales, log_sums, strict=True):
             assert cosines is not None
-            on_cosines = _sum(
-                on_cosines, _softmax(torch.mul(cosines, scale, out=block.room[2]), value, gradient * scale, block)
-            )
+            shares = _shares(cosines, scale, value, None, block, block.room[3 if on_cosines is None else 1])
+            if on_cosines is None:
+                on_cosines = shares.mul_(gradient * scale)
+            else:
+                on_cosines.addcmul_(shares, gradient * scale)
         for offset, gradient in zip(request.hinge_offsets, self.of_hinges, strict=True):
             assert cosines is not None
             inner = torch.add(offset, cosines, alpha=2).index_put_(block.targets, cosines.new_zeros(()))
@@ -246,16 +245,18 @@ class Backward:
         if on_cosines is not None:
             assert cosines is not None and block.lengths is not None
             # cos = product / l: by the product 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
-            on_lengths = torch.linalg.vecdot(on_cosines, cosines, dim=1) / block.lengths.square()
+            on_lengths = torch.mul(on_cosines, cosines).sum(dim=1) / block.lengths.square()
             on_products = _sum(on_products, on_cosines.mul_((1 / block.lengths)[:, None]))
         assert on_products is not None
-        return on_products, on_lengths, on_logits
+        return on_products, on_lengths, on_bias
 
 
-def _softmax(logits: Tensor, value: Tensor, factor: Tensor, block: Block) -> Tensor:
-    """Factor · exp(logits − log-sum), 0 for targets; `logits` is overwritten."""
-    logits -= torch.where(torch.isfinite(value), value, 0.0)
-    return logits.exp_().index_put_(block.targets, logits.new_zeros(())).mul_(factor)
+def _shares(scaled: Tensor, scale: Tensor, value: Tensor, bias: Tensor | None, block: Block, out: Tensor) -> Tensor:
+    """Each class's share of a log-sum-exp's sum, exp(logit − value), [n, B]; 0 for targets."""
+    logits = torch.addcmul(-torch.where(torch.isfinite(value), value, 0.0), scaled, scale, out=out)
+    if bias is not None:
+        logits += bias[:, None].to(logits.dtype)
+    return logits.exp_().index_put_(block.targets, logits.new_zeros(()))
 
 
 def _sum(first: Tensor | None, second: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class _Streamed(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
         features = operand(unit, request)
         for block in blocks(unit, weight, labels, request, stash, fill=False):
-            on_products, on_lengths, on_logits = back.coefficients(block, bias)
+            on_products, on_lengths, on_bias = back.coefficients(block, bias)
             on_products = operand(on_products, request)
             if grad_unit is not None:
                 if features.dtype == grad_unit.dtype:
@@ -121,7 +121,7 @@ class _Streamed(torch.autograd.Function):
                     request.update(block.classes, gradient)
                 elif place is not None and gradient.data_ptr() != place.data_ptr():
                     place.copy_(gradient)
-            if grad_bias is not None and on_logits is not None:
-                grad_bias[block.classes] = on_logits.sum(dim=1).to(grad_bias.dtype)
+            if grad_bias is not None and on_bias is not None:
+                grad_bias[block.classes] = on_bias.to(grad_bias.dtype)
         del stash  # a second reference would make autograd copy the gradient
         return (grad_unit, grad_weight, grad_bias, None, None, None, *back.of_scales())

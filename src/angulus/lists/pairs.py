@@ -126,6 +126,21 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     return Pairs(left, right, same, folds, left_identity, right_identity, source=os.fspath(path))
 
 
+def pairs_text(pairs: Pairs) -> str:
+    """A list as `read_pairs` reads it: `folds per` where there are folds, then a line `a b 0|1` a pair, by tabs.
+
+    Raises:
+        InputError: an id that no line can hold.
+    """
+    for name in pairs.ids.tolist():
+        if name != name.strip() or "\t" in name or len(f"{name}x".splitlines()) > 1:
+            raise InputError(f"an id in a list must have no tab, no line's end and no space around it; got {name!r}")
+    lines = [f"{a}\t{b}\t{int(same)}\n" for a, b, same in zip(pairs.left, pairs.right, pairs.same, strict=True)]
+    if pairs.fold_count:
+        lines.insert(0, f"{pairs.fold_count}\t{len(pairs) // (2 * pairs.fold_count)}\n")
+    return "".join(lines)
+
+
 def read_lfw_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read LFW's `pairs.txt` (View 2): ids are `Name/Name_0001`, identities are names.
 

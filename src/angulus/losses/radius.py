@@ -22,24 +22,33 @@ from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 @dataclass(frozen=True)
 class Identity:
-    """The norm itself: radius = ‖x‖. Softmax, A-Softmax, L-Softmax."""
+    """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
+    Args:
+        factor: k > 0; other than 1 it is softmax on features multiplied by k (FI Sec. 4.4, Table 4).
+    """
+
+    factor: float = 1.0
     kind: ClassVar[str] = "identity"
     stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = False
     scale: ClassVar[None] = None
 
+    def __post_init__(self) -> None:
+        checks.number("factor", self.factor, low=0, open_low=True)
+
     def bind(self, num_classes: int, embedding_size: int) -> Identity:
         return self
 
     def __call__(self, norms: Tensor) -> Tensor:
-        return norms
+        return norms if self.factor == 1 else self.factor * norms
 
     def formula(self) -> str:
-        return "‖x‖"
+        return "‖x‖" if self.factor == 1 else f"{self.factor:g}‖x‖"
 
     def words(self) -> str:
-        return "radius ‖x‖, the feature's own norm"
+        times = "" if self.factor == 1 else f"{self.factor:g} times "
+        return f"radius {self.formula()}, {times}the feature's own norm"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from angulus import checks
 from angulus.embeddings import Embeddings
+from angulus.lists.drawn import genuine_rows, impostor_count, impostor_rows
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
 from angulus.metrics.intervals import Statistic, Units
@@ -147,10 +147,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     if embeddings.labels is None:
         raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
     _, people = np.unique(embeddings.labels, return_inverse=True)
-    order = np.argsort(people, kind="stable")
-    bounds = np.append(np.flatnonzero(np.append(True, np.diff(people[order]) > 0)), len(order))
-    genuine = np.concatenate([_all_pairs(order[a:b]) for a, b in itertools.pairwise(bounds)])
-    total = len(people) * (len(people) - 1) // 2 - len(genuine)
+    genuine, total = genuine_rows(people), impostor_count(people)
     if not len(genuine) or not total:
         raise checks.InputError(
             f"{embeddings.source} must show two people or more, and one of them twice; got {len(genuine)} genuine and "
@@ -163,7 +160,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is not None:
         checks.integer("impostors", impostors, low=1, high=total)
-    drawn = _drawn(people, total if impostors is None else impostors, total, rng)
+    drawn = impostor_rows(people, total if impostors is None else impostors, rng)
     rows = np.concatenate([genuine, drawn])
     left, right = rows.T
     return Pairs(
@@ -174,26 +171,6 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         right_identity=embeddings.labels[right],
         source=f"pairs of {embeddings.source}",
     )
-
-
-def _all_pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    first, second = np.triu_indices(len(rows), 1)
-    return np.stack([rows[first], rows[second]], axis=1)
-
-
-def _drawn(people: NDArray[np.int64], count: int, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Impostor pairs [count, 2], lower row first, each at most once."""
-    size = len(people)
-    if 2 * count > total:  # most of them: list all, and leave some out
-        rows = _all_pairs(np.arange(size))
-        rows = rows[people[rows[:, 0]] != people[rows[:, 1]]]
-        return np.asarray(rows[np.sort(rng.permutation(total)[:count])])
-    keys = np.empty(0, dtype=np.int64)
-    while len(keys) < count:
-        first, second = np.sort(rng.integers(size, size=(2, 2 * count)), axis=0)
-        keys = np.unique(np.concatenate([keys, (first * size + second)[people[first] != people[second]]]))
-    chosen = np.sort(rng.permutation(keys)[:count])
-    return np.stack([chosen // size, chosen % size], axis=1)
 
 
 def _share(flags: NDArray[np.bool_], weights: Floats) -> float:

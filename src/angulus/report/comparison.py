@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,12 @@ from rich.console import Group
 from rich.table import Table
 
 from angulus import build, files, plots
-from angulus.compare import GROUPS, Cell, Comparison, Row, load_test, run_folder, section
+from angulus.claims import GROUPS, accuracy_title, norm_title
+from angulus.compare import Comparison, run_folder, section
+from angulus.evaluation import load_test
+from angulus.metrics.seeds import Difference
+from angulus.report import analyses
+from angulus.report.tables import NONE, cell, markdown_table, number
 from angulus.training import checkpoint
 
 PICTURES = {
@@ -23,48 +28,94 @@ PICTURES = {
 }
 
 
-def cell(value: Cell, digits: int) -> str:
-    """Mean ± deviation over seeds; the mean alone for one seed.
+WIDE = 4  # columns of benchmarks in a table of the terminal
 
-    >>> cell(Cell([99.0, 99.2]), 2), cell(Cell([99.0]), 2)
-    ('99.10 ± 0.14', '99.00')
-    """
-    deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.{digits}f}"
-    return f"{value.mean:.{digits}f}{deviation}"
+
+@dataclass(frozen=True)
+class Section:
+    """Columns that stand together: a name, their short heads with their titles, and whether variants are told apart."""
+
+    name: str
+    titles: dict[str, str]
+    compared: bool = True
+
+
+def sections(comparison: Comparison) -> list[Section]:
+    """The columns of the table in parts that fit a terminal: by quality group, or by benchmark."""
+    evaluation = comparison.recipe.evaluation
+    if not evaluation.benchmarks:
+        accuracy = {name: accuracy_title(name) for name in GROUPS}
+        norms = {name: norm_title(name) for name in GROUPS}
+        return [Section("test accuracy in %", accuracy), Section("mean feature norm", norms, compared=False)]
+    titles = evaluation.titles
+    parts = [titles[start : start + WIDE] for start in range(0, len(titles), WIDE)]
+    return [Section("benchmarks", {title: title for title in part}) for part in parts]
 
 
 def columns(comparison: Comparison, *, own: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table: accuracy in % by quality group, then mean norms; by the shared or its own split."""
-    accuracy, norm = ("own_accuracy", "own_mean_norm") if own else ("accuracy", "mean_norm")
-    head = ["loss", *(f"accuracy {name} %" for name in GROUPS), *(f"norm {name}" for name in GROUPS)]
+    """Head and rows of the table; of the quality groups by the shared or each model's own split."""
+    titles = comparison.recipe.evaluation.titles
     body = [
-        [row.variant, *(cell(getattr(row, quantity)[name], 2) for quantity in (accuracy, norm) for name in GROUPS)]
+        [row.variant, *(cell((row.own if own else row.columns)[title], 2) for title in titles)]
         for row in comparison.rows
     ]
-    return head, body
+    return ["loss", *titles], body
 
 
 def terminal(comparison: Comparison) -> Group:
-    """The comparison for the terminal, each table within 80 columns: accuracy, norms, and the paper's numbers."""
-    published = comparison.recipe.published
-    tables = []
-    for title, quantity in (("test accuracy in %", "accuracy"), ("mean feature norm", "mean_norm")):
-        tables.append(_table(title, [(row.variant, _cells(row, quantity)) for row in comparison.rows]))
-        paper = getattr(published, quantity, None)
-        if published is not None and paper:
-            rows = [(row.variant, [_number(paper.get(row.variant, {}), n) for n in GROUPS]) for row in comparison.rows]
-            tables.append(_table(f"{title}: {published.source}", rows))
-    return Group(comparison.recipe.title, "", *tables, caption(comparison))
+    """The comparison for the terminal, each table within 80 columns: the numbers here, and the paper's."""
+    tables: list[Table | str] = []
+    for part in sections(comparison):
+        here = [
+            (row.variant, [cell(row.columns[title], 2) for title in part.titles.values()]) for row in comparison.rows
+        ]
+        tables.append(_table(part.name, list(part.titles), here))
+        paper = _paper(comparison, list(part.titles.values()))
+        if paper is not None and comparison.recipe.published is not None:
+            tables.append(_table(f"{part.name}: {comparison.recipe.published.source}", list(part.titles), paper))
+        if (found := differences(comparison, part)) is not None:
+            tables.append(_table(f"{part.name}: minus {against(comparison)}, ± 95 %", list(part.titles), found))
+    return Group(*warning(comparison), comparison.recipe.title, "", *tables, caption(comparison))
 
 
-def _cells(row: Row, quantity: str) -> list[str]:
-    return [cell(getattr(row, quantity)[name], 2) for name in GROUPS]
+def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[str]]] | None:
+    """Each variant's paired difference from the baseline, ± half its interval; None where there is none to tell."""
+    grid = section(comparison.recipe)
+    others = [row for row in comparison.rows if row.variant != grid.against]
+    if len(grid.seeds) < 2 or not others or not part.compared:
+        return None
+    found = [(row, [comparison.difference(row, title) for title in part.titles.values()]) for row in others]
+    return [(row.variant, [_shift(each) for each in cells]) for row, cells in found]
 
 
-def _table(title: str, rows: list[tuple[str, list[str]]]) -> Table:
+def _shift(difference: Difference) -> str:
+    if math.isnan(difference.mean):
+        return NONE
+    return f"{difference.mean:+.2f} ± {difference.high - difference.mean:.2f}"
+
+
+def against(comparison: Comparison) -> str:
+    """The variant that the others are compared with."""
+    return section(comparison.recipe).against
+
+
+def warning(comparison: Comparison) -> list[str]:
+    """What must stand above numbers that are no result."""
+    return ["NOT A RESULT: made on generated stand-in data", ""] if comparison.generated else []
+
+
+def _paper(comparison: Comparison, titles: list[str]) -> list[tuple[str, list[str]]] | None:
+    """The paper's numbers of some columns, or None where it has none."""
+    published = comparison.published
+    if not any(title in numbers for numbers in published.values() for title in titles):
+        return None
+    return [(variant, [number(numbers, title) for title in titles]) for variant, numbers in published.items()]
+
+
+def _table(title: str, heads: list[str], rows: list[tuple[str, list[str]]]) -> Table:
     table = Table(title=title)
     table.add_column("loss", no_wrap=True)
-    for name in GROUPS:
+    for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for variant, cells in rows:
         table.add_row(variant, *cells)
@@ -74,9 +125,11 @@ def _table(title: str, rows: list[tuple[str, list[str]]]) -> Table:
 def caption(comparison: Comparison) -> str:
     """How the numbers came about."""
     grid = section(comparison.recipe)
+    seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
+    if comparison.recipe.evaluation.benchmarks:
+        return seeds
     counts = comparison.rows[0].counts
     splitter = f"the {grid.quality_split} model" if grid.quality_split else "each model itself"
-    seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
     return (
         f"{seeds}; low = the {counts['low']:,} of {counts['entire']:,} test images with the smallest feature norms of "
         f"{splitter}"
@@ -84,18 +137,27 @@ def caption(comparison: Comparison) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown page: its table, the paper's numbers, each model's own split, the environment."""
+    """The comparison as a Markdown page: its table, the paper's numbers, differences, each model's own split, how."""
     recipe = comparison.recipe
     training, environment = recipe.training, comparison.environment
     total = sum(row.seconds for row in comparison.rows)
     parts = [
         f"# {recipe.title}",
-        _markdown_table(*columns(comparison)),
+        *(f"**{line}**" for line in warning(comparison) if line),
+        markdown_table(*columns(comparison)),
         f"{caption(comparison)}.",
     ]
     if recipe.published is not None:
-        parts += [f"## Beside the paper ({recipe.published.source})", _markdown_table(*_beside_paper(comparison))]
-    parts += ["## Each model's own split", _markdown_table(*columns(comparison, own=True))]
+        parts += [f"## Beside the paper ({recipe.published.source})", markdown_table(*_beside_paper(comparison))]
+    for part in sections(comparison):
+        if (found := differences(comparison, part)) is not None:
+            parts += [
+                f"## {part.name}: minus {against(comparison)}, seed by seed",
+                markdown_table(["loss", *part.titles], [[name, *cells] for name, cells in found]),
+                "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds.",
+            ]
+    if not recipe.evaluation.benchmarks:
+        parts += ["## Each model's own split", markdown_table(*columns(comparison, own=True))]
     parts += [
         "## How",
         f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "
@@ -112,7 +174,7 @@ def write(comparison: Comparison) -> list[Path]:
     files.write_text(comparison.folder / "table.md", markdown(comparison))
     recipe, grid = comparison.recipe, section(comparison.recipe)
     seed = grid.seeds[0]
-    folders = {name: run_folder(comparison.folder, name, seed) for name in grid.variants}
+    folders = {name: run_folder(comparison.folder, name, seed) for name in grid.grid}
     tests = {name: load_test(folder) for name, folder in folders.items()}
     images = build.splits(recipe).test
     written = []
@@ -129,36 +191,35 @@ def write(comparison: Comparison) -> list[Path]:
         save("features.png", plots.features_2d(models, images.class_names, [_array(weight) for weight in weights]))
     correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}
     save("norms.png", plots.norm_histograms([(name, test["norms"], correct[name]) for name, test in tests.items()]))
-    judge = grid.quality_split or next(iter(grid.variants))
+    judge = grid.quality_split or next(iter(grid.grid))
     test = tests[judge]
     title = f"{judge}: test images by feature norm (label, or label → wrong prediction)"
-    pixels = images.pixels.numpy()
-    picture = plots.best_and_worst(pixels, test["norms"], test["labels"], test["predictions"], title)
+    shown = _extremes(test["norms"])
+    pixels = images.pixels[torch.from_numpy(shown)]
+    if pixels.ndim == 5:  # of a volume, its middle slice
+        pixels = pixels[:, :, pixels.shape[2] // 2]
+    norms, labels, predictions = (test[key][shown] for key in ("norms", "labels", "predictions"))
+    picture = plots.best_and_worst(pixels.numpy(), norms, labels, predictions, title)
     save("best-and-worst.png", picture)
-    return written
+    return written + analyses.write(comparison)
+
+
+def _extremes(norms: np.ndarray, count: int = 12) -> np.ndarray:
+    """The rows of the lowest and the highest norms, `count` of each, rising: pixels of other rows are not read."""
+    order = np.argsort(norms, kind="stable")
+    return np.unique(np.concatenate([order[:count], order[-count:]]))
 
 
 def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    published = comparison.recipe.published
-    assert published is not None
     head, body = ["loss"], [[row.variant] for row in comparison.rows]
-    for unit, quantity in (("%", "accuracy"), ("norm", "mean_norm")):
-        paper = getattr(published, quantity)
-        if paper:
-            head += [f"{name} {unit}: {where}" for where in ("paper", "here") for name in GROUPS]
-            for cells, row in zip(body, comparison.rows, strict=True):
-                cells += [_number(paper.get(row.variant, {}), name) for name in GROUPS]
-                cells += [cell(getattr(row, quantity)[name], 2) for name in GROUPS]
+    for part in sections(comparison):
+        titles = list(part.titles.values())
+        paper = _paper(comparison, titles)
+        if paper is not None:
+            head += [f"{title}: {where}" for where in ("paper", "here") for title in titles]
+            for cells, row, (_, numbers) in zip(body, comparison.rows, paper, strict=True):
+                cells += [*numbers, *(cell(row.columns[title], 2) for title in titles)]
     return head, body
-
-
-def _number(values: Mapping[str, float], name: str) -> str:
-    return f"{values[name]:.2f}" if name in values else "—"
-
-
-def _markdown_table(head: list[str], body: list[list[str]]) -> str:
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
 def _array(weight: torch.Tensor) -> np.ndarray:

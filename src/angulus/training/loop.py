@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.contract import Contract
+from angulus.contract import Preprocessing
 from angulus.data.augment import Augment
 from angulus.data.images import Images
 from angulus.heads.dense import DenseHead
@@ -35,7 +35,7 @@ class Job:
 
     backbone: nn.Module
     head: DenseHead
-    contract: Contract
+    contract: Preprocessing
     images: Images
     settings: Training
     device: torch.device

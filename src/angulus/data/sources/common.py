@@ -23,10 +23,12 @@ class LeftOut:
     Attributes:
         where: its name within the source.
         reason: why, as the end of a sentence or a sentence.
+        image: whether it stands for an image; a column that has no place in records does not.
     """
 
     where: str
     reason: str
+    image: bool = True
 
 
 Item = Row | LeftOut

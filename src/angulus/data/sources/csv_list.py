@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from angulus.checks import InputError, nearest
 from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out, too_long
@@ -34,26 +35,19 @@ def read(path: Path, root: Path | None = None) -> Iterator[Item]:
     Raises:
         checks.InputError: names file and line: no header, a cell too few or many, a number that is none.
     """
-    lines = read_lines(path)
-    separator = "\t" if "\t" in lines[0] else ","
-    names = next(csv.reader([lines[0]], delimiter=separator))
+    names, lines = read_cells(path)
     marks = _landmark_columns(path, names)
     for name in ("path", "identity"):
         if name not in names:
             raise InputError(
-                f"{path} must name its columns in the first line, {name!r} among them; got {lines[0][:80]!r}"
+                f"{path} must name its columns in the first line, {name!r} among them; got {', '.join(names)[:80]!r}"
                 + nearest(name, names)
             )
     unused = [name for name in names if name not in COLUMNS and name not in marks]
     if unused:
-        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records")
+        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
     top = (root or path.parent).resolve()
-    reader = csv.reader(lines[1:], delimiter=separator)
-    for cells in reader:
-        number = reader.line_num + 1
-        if len(cells) != len(names):
-            raise malformed(path, number, f"{len(names)} cells, as the first line has", f"{len(cells)}")
-        cell = dict(zip(names, cells, strict=True))
+    for number, cell in lines:
         values = [_number(path, number, name, cell[name]) for name in marks]
         score = _number(path, number, "score", cell["score"]) if cell.get("score") else None
         found = read_listed(top, cell["path"])
@@ -63,6 +57,26 @@ def read(path: Path, root: Path | None = None) -> Iterator[Item]:
             landmarks = points(values) if marks else None
             id = cell.get("id") or None
             yield row_or_left_out(cell["path"], found, cell["identity"], id=id, landmarks=landmarks, score=score)
+
+
+def read_cells(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """The columns' names, and each line's number and cells by name; commas or tabs, gzipped where it ends in .gz.
+
+    Raises:
+        checks.InputError: names file and line: a cell too few or many.
+    """
+    lines = read_lines(path)
+    separator = "\t" if "\t" in lines[0] else ","
+    names = next(csv.reader([lines[0]], delimiter=separator))
+    return names, _cells(path, names, csv.reader(lines[1:], delimiter=separator))
+
+
+def _cells(path: Path, names: list[str], reader: Any) -> Iterator[tuple[int, dict[str, str]]]:
+    for cells in reader:
+        number = reader.line_num + 1
+        if len(cells) != len(names):
+            raise malformed(path, number, f"{len(names)} cells, as the first line has", f"{len(cells)}")
+        yield number, dict(zip(names, cells, strict=True))
 
 
 def read_listed(top: Path, name: str) -> bytes | LeftOut:

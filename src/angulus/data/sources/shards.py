@@ -46,7 +46,7 @@ def read(paths: list[Path]) -> Iterator[Item]:
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} must be a whole tar; reading it gave: {one_line(error)}") from error
     for suffix, count in sorted(unused.items()):
-        yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records")
+        yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
 
 
 @dataclass

@@ -53,7 +53,7 @@ def _rows(path: Path, file: pq.ParquetFile) -> Iterator[Item]:
     used = [name for name in (image, identity, id, "landmarks", "score") if name is not None and name in names]
     unused = [name for name in names if name not in used]
     if unused:
-        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records")
+        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
     classes = _class_names(file.schema_arrow, identity)
     number = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=used):

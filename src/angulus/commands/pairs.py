@@ -1,0 +1,30 @@
+"""`angulus data pairs`: a list to verify on, drawn from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def data_pairs(
+    records: Annotated[str, typer.Argument(help="Records of people, as `angulus convert` writes them.")],
+    out: Annotated[Path, typer.Argument(help="The list, which `angulus evaluate pairs --pairs` reads.")],
+    folds: Annotated[int, typer.Option(help="How many; no person is in two.")] = 10,
+    pairs: Annotated[int, typer.Option(help="Genuine pairs in a fold, and as many impostor pairs.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Draw pairs of images, of one person and of two, in folds of different people."""
+    from angulus import files
+    from angulus.data.records import Records
+    from angulus.lists.drawn import draw_folds
+    from angulus.lists.pairs import pairs_text
+
+    found = Records(records)
+    drawn = draw_folds(found.ids, found.identities, folds=folds, per=pairs, seed=seed)
+    text = pairs_text(drawn)
+    files.make_folder(out.parent)
+    files.write_text(out, text)
+    Console().print(f"{out}: {len(drawn):,} pairs in {folds} folds", highlight=False, markup=False, soft_wrap=True)

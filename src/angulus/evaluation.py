@@ -1,0 +1,142 @@
+"""What a trained model is measured by: the test split's accuracy and norms, and the benchmarks of its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from angulus import checks, embedding, files
+from angulus.benchmarks.settings import Benchmark, place
+from angulus.benchmarks.table import PROTOCOLS, Given
+from angulus.data.images import Images
+from angulus.embeddings import Embeddings
+from angulus.metrics import classification, quality
+from angulus.protocols.result import Result
+from angulus.recipe import Recipe
+from angulus.training import loop
+
+TEST, BENCHMARKS = "test.npz", "benchmarks"
+
+
+def evaluate(
+    job: loop.Job, images: Images, recipe: Recipe, model: Path, folder: Path, last_epoch_loss: float
+) -> dict[str, Any]:
+    """What `results.json` says of the trained model, whose folder is `model`."""
+    found = classify(job, images, recipe, folder)
+    if recipe.evaluation.benchmarks:
+        columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}
+        found["benchmarks"] = measure(recipe, columns, model, job.device, folder)
+    return found
+
+
+def load_test(folder: Path) -> dict[str, np.ndarray]:
+    """The test features, norms, labels and predictions (of two classes, the second's probability) that a run wrote."""
+    try:
+        with np.load(folder / TEST) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise checks.InputError(
+            f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
+        ) from error
+
+
+def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions."""
+    features, predictions, probabilities = embed(job, images, recipe.evaluation.batch_size)
+    norms = np.linalg.norm(features.astype(np.float64), axis=1)
+    labels = images.labels.numpy()
+    arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
+    if images.num_classes == 2:
+        arrays["probabilities"] = probabilities
+    files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+    correct = labels == predictions
+    low = quality.low_quality(norms, recipe.evaluation.low_fraction)
+    return {
+        "accuracy": classification.accuracy(labels, predictions),
+        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
+        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
+        "per_class": classification.accuracy_per_class(labels, predictions),
+    }
+
+
+@torch.no_grad()
+def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features [N, d] float32, predicted classes [N], probabilities of the last class [N]) of images, in float32."""
+    job.backbone.eval()
+    job.head.eval()
+    features, predictions, probabilities = [], [], []
+    for start in range(0, len(images), batch_size):
+        pixels = images.pixels[start : start + batch_size].to(job.device)
+        batch = job.backbone(job.contract(pixels))
+        logits = job.head.logits(batch)
+        features.append(batch.float().cpu())
+        predictions.append(logits.argmax(dim=1).cpu())
+        probabilities.append(torch.softmax(logits.double(), dim=1)[:, -1].cpu())
+    return tuple(torch.cat(parts).numpy() for parts in (features, predictions, probabilities))  # type: ignore[return-value]
+
+
+def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.device, folder: Path) -> dict[str, Any]:
+    """The numbers of the recipe's benchmarks, by their names; each result is also saved whole, as NAME.json.
+
+    Args:
+        recipe: names the benchmarks.
+        columns: what is known of the test images, and the loss of the last epoch, for the benchmarks that measure them.
+        model: the trained model's folder.
+        device: where it runs.
+        folder: gets `benchmarks/`.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".embeddings-") as scratch:
+        embedded: dict[tuple[str, str | None], Embeddings] = {}  # benchmarks share images
+        for benchmark in recipe.evaluation.benchmarks:
+            for source in (benchmark.images, benchmark.others):
+                if source is not None and (source, benchmark.flip) not in embedded:
+                    path = Path(scratch) / f"{len(embedded)}.npz"
+                    embedding.run(model, place(source), path, flip=benchmark.flip, device=device)
+                    embedded[source, benchmark.flip] = Embeddings.read(path)
+            result = _result(benchmark, embedded, columns)
+            files.make_folder(folder / BENCHMARKS)
+            result.save(folder / BENCHMARKS / f"{benchmark.name}.json")
+            numbers = _numbers(result)
+            for title in benchmark.columns:
+                if benchmark.number(title, numbers) is None:
+                    checks.warn(
+                        f"benchmark {benchmark.name!r} has no number {benchmark.columns[title]!r} for the column "
+                        f"{title!r}; it has {', '.join(numbers)}"
+                    )
+            found[benchmark.name] = {"protocol": benchmark.protocol, "numbers": numbers}
+    return found
+
+
+def _result(
+    benchmark: Benchmark, embedded: dict[tuple[str, str | None], Embeddings], columns: dict[str, Any]
+) -> Result:
+    images, others = (
+        None if source is None else embedded[source, benchmark.flip] for source in (benchmark.images, benchmark.others)
+    )
+    lists = {name: place(path) for name, path in benchmark.lists.items()}
+    return PROTOCOLS[benchmark.protocol].run(Given(lists, benchmark.options, images, others, columns))
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    """Each number as plain values; what is undefined is null."""
+
+    def plain(value: float | None) -> float | None:
+        return None if value is None or not math.isfinite(value) else value
+
+    return {
+        number.name: {
+            "value": plain(number.value),
+            "interval": None if number.interval is None else [plain(number.interval.low), plain(number.interval.high)],
+            "spread": plain(number.spread),
+        }
+        for number in result.numbers
+    }

@@ -1,0 +1,104 @@
+"""All rows of the papers' tables on one page: published, measured, device, time, seeds, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from angulus.compare import Cell, section
+from angulus.recipe import Recipe
+from angulus.report.tables import cell, markdown_table
+from angulus.reproduce import Measured, TableRow, lacking
+
+FEW = 5  # variants that a summary names one by one
+
+HEAD = """# The papers' tables
+
+Made by `angulus reproduce --table docs/reproduction.md` from the recipes and from docs/results; a row without a number
+has not been run. `angulus reproduce ROW` runs it, or says what it needs. Numbers are those of the column named; the
+whole tables of what was run stand below. What a paper leaves open is in the recipe, under `chosen_by_us`.
+"""
+
+
+def page(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> str:
+    """The page in Markdown; `found` is what was measured, by recipe."""
+    rows = list(rows)
+    body = [_summary(row, found.get(row.recipe.name)) for row in rows]
+    heads = ["row", "what", "recipe", "column", "published", "measured", "device", "time", "seeds", "what differs"]
+    parts = [HEAD.strip(), markdown_table(heads, body)]
+    shown = dict.fromkeys(row.recipe.name for row in rows if row.recipe.name in found)
+    by_name = {row.recipe.name: row.recipe for row in rows}
+    parts += [_details(by_name[name], found[name]) for name in shown]
+    return "\n\n".join(parts) + "\n"
+
+
+def listing(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> Table:
+    """The rows for the terminal: recipe, whether its data are at hand, whether it was measured."""
+    table = Table(title="angulus reproduce ROW")
+    for head in ("row", "what", "recipe", "data", "measured"):
+        table.add_column(head, no_wrap=True)
+    at_hand: dict[str, bool] = {}
+    for row in rows:
+        name = row.recipe.name
+        if name not in at_hand:
+            at_hand[name] = not lacking(row.recipe)
+        table.add_row(row.id, row.claim, name, "at hand" if at_hand[name] else "no", "yes" if name in found else "no")
+    return table
+
+
+def _summary(row: TableRow, measured: Measured | None) -> list[str]:
+    recipe = row.recipe
+    title = recipe.evaluation.headline
+    paper = recipe.published
+    published = {name: paper.of(name) for name in section(recipe).grid} if paper else {}
+    theirs = {name: f"{numbers[title]:g}" for name, numbers in published.items() if title in numbers}
+    line = [row.id, row.claim, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title if theirs or measured else ""]
+    if measured is None:
+        return [*line, _few(theirs), "", "", "", "", ""]
+    ours = {name: cell(Cell(columns[title]), 2) for name, columns in measured.columns.items() if title in columns}
+    time = f"{measured.seconds:,.0f} s"
+    return [*line, _few(theirs), _few(ours), measured.device, time, str(measured.seeds), _differs(recipe, measured)]
+
+
+def _few(numbers: Mapping[str, str]) -> str:
+    """Variants with their numbers, or how many there are and the extremes."""
+    if len(numbers) <= FEW:
+        return "; ".join(f"{name} {number}" for name, number in numbers.items())
+    ordered = sorted(numbers.items(), key=lambda item: float(item[1].split(" ")[0]))
+    low, high = (f"{name} {number}" for name, number in (ordered[0], ordered[-1]))
+    return f"{len(numbers)} variants, from {low} to {high}"
+
+
+def _differs(recipe: Recipe, measured: Measured) -> str:
+    """What the run has less of than its recipe."""
+    grid, found = section(recipe), []
+    if measured.epochs != recipe.training.epochs:
+        found.append(f"{measured.epochs} of the recipe's {recipe.training.epochs} epochs")
+    if measured.seeds != len(grid.seeds):
+        found.append(f"{measured.seeds} of {len(grid.seeds)} seeds")
+    if missing := [name for name in grid.grid if name not in measured.columns]:
+        found.append(f"without {', '.join(missing)}")
+    return "; ".join(found) or "nothing beyond the recipe"
+
+
+def _details(recipe: Recipe, measured: Measured) -> str:
+    """Every column of a recipe that was run, the paper's numbers beside."""
+    paper = recipe.published
+    titles = recipe.evaluation.titles
+    body = []
+    for name, columns in measured.columns.items():
+        numbers = paper.of(name) if paper else {}
+        cells = [cell(Cell(columns[title]), 2) if title in columns else "" for title in titles]
+        beside = [f" ({numbers[title]:g})" if title in numbers else "" for title in titles]
+        body.append([name, *(here + there for here, there in zip(cells, beside, strict=True))])
+    source = f"measured, and in brackets {paper.source}" if paper else "measured"
+    return f"## {recipe.title}\n\n{source}.\n\n" + markdown_table(["loss", *titles], body)
+
+
+def results_folder(given: Path | None) -> Path:
+    """Where measured comparisons lie: as given, else docs/results of a checkout, else the runs."""
+    if given is not None:
+        return given
+    return next((folder for folder in (Path("docs/results"), Path("runs")) if folder.is_dir()), Path("runs"))

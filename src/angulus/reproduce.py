@@ -1,0 +1,154 @@
+"""The rows of the papers' tables: which recipes they are, what those need, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from angulus import build, checks
+from angulus import recipe as recipes
+from angulus.benchmarks.settings import place
+from angulus.compare import Comparison, compare
+from angulus.protocols.result import nan_for_null
+from angulus.recipe import Recipe
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a paper's table: its id, what it claims, and the recipe that is for it or for a part of it."""
+
+    id: str
+    claim: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a comparison of a recipe found, as `comparison.json` keeps it.
+
+    Args:
+        recipe: its name.
+        columns: variant -> title -> the seeds' numbers.
+        seeds: how many.
+        epochs: that were trained.
+        device: on which, in words.
+        seconds: of training, over all variants and seeds.
+    """
+
+    recipe: str
+    columns: dict[str, dict[str, list[float]]]
+    seeds: int
+    epochs: int
+    device: str
+    seconds: float
+
+
+def table_rows() -> list[TableRow]:
+    """All rows that the shipped recipes are for, by id; a row of several recipes comes once for each."""
+    found = [
+        TableRow(row, claim, loaded)
+        for loaded in map(recipes.load, recipes.shipped())
+        for row, claim in loaded.rows.items()
+    ]
+    return sorted(found, key=lambda each: (each.id, each.recipe.name))
+
+
+def of_row(row: str) -> list[TableRow]:
+    """The recipes of one row, or an error that names the nearest id."""
+    rows = table_rows()
+    found = [each for each in rows if each.id.lower() == row.lower()]
+    if not found:
+        ids = list(dict.fromkeys(each.id for each in rows))
+        raise checks.InputError(f"there is no row {row!r}{checks.nearest(row.upper(), ids)}; rows: {', '.join(ids)}")
+    return found
+
+
+def lacking(recipe: Recipe) -> list[str]:
+    """What a recipe needs and does not find, a sentence each; an empty list where it can be run."""
+    missing = [f"{path} ({how})" for path, how in recipe.needs.items() if not place(path).exists()]
+    if missing:
+        return [f"it needs {each}" for each in missing]
+    try:
+        build.splits(recipe)
+    except checks.InputError as error:
+        return [str(error)]
+    return []
+
+
+def reproduce(
+    row: str,
+    folder: Path = RUNS,
+    overrides: Iterable[str] = (),
+    *,
+    on_run: Callable[[str, int, int], None] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> list[Comparison]:
+    """Run the recipes of a row, or go on where they stopped.
+
+    Args:
+        row: its id, such as CM-T2.
+        folder: each recipe's runs lie in the folder of its name below.
+        overrides: `key.path=value`, on every recipe of the row.
+        on_run: told (variant and seed in words, runs before it, runs in all).
+        on_step: told (steps done, steps in all, loss) of the running one.
+
+    Raises:
+        checks.InputError: no such row, or data that are not at hand: nothing is trained then.
+    """
+    overrides = list(overrides)
+    found = of_row(row)
+    for each in found:
+        changed = recipes.load(each.recipe.name, overrides)
+        if sentences := lacking(changed):
+            others = [other.recipe.name for other in found if other is not each]
+            part = f"; its other parts alone: angulus compare {' or '.join(others)}" if others else ""
+            raise checks.InputError(
+                f"{each.id} cannot be run here ({each.recipe.name}): {'; '.join(sentences)}. Paths lie where they are "
+                f"given, or below the folder ANGULUS_DATA{part}"
+            )
+    return [
+        compare(each.recipe.name, folder / each.recipe.name, overrides, on_run=on_run, on_step=on_step)
+        for each in found
+    ]
+
+
+def read_measured(path: Path) -> Measured:
+    """A `comparison.json`.
+
+    Raises:
+        checks.InputError: another file, or numbers of generated data, which are no result.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["generated"]:
+            raise checks.InputError(f"{path} was made on generated stand-in data: it is no result; delete it")
+        environment = content["environment"]
+        threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
+        return Measured(
+            content["recipe"],
+            {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
+            len(content["seeds"]),
+            content["training"]["epochs"],
+            f"{environment['device']}{threads}",
+            sum(row["training_seconds"] for row in content["rows"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise checks.InputError(f"{path} is not a comparison.json ({reason}); run `angulus compare` again") from error
+
+
+def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
+    return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
+
+
+def measured(folder: Path) -> dict[str, Measured]:
+    """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name."""
+    found = [
+        read_measured(path) for pattern in ("*.json", "*/comparison.json") for path in sorted(folder.glob(pattern))
+    ]
+    return {each.recipe: each for each in found}
