@@ -24,11 +24,20 @@ PATH = "## From photos to a search"
 TASKS = ("calibrate", "embed", "export", "search")  # pages whose lines run after the README's
 PEOPLE, OTHERS, EACH = 8, 10, 11
 
-# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs.
+# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom it
+# calls over the network.
 SHORT = """#!{python}
 import sys
 
+def watch(event, arguments):
+    host = {{"socket.connect": lambda: arguments[1], "socket.getaddrinfo": lambda: arguments}}.get(event, lambda: None)()
+    if isinstance(host, tuple) and str(host[0]) not in ("127.0.0.1", "::1", "localhost", "None"):
+        with open({called!r}, "a") as file:
+            file.write(f"{{sys.argv}} {{event}} {{host}}\\n")
+
+
 if __name__ == "__main__":  # workers that are spawned import this file
+    sys.addaudithook(watch)
     from angulus import cli
 
     if sys.argv[1] == "train":
@@ -56,7 +65,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("user")
     (root / "bin").mkdir()
     command = root / "bin" / "angulus"
-    command.write_text(SHORT.format(python=sys.executable))
+    command.write_text(SHORT.format(python=sys.executable, called=str(root / "called.txt")))
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     (root / "home").mkdir()
     return root
@@ -132,6 +141,14 @@ def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str]
     count = re.search(r"gallery: (\d+) in all", said(walked, "search add"))
     assert count and int(count[1]) > 0.8 * OTHERS * EACH  # faces that were found
     assert "nobody who is known (threshold" in said(walked, "search query")
+
+
+def test_nothing_calls_home(walked: dict[str, str], shell: Path) -> None:
+    assert walked and not (shell / "called.txt").exists(), (shell / "called.txt").read_text()
+    code = "import socket, sys; socket.getaddrinfo('192.0.2.1', 80)"  # that the watch works
+    source = (shell / "bin" / "angulus").read_text().replace("cli.main()", code)
+    subprocess.run([sys.executable, "-c", source, "none"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    assert "192.0.2.1" in (shell / "called.txt").read_text()
 
 
 @pytest.mark.parametrize("page", TASKS)
