@@ -39,6 +39,11 @@ def test_add_a_loss_page_adds_a_margin() -> None:
         margins.TABLE.pop("linear_angle", None)
 
 
+def test_the_page_on_concepts_composes_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(python_blocks(ROOT / "docs/concepts.md"), "concepts.md", "exec", dont_inherit=True), {})
+    assert capsys.readouterr().out.strip()
+
+
 def test_readme_python_runs() -> None:
     names: dict[str, Any] = {}
     exec(compile(python_blocks(ROOT / "README.md"), "README.md", "exec", dont_inherit=True), names)

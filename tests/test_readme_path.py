@@ -21,7 +21,7 @@ from angulus import cli
 
 ROOT = Path(__file__).parents[1]
 PATH = "## From photos to a search"
-TASKS = ("calibrate", "embed", "export", "search")  # pages whose lines run after the README's
+TASKS = ("calibrate", "embed", "export", "model", "search")  # pages whose lines run after the README's
 PEOPLE, OTHERS, EACH = 8, 10, 11
 
 # `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom it
@@ -147,7 +147,9 @@ def test_nothing_calls_home(walked: dict[str, str], shell: Path) -> None:
     assert walked and not (shell / "called.txt").exists(), (shell / "called.txt").read_text()
     code = "import socket, sys; socket.getaddrinfo('192.0.2.1', 80)"  # that the watch works
     source = (shell / "bin" / "angulus").read_text().replace("cli.main()", code)
-    subprocess.run([sys.executable, "-c", source, "none"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    subprocess.run(
+        [sys.executable, "-c", source, "none"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    )
     assert "192.0.2.1" in (shell / "called.txt").read_text()
 
 
@@ -172,3 +174,5 @@ def test_the_lines_of_a_task_page_run_after_it(
         )
         found = CliRunner().invoke(cli.app, words[1:])  # in this process: each of its own would take three seconds more
         assert found.exception is None, f"{line}\n{found.output}\n{found.exception!r}"
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), flags=re.S):
+        exec(compile(block, f"{page}.md", "exec", dont_inherit=True), {})
