@@ -21,7 +21,7 @@ from angulus import cli
 
 ROOT = Path(__file__).parents[1]
 PATH = "## From photos to a search"
-TASKS = ("calibrate", "embed", "export", "model", "search")  # pages whose lines run after the README's
+TASKS = ("calibrate", "embed", "export", "model", "search")  # pages that run after the README's lines
 PEOPLE, OTHERS, EACH = 8, 10, 11
 
 # `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom it
@@ -30,7 +30,7 @@ SHORT = """#!{python}
 import sys
 
 def watch(event, arguments):
-    host = {{"socket.connect": lambda: arguments[1], "socket.getaddrinfo": lambda: arguments}}.get(event, lambda: None)()
+    host = arguments[1] if event == "socket.connect" else arguments if event == "socket.getaddrinfo" else None
     if isinstance(host, tuple) and str(host[0]) not in ("127.0.0.1", "::1", "localhost", "None"):
         with open({called!r}, "a") as file:
             file.write(f"{{sys.argv}} {{event}} {{host}}\\n")
@@ -169,10 +169,8 @@ def test_the_lines_of_a_task_page_run_after_it(
     for line in lines(ROOT / "docs" / f"{page}.md"):
         if "HOST" in line or line.startswith("torchrun"):  # a server; processes, which test_embedding.py starts
             continue
-        words = shlex.split(
-            line.replace("NAME/PHOTO.jpg", f"{name.name}/{sorted(name.iterdir())[0].name}"), comments=True
-        )
-        found = CliRunner().invoke(cli.app, words[1:])  # in this process: each of its own would take three seconds more
+        words = shlex.split(line.replace("NAME/PHOTO.jpg", taken), comments=True)
+        found = CliRunner().invoke(cli.app, words[1:])  # in this process: one of its own takes 3 s more
         assert found.exception is None, f"{line}\n{found.output}\n{found.exception!r}"
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), flags=re.S):
         exec(compile(block, f"{page}.md", "exec", dont_inherit=True), {})
