@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -19,7 +20,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-RECIPES, COMMANDS = "recipes.md", "commands.md"
+RECIPES, COMMANDS, NAMES = "recipes.md", "commands.md", "reference/angulus.md"
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 NOT_API = {"__main__", "cli", "commands"}
 
@@ -31,7 +32,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     named = {page for pages in sections.values() if isinstance(pages, list) for page in pages}
     found = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
     sections["Tasks"] += sorted(found - named)
-    sections["Reference"] += [{f"angulus.{name}": _api_page(name)} for name in _api()]
+    sections["Reference"] += [NAMES, *({f"angulus.{name}": _api_page(name)} for name in _api())]
     return config
 
 
@@ -39,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here, and copies of the files that pages link to."""
     texts = {page: (ROOT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
     texts |= {_api_page(name): _api_text(name, modules) for name, modules in _api().items()}
-    texts |= {RECIPES: _recipes(), COMMANDS: _commands()}
+    texts |= {RECIPES: _recipes(), COMMANDS: _commands(), NAMES: _names()}
     for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     copied = {_target(match, file.src_uri) for file in files.documentation_pages() for match in _links(file)}
@@ -100,6 +101,21 @@ def _api_page(name: str) -> str:
 
 def _api_text(name: str, modules: list[str]) -> str:
     return f"# angulus.{name}\n\n" + "\n".join(f"::: {module}\n" for module in modules)
+
+
+def _names() -> str:
+    """What `import angulus` gives, with links to where it is described."""
+    import angulus
+
+    lines = []
+    for name in angulus.__all__:
+        each = getattr(angulus, name)
+        if isinstance(each, str):
+            continue
+        place = each.__name__ if isinstance(each, ModuleType) else f"{each.__module__}.{name}"
+        said = (each.__doc__ or "").partition("\n")[0]
+        lines.append(f"| [`angulus.{name}`]({place.split('.')[1]}.md#{place}) | {said} |")
+    return "\n".join(["# angulus", "", "| name | what it is |", "|---|---|", *lines, ""])
 
 
 def _recipes() -> str:
