@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if not torch.cuda.is_available():  # before anything imports triton, which reads it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long an example takes says how busy the machine is, and not whether the code is right.
+settings.register_profile("angulus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("angulus")
 
 
 @pytest.fixture(scope="session")

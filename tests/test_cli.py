@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -83,12 +84,13 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
     losses = ("Softmax", "NormFace", "CM-Softmax", "ArcFace", "CM-M-Softmax")
     for name in losses:
         assert name in out
-    assert "Table, numbers and pictures lie in small/" in out
+    assert "Table, numbers, pictures and report.html lie in small/" in out
     assert err.count("warning: contraction bounds assume") == 1  # once, not once a run
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
     assert all(row["counts"] == {"good": 479, "low": 120, "entire": 599} for row in written["rows"])
+    assert "<h1>Five losses on scikit-learn&#39;s" in Path("small/report.html").read_text()
     assert Path("small/table.md").read_text().startswith("# Five losses")
     for name in ("features", "norms", "best-and-worst"):
         with Image.open(f"small/plots/{name}.png") as picture:
@@ -105,6 +107,38 @@ def test_demo_is_the_recipe_of_that_name_in_a_folder_of_its_own(angulus: Run, mo
     assert "angulus-demo/" in out
     assert angulus("demo", "--out", "there")[0] == 0
     assert asked == [("demo", Path("angulus-demo"), []), ("demo", Path("there"), [])]
+
+
+def test_report_writes_a_page_into_the_run_or_where_it_is_told(angulus: Run, few_digits: None) -> None:
+    assert angulus("train", tiny.write(Path(), "training.epochs=1"))[0] == 0
+    run = Path("runs/tiny-seed-0")
+    code, out, err = angulus("report", run, "--draws", "0")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"runs/tiny-seed-0/report\.html: [4-6]\.\d MiB; open it in a browser\n", out)
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert angulus("report", run, run, "--draws", "0", "--out", "pages/both.html")[0] == 0
+    assert Path("pages/both.html").stat().st_size > 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], r"a report is of run folders .*nowhere is none of them: there is nothing there"),
+        (["."], r"a report is of run folders .*is none of them"),
+        (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
+        ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
+        ([".", "--out", "text.json/page.html"], r"--out must lie in a folder; .*text.json is a file"),
+        (["run", "--draws", "-1"], r"draws must be a whole number >= 0; got -1"),
+    ],
+)
+def test_report_refuses_in_a_sentence(angulus: Run, arguments: list[str], message: str, few_digits: None) -> None:
+    Path("text.json").write_text("no json")
+    angulus("train", tiny.write(Path(), "training.epochs=1"), "--out", "run")
+    before = everything(Path())
+    code, out, err = angulus("report", *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(message, err.replace("\n", " ")), err
+    assert everything(Path()) == before
 
 
 def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Run, few_digits: None) -> None:

@@ -24,6 +24,7 @@ from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
 from angulus.commands.pairs import data_pairs
 from angulus.commands.prepare import prepare_app
+from angulus.commands.report import report
 from angulus.commands.reproduce import compare, demo, reproduce
 from angulus.commands.search import search_app
 from angulus.commands.verify import verify
@@ -51,6 +52,7 @@ app.command()(audit)
 app.command()(doctor)
 app.command()(verify)
 app.command()(export)
+app.command()(report)
 app.add_typer(search_app, name="search")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("calibrate")(calibrate)

@@ -7,6 +7,7 @@ import math
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from angulus.embeddings import Embeddings
 from angulus.metrics import classification, quality
 from angulus.protocols.result import Result
 from angulus.recipe import Recipe
-from angulus.training import loop
+from angulus.training import formation, loop
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
 
@@ -67,11 +68,26 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     }
 
 
+def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], None]:
+    """What is to be called after every epoch (and with 0 before the first), to keep how features form."""
+    rows = formation.sample(len(images), recipe.backbone.embedding_size)
+    chosen = torch.from_numpy(rows)
+    shown = Images(images.pixels[chosen], images.labels[chosen], images.class_names)
+
+    def on_epoch(epoch: int) -> None:
+        if formation.kept(epoch, recipe.training.epochs):
+            formation.record(folder, epoch, rows, embed(job, shown, recipe.evaluation.batch_size)[0])
+            job.backbone.train()
+            job.head.train()
+
+    return on_epoch
+
+
 @torch.no_grad()
 def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(features [N, d] float32, predicted classes [N], probabilities of the last class [N]) of images, in float32."""
-    job.backbone.eval()
-    job.head.eval()
+    job.backbone.to(job.device).eval()
+    job.head.to(job.device).eval()
     features, predictions, probabilities = [], [], []
     for start in range(0, len(images), batch_size):
         pixels = images.pixels[start : start + batch_size].to(job.device)

@@ -13,10 +13,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from angulus import checks, files
 
 PALETTE = matplotlib.color_sequences["tab10"]
+FEW = 12  # points of a curve, up to which each is marked; one alone would not be seen
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -133,7 +135,7 @@ def curves(
 
 
 AXES: dict[str, dict[str, Any]] = {
-    "roc": {"xlabel": "false match rate (FMR, FAR)", "ylabel": "true accept rate (TAR)", "xscale": "log"},
+    "roc": {"xlabel": "false match rate (FMR, FAR, FPIR)", "ylabel": "true accept rate (TAR, TPIR)", "xscale": "log"},
     "det": {"xlabel": "false match rate", "ylabel": "false non-match rate", "xscale": "log", "yscale": "log"},
     "cmc": {"xlabel": "rank", "ylabel": "identified within the rank", "xscale": "log"},
     "froc": {"xlabel": "false positives per scan", "ylabel": "sensitivity", "xscale": "log"},
@@ -147,23 +149,35 @@ def result_curve(kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]],
     A log axis leaves out what is not above 0; where that is everything, as on the DET of a model without errors, the
     axis is linear.
     """
+    settings, masks = curve_axes(kind, lines)
+    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+    for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
+        style: dict[str, Any] = {"color": PALETTE[number % 10], "linestyle": "-" if number < 10 else "--"}
+        if shown.sum() <= FEW:
+            style |= {"marker": "o", "markersize": 4}
+        axis.plot(
+            x[shown], y[shown], label=name, drawstyle="steps-post" if kind in ("roc", "froc") else "default", **style
+        )
+    axis.set(title=title, **settings)
+    if kind == "cmc":  # a rank is 2 and not 2 x 10^0
+        axis.xaxis.set_major_formatter(LogFormatter())
+        axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    axis.grid(alpha=0.3, which="both")
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
+    return figure
+
+
+def curve_axes(
+    kind: str, lines: Sequence[tuple[str, np.ndarray, np.ndarray]]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Labels and scales of the axes of a kind of curve, and which points [K] of each line they can show."""
     checks.choice("kind", kind, AXES)
     settings = dict(AXES[kind])
     for scale in ("yscale", "xscale"):
         if not any(_shown(x, y, settings).any() for _, x, y in lines):
             settings.pop(scale, None)
-    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
-    for number, (name, x, y) in enumerate(lines):
-        shown = _shown(x, y, settings)
-        style: dict[str, Any] = {"color": PALETTE[number % 10], "linestyle": "-" if number < 10 else "--"}
-        axis.plot(
-            x[shown], y[shown], label=name, drawstyle="steps-post" if kind in ("roc", "froc") else "default", **style
-        )
-    axis.set(title=title, **settings)
-    axis.grid(alpha=0.3, which="both")
-    if len(lines) > 1:
-        axis.legend(fontsize=8)
-    return figure
+    return settings, [_shown(x, y, settings) for _, x, y in lines]
 
 
 def _shown(x: np.ndarray, y: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:

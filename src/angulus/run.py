@@ -32,8 +32,8 @@ def run(
 
     Args:
         recipe: a single run (its `compare` is not looked at).
-        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, checkpoint.pt, test.npz, model/,
-            results.json.
+        folder: gets recipe.yaml, environment.json, metrics.jsonl, tensorboard/, formation.npz, checkpoint.pt, test.npz,
+            model/, results.json.
         resume: go on where the folder's run stopped; a finished one is read, not repeated.
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
@@ -58,7 +58,10 @@ def run(
         files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         has_checkpoint = (folder / checkpoint.NAME).exists()
-        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step)
+        on_epoch = evaluation.follow(job, splits.test, recipe, folder)
+        if not has_checkpoint:
+            on_epoch(0)
+        progress = loop.fit(job, folder, resume=has_checkpoint, on_step=on_step, on_epoch=on_epoch)
         artifact.save(build.config(recipe, splits), job.backbone, folder / MODEL, job.contract.mean_image)
         results = {
             "name": recipe.name,

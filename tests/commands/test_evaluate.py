@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +111,31 @@ def test_luna16_by_hand(folder: Path) -> None:
     found = saved("evaluate", *files.luna16(folder), to=folder / "l.json")
     assert found["CPM"] == found["sensitivity of all marks"] == 0.5
     assert found.counts["false positives"] == found.counts["ignored on excluded findings"] == 1
+
+
+def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:
+    """As a user would, by torchrun; the result is that of one process."""
+    arguments = [str(each) for each in files.trillion_pairs(folder)]
+    alone = saved("evaluate", *arguments, to=folder / "alone.json")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "angulus"]
+    call = [*launch, "evaluate", *arguments, "--json", str(folder / "both.json")]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=True)
+    assert done.stdout.count("The result is saved as") == 1
+    both = results.Result.read(folder / "both.json")
+    assert (both.numbers, both.counts) == (alone.numbers, alone.counts)
+    assert all(np.array_equal(both.samples[name], values) for name, values in alone.samples.items())
+
+
+def test_pictures_of_two_models_or_lists_have_two_names(folder: Path) -> None:
+    for model in ("model", "softmax"):
+        for name, listed in (("pairs", "my-pairs"), ("lfw", "pairs")):
+            options = ["--pairs", folder / f"{listed}.txt", "--draws", 0, "--plot", folder / "plots"]
+            run("evaluate", name, folder / f"{model}.npz", *options)
+    drawn = {path.name for path in (folder / "plots").iterdir()}
+    each = [f"pairs-{model}-{listed}" for model in ("model", "softmax") for listed in ("my-pairs", "pairs")]
+    assert drawn == {f"{name}-{kind}.png" for name in each for kind in ("roc", "det")}
+    saved("evaluate", *files.luna16(folder), "--plot", folder / "plots", to=folder / "mine.json")
+    assert (folder / "plots" / "mine-froc.png").exists()
 
 
 def test_lfw_is_the_same_list_as_plain(folder: Path) -> None:

@@ -60,6 +60,8 @@ def test_bad_input_is_refused() -> None:
         with_classes(head, torch.randn(2, 3))
     with pytest.raises(InputError, match=r"classes must be a whole number in \[0, 4\]; got 5"):
         without_classes(head, [5])
+    with pytest.raises(InputError, match=r"classes must be class numbers, as in \[3, 7\]; got 3"):
+        without_classes(head, 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="all 5 were to be removed"):
         without_classes(head, range(5))
     with pytest.raises(InputError, match=r"1 of 3 classes have no direction.*class 2 the first"):

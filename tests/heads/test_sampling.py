@@ -182,6 +182,8 @@ def test_what_cannot_go_together_is_refused() -> None:
         DenseHead(6, 40, OBJECTIVE, sampling=0.1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs a head with impl='chunked' or 'fused' and no"):
         BackwardSGD(head(), lr=0.1)
+    with pytest.raises(InputError, match="head must be a DenseHead or a ShardedHead; got Linear"):
+        BackwardSGD(torch.nn.Linear(2, 2), lr=0.1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no sampling; got impl='chunked'"):
         BackwardSGD(head(ClassSampling(0.1), impl="chunked"), lr=0.1)
     with pytest.raises(InputError, match="momentum must be"):

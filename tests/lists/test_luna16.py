@@ -76,6 +76,7 @@ def test_the_real_lists(data_folder: Path) -> None:
         ),
         (read_scans, "a\nb\na\n", "line 3 must be one scan that is not listed before; got 'a'"),
         (read_scans, "a\n\nb\n", "line 2 must be one scan that is not listed before; got ''"),
+        (read_scans, "seriesuid\n", "list.csv must hold lines after its heading; got none"),
         (read_scans, "a\nb,1\n", "line 2 must be one scan that is not listed before; got 'b,1'"),
     ],
 )
@@ -83,6 +84,13 @@ def test_malformed_lists(tmp_path: Path, read: Any, text: str, sentence: str) ->
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(InputError, match=sentence):
         read(tmp_path / "list.csv")
+
+
+def test_a_heading_is_no_scan(tmp_path: Path) -> None:
+    """One scan too many would lower the false positives a scan."""
+    for text in ("seriesuid\na\nb\n", "a\nb\n"):
+        (tmp_path / "scans.csv").write_text(text)
+        assert read_scans(tmp_path / "scans.csv").tolist() == ["a", "b"]
 
 
 def test_small_lists(tmp_path: Path) -> None:

@@ -206,8 +206,8 @@ def test_what_lies_outside_the_list_is_counted_in_a_note() -> None:
     given, nodules = marks(("a", 0.0, 0.9), ("z", 0.0, 0.9)), findings(("a", 0.0, 10.0), ("y", 0.0, 9.0))
     result = evaluate(given, nodules)
     assert result.notes == (
-        "1 marks lie in scans that are not in the list; they are left out",
-        "1 nodules lie in scans that are not in the list; they are left out",
+        "1 marks lie in scans that are not in the list, 'z' first; they are left out",
+        "1 nodules lie in scans that are not in the list, 'y' first; they are left out",
     )
     assert result.counts["nodules"] == result.counts["marks"] == 1
     with pytest.raises(InputError, match="luna16 needs at least one nodule in the listed scans; got none"):

@@ -169,5 +169,8 @@ def test_pairs_that_are_not_there_are_refused(rows: list[int], columns: list[int
 
 
 def test_another_device_is_refused() -> None:
-    with pytest.raises(InputError, match="device must be cpu or cuda, since scores are float64; got 'meta'"):
-        exact.rows_of(torch.ones(1, 1), None, "meta")
+    for device in ("meta", "quick"):
+        with pytest.raises(InputError, match=f"device must be cpu or cuda, since scores are float64; got '{device}'"):
+            exact.rows_of(torch.ones(1, 1), None, device)
+    with pytest.raises(InputError, match=r"device must be one that this machine has; .* devices; got cuda:99"):
+        exact.rows_of(torch.ones(1, 1), None, "cuda:99")

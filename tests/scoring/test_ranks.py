@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from angulus.checks import InputError
+from angulus.distributed.runtime import Ranks
 from angulus.scoring import (
     Options,
-    Ranks,
     above,
     best_per_probe,
     brackets,
-    ranks_of,
     rows_ahead,
     thresholds,
     thresholds_at,
@@ -30,6 +30,16 @@ from angulus.scoring import (
 from scoring.cases import cloud, lattice
 
 IDS = np.arange(40) % 7
+
+
+@dataclass(frozen=True)
+class Thread(Ranks):
+    """A rank that is a thread of this process, which exchanges by `gather`."""
+
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+
+    def objects(self, value: Any) -> list[Any]:
+        return self.gather(value)
 
 
 def together(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
@@ -47,7 +57,7 @@ def together(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
             return parts
 
         try:
-            results[rank] = work(Ranks(rank, size, gather))
+            results[rank] = work(Thread(rank, size, gather=gather))
         except InputError as error:
             results[rank] = error
 
@@ -131,15 +141,32 @@ def test_what_one_rank_refuses_is_raised_on_all(monkeypatch: pytest.MonkeyPatch)
     probes = cloud(40, 0)
     probes[8] = float("nan")  # in the second rank's share
     results = together(2, lambda ranks: top_k(probes, cloud(30, 1), 1, options=Options(ranks=ranks)))
-    assert [str(result) for result in results] == [str(results[0])] * 2
-    assert "at row 8" in str(results[0])
+    assert all("at row 8" in str(result) for result in results)
+    assert str(results[0]).startswith("rank 1 failed: ")
+
+
+def test_what_one_rank_cannot_do_leaves_none_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only what is refused: a product that broke its bound, memory that ran out."""
+    monkeypatch.setattr(tiles, "TILE", {"cpu": (7, 11)})
+
+    def work(ranks: Ranks) -> Any:
+        def seen(done: int, _: int) -> None:
+            if ranks.rank == 1 and done == 2:
+                raise MemoryError("no memory")
+
+        try:
+            return top_k(cloud(40, 0), cloud(30, 1), 1, options=Options(ranks=ranks, on_block=seen))
+        except MemoryError:
+            return "out of memory"
+
+    assert [str(result) for result in together(2, work)] == ["rank 1 failed: no memory", "out of memory"]
 
 
 def process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     tiles.TILE["cpu"] = (7, 11)
-    ranks = ranks_of()
-    assert (ranks.rank, ranks.size) == (rank, 2)
+    ranks = Ranks.here()
+    assert (ranks.rank, ranks.count) == (rank, 2)
     torch.save(everything(ranks), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -147,15 +174,6 @@ def process(rank: int, folder: str) -> None:
 def test_two_processes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", {"cpu": (7, 11)})
     mp.spawn(process, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
-    alone = everything(ranks_of())
+    alone = everything(Ranks.here())
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=False) == alone
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [((0, 0), "size must be a whole number >= 1; got 0"), ((2, 2), r"rank must be a whole number in \[0, 1\]; got 2")],
-)
-def test_refused(arguments: tuple[int, int], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        Ranks(*arguments)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from angulus import checks
+from angulus.commands.engine import Device, engine
 from angulus.commands.evaluate_verification import Embedded
 from angulus.commands.output import Digits, Draws, Fars, Flip, Json, Output, Plot, Seed
 
@@ -138,6 +139,7 @@ def megaface(
         typer.Option("--rank", help="k of rank-k; repeat for several. Else 1 and 10.", show_default=False),
     ] = None,
     far: Fars = None,
+    device: Device = "cpu",
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,
@@ -163,17 +165,20 @@ def megaface(
         raise checks.InputError("noises are left out of lists; give --probe-list and --distractor-list")
     else:
         lists = None
-    found = protocol.megaface(
-        Embeddings.read(probes),
-        Embeddings.read(distractors),
-        lists=lists,
-        flip=flip,
-        ranks=rank or (1, 10),
-        fars=far or None,
-        draws=draws,
-        seed=seed,
-    )
-    output.show(found)
+    with engine(device) as options:
+        found = protocol.megaface(
+            Embeddings.read(probes),
+            Embeddings.read(distractors),
+            lists=lists,
+            flip=flip,
+            ranks=rank or (1, 10),
+            fars=far or None,
+            draws=draws,
+            seed=seed,
+            options=options,
+        )
+        if options.ranks.rank == 0:
+            output.show(found)
 
 
 def trillion_pairs(
@@ -185,6 +190,7 @@ def trillion_pairs(
         Optional[list[float]],  # noqa: UP045
         typer.Option("--search-far", help="FAR of the searches; repeat for several.", show_default=False),
     ] = None,
+    device: Device = "cpu",
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,
@@ -196,16 +202,19 @@ def trillion_pairs(
     from angulus.protocols import gallery as protocol
 
     output = Output(json, plot, digits)
-    found = protocol.trillion_pairs(
-        Embeddings.read(probes),
-        Embeddings.read(gallery),
-        flip=flip,
-        fars=far or None,
-        search_fars=search_far or None,
-        draws=draws,
-        seed=seed,
-    )
-    output.show(found)
+    with engine(device) as options:
+        found = protocol.trillion_pairs(
+            Embeddings.read(probes),
+            Embeddings.read(gallery),
+            flip=flip,
+            fars=far or None,
+            search_fars=search_far or None,
+            draws=draws,
+            seed=seed,
+            options=options,
+        )
+        if options.ranks.rank == 0:
+            output.show(found)
 
 
 def _read(paths: list[Path], ids: str) -> TemplateImages:

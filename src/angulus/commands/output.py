@@ -27,7 +27,7 @@ Json = Annotated[
 ]
 Plot = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--plot", help="Draw the result's curves into this folder, as PNG.", show_default=False),
+    typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
@@ -89,7 +89,7 @@ class Output:
             result.save(self.json)
             say(f"The result is saved as {self.json}")
         if self.plot is not None:
-            drawn = _draw(result, self.plot)
+            drawn = _draw(result, self.plot, self.json.stem if self.json else _name(result))
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
 
 
@@ -123,13 +123,19 @@ def say(text: str) -> None:
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _draw(result: Result, folder: Path) -> list[Path]:
+def _name(result: Result) -> str:
+    """Protocol, embeddings and list of a result: two models' or lists' pictures in one folder have two names."""
+    files = [Path(str(result.about[which])).name for which in ("embeddings", "pairs") if which in result.about]
+    return "-".join([result.protocol, *(file.partition(".")[0] for file in files)])
+
+
+def _draw(result: Result, folder: Path, name: str) -> list[Path]:
     from angulus import plots
 
     files.make_folder(folder)
     drawn = []
     for kind in dict.fromkeys(curve.kind for curve in result.curves):
         lines = [(curve.name, curve.x, curve.y) for curve in result.curves if curve.kind == kind]
-        drawn.append(folder / f"{result.protocol}-{kind}.png")
-        plots.save(plots.result_curve(kind, lines, title=result.protocol), drawn[-1])
+        drawn.append(folder / f"{name}-{kind}.png")
+        plots.save(plots.result_curve(kind, lines, title=name), drawn[-1])
     return drawn

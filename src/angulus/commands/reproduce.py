@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.console import Console
 from angulus import checks, files
 from angulus.commands import progress
 from angulus.commands.output import say, show_table
+
+if TYPE_CHECKING:
+    from angulus.compare import Comparison
 
 Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
@@ -21,7 +24,7 @@ def demo(out: Out = None) -> None:
     folder = out or Path("angulus-demo")
     _compare("demo", folder, [])
     say(
-        f"\nTable and pictures lie in {folder}/ (plots/features.png shows the most). "
+        f"\nTable and pictures lie in {folder}/: open {folder}/report.html in a browser. "
         f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface"
     )
 
@@ -33,7 +36,7 @@ def compare(
 ) -> None:
     """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
     folder = _compare(recipe, out, overrides or [])
-    say(f"\nTable, numbers and pictures lie in {folder}/")
+    say(f"\nTable, numbers, pictures and report.html lie in {folder}/")
 
 
 def reproduce(
@@ -76,12 +79,9 @@ def reproduce(
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)
-    from angulus.report import comparison as report
-
     for each in comparisons:
-        report.write(each)
-        Console().print(report.terminal(each))
-        say(f"\nTable, numbers and pictures lie in {each.folder}/")
+        _report(each)
+        say(f"\nTable, numbers, pictures and report.html lie in {each.folder}/")
 
 
 def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
@@ -89,8 +89,14 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
 
     with progress.bar(Console(stderr=True)) as bar:
         comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
-    from angulus.report import comparison as report
-
-    report.write(comparison)
-    Console().print(report.terminal(comparison))
+    _report(comparison)
     return comparison.folder
+
+
+def _report(comparison: Comparison) -> None:
+    from angulus.report import comparison as tables
+    from angulus.report.write import write as write_page
+
+    tables.write(comparison)
+    write_page([comparison.folder], comparison.folder / "report.html")
+    Console().print(tables.terminal(comparison))

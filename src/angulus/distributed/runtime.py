@@ -1,4 +1,4 @@
-"""Who the processes are that share a head, and what they must agree on."""
+"""Who the processes are that share a head or the scoring of pairs, and what they must agree on."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ class Ranks:
                 raise checks.InputError(f"rank {rank} failed: {sentence}")
         return value
 
+    def everywhere(self, call: Callable[[], T]) -> list[T]:
+        """What `call` gives on each rank, by rank; where it fails on one it fails on all."""
+        return self.objects(self.together(call))
+
     def agree(self, **facts: Any) -> None:
         """Refuse, on every rank alike, where one gives another value than rank 0."""
         everywhere = self.objects(facts)
@@ -104,7 +108,7 @@ def under_torchrun() -> Iterator[Ranks]:
 def in_running_ddp(parameter: Parameter) -> bool:
     """Whether a `DistributedDataParallel` that holds this parameter, and averages its gradient, is in its forward now.
 
-    It is the one sign of the misuse: DDP keeps the module that runs under a private name, and says nothing to its parts.
+    The one sign of it is private: DDP tells nothing to the modules that it holds.
     """
     running = getattr(DistributedDataParallel, "_active_ddp_module", None)
     if running is None:
@@ -121,8 +125,8 @@ def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = No
     """
     if num_classes < ranks:
         raise checks.InputError(
-            f"each rank needs a class of its own: {ranks} ranks cannot share {num_classes} classes; start at most "
-            f"{num_classes} processes, or use angulus.DenseHead on each"
+            f"each rank needs a class of its own: {ranks} ranks cannot share num_classes = {num_classes}; start "
+            "no more processes than classes, or use angulus.DenseHead on each"
         )
     if counts is None:
         return [num_classes // ranks + (rank < num_classes % ranks) for rank in range(ranks)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -63,6 +63,8 @@ def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
     """A head without these classes; the others keep their order, and so get the numbers 0, 1, ... anew."""
     _dense(head)
     count = len(head.weight)
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise checks.InputError(f"classes must be class numbers, as in [3, 7]; got {classes!r}")
     gone = {checks.integer("classes", each, low=0, high=count - 1) for each in classes}
     kept = [each for each in range(count) if each not in gone]
     if not kept:

@@ -151,12 +151,12 @@ class DenseHead(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Of the head: C."""
         return self.objective.num_classes
 
     @property
     def embedding_size(self) -> int:
-        """D."""
+        """Of the features: d."""
         return self.objective.embedding_size
 
     def extra_repr(self) -> str:

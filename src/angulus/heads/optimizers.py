@@ -66,8 +66,9 @@ class BackwardSGD(torch.optim.Optimizer):
     While attached, `head.weight.grad` stays None and backward() is the update; `step()` ends it, so that a second
     backward() before step() is refused, and learning-rate schedules work as with any optimiser. One forward and one
     backward a step: with gradient accumulation, two losses in one graph, clipping or a gradient scaler, which need the
-    whole gradient first, use another optimiser (clipping finds no gradient, and nothing says so). The rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product
-    (logits twice). A copy of the head, or another weight put into it, is not attached.
+    whole gradient first, use another optimiser; of clipping nothing can warn, since there is no gradient to clip. The
+    rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product (logits twice). A copy
+    of the head, or another weight put into it, is not attached.
 
     Args:
         head: a head with impl="chunked" or "fused" and no class sampling, with no other BackwardSGD.
@@ -77,6 +78,8 @@ class BackwardSGD(torch.optim.Optimizer):
     def __init__(
         self, head: DenseHead | ShardedHead, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
+        if not isinstance(head, DenseHead | ShardedHead):
+            raise checks.InputError(f"head must be a DenseHead or a ShardedHead; got {type(head).__name__}")
         if head.kernel.impl not in ("chunked", "fused") or head.sampling is not None:
             raise checks.InputError(
                 "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "

@@ -339,12 +339,12 @@ class ShardedHead(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """C over all ranks."""
+        """Of all ranks: C."""
         return self.objective.num_classes
 
     @property
     def embedding_size(self) -> int:
-        """D."""
+        """Of the features: d."""
         return self.objective.embedding_size
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.kernels.reduction import Request
 from angulus.kernels.reference import lengths
 
-BLOCK_ELEMENTS = 1 << 20  # of a block's n x B products: 4 MiB in float32
+BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that what is made of them stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
 SAFE_EXPONENT = 87.0  # of float32: exp and its sums stay finite without a running maximum
 
@@ -24,25 +24,37 @@ class Block(NamedTuple):
     weight: Tensor  # [n, d], as the caller has it
     operand: Tensor  # [n, d], in the dtype of the products
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
-    lengths: Tensor | None  # ‖w_j‖, [n], where cosines are wanted
+    inverse: Tensor | None  # 1 / ‖w_j‖, [n], where cosines are wanted
     targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
-    room: tuple[Tensor, ...]  # of [n, B]: for the cosines, what the negatives are mapped to, and logits
+    room: tuple[Tensor, ...]  # of [n, B]: for cosines, which of them are changed, and three for what is made of them
+
+
+def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
+    """Room for 1 / ‖w_j‖, [C], where cosines are wanted; `blocks` fills it."""
+    wanted = request.unit_weight or request.plain_scales or request.hinge_offsets
+    return unit.new_empty(len(weight)) if wanted else None
 
 
 def blocks(
-    unit: Tensor, weight: Tensor, labels: Tensor, request: Request, stash: Tensor | None, *, fill: bool
+    unit: Tensor,
+    weight: Tensor,
+    inverse: Tensor | None,
+    labels: Tensor,
+    request: Request,
+    stash: Tensor | None,
+    *,
+    fill: bool,
 ) -> Iterator[Block]:
-    """The classes block by block; products go into the stash, where there is one, with `fill`, else come from it."""
+    """The classes block by block; `inverse`, and the stash where there is one, are filled with `fill`, else read."""
     batch, classes = unit.shape[0], weight.shape[0]
     size = min(classes, max(BLOCK_ELEMENTS // batch, LEAST_BLOCK))
-    cosines = request.unit_weight or request.plain_scales or request.hinge_offsets
-    order = torch.argsort(labels)
+    labels, order = labels.sort()
     starts = torch.arange(0, classes + size, size, device=labels.device)
-    bounds = torch.searchsorted(labels[order], starts).tolist()
+    bounds = torch.searchsorted(labels, starts).tolist()
     features = operand(unit, request)
     kept = None if stash is None else stash.view(features.dtype)
     buffer = None if stash is not None else features.new_empty(size, batch)
-    room = [unit.new_empty(size, batch) for _ in range(4)]  # the system gives memory for those that are used
+    room = [unit.new_empty(size, batch) for _ in range(5)]  # the system gives memory for those that are used
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         part = weight[chosen]
@@ -54,14 +66,16 @@ def blocks(
             products = buffer[: len(part)]
         if fill or stash is None:
             torch.mm(factor, features.T, out=products)
-        rows = order[bounds[number] : bounds[number + 1]]
+        if fill and inverse is not None:
+            torch.reciprocal(lengths(part.to(unit.dtype), request.eps), out=inverse[chosen])
+        own = slice(bounds[number], bounds[number + 1])
         yield Block(
             chosen,
             part,
             factor,
             products,
-            lengths(part.to(unit.dtype), request.eps) if cosines else None,
-            (labels[rows] - start, rows),
+            None if inverse is None else inverse[chosen],
+            (labels[own] - start, order[own]),
             tuple(each[: len(part)] for each in room),
         )
 
@@ -81,8 +95,8 @@ def fits(unit: Tensor, weight: Tensor, request: Request) -> bool:
 def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
     """(what the radius multiplies, cosines where they are wanted), before the negatives are mapped."""
     cosines = None
-    if block.lengths is not None:
-        cosines = torch.mul(block.products, (1 / block.lengths)[:, None], out=block.room[0])
+    if block.inverse is not None:
+        cosines = torch.mul(block.products, block.inverse[:, None], out=block.room[0])
     if not request.unit_weight:
         return block.products.to(block.room[0].dtype), cosines
     assert cosines is not None
@@ -90,26 +104,29 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
 
 
 def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tensor | None]:
-    """(mapped bases, which of them are changed, or None for none)."""
+    """(mapped bases, 1 for those that are changed and else 0, or None where none is)."""
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
-    above = base > request.threshold
-    changed = torch.add(base.new_tensor(a0), base, alpha=a1, out=block.room[1])
+    above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times as fast as bools and where
+    raised = torch.add(base.new_tensor(a0), base, alpha=a1 - 1, out=block.room[2])
     if a2 != 0:
-        changed.addcmul_(base, base, value=a2)
-    return torch.where(above, changed, base, out=changed), above
+        raised.addcmul_(base, base, value=a2)
+    return torch.addcmul(base, above, raised, out=raised), above
 
 
-def _with_slope(factor: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
-    """The factor of each row, [B], times the derivative of the mapped bases by the bases, [n, B] where it is not 1."""
+def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request, block: Block) -> Tensor:
+    """The gradient by the mapped bases, carried to the bases; overwritten."""
     a2, a1, _ = request.coefficients
-    if above is None or (a2, a1) == (0, 1):
-        return factor
     if a2 == 0:
-        return torch.where(above, a1 * factor, factor, out=block.room[1])
-    slope = torch.add(base.new_tensor(a1), base, alpha=2 * a2, out=block.room[1])
-    return torch.where(above, slope.mul_(factor), factor, out=slope)
+        return gradient if a1 == 1 else gradient.addcmul_(gradient, above, value=a1 - 1)
+    steeper = torch.add(base.new_tensor(a1 - 1), base, alpha=2 * a2, out=block.room[2])
+    return gradient.addcmul_(gradient, steeper.mul_(above))
+
+
+def _mask(values: Tensor, block: Block, value: float) -> Tensor:
+    """Put a value where a row's own class stands."""
+    return values.index_put_(block.targets, values.new_tensor(value)) if len(block.targets[1]) else values
 
 
 class Sums:
@@ -133,18 +150,18 @@ class Sums:
         sums = iter(self.log_sums)
         if request.radius is not None:
             mapped, _ = _mapped(base, request, block)
-            logits = torch.mul(mapped, request.radius, out=block.room[2])
+            logits = torch.mul(mapped, request.radius, out=block.room[3])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
             next(sums).add(logits, mapped, block)
         for scale in request.plain_scales:
             assert cosines is not None
-            next(sums).add(torch.mul(cosines, scale, out=block.room[2]), cosines, block)
+            next(sums).add(torch.mul(cosines, scale, out=block.room[3]), cosines, block)
         for offset, (total, count) in zip(request.hinge_offsets, self.hinges, strict=True):
             assert cosines is not None
-            inner = torch.add(offset, cosines, alpha=2).index_put_(block.targets, cosines.new_zeros(()))
-            total += inner.clamp_min(0).sum(dim=0)
+            inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
             count += (inner > 0).sum(dim=0)
+            total += inner.clamp_min_(0).sum(dim=0)
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
@@ -172,7 +189,7 @@ class _LogSum:
 
     def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
         """Take one block; `logits` is overwritten."""
-        logits.index_put_(block.targets, logits.new_full((), -torch.inf))
+        _mask(logits, block, -math.inf)
         if not self.bounded:
             top = torch.maximum(self.top, logits.amax(dim=0))
             shift = torch.where(torch.isfinite(top), top, 0.0)  # a row may be all masked so far
@@ -200,9 +217,12 @@ class Backward:
     def __init__(self, request: Request, kept: list[Tensor], grads: tuple[Tensor, ...]) -> None:
         self.request = request
         count = len(kept) // 2
-        self.values, self.means = kept[0::2], kept[1::2]
+        self.means = kept[1::2]
+        self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in kept[0::2]]
         self.of_log_sums = grads[:count]
-        self.of_hinges = grads[count::2]
+        self.of_hinges = [2 * gradient for gradient in grads[count::2]]
+        scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
+        self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
 
     def of_scales(self) -> list[Tensor | None]:
         """Gradients of the radius and the plain scales, [B] each, or None."""
@@ -217,47 +237,39 @@ class Backward:
         on_products: Tensor | None = None
         on_cosines: Tensor | None = None
         on_bias: Tensor | None = None
-        log_sums = iter(zip(self.of_log_sums, self.values, strict=True))
+        log_sums = iter(zip(self.shifts, self.factors, strict=True))
         if request.radius is not None:
-            gradient, value = next(log_sums)
+            shift, factor = next(log_sums)
             mapped, above = _mapped(base, request, block)
-            own = None if bias is None else bias[block.classes]
-            shares = _shares(mapped, request.radius, value, own, block, block.room[2])
+            shares = torch.addcmul(shift, mapped, request.radius, out=block.room[3])
             if bias is not None:
-                on_bias = torch.mv(shares, gradient)
-            on_base = shares.mul_(_with_slope(gradient * request.radius, base, above, request, block))
+                shares += bias[block.classes, None].to(shares.dtype)
+            _mask(shares.exp_(), block, 0.0)
+            if bias is not None:
+                on_bias = torch.mv(shares, self.of_log_sums[0])
+            shares *= factor
+            if above is not None:
+                _times_slope(shares, base, above, request, block)
             if request.unit_weight:
-                on_cosines = on_base
+                on_cosines = shares
             else:
-                on_products = on_base
-        for scale, (gradient, value) in zip(request.plain_scales, log_sums, strict=True):
+                on_products = shares
+        for scale, (shift, factor) in zip(request.plain_scales, log_sums, strict=True):
             assert cosines is not None
-            shares = _shares(cosines, scale, value, None, block, block.room[3 if on_cosines is None else 1])
-            if on_cosines is None:
-                on_cosines = shares.mul_(gradient * scale)
-            else:
-                on_cosines.addcmul_(shares, gradient * scale)
+            out = block.room[4 if on_cosines is None else 2]
+            shares = _mask(torch.addcmul(shift, cosines, scale, out=out).exp_(), block, 0.0)
+            on_cosines = shares.mul_(factor) if on_cosines is None else on_cosines.addcmul_(shares, factor)
         for offset, gradient in zip(request.hinge_offsets, self.of_hinges, strict=True):
             assert cosines is not None
-            inner = torch.add(offset, cosines, alpha=2).index_put_(block.targets, cosines.new_zeros(()))
-            on_cosines = _sum(on_cosines, (inner > 0) * (2 * gradient))
+            inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
+            active = torch.gt(inner, 0.0, out=inner)
+            on_cosines = active * gradient if on_cosines is None else on_cosines.addcmul_(active, gradient)
         on_lengths = None
         if on_cosines is not None:
-            assert cosines is not None and block.lengths is not None
+            assert cosines is not None and block.inverse is not None
             # cos = product / l: by the product 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
-            on_lengths = torch.mul(on_cosines, cosines).sum(dim=1) / block.lengths.square()
-            on_products = _sum(on_products, on_cosines.mul_((1 / block.lengths)[:, None]))
+            on_lengths = torch.mul(on_cosines, cosines, out=block.room[2]).sum(dim=1) * block.inverse.square()
+            on_cosines *= block.inverse[:, None]
+            on_products = on_cosines if on_products is None else on_products.add_(on_cosines)
         assert on_products is not None
         return on_products, on_lengths, on_bias
-
-
-def _shares(scaled: Tensor, scale: Tensor, value: Tensor, bias: Tensor | None, block: Block, out: Tensor) -> Tensor:
-    """Each class's share of a log-sum-exp's sum, exp(logit − value), [n, B]; 0 for targets."""
-    logits = torch.addcmul(-torch.where(torch.isfinite(value), value, 0.0), scaled, scale, out=out)
-    if bias is not None:
-        logits += bias[:, None].to(logits.dtype)
-    return logits.exp_().index_put_(block.targets, logits.new_zeros(()))
-
-
-def _sum(first: Tensor | None, second: Tensor) -> Tensor:
-    return second if first is None else first.add_(second)

@@ -8,35 +8,32 @@ dW) and no memory beside W, dW and a few blocks. Where B > d they do not fit, an
 Blocks are class-major, [n, B], as the rows of dW are. What stands for a cosine, and its derivative, is computed from
 the products both times, so one walk serves every objective: the kernel knows the reductions and nothing of losses.
 
-With `products=torch.bfloat16` the operands of the three products, and what the products give, are rounded to bfloat16;
-the stash then takes half the room (B ≤ 2d). Lengths, exponentials, sums and dX stay in the dtype of the features.
+With `products=torch.bfloat16` the operands of the three products are rounded to bfloat16. On a CPU with AMX that is all
+(`kernels.rounding`); elsewhere what the products give is rounded as well, and the stash takes half the room (B ≤ 2d).
+Lengths, exponentials, sums and dX stay in the dtype of the features.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from angulus import checks
-from angulus.kernels.blocks import Backward, Sums, blocks, fits, operand
+from angulus.kernels import rounding
+from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
 from angulus.kernels.reduction import Reduced, Request
 
 
 def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
     """Reduce every row of non-target classes; see `kernels.reduction`. First derivatives only."""
     scales = (request.radius, *request.plain_scales)
-    constant = Request(
-        None if request.radius is None else request.radius.detach(),
-        request.threshold,
-        request.coefficients,
-        request.unit_weight,
-        request.eps,
-        tuple(scale.detach() for scale in request.plain_scales),
-        request.hinge_offsets,
-        request.products,
-        request.update,
+    constant = dataclasses.replace(
+        request,
+        radius=None if request.radius is None else request.radius.detach(),
+        plain_scales=tuple(scale.detach() for scale in request.plain_scales),
     )
     # needs_input_grad is true under no_grad as well, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
@@ -62,24 +59,29 @@ class _Streamed(torch.autograd.Function):
         *scales: Tensor | None,
     ) -> tuple[Tensor, ...]:
         recording = recording and any(ctx.needs_input_grad)
+        within = rounding.applies(unit, request)
+        if within:
+            request = dataclasses.replace(request, products=None)
         wanted = recording and ctx.needs_input_grad[1] and request.update is None
         stash = None
         if wanted and fits(unit, weight, request):
             stash = torch.empty_like(weight, memory_format=torch.contiguous_format)
         means = [recording and needed for needed in ctx.needs_input_grad[6:]]
         sums = Sums(request, unit, weight.shape[0], bias, means)
-        for block in blocks(unit, weight, labels, request, stash, fill=True):
-            sums.add(block, bias)
+        inverse = inverse_lengths(unit, weight, request)
+        with rounding.rounded(within):
+            for block in blocks(unit, weight, inverse, labels, request, stash, fill=True):
+                sums.add(block, bias)
         if recording:
-            ctx.save_for_backward(unit, weight, bias, labels, *sums.kept())
-            ctx.request, ctx.stash, ctx.spent = request, stash, False
+            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.kept())
+            ctx.request, ctx.within, ctx.stash, ctx.spent = request, within, stash, False
         ctx.mark_non_differentiable(*sums.counts())
         return (weight[labels.clamp_min(0)], *sums.results())
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # backward() may be called within autocast, which would round these products
-        with torch.autocast(grad_rows.device.type, enabled=False):
+        with torch.autocast(grad_rows.device.type, enabled=False), rounding.rounded(ctx.within):
             return _Streamed.differentiate(ctx, grad_rows, *grads)
 
     @staticmethod
@@ -89,7 +91,7 @@ class _Streamed(torch.autograd.Function):
             raise checks.InputError("impl='chunked' has first derivatives only; use impl='reference' for create_graph")
         if ctx.spent:
             raise checks.InputError("this loss was differentiated already; run the head again before backward()")
-        unit, weight, bias, labels, *kept = ctx.saved_tensors
+        unit, weight, bias, labels, inverse, *kept = ctx.saved_tensors
         request: Request = ctx.request
         stash, ctx.stash, ctx.spent = ctx.stash, None, True
         back = Backward(request, kept, grads)
@@ -101,7 +103,7 @@ class _Streamed(torch.autograd.Function):
         grad_unit = torch.zeros_like(unit) if needs_unit else None
         grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
         features = operand(unit, request)
-        for block in blocks(unit, weight, labels, request, stash, fill=False):
+        for block in blocks(unit, weight, inverse, labels, request, stash, fill=False):
             on_products, on_lengths, on_bias = back.coefficients(block, bias)
             on_products = operand(on_products, request)
             if grad_unit is not None:

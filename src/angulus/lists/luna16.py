@@ -83,17 +83,21 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
 
 
 def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
-    """Read `seriesuids.csv`: a scan a line, no heading.
+    """Read `seriesuids.csv`: a scan a line; the heading `seriesuid`, which the published list has not, is no scan.
 
     Raises:
-        InputError: names file and line: an empty line, a comma, a scan twice.
+        InputError: names file and line: an empty line, a comma, a scan twice, a heading alone.
     """
     seen: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         scan = line.strip()
+        if number == 1 and scan == "seriesuid":
+            continue
         if not scan or "," in scan or scan in seen:
             raise malformed(path, number, "one scan that is not listed before", line)
         seen[scan] = number
+    if not seen:
+        raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
     return np.array(list(seen))
 
 

@@ -113,7 +113,7 @@ def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: st
         borders = np.linspace(norms.min(), norms.max(), bins + 1)
     if len(borders) < 2 or borders[0] == borders[-1]:
         return [Bin(float(norms.min()), float(norms.max()), len(norms), float(correct.mean()))]
-    index = np.clip(np.searchsorted(borders, norms, side="right") - 1, 0, len(borders) - 2)
+    index = bin_of(norms, borders)
     return [
         Bin(
             float(borders[number]),
@@ -123,3 +123,8 @@ def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: st
         )
         for number in range(len(borders) - 1)
     ]
+
+
+def bin_of(norms: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each norm, [N] in [0, B), by rising edges [B + 1]; what lies beyond an end counts to the end's bin."""
+    return np.clip(np.searchsorted(edges, norms, side="right") - 1, 0, len(edges) - 2)

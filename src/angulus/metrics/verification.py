@@ -66,11 +66,14 @@ def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> Opera
     row = last_within(curve.fmr, far)
     if row < 0:
         return OperatingPoint(far, 0.0, above(curve.thresholds[0]), 0.0)
-    return OperatingPoint(far, float(curve.tar[row]), float(curve.thresholds[row]), float(curve.impostors[row]))
+    tar = float(curve.genuine[row] / curve.genuine[-1])  # one of curve.tar, which may be very long
+    return OperatingPoint(far, tar, float(curve.thresholds[row]), float(curve.impostors[row]))
 
 
-def require_support(far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs") -> None:
-    """Refuse a FAR below 1 / `count`, which so few impostors cannot show."""
+def require_support(
+    far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs", hint: str = ""
+) -> None:
+    """Refuse a FAR below 1 / `count`, which so few impostors cannot show; `hint` ends the sentence."""
     checks.number("far", far, low=0, high=1)
     if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
         return
@@ -78,8 +81,7 @@ def require_support(far: float, count: float, *, zero_ok: bool = False, of: str 
         raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
     least = least_count(far) if far > 0 else 1
     raise checks.InputError(
-        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, ask for a higher FAR, or "
-        "for the point without false accepts"
+        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher one{hint}"
     )
 
 

@@ -74,10 +74,12 @@ def luna16(
     publishes, whose counts this meets.
     """
     matched = match(marks, nodules, excluded, scans)
+    where_all = {"marks": marks.scans, "nodules": nodules.scans, "excluded findings": excluded.scans}
+    outside = {name: where[~np.isin(where, scans)] for name, where in where_all.items()}
     notes = tuple(
-        f"{count:,} {name} lie in scans that are not in the list; they are left out"
-        for name, given in (("marks", marks), ("nodules", nodules), ("excluded findings", excluded))
-        if (count := int((~np.isin(given.scans, scans)).sum()))
+        f"{len(where):,} {name} lie in scans that are not in the list, {str(where[0])!r} first; they are left out"
+        for name, where in outside.items()
+        if len(where)
     )
     choices = {
         "hit": "nearer to the centre than diameter / 2",

@@ -42,8 +42,9 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     """What gives `evaluate`'s figures for weights of the samples, and the units; the edges stay."""
     edges, correct = samples["edges"], samples["correct"]
     count = len(edges) - 1
-    index = np.clip(np.searchsorted(edges, samples["norms"], side="right") - 1, 0, count - 1)
-    names = [f"accuracy, bin {k} [{edges[k]:.6g}, {edges[k + 1]:.6g})" for k in range(count)]
+    index = quality.bin_of(samples["norms"], edges)
+    ends = [*")" * (count - 1), "]"]
+    names = [f"accuracy, bin {k} [{edges[k]:.6g}, {edges[k + 1]:.6g}{ends[k]}" for k in range(count)]
 
     def figures(weights: Floats) -> dict[str, float]:
         all_of, right = (np.bincount(index, values, count) for values in (weights, weights * correct))

@@ -12,7 +12,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.metrics.intervals import Statistic, Units, keeping_sizes
-from angulus.metrics.verification import FoldAccuracy, PresortedFolds, best_of, tar_at_far
+from angulus.metrics.verification import FoldAccuracy, best_of, tar_at_far
 from angulus.protocols import rates, scored
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
@@ -77,7 +77,7 @@ def evaluate(
     return Result(
         PROTOCOL,
         figures,
-        {**found.choices, **_figure_choices(folds), **resampling(found.unit, draws, seed, sized=True)},
+        {**found.choices, **figure_choices(folds is not None), **resampling(found.unit, draws, seed, sized=True)},
         found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
         curves=curves(curve, PROTOCOL),
         notes=notes + without_interval(figures) + found.notes,
@@ -118,8 +118,9 @@ def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:
     return Curve("roc", name, curve.fmr, curve.tar), Curve("det", name, curve.fmr, 1 - curve.tar)
 
 
-def _figure_choices(folds: PresortedFolds | None) -> dict[str, str]:
-    where = "the same pairs" if folds is None else "the other folds"
+def figure_choices(folds: bool) -> dict[str, str]:
+    """How the threshold of the accuracy and the EER come about, with folds or without."""
+    where = "the other folds" if folds else "the same pairs"
     return {
         "threshold": f"the most accurate of all that distinct scores of {where} tell apart, the middle of its interval",
         "EER": "on the convex hull of the ROC",

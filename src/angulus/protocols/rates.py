@@ -28,7 +28,7 @@ def supported(
     of: str = "impostor pairs",
     name: str = "TAR@FAR",
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The FARs to report, and a note on those that `count` impostors cannot show.
+    """The FARs (or FPIRs) to report, and a note on those that `count` impostors cannot show.
 
     Args:
         asked: by the caller, each of which the data have to support (0 asks for the point without false accepts); None:
@@ -36,18 +36,20 @@ def supported(
         count: impostors.
         standard: what is reported where the caller asks for nothing.
         of: what is counted.
-        name: of the figure, for the note.
+        name: of the figure and its rate, for the note.
 
     Raises:
         checks.InputError: a FAR that was asked for and is below 1 / `count`.
     """
     if asked is not None:
         for far in asked:
-            require_support(far, count, zero_ok=far == 0, of=of)
+            hint = ", or for 0, the point without a false accept"
+            require_support(far, count, zero_ok=far == 0, of=of, hint=hint)
         return tuple(float(far) for far in dict.fromkeys(asked)), ()
     kept = tuple(far for far in standard if count and 1 / count <= far)
     left = [far for far in standard if far not in kept]
     if not left:
         return kept, ()
     needs = ", ".join(f"{label(far)} ({least_count(far):,})" for far in left)
-    return kept, (f"{name} is left out at FARs that need more {of} than the {count:,} there are: {needs}",)
+    rate = name.rpartition("@")[2]
+    return kept, (f"{name} is left out at {rate}s that need more {of} than the {count:,} there are: {needs}",)

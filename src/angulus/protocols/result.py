@@ -110,12 +110,12 @@ class Result:
         raise checks.InputError(f"{self.protocol} has no number {name!r}{checks.nearest(name, names)}; it has {names}")
 
     def table(self, digits: int = 4) -> Group:
-        """For the terminal: the numbers to so many significant digits, then counts, choices and notes."""
+        """For the terminal: the numbers to so many significant digits, then counts, and a choice or note a line."""
         checks.integer("digits", digits, low=1, high=17)
         table = Table(title=self.protocol)
         table.add_column("number", no_wrap=True)
         optional = {
-            "interval": any(number.interval for number in self.numbers),
+            "interval": any(_interval(number.interval, digits) for number in self.numbers),
             "threshold": any(number.threshold is not None for number in self.numbers),
             "spread": any(number.spread is not None for number in self.numbers),
         }
@@ -132,8 +132,8 @@ class Result:
             row = [number.name, _digits(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
             table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
-        choices = ", ".join(f"{name}: {_plain(value)}" for name, value in self.choices.items())
-        return Group(table, *map(Text, (counts, choices, *self.notes)))
+        choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
+        return Group(table, *map(Text, (counts, *choices, *self.notes)))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
@@ -186,7 +186,8 @@ class Result:
         except checks.InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+            reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
+            reason = (isinstance(error, OSError) and error.strerror) or reason
             raise checks.InputError(
                 f"{path} is not a saved result ({reason}); give the .json that angulus evaluate --json wrote"
             ) from error
@@ -262,7 +263,7 @@ def _digits(value: float | None, digits: int) -> str:
 
 
 def _interval(interval: Interval | None, digits: int) -> str:
-    if interval is None:
+    if interval is None or math.isnan(interval.low):  # a note says why
         return ""
     return f"[{_digits(interval.low, digits)}, {_digits(interval.high, digits)}]"
 

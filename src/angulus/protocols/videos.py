@@ -101,7 +101,8 @@ def evaluate(
         {
             "score": SCORES[score],
             "flip": FLIPS[flip],
-            "threshold": f"0 of the machine (C = {c:g})" if score == "histogram" else "best on the other folds",
+            **pairs_protocol.figure_choices(folds=True),
+            **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
             **resampling(said, draws, seed, sized=True),
         },
         {

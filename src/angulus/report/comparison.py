@@ -28,6 +28,7 @@ PICTURES = {
 }
 
 
+GENERATED = "NOT A RESULT: made on generated stand-in data"
 WIDE = 4  # columns of benchmarks in a table of the terminal
 
 
@@ -101,7 +102,7 @@ def against(comparison: Comparison) -> str:
 
 def warning(comparison: Comparison) -> list[str]:
     """What must stand above numbers that are no result."""
-    return ["NOT A RESULT: made on generated stand-in data", ""] if comparison.generated else []
+    return [GENERATED, ""] if comparison.generated else []
 
 
 def _paper(comparison: Comparison, titles: list[str]) -> list[tuple[str, list[str]]] | None:
@@ -148,7 +149,7 @@ def markdown(comparison: Comparison) -> str:
         f"{caption(comparison)}.",
     ]
     if recipe.published is not None:
-        parts += [f"## Beside the paper ({recipe.published.source})", markdown_table(*_beside_paper(comparison))]
+        parts += [f"## Beside the paper ({recipe.published.source})", markdown_table(*beside_paper(comparison))]
     for part in sections(comparison):
         if (found := differences(comparison, part)) is not None:
             parts += [
@@ -210,7 +211,8 @@ def _extremes(norms: np.ndarray, count: int = 12) -> np.ndarray:
     return np.unique(np.concatenate([order[:count], order[-count:]]))
 
 
-def _beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def beside_paper(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the paper's numbers beside these, of a recipe that has them."""
     head, body = ["loss"], [[row.variant] for row in comparison.rows]
     for part in sections(comparison):
         titles = list(part.titles.values())

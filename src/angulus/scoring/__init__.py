@@ -8,7 +8,6 @@ is the definition and does not depend on blocks, threads, devices or processes.
 from angulus.scoring.counts import Pairs, above, genuine, rows_ahead
 from angulus.scoring.exact import pair_scores
 from angulus.scoring.nearest import best_per_probe, top_k
-from angulus.scoring.ranks import Ranks, ranks_of
 from angulus.scoring.thresholds import OperatingPoint, thresholds_at
 from angulus.scoring.tiles import DEFAULT, Options
 
@@ -17,12 +16,10 @@ __all__ = [
     "OperatingPoint",
     "Options",
     "Pairs",
-    "Ranks",
     "above",
     "best_per_probe",
     "genuine",
     "pair_scores",
-    "ranks_of",
     "rows_ahead",
     "thresholds_at",
     "top_k",

@@ -15,7 +15,6 @@ from angulus import checks
 from angulus.scoring import scan
 from angulus.scoring.exact import Matrix
 from angulus.scoring.identities import Integers
-from angulus.scoring.ranks import shared
 from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Tile, task, tiles
 
@@ -151,7 +150,7 @@ def rows_ahead(
         queries.add(survivors, counts, cuts)
         return counts
 
-    sums = np.sum(shared(options.ranks, mine), axis=0).cumsum(axis=1)
+    sums = np.sum(options.ranks.everywhere(mine), axis=0).cumsum(axis=1)
     result = np.empty_like(sums)
     result[queries.order] = sums
     return torch.from_numpy(result[:, 0] if sizes is None else result)

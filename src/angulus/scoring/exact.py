@@ -125,15 +125,18 @@ class Rows:
 
     def _usable(self, squares: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
         """Squared lengths with 1 for those of zeros; refuses what is not finite, or whose square leaves float64."""
-        zero = squares == 0
-        bad = ~((squares >= 1e-150) & (squares <= 1e150)) & ~(zero & (vectors == 0).all(dim=1))
+        odd = ~((squares >= 1e-150) & (squares <= 1e150))
+        if not bool(odd.any()):
+            return squares
+        bad = odd.clone()
+        bad[odd] = (vectors[odd] != 0).any(dim=1)
         if bool(bad.any()):
             row = int(index[bad.cpu()][0])
             raise checks.InputError(
                 f"{self.name} must be finite numbers of lengths between 1e-75 and 1e75, or zeros; got others at row "
                 f"{row}; leave that row out, or scale it"
             )
-        return torch.where(zero, torch.ones_like(squares), squares)
+        return torch.where(odd, torch.ones_like(squares), squares)
 
 
 def rows_of(probes: Matrix, gallery: Matrix | None, device: torch.device | str | None = None) -> tuple[Rows, Rows]:
@@ -197,9 +200,16 @@ def _device(probes: Matrix, gallery: Matrix | None, device: torch.device | str |
         places = [each.device for each in (probes, gallery) if isinstance(each, Tensor)]
         place = next((each for each in places if each.type != "cpu"), torch.device("cpu"))
     else:
-        place = torch.device(device)
+        try:
+            place = torch.device(device)
+        except RuntimeError:  # a word that torch does not know
+            place = torch.device("meta")
     if place.type not in ("cpu", "cuda"):
-        raise checks.InputError(f"device must be cpu or cuda, since scores are float64; got {str(place)!r}")
+        raise checks.InputError(f"device must be cpu or cuda, since scores are float64; got {str(device or place)!r}")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise checks.InputError(
+            f"device must be one that this machine has; it has {torch.cuda.device_count()} CUDA devices; got {place}"
+        )
     return place
 
 

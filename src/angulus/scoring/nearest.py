@@ -13,7 +13,6 @@ from torch import Tensor
 from angulus import checks
 from angulus.scoring import scan
 from angulus.scoring.exact import Matrix
-from angulus.scoring.ranks import shared
 from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
 
@@ -42,7 +41,7 @@ def top_k(
     """
     work = task(probes, gallery, ids, options)
     checks.integer("k", k, low=1, high=len(work.gallery))
-    parts = shared(options.ranks, lambda: _mine(work, k))
+    parts = options.ranks.everywhere(lambda: _mine(work, k))
     scores, rows = np.full((len(work.probes), k), -np.inf), np.full((len(work.probes), k), -1, dtype=np.int64)
     for place, values, columns in parts:
         scores[place], rows[place] = values, columns

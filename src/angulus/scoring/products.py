@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import lru_cache
 
@@ -33,14 +34,16 @@ def slack(near: float, far: float, size: int, dtype: torch.dtype) -> float:
     With ã = â + α and b̃ = b̂ + β the low-precision rows, and ‖α‖ ≤ ε (near), ‖β‖ ≤ ζ (far) as `Rows.low` measured:
 
         |ã·b̃ − â·b̂| ≤ ‖ã‖ ζ + ε ≤ (1 + ε) ζ + ε        (Cauchy-Schwarz; â and b̂ have unit length)
-        |c − ã·b̃| ≤ (d + 16) u ‖ã‖ ‖b̃‖
+        |c − ã·b̃| ≤ γ ‖ã‖ ‖b̃‖, γ = g / (1 − g), g = (d + 16) u
 
     with u = 2⁻²⁴ for float32 (any order of additions, fused or not) and 2⁻²² for bfloat16, whose products are exact in
     float32, but which some hardware adds up with truncation. bfloat16 keeps 8 bits: ε and ζ are at most 2⁻⁸, and 0.0015
     to 0.002 in practice, so that the bound is about 0.004. 1e-12 stands for the rounding of the exact score itself.
     """
     unit = 2.0**-24 if dtype == torch.float32 else 2.0**-22
-    return (1 + near) * far + near + (size + 16) * unit * (1 + near) * (1 + far) + 1e-12
+    grown = (size + 16) * unit
+    gamma = grown / (1 - grown) if grown < 1 else math.inf  # of rows so long nothing is known, and all is scored
+    return (1 + near) * far + near + gamma * (1 + near) * (1 + far) + 1e-12
 
 
 def rounding(low: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,12 +15,11 @@ from angulus.scoring import scan
 from angulus.scoring.brackets import Between, Bracket, Floats, Found, merged
 from angulus.scoring.exact import Matrix
 from angulus.scoring.products import PRECISIONS, bfloat16_time
-from angulus.scoring.ranks import shared
 from angulus.scoring.survivors import Survivors
 from angulus.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
 
 SEED = 20_240_601
-SAMPLE = (2**16, 2**22)  # the least and the most impostor pairs drawn to place the brackets
+SAMPLE = (2**14, 2**22)  # the least and the most impostor pairs drawn to place the brackets
 SPREAD = 4.0  # standard errors of the sample to either side of a rank, at first; four times as many each time it misses
 RESCORED = 500  # float32 products of a pair that take as long as scoring one exactly
 
@@ -155,7 +154,7 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
             bracket.settle()
         return brackets
 
-    first, *others = shared(work.options.ranks, mine)
+    first, *others = work.options.ranks.everywhere(mine)
     for each in others:
         for bracket, other in zip(first, each, strict=True):
             bracket.join(other)
@@ -200,9 +199,9 @@ def sampled(work: Task, size: int) -> Floats:
             kept &= work.identities.probes[one] != work.identities.gallery[other]
         rows, columns = np.append(rows, one[kept])[:size], np.append(columns, other[kept])[:size]
     ranks = work.options.ranks
-    mine = slice(ranks.rank, None, ranks.size)
+    mine = slice(ranks.rank, None, ranks.count)
     chosen = [torch.from_numpy(each[mine]).to(work.probes.device) for each in (rows, columns)]
-    parts = shared(ranks, lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
+    parts = ranks.everywhere(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
     return -np.sort(-np.concatenate(parts))
 
 

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from angulus import checks
+from angulus.distributed.runtime import Ranks
 from angulus.scoring import exact, products, scan
 from angulus.scoring.exact import Matrix, Rows
 from angulus.scoring.identities import Identities, Mates
-from angulus.scoring.ranks import Ranks
 
 TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: an output that stays in the last cache
 CACHED = 2**18  # scores; what is looked into at a time stays in a core's cache
@@ -31,7 +31,7 @@ class Options:
         precision: of the products that reject: "float32", "bfloat16", or "auto", the faster of the two by a trial.
         memory_mib: what the engine may take beside the embeddings and its results, in MiB, at least 64.
         device: "cpu", "cuda", ...; None: where the tensors are.
-        ranks: this process's share among several, by `ranks_of()` under torchrun.
+        ranks: this process's share among several, by `Ranks.here()` under torchrun; all are given the same.
         on_block: called with (tiles done, tiles in all) of this process's share after each tile.
     """
 
@@ -150,8 +150,10 @@ class Plan:
         """Tiles by turns to the ranks, as many held as half the budget takes; blocks end at `edges` too."""
         height, width = TILE[task.probes.device.type]
         total, ranks = len(task.probes), task.options.ranks
-        height = max(1, min(height, math.ceil(total / ranks.size)))
-        mine = [range(start, min(start + height, total)) for start in range(0, total, height)][ranks.rank :: ranks.size]
+        height = max(1, min(height, math.ceil(total / ranks.count)))
+        mine = [range(start, min(start + height, total)) for start in range(0, total, height)][
+            ranks.rank :: ranks.count
+        ]
         held = max(1, task.options.bytes // 2 // (task.probes.size * dtype.itemsize * height))
         end = max(edges, default=len(task.gallery))
         cuts = sorted({*range(0, end, width), *edges, end})

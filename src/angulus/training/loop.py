@@ -54,7 +54,14 @@ class Progress:
     last_epoch_loss: float = field(default=float("nan"))  # mean of the last whole epoch
 
 
-def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, float], None] | None = None) -> Progress:
+def fit(
+    job: Job,
+    folder: Path,
+    *,
+    resume: bool,
+    on_step: Callable[[int, int, float], None] | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Progress:
     """Train to the end, or from the folder's checkpoint to the end as if it had never stopped.
 
     Args:
@@ -62,6 +69,7 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
         folder: gets `checkpoint.pt`, `metrics.jsonl` and `tensorboard/`.
         resume: go on from the folder's checkpoint.
         on_step: told (steps done, steps in all, loss).
+        on_epoch: told the epochs done, before the checkpoint that holds them.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the checkpoint holds the last whole step.
@@ -134,6 +142,8 @@ def fit(job: Job, folder: Path, *, resume: bool, on_step: Callable[[int, int, fl
                         if settings.schedule.kind == "plateau":
                             plateau.epoch_ended(progress.epoch_wrong / progress.epoch_rows)
                         _end_epoch(progress)
+                        if on_epoch is not None:
+                            on_epoch(epoch + 1)
                     stopping = stop_requested()
                     if stopping or _due(settings, progress.step, steps, steps_per_epoch):
                         save()

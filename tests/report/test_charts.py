@@ -1,0 +1,276 @@
+"""Each chart against numbers counted by hand, scikit-learn, or the arrays that it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.metrics import accuracy_score
+
+import reports
+from angulus import build
+from angulus.metrics.intervals import Interval
+from angulus.protocols.result import Number
+from angulus.report import charts, pictures, space
+from angulus.report.gather import ImagePairs, Model, gather
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
+    """By the size of their features."""
+    here = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "splits", lambda recipe: reports.splits())
+        folders = [reports.train(here / str(size), f"backbone.embedding_size={size}") for size in (1, 2, 3, 8)]
+        return {int(model.name): model for model in gather(folders, draws=0).models}
+
+
+def points(trace: dict[str, Any]) -> np.ndarray:
+    return np.array([trace[axis] for axis in "xyz" if axis in trace], dtype=float).T
+
+
+def by_class(chart: charts.Chart) -> list[dict[str, Any]]:
+    return [each for each in chart.traces if each["mode"] == "markers" and each["name"] != "wrong"]
+
+
+# features
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_features_of_two_and_three_dimensions_are_drawn_as_they_are(models: dict[int, Model], size: int) -> None:
+    model = models[size]
+    chart = space.features(model)
+    labels = model.test["labels"]
+    drawn = by_class(chart)
+    assert len(drawn) == len(set(labels.tolist()))
+    for label, trace in zip(sorted(set(labels.tolist())), drawn, strict=True):
+        assert trace["type"] == ("scatter" if size == 2 else "scatter3d")
+        assert np.allclose(points(trace), model.test["features"][labels == label], rtol=1e-3, atol=1e-6)
+    (wrong,) = (each for each in chart.traces if each["name"] == "wrong")
+    assert np.allclose(points(wrong), model.test["features"][~model.correct], rtol=1e-3, atol=1e-6)
+    assert len(wrong["text"]) == (~model.correct).sum()
+    go.Figure(data=chart.traces, layout=chart.layout)
+
+
+def test_rays_lie_along_the_class_weights(models: dict[int, Model]) -> None:
+    model = models[3]
+    rays = [each for each in space.features(model).traces if each["name"] == "class weight"]
+    assert model.weights is not None
+    for label, ray in zip(sorted(set(model.test["labels"].tolist())), rays, strict=True):
+        start, tip = points(ray)
+        weight = model.weights[label]
+        assert start.tolist() == [0, 0, 0]
+        assert np.allclose(tip / np.linalg.norm(tip), weight / np.linalg.norm(weight), atol=1e-3)
+
+
+def test_wider_features_are_projected_and_said_to_be(models: dict[int, Model]) -> None:
+    model = models[8]
+    chart = space.features(model)
+    found = PCA(2, svd_solver="full").fit(model.test["features"].astype(float))
+    expected = found.transform(model.test["features"].astype(float))
+    labels = model.test["labels"]
+    for label, trace in zip(sorted(set(labels.tolist())), by_class(chart), strict=True):
+        assert np.allclose(np.abs(points(trace)), np.abs(expected[labels == label]), rtol=1e-3, atol=1e-4)
+    share = found.explained_variance_ratio_.sum()
+    assert chart.summary.startswith(f"PCA projection of 8-D features onto 2 directions, which hold {share:.0%} of")
+
+
+def test_one_dimension_is_a_line(models: dict[int, Model]) -> None:
+    assert all(set(trace["y"]) <= {0.0} for trace in by_class(space.features(models[1])))
+
+
+def test_frames_are_the_features_of_each_epoch(models: dict[int, Model]) -> None:
+    model = models[2]
+    assert model.formation is not None
+    chart = space.features(model)
+    labels = model.test["labels"][model.formation.rows]
+    assert len(chart.frames) == len(model.formation.epochs) == 3
+    for layer, frame in zip(model.formation.features, chart.frames, strict=True):
+        assert len(frame) == len(chart.traces)
+        for label, columns in zip(sorted(set(labels.tolist())), frame, strict=False):
+            assert np.allclose(np.array(columns).T, layer[labels == label], rtol=1e-3, atol=1e-6)
+    reach = chart.layout["xaxis"]["range"][1]
+    assert reach > np.quantile(np.linalg.norm(model.formation.features, axis=2), 0.99)
+
+
+def test_the_summary_has_the_angles(models: dict[int, Model]) -> None:
+    angles = np.radians([0, 10, 90, 130])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[1], [5], [2], [3]]
+    test = {"features": features, "labels": np.array([0, 0, 1, 1]), "predictions": np.array([0, 0, 1, 1])}
+    model = dataclasses.replace(models[2], test=test, formation=None, weights=None)
+    # means at 5 and 110 degrees, so 5, 5, 20 and 20 degrees to the own and 105 between the two
+    summary = space.features(model).summary
+    assert "mean direction 12.5°, smallest angle between two mean directions 105.0°" in summary
+
+
+def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, Model]) -> None:
+    labels = np.repeat(np.arange(14), 2 + np.arange(14) // 4)  # 12 and 13 are the most frequent, then 8 to 11
+    features = np.random.default_rng(0).normal(size=(len(labels), 2))
+    test = {"features": features, "labels": labels, "predictions": labels, "norms": np.ones(len(labels))}
+    model = dataclasses.replace(models[2], test=test, formation=None, weights=None, images="gone")
+    drawn = by_class(space.features(model))
+    assert [trace["name"] for trace in drawn] == [*map(str, [4, 5, 6, 7, 8, 9, 10, 11, 12, 13]), "other classes"]
+    assert len(drawn[-1]["x"]) == (labels < 4).sum()
+    assert len({trace["marker"]["color"] for trace in drawn}) == 11
+
+
+# norms
+
+
+def test_histograms_are_shares_of_right_and_of_wrong() -> None:
+    norms, correct = np.array([0.5, 1.0, 2.0, 3.0]), np.array([False, True, True, True])
+    right, wrong = charts.norm_histogram("one", norms, correct).traces
+    assert (right["name"], wrong["name"]) == ("right (3)", "wrong (1)")
+    assert sorted(right["y"])[-3:] == pytest.approx([1 / 3] * 3, abs=1e-4)
+    assert wrong["y"][5] == 1.0  # 0.5 opens the sixth of thirty bins up to 3
+    assert wrong["x"][5] == pytest.approx(0.55)
+
+
+def test_all_right_or_norms_of_zero_are_drawn() -> None:
+    chart = charts.norm_histogram("one", np.zeros(3), np.ones(3, bool))
+    assert chart.summary == "3 right, median norm 0, 90 % of them from 0 to 0; none is wrong."
+
+
+def test_bins_have_the_accuracy_of_their_tenth() -> None:
+    norms = np.random.default_rng(1).permutation(100).astype(float)
+    correct = norms >= 15  # the lowest tenth is all wrong, half of the second
+    (trace,) = charts.norm_bins([("one", norms, correct)]).traces
+    assert trace["x"] == pytest.approx(np.arange(0.05, 1, 0.1), abs=1e-4)
+    assert trace["y"] == [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert trace["text"][0] == "norm 0 to 9.9, 10 samples"
+
+
+def test_discard_is_the_error_of_what_is_left() -> None:
+    norms, correct = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, True, False, True])
+    (trace,) = charts.norm_discard([("one", norms, correct)]).traces
+    assert trace["x"] == [0, 0.25, 0.5, 0.75]
+    assert trace["y"] == pytest.approx([1 / 2, 1 / 3, 1 / 2, 0], abs=1e-4)
+
+
+# curves, logs, groups
+
+
+def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
+    x, y = np.array([0.0, 0.004, 0.02, 1.0]), np.array([0.3, 0.5, 0.8, 1.0])
+    chart = charts.curve("roc", [("one", x, y)])
+    assert chart.traces[0]["x"] == [0.004, 0.02, 1.0]
+    assert chart.layout["xaxis"]["type"] == "log"
+    assert chart.summary == "one: TAR 0.5 at FMR 0.01."
+    late = charts.curve("roc", [("one", x[2:], y[2:])])
+    assert late.summary == "one: no point at or below 0.01."
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("cmc", "one: 0.5 at rank 1."),
+        ("froc", "one: sensitivity 0.5 at 1 false positive per scan."),
+        ("det", "one: no point at or below 0.01."),
+    ],
+)
+def test_every_kind_of_curve_has_its_summary(kind: str, said: str) -> None:
+    chart = charts.curve(kind, [("one", np.array([1.0, 2.0]), np.array([0.5, 0.75]))])
+    assert chart.summary == said
+    go.Figure(data=chart.traces, layout=chart.layout)
+
+
+def test_a_log_is_drawn_by_step_without_what_was_not_logged(models: dict[int, Model]) -> None:
+    rows = [{"step": 10, "loss": 2.0}, {"step": 20}, {"step": 30, "loss": 1.0}]
+    model = dataclasses.replace(models[2], log=rows)
+    other = dataclasses.replace(models[2], log=[{"step": 1}])
+    chart = charts.log("loss", [model, other])
+    assert [(trace["x"], trace["y"]) for trace in chart.traces] == [([10, 30], [2, 1])]
+    assert chart.summary == "2: from 2 to 1."
+    long = dataclasses.replace(models[2], log=[{"step": step, "loss": 0.0} for step in range(5000)])
+    assert len(charts.log("loss", [long]).traces[0]["x"]) == charts.MOST_ROWS
+
+
+def test_errors_have_their_bars_and_of_many_the_largest_are_drawn() -> None:
+    numbers = [Number("a", 0.9, Interval(0.8, 0.95)), Number("b", 1.0, Interval(1.0, 1.0))]
+    (trace,) = charts.errors("t", "group", ["a", "b"], [("one", numbers)]).traces
+    assert trace["y"] == pytest.approx([0.1, 0])
+    assert trace["error_y"]["array"] == pytest.approx([0.1, 0])  # up to 1 − 0.8
+    assert trace["error_y"]["arrayminus"] == pytest.approx([0.05, 0])
+    many = [Number(str(n), 1 - n / 100) for n in range(50)]
+    chart = charts.errors("t", "class", [f"c{n}" for n in range(50)], [("one", many)])
+    assert chart.traces[0]["x"] == [f"c{n}" for n in range(20, 50)]
+    assert "error_y" not in chart.traces[0]
+    (trace,) = charts.errors("t", "group", ["a", "b"], [("one", [numbers[0], Number("b", 0.5)])]).traces
+    assert trace["error_y"]["array"] == [pytest.approx(0.1), None]
+    assert chart.summary == (
+        "one: highest for class c49, 49.00%, mean 24.50%. The 30 of 50 with the largest mean error are drawn."
+    )
+
+
+# pairs and pictures
+
+
+def test_pairs_of_test_images_are_all_pairs_at_their_best_threshold(models: dict[int, Model]) -> None:
+    model = models[8]
+    found = ImagePairs.of(model)
+    assert found is not None
+    features, labels = model.test["features"].astype(float), model.test["labels"]
+    expected = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
+    assert list(zip(found.left.tolist(), found.right.tolist(), strict=True)) == expected
+    cosines = [features[i] @ features[j] / math.hypot(*features[i]) / math.hypot(*features[j]) for i, j in expected]
+    assert np.allclose(found.scores, cosines)
+    assert found.same.tolist() == [labels[i] == labels[j] for i, j in expected]
+    same, scores = np.array(found.same), np.array(cosines)
+    best = max(float(((scores >= each) == same).mean()) for each in [*cosines, 2])
+    assert accuracy_score(found.same, found.accepted) == pytest.approx(best)
+    one_class = dataclasses.replace(model, test={**model.test, "labels": np.zeros(len(labels), int)})
+    assert ImagePairs.of(one_class) is None
+
+
+def test_wrong_pairs_come_worst_first_and_show_an_image_once(models: dict[int, Model]) -> None:
+    model = models[2]
+    found = ImagePairs.of(model)
+    assert found is not None and not isinstance(model.images, str)
+    shown = pictures.model_pairs(model, model.images, found)
+    wrong = found.accepted != found.same
+    first = {
+        "Taken for the same, and are not": found.scores[wrong & ~found.same].max(initial=-1),
+        "Not known as the same": found.scores[wrong & found.same].min(initial=1),
+    }
+    assert shown.keys() == first.keys()
+    assert any(shown.values())
+    for kind, kept in shown.items():
+        cosines = [float(each.caption.rpartition(" ")[2]) for each in kept]
+        assert cosines[:1] == pytest.approx([first[kind]] * len(cosines[:1]), abs=1e-3)
+        assert cosines == sorted(cosines, reverse=kind.startswith("Taken"))
+        images = [image.alt for each in kept for image in each.images]
+        assert len(set(images)) == len(images) == 2 * len(kept)
+
+
+def test_best_and_worst_are_in_the_order_of_their_norms(models: dict[int, Model]) -> None:
+    model = models[8]
+    assert not isinstance(model.images, str)
+    order = np.argsort(model.test["norms"])
+    for highest, rows in ((True, order[::-1]), (False, order)):
+        kept = pictures.by_norm(model, model.images, highest=highest)
+        assert [each.images[0].alt.rpartition(" ")[2] for each in kept] == [f"{row})" for row in rows[:12]]
+    wrong = pictures.mistakes(model, model.images)
+    assert len(wrong) == min(12, (~model.correct).sum())
+    assert all(each.wrong and ", taken for " in each.caption for each in wrong)
+
+
+def test_small_pictures_lose_nothing_and_large_ones_shrink(tmp_path: Path) -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    def read(uri: str) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (8, 8), dtype=np.uint8)
+    assert np.array_equal(np.array(read(pictures.source(small))), small)
+    large = read(pictures.source(random.integers(0, 256, (300, 150, 3), dtype=np.uint8)))
+    assert (large.format, large.size) == ("JPEG", (56, 112))

@@ -1,0 +1,207 @@
+"""The page in a real browser, as a reader has it: charts, hovers, the slider, light and dark, and no network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reports
+from angulus import build
+from angulus.report.write import write
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 120_000  # a busy machine draws slowly
+OPTIONS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # as root in a container, and 3-D without a graphics card
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"needs a Chromium: none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=found, args=OPTIONS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a run in the plane, one in space, and a result of pairs with images, all of dangerous names."""
+    here = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "splits", lambda recipe: reports.splits())
+        flat = reports.train(here / "flat", "backbone.embedding_size=2", f"title={reports.EVIL!r}")
+        solid = reports.train(here / "solid", "backbone.embedding_size=3")
+        result = reports.result(here, "crowd")
+        write([flat, solid, result], here / "report.html", images=reports.photos(here / "photos"), draws=20)
+    return here / "report.html"
+
+
+class Watched:
+    """A page, and what it complained of or asked for."""
+
+    def __init__(self, context: Any, file: Path) -> None:
+        self.page = context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.add_init_script("window.evil = () => { window.harmed = true; }")
+        self.page.goto(file.as_uri())
+
+    def plot(self, anchor: str, number: int = 0) -> Any:
+        """A chart of a section, once it is drawn."""
+        plot = self.page.locator(f"section[aria-labelledby={anchor}] .plot").nth(number)
+        plot.scroll_into_view_if_needed()
+        plot.locator(".main-svg").first.wait_for(state="attached")
+        self.page.wait_for_function("plot => plot.data && plot._fullLayout", arg=plot.element_handle())
+        return plot
+
+
+def a_context(browser: Any, **options: Any) -> Any:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, file: Path) -> Iterator[Watched]:
+    """The page in light; each test leaves it as it was."""
+    context = a_context(browser, color_scheme="light")
+    watched = Watched(context, file)
+    yield watched
+    context.close()
+
+
+@pytest.fixture(autouse=True)
+def all_is_well(opened: Watched) -> Iterator[None]:
+    yield
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_every_chart_is_drawn_and_nothing_runs_or_leaves(opened: Watched) -> None:
+    page = opened.page
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator(".main-svg").first.wait_for(state="attached")
+    assert page.locator(".plot").count() > 15
+    assert page.locator(".plot .scatterlayer .trace").count() > 20
+    assert page.locator(".plot .barlayer .trace").count() > 4
+    assert page.evaluate("window.harmed") is None
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_nothing_can_be_fetched(browser: Any, file: Path) -> None:
+    context = a_context(browser)
+    watched = Watched(context, file)
+    assert watched.page.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'refused')") == "refused"
+    added = (
+        "new Promise(done => { addEventListener('securitypolicyviolation', event => done(event.effectiveDirective));"
+        "const script = document.createElement('script'); script.textContent = 'evil()';"
+        "document.body.append(script) })"
+    )
+    assert watched.page.evaluate(added) == "script-src-elem"
+    assert watched.page.evaluate("window.harmed") is None
+    context.close()
+
+
+def test_a_hover_shows_the_values_of_the_point(opened: Watched) -> None:
+    plot = opened.plot("curves")
+    place = plot.evaluate(
+        """plot => {
+            const { xaxis, yaxis } = plot._fullLayout, trace = plot._fullData[0], row = Math.floor(trace.x.length / 2);
+            const box = plot.getBoundingClientRect(), x = trace.x[row], y = trace.y[row];
+            return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y), x, y];
+        }"""
+    )
+    opened.page.mouse.move(place[0] - 3, place[1])
+    opened.page.mouse.move(place[0], place[1])
+    label = plot.locator(".hovertext").first
+    label.wait_for()
+    said = label.text_content()
+    assert f"{place[2]:.4g}" in said and f"{place[3]:.4g}" in said, said
+
+
+def test_the_button_turns_light_into_dark_and_back(opened: Watched) -> None:
+    plot, button = opened.plot("norms"), opened.page.locator("#theme")
+    look = "() => [getComputedStyle(document.body).backgroundColor, document.querySelector('.xtick text').style.fill]"
+    before, pressed = opened.page.evaluate(look), button.get_attribute("aria-pressed")
+    button.focus()
+    opened.page.keyboard.press("Enter")
+    opened.page.wait_for_function(f"before => ({look})().every((now, place) => now !== before[place])", arg=before)
+    assert button.get_attribute("aria-pressed") != pressed
+    button.click()
+    opened.page.wait_for_function(f"before => ({look})().join() === before.join()", arg=before)
+    assert plot.locator(".main-svg").count()
+
+
+def test_the_slider_shows_earlier_epochs(opened: Watched) -> None:
+    plot, page = opened.plot("features"), opened.page
+    slider, said = page.locator(".epoch"), page.locator("output")
+    chart = page.evaluate("JSON.parse(document.getElementById('charts').textContent)[0]")
+    assert said.text_content() == "the end"
+    slider.focus()
+    for epoch in (2, 1, 0):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("say => document.querySelector('output').textContent === say", arg=f"epoch {epoch}")
+        assert slider.get_attribute("aria-valuetext") == f"epoch {epoch}"
+        page.wait_for_function(
+            "([plot, x]) => plot.data[0].x.join() === x.join()",
+            arg=[plot.element_handle(), chart["frames"][epoch][0][0]],
+        )
+    page.locator(".play").click()
+    page.wait_for_function("() => document.querySelector('output').textContent === 'the end'")
+    page.wait_for_function(
+        "([plot, x]) => plot.data[0].x.join() === x.join()", arg=[plot.element_handle(), chart["traces"][0]["x"]]
+    )
+    assert page.locator(".play").text_content() == "Play"
+
+
+def test_features_can_be_put_on_the_circle(opened: Watched) -> None:
+    plot, page = opened.plot("features"), opened.page
+    lengths = "plot => plot.data[0].x.map((x, row) => Math.hypot(x, plot.data[0].y[row]))"
+    before = plot.evaluate(lengths)
+    page.locator(".lengths").check()
+    page.wait_for_function(
+        f"plot => ({lengths})(plot).every(length => Math.abs(length - 1) < 1e-3)", arg=plot.element_handle()
+    )
+    assert plot.evaluate("plot => plot.data.filter(trace => trace.name === 'length 1' && trace.visible).length") == 1
+    page.locator(".lengths").uncheck()
+    page.wait_for_function(
+        f"([plot, was]) => ({lengths})(plot).join() === was.join()", arg=[plot.element_handle(), before]
+    )
+
+
+def test_space_turns_under_the_mouse(opened: Watched) -> None:
+    plot, page = opened.plot("features", 1), opened.page
+    page.wait_for_function("plot => plot._fullLayout.scene._scene", arg=plot.element_handle())
+    eye = "plot => JSON.stringify(plot._fullLayout.scene._scene.getCamera().eye)"
+    before, box = plot.evaluate(eye), plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 80, box["y"] + box["height"] / 2 + 20, steps=8)
+    page.mouse.up()
+    page.wait_for_function(f"([plot, was]) => ({eye})(plot) !== was", arg=[plot.element_handle(), before])
+
+
+def test_it_is_dark_where_the_reader_wants_that_and_in_one_column_on_a_phone(browser: Any, file: Path) -> None:
+    context = a_context(
+        browser, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme="dark"
+    )
+    page = Watched(context, file).page
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    lefts = {plot.bounding_box()["x"] for plot in page.locator(".plot").all()}
+    assert len(lefts) == 1
+    small = "[...document.querySelectorAll('button, .controls label')].filter(each => each.offsetHeight < 40).length"
+    assert page.evaluate(small) == 0
+    context.close()

@@ -1,0 +1,303 @@
+"""The page as text: what it is made of, that nothing in names or recipes can run, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+import reports
+import tiny
+from angulus import build, compare
+from angulus.checks import InputError
+from angulus.protocols import classification
+from angulus.protocols.result import Result
+from angulus.report import sections
+from angulus.report.gather import gather
+from angulus.report.page import render
+from angulus.report.write import write
+from angulus.run import read_results
+
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and the text in them, in order; complains of what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = (tag, dict(attrs), [])
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        for _, _, said in self._open:
+            said.append(data)
+
+    def all(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
+        return [(attrs, "".join(said)) for name, attrs, said in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_digits() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "splits", lambda recipe: reports.splits())
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in two dimensions, one in eight, and results."""
+    here = tmp_path_factory.mktemp("reports")
+    reports.train(here / reports.EVIL.replace("/", "_"), "backbone.embedding_size=2", f"title={reports.EVIL!r}")
+    reports.train(here / "wide", "backbone.embedding_size=8")
+    reports.result(here)
+    reports.result(here, "rfw", grouped=True)
+    reports.photos(here / "photos")
+    return here
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> list[Path]:
+    return [folder / reports.EVIL.replace("/", "_"), folder / "wide", folder / "crowd.json", folder / "rfw.json"]
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path, runs: list[Path]) -> str:
+    write(runs, folder / "report.html", images=folder / "photos", draws=20)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def charts(page: Page) -> list[dict[str, Any]]:
+    (data,) = (said for attrs, said in page.all("script") if attrs.get("type") == "application/json")
+    return json.loads(data)
+
+
+# nothing runs but what is the page's own
+
+
+def test_names_make_no_elements(page: Page) -> None:
+    assert len(page.all("script")) == 3  # data, plotly, the page's own
+    assert not [attrs for tag, attrs, _ in page.elements if any(name.startswith("on") for name in attrs)]
+    assert not page.all("iframe") and not page.all("link") and not page.all("base")
+    assert all(str(attrs["src"]).startswith("data:image/") for attrs, _ in page.all("img"))
+    assert all(str(attrs["href"]).startswith("#") for attrs, _ in page.all("a"))
+    said = " ".join(each for _, each in page.all("body"))
+    for name in reports.NAMES:
+        assert name in said  # and yet each is shown
+
+
+def test_only_the_two_scripts_may_run_and_nothing_may_be_fetched(page: Page) -> None:
+    (policy,) = (a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.split(" ", 1) for rule in str(policy).split("; "))
+    sums = {
+        "'sha256-" + base64.b64encode(hashlib.sha256(said.encode()).digest()).decode() + "'"
+        for attrs, said in page.all("script")
+        if "type" not in attrs
+    }
+    assert set(rules["script-src"].split()) == sums
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data: blob:"
+    assert "connect-src" not in rules  # default-src is its fallback
+
+
+def test_names_are_no_markup_for_plotly(page: Page) -> None:
+    names = [str(trace["name"]) for chart in charts(page) for trace in chart["traces"]]
+    assert any("&lt;script&gt;" in name for name in names)
+    hovered = [line for chart in charts(page) for trace in chart["traces"] for line in trace.get("text", [])]
+    for each in [*names, *hovered]:
+        assert "<" not in each and ">" not in each
+    assert not re.search(
+        "%{(?!x|y|z|text)", " ".join(t.get("hovertemplate", "") for c in charts(page) for t in c["traces"])
+    )
+
+
+def test_plotly_knows_every_property(page: Page) -> None:
+    drawn = charts(page)
+    assert len(drawn) > 15
+    for chart in drawn:
+        go.Figure(data=chart["traces"], layout=chart["layout"])  # refuses what it does not know
+
+
+# it can be read without seeing the charts
+
+
+def test_parts_are_named_for_screen_readers(page: Page) -> None:
+    for tag in ("main", "nav", "header", "footer", "h1"):
+        assert len(page.all(tag)) == 1
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert all(attrs.get("alt") for attrs, _ in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table")) > 3
+    plots = [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
+    assert len(plots) == len(page.all("figcaption")) == len(charts(page))
+    for attrs, (_, said) in zip(plots, page.all("figcaption"), strict=True):
+        assert attrs["role"] == "img"
+        assert len(said) > 20 and said in str(attrs["aria-label"])
+    anchors = {attrs["href"] for attrs, _ in page.all("a")}
+    assert anchors == {"#main", *(f"#{attrs['id']}" for attrs, _ in page.all("h2"))}
+    assert dict(page.all("html")[0][0]) == {"lang": "en"}
+
+
+# it says what the files hold
+
+
+def test_the_table_has_the_accuracies_with_their_intervals(page: Page, runs: list[Path]) -> None:
+    rows = ["".join(said.split()) for _, said in page.all("tr")]
+    for run in runs[:2]:
+        accuracy = 100 * read_results(run)["accuracy"]
+        given = classification.Predictions.read(run / "test.npz")
+        interval = classification.evaluate(given, draws=20).number("accuracy").interval
+        assert interval is not None
+        cell = f"{run.name}{accuracy:.2f}[{100 * interval.low:.2f},{100 * interval.high:.2f}]"
+        assert any(row.startswith("".join(cell.split())) for row in rows)
+
+
+def test_wrong_pairs_are_shown_with_their_images(page: Page, folder: Path) -> None:
+    shown = [attrs for attrs, _ in page.all("img") if re.fullmatch(r"p\d+/\d", str(attrs["alt"]))]
+    assert shown
+    for attrs in shown:
+        with Image.open(folder / "photos" / f"{attrs['alt']}.png") as photo:
+            grey = photo.convert("L").getpixel((0, 0))
+        stream = base64.b64decode(str(attrs["src"]).partition(",")[2])
+        (folder / "shown").write_bytes(stream)
+        with Image.open(folder / "shown") as picture:
+            assert picture.size == (40, 40)
+            assert abs(picture.convert("L").getpixel((20, 20)) - grey) <= 3
+
+
+def test_without_images_the_ids_of_wrong_pairs_are_said(folder: Path) -> None:
+    content = gather([folder / "crowd.json"])
+    page = Page(render(content.title, "", sections.of(content)))
+    assert not page.all("img")
+    assert any(re.search(r"p\d+/\d and p\d+/\d, score", said) for _, said in page.all("li"))
+
+
+def test_recipe_and_environment_are_there(page: Page, runs: list[Path]) -> None:
+    recipes = [said for _, said in page.all("pre")]
+    for run in runs[:2]:
+        assert (run / "recipe.yaml").read_text() in recipes
+    cells = [said for _, said in page.all("td")]
+    assert read_results(runs[0])["environment"]["torch"] in cells
+
+
+def test_groups_have_their_errors(page: Page, folder: Path) -> None:
+    result = Result.read(folder / "rfw.json")
+    (chart,) = (each for each in charts(page) if each["traces"] and each["traces"][0].get("x") == ["even", "odd"])
+    expected = [1 - result["accuracy even"], 1 - result["accuracy odd"]]
+    assert chart["traces"][0]["y"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_comparison_is_shown_over_its_seeds_and_by_its_first_runs(tmp_path: Path) -> None:
+    grid = "compare={seeds: [3, 4], quality_split: A, variants: {A: {}, B: {training.optimizer.lr: 0.1}}}"
+    recipe = tiny.write(tmp_path, "backbone.embedding_size=2", "training.epochs=1", grid)
+    compare.compare(recipe, tmp_path / "grid")
+    content = gather([tmp_path / "grid"], draws=0)
+    assert [model.name for model in content.models] == ["A", "B"]
+    assert [model.folder.name for model in content.models] == ["seed-3", "seed-3"]
+    page = Page(render(content.title, "", sections.of(content)))
+    assert "mean ± standard deviation of 2 seeds" in " ".join(said for _, said in page.all("p"))
+    names = [trace["name"] for chart in charts(page) for trace in chart["traces"]]
+    assert names.count("A") == names.count("B") > 5
+    low = content.models[1].figures.number("accuracy, low").value  # by A's norms, as in the comparison's table
+    assert low == pytest.approx(content.comparisons[0].rows[1].accuracy["low"].values[0] / 100)
+
+
+def test_names_that_are_taken_get_their_folder(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    content = gather([folder / "wide", tmp_path / "wide", tmp_path / "wide" / "."], draws=0)
+    assert [model.name for model in content.models] == ["wide", f"{tmp_path.name}/wide"]
+
+
+def test_an_older_run_has_no_slider(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "old")
+    for name in ("formation.npz", "checkpoint.pt"):
+        (tmp_path / "old" / name).unlink()
+    content = gather([tmp_path / "old"], draws=0)
+    page = Page(render(content.title, "", sections.of(content)))
+    assert not [attrs for attrs, _ in page.all("input") if attrs.get("type") == "range"]
+    assert [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
+
+
+def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(recipe: object) -> object:
+        raise InputError("there are no digits here")
+
+    monkeypatch.setattr(build, "splits", gone)
+    content = gather([folder / "wide"], draws=0)
+    (images,) = (each for each in sections.of(content) if each.anchor == "images")
+    assert images.intro == "Images are left out where they cannot be read: there are no digits here."
+    assert not images.blocks
+    assert not Page(render(content.title, "", sections.of(content))).all("img")
+
+
+def test_other_images_than_those_tested_on_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "splits", lambda recipe: tiny.splits(72, 59))
+    (model,) = gather([folder / "wide"], draws=0).models
+    assert model.images == "the data set 'digits' is no longer the one that wide was tested on"
+
+
+# what is refused
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a report is of run folders .*; .* is none of them: there is nothing there$"):
+        gather([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match=r"is none of them$"):
+        gather([tmp_path])
+    (tmp_path / "recipe.yaml").write_text("")
+    with pytest.raises(InputError, match=r"is none of them: its training has not ended; go on with it by --resume$"):
+        gather([tmp_path])
+    with pytest.raises(InputError, match=r"needs at least one run, comparison or saved result; got none"):
+        gather([])
+
+
+def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    for name in ("test.npz", "results.json", "formation.npz", "checkpoint.pt", "recipe.yaml"):
+        there = tmp_path / name
+        shutil.copytree(folder / reports.EVIL.replace("/", "_"), there)
+        (there / name).write_bytes(b"\x00 damaged")
+        with pytest.raises(InputError, match=re.escape(name)):
+            gather([there])
+    np.savez(tmp_path / "test.npz" / "test.npz", features=np.zeros((3, 2)), norms=np.zeros(3), labels=np.zeros(3, int))
+    with pytest.raises(InputError, match=r"test.npz must hold features \[N, d\], norms, labels and predictions \[N\]"):
+        gather([tmp_path / "test.npz"])
+
+
+def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(folder / "photos" / "p0" / "0.png", tmp_path / "other" / "stranger.png")
+    with pytest.raises(
+        InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"
+    ):
+        write([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
+    with pytest.raises(InputError, match="images are for the pairs of saved results, of which there are none here"):
+        write([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
+    assert not (tmp_path / "page.html").exists()
