@@ -177,15 +177,23 @@ def test_a_reader_that_stopped_reading_gets_no_traceback() -> None:
 
 def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
+    found = tiny.splits()  # before `load` is another
 
     def load(name: str, **options: object) -> Splits:
         asked.append({"name": name, **options})
-        return tiny.splits()
+        return found
 
     monkeypatch.setattr(data, "load", load)
-    said = "72 training and 60 test images: the first 72 and 60 digits\n"
-    assert angulus("data", "mnist", "--download", "--to", "here") == (0, said, "")
+    code, out, err = angulus("data", "mnist", "--download", "--to", "here")
+    assert (code, err) == (0, "")
+    assert out.startswith("72 training and 60 test images: the first 72 and 60 digits\nchecked: the four files' ")
     assert asked == [{"name": "mnist", "root": Path("here"), "download": True}]
+
+
+def test_data_lists_the_sets(angulus: Run) -> None:
+    out = angulus("data", "--help")[1]
+    for name in data.names():
+        assert name in out
 
 
 # what ends it
@@ -264,7 +272,7 @@ def no_seed_of_that_sort(tmp_path: Path) -> list[str]:
 
 WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "unknown recipe": (["train", "demmo"], "there is no recipe 'demmo'; did you mean 'demo'?"),
-    "unknown recipe to compare": (["compare", "cm-t3"], "there is no recipe 'cm-t3'; did you mean"),
+    "unknown recipe to compare": (["compare", "cm-t9"], "there is no recipe 'cm-t9'; did you mean"),
     "a folder for a recipe": (["train", "."], "there is no recipe '.'"),
     "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
     "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),
@@ -282,6 +290,9 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "missing MNIST": (["train", "cm-t2"], "MNIST needs four files together in one folder; looked in"),
     "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
     "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
+    "where to get it": (["data", "celeba"], "to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
+    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there"),
+    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv beside subset0/"),
     "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
     "truncated gzip": (cut_gzip, "must be a whole gzip file"),
     "nothing to resume": (

@@ -109,3 +109,8 @@ def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
         assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
     nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}
     assert nested <= named, f"mkdocs.yml should say where {nested - named} stand"
+
+
+def test_the_page_on_data_has_a_section_for_every_set() -> None:
+    sections = re.findall(r"^## (.*)$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), flags=re.M)
+    assert sections == list(angulus.data.names())

@@ -18,11 +18,11 @@ from angulus.commands.bench_faces import bench_faces
 from angulus.commands.bench_records import bench_records
 from angulus.commands.bench_search import bench_search
 from angulus.commands.convert import convert
+from angulus.commands.data import data_app
 from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
-from angulus.commands.pairs import data_pairs
 from angulus.commands.prepare import prepare_app
 from angulus.commands.report import report
 from angulus.commands.reproduce import compare, demo, reproduce
@@ -35,9 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, measure and compare embeddings told apart by angle and norm.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
 app.add_typer(data_app, name="data")
-data_app.command("pairs")(data_pairs)
 app.add_typer(bench_app, name="bench")
 bench_app.command("faces")(bench_faces)
 bench_app.command("records")(bench_records)
@@ -95,20 +93,6 @@ def train(
             highlight=False,
         )
     out_console.print(f"The run lies in {folder}/", highlight=False, soft_wrap=True)
-
-
-@data_app.command("mnist")
-def data_mnist(
-    download: Annotated[bool, typer.Option("--download", help="Fetch the four files, checking their sums.")] = False,
-    to: Annotated[Optional[Path], typer.Option("--to", help="Folder to fetch into.")] = None,  # noqa: UP045
-) -> None:
-    """Say where MNIST is found, or fetch it."""
-    from angulus import data
-
-    splits = data.load("mnist", root=to, download=download)
-    out_console.print(
-        f"{len(splits.train):,} training and {len(splits.test):,} test images: {splits.source}", soft_wrap=True
-    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

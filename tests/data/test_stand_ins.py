@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestCentroid
 
+import angulus
+import tiny
 from angulus import InputError, data
+from angulus.run import run
 
 SHAPES = {
     "mnist": (1, 28, 28),
@@ -82,3 +86,26 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(InputError, match="must not be there, or be an empty folder"):
         data.stand_in("faces", folder=tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "backbone"),
+    [
+        ("cifar10", {}, "small"),
+        ("luna16", {"size": (6, 20, 20)}, "luna_archi1"),
+        ("casia-webface", {"size": (24, 20), "classes": 3}, "small"),
+    ],
+)
+def test_a_run_goes_from_a_stand_in_to_results_that_say_so(
+    tmp_path: Path, name: str, options: dict[str, Any], backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angulus.data.faces.IN_MEMORY_BYTES", 0)  # decoded when asked for
+    records = {"folder": tmp_path / "records"} if name in RECORDS else {}
+    splits = data.stand_in(name, **options, **records)
+    recipe = tiny.validated(
+        "training.epochs=1", "evaluation.low_fraction=0.5", f"data.name={name}", f"backbone.name={backbone}"
+    )
+    results = run(recipe, tmp_path / "run", splits=splits)
+    assert results["data"].startswith(f"generated stand-in of {name}")
+    model = angulus.load(tmp_path / "run" / "model")
+    assert model.embed(splits.test.pixels[:2]).shape == (2, 4)

@@ -80,7 +80,7 @@ def header(data: bytes, what: str = "the image", *, max_pixels: int = MAX_PIXELS
     if found.width * found.height > max_pixels:
         raise InputError(
             f"{what} must have at most {max_pixels:,} pixels; its header says {found.width}x{found.height}; "
-            "scale it down, or raise max_pixels if it is no decompression bomb"
+            "scale it down, if it is no decompression bomb"
         )
     return found
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 
+from angulus.checks import InputError
 from angulus.data.images import Images, Splits
 
 TEST_SHARE = 1 / 3
@@ -12,13 +15,17 @@ SPLIT_SEED = 0
 HIGHEST_VALUE = 16  # scikit-learn's pixels count the set bits of a 4x4 block: 0..16
 
 
-def load() -> Splits:
+def load(*, root: str | os.PathLike[str] | None = None, download: bool = False) -> Splits:
     """Read the digits and split them, always in the same way.
 
     A value v in 0..16 becomes the byte round(v * 255 / 16). The split is scikit-learn's `train_test_split` with
     `test_size=1/3, stratify=labels, random_state=0`: 1,198 images to train on and 599 to test on, every class in
     the same share in both (to one image); within a split the images keep scikit-learn's order. Images are split, not
     writers: the data does not say who wrote which digit, so the same hand is in both splits.
+
+    Args:
+        root: must be left out, since there are no files.
+        download: changes nothing.
 
     Returns:
         Splits with pixels uint8 [1198 or 599, 1, 8, 8] and ten classes "0" to "9".
@@ -30,6 +37,8 @@ def load() -> Splits:
     >>> len(splits.train), len(splits.test)
     (1198, 599)
     """
+    if root is not None:
+        raise InputError(f"root must be left out for 'digits', which scikit-learn carries; got {os.fspath(root)!r}")
     # Imported here: scikit-learn takes a second to import, and most commands never read the digits.
     import sklearn
     from sklearn.datasets import load_digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,48 +13,112 @@ from numpy.typing import NDArray
 
 from angulus import checks
 from angulus.checks import InputError
-from angulus.data.decoded import DecodedPixels
+from angulus.data import layout, places
+from angulus.data.decoded import DecodedPixels, Encoded
 from angulus.data.images import Images, Splits
-from angulus.data.loader import part_of
+from angulus.data.loader import Part, part_of
 from angulus.data.records import Records
+from angulus.data.sampling import earlier_occurrences
 
 IN_MEMORY_BYTES = 2 * 2**30  # decoded; sets beyond are read image by image
+EVERY = {"faces": 10, "ms-celeb": 50, "casia-webface": 50}  # one image of an identity in so many is held out
+TESTS = ("held_out", "trained_on")
 
 
-def load(name: str, root: str | os.PathLike[str], every: int) -> Splits:
-    """Read records; of every identity each so-manieth image is for testing, so that both splits have the same people.
+@dataclass(frozen=True)
+class HeldOut:
+    """What of each identity is for testing.
+
+    Args:
+        every: 10 holds out its 10th, 20th, ... image, >= 2.
+        test: "held_out": those; "trained_on": all images are trained on, and all are tested on.
+    """
+
+    every: int
+    test: str = "held_out"
+
+    def __post_init__(self) -> None:
+        checks.integer("every", self.every, low=2)
+        checks.choice("test", self.test, TESTS)
+
+    def __str__(self) -> str:
+        return f"one in {self.every} of each held out" if self.test == "held_out" else "tested on what is trained on"
+
+
+def load(
+    *,
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    every: int | None = None,
+    test: str = "held_out",
+) -> Splits:
+    """Read records; both splits have the same people.
 
     Whether a model knows people that it has not seen is another question: embed their images, and evaluate pairs.
 
     Args:
-        name: what the set is called.
-        root: the records, as `angulus convert` or `angulus prepare faces` writes them.
-        every: 10 holds out the 10th, 20th, ... image of an identity, >= 2.
+        name: what the set is called: one of `EVERY`.
+        root: the records, as `angulus convert` or `angulus prepare faces` writes them; None: the usual places, but for
+            "faces".
+        download: must be false: whose faces they are is for you to answer.
+        every: of so many images of an identity one is held out, >= 2; None: 10 of "faces", 50 of the large sets.
+        test: "held_out", or "trained_on" to train on all images and test on all.
 
     Raises:
-        InputError: no records, images without identity or of several sizes, identities of which none has `every`
-            images.
+        InputError: no records, images without identity or of several sizes, identities of which none has enough images.
     """
-    checks.integer("every", every, low=2)
-    records = Records(Path(root))
+    held_out = HeldOut(EVERY[name] if every is None else every, test)
+    looked_in = () if root is None and name == "faces" else places.places(name, root)
+    if download or not looked_in:
+        raise InputError(
+            f"{name!r} is yours to bring: give data.root, the records that `angulus convert SOURCE OUT` wrote; "
+            "nothing is downloaded"
+        )
+    folder = next((place for place in looked_in if (place / layout.ABOUT).is_file()), None)
+    if folder is None:
+        raise InputError(
+            f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them; looked in "
+            f"{' and '.join(map(str, looked_in))}; name them by data.root"
+        )
+    return from_records(name, folder, held_out)
+
+
+def from_records(name: str, folder: Path, held_out: HeldOut) -> Splits:
+    """Records as a data set; a stand-in's say so."""
+    records = Records(folder)
     part = part_of(records)
-    held_out = each_so_manieth(part.labels, every)
-    if not held_out.any():
-        raise InputError(f"no identity of {records.where} has {every} images, so none can be held out for testing")
-    about = (
-        f"{records.where}: {len(records):,} images of {len(part.names):,} identities, one in {every} of each held out"
-    )
+    source = f"{records.where}: {len(records):,} images of {len(part.names):,} identities, {held_out}"
     generated = str(records.about.get("generated", ""))
+    found = splits(name, records, part, held_out, source)
+    return replace(found, source=f"{generated}, in {source}", generated=True) if generated else found
+
+
+def splits(name: str, images: Encoded, part: Part, held_out: HeldOut, source: str) -> Splits:
+    """The images of a part as a data set.
+
+    Raises:
+        InputError: identities of which none has enough images.
+    """
+    testing = np.ones(len(part.labels), dtype=bool)
+    training = testing
+    if held_out.test == "held_out":
+        testing = each_so_manieth(part.labels, held_out.every)
+        training = ~testing
+    if not testing.any():
+        raise InputError(
+            f"no identity of {images.where} has {held_out.every} images, so none can be held out for testing"
+        )
     names = tuple(part.names.tolist())
 
     def split(chosen: NDArray[np.bool_]) -> Images:
-        pixels = DecodedPixels(records, part.rows[chosen], part.size)
+        pixels = DecodedPixels(images, part.rows[chosen], part.size)
         labels = torch.from_numpy(part.labels[chosen])
         fits = math.prod(pixels.shape) <= IN_MEMORY_BYTES
         return Images(pixels[:].contiguous() if fits else pixels, labels, names)
 
-    source = f"{generated}, in {about}" if generated else about
-    return Splits(name, split(~held_out), split(held_out), source, generated=bool(generated))
+    train = split(training)
+    return Splits(name, train, train if training is testing else split(testing), source)
 
 
 def each_so_manieth(labels: NDArray[np.int64], every: int) -> NDArray[np.bool_]:
@@ -62,9 +127,5 @@ def each_so_manieth(labels: NDArray[np.int64], every: int) -> NDArray[np.bool_]:
     >>> each_so_manieth(np.array([0, 1, 0, 0, 1, 0]), 2).tolist()
     [False, False, True, False, True, True]
     """
-    order = np.argsort(labels, kind="stable")
-    ordered = labels[order]
-    starts = np.searchsorted(ordered, ordered)
-    chosen = np.zeros(len(labels), dtype=bool)
-    chosen[order] = (np.arange(len(labels)) - starts) % every == every - 1
+    chosen: NDArray[np.bool_] = earlier_occurrences(labels) % every == every - 1
     return chosen

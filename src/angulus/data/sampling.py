@@ -131,7 +131,7 @@ class Balanced:
         random = np.random.default_rng((self.seed, epoch))
         _, labels, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
         chosen = self._identities(random, len(counts))
-        turns = _earlier_occurrences(chosen)
+        turns = earlier_occurrences(chosen)
         shuffled = random.permutation(len(labels))
         by_identity = shuffled[np.argsort(labels[shuffled], kind="stable")]
         first = np.cumsum(counts) - counts
@@ -148,8 +148,12 @@ class Balanced:
         return np.concatenate(rounds)[: self.steps * a_step]
 
 
-def _earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each value stands before its place."""
+def earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each value, >= 0, stands before its place.
+
+    >>> earlier_occurrences(np.array([5, 7, 5, 5])).tolist()
+    [0, 0, 1, 2]
+    """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))

@@ -1,18 +1,106 @@
-"""The one table of data sets: name -> how it is loaded."""
+"""The one table of data sets: name -> what it is, where to get it, what is checked, and how it is loaded."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from angulus import checks
 from angulus.checks import InputError
-from angulus.data import digits, mnist
 from angulus.data.images import Splits
+
+_LISTS = "the md5 that its authors publish, the number of images and of each class"
+_RECORDS = "every image at conversion (`angulus convert`), one size, an identity for each"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A row of the table.
+
+    Attributes:
+        module: has the `load`; imported when it is asked for, since records and decoding are slow to import.
+        title: what it is.
+        get: where to get it, and on what terms.
+        checked: what is checked when it is read.
+        fixed: what `load` is given beside root, download and options.
+    """
+
+    module: str
+    title: str
+    get: str
+    checked: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+SETS = {
+    "digits": DataSet(
+        "angulus.data.digits",
+        "1,797 handwritten digits of 8x8 pixels",
+        "scikit-learn carries it",
+        "nothing: it is part of an installed package",
+    ),
+    "mnist": DataSet(
+        "angulus.data.mnist",
+        "70,000 handwritten digits of 28x28 pixels",
+        "`angulus data mnist --download`, 11 MB",
+        "the four files' published md5 at download; their layout, sizes, counts and labels when read",
+    ),
+    "cifar10": DataSet(
+        "angulus.data.cifar",
+        "60,000 small photos of 32x32 pixels in 10 classes",
+        "`angulus data cifar10 --download`, 162 MB from https://www.cs.toronto.edu/~kriz/cifar.html",
+        _LISTS,
+        {"name": "cifar10"},
+    ),
+    "cifar100": DataSet(
+        "angulus.data.cifar",
+        "60,000 small photos of 32x32 pixels in 100 classes",
+        "`angulus data cifar100 --download`, 161 MB from https://www.cs.toronto.edu/~kriz/cifar.html",
+        _LISTS,
+        {"name": "cifar100"},
+    ),
+    "celeba": DataSet(
+        "angulus.data.celeba",
+        "202,599 faces of 10,177 celebrities",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, for non-commercial research, after agreeing to its terms: "
+        "img_align_celeba.zip, identity_CelebA.txt, list_eval_partition.txt",
+        "the published counts of images, identities and parts; that every listed image is there; one size",
+    ),
+    "luna16": DataSet(
+        "angulus.data.luna16",
+        "candidate patches of 888 chest CT scans",
+        "https://luna16.grand-challenge.org, CC BY 4.0: subset0 to subset9 (60 GB zipped), candidates_V2.csv and "
+        "annotations.csv; then `angulus data luna16 --prepare`",
+        "that every scan of the candidates is there; scans' type, axes and spacing; every candidate within its scan",
+    ),
+    "faces": DataSet(
+        "angulus.data.faces",
+        "faces of your own, as records",
+        "`angulus prepare faces PHOTOS RECORDS` or `angulus convert SOURCE RECORDS`, then data.root=RECORDS",
+        _RECORDS,
+        {"name": "faces"},
+    ),
+    "ms-celeb": DataSet(
+        "angulus.data.faces",
+        "a cleaned MS-Celeb-1M, as records: 4.2 million faces of 87,000 people in CM, 3.28 million of 72,690 in MV",
+        "its makers withdrew it in 2019; who holds a copy converts it by `angulus convert SOURCE RECORDS` "
+        "into $ANGULUS_DATA/ms-celeb, or names the records by data.root",
+        _RECORDS,
+        {"name": "ms-celeb"},
+    ),
+    "casia-webface": DataSet(
+        "angulus.data.faces",
+        "494,414 faces of 10,575 people, as records",
+        "from its authors (D. Yi et al., arXiv:1411.7923), for research; convert it by "
+        "`angulus convert SOURCE RECORDS` into $ANGULUS_DATA/casia-webface, or name the records by data.root",
+        _RECORDS,
+        {"name": "casia-webface"},
+    ),
+}
 
 
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = False, **options: Any) -> Splits:
@@ -21,7 +109,7 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
     Arguments:
         name: one of `names()`.
         root: the folder to read it from instead of the usual places; "digits" has no files and refuses one.
-        download: fetch the files if they are missing; "digits" has nothing to fetch.
+        download: fetch the files if they are missing, where they may be fetched.
         options: what else the set's own `load` takes.
 
     Raises:
@@ -30,14 +118,17 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
     >>> load("digits").train.pixels.shape
     torch.Size([1198, 1, 8, 8])
     """
-    checks.choice("name", name, names())
-    load_one = _TABLE[name]
-    known = [each for each in inspect.signature(load_one).parameters if each not in ("root", "download")]
+    entry = SETS[checks.choice("name", name, names())]
+    checks.flag("download", download)
+    load_one = importlib.import_module(entry.module).load
+    taken = {"root", "download", *entry.fixed}
+    known = [each for each in inspect.signature(load_one).parameters if each not in taken]
     for option in options:
         if option not in known:
             listed = ", ".join(known) if known else "none"
             raise InputError(f"{name!r} has no option {option!r}{checks.nearest(option, known)}; known: {listed}")
-    return load_one(root=root, download=checks.flag("download", download), **options)
+    found: Splits = load_one(root=root, download=download, **entry.fixed, **options)
+    return found
 
 
 def names() -> tuple[str, ...]:
@@ -46,52 +137,4 @@ def names() -> tuple[str, ...]:
     >>> names()
     ('digits', 'mnist', 'cifar10', 'cifar100', 'celeba', 'luna16', 'faces', 'ms-celeb', 'casia-webface')
     """
-    return tuple(_TABLE)
-
-
-def _load_digits(*, root: str | os.PathLike[str] | None, download: bool) -> Splits:
-    if root is not None:
-        raise InputError(f"root must be left out for 'digits', which scikit-learn carries; got {str(Path(root))!r}")
-    return digits.load()
-
-
-def _load_records(name: str, every: int) -> Callable[..., Splits]:
-    """How a set that is kept as records is loaded; of `every` images of an identity one is held out."""
-
-    def load_one(*, root: str | os.PathLike[str] | None, download: bool, every: int = every) -> Splits:
-        from angulus.data import faces  # decoding and records are slow to import, and digits need neither
-
-        if root is None or download:
-            raise InputError(
-                f"{name!r} is your own to bring: give data.root, the records that `angulus convert SOURCE OUT` wrote; "
-                "nothing is downloaded"
-            )
-        return faces.load(name, root, every)
-
-    return load_one
-
-
-def _load_cifar(name: str, *, root: str | os.PathLike[str] | None, download: bool) -> Splits:
-    from angulus.data import cifar
-
-    return cifar.load(name, root=root, download=download)
-
-
-def _not_yet(name: str) -> Callable[..., Splits]:
-    def load_one(*, root: str | os.PathLike[str] | None, download: bool) -> Splits:
-        raise InputError(f"{name!r} cannot be read yet")
-
-    return load_one
-
-
-_TABLE: dict[str, Callable[..., Splits]] = {
-    "digits": _load_digits,
-    "mnist": mnist.load,
-    "cifar10": partial(_load_cifar, "cifar10"),
-    "cifar100": partial(_load_cifar, "cifar100"),
-    "celeba": _load_records("celeba", 10),
-    "luna16": _not_yet("luna16"),
-    "faces": _load_records("faces", 10),
-    "ms-celeb": _load_records("ms-celeb", 50),
-    "casia-webface": _load_records("casia-webface", 50),
-}
+    return tuple(SETS)

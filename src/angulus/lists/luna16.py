@@ -82,6 +82,29 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
     return Marks(scans, numbers[:, :3].copy(), numbers[:, 3].copy())
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Places to classify: scans [N] of str, centres [N, 3] float64 in millimetres, labels [N] int64, 1 for a nodule."""
+
+    scans: NDArray[np.str_]
+    centres: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+
+def read_candidates(path: str | os.PathLike[str]) -> Candidates:
+    """Read `candidates_V2.csv`: seriesuid, coordX, coordY, coordZ, class, which is 0 or 1.
+
+    Raises:
+        InputError: names file and line: another heading, a column too few or many, no finite number, another class.
+    """
+    scans, numbers = _table(path, (*_PLACE, "class"))
+    _refuse(path, ~np.isin(numbers[:, 3], (0, 1)), "a candidate of class 0 or 1", numbers[:, 3])
+    return Candidates(scans, numbers[:, :3].copy(), numbers[:, 3].astype(np.int64))
+
+
 def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
     """Read `seriesuids.csv`: a scan a line; the heading `seriesuid`, which the published list has not, is no scan.
 
