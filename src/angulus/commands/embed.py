@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -22,19 +23,36 @@ def embed(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Write the features, norms and identities of images, as the model's contract wants them prepared."""
+    """Write the features, norms and identities of images, as the model's contract wants them prepared.
+
+    Goes on where it stopped. Under torchrun, each process embeds its share.
+    """
+    import torch
+
     from angulus import build, checks, embedding
+    from angulus.distributed.runtime import under_torchrun
 
     console = Console(stderr=True)
     checks.choice("flip", flip or "none", ("none", "sum", "concat"))
-    with console.status("embedding ...") as status:
-        count = embedding.run(
-            model,
-            source,
-            out,
-            batch=batch,
-            flip=flip,
-            device=build.device(device),
-            on_images=lambda done: status.update(f"{done:,} images"),
+    where = build.device(device)
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        with under_torchrun() as ranks, console.status("embedding ...") as status:
+            count = embedding.run(
+                model,
+                source,
+                out,
+                batch=batch,
+                flip=flip,
+                device=where,
+                ranks=ranks,
+                on_images=lambda done: status.update(f"{done:,} images"),
+            )
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; what is done is kept in {out}.parts: run the same command again to go on", markup=False
         )
-    Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    if ranks.rank == 0:
+        Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)
