@@ -63,7 +63,8 @@ def test_a_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("demmo", "; did you mean 'demo'?"), ("cm-t2-lenet6", "; did you mean 'cm-t2-lenet5'?"), ("zzz", "; give a")]
+    ("name", "hint"),
+    [("demmo", "; did you mean 'demo'?"), ("cm-t2-lenet6", "; did you mean 'cm-t2-lenet5'?"), ("zzz", "; give a")],
 )
 def test_an_unknown_recipe_suggests_the_nearest_and_lists_all(name: str, hint: str) -> None:
     with pytest.raises(InputError) as raised:
