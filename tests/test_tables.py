@@ -1,8 +1,8 @@
 """Every recipe of a paper's table, two steps on generated stand-ins, through its protocols to its table and analyses.
 
 MNIST's recipes and fi-t2-cifar10 keep their networks and sizes. The others, whose networks take a CPU too long, have
-images of 16x16 pixels and a small net, nodules small volumes and the smallest of their nets. Of the variants the first and the last are trained, and each
-variant's loss is computed on features drawn at random.
+images of 16x16 pixels and a small net, nodules small volumes and the smallest of their nets. Of the variants the first
+and the last are trained, and each variant's loss is computed on features drawn at random.
 """
 
 from __future__ import annotations
