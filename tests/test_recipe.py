@@ -46,7 +46,7 @@ def test_what_a_shipped_recipe_publishes_is_of_its_variants(name: str) -> None:
     if loaded.published is not None:
         assert loaded.compare is not None
         for table in (loaded.published.accuracy, loaded.published.mean_norm):
-            assert table.keys() <= loaded.compare.variants.keys()
+            assert table.keys() <= loaded.compare.grid.keys()
             assert all(row.keys() <= {"good", "low", "entire"} for row in table.values())
 
 
@@ -63,7 +63,8 @@ def test_a_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("demmo", "; did you mean 'demo'?"), ("cm-t9", "; did you mean 'cm-t2'?"), ("zzz", "; give a")]
+    ("name", "hint"),
+    [("demmo", "; did you mean 'demo'?"), ("cm-t2-lenet6", "; did you mean 'cm-t2-lenet5'?"), ("zzz", "; give a")],
 )
 def test_an_unknown_recipe_suggests_the_nearest_and_lists_all(name: str, hint: str) -> None:
     with pytest.raises(InputError) as raised:
