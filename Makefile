@@ -20,10 +20,11 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# the pictures of the docs, and the table of tested losses from the results of the last `make test`
+# the pictures of the docs, the table of tested losses from the results of the last `make test`, and the papers' tables
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/tested.py build/tests.xml
+	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
 
 # the docs as a site in site/; index.html opens from disk
 site: $(VENV)/.installed-dev

@@ -11,6 +11,8 @@ import tiny
 from angulus import build
 from angulus.checks import InputError
 from angulus.data import Images, Splits
+from angulus.heads.dense import DenseHead
+from angulus.heads.sharded import ShardedHead
 
 
 def test_a_job_is_what_the_recipe_says() -> None:
@@ -37,6 +39,14 @@ def test_weights_follow_the_recipes_seed_and_nothing_drawn_before() -> None:
     other = weights(1)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
     assert not torch.equal(first["head"], other["head"])
+
+
+def test_a_head_may_be_sharded_on_one_process_too_from_the_same_weights() -> None:
+    dense, sharded, never = (
+        build.job(tiny.validated(f"head.sharded={value}"), tiny.splits()).head for value in ("auto", "true", "false")
+    )
+    assert [type(head) for head in (dense, sharded, never)] == [DenseHead, ShardedHead, DenseHead]
+    assert torch.equal(dense.weight, sharded.weight)
 
 
 def test_normalize_gives_the_head_unit_features_with_the_same_weights() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.benchmarks.settings import place
+from angulus.benchmarks.settings import place, refuse_missing
 from angulus.contract import Contract, Preprocessing
 from angulus.data.images import Images, Splits, mean_image
+from angulus.distributed import launch
+from angulus.distributed.runtime import Ranks
+from angulus.heads.checkpoint import Head
 from angulus.heads.dense import DenseHead
+from angulus.heads.sharded import ShardedHead
 from angulus.losses import from_recipe
+from angulus.losses.objective import Objective
 from angulus.metrics import quality
 from angulus.recipe import Recipe
-from angulus.training.loop import Job
+from angulus.training import batches, checkpoint, start, step, validation
+from angulus.training.job import Job, has_batch_norm
 
 
 def splits(recipe: Recipe) -> Splits:
@@ -23,9 +32,42 @@ def splits(recipe: Recipe) -> Splits:
     return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
 
-def job(recipe: Recipe, images: Splits) -> Job:
-    """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in."""
+def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
+    """(what is trained and tested on, what the recipe's validation holds out of it, or None)."""
+    if recipe.validation is None:
+        return images, None
+    return validation.hold_out(images, recipe.validation, recipe.training.seed)
+
+
+def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
+    """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in.
+
+    Every rank calls it where several train, and is refused what any of them is.
+    """
+    ranks = Ranks.here()
+    backbone, objective, where = ranks.together(lambda: _own(recipe, images, ranks))
+    with ranks.alike():
+        head = _head(recipe, images, objective, ranks)
+    contract = ranks.together(lambda: preprocessing(recipe.input, images.train).to(where))
+    return Job(
+        backbone,
+        head,
+        contract,
+        images.train,
+        recipe.training,
+        where,
+        recipe.augment,
+        ranks,
+        recipe.head.update_in_backward,
+        None if held_out is None else recipe.validation,
+        held_out,
+    )
+
+
+def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
+    """What a rank makes without the others."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
+    refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
@@ -46,16 +88,50 @@ def job(recipe: Recipe, images: Splits) -> Job:
                 "leave backbone.normalize out: the head normalises where its loss says so"
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
-    head = DenseHead(
-        recipe.backbone.embedding_size,
-        images.train.num_classes,
-        objective,
-        impl=recipe.head.impl,
-        products=torch.bfloat16 if recipe.head.products == "bfloat16" else None,
-    )
-    where = device(recipe.training.device)
-    contract = preprocessing(recipe.input, images.train).to(where)
-    return Job(backbone, head, contract, images.train, recipe.training, where, recipe.augment)
+    settings = recipe.training
+    batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
+    batches.refuse_no_snapshot(len(images.train), settings)
+    if settings.accumulate > 1:
+        step.refuse_whole_batch(objective)
+    return backbone, objective, device(settings.device, ranks)
+
+
+def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) -> Head:
+    """The head, its class weights drawn alike for any number of ranks."""
+    size, classes = recipe.backbone.embedding_size, images.train.num_classes
+    options: dict[str, Any] = {
+        "impl": recipe.head.impl,
+        "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
+        "sampling": recipe.head.sampling,
+    }
+    if recipe.head.sharded is False and ranks.count > 1:
+        raise checks.InputError(
+            f"head.sharded false keeps all classes in one process; got {ranks.count} processes: set it to auto"
+        )
+    if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
+        return DenseHead(size, classes, objective, **options)
+    before = torch.get_rng_state()
+    head = ShardedHead(size, classes, objective, **options)
+    torch.set_rng_state(before)
+    start.draw_as_dense(head)
+    return head
+
+
+def start_from(path: Path, job: Job) -> None:
+    """Give a job the weights of a model folder, or of a run's folder or checkpoint; every rank calls it.
+
+    Raises:
+        checks.InputError: neither is there, or it is of another backbone.
+    """
+    if (path / artifact.CONFIG).exists():
+        start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
+        return
+    file = path / checkpoint.NAME if path.is_dir() else path
+    if not file.is_file():
+        raise checks.InputError(
+            f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
+        )
+    start.from_checkpoint(file, job.backbone, job.head, job.images.class_names)
 
 
 def preprocessing(contract: Contract, images: Images) -> Preprocessing:
@@ -77,13 +153,28 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
     )
 
 
-def device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU."""
+def device(name: str, ranks: Ranks | None = None) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one, else the CPU. Each of several ranks has its own."""
+    ranks = ranks or Ranks()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.count > 1:
+        if name not in ("cpu", "cuda"):
+            raise checks.InputError(
+                f"training.device must be auto, cpu or cuda where {ranks.count} processes train, each on its own; "
+                f"got {name!r}"
+            )
+        if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
+            raise checks.InputError(
+                f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "
+                "on it (from 0); start at most one a device, or set training.device=cpu"
+            )
+        name = f"cuda:{launch.local_rank()}" if name == "cuda" else name
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise checks.InputError(f"training.device {name!r} cannot be used here; use auto or cpu") from error
+    if ranks.count > 1 and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     return chosen

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from angulus import __version__, checks, files
-from angulus.commands import progress
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
 from angulus.commands.bench_faces import bench_faces
@@ -27,7 +26,10 @@ from angulus.commands.prepare import prepare_app
 from angulus.commands.report import report
 from angulus.commands.reproduce import compare, demo, reproduce
 from angulus.commands.search import search_app
+from angulus.commands.train import train
 from angulus.commands.verify import verify
+from angulus.distributed import launch
+from angulus.distributed.runtime import Alike
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +42,7 @@ app.add_typer(bench_app, name="bench")
 bench_app.command("faces")(bench_faces)
 bench_app.command("records")(bench_records)
 bench_app.command("search")(bench_search)
+app.command()(train)
 app.add_typer(prepare_app, name="prepare")
 app.command()(demo)
 app.command()(compare)
@@ -70,34 +73,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
-    overrides: Overrides = None,
-    out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
-) -> None:
-    """Train one recipe and evaluate it on its test images."""
-    from angulus import recipe as recipes
-    from angulus.run import run
-
-    loaded = recipes.load(recipe, overrides or [])
-    folder = out or Path("runs") / f"{loaded.name}-seed-{loaded.training.seed}"
-    with progress.bar(error_console) as bar:
-        results = run(loaded, folder, resume=resume, on_step=bar.on_step)
-    out_console.print(f"test accuracy {100 * results['accuracy']:.2f} %", highlight=False)
-    for name, group in results["own_split"].items():
-        out_console.print(
-            f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
-            f"mean norm {group['mean_norm']:.2f}",
-            highlight=False,
-        )
-    out_console.print(f"The run lies in {folder}/", highlight=False, soft_wrap=True)
-
-
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     text = str(message)
-    if text not in _shown:
+    if text not in _shown and launch.speaks():
         _shown.add(text)
         error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -107,21 +85,28 @@ _shown: set[str] = set()
 
 def main() -> None:
     """Run the command line."""
-    from angulus.training.loop import Interrupted
+    from angulus.training.signals import Interrupted
 
     warnings.showwarning = _show_warning
     try:
+        if launch.several() and sys.argv[1:2] != ["train"]:
+            raise Alike("torchrun starts several processes, which only `angulus train` takes; start this one without")
         app(prog_name="angulus")
     except checks.InputError as error:
-        _fail(str(error), 2)
+        _fail(str(error), 2, told=not launch.speaks(error))
     except Interrupted as stopped:
-        _fail(f"{stopped}; its checkpoint is written: run the same command again (train: with --resume) to go on", 130)
+        again = "run the same command again (train: with --resume) to go on"
+        _fail(f"{stopped}; its checkpoint is written: {again}", 130, told=not launch.speaks())
+    except launch.LostRank as lost:
+        _fail(f"{lost}; go on from the last checkpoint by the same command with --resume", 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 
 
-def _fail(message: str, code: int) -> None:
-    error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+def _fail(message: str, code: int, *, told: bool = False) -> None:
+    """End with a sentence, unless another process tells it."""
+    if not told:
+        error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -23,19 +23,23 @@ from angulus.metrics import classification, quality
 from angulus.protocols.result import Result
 from angulus.recipe import Recipe
 from angulus.training import formation, loop
+from angulus.training.embed import embed
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
+MODEL = "model"  # a folder that `angulus.load` takes
 
 
-def evaluate(
-    job: loop.Job, images: Images, recipe: Recipe, model: Path, folder: Path, last_epoch_loss: float
+def with_benchmarks(
+    found: dict[str, Any], job: loop.Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
 ) -> dict[str, Any]:
-    """What `results.json` says of the trained model, whose folder is `model`."""
-    found = classify(job, images, recipe, folder)
-    if recipe.evaluation.benchmarks:
-        columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}
-        found["benchmarks"] = measure(recipe, columns, model, job.device, folder)
-    return found
+    """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
+
+    `folder` has `test.npz` and the model's folder.
+    """
+    if not recipe.evaluation.benchmarks:
+        return found
+    columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}
+    return found | {"benchmarks": measure(recipe, columns, folder / MODEL, job.device, folder)}
 
 
 def load_test(folder: Path) -> dict[str, np.ndarray]:
@@ -50,14 +54,17 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
 
 
 def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions."""
+    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
+
+    Every rank calls it where several trained, and gets the same.
+    """
     features, predictions, probabilities = embed(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
     arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
     if images.num_classes == 2:
         arrays["probabilities"] = probabilities
-    files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+    job.ranks.first(lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays)))
     correct = labels == predictions
     low = quality.low_quality(norms, recipe.evaluation.low_fraction)
     return {
@@ -76,27 +83,12 @@ def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Calla
 
     def on_epoch(epoch: int) -> None:
         if formation.kept(epoch, recipe.training.epochs):
-            formation.record(folder, epoch, rows, embed(job, shown, recipe.evaluation.batch_size)[0])
+            features, *_ = embed(job, shown, recipe.evaluation.batch_size, predict=False)
+            job.ranks.first(lambda: formation.record(folder, epoch, rows, features))
             job.backbone.train()
             job.head.train()
 
     return on_epoch
-
-
-@torch.no_grad()
-def embed(job: loop.Job, images: Images, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(features [N, d] float32, predicted classes [N], probabilities of the last class [N]) of images, in float32."""
-    job.backbone.to(job.device).eval()
-    job.head.to(job.device).eval()
-    features, predictions, probabilities = [], [], []
-    for start in range(0, len(images), batch_size):
-        pixels = images.pixels[start : start + batch_size].to(job.device)
-        batch = job.backbone(job.contract(pixels))
-        logits = job.head.logits(batch)
-        features.append(batch.float().cpu())
-        predictions.append(logits.argmax(dim=1).cpu())
-        probabilities.append(torch.softmax(logits.double(), dim=1)[:, -1].cpu())
-    return tuple(torch.cat(parts).numpy() for parts in (features, predictions, probabilities))  # type: ignore[return-value]
 
 
 def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.device, folder: Path) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from angulus import backbones, checks, data
-from angulus.claims import Compare, Evaluation, Published
+from angulus.claims import Claim, Compare, Evaluation, Published
 from angulus.contract import Contract
 from angulus.data.augment import Augment
+from angulus.heads.sampling import ClassSampling
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
-from angulus.training.settings import STRICT, Training
+from angulus.training.settings import STRICT, Training, Validation
 
 FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
 
@@ -72,14 +73,30 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Head:
-    """How the head computes: the kernel, and the dtype of its products with the class weights; see `class_loss`."""
+    """How the head computes.
+
+    Args:
+        impl, products: the kernel, and the dtype of its products with the class weights; see `class_loss`.
+        sharded: the classes are spread over the processes: "auto", where there are several; true, also where there is
+            one; false refuses several.
+        sampling: see `ClassSampling`; the class weights are then trained by `SparseSGD`.
+        update_in_backward: the class weights are trained by `BackwardSGD`, which never holds their gradient.
+    """
 
     impl: str = "auto"
     products: Literal["float32", "bfloat16"] = "float32"
+    sharded: bool | Literal["auto"] = "auto"
+    sampling: ClassSampling | None = None
+    update_in_backward: bool = False
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, select.NAMES)
+        if self.update_in_backward and (self.impl not in ("chunked", "fused") or self.sampling is not None):
+            raise checks.InputError(
+                "head.update_in_backward needs head.impl chunked or fused, and no head.sampling; "
+                f"got impl {self.impl}, sampling {self.sampling}"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ class Recipe:
     """An experiment, resolved: everything that decides its result but the code.
 
     Beside what is trained and measured: `rows` says which rows of the papers' tables it is for, by their ids, and what
-    each claims; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
+    each is about; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
     says what the paper leaves open.
     """
 
@@ -100,10 +117,11 @@ class Recipe:
     augment: Augment | None = None
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
+    validation: Validation | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
-    rows: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Claim] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -111,6 +129,24 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):  # it names a folder
             raise checks.InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
+        for row, claim in self.rows.items():
+            if claim.column is not None:
+                checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
+        self._check_class_optimizer()
+
+    def _check_class_optimizer(self) -> None:
+        """Class weights that SparseSGD or BackwardSGD trains exclude what needs their whole gradient."""
+        name = "head.sampling" if self.head.sampling is not None else "head.update_in_backward"
+        if self.head.sampling is None and not self.head.update_in_backward:
+            return
+        optimizer, training = self.training.optimizer, self.training
+        for broken, way in (
+            (optimizer.kind != "sgd" or optimizer.nesterov, "training.optimizer.kind sgd without nesterov"),
+            (training.clip_norm is not None, "training.clip_norm left out: it reads the whole gradient"),
+            (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move classes of its own"),
+        ):
+            if broken:
+                raise checks.InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")
 
 
 def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -146,7 +182,7 @@ def find(path: str) -> Path:
     if Path(path).parent in (Path("."), Path("recipes")):
         if name in known:
             return known[name]
-        of_row = [file for file in known.values() if name in map(str.lower, read(str(file)).get("rows", {}))]
+        of_row = [file for file in known.values() if _has_row(file, name)]
         if len(of_row) == 1:
             return of_row[0]
         if of_row:
@@ -157,6 +193,12 @@ def find(path: str) -> Path:
     raise checks.InputError(
         f"there is no recipe {path!r}{checks.nearest(name, known)}; give a YAML file or one of {', '.join(known)}"
     )
+
+
+def _has_row(file: Path, row: str) -> bool:
+    """Whether a recipe is for that row, in lower case; files that do not name it are not parsed, which is slow."""
+    mentioned = f"{row}:" in file.read_text(encoding="utf-8").lower()
+    return mentioned and row in map(str.lower, read(str(file)).get("rows", {}))
 
 
 def parse_yaml(text: str) -> Any:
@@ -198,7 +240,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     for path, value in changes.items():
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None, "rows": {}, "needs": {}}
+    return single | {"compare": None, "published": None, "rows": {}}
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:

@@ -104,7 +104,7 @@ def test_floors_by_parts_of_the_classes_multiply_each_part_once(monkeypatch: pyt
 
 
 def test_accuracy_compares_every_kernel_by_dtype() -> None:
-    errors = list(accuracy.run(head.Shape(8, 300, 16)))
+    errors = list(accuracy.run(head.Shape(32, 300, 32)))
     by_name = {(error.objective, error.dtype, error.impl): error for error in errors}
     plain = by_name["ArcFace, s = 64", "float32", "chunked"]
     rounded = by_name["ArcFace, s = 64", "float32, bfloat16 products", "chunked"]

@@ -145,7 +145,7 @@ class Problem:
     def products(self, times: int, dtype: torch.dtype) -> None:
         """Logits, `times` times, dX and dW, at once where B x C is within `LARGEST`, else by parts of the classes."""
         features, weight = self.features.to(dtype), self.weight.to(dtype)
-        for part in weight.split(max(LARGEST // len(features), 1)):
+        for part in torch.split(weight, max(LARGEST // len(features), 1)):
             for _ in range(times):
                 logits = features @ part.T
             _ = logits @ part, logits.T @ features

@@ -33,6 +33,30 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class _Some:
+    """Some rows of what is read when asked for."""
+
+    pixels: Pixels
+    rows: Tensor  # int64
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([len(self.rows), *self.pixels.shape[1:]])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pixels.dtype
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        return self.pixels[self.rows[rows]]
+
+
+def some_of(pixels: Pixels, rows: Tensor) -> Pixels:
+    """The images of int64 rows: in memory where they are, else read when asked for."""
+    return pixels[rows] if isinstance(pixels, Tensor) else _Some(pixels, rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
     """A labelled set of images, as bytes; scaling them to floats is the preprocessing contract's work.
 

@@ -20,6 +20,14 @@ T = TypeVar("T")
 _PATIENCE = datetime.timedelta(days=7)  # of a rank that is done: another's share of the work may be large
 
 
+class Alike(checks.InputError):
+    """What every rank refuses at the same place, so that one of them needs to tell it."""
+
+
+class Elsewhere(checks.InputError):
+    """What another rank refused, whose own sentence says why."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes of a group, seen from one of them; a single process needs no process group.
@@ -67,11 +75,28 @@ class Ranks:
             error = caught
         said = self.objects(None if error is None else str(error))
         if error is not None:
+            if self.count > 1 and isinstance(error, checks.InputError):
+                raise Alike(str(error)) from error
             raise error
         for rank, sentence in enumerate(said):
             if sentence is not None:
-                raise checks.InputError(f"rank {rank} failed: {sentence}")
+                raise Alike(f"rank {rank} failed: {sentence}")
         return value
+
+    def first(self, call: Callable[[], object]) -> None:
+        """Let rank 0 alone do something, while the others wait; where it fails, it fails on all."""
+        self.together(lambda: call() if self.rank == 0 else None)
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """What is refused within is refused by every rank: all tell one sentence, that of the rank which knows most."""
+        try:
+            yield
+        except checks.InputError as error:
+            if self.count == 1:
+                raise
+            known = [sentence for far, sentence in self.objects((isinstance(error, Elsewhere), str(error))) if not far]
+            raise Alike(known[0] if known else str(error)) from error
 
     def everywhere(self, call: Callable[[], T]) -> list[T]:
         """What `call` gives on each rank, by rank; where it fails on one it fails on all."""
@@ -83,7 +108,7 @@ class Ranks:
         for rank, given in enumerate(everywhere):
             for name, value in given.items():
                 if value != everywhere[0].get(name):
-                    raise checks.InputError(
+                    raise Alike(
                         f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )

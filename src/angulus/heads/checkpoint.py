@@ -115,8 +115,14 @@ def load_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
 
 def read_weight(folder: Path) -> Tensor:
     """All class weights of a saved head as one tensor [C, d]."""
+    return read_rows(folder)["weight"]
+
+
+def read_rows(folder: Path, classes: range | None = None) -> dict[str, Tensor]:
+    """The `weight` [C, d], and the `bias` [C] where there is one, of some classes of a saved head, or of all."""
     index = _index(Path(folder))
-    return _rows(Path(folder), index, range(index["num_classes"]), only="weight")["weight"]
+    chosen = range(index["num_classes"]) if classes is None else classes
+    return {name: part for only in ROWS for name, part in _rows(Path(folder), index, chosen, only).items()}
 
 
 def _place(head: Head) -> tuple[Ranks, range]:

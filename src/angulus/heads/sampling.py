@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ class ClassSampling:
 
     rate: float
     corrected: bool = False
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
         checks.number("sampling rate", self.rate, low=0, high=1, open_low=True)

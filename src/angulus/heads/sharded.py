@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
-from angulus.distributed.runtime import Ranks, in_running_ddp
+from angulus.distributed.runtime import Elsewhere, Ranks, in_running_ddp
 from angulus.distributed.runtime import class_counts as split_classes
 from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
@@ -148,7 +148,7 @@ class ShardedHead(nn.Module):
             raise refusal
         if float(broken) > 0:
             if not int(bad):
-                raise checks.InputError("the loss cannot be found on another rank; its own message says why")
+                raise Elsewhere("the loss cannot be found on another rank; its own message says why")
             raise not_finite(rows, self.weight)
         if reduction == "none":
             return rows.new_zeros(len(kept)).masked_scatter(kept, rows)
@@ -199,7 +199,7 @@ class ShardedHead(nn.Module):
             raise refusal
         refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
         if refused:
-            raise checks.InputError(f"rank {refused[0]} refused its batch; its own message says why")
+            raise Elsewhere(f"rank {refused[0]} refused its batch; its own message says why")
         for place, name in enumerate(_FACTS, start=2):
             if len({row[place] for row in told}) > 1:
                 given = [row[place] for row in told]

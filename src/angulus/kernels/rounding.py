@@ -2,7 +2,8 @@
 
 A CPU product of bfloat16 tensors returns bfloat16, which rounds its sums as well. oneDNN can round the operands itself:
 nothing is copied beforehand, and what comes back is float32. It does so only with AMX, and only when PyTorch's setting
-for all of the process says so; the setting is changed for as long as a kernel walks, by one thread at a time.
+for all of the process says so; the setting is changed for as long as a kernel walks, by one thread at a time. Small
+products, of less than about 24 rows, it may leave in float32.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from angulus import artifact, files, plots
 from angulus import recipe as recipes
 from angulus.compare import Cell, Comparison, run_folder, section
-from angulus.evaluation import BENCHMARKS, load_test
+from angulus.evaluation import BENCHMARKS, MODEL, load_test
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
 from angulus.metrics import quality
@@ -23,7 +23,7 @@ from angulus.protocols.classification import Predictions
 from angulus.protocols.result import Result
 from angulus.report import drawn
 from angulus.report.tables import markdown_table
-from angulus.run import MODEL, RECIPE
+from angulus.run import RECIPE
 from angulus.training import checkpoint
 from angulus.training.records import METRICS, read_lines
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, files
+from angulus.heads.checkpoint import ROWS, read_rows
 
 FORMAT = 1
 NAME = "checkpoint.pt"
+HEAD_FOLDER = "head_folder"  # key of a checkpoint whose head lies in a folder beside it
 PARTS = {"format", "backbone", "head", "optimizer", "plateau", "progress", "random"}
 
 
@@ -34,6 +36,20 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
         raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
     return state
+
+
+def class_rows(state: Mapping[str, Any], folder: Path, classes: range | None = None) -> dict[str, Tensor]:
+    """The class weights, and biases where there are, of a checkpoint that was loaded from `folder`.
+
+    Args:
+        state: what `load` gave.
+        folder: that of the run.
+        classes: of these; None: of all.
+    """
+    if HEAD_FOLDER in state:
+        return read_rows(folder / Path(state[HEAD_FOLDER]).name, classes)
+    rows = slice(None) if classes is None else slice(classes.start, classes.stop)
+    return {name: state["head"][name][rows] for name in ROWS if name in state["head"]}
 
 
 def load_module(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

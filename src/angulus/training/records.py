@@ -9,24 +9,38 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from angulus import checks, files
+from angulus.distributed.runtime import Ranks
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Rows of numbers by step, to `metrics.jsonl` and TensorBoard; after a resume, rows past its step are dropped."""
+    """Rows of numbers by step, to `metrics.jsonl` and TensorBoard; after a resume, rows past its step are dropped.
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    Every rank has one and calls it; rank 0's writes, and what goes wrong there is refused on all.
+    """
+
+    def __init__(self, folder: Path, resume_step: int, ranks: Ranks | None = None) -> None:
+        self.path, self.ranks = folder / METRICS, ranks or Ranks()
+        self.file: TextIO | None = None
+        self.board: Any = None
+        self.ranks.first(lambda: self._open(resume_step))
+
+    def _open(self, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
 
-        self.path = folder / METRICS
         kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.file: TextIO = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write what is finite; the mean norm of no samples, say, is left out."""
+        self.ranks.together(lambda: self._write(step, values))
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self.file is None:
+            return
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
@@ -39,8 +53,9 @@ class MetricsLog:
     def close(self) -> None:
         """Let both files go; what could not be written `write` has told already."""
         for each in (self.file, self.board):
-            with contextlib.suppress(OSError):
-                each.close()
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ class Optimizer:
         weight_decay: ≥ 0, on weights.
         decay_bias_and_norm: True decays biases, norm layers and other parameters of one dimension too.
         decay_objective: True decays what the objective learns (s, R) too.
+        backbone_lr_scale: what multiplies the rate of the backbone, > 0; below 1 in fine-tuning.
     """
 
     kind: Literal["sgd", "adamw", "rmsprop"] = "sgd"
@@ -31,6 +32,7 @@ class Optimizer:
     weight_decay: float = 5e-4
     decay_bias_and_norm: bool = False
     decay_objective: bool = False
+    backbone_lr_scale: float = 1.0
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
@@ -39,6 +41,7 @@ class Optimizer:
         checks.number("training.optimizer.lr", self.rate, low=0, open_low=True)
         checks.number("training.optimizer.momentum", self.momentum, low=0, high=1, open_high=True)
         checks.number("training.optimizer.weight_decay", self.weight_decay, low=0)
+        checks.number("training.optimizer.backbone_lr_scale", self.backbone_lr_scale, low=0, open_low=True)
         if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
             raise checks.InputError("training.optimizer.nesterov needs kind: sgd and a momentum above 0")
 
@@ -93,42 +96,112 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Snapshots:
+    """Models kept on the way, over which an evaluation is averaged.
+
+    Args:
+        every: steps from one to the next, ≥ 1.
+        after: the first is kept `every` steps after this one, ≥ 0.
+
+    Source: NF Sec. 4.2, whose results are means over five models, 1,000 iterations apart.
+    """
+
+    every: int
+    after: int = 0
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.integer("training.snapshots.every", self.every, low=1)
+        checks.integer("training.snapshots.after", self.after, low=0)
+
+    def due(self, step: int) -> bool:
+        """Whether the model after `step` steps is kept.
+
+        >>> [step for step in range(12) if Snapshots(every=2, after=5).due(step)]
+        [7, 9, 11]
+        """
+        return step > self.after and (step - self.after) % self.every == 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Verification of people held out of the training, while it goes on.
+
+    Args:
+        identities: the share of the classes that is held out, in (0, 1); which, the training's seed draws.
+        every: epochs between validations, ≥ 1.
+        fmr: the false match rate at which TAR is told, in (0, 1).
+        pairs: genuine pairs, and as many impostor pairs, that are drawn of the held-out images; 1/pairs ≤ fmr.
+    """
+
+    identities: float = 0.05
+    every: int = 1
+    fmr: float = 0.001
+    pairs: int = 3000
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("identities", "fmr"):
+            checks.number(f"validation.{name}", getattr(self, name), low=0, high=1, open_low=True, open_high=True)
+        checks.integer("validation.every", self.every, low=1)
+        checks.integer("validation.pairs", self.pairs, low=1)
+        if self.pairs * self.fmr < 1:
+            raise checks.InputError(
+                f"validation.pairs must be at least 1 / validation.fmr = {1 / self.fmr:,.0f}, else no threshold shows "
+                f"that rate; got {self.pairs:,}"
+            )
+
+
+@dataclass(frozen=True)
 class Training:
     """How long, how big, how precise.
 
     Args:
         epochs: passes over the training images, ≥ 1.
-        batch_size: images a step, ≥ 2; a last, smaller batch is trained on too.
+        batch_size: images a step, over all processes, ≥ 2; a last, smaller batch is trained on too.
+        accumulate: micro-batches that a step's images are cut into, one after the other through the network, ≥ 1. Their
+            gradients sum to that of the whole batch (batch norm, which sees a micro-batch, aside).
         optimizer: see `Optimizer`.
         schedule: see `Schedule`.
         precision: of the backbone's products: "float32", or "bfloat16" by autocast. The loss is float32 either way.
         channels_last: keep the backbone and its images in channels-last memory, which convolutions are faster on;
             for images, not volumes. The numbers are the same up to rounding.
+        sync_batch_norm: batch norm by the images of all processes, and not by each one's own.
+        compile: the backbone through torch.compile.
         clip_norm: the gradient's norm is cut to this, > 0; None leaves it.
         seed: of weights and of the order of images, ≥ 0.
         checkpoint_every: steps between checkpoints, ≥ 0; 0 is every epoch. There is one at the end in any case.
         log_every: steps between rows of metrics.jsonl, ≥ 1.
         device: "auto" takes CUDA where it is, else the CPU.
         threads: CPU threads, ≥ 0; 0 leaves PyTorch's choice.
+        start_from: a model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's,
+            and the class weights where it was a run on the same classes.
+        snapshots: see `Snapshots`; None keeps the last model alone.
     """
 
     epochs: int = 10
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    sync_batch_norm: bool = False
+    compile: bool = False
     clip_norm: float | None = None
     seed: int = 0
     checkpoint_every: int = 0
     log_every: int = 10
     device: str = "auto"
     threads: int = 0
+    start_from: str | None = None
+    snapshots: Snapshots | None = None
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
         checks.integer("training.epochs", self.epochs, low=1)
         checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
+        checks.integer("training.accumulate", self.accumulate, low=1, high=self.batch_size)
         checks.integer("training.seed", self.seed, low=0, high=2**32 - 1)
         checks.integer("training.checkpoint_every", self.checkpoint_every, low=0)
         checks.integer("training.log_every", self.log_every, low=1)

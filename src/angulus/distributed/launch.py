@@ -1,0 +1,80 @@
+"""Being one of the processes that torchrun starts: joining them, leaving them, and which of them speaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from angulus import checks
+from angulus.distributed.runtime import Alike, Ranks
+
+NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
+
+class LostRank(Exception):
+    """Another process of the run has ended or does not answer."""
+
+
+def several() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return all(name in os.environ for name in NEEDED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def local_rank() -> int:
+    """Which process of this machine this is, which is also the number of its CUDA device."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def speaks(error: BaseException | None = None) -> bool:
+    """Whether this process tells what happened: rank 0 does, any other only what is not known to be told by it."""
+    return not several() or os.environ["RANK"] == "0" or not (error is None or isinstance(error, Alike))
+
+
+@contextmanager
+def process_group(timeout_s: float) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, and leave them at the end; alone, nothing is done.
+
+    Args:
+        timeout_s: seconds that one process waits for another before it gives up, > 0.
+
+    Raises:
+        LostRank: a process ended, or did not answer in time.
+        checks.InputError: the processes do not find each other.
+    """
+    timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True))
+    if not several():
+        yield Ranks()
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise checks.InputError(
+            f"the processes that torchrun started did not find each other within {timeout_s:g} s "
+            f"({_first_line(error)}); is MASTER_ADDR reachable from every machine?"
+        ) from error
+    try:
+        yield Ranks.here()
+    except RuntimeError as error:  # the group is left to the end of the process: leaving it waits for the lost one
+        if not _of_connection(error):
+            raise
+        raise LostRank(
+            f"another process of the run has ended, or did not answer for {timeout_s:g} s ({_first_line(error)})"
+        ) from error
+    except BaseException:
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _of_connection(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

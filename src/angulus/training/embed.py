@@ -1,0 +1,48 @@
+"""The features of images, and the classes that the head predicts, found by all processes together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from angulus.data.images import Images
+from angulus.distributed.collectives import gather
+from angulus.training.batches import share
+from angulus.training.job import Job
+
+
+@torch.no_grad()
+def embed(
+    job: Job, images: Images, batch_size: int, *, predict: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features [N, d] float32, predicted classes [N], of two classes the second's probability [N]), in float32.
+
+    Every rank calls it and gets the same. Backbone and head are in evaluation mode afterwards. Without `predict` there
+    are features alone.
+    """
+    ranks = job.ranks
+    job.backbone.to(job.device).eval()
+    job.head.to(job.device).eval()
+    if ranks.count > 1:  # the running figures of batch norm are each rank's own: rank 0's count
+        for buffer in job.backbone.buffers():
+            dist.broadcast(buffer, 0, group=ranks.group)
+    found: list[tuple[torch.Tensor, ...]] = []
+    for start in range(0, len(images), batch_size):
+        pixels = images.pixels[start : start + batch_size]
+        sizes = [len(part) for part in torch.arange(len(pixels)).tensor_split(ranks.count)]
+        own = share(pixels, ranks).to(job.device)
+        features = job.backbone(job.contract(own)) if len(own) else own.new_zeros(0, job.head.embedding_size).float()
+        parts = (features, *(_predicted(job, features, images.num_classes) if predict else ()))
+        found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
+    features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    predictions, probabilities = predicted or (np.empty(0, np.int64), np.empty(0))
+    return features.astype(np.float32), predictions, probabilities
+
+
+def _predicted(job: Job, features: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = job.head.logits(features)
+    second = (
+        torch.softmax(logits.double(), dim=1)[:, -1] if num_classes == 2 else logits.new_zeros(len(logits)).double()
+    )
+    return logits.argmax(dim=1), second

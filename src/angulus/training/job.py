@@ -1,0 +1,70 @@
+"""What is trained, and how it stands on its device among its processes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from angulus.contract import Preprocessing
+from angulus.data.augment import Augment
+from angulus.data.images import Images
+from angulus.distributed.batch_norm import synchronized
+from angulus.distributed.runtime import Ranks
+from angulus.heads.checkpoint import Head
+from angulus.training.settings import Training, Validation
+
+
+@dataclass
+class Job:
+    """What is trained, on what, and how.
+
+    Args:
+        backbone, head: the head is sharded where several ranks train.
+        contract: what the pixels must be.
+        images: to train on, the same on every rank.
+        settings: see `Training`.
+        device: this rank's.
+        augment: what is done to the images of a step, or None.
+        ranks: the processes that train together.
+        update_in_backward: move the class weights within backward, by `BackwardSGD`.
+        validation, held_out: how and on what to validate, or None.
+    """
+
+    backbone: nn.Module
+    head: Head
+    contract: Preprocessing
+    images: Images
+    settings: Training
+    device: torch.device
+    augment: Augment | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    update_in_backward: bool = False
+    validation: Validation | None = None
+    held_out: Images | None = None
+
+
+def place(job: Job) -> nn.Module:
+    """Put backbone and head on their device; gives what training calls in the backbone's place, on the same weights."""
+    if job.settings.sync_batch_norm and job.ranks.count > 1:
+        job.backbone = synchronized(job.backbone, job.ranks)
+    job.backbone.to(job.device)
+    job.head.to(job.device)
+    if job.settings.channels_last:
+        job.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: nn.Module = job.backbone
+    if job.settings.compile:
+        network = torch.compile(network)  # type: ignore[assignment]  # it is a module
+    if job.ranks.count > 1:
+        # of no consequence, and said for every convolution whose gradient comes in another memory format
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        network = DistributedDataParallel(network, process_group=job.ranks.group)
+    return network
+
+
+def has_batch_norm(backbone: nn.Module) -> bool:
+    """Whether a row's feature depends on the other rows of its batch."""
+    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in backbone.modules())

@@ -1,0 +1,58 @@
+"""Models kept on the way, in `snapshots/step-N`: the backbone's weights in a file, the head by `save_head`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from angulus import checks, files
+from angulus.heads.checkpoint import load_head, save_head
+from angulus.training import checkpoint
+from angulus.training.job import Job
+from angulus.training.settings import Snapshots
+
+FOLDER, BACKBONE, HEAD = "snapshots", "backbone.safetensors", "head"
+
+
+def keep(folder: Path, job: Job, step: int) -> None:
+    """Keep the model as it is after `step` steps; every rank calls it."""
+    where = folder / FOLDER / f"step-{step}"
+    with job.ranks.alike():
+        save_head(job.head, where / HEAD)
+
+    def write() -> None:
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in job.backbone.state_dict().items()}
+        weights = safetensors.torch.save(tensors)
+        files.write_atomically(where / BACKBONE, lambda file: file.write(weights))
+
+    job.ranks.first(write)
+
+
+def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
+    """The snapshots of a run up to step `last`, by step; one without its backbone was not finished."""
+    found: dict[int, Path] = {}
+    if settings is None:
+        return found
+    for path in (folder / FOLDER).glob("step-*"):
+        step = re.fullmatch(r"step-(\d+)", path.name)
+        if step and int(step[1]) <= last and settings.due(int(step[1])) and (path / BACKBONE).exists():
+            found[int(step[1])] = path
+    return dict(sorted(found.items()))
+
+
+def load(where: Path, job: Job) -> None:
+    """Put a snapshot's weights into the job's backbone and head; every rank calls it."""
+
+    def read() -> None:
+        try:
+            state = safetensors.torch.load_file(where / BACKBONE)
+        except (OSError, SafetensorError) as error:
+            raise checks.InputError(f"{where / BACKBONE} cannot be read ({error}); delete {where}") from error
+        checkpoint.load_module(job.backbone, state, "backbone")
+
+    job.ranks.together(read)
+    with job.ranks.alike():
+        load_head(job.head, where / HEAD)

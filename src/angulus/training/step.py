@@ -1,0 +1,93 @@
+"""Parts of a step: the loss of a micro-batch, statistics of several, and the gradient's norm over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from angulus import checks
+from angulus.distributed.collectives import total
+from angulus.distributed.runtime import Ranks
+from angulus.heads.checkpoint import Head
+from angulus.heads.sharded import ShardedHead
+from angulus.losses.objective import Objective
+from angulus.losses.penalties import FeatureIncay, Ring
+from angulus.losses.radius import Contraction
+from angulus.losses.running import Statistics
+from angulus.losses.weighting import HardMining
+from angulus.training import checkpoint
+
+
+def refuse_whole_batch(objective: Objective) -> None:
+    """Refuse what reads the whole batch, for micro-batches see a part of it."""
+    pieces = [objective.radius, objective.weighting, *(term.penalty for term in objective.penalties)]
+    broken = {
+        "hard mining": any(isinstance(piece, HardMining) for piece in pieces),
+        "a contraction with gamma: auto": any(
+            isinstance(each, Contraction) and each.gamma == "auto" for each in pieces
+        ),
+        "a ring whose R is learned": any(isinstance(piece, Ring) and piece.radius is None for piece in pieces),
+        "feature incay up to bound: auto": any(
+            isinstance(piece, FeatureIncay) and piece.bound == "auto" and piece.reference_norm is None
+            for piece in pieces
+        ),
+    }
+    for name, found in broken.items():
+        if found:
+            raise checks.InputError(
+                f"training.accumulate needs a loss whose rows stand alone, and {name} reads the whole batch (at its "
+                "first step at least); set training.accumulate=1, or change that piece"
+            )
+
+
+def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:
+    """The loss, or what stops the training, on all ranks alike."""
+    with ranks.alike():
+        try:
+            loss: Tensor = head(features, labels)
+            checks.finite(loss[None], "the loss")
+        except checks.InputError as error:
+            kept = folder / checkpoint.NAME
+            state = f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was written yet"
+            raise type(error)(
+                f"training stopped at step {step}: {error}; {state}; lower training.optimizer.lr, set "
+                "training.clip_norm, or start with training.schedule.warmup_epochs"
+            ) from error
+    return loss
+
+
+def not_yet(network: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Before the last micro-batch the processes leave their gradients apart; they are summed once, at the end."""
+    if last or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    return network.no_sync()
+
+
+def joined(parts: Sequence[Statistics], shares: Sequence[float]) -> Statistics:
+    """What the micro-batches of a step look like together; `shares` are those of their rows."""
+    if len(parts) == 1:
+        return parts[0]
+    values = {
+        name: torch.stack([share * part.values[name] for share, part in zip(shares, parts, strict=True)]).sum()
+        for name in parts[0].values
+    }
+    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
+    return Statistics(values, features, labels, parts[0].step)
+
+
+def clip(parameters: Sequence[nn.Parameter], limit: float, head: Head, ranks: Ranks) -> None:
+    """Cut the norm of the whole gradient to `limit`: that of all ranks' class weights, and of what all hold alike."""
+    if not isinstance(head, ShardedHead):
+        nn.utils.clip_grad_norm_(parameters, limit)
+        return
+    rows = {id(head.weight), id(head.bias)}
+    shards = [parameter.grad for parameter in parameters if id(parameter) in rows and parameter.grad is not None]
+    common = [parameter.grad for parameter in parameters if id(parameter) not in rows and parameter.grad is not None]
+    squares = [nn.utils.get_total_norm(each).square() for each in (shards, common)]
+    norm = (total(squares[0], ranks) + squares[1]).sqrt()
+    nn.utils.clip_grads_with_norm_(parameters, limit, norm)

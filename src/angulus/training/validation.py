@@ -1,0 +1,116 @@
+"""Early evaluation: people held out of the training, verified by pairs of their images while it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus import checks
+from angulus.data.images import Images, Splits, some_of
+from angulus.metrics.curves import error_curve
+from angulus.metrics.verification import kfold_accuracy, tar_at_far
+from angulus.training.embed import embed
+from angulus.training.job import Job
+from angulus.training.settings import Validation
+
+FOLDS = 10  # of the accuracy: one's threshold is chosen on the nine others
+
+
+def hold_out(splits: Splits, settings: Validation, seed: int) -> tuple[Splits, Images]:
+    """(the data set without the held-out classes, the training images of those).
+
+    ⌈share · C⌉ classes are drawn by the seed; those that stay are numbered anew, in their order. Test images of
+    held-out classes are left out too, since the head has no such class.
+
+    Raises:
+        checks.InputError: fewer than two classes on either side, or none held out with two images.
+    """
+    classes = splits.train.num_classes
+    count = int(np.ceil(settings.identities * classes - 1e-9))
+    if count < 2 or classes - count < 2:
+        raise checks.InputError(
+            f"validation.identities {settings.identities:g} holds {count} of the {classes} classes of {splits.name} "
+            "out; pairs need at least two, and so does training"
+        )
+    chosen = np.zeros(classes, dtype=bool)
+    chosen[np.random.default_rng((seed, 0x1D)).choice(classes, count, replace=False)] = True
+    rest = dataclasses.replace(splits, train=_of(splits.train, ~chosen), test=_of(splits.test, ~chosen))
+    held_out = _of(splits.train, chosen)
+    draw_pairs(held_out.labels.numpy(), 1, seed)
+    return rest, held_out
+
+
+def _of(images: Images, chosen: NDArray[np.bool_]) -> Images:
+    """The images of some classes, numbered anew."""
+    rows = torch.from_numpy(chosen[images.labels.numpy()]).nonzero()[:, 0]
+    if not len(rows):
+        raise checks.InputError(
+            "validation.identities leaves a part of the data without any image; choose another share, or seed"
+        )
+    numbers = torch.from_numpy(np.cumsum(chosen) - 1)
+    names = tuple(name for name, each in zip(images.class_names, chosen, strict=True) if each)
+    return dataclasses.replace(
+        images,
+        pixels=some_of(images.pixels, rows),
+        labels=numbers[images.labels[rows]],
+        class_names=names,
+        columns={name: values[rows.numpy()] for name, values in images.columns.items()},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Two rows of each pair, [2n, 2], and whether they are of one class, [2n]."""
+
+    rows: NDArray[np.int64]
+    same: NDArray[np.bool_]
+
+
+def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
+    """`count` genuine and as many impostor pairs of different images; a function of its arguments alone.
+
+    A genuine pair is an image, drawn among those whose class has another, and another of its class; an impostor pair an
+    image and one of another class. A pair may come more than once.
+    """
+    chance = np.random.default_rng((seed, 0x9A))
+    order = np.argsort(labels, kind="stable")
+    numbers, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    place = np.searchsorted(numbers, labels)
+    several = np.flatnonzero(sizes[place] > 1)
+    if not len(several) or len(numbers) < 2:
+        raise checks.InputError(
+            "the classes that validation.identities holds out have no two images of one of them; hold out more"
+        )
+    first = chance.choice(several, count)
+    group, size = starts[place[first]], sizes[place[first]]
+    within = np.empty(len(labels), dtype=np.int64)
+    within[order] = np.arange(len(labels)) - np.repeat(starts, sizes)
+    genuine = order[group + (within[first] + 1 + chance.integers(0, size - 1)) % size]
+    other = chance.integers(0, len(labels), count)
+    group, size = starts[place[other]], sizes[place[other]]
+    stranger = order[(group + size + chance.integers(0, len(labels) - size)) % len(labels)]
+    rows = np.concatenate([np.stack([first, genuine], axis=1), np.stack([other, stranger], axis=1)])
+    return Pairs(rows, np.repeat([True, False], count))
+
+
+def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
+    """TAR at the false match rate, and accuracy over ten folds of the pairs, by cosine; every rank calls it.
+
+    Backbone and head are in evaluation mode afterwards. Folds share people: the accuracy is for watching a training,
+    not for a table.
+    """
+    assert job.validation is not None and job.held_out is not None
+    pairs = draw_pairs(job.held_out.labels.numpy(), job.validation.pairs, job.settings.seed)
+    features, *_ = embed(job, job.held_out, batch_size, predict=False)
+    features = features.astype(np.float64)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    scores = np.einsum("nd,nd->n", unit[pairs.rows[:, 0]], unit[pairs.rows[:, 1]])
+    folds = np.arange(len(scores)) % FOLDS
+    return {
+        "validation_tar": tar_at_far(error_curve(scores, pairs.same), job.validation.fmr).tar,
+        "validation_accuracy": kfold_accuracy(scores, pairs.same, folds).mean,
+    }

@@ -1,0 +1,141 @@
+"""One of several processes that train together; `test_ranks.py` starts them.
+
+    python ranks.py RANK COUNT RENDEZVOUS FOLDER
+
+Each case of `CASES` is trained in FOLDER/CASE, each of `REFUSED` tried; every rank writes what it was refused to
+FOLDER/rank-R.json. RESUMED, of another number of processes, is gone on with where it lies in FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tiny
+from angulus.checks import InputError
+from angulus.data import Images, Splits
+from angulus.distributed.batch_norm import synchronized
+from angulus.distributed.collectives import total
+from angulus.distributed.runtime import Ranks
+from angulus.run import run
+from angulus.training.batches import share
+from angulus.training.signals import Interrupted
+
+NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
+SLOW = NET[1:]  # with batch norm, which makes rounding larger
+PLATEAU = "training.schedule={kind: plateau, patience: 1}"
+CASES: dict[str, list[str]] = {
+    "sgd": [*NET],
+    "clipped": [*NET, "training.clip_norm=0.5"],
+    "adamw": [*NET, "training.optimizer={kind: adamw, lr: 0.001}"],
+    "learned-s": [*NET, "objective.learn=true", "training.optimizer.decay_objective=true"],
+    "bias-and-ring": [*NET, "objective={kind: softmax, bias: true, ring: {lam: 0.01}}"],
+    "center": [*NET, "objective.center={lam: 0.1, normalize: true}"],
+    "gamma-auto": [*NET, "objective={kind: cm_softmax, gamma: auto}"],
+    "mined": [*NET, "objective.weighting={kind: hard_mining, keep: 0.7, scope: global}"],
+    "plateau": [*NET, PLATEAU, "training.epochs=3"],
+    "accumulated": [*NET, "training.accumulate=2", "objective.learn=true"],
+    "synced": [*SLOW, "training.sync_batch_norm=true"],
+    "synced-accumulated": [*SLOW, "training.sync_batch_norm=true", "training.accumulate=2"],
+    "snapshots": [*NET, "training.snapshots={every: 2, after: 1}"],
+    "sampled": [*NET, "head.sampling={rate: 1}"],
+    "in-backward": [*NET, "head={impl: chunked, update_in_backward: true}"],
+    "slow-backbone": [*NET, "training.optimizer.backbone_lr_scale=0.1"],
+    "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
+}
+OF_THREE = ("clipped", "bias-and-ring", "mined", "synced-accumulated", "validated")  # what three processes train too
+STOPPED = {"stopped": [*NET, "objective.learn=true"], "stopped-adamw": CASES["adamw"]}
+REFUSED: dict[str, list[str]] = {
+    "dense": ["head.sharded=false"],
+    "device": ["training.device=cuda:0"],
+    "small": ["training.batch_size=5"],  # 72 images end in a batch of 2
+    "diverged": ["objective={kind: softmax}", "training.optimizer.lr=1e30"],
+}
+
+
+def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
+    said: dict[str, Any] = {}
+    for name, overrides in CASES.items():
+        if count == 3 and name not in OF_THREE:
+            continue
+        run(tiny.validated(*overrides), folder / name, splits=tiny.splits())
+    for name, overrides in STOPPED.items():
+        where = folder / name
+        if where.exists():  # of another number of processes
+            run(tiny.validated(*overrides), where, splits=tiny.splits(), resume=True)
+        else:
+            said[name] = refusal(overrides, where, on_step=stop(rank))
+    refused = folder / "refused"
+    for name, overrides in REFUSED.items():
+        said[name] = refusal(overrides, refused / name)
+    said["classes"] = refusal(NET, refused / "classes", one_class())
+    uneven = tiny.splits(test=2 if rank == 1 else 60)  # which rank 1 alone cannot split in good and low
+    said["alone"] = refusal(NET, refused / "alone", uneven)
+    said["batch norm"] = [str(batch_norm(rank, count))]
+    (folder / f"rank-{rank}.json").write_text(json.dumps(said))
+    dist.destroy_process_group()
+
+
+def stop(rank: int) -> Callable[[int, int, float], None]:
+    """Rank 1 alone is asked to stop, at step 3."""
+
+    def on_step(done: int, steps: int, loss: float) -> None:
+        if done == 3 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_step
+
+
+def batch_norm(rank: int, count: int) -> float:
+    """The worst difference between PyTorch's layer on all rows and the synchronised one on each rank's, in float64."""
+    torch.manual_seed(0)
+    rows = torch.randn(7, 3, 2, dtype=torch.float64)
+    pull = torch.randn(7, 3, 2, dtype=torch.float64)
+    plain, other = (nn.BatchNorm1d(3, momentum=momentum).double() for momentum in (0.3, 0.3))
+    synced = synchronized(other, Ranks.here())
+    inputs = rows.clone().requires_grad_(), share(rows, Ranks.here()).clone().requires_grad_()
+    worst = 0.0
+    for _ in range(2):
+        expected, found = plain(inputs[0]), synced(inputs[1])
+        (expected * pull).sum().backward()
+        (found * share(pull, Ranks.here())).sum().backward()
+        pairs = [(found, share(expected, Ranks.here())), (inputs[1].grad, share(inputs[0].grad, Ranks.here()))]
+        pairs += [(total(synced.weight.grad, Ranks.here()), plain.weight.grad)]
+        pairs += [(synced.running_mean, plain.running_mean), (synced.running_var, plain.running_var)]
+        worst = max([worst, *(float((one - two).abs().max()) for one, two in pairs)])
+    synced.eval()
+    plain.eval()
+    return max(worst, float((synced(rows) - plain(rows)).abs().max()))
+
+
+def one_class() -> Splits:
+    whole = tiny.splits()
+    parts = [Images(each.pixels, torch.zeros_like(each.labels), ("all",)) for each in (whole.train, whole.test)]
+    return Splits("one", *parts, "made here")
+
+
+def refusal(overrides: list[str], folder: Path, splits: Splits | None = None, **options: Any) -> list[str]:
+    try:
+        run(tiny.validated(*overrides), folder, splits=splits or tiny.splits(), **options)
+    except (InputError, Interrupted) as error:
+        return [type(error).__name__, str(error)]
+    return ["nothing", ""]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

@@ -1,0 +1,193 @@
+"""Training on several processes: equal to one, resumed on any number, stopped and refused on all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from angulus import build
+from angulus.run import run
+from angulus.training import checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ranks import CASES, OF_THREE, REFUSED, STOPPED
+
+WORKER = Path(__file__).with_name("ranks.py")
+
+
+def start(count: int, folder: Path) -> None:
+    """Train every case on so many processes."""
+    command = [sys.executable, str(WORKER)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(count), str(folder / "rendezvous"), str(folder)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        said = [process.communicate(timeout=400)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(said)[-4000:]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case on this process."""
+    folder = tmp_path_factory.mktemp("one")
+    for name, overrides in {**CASES, **STOPPED}.items():
+        run(tiny.validated(*overrides), folder / name, splits=tiny.splits())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    start(2, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory, two: Path) -> Path:
+    """On three processes, which also go on with what two were stopped at."""
+    folder = tmp_path_factory.mktemp("three")
+    for name in STOPPED:
+        shutil.copytree(two / name, folder / name)
+    start(3, folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The trained parameters of a run, of however many processes it was."""
+    state = checkpoint.load(folder / checkpoint.NAME)
+    rows = checkpoint.class_rows(state, folder)
+    return {**state["backbone"], **{f"head.{name}": value for name, value in rows.items()}}
+
+
+def assert_equal(folder: Path, other: Path) -> None:
+    """The same weights, losses, features and results, to rounding."""
+    found, expected = weights(folder), weights(other)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    rows, others = ([json.loads(line) for line in (each / "metrics.jsonl").open()] for each in (folder, other))
+    assert [row["step"] for row in rows] == [row["step"] for row in others]
+    for row, theirs in zip(rows, others, strict=True):
+        for key, value in row.items():
+            assert value == pytest.approx(theirs[key], rel=2e-3, abs=2e-5), (key, row["step"])
+    mine, theirs = (tiny.outcome(each)["test"] for each in (folder, other))
+    torch.testing.assert_close(mine["features"], theirs["features"], rtol=1e-2, atol=1e-2)
+    assert (mine["predictions"] != theirs["predictions"]).sum() <= 1  # on the border of two classes
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(case: str, one: Path, two: Path) -> None:
+    assert_equal(two / case, one / case)
+
+
+@pytest.mark.parametrize("case", OF_THREE)
+def test_three_processes_with_uneven_shares_train_as_one(case: str, one: Path, three: Path) -> None:
+    assert_equal(three / case, one / case)
+
+
+def test_synchronised_batch_norm_is_that_of_all_rows(two: Path, three: Path) -> None:
+    for folder, count in ((two, 2), (three, 3)):
+        for rank in range(count):
+            assert float(json.loads((folder / f"rank-{rank}.json").read_text())["batch norm"][0]) < 1e-12
+
+
+def test_results_name_the_number_of_processes(one: Path, two: Path, three: Path) -> None:
+    counts = [
+        json.loads((each / "mined" / "results.json").read_text())["training"]["processes"] for each in (one, two, three)
+    ]
+    assert counts == [1, 2, 3]
+
+
+def test_one_file_a_process_and_no_old_ones_are_left(two: Path) -> None:
+    files = sorted(path.name for path in (two / "sgd").iterdir())
+    assert [name for name in files if name.startswith("head-")] == ["head-5"]
+    shards = [path.name for path in (two / "sgd" / "head-5").glob("classes-*")]
+    assert sorted(re.sub(r"-[0-9a-f]{8}\.", ".", name) for name in shards) == [
+        "classes-0.safetensors",
+        "classes-5.safetensors",
+    ]
+
+
+# stopped and resumed
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_one_rank_is_asked_to_stop_and_all_stop_at_that_step(case: str, two: Path) -> None:
+    said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
+    assert said == [["Interrupted", "stopped at step 3 of 5"]] * 2
+    assert checkpoint.load(two / case / "checkpoint.pt")["progress"]["step"] == 3
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_what_two_began_one_ends(case: str, one: Path, two: Path, three: Path, tmp_path: Path) -> None:
+    shutil.copytree(two / case, tmp_path / case)
+    run(tiny.validated(*STOPPED[case]), tmp_path / case, splits=tiny.splits(), resume=True)
+    assert_equal(tmp_path / case, one / case)
+    assert not list((tmp_path / case).glob("head-*"))
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_what_two_began_three_end(case: str, one: Path, three: Path) -> None:
+    assert_equal(three / case, one / case)
+
+
+def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
+    job = build.job(tiny.validated(*CASES["bias-and-ring"], "training.seed=9"), tiny.splits())
+    build.start_from(two / "bias-and-ring", job)
+    found = weights(two / "bias-and-ring")
+    assert torch.equal(job.head.weight, found["head.weight"])
+    assert job.head.bias is not None
+    assert torch.equal(job.head.bias, found["head.bias"])
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ("dense", "head.sharded false keeps all classes in one process; got 2 processes: set it to auto"),
+        ("device", "training.device must be auto, cpu or cuda where 2 processes train, each on its own; got 'cuda:0'"),
+        ("small", r"training.batch_size 5 leaves 2 of 72 images for the smallest batch, too few for 2 processes and"),
+        ("classes", "2 ranks cannot share 1 classes; start at most 1 processes"),
+        ("diverged", r"training stopped at step \d: .*no checkpoint was written yet; lower training.optimizer.lr"),
+    ],
+)
+def test_every_rank_is_refused_the_same(case: str, sentence: str, two: Path) -> None:
+    said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0][0] == "Alike"
+    assert re.search(sentence, said[0][1])
+    assert set(REFUSED) <= {"dense", "device", "small", "diverged"}
+
+
+def test_what_one_rank_alone_breaks_is_refused_on_all(two: Path) -> None:
+    first, second = (json.loads((two / f"rank-{rank}.json").read_text())["alone"] for rank in range(2))
+    assert second == ["Alike", second[1]]
+    assert "leaves low empty" in second[1]
+    assert first == ["Alike", f"rank 1 failed: {second[1]}"]
+
+
+def test_refused_runs_leave_no_folder(two: Path) -> None:
+    assert sorted(path.name for path in (two / "refused").iterdir()) == ["diverged"]

@@ -1,0 +1,127 @@
+"""Starting from a trained model: which weights are taken, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import angulus
+import tiny
+from angulus import build
+from angulus.checks import InputError
+from angulus.data import Splits
+from angulus.run import run
+from angulus.training import checkpoint, start
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run(tiny.validated("objective={kind: softmax, bias: true}"), folder, splits=tiny.splits())
+    return folder
+
+
+def renamed() -> Splits:
+    """The same digits under other names."""
+    names = tuple("abcdefghij")
+    whole = tiny.splits()
+    return dataclasses.replace(
+        whole,
+        train=dataclasses.replace(whole.train, class_names=names),
+        test=dataclasses.replace(whole.test, class_names=names),
+    )
+
+
+@pytest.mark.parametrize("what", ["", "checkpoint.pt"])
+def test_a_run_on_the_same_classes_gives_backbone_and_class_weights(what: str, trained: Path) -> None:
+    job = build.job(tiny.validated("training.seed=5", "objective={kind: softmax, bias: true}"), tiny.splits())
+    build.start_from(trained / what, job)
+    state = checkpoint.load(trained / "checkpoint.pt")
+    assert tiny.differences(dict(job.backbone.state_dict()), dict(state["backbone"])) == []
+    assert torch.equal(job.head.weight, state["head"]["weight"])
+    assert job.head.bias is not None
+    assert torch.equal(job.head.bias, state["head"]["bias"])
+
+
+def test_another_objective_takes_what_it_has(trained: Path) -> None:
+    job = build.job(tiny.validated("objective={kind: arcface, s: 8, m: 0.2}"), tiny.splits())
+    build.start_from(trained, job)
+    assert torch.equal(job.head.weight, checkpoint.load(trained / "checkpoint.pt")["head"]["weight"])
+
+
+def test_a_run_on_other_classes_gives_the_backbone_alone(trained: Path) -> None:
+    job = build.job(tiny.validated(), renamed())
+    fresh = job.head.weight.detach().clone()
+    build.start_from(trained, job)
+    assert torch.equal(job.head.weight, fresh)
+    assert torch.equal(
+        job.backbone.state_dict()["layers.0.weight"],
+        checkpoint.load(trained / "checkpoint.pt")["backbone"]["layers.0.weight"],
+    )
+
+
+def test_a_model_folder_gives_the_backbone(trained: Path) -> None:
+    job = build.job(tiny.validated("training.seed=3"), tiny.splits())
+    fresh = job.head.weight.detach().clone()
+    build.start_from(trained / "model", job)
+    found = angulus.load(trained / "model").backbone.state_dict()
+    assert tiny.differences(dict(job.backbone.state_dict()), dict(found)) == []
+    assert torch.equal(job.head.weight, fresh)
+
+
+def test_a_run_starts_there_and_resumes_without(trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "checkpoint.pt").write_bytes((trained / "checkpoint.pt").read_bytes())
+    chosen = tiny.validated(
+        f"training.start_from={source}", "training.optimizer.lr=1e-9", "objective={kind: softmax, bias: true}"
+    )
+    run(chosen, tmp_path / "whole", splits=tiny.splits())
+    weight = checkpoint.load(tmp_path / "whole" / "checkpoint.pt")["head"]["weight"]
+    torch.testing.assert_close(weight, checkpoint.load(source / "checkpoint.pt")["head"]["weight"])
+
+    def crash(step: int, *_: object) -> None:
+        if step == 7:
+            raise RuntimeError("a power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=crash)
+    (source / "checkpoint.pt").unlink()
+    run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
+    assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
+
+
+@pytest.mark.parametrize("what", ["", "model"])
+def test_another_backbone_is_refused_and_leaves_no_folder(what: str, trained: Path, tmp_path: Path) -> None:
+    chosen = tiny.validated("backbone.embedding_size=5", f"training.start_from={trained / what}")
+    with pytest.raises(
+        InputError, match=r"training.start_from: .* is of another backbone: .*shape \[4, 128\].*start from one of this"
+    ):
+        run(chosen, tmp_path / "run", splits=tiny.splits())
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is neither a model folder .RUN/model. nor a run's folder or checkpoint"):
+        run(tiny.validated(f"training.start_from={tmp_path / 'no'}"), tmp_path / "run", splits=tiny.splits())
+    (tmp_path / "bad").write_text("no checkpoint")
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        run(tiny.validated(f"training.start_from={tmp_path / 'bad'}"), tmp_path / "run", splits=tiny.splits())
+
+
+# drawn class weights
+
+
+@pytest.mark.parametrize(("classes", "size"), [(3, 4), (10, 4), (4096, 3), (4097, 3), (9000, 17)])
+def test_a_sharded_head_starts_as_a_dense_one(classes: int, size: int) -> None:
+    torch.manual_seed(4)
+    dense = angulus.DenseHead(size, classes, angulus.losses.normface())
+    after = torch.rand(1)
+    sharded = angulus.ShardedHead(size, classes, angulus.losses.normface())
+    torch.manual_seed(4)
+    start.draw_as_dense(sharded)
+    assert torch.equal(sharded.weight, dense.weight)
+    assert torch.equal(torch.rand(1), after)  # what is drawn next is the same too

@@ -1,0 +1,134 @@
+"""`torchrun -m angulus train` as a user starts it: equal to one process, asked to stop, a process lost, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from angulus.heads.checkpoint import read_rows
+from angulus.training import checkpoint
+
+NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.device=cpu"]
+WAIT = 300  # seconds, of a busy machine
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
+
+
+def command(processes: int, *arguments: str) -> list[str]:
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    return [sys.executable, *run, "-m", "angulus", *arguments]
+
+
+def finished(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(processes, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@contextmanager
+def under_way(processes: int, path: str, out: Path, *options: str, step: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """A long training that has written a checkpoint after more than `step` steps."""
+    process = subprocess.Popen(
+        command(processes, "train", path, "--out", str(out), *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + WAIT
+        while steps_of(out) <= step:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def steps_of(out: Path) -> int:
+    """The steps that the checkpoint of a run holds."""
+    done: int = checkpoint.load(out / "checkpoint.pt")["progress"]["step"] if (out / "checkpoint.pt").exists() else 0
+    return done
+
+
+def worker(parent: int, rank: int) -> int:
+    """The process of that rank among those that torchrun started."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"torchrun has no process of rank {rank}")
+
+
+def long(folder: Path) -> str:
+    """A recipe that takes a minute and more, with a checkpoint at every step."""
+    return tiny.write(folder, *NET, "training.epochs=200", "training.batch_size=301", "training.checkpoint_every=1")
+
+
+def test_two_processes_give_the_model_of_one(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, *NET, "training.epochs=1", "training.batch_size=301")
+    for count, out in ((1, "one"), (2, "two")):
+        done = finished(count, "train", path, "--out", str(tmp_path / out))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test accuracy") == 1
+    one, two = (checkpoint.load(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
+    for name, value in one["backbone"].items():
+        torch.testing.assert_close(two["backbone"][name], value, rtol=1e-4, atol=1e-6)
+    rows = read_rows(tmp_path / "two" / two["head_folder"])
+    torch.testing.assert_close(rows["weight"], one["head"]["weight"], rtol=1e-4, atol=1e-6)
+    assert one["progress"]["last_epoch_loss"] == pytest.approx(two["progress"]["last_epoch_loss"], rel=1e-5)
+
+
+def test_sigterm_stops_all_and_one_process_goes_on(tmp_path: Path) -> None:
+    path, out = long(tmp_path), tmp_path / "run"
+    with under_way(2, path, out) as process:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=WAIT)
+    assert process.returncode != 0
+    assert said.count("angulus: stopped at step") == 1
+    stopped = steps_of(out)
+    assert f"stopped at step {stopped} of" in said
+    with under_way(1, path, out, "--resume", step=stopped):
+        pass
+
+
+def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
+    path, out = long(tmp_path), tmp_path / "run"
+    with under_way(2, path, out) as process:
+        os.kill(worker(process.pid, rank=1), signal.SIGKILL)
+        started = time.monotonic()
+        _, said = process.communicate(timeout=WAIT)
+        assert time.monotonic() - started < 60
+    assert process.returncode != 0
+    assert said.count("angulus: another process of the run has ended, or did not answer") == 1
+    assert "go on from the last checkpoint by the same command with --resume" in said
+    with under_way(1, path, out, "--resume", step=steps_of(out)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "demo", "data.name=digitz"], "data.name must be one of"),
+        (["demo"], "torchrun starts several processes, which only `angulus train` takes"),
+    ],
+)
+def test_a_refusal_is_told_once(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = finished(2, *arguments, "--out", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert done.stderr.count(sentence) == 1
+    assert not (tmp_path / "run").exists()
