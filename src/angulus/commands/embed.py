@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -27,25 +26,20 @@ def embed(
 
     Goes on where it stopped. Under torchrun, each process embeds its share.
     """
-    import torch
-
     from angulus import build, checks, embedding
-    from angulus.distributed.runtime import under_torchrun
+    from angulus.distributed import launch
 
     console = Console(stderr=True)
     checks.choice("flip", flip or "none", ("none", "sum", "concat"))
-    where = build.device(device)
-    if where.type == "cuda" and where.index is None:
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        with under_torchrun() as ranks, console.status("embedding ...") as status:
+        with launch.process_group(launch.PATIENT_S) as ranks, console.status("embedding ...") as status:
             count = embedding.run(
                 model,
                 source,
                 out,
                 batch=batch,
                 flip=flip,
-                device=where,
+                device=build.device(device, ranks),
                 ranks=ranks,
                 on_images=lambda done: status.update(f"{done:,} images"),
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from angulus import checks
 
 T = TypeVar("T")
-
-_PATIENCE = datetime.timedelta(days=7)  # of a rank that is done: another's share of the work may be large
 
 
 class Alike(checks.InputError):
@@ -112,22 +108,6 @@ class Ranks:
                         f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )
-
-
-@contextmanager
-def under_torchrun() -> Iterator[Ranks]:
-    """The processes that torchrun started, as a group for as long as the block runs; else this one alone.
-
-    They exchange objects only, by gloo; it needs no GPU.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks()
-        return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
-    try:
-        yield Ranks.here()
-    finally:
-        dist.destroy_process_group()
 
 
 def in_running_ddp(parameter: Parameter) -> bool:
