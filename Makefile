@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/angulus demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov=src/angulus --junitxml=build/tests.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov=src/angulus --junitxml=build/tests.xml
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
