@@ -4,13 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test lint types docs site clean
 
 demo: $(VENV)/.installed
 	$(BIN)/angulus demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov=src/angulus --junitxml=build/tests.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov=src/angulus --junitxml=build/tests.xml
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -20,10 +20,15 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# the pictures of the docs, and the table of tested losses from the results of the last `make test`
+# the pictures of the docs, the table of tested losses from the results of the last `make test`, and the papers' tables
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/tested.py build/tests.xml
+	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
+
+# the docs as a site in site/; index.html opens from disk
+site: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,4 +42,4 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

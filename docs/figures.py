@@ -131,7 +131,37 @@ def incay() -> Figure:
     )
 
 
+def angle_and_norm() -> Figure:
+    """A feature, the two nearest class weights, and the line that an angular margin moves."""
+    figure = Figure(figsize=(5.6, 4.3), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    own, other, feature, m = math.radians(100), math.radians(10), math.radians(61), math.radians(28)
+    turn = np.linspace(0, 2 * math.pi, 361)
+    axes.plot(np.cos(turn), np.sin(turn), color="0.8", lw=1)
+    middle = (own + other) / 2
+    for angle, length, colour, name in (
+        (own, 1.0, "C0", "w_y, the own class"),
+        (other, 1.0, "C1", "w_j, another class"),
+        (feature, 1.75, "C2", "x: right, but within the margin"),
+    ):
+        x, y = length * math.cos(angle), length * math.sin(angle)
+        axes.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2})
+        axes.text(1.05 * x, 1.05 * y, name, color=colour, ha="left" if x > 0 else "center", va="bottom")
+    for angle, style, name in ((middle, "--", "as near to both"), (middle + m / 2, ":", "the same, with a margin")):
+        axes.plot([0, 1.7 * math.cos(angle)], [0, 1.7 * math.sin(angle)], "k", ls=style, lw=1, label=name)
+    for radius, angle, to, name in ((0.45, feature, own, "θ"), (0.3, other, feature, "θ_j")):
+        part = np.linspace(angle, to, 60)
+        axes.plot(radius * np.cos(part), radius * np.sin(part), color="0.3", lw=1)
+        at = (angle + to) / 2
+        axes.text((radius + 0.09) * math.cos(at), (radius + 0.09) * math.sin(at), name, ha="center", va="center")
+    axes.legend(loc="lower left", frameon=False)
+    axes.set(xlim=(-1.1, 2.2), ylim=(-0.5, 1.8))
+    axes.axis("off")
+    return figure
+
+
 FIGURES = (
+    angle_and_norm,
     target_logits,
     beyond_pi,
     straight_through,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,6 +85,45 @@ class Payload:
 
 def test_a_pickle_in_place_of_weights_is_refused_unread(folder: Path) -> None:
     edit(folder, model=pickle.dumps(Payload()))
+    with pytest.raises(InputError, match="does not hold the weights of the backbone 'small'"):
+        angulus.load(folder)
+
+
+def test_nothing_unpickles_while_a_model_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
+    (folder / "model.pkl").write_bytes(pickle.dumps(Payload()))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert angulus.load(folder).embed(pixels()).shape == (5, 3)
+
+
+def header(text: bytes, size: int | None = None) -> bytes:
+    return struct.pack("<Q", len(text) if size is None else size) + text
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        b"",
+        header(b"{}"),
+        header(b"{}", size=2**63),
+        header(b"[[[["),
+        header(b'{"layers.0.weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'),  # no such bytes
+        header(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        )
+        + bytes(4),
+        header(b'{"a":{"dtype":"F32","shape":[4000000000,4000000000],"data_offsets":[0,4]}}') + bytes(4),
+    ],
+    ids=["empty", "no tensor", "endless header", "no JSON", "no bytes", "overlap", "overflow"],
+)
+def test_crafted_weights_are_refused(folder: Path, weights: bytes) -> None:
+    edit(folder, model=weights)
     with pytest.raises(InputError, match="does not hold the weights of the backbone 'small'"):
         angulus.load(folder)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 
 import angulus
+from angulus import cli
 from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
+USAGE_ERROR: Any = typer.BadParameter.__base__  # of the click that typer brings, under a private name
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
 
 
@@ -35,6 +39,11 @@ def test_add_a_loss_page_adds_a_margin() -> None:
         margins.TABLE.pop("linear_angle", None)
 
 
+def test_the_page_on_concepts_composes_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(python_blocks(ROOT / "docs/concepts.md"), "concepts.md", "exec", dont_inherit=True), {})
+    assert capsys.readouterr().out.strip()
+
+
 def test_readme_python_runs() -> None:
     names: dict[str, Any] = {}
     exec(compile(python_blocks(ROOT / "README.md"), "README.md", "exec", dont_inherit=True), names)
@@ -54,10 +63,52 @@ def test_papers_name_what_exists(page: Path) -> None:
         assert hasattr(getattr(angulus, module), name), f"{page.name} names {module}.{name}"
 
 
-def test_readme_lists_every_alias() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_losses_lists_every_alias() -> None:
+    text = (ROOT / "docs/losses.md").read_text(encoding="utf-8")
     missing = [name for name in angulus.losses.ALIASES if f"{name}(" not in text]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_have_the_options_that_pages_give_them(page: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if "angulus" in words[:8] and words[0] != "pip":
+                _parse(words[words.index("angulus") + 1 :])
+
+
+def _parse(words: list[str]) -> None:
+    """Find the command and read its options, as it would, but do not run it."""
+    command: Any = typer.main.get_command(cli.app)
+    name = "angulus"
+    while words and getattr(command, "commands", None) and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"there is no {name} {words[0]}"
+        command, name, words = command.commands[words[0]], f"{name} {words[0]}", words[1:]
+    try:
+        command.make_context(name, list(words))
+    except typer.Exit:
+        pass  # --help, --version
+    except USAGE_ERROR as error:
+        raise AssertionError(f"{name} {shlex.join(words)}: {error.format_message()}") from error
+
+
+def test_the_check_of_commands_knows_wrong_ones() -> None:
+    _parse(["evaluate", "pairs", "e.npz", "--pairs", "pairs.txt"])
+    for wrong in (["serach"], ["embed", "model"], ["evaluate", "pairs", "e.npz", "--pears", "p.txt"]):
+        with pytest.raises(AssertionError):
+            _parse(wrong)
+
+
+def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"- (?:\w+: )?([\w/-]+\.md)", text))
+    made = {"index.md", "commands.md", "recipes.md", "contributing.md", "changelog.md"}
+    for page in named - made:
+        assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
+    nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}
+    assert nested <= named, f"mkdocs.yml should say where {nested - named} stand"
 
 
 def test_the_page_on_data_has_a_section_for_every_set() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -119,3 +123,92 @@ def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(model: Path, 
     with pytest.raises(InputError, match="batch must be"):
         embedding.run(model, source, out, batch=0)
     assert not out.exists()
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from angulus import embedding
+kill = lambda done: done >= 6 and os.kill(os.getpid(), signal.SIGKILL)
+embedding.run(*map(Path, sys.argv[1:]), batch=2, on_images=kill)
+"""
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    rows = [Row(f"{n}.png", png(image), f"person {n % 3}") for n, image in enumerate(pixels(11))]
+    write_records(tmp_path / "records", rows)
+    return tmp_path / "records"
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(
+    model: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding.run(model, records, tmp_path / "whole.npz", batch=2)
+    out = tmp_path / "deep" / "e.npz"
+    killed = subprocess.run([sys.executable, "-c", STOPPED, str(model), str(records), str(out)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    parts = out.with_name("e.npz.parts")
+    assert len(list(parts.iterdir())) == 3
+    sizes: list[int] = []
+    embed = artifact.Model.embed
+
+    def counted(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return embed(self, images)
+
+    monkeypatch.setattr(artifact.Model, "embed", counted)
+    assert embedding.run(model, records, out, batch=2) == 11
+    assert sizes == [2, 2, 1]  # batches 4 to 6; 3 were done
+    assert not parts.exists()
+    found, expected = Embeddings.read(out), Embeddings.read(tmp_path / "whole.npz")
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert found.ids.tolist() == expected.ids.tolist()
+
+
+def test_what_has_changed_since_a_stop_is_embedded_anew(model: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "photos", tmp_path / "e.npz"
+    (source / "anna").mkdir(parents=True)
+    first, second, third = pixels(3)
+    (source / "anna" / "1.png").write_bytes(png(first))
+    (source / "anna" / "2.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"2\.png cannot be embedded"):
+        embedding.run(model, source, out, batch=1)
+    assert len(list((tmp_path / "e.npz.parts").iterdir())) == 1
+    (source / "anna" / "1.png").write_bytes(png(second))
+    (source / "anna" / "2.png").write_bytes(png(third))
+    embedding.run(model, source, out, batch=1, flip="none")
+    loaded = angulus.load(model).with_flip("none")
+    one = [loaded.embed(torch.from_numpy(each).permute(2, 0, 1)[None]) for each in (second, third)]
+    np.testing.assert_array_equal(Embeddings.read(out).vectors, torch.cat(one).numpy())
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "angulus"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "embed", *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_two_processes_under_torchrun_write_what_one_does(model: Path, records: Path, tmp_path: Path) -> None:
+    embedding.run(model, records, tmp_path / "one.npz", batch=2)
+    found = torchrun(model, records, tmp_path / "two.npz", "--batch", 2)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("11 embeddings") == 1
+    one, two = (Embeddings.read(tmp_path / name) for name in ("one.npz", "two.npz"))
+    np.testing.assert_array_equal(one.vectors, two.vectors)
+    assert one.ids.tolist() == two.ids.tolist() and not (tmp_path / "two.npz.parts").exists()
+
+
+def test_a_failure_on_one_rank_is_one_on_all(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixed" / "anna").mkdir(parents=True)
+    for number, size in enumerate((16, 16, 16, 8)):  # the last batch, of rank 1, cannot be embedded
+        (tmp_path / "mixed" / "anna" / f"{number}.png").write_bytes(png(pixels(1, size)[0]))
+    found = torchrun(model, tmp_path / "mixed", tmp_path / "e.npz", "--batch", 1)
+    assert found.returncode != 0
+    assert found.stderr.count("takes images [batch, 3, 16, 16]") >= 1
+    assert "rank 1 failed" in found.stderr
+    assert not (tmp_path / "e.npz").exists()
+    assert len(list((tmp_path / "e.npz.parts").iterdir())) == 3

@@ -179,6 +179,38 @@ def test_images_that_cannot_be_compared_are_refused(folder: Path) -> None:
         verify(model, good, good)
 
 
+def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    from angulus.data.photos import Crops
+    from angulus.data.prepare import prepare_faces
+    from planted_faces import Planted, photo, png
+
+    contract = Contract(size=(32, 32), colour="rgb", template="five_points")
+    config = Config("small", 3, (32, 32), 5, contract=contract)
+    torch.manual_seed(0)
+    artifact.save(config, config.build(), tmp_path / "model")
+    for number, squares in enumerate(([(20, 20, 80, 250)], [(90, 40, 60, 240), (5, 5, 40, 250)], [])):
+        (tmp_path / "photos" / "anna").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / "anna" / f"{number}.png").write_bytes(png(photo(*squares)))
+    prepare_faces(tmp_path / "photos", tmp_path / "out", Crops(32, 32), detector=Planted(), workers=1)
+    embedding.run(tmp_path / "model", tmp_path / "out" / "records", tmp_path / "e.npz", batch=1)
+    one, other = Embeddings.read(tmp_path / "e.npz").unit(dtype=np.float64)
+    model = angulus.load(tmp_path / "model")
+    first, second, nobody = (tmp_path / "photos" / "anna" / f"{number}.png" for number in range(3))
+    found = verify(model, first, second, threshold=0.5, detector=Planted())
+    assert found.score == pytest.approx(float(one @ other), abs=1e-6)
+    with pytest.raises(InputError, match=r"2\.png must show a face that .* \(no face was found\)"):
+        verify(model, first, nobody, threshold=0.5, detector=Planted())
+    nobody.write_bytes(b"")
+    with pytest.raises(InputError, match=r"2\.png must be an image; it is empty"):
+        verify(model, first, nobody, threshold=0.5, detector=Planted())
+    with pytest.raises(InputError, match="detector must be 'mtcnn' or"):
+        verify(model, first, second, threshold=0.5, detector="none")
+    artifact.save(CONFIG, CONFIG.build(), tmp_path / "plain")
+    with pytest.raises(InputError, match="whose contract names a template, and this one's does not"):
+        verify(angulus.load(tmp_path / "plain"), first, second, threshold=0.5, detector=Planted())
+
+
 def bomb() -> bytes:
     """A PNG of a few bytes whose header says 60000 x 60000."""
 

@@ -3,6 +3,7 @@
 model.safetensors    the backbone's weights, and the mean image of its training images where the contract takes it off
 config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
 calibration.json     a threshold for this model's scores, where one was found
+README.md            the model's card, for people
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from angulus import backbones, checks, files
+from angulus import backbones, checks, files, model_card
 from angulus.backbones.layers import UnitFeatures
 from angulus.contract import Contract, Preprocessing
 from angulus.protocols.calibration import Calibration
@@ -75,6 +76,7 @@ class Model(nn.Module):
         preprocessing: the contract, with the mean image where it takes one off.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, where one was found.
+        card: what its folder's README.md says, where there is one.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class Model(nn.Module):
         sha256: str,
         calibration: Calibration | None = None,
         mean_image: Tensor | None = None,
+        card: str | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
         self.preprocessing = Preprocessing(config.contract, mean_image)
-        self.sha256, self.calibration = sha256, calibration
+        self.sha256, self.calibration, self.card = sha256, calibration, card
 
     @property
     def name(self) -> str:
@@ -104,7 +107,7 @@ class Model(nn.Module):
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
         config = dataclasses.replace(self.config, contract=contract)
-        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image)
+        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -127,7 +130,9 @@ class Model(nn.Module):
         return super().train(False)
 
 
-def save(config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None) -> None:
+def save(
+    config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None, card: str | None = None
+) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
     A calibration that lies there is deleted: it is not for these weights.
@@ -137,6 +142,7 @@ def save(config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor |
         backbone: its weights.
         folder: where to.
         mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
+        card: for people; None: one that says what the configuration does.
     """
     Preprocessing(config.contract, mean_image)  # refused before anything is written
     files.make_folder(folder)
@@ -153,6 +159,7 @@ def save(config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor |
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
+    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract))
     files.write_json(folder / CONFIG, content)
 
 
@@ -168,6 +175,7 @@ def load(folder: Path | str) -> Model:
     if (folder / CALIBRATION).exists():
         model.calibration = Calibration.read(folder / CALIBRATION)
         _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    model.card = _card(folder)
     return model
 
 
@@ -202,13 +210,33 @@ def _load(folder: Path) -> Model:
 
 
 def calibrate(folder: Path, calibration: Calibration) -> None:
-    """Keep a calibration in a model's folder.
+    """Keep a calibration in a model's folder, and say in its card what it found.
 
     Raises:
         checks.InputError: no model there, or a calibration that is not for it.
     """
     _check_calibration(_load(folder), calibration, "the calibration")
     calibration.write(folder / CALIBRATION)
+    _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
+
+
+def say_measured(folder: Path, accuracy: float, images: int) -> None:
+    """Say in a model's card what share of so many test images it put into their class."""
+    _edit_card(folder, lambda card: model_card.with_accuracy(card, accuracy, images))
+
+
+def _edit_card(folder: Path, edit: Callable[[str], str]) -> None:
+    card = _card(folder)
+    if card is not None:
+        files.write_text(folder / model_card.NAME, edit(card))
+
+
+def _card(folder: Path) -> str | None:
+    """The card of a folder: text for people, on which nothing depends."""
+    try:
+        return (folder / model_card.NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from angulus import artifact, backbones, checks, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.benchmarks.settings import place
+from angulus.benchmarks.settings import place, refuse_missing
 from angulus.contract import Contract, Preprocessing
 from angulus.data.images import Images, Splits, mean_image
 from angulus.distributed import launch
@@ -67,6 +67,7 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
 def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
     """What a rank makes without the others."""
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
+    refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])

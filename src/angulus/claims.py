@@ -70,11 +70,6 @@ class Evaluation:
             return [title for each in self.benchmarks for title in each.columns]
         return [*map(accuracy_title, GROUPS), *map(norm_title, GROUPS)]
 
-    @property
-    def headline(self) -> str:
-        """The one column that stands for a table in a summary."""
-        return self.titles[0] if self.benchmarks else accuracy_title("entire")
-
 
 @dataclass(frozen=True)
 class Point:
@@ -141,6 +136,20 @@ class Compare:
     def against(self) -> str:
         """The variant that the others are compared with."""
         return self.baseline or next(iter(self.grid))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a row of a paper's table is about.
+
+    Args:
+        what: in a few words.
+        column: the one that stands for it in a summary; None where the row is a picture, or more than a column.
+    """
+
+    what: str
+    column: str | None = None
+    __pydantic_config__: ClassVar[Any] = STRICT
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ app.command("calibrate")(calibrate)
 app.command("compare-results")(compare_results)
 out_console = Console()
 error_console = Console(stderr=True)
+SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # what processes under torchrun share
 
 Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
 Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
@@ -89,8 +90,10 @@ def main() -> None:
 
     warnings.showwarning = _show_warning
     try:
-        if launch.several() and sys.argv[1:2] != ["train"]:
-            raise Alike("torchrun starts several processes, which only `angulus train` takes; start this one without")
+        if launch.several() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
+            raise Alike(
+                f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} take; start this without it"
+            )
         app(prog_name="angulus")
     except checks.InputError as error:
         _fail(str(error), 2, told=not launch.speaks(error))

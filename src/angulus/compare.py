@@ -184,8 +184,9 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
         _add(columns, _group_columns(groups))
         own_groups = quality.groups(test["norms"], correct, quality.low_quality(test["norms"], fraction))
         _add(own, _group_columns(own_groups))
+        whole = results.get("snapshots", {}).get("mean", results)  # NF averages over models on the way
         for each in recipe.evaluation.benchmarks:
-            numbers = results["benchmarks"][each.name]["numbers"]
+            numbers = whole["benchmarks"][each.name]["numbers"]
             _add(columns, {title: each.value(title, numbers) for title in each.columns})
         seconds += results["training"]["seconds"]
     counts = {name: group.count for name, group in groups.items()}
@@ -218,7 +219,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "title": recipe.title,
-        "table_rows": recipe.rows,
+        "table_rows": list(recipe.rows),
         "generated": comparison.generated,
         "seeds": grid.seeds,
         "quality_split": grid.quality_split or "each variant's own",

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from angulus import backbones, checks, data
-from angulus.claims import Compare, Evaluation, Published
+from angulus.claims import Claim, Compare, Evaluation, Published
 from angulus.contract import Contract
 from angulus.data.augment import Augment
 from angulus.heads.sampling import ClassSampling
@@ -104,7 +104,7 @@ class Recipe:
     """An experiment, resolved: everything that decides its result but the code.
 
     Beside what is trained and measured: `rows` says which rows of the papers' tables it is for, by their ids, and what
-    each claims; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
+    each is about; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
     says what the paper leaves open.
     """
 
@@ -121,7 +121,7 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
-    rows: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Claim] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -129,6 +129,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):  # it names a folder
             raise checks.InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
+        for row, claim in self.rows.items():
+            if claim.column is not None:
+                checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
         self._check_class_optimizer()
 
     def _check_class_optimizer(self) -> None:
@@ -179,7 +182,7 @@ def find(path: str) -> Path:
     if Path(path).parent in (Path("."), Path("recipes")):
         if name in known:
             return known[name]
-        of_row = [file for file in known.values() if name in map(str.lower, read(str(file)).get("rows", {}))]
+        of_row = [file for file in known.values() if _has_row(file, name)]
         if len(of_row) == 1:
             return of_row[0]
         if of_row:
@@ -190,6 +193,12 @@ def find(path: str) -> Path:
     raise checks.InputError(
         f"there is no recipe {path!r}{checks.nearest(name, known)}; give a YAML file or one of {', '.join(known)}"
     )
+
+
+def _has_row(file: Path, row: str) -> bool:
+    """Whether a recipe is for that row, in lower case; files that do not name it are not parsed, which is slow."""
+    mentioned = f"{row}:" in file.read_text(encoding="utf-8").lower()
+    return mentioned and row in map(str.lower, read(str(file)).get("rows", {}))
 
 
 def parse_yaml(text: str) -> Any:
@@ -231,7 +240,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     for path, value in changes.items():
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None, "rows": {}, "needs": {}}
+    return single | {"compare": None, "published": None, "rows": {}}
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from angulus import build, checks
 from angulus import recipe as recipes
 from angulus.benchmarks.settings import place
+from angulus.claims import Claim
 from angulus.compare import Comparison, compare
 from angulus.protocols.result import nan_for_null
 from angulus.recipe import Recipe
@@ -20,10 +22,10 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a paper's table: its id, what it claims, and the recipe that is for it or for a part of it."""
+    """A row of a paper's table: its id, what it is about, and the recipe that is for it or for a part of it."""
 
     id: str
-    claim: str
+    claim: Claim
     recipe: Recipe
 
 
@@ -48,14 +50,15 @@ class Measured:
     seconds: float
 
 
-def table_rows() -> list[TableRow]:
+@functools.cache
+def table_rows() -> tuple[TableRow, ...]:
     """All rows that the shipped recipes are for, by id; a row of several recipes comes once for each."""
     found = [
         TableRow(row, claim, loaded)
         for loaded in map(recipes.load, recipes.shipped())
         for row, claim in loaded.rows.items()
     ]
-    return sorted(found, key=lambda each: (each.id, each.recipe.name))
+    return tuple(sorted(found, key=lambda each: (each.id, each.recipe.name)))
 
 
 def of_row(row: str) -> list[TableRow]:

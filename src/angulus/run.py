@@ -96,6 +96,7 @@ def run(
         }
         if on_the_way:
             results["snapshots"] = {"steps": list(on_the_way), "mean": mean(measured[1:])}
+        artifact.say_measured(folder / MODEL, results["accuracy"], len(kept.test))
         files.write_json(folder / RESULTS, results)
         return results
 

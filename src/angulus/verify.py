@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from angulus import checks
-from angulus.artifact import Model
+from angulus.artifact import Config, Model
+from angulus.data.rows import Row
 from angulus.embedding import check_size, pixels_of
 from angulus.protocols.calibration import Rate
+
+if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
+    from angulus.data.detect import Detector
 
 
 @dataclass(frozen=True)
@@ -37,22 +43,33 @@ class Decision:
     probability: float | None = None
 
 
-def verify(model: Model, first: Path, second: Path, *, threshold: float | None = None, prior: float = 0.5) -> Decision:
+def verify(
+    model: Model,
+    first: Path,
+    second: Path,
+    *,
+    threshold: float | None = None,
+    prior: float = 0.5,
+    detector: str | Detector | None = None,
+) -> Decision:
     """Decide whether two images show the same person: cos(x_a, x_b) >= threshold.
 
     Args:
         model: as `angulus.load` gives it; its calibration decides.
-        first, second: image files, aligned and as large as the model's contract says.
+        first, second: image files, aligned and as large as the model's contract says; with a `detector`, photos.
         threshold: in [-1, 1], in place of the calibrated one.
         prior: in (0, 1), the share of the pairs compared that are of one person, for the probability.
+        detector: finds the face on each photo, of which the largest is aligned: a word as `detect.make` takes, or one
+            of your own.
 
     Raises:
         checks.InputError: a model without calibration and no threshold, a calibration for another flip rule, an image
-            that cannot be read or is of another size, a feature of length zero.
+            that cannot be read or is of another size, a photo without a face, a feature of length zero.
     """
     checks.number("prior", prior, low=0, high=1, open_low=True, open_high=True)
     limit = _limit(model, threshold)
-    score, norms = _compare(model, first, second)
+    read = _reader(model.config, detector)
+    score, norms = _compare(model, [read(first), read(second)], first, second)
     fits = model.calibration is not None and model.calibration.model == model.name
     calibration = model.calibration if fits else None
     probability = None if calibration is None else float(calibration.probability([score], prior)[0])
@@ -78,9 +95,50 @@ def _limit(model: Model, threshold: float | None) -> float:
     return model.calibration.threshold.value
 
 
-def _compare(model: Model, first: Path, second: Path) -> tuple[float, tuple[float, float]]:
+def _reader(config: Config, detector: str | Detector | None) -> Callable[[Path], torch.Tensor]:
+    """What reads an image file as uint8 [channels, height, width] of the model's size."""
+    crop = None if detector is None else _cropper(config, detector)
+
+    def read(path: Path) -> torch.Tensor:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise checks.InputError(f"the image {path} cannot be read: {error.strerror}") from error
+        pixels = pixels_of(data if crop is None else crop(data, path), str(path), config.in_channels)
+        check_size(pixels, config, str(path))
+        return pixels
+
+    return read
+
+
+def _cropper(config: Config, detector: str | Detector) -> Callable[[bytes, Path], bytes]:
+    """What cuts the largest face out of a photo and aligns it, as `angulus prepare faces` does."""
+    from angulus.data import detect, photos
+
+    template = config.contract.template
+    if template is None:
+        raise checks.InputError(
+            "photos can be aligned for a model whose contract names a template, and this one's does not; give images "
+            "that are as its config.json says, without --align"
+        )
+    found = detect.make(detector) if isinstance(detector, str) else detector
+    height, width = config.image_size
+    crops = photos.Crops(height, width, template=template)
+
+    def crop(photo: bytes, path: Path) -> bytes:
+        if not photo:
+            raise checks.InputError(f"{path} must be an image; it is empty")
+        (outcome,) = photos.process([Row(str(path), photo, "")], found, crops)
+        if outcome.row is None:
+            said = "" if outcome.note is None else f" ({outcome.note.detail})"
+            raise checks.InputError(f"{path} must show a face that can be used; it does not{said}")
+        return outcome.row.image
+
+    return crop
+
+
+def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    pixels = torch.stack([_pixels(path, model) for path in (first, second)])
     features = torch.cat([model.embed(each[None]) for each in pixels]).cpu().numpy().astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
     for path, norm in zip((first, second), norms, strict=True):
@@ -88,13 +146,3 @@ def _compare(model: Model, first: Path, second: Path) -> tuple[float, tuple[floa
             raise checks.InputError(f"the feature of {path} must have a length > 0, or it has no angle; got {norm:g}")
     score = float(np.clip(features[0] @ features[1] / norms[0] / norms[1], -1, 1))
     return score, (float(norms[0]), float(norms[1]))
-
-
-def _pixels(path: Path, model: Model) -> torch.Tensor:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise checks.InputError(f"the image {path} cannot be read: {error.strerror}") from error
-    pixels = pixels_of(data, str(path), model.config.in_channels)
-    check_size(pixels, model.config, str(path))
-    return pixels

@@ -164,6 +164,8 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     assert chart.summary == "one: TAR 0.5 at FMR 0.01."
     late = charts.curve("roc", [("one", x[2:], y[2:])])
     assert late.summary == "one: no point at or below 0.01."
+    assert chart.traces[0]["mode"] == late.traces[0]["mode"] == "lines"
+    assert charts.curve("froc", [("one", x[:2], y[:2])]).traces[0]["mode"] == "lines+markers"  # one point is no line
 
 
 @pytest.mark.parametrize(

@@ -182,12 +182,14 @@ def test_features_can_be_put_on_the_circle(opened: Watched) -> None:
 
 def test_space_turns_under_the_mouse(opened: Watched) -> None:
     plot, page = opened.plot("features", 1), opened.page
-    page.wait_for_function("plot => plot._fullLayout.scene._scene", arg=plot.element_handle())
+    page.wait_for_function("plot => Boolean(plot._fullLayout.scene._scene)", arg=plot.element_handle())
     eye = "plot => JSON.stringify(plot._fullLayout.scene._scene.getCamera().eye)"
     before, box = plot.evaluate(eye), plot.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2 + 80, box["y"] + box["height"] / 2 + 20, steps=8)
+    for step in range(1, 9):  # as a hand does: between two frames nothing turns
+        page.mouse.move(box["x"] + box["width"] / 2 + 10 * step, box["y"] + box["height"] / 4 + 3 * step)
+        page.wait_for_timeout(60)
     page.mouse.up()
     page.wait_for_function(f"([plot, was]) => ({eye})(plot) !== was", arg=[plot.element_handle(), before])
 

@@ -21,6 +21,7 @@ import reports
 import tiny
 from angulus import build, compare
 from angulus.checks import InputError
+from angulus.claims import accuracy_title
 from angulus.protocols import classification
 from angulus.protocols.result import Result
 from angulus.report import sections
@@ -28,6 +29,7 @@ from angulus.report.gather import gather
 from angulus.report.page import render
 from angulus.report.write import write
 from angulus.run import read_results
+from angulus.training import formation
 
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -227,7 +229,7 @@ def test_a_comparison_is_shown_over_its_seeds_and_by_its_first_runs(tmp_path: Pa
     names = [trace["name"] for chart in charts(page) for trace in chart["traces"]]
     assert names.count("A") == names.count("B") > 5
     low = content.models[1].figures.number("accuracy, low").value  # by A's norms, as in the comparison's table
-    assert low == pytest.approx(content.comparisons[0].rows[1].accuracy["low"].values[0] / 100)
+    assert low == pytest.approx(content.comparisons[0].rows[1].columns[accuracy_title("low")].values[0] / 100)
 
 
 def test_names_that_are_taken_get_their_folder(folder: Path, tmp_path: Path) -> None:
@@ -244,6 +246,26 @@ def test_an_older_run_has_no_slider(folder: Path, tmp_path: Path) -> None:
     page = Page(render(content.title, "", sections.of(content)))
     assert not [attrs for attrs, _ in page.all("input") if attrs.get("type") == "range"]
     assert [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
+
+
+def test_benchmarks_of_a_run_are_shown_with_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    (tmp_path / "wide" / "benchmarks").mkdir()
+    reports.result(tmp_path / "wide" / "benchmarks")
+    content = gather([tmp_path / "wide"], draws=0)
+    assert list(content.measured) == ["wide: crowd"]
+    captions = [said for _, said in Page(render(content.title, "", sections.of(content))).all("caption")]
+    assert "wide: crowd: pairs" in captions
+
+
+def test_numbers_of_generated_data_are_said_to_be_none(page: Page, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    results = read_results(tmp_path / "wide")
+    (tmp_path / "wide" / "results.json").write_text(json.dumps(results | {"generated": True}))
+    content = gather([tmp_path / "wide"], draws=0)
+    warned = "NOT A RESULT: made on generated stand-in data"
+    assert warned in [said for _, said in Page(render(content.title, "", sections.of(content))).all("p")]
+    assert warned not in [said for _, said in page.all("p")]
 
 
 def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +311,14 @@ def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None
     np.savez(tmp_path / "test.npz" / "test.npz", features=np.zeros((3, 2)), norms=np.zeros(3), labels=np.zeros(3, int))
     with pytest.raises(InputError, match=r"test.npz must hold features \[N, d\], norms, labels and predictions \[N\]"):
         gather([tmp_path / "test.npz"])
+
+
+def test_features_of_other_images_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    for rows, size in ((np.array([0, 60]), 8), (np.array([0, 59]), 7)):  # of 60 images with features of eight
+        formation.record(tmp_path / "wide", 0, rows, np.zeros((2, size), np.float32))
+        with pytest.raises(InputError, match=r"formation\.npz must be of the images and features of test\.npz"):
+            gather([tmp_path / "wide"], draws=0)
 
 
 def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> None:

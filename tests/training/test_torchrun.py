@@ -124,7 +124,7 @@ def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_
     ("arguments", "sentence"),
     [
         (["train", "demo", "data.name=digitz"], "data.name must be one of"),
-        (["demo"], "torchrun starts several processes, which only `angulus train` takes"),
+        (["demo"], "torchrun starts several processes, which only embed, evaluate megaface, evaluate trillion-pairs"),
     ],
 )
 def test_a_refusal_is_told_once(arguments: list[str], sentence: str, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -71,6 +71,22 @@ class Benchmark:
     def paths(self) -> Iterator[str]:
         """The files and folders that it reads, as the recipe names them."""
         yield from (path for path in (self.images, self.others, *self.lists.values()) if path is not None)
+
+
+def refuse_missing(benchmarks: Iterable[Benchmark], needs: Mapping[str, str]) -> None:
+    """Refuse benchmarks whose files are not there, before a training that could not be measured.
+
+    Args:
+        benchmarks: of a recipe.
+        needs: path -> where to get it.
+    """
+    for benchmark in benchmarks:
+        for path in benchmark.paths():
+            if not place(path).exists():
+                how = f": {needs[path]}" if path in needs else ""
+                raise checks.InputError(
+                    f"benchmark {benchmark.name!r} needs {path}, which is neither here nor below ANGULUS_DATA{how}"
+                )
 
 
 def place(path: str) -> Path:

@@ -11,7 +11,7 @@ from angulus.checks import InputError
 from angulus.columns import npz, parquet, tensors
 from angulus.columns.common import Columns, as_native, as_numbers, as_text, one_line
 
-__all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "write"]
+__all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of", "write"]
 
 FORMATS: dict[str, ModuleType] = {".npz": npz, ".safetensors": tensors, ".parquet": parquet}
 
@@ -27,7 +27,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
     Raises:
         checks.InputError: another suffix, no such file, a damaged file, an unknown name, arrays that need pickle.
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if not path.is_file():
         raise InputError(f"embeddings must be in a file that can be read; there is no file {path}")
     try:
@@ -41,10 +41,11 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
 
 def write(path: Path, columns: Columns) -> None:
     """Write the columns, whole or not at all; the suffix of `path` names the format."""
-    files.write_atomically(path, FORMATS[_suffix(path)].writer(path, columns))
+    files.write_atomically(path, FORMATS[suffix_of(path)].writer(path, columns))
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """The suffix, which names the format, or the error that says which there are."""
     if path.suffix not in FORMATS:
         raise InputError(f"embeddings must be in a file that ends in {', '.join(FORMATS)}; got {path}")
     return path.suffix

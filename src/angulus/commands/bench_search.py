@@ -30,7 +30,6 @@ def bench_search(
     table = Table(title=f"{rows:,} x {size}, {queries} queries, top {search.TOP}")
     for name in ("what", "effort", "median ms", "10 % .. 90 %", "ratio to matrix product", "recall", "MiB"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    lines = []
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         for each in search.run(Path(folder) / "gallery", rows=rows, size=size, queries=queries, kinds=kind or KINDS):
             table.add_row(
@@ -42,7 +41,6 @@ def bench_search(
                 "" if each.recall is None else f"{100 * each.recall:.1f} %",
                 "" if each.mib is None else f"{each.mib:,.0f}",
             )
-            lines.append(json.dumps(search.record(rows, size, queries, each)) + "\n")
+            if out is not None:  # at once: the next step may take an hour
+                append(out, [json.dumps(search.record(rows, size, queries, each)) + "\n"])
     show_table(table)
-    if out is not None:
-        append(out, lines)

@@ -22,19 +22,31 @@ def embed(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Write the features, norms and identities of images, as the model's contract wants them prepared."""
+    """Write the features, norms and identities of images, as the model's contract wants them prepared.
+
+    Goes on where it stopped. Under torchrun, each process embeds its share.
+    """
     from angulus import build, checks, embedding
+    from angulus.distributed import launch
 
     console = Console(stderr=True)
     checks.choice("flip", flip or "none", ("none", "sum", "concat"))
-    with console.status("embedding ...") as status:
-        count = embedding.run(
-            model,
-            source,
-            out,
-            batch=batch,
-            flip=flip,
-            device=build.device(device),
-            on_images=lambda done: status.update(f"{done:,} images"),
+    try:
+        with launch.process_group(launch.PATIENT_S) as ranks, console.status("embedding ...") as status:
+            count = embedding.run(
+                model,
+                source,
+                out,
+                batch=batch,
+                flip=flip,
+                device=build.device(device, ranks),
+                ranks=ranks,
+                on_images=lambda done: status.update(f"{done:,} images"),
+            )
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; what is done is kept in {out}.parts: run the same command again to go on", markup=False
         )
-    Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    if ranks.rank == 0:
+        Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,17 +20,9 @@ def engine(device: str) -> Iterator[Options]:
 
     Every process comes to the whole result; the one with rank 0 should show it.
     """
-    import torch.distributed as dist
-
     from angulus import scoring
-    from angulus.distributed.runtime import Ranks
+    from angulus.distributed import launch
 
-    if not dist.is_torchelastic_launched():
-        yield scoring.Options(device=device)
-        return
-    dist.init_process_group("gloo")  # small objects in memory are all that is exchanged
-    try:
-        own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
-        yield scoring.Options(device=own, ranks=Ranks.here())
-    finally:
-        dist.destroy_process_group()
+    with launch.process_group(launch.PATIENT_S) as ranks:
+        own = f"cuda:{launch.local_rank()}" if device == "cuda" and ranks.count > 1 else device
+        yield scoring.Options(device=own, ranks=ranks)

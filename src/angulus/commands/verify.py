@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def verify(
     model: Annotated[Path, typer.Argument(help="A model folder with a calibration, such as RUN/model.")],
-    first: Annotated[Path, typer.Argument(metavar="A", help="An image, aligned and scaled as the model wants it.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="An image as the model wants it; with --align, a photo.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
     threshold: Annotated[
         Optional[float],  # noqa: UP045  # typer
@@ -28,6 +28,10 @@ def verify(
         Optional[str],  # noqa: UP045
         typer.Option("--flip", help="none, sum or concat, in place of the model's rule.", show_default=False),
     ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Find and align the face of each photo first, as `prepare faces` does.")
+    ] = False,
+    detector: Annotated[str, typer.Option(help="For --align: mtcnn, or yunet:FILE with its ONNX model.")] = "mtcnn",
     json: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", help="Save the decision to this file.", show_default=False),
@@ -41,7 +45,7 @@ def verify(
     loaded = artifact.load(model)
     if flip is not None:
         loaded = loaded.with_flip(flip)
-    found = decide(loaded, first, second, threshold=threshold, prior=prior)
+    found = decide(loaded, first, second, threshold=threshold, prior=prior, detector=detector if align else None)
     say("same person" if found.same else "not the same person")
     for line in lines(found, prior):
         say(f"  {line}")

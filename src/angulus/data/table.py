@@ -73,9 +73,9 @@ SETS = {
     "luna16": DataSet(
         "angulus.data.luna16",
         "candidate patches of 888 chest CT scans",
-        "https://luna16.grand-challenge.org, CC BY 4.0: subset0 to subset9 (60 GB zipped), candidates_V2.csv and "
+        "https://luna16.grand-challenge.org, CC BY 4.0: subset0 to subset9, candidates_V2.csv and "
         "annotations.csv; then `angulus data luna16 --prepare`",
-        "that every scan of the candidates is there; scans' type, axes and spacing; every candidate within its scan",
+        "that every scan of the candidates is there, whole and of three axes, and every candidate within its scan",
     ),
     "faces": DataSet(
         "angulus.data.faces",

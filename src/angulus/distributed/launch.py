@@ -16,6 +16,9 @@ from angulus.distributed.runtime import Alike, Ranks
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
+PATIENT_S = 7 * 86_400.0  # of processes that share work and meet at its end: another's share may take long
+
+
 class LostRank(Exception):
     """Another process of the run has ended or does not answer."""
 

@@ -22,6 +22,7 @@ Trace = dict[str, Any]
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
 
 COLOURS = [to_hex(colour) for colour in plots.PALETTE]
+GREY = "#888888"  # seen on light and on dark
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_LISTED = 6  # lines that a summary goes into
 MOST_ROWS = 500  # of a log that are drawn
@@ -153,7 +154,8 @@ def curve(kind: str, lines: Lines, title: str = "") -> Chart:
     traces, said = [], []
     for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
         shape = "hv" if kind in ("roc", "froc", "discard") else "linear"
-        traces.append(_line(name, number, x[shown], y[shown], shape=shape) | {"hovertemplate": "(%{x:.4g}, %{y:.4g})"})
+        line = _line(name, number, x[shown], y[shown], shape=shape, markers=int(shown.sum()) == 1)
+        traces.append(line | {"hovertemplate": "(%{x:.4g}, %{y:.4g})"})
         row = int(np.searchsorted(x, place, side="right")) - 1
         said.append(f"{name}: " + (said_at.format(y=y[row]) if row >= 0 else f"no point at or below {place:g}"))
     layout = _axes(settings["xlabel"], settings["ylabel"])
@@ -203,7 +205,13 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         if any(bars):
             ends = np.array([(1 - bar.low, 1 - bar.high) if bar else (math.nan, math.nan) for bar in bars])
             above, below = np.maximum(ends[:, 0] - error[shown], 0), np.maximum(error[shown] - ends[:, 1], 0)
-            trace["error_y"] = {"array": short(above), "arrayminus": short(below), "thickness": 1, "width": 2}
+            trace["error_y"] = {
+                "array": short(above),
+                "arrayminus": short(below),
+                "thickness": 1,
+                "width": 2,
+                "color": GREY,
+            }
         traces.append(trace)
         worst = int(np.argmax(error))
         said.append(f"{name}: highest for {of} {groups[worst]}, {error[worst]:.2%}, mean {error.mean():.2%}")

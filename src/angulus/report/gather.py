@@ -200,7 +200,7 @@ def _model(name: str, folder: Path, reference: Path | None, data: DataSets, draw
         test,
         figures,
         records.read_lines(folder / records.METRICS),
-        formation.read(folder) if (folder / formation.NAME).is_file() else None,
+        _formation(folder, test["features"]),
         _weights(folder) if test["features"].shape[1] in (2, 3) else None,
         images,
     )
@@ -222,6 +222,18 @@ def _predictions(folder: Path) -> Predictions:
     return Predictions.of(
         test["labels"], predictions=test["predictions"], norms=test["norms"], source=str(folder / TEST)
     )
+
+
+def _formation(folder: Path, features: NDArray[Any]) -> Formation | None:
+    if not (folder / formation.NAME).is_file():
+        return None
+    found = formation.read(folder)
+    if found.features.shape[2] != features.shape[1] or found.rows.max(initial=0) >= len(features):
+        raise checks.InputError(
+            f"{folder / formation.NAME} must be of the images and features of {TEST}; it is of others; remove it: a "
+            "report does without"
+        )
+    return found
 
 
 def _weights(folder: Path) -> NDArray[np.float32] | None:

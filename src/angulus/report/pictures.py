@@ -155,10 +155,10 @@ def _single(model: Model, images: Images, row: int) -> Picture:
 
 
 def _shown(model: Model, images: Images, row: int) -> Shown:
-    pixels = images.pixels[torch.tensor([row])][0]
-    if pixels.ndim == 4:  # of a volume, its middle slice
-        pixels = pixels[:, pixels.shape[1] // 2]
-    pixels = np.moveaxis(pixels.numpy(), 0, -1)
+    image = images.pixels[torch.tensor([row])][0]
+    if image.ndim == 4:  # of a volume, its middle slice
+        image = image[:, image.shape[1] // 2]
+    pixels = np.moveaxis(image.numpy(), 0, -1)
     if pixels.shape[2] != 3:
         pixels = pixels[:, :, 0]  # of other channels than red, green, blue the first
     return Shown(

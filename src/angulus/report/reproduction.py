@@ -9,7 +9,7 @@ from rich.table import Table
 
 from angulus.compare import Cell, section
 from angulus.recipe import Recipe
-from angulus.report.tables import cell, markdown_table
+from angulus.report.tables import NONE, cell, markdown_table
 from angulus.reproduce import Measured, TableRow, lacking
 
 FEW = 5  # variants that a summary names one by one
@@ -27,7 +27,7 @@ def page(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> str:
     rows = list(rows)
     body = [_summary(row, found.get(row.recipe.name)) for row in rows]
     heads = ["row", "what", "recipe", "column", "published", "measured", "device", "time", "seeds", "what differs"]
-    parts = [HEAD.strip(), markdown_table(heads, body)]
+    parts = [HEAD.strip(), markdown_table(heads, body, numbers=False)]
     shown = dict.fromkeys(row.recipe.name for row in rows if row.recipe.name in found)
     by_name = {row.recipe.name: row.recipe for row in rows}
     parts += [_details(by_name[name], found[name]) for name in shown]
@@ -44,20 +44,22 @@ def listing(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> Table:
         name = row.recipe.name
         if name not in at_hand:
             at_hand[name] = not lacking(row.recipe)
-        table.add_row(row.id, row.claim, name, "at hand" if at_hand[name] else "no", "yes" if name in found else "no")
+        said = ["at hand" if at_hand[name] else "no", "yes" if name in found else "no"]
+        table.add_row(row.id, row.claim.what, name, *said)
     return table
 
 
 def _summary(row: TableRow, measured: Measured | None) -> list[str]:
-    recipe = row.recipe
-    title = recipe.evaluation.headline
-    paper = recipe.published
-    published = {name: paper.of(name) for name in section(recipe).grid} if paper else {}
-    theirs = {name: f"{numbers[title]:g}" for name, numbers in published.items() if title in numbers}
-    line = [row.id, row.claim, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title if theirs or measured else ""]
+    recipe, title = row.recipe, row.claim.column
+    line = [row.id, row.claim.what, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title or ""]
+    theirs, ours = {}, {}
+    if title is not None and recipe.published is not None:
+        published = {name: recipe.published.of(name) for name in section(recipe).grid}
+        theirs = {name: f"{numbers[title]:g}" for name, numbers in published.items() if title in numbers}
     if measured is None:
         return [*line, _few(theirs), "", "", "", "", ""]
-    ours = {name: cell(Cell(columns[title]), 2) for name, columns in measured.columns.items() if title in columns}
+    if title is not None:
+        ours = {name: cell(Cell(columns[title]), 2) for name, columns in measured.columns.items() if title in columns}
     time = f"{measured.seconds:,.0f} s"
     return [*line, _few(theirs), _few(ours), measured.device, time, str(measured.seeds), _differs(recipe, measured)]
 
@@ -66,13 +68,14 @@ def _few(numbers: Mapping[str, str]) -> str:
     """Variants with their numbers, or how many there are and the extremes."""
     if len(numbers) <= FEW:
         return "; ".join(f"{name} {number}" for name, number in numbers.items())
-    ordered = sorted(numbers.items(), key=lambda item: float(item[1].split(" ")[0]))
+    known = [item for item in numbers.items() if item[1] != NONE]
+    ordered = sorted(known or numbers.items(), key=lambda item: float(item[1].split(" ")[0]) if known else 0)
     low, high = (f"{name} {number}" for name, number in (ordered[0], ordered[-1]))
     return f"{len(numbers)} variants, from {low} to {high}"
 
 
 def _differs(recipe: Recipe, measured: Measured) -> str:
-    """What the run has less of than its recipe."""
+    """What the run has less of than its recipe, and what the paper leaves open."""
     grid, found = section(recipe), []
     if measured.epochs != recipe.training.epochs:
         found.append(f"{measured.epochs} of the recipe's {recipe.training.epochs} epochs")
@@ -80,7 +83,7 @@ def _differs(recipe: Recipe, measured: Measured) -> str:
         found.append(f"{measured.seeds} of {len(grid.seeds)} seeds")
     if missing := [name for name in grid.grid if name not in measured.columns]:
         found.append(f"without {', '.join(missing)}")
-    return "; ".join(found) or "nothing beyond the recipe"
+    return "; ".join([*found, f"ours: {', '.join(recipe.chosen_by_us)}"])
 
 
 def _details(recipe: Recipe, measured: Measured) -> str:

@@ -117,7 +117,8 @@ def _numbers(name: str, result: Result) -> Table:
         rows.append([number.name, _digits(number.value), *(cells[each] for each in heads if shown[each])])
     counts = ", ".join(f"{count:,} {of}" for of, count in result.counts.items())
     head = ["number", "value", *(said for each, said in heads.items() if shown[each])]
-    return Table(f"{name}: {result.protocol}", head, rows, (counts + ".", *result.notes))
+    caption = name if name == result.protocol else f"{name}: {result.protocol}"
+    return Table(caption, head, rows, (counts + ".", *result.notes))
 
 
 def _features(models: Sequence[Model]) -> Section:
@@ -126,7 +127,10 @@ def _features(models: Sequence[Model]) -> Section:
         (model.formation.epochs.tolist() for model in models if model.formation is not None), key=len, default=[]
     )
     epochs = [*(f"epoch {epoch}" for epoch in longest), "the end"] if longest else []
-    intro = "Each point is the feature of a test image, a class a colour; a cross is an image taken for another class."
+    intro = (
+        "Each point is the feature of a test image, a class a colour; a grey cross (in space a diamond) is an image "
+        "taken for another class."
+    )
     if any(model.weights is not None for model in models):
         intro += " Rays are the directions of the class weights."
     if epochs:
@@ -252,12 +256,11 @@ def _origins(content: Content) -> Section:
     for each in content.comparisons:
         blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(each.recipe)))
         blocks.append(_values("Environment of the comparison", each.environment))
+    compared = {each.recipe.name for each in content.comparisons}
     for model in content.models:
-        if content.comparisons and model.recipe.name in {each.recipe.name for each in content.comparisons}:
-            blocks.append(Folded(f"Recipe of {model.name}", recipes.to_yaml(model.recipe)))
-            continue
         blocks.append(Folded(f"Recipe of {model.name}", recipes.to_yaml(model.recipe)))
-        blocks.append(_values(f"Environment of {model.name}", model.results["environment"]))
+        if model.recipe.name not in compared:
+            blocks.append(_values(f"Environment of {model.name}", model.results["environment"]))
     for name, result in content.measured.items():
         blocks.append(_values(f"Choices of {name}", result.choices))
         blocks.append(_values(f"Environment of {name}", result.about))

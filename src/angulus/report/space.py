@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.report.charts import COLOURS, Chart, Trace, short, text
+from angulus.report.charts import COLOURS, GREY, Chart, Trace, short, text
 from angulus.report.gather import Model
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,6 @@ MOST_POINTS = 2000  # of the test images
 MOST_CLASSES = 10  # with a colour of their own
 DIGITS = 4  # of a coordinate
 OUTLINE = "length 1"
-OTHER = "#888888"
 
 
 def features(model: Model) -> Chart:
@@ -38,7 +37,7 @@ def features(model: Model) -> Chart:
     traces = [
         _points(
             "other classes" if label is None else model.class_name(label),
-            OTHER if label is None else colours[label],
+            GREY if label is None else colours[label],
             flat[rows[member[rows]]],
             axes,
         )
@@ -54,13 +53,17 @@ def features(model: Model) -> Chart:
     frames = []
     if model.formation is not None:
         inside = [member[model.formation.rows] for _, member in members]
-        empty: list[list[float | None]] = [[] for _ in axes]
         for layer in model.formation.features.astype(np.float64):
             drawn = project(layer)
             reach = max(reach, float(np.quantile(np.linalg.norm(drawn, axis=1), 0.99)) * 1.08)
-            layers = [[short(column, DIGITS) for column in drawn[member].T] for member in inside]
-            frames.append(layers + [empty] * (len(traces) - len(inside)))
+            frames.append(_frame(drawn, inside, len(traces)))
     return Chart(model.name, f"{said} {_spread(points, labels)}", traces, _layout(reach, axes), frames)
+
+
+def _frame(points: Floats, members: list[NDArray[np.bool_]], traces: int) -> list[list[list[float | None]]]:
+    """Coordinates by trace: of each class its points, of the other traces nothing."""
+    by_class = [[short(column, DIGITS) for column in points[member].T] for member in members]
+    return by_class + [[[] for _ in points.T] for _ in range(traces - len(members))]
 
 
 def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
@@ -124,9 +127,9 @@ def _wrong(model: Model, rows: NDArray[Any], points: Floats, axes: str) -> Trace
         "name": "wrong",
         "text": said,
         "marker": {
-            "color": OTHER,
+            "color": GREY,
             "size": 8 if len(axes) == 2 else 4,
-            "symbol": "x-thin-open" if len(axes) == 2 else "x",
+            "symbol": "x-thin-open" if len(axes) == 2 else "diamond-open",
         },
         "hovertemplate": "%{text}<extra></extra>",
     }
@@ -165,7 +168,7 @@ def _outline(axes: str) -> list[Trace]:
             "visible": False,
             "showlegend": False,
             "hoverinfo": "skip",
-            "line": {"color": OTHER, "width": 1},
+            "line": {"color": GREY, "width": 1},
         }
         for circle in circles
     ]
@@ -182,7 +185,7 @@ def _layout(reach: float, axes: str) -> dict[str, Any]:
     # the page's switch to length 1 puts its own ranges in place of these
     spans: dict[str, dict[str, Any]] = {f"{axis}axis": {"range": short([-reach, reach], DIGITS)} for axis in axes}
     if len(axes) == 3:
-        return {"scene": {**spans, "aspectmode": "cube"}}
+        return {"scene": {**spans, "aspectmode": "cube"}, "legend": {"y": -0.02}, "margin": {"l": 0, "r": 0, "b": 0}}
     spans["yaxis"] |= {"scaleanchor": "x", "scaleratio": 1}
     spans["xaxis"] |= {"constrain": "domain"}
     spans["yaxis"] |= {"constrain": "domain"}

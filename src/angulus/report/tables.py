@@ -27,7 +27,7 @@ def number(values: Mapping[str, float], name: str) -> str:
     return f"{values[name]:.2f}" if name in values else NONE
 
 
-def markdown_table(head: list[str], body: list[list[str]]) -> str:
-    """A table in Markdown, its numbers to the right."""
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+def markdown_table(head: list[str], body: list[list[str]], *, numbers: bool = True) -> str:
+    """A table in Markdown; `numbers`, all but the first column, stand to the right."""
+    rows = [head, ["---", *["---:" if numbers else "---"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)

@@ -1,0 +1,147 @@
+"""What MkDocs is told for the site: pages made from the repository, and links that leave docs/.
+
+In the repository a page links to `../src/...`, `../recipes/...` or `../CONTRIBUTING.md`, and those links work there.
+Here they are led to where the site has the same thing: the API's page, the recipes' page, or a copy of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+RECIPES, COMMANDS, NAMES = "recipes.md", "commands.md", "reference/angulus.md"
+LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
+NOT_API = {"__main__", "cli", "commands"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add to the nav the API's pages, and the pages of docs/ that it does not name."""
+    nav: list[dict[str, Any]] = config.nav  # type: ignore[assignment]
+    sections = {name: pages for each in nav for name, pages in each.items()}
+    named = {page for pages in sections.values() if isinstance(pages, list) for page in pages}
+    found = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
+    sections["Tasks"] += sorted(found - named)
+    sections["Reference"] += [NAMES, *({f"angulus.{name}": _api_page(name)} for name in _api())]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made here, and copies of the files that pages link to."""
+    texts = {page: (ROOT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
+    texts |= {_api_page(name): _api_text(name, modules) for name, modules in _api().items()}
+    texts |= {RECIPES: _recipes(), COMMANDS: _commands(), NAMES: _names()}
+    for page, text in texts.items():
+        files.append(File.generated(config, page, content=text))
+    copied = {_target(match, file.src_uri) for file in files.documentation_pages() for match in _links(file)}
+    for target in sorted(each for each in copied if each is not None and each.startswith("files/")):
+        files.append(File.generated(config, target, abs_src_path=str(ROOT / target.removeprefix("files/"))))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead links to where the site has what they name."""
+
+    def lead(match: re.Match[str]) -> str:
+        target = _target(match, page.file.src_uri)
+        if target is None:
+            return match[0]
+        place, _, anchor = target.partition("#")
+        relative = posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or ".")
+        anchor = f"#{anchor}" if anchor else match[3] or ""
+        return f"{match[1]}{relative}{anchor}{match[4]}"
+
+    return LINK.sub(lead, markdown)
+
+
+def _links(file: File) -> Iterator[re.Match[str]]:
+    return LINK.finditer(file.content_string)
+
+
+def _target(match: re.Match[str], page: str) -> str | None:
+    """Where in the site a link of a page leads; None for what the repository does not have, which MkDocs then says."""
+    source = next((name for name, made in PAGES.items() if made == page), f"docs/{page}")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
+    if path.startswith("..") or not (ROOT / path).exists():
+        return None
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if path.startswith("src/angulus/") and path.endswith(".py"):
+        module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return f"{_api_page(module.split('.')[1])}#{module}"
+    if path.startswith("recipes"):
+        return RECIPES
+    return PAGES.get(path, f"files/{path}")
+
+
+def _api() -> dict[str, list[str]]:
+    """The API's pages: a module or package, and the modules that it holds."""
+    modules: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "src" / "angulus").rglob("*.py")):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        if len(parts) > 1 and parts[1] not in NOT_API | {"__init__"}:
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            modules.setdefault(parts[1], []).append(name)
+    return dict(sorted(modules.items()))
+
+
+def _api_page(name: str) -> str:
+    return f"reference/{name}.md"
+
+
+def _api_text(name: str, modules: list[str]) -> str:
+    return f"# angulus.{name}\n\n" + "\n".join(f"::: {module}\n" for module in modules)
+
+
+def _names() -> str:
+    """What `import angulus` gives, with links to where it is described."""
+    import angulus
+
+    lines = []
+    for name in angulus.__all__:
+        each = getattr(angulus, name)
+        if isinstance(each, str):
+            continue
+        place = each.__name__ if isinstance(each, ModuleType) else f"{each.__module__}.{name}"
+        said = (each.__doc__ or "").partition("\n")[0]
+        lines.append(f"| [`angulus.{name}`]({place.split('.')[1]}.md#{place}) | {said} |")
+    return "\n".join(["# angulus", "", "| name | what it is |", "|---|---|", *lines, ""])
+
+
+def _recipes() -> str:
+    """Every shipped recipe, whole."""
+    texts = [f"## {path.stem}\n\n```yaml\n{path.read_text()}```\n" for path in sorted(ROOT.glob("recipes/*.yaml"))]
+    about = "What `angulus train NAME` and `angulus compare NAME` take. The head of each says how it is run.\n\n"
+    return "# Recipes\n\n" + about + "\n".join(texts)
+
+
+def _commands() -> str:
+    """Every command's help, as it is printed."""
+    import typer
+    from typer.testing import CliRunner
+
+    os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
+    from angulus.cli import app
+
+    runner, texts = CliRunner(), []
+
+    def visit(command: Any, words: list[str]) -> None:
+        if getattr(command, "commands", None):
+            for name, each in command.commands.items():
+                visit(each, [*words, name])
+            return
+        shown = runner.invoke(app, [*words, "--help"], prog_name="angulus").output
+        texts.append(f"## angulus {' '.join(words)}\n\n```text\n{shown.strip()}\n```\n")
+
+    visit(typer.main.get_command(app), [])
+    return "# Commands\n\nWhat `--help` says of each.\n\n" + "\n".join(texts)

@@ -1,0 +1,252 @@
+"""Benchmarks in recipes: what is refused, where files lie, what a column shows, and a run that embeds and measures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy import stats
+
+import tiny
+from angulus import build, recipe
+from angulus.benchmarks.settings import Benchmark, place
+from angulus.benchmarks.table import PROTOCOLS
+from angulus.checks import InputError
+from angulus.compare import compare
+from angulus.data import digits
+from angulus.data.records import Row, write_records
+from angulus.metrics.seeds import paired_difference
+from angulus.protocols.result import Result
+from angulus.report import comparison as report
+from angulus.run import run
+
+PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.txt}, columns: {Digits %: accuracy}}"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("protocol: pears", r"protocol of benchmark 'Digits' must be one of 'lfw'.*'pears'; did you mean 'pairs'\?"),
+        ("images: null", "benchmark 'Digits': the protocol pairs needs images"),
+        ("others: more", "benchmark 'Digits': the protocol pairs takes no others"),
+        ("lists: {}", "benchmark 'Digits' needs lists.pairs"),
+        (
+            "lists: {pairs: p, pears: q}",
+            r"benchmark 'Digits' has no list 'pears'; did you mean 'pairs'\?; known: pairs",
+        ),
+        (
+            "options: {metrik: cosine}",
+            r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: metric",
+        ),
+        ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
+        ("flip: maybe", r"flip: input should be 'none', 'sum' or 'concat'"),
+        ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one a group: GROUP: FILE"),
+        ("protocol: classification, lists: {}", "the protocol classification takes no images"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_measured_is_refused_before_training(change: str, sentence: str) -> None:
+    changed = {**recipe.parse_yaml(PAIRS), **recipe.parse_yaml("{" + change + "}")}
+    content = tiny.content()
+    content["evaluation"] = {"benchmarks": [changed]}
+    with pytest.raises(InputError, match=sentence):
+        recipe.validate(content)
+
+
+def test_names_and_columns_are_there_once() -> None:
+    with pytest.raises(InputError, match="must have names that differ; 'Digits' is there twice"):
+        tiny.validated(f"evaluation.benchmarks=[{PAIRS}, {PAIRS}]")
+    other = PAIRS.replace("Digits,", "Others,")
+    with pytest.raises(InputError, match="must have columns that differ; 'Digits %' is there twice"):
+        tiny.validated(f"evaluation.benchmarks=[{PAIRS}, {other}]")
+
+
+def test_files_lie_where_they_are_given_or_below_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
+    assert place("lfw/pairs.txt") == tmp_path / "data/lfw/pairs.txt"
+    assert place("/lfw/pairs.txt") == Path("/lfw/pairs.txt")
+    (tmp_path / "lfw").mkdir()
+    assert place("lfw") == Path("lfw")
+    monkeypatch.delenv("ANGULUS_DATA")
+    assert place("nowhere") == Path("nowhere")
+
+
+def test_a_column_shows_a_share_in_percent_the_last_of_several_and_nothing_of_what_is_not_there() -> None:
+    columns = {"rank-1 %": "rank-1", "CPM": "CPM", "TAR %": "TAR@FAR=1e-6"}
+    one = Benchmark("MegaFace", "megaface", columns, images="a", others="b")
+    numbers = {
+        "rank-1, 10 distractors": {"value": 0.9}, "rank-1, 100 distractors": {"value": 0.5}, "CPM": {"value": 0.25},
+        "rank-10, 100 distractors": {"value": 1.0},
+    }  # fmt: skip
+    assert one.value("rank-1 %", numbers) == 50
+    assert one.value("CPM", numbers) == 0.25
+    assert math.isnan(one.value("TAR %", numbers))
+    assert one.value("CPM", {"CPM": {"value": 1.0}, "CPM, other": {"value": 0.0}}) == 1
+    assert math.isnan(one.value("CPM", {"CPM": {"value": None}}))
+
+
+# a run that measures pairs of digits
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 40 test digits as records, and all their neighbours as pairs in two folds."""
+    folder = tmp_path_factory.mktemp("digits")
+    images = digits.load().test
+    rows = []
+    for number in range(40):
+        pixels = images.pixels[number, 0].numpy()
+        png = cv2.imencode(".png", np.repeat(pixels[..., None], 3, axis=2))[1].tobytes()
+        rows.append(Row(f"{number}.png", png, str(int(images.labels[number]))))
+    write_records(folder / "images", rows)
+    labels = images.labels[:40].tolist()
+    pairs = [(a, b) for a in range(40) for b in range(a + 1, 40)]
+    kinds: dict[tuple[bool, int], list[str]] = {}
+    for a, b in pairs:
+        kinds.setdefault((labels[a] == labels[b], a % 2), []).append(f"{a}.png\t{b}.png\t{int(labels[a] == labels[b])}")
+    lines = [line for fold in (0, 1) for same in (True, False) for line in kinds[same, fold][:20]]
+    (folder / "pairs.txt").write_text("\n".join(["2\t20", *lines]))
+    return folder
+
+
+def test_a_run_embeds_the_images_and_keeps_the_numbers_of_the_protocol(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANGULUS_DATA", str(folder))
+    made = tiny.validated(f"evaluation.benchmarks=[{PAIRS}]", "training.epochs=1")
+    results = run(made, tmp_path / "run", splits=tiny.splits())
+    kept = results["benchmarks"]["Digits"]
+    assert kept["protocol"] == "pairs"
+    whole = Result.read(tmp_path / "run/benchmarks/Digits.json")
+    number = whole.number("accuracy")
+    assert number.interval is not None
+    assert kept["numbers"]["accuracy"]["value"] == number.value
+    bounds = [number.interval.low, number.interval.high]  # undefined where resamples often lack a kind of pair
+    assert kept["numbers"]["accuracy"]["interval"] == [None if math.isnan(each) else each for each in bounds]
+    assert 0.5 < number.value <= 1
+    assert json.loads((tmp_path / "run/results.json").read_text()) == json.loads(json.dumps(results))
+    assert not list((tmp_path / "run").glob(".embeddings-*"))
+    by_command = tmp_path / "by-command.npz"
+    from angulus import embedding
+    from angulus.embeddings import Embeddings
+    from angulus.lists.pairs import read_pairs
+    from angulus.protocols import pairs as protocol
+
+    embedding.run(tmp_path / "run/model", folder / "images", by_command)  # as `angulus embed` and `evaluate` do
+    assert protocol.evaluate(Embeddings.read(by_command), read_pairs(folder / "pairs.txt"))["accuracy"] == number.value
+
+
+def test_benchmarks_are_the_columns_of_the_table_beside_the_papers_numbers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANGULUS_DATA", str(folder))
+    monkeypatch.setattr(build, "splits", lambda recipe: tiny.splits())
+    test = "{name: test, protocol: classification, columns: {error %: error}, options: {draws: 0}}"
+    path = tiny.write(
+        tmp_path,
+        "training.epochs=1", f"evaluation.benchmarks=[{PAIRS}, {test}]",
+        "compare={seeds: [0, 1, 2], variants: {Norm Face: {}, Arc: {objective: {kind: arcface, s: 10, m: 0.2}}}}",
+        "published={source: Table 9, columns: {Arc: {Digits %: 98.5}}}",
+    )  # fmt: skip
+    found = compare(path, tmp_path / "runs")
+    for row, variant in zip(found.rows, ("Norm-Face", "Arc"), strict=True):
+        for number in range(3):
+            results = json.loads((tmp_path / f"runs/{variant}/seed-{number}/results.json").read_text())
+            expected = 100 * results["benchmarks"]["Digits"]["numbers"]["accuracy"]["value"]
+            assert row.columns["Digits %"].values[number] == expected
+            assert row.columns["error %"].values[number] == pytest.approx(100 - 100 * results["accuracy"])
+    written = json.loads((tmp_path / "runs/comparison.json").read_text())
+    assert written["columns"] == ["Digits %", "error %"]
+    assert written["published"] == {"source": "Table 9", "rows": {"Norm Face": {}, "Arc": {"Digits %": 98.5}}}
+    base, other = (row.columns["Digits %"].values for row in found.rows)
+    saved = written["rows"][1]["differences"]["Digits %"]
+    assert saved["mean"] == pytest.approx(np.mean(other) - np.mean(base))
+    low, high = stats.ttest_rel(other, base).confidence_interval(0.95)
+    assert [saved["low"], saved["high"]] == pytest.approx([low, high], nan_ok=True)
+    assert written["rows"][0]["differences"] == {}
+    text = report.markdown(found)
+    assert "| loss | Digits % | error % |" in text
+    assert "| loss | Digits %: paper | error %: paper | Digits %: here | error %: here |" in text
+    assert "| Arc | 98.50 | — |" in text
+    assert "minus Norm Face, seed by seed" in text
+    assert "own split" not in text
+
+
+def test_what_a_benchmark_reads_must_be_there_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANGULUS_DATA", str(tmp_path))
+    made = tiny.validated(f"evaluation.benchmarks=[{PAIRS}]", "needs={images: from its makers}")
+    with pytest.raises(InputError, match=r"'Digits' needs images, which is neither here nor .*: from its makers"):
+        run(made, tmp_path / "run", splits=tiny.splits())
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match=r"'Digits' needs pairs.txt, which is neither here nor below ANGULUS_DATA$"):
+        run(made, tmp_path / "run", splits=tiny.splits())
+    assert not (tmp_path / "run").exists()
+
+
+# seeds
+
+
+def test_the_paired_interval_is_students() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 3, 8):
+        first, second = random.normal(size=(2, count))
+        found = paired_difference((second - first).tolist(), 0.9)
+        expected = stats.ttest_rel(second, first).confidence_interval(0.9)
+        assert [found.low, found.high] == pytest.approx([expected.low, expected.high])
+        assert found.mean == pytest.approx(second.mean() - first.mean())
+        assert found.decided == (stats.ttest_rel(second, first).pvalue < 0.1)
+    with pytest.raises(InputError, match="differences must be of at least two seeds; got 1"):
+        paired_difference([0.5])
+
+
+# sweeps
+
+
+def grid(**parts: Any) -> recipe.Compare:
+    found = tiny.validated(f"compare={json.dumps({'seeds': [0], **parts})}").compare
+    assert found is not None
+    return found
+
+
+def test_a_sweep_crosses_the_variants() -> None:
+    variants = {"AM": {"objective": {"kind": "cosface", "s": 10, "m": 0.1}}, "Norm": {}}
+    crossed = grid(variants=variants, sweep={"objective.iam.beta": [0, 0.1], "training.optimizer.lr": [0.1, 0.2]})
+    assert list(crossed.grid)[:3] == ["AM, beta=0, lr=0.1", "AM, beta=0, lr=0.2", "AM, beta=0.1, lr=0.1"]
+    assert len(crossed.grid) == 8
+    assert crossed.grid["Norm, beta=0.1, lr=0.2"] == {"objective.iam.beta": 0.1, "training.optimizer.lr": 0.2}
+    assert crossed.grid["AM, beta=0, lr=0.1"]["objective"] == variants["AM"]["objective"]
+    assert list(grid(sweep={"training.optimizer.lr": [0.1]}).grid) == ["lr=0.1"]
+    assert grid(sweep={"training.optimizer.lr": [0.1, 1]}, baseline="lr=1").against == "lr=1"
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({}, "compare needs at least one variant and one seed"),
+        ({"sweep": {"training.optimizer.lr": []}}, "and in a sweep one value a key"),
+        ({"sweep": {"training.optimizer.lr": [1]}, "baseline": "lr=2"}, r"compare.baseline must be one of 'lr=1'; got"),
+        ({"variants": {"A": {}}, "analyses": ["who_changed"]}, "compare.analyses must be one of 'norm_bins'"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(parts: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        grid(**parts)
+
+
+def test_every_protocol_of_evaluation_that_takes_embeddings_can_be_named() -> None:
+    from angulus.commands.evaluate import TABLE
+
+    named = {name for name, *_ in TABLE}
+    others = {
+        "ijb-identify",
+        "luna16",
+        "quality",
+    }  # of galleries, marks of any detector, and judged by another protocol
+    assert named - others <= PROTOCOLS.keys()

@@ -1,0 +1,179 @@
+"""A new user's path: the lines of README.md and of the task pages, run as they stand in an empty folder."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from angulus import cli
+from angulus.embeddings import Embeddings
+
+ROOT = Path(__file__).parents[1]
+PATH = "## From photos to a search"
+TASKS = ("calibrate", "embed", "export", "model", "search")  # pages that run after the README's lines
+# a server; processes; an index, which takes 256 faces: test_search.py and test_embedding.py have them
+ELSEWHERE = ("http://HOST", "torchrun", "search index", "--approximate")
+PEOPLE, OTHERS, EACH = 8, 10, 11
+
+# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom
+# it calls over the network.
+SHORT = """#!{python}
+import sys
+
+def watch(event, arguments):
+    host = arguments[1] if event == "socket.connect" else arguments if event == "socket.getaddrinfo" else None
+    if isinstance(host, tuple) and str(host[0]) not in ("127.0.0.1", "::1", "localhost", "None"):
+        with open({called!r}, "a") as file:
+            file.write(f"{{sys.argv}} {{event}} {{host}}\\n")
+
+
+if __name__ == "__main__":  # workers that are spawned import this file
+    sys.addaudithook(watch)
+    from angulus import cli
+
+    if sys.argv[1] == "train":
+        sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
+    if sys.argv[1] == "demo":
+        compare = cli._compare
+        cli._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
+    cli.main()
+"""
+
+
+def lines(page: Path, heading: str = "# ") -> list[str]:
+    """The commands of a page's `sh` blocks, of the section that a heading begins, without comments and installation."""
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index(heading) :]
+    end = re.search(r"\n## ", section[1:]) if heading.startswith("## ") else None
+    blocks = re.findall(r"```sh\n(.*?)```", section[: end.start() + 1 if end else None], flags=re.S)
+    found = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in found if line and not line.startswith(("pip install", "make "))]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, and beside it the command `angulus` of this checkout."""
+    root = tmp_path_factory.mktemp("user")
+    (root / "bin").mkdir()
+    command = root / "bin" / "angulus"
+    command.write_text(SHORT.format(python=sys.executable, called=str(root / "called.txt")))
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    (root / "home").mkdir()
+    return root
+
+
+def run(shell: Path, line: str) -> str:
+    environment = os.environ | {
+        "PATH": f"{shell / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+    found = subprocess.run(
+        ["bash", "-c", line], cwd=shell / "home", env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, f"{line}\n{found.stdout}\n{found.stderr}"
+    return found.stdout
+
+
+def test_three_lines_give_pictures_and_a_model(shell: Path) -> None:
+    first = lines(ROOT / "README.md")[:2]
+    assert [shlex.split(line)[:2] for line in first] == [["angulus", "demo"], ["angulus", "train"]]
+    said = [run(shell, line) for line in first]
+    assert "Softmax" in said[0] and "test accuracy" in said[1]
+    assert (shell / "home" / "angulus-demo" / "plots" / "features.png").stat().st_size > 10_000
+    (model,) = (shell / "home" / "runs").glob("*/model/model.safetensors")
+    assert model.stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def photos(shell: Path, data_folder: Path) -> Path:
+    """The folders that the README speaks of: photos/NAME and others/NAME, and two photos of one person."""
+    faces = data_folder / "celebrity-faces"
+    if not (faces / "images.csv.gz").exists():
+        pytest.skip(f"needs photos of people: there is no {faces / 'images.csv.gz'}")
+    for package in ("cv2", "onnxruntime", "lancedb"):
+        pytest.importorskip(package)
+    of: dict[str, dict[str, list[str]]] = {"train": defaultdict(list), "test": defaultdict(list)}
+    with gzip.open(faces / "images.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            of[row["split"]][row["identity"]].append(row["path"])
+    home = shell / "home"
+    with zipfile.ZipFile(next(faces.glob("*.zip"))) as archive:
+        for folder, split, count in (("photos", "train", PEOPLE), ("others", "test", OTHERS)):
+            people = [name for name, paths in sorted(of[split].items()) if len(paths) >= EACH][:count]
+            for name in people:
+                (home / folder / name).mkdir(parents=True)
+                for path in of[split][name][:EACH]:
+                    (home / folder / name / Path(path).name).write_bytes(archive.read(path))
+    one, other = sorted(next((home / "others").iterdir()).iterdir())[:2]
+    (home / "one.jpg").write_bytes(one.read_bytes())
+    (home / "other.jpg").write_bytes(other.read_bytes())
+    return home
+
+
+@pytest.fixture(scope="module")
+def walked(shell: Path, photos: Path) -> dict[str, str]:
+    """What each line of the README's path said, by its first words."""
+    return {line: run(shell, line) for line in lines(ROOT / "README.md", PATH)}
+
+
+def said(walked: dict[str, str], start: str) -> str:
+    (found,) = [text for line, text in walked.items() if line.startswith(f"angulus {start}")]
+    return found
+
+
+def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str], photos: Path) -> None:
+    assert "test accuracy" in said(walked, "train")
+    assert "AUC" in said(walked, "evaluate pairs") and (photos / "results" / "pairs.json").exists()
+    assert "calibration is written" in said(walked, "calibrate")
+    assert re.match(r"(not the )?same person\n  score", said(walked, "verify")) and "FMR" in said(walked, "verify")
+    assert "<html" in (photos / "report.html").read_text(encoding="utf-8")
+    assert "largest relative error of a feature" in said(walked, "export")
+    count = re.search(r"gallery: (\d+) in all", said(walked, "search add"))
+    assert count and int(count[1]) > 0.8 * OTHERS * EACH  # faces that were found
+    assert "nobody who is known (threshold" in said(walked, "search query")
+
+
+def test_nothing_calls_home(walked: dict[str, str], shell: Path) -> None:
+    assert walked and not (shell / "called.txt").exists(), (shell / "called.txt").read_text()
+    code = "import socket, sys; socket.getaddrinfo('192.0.2.1', 80)"  # that the watch works
+    source = (shell / "bin" / "angulus").read_text().replace("cli.main()", code)
+    subprocess.run(
+        [sys.executable, "-c", source, "none"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    )
+    assert "192.0.2.1" in (shell / "called.txt").read_text()
+
+
+@pytest.mark.parametrize("page", TASKS)
+def test_the_lines_of_a_task_page_run_after_it(
+    page: str, walked: dict[str, str], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert walked
+    monkeypatch.chdir(photos)
+    with zipfile.ZipFile(photos / "photos.zip", "w") as archive:  # aligned, as the page on embedding has them
+        for path in sorted((photos / "others").rglob("*.jpg"))[:20]:
+            archive.write(path, path.relative_to(photos / "others"))
+    new = photos / "new.npz"
+    if not new.exists():
+        new.write_bytes((photos / "strangers.npz").read_bytes())
+    taken = str(Embeddings.read(photos / "strangers.npz").ids[0])
+    for line in lines(ROOT / "docs" / f"{page}.md"):
+        if any(word in line for word in ELSEWHERE):
+            continue
+        words = shlex.split(line.replace("NAME/PHOTO.jpg", taken), comments=True)
+        found = CliRunner().invoke(cli.app, words[1:])  # in this process: one of its own takes 3 s more
+        assert found.exception is None, f"{line}\n{found.output}\n{found.exception!r}"
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), flags=re.S):
+        exec(compile(block, f"{page}.md", "exec", dont_inherit=True), {})
