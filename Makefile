@@ -29,6 +29,7 @@ docs: $(VENV)/.installed-dev
 # the docs as a site in site/; index.html opens from disk
 site: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link rel="stylesheet"|img)[^>]+(src|href)="https?:' site # nothing is fetched from elsewhere
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

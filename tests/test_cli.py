@@ -275,6 +275,7 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "unknown recipe to compare": (["compare", "cm-t9"], "there is no recipe 'cm-t9'; did you mean"),
     "a folder for a recipe": (["train", "."], "there is no recipe '.'"),
     "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
+    "no time to wait": (["train", "demo", "--timeout-s", "0"], "--timeout-s must be a finite number in (0, 604800]"),
     "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),
     "wrong type": (["train", "demo", "training.epochs=one"], "training.epochs: input should be a valid integer"),
     "wrong type in a grid": (no_seed_of_that_sort, "compare.seeds.0: input should be a valid integer; got 'a'"),

@@ -46,8 +46,10 @@ if __name__ == "__main__":  # workers that are spawned import this file
     if sys.argv[1] == "train":
         sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
     if sys.argv[1] == "demo":
-        compare = cli._compare
-        cli._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
+        from angulus.commands import reproduce
+
+        compare = reproduce._compare
+        reproduce._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])
     cli.main()
 """
 

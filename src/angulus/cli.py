@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -61,9 +60,6 @@ app.command("compare-results")(compare_results)
 out_console = Console()
 error_console = Console(stderr=True)
 SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # what processes under torchrun share
-
-Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
 
 
 @app.callback(invoke_without_command=True)

@@ -139,7 +139,15 @@ def test_over_seeds_refuses_what_differs() -> None:
 
 def test_files(tmp_path: Path) -> None:
     features = np.ones((210, 2), dtype=np.float32)
-    np.savez(tmp_path / "a.npz", labels=LABELS, logits=LOGITS, norms=NORMS, features=features, predictions=LABELS)
+    np.savez(
+        tmp_path / "a.npz",
+        labels=LABELS,
+        logits=LOGITS,
+        norms=NORMS,
+        features=features,
+        predictions=LABELS,
+        probabilities=NORMS,
+    )
     read = Predictions.read(tmp_path / "a.npz")
     assert np.array_equal(read.correct, LOGITS.argmax(axis=1) == LABELS)  # the logits count
     np.savez(tmp_path / "b.npz", labels=LABELS, predictions=LABELS)

@@ -22,6 +22,7 @@ import tiny
 from angulus import build, compare
 from angulus.checks import InputError
 from angulus.claims import accuracy_title
+from angulus.data.images import Images
 from angulus.protocols import classification
 from angulus.protocols.result import Result
 from angulus.report import sections
@@ -311,6 +312,15 @@ def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None
     np.savez(tmp_path / "test.npz" / "test.npz", features=np.zeros((3, 2)), norms=np.zeros(3), labels=np.zeros(3, int))
     with pytest.raises(InputError, match=r"test.npz must hold features \[N, d\], norms, labels and predictions \[N\]"):
         gather([tmp_path / "test.npz"])
+
+
+def test_a_run_that_held_classes_out_is_shown_without_them(tmp_path: Path) -> None:
+    reports.train(tmp_path / "run", "backbone.embedding_size=2", "validation={identities: 0.2, fmr: 0.1, pairs: 20}")
+    (model,) = gather([tmp_path / "run"], draws=0).models
+    assert isinstance(model.images, Images)
+    assert len(model.images.class_names) == 8
+    assert set(model.images.class_names) < set(reports.NAMES)
+    assert model.weights is not None and len(model.weights) == 8
 
 
 def test_features_of_other_images_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -79,18 +79,19 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def assert_equal(folder: Path, other: Path) -> None:
-    """The same weights, losses, features and results, to rounding."""
+    """The same weights, losses, features and results, to rounding, which batch norm over few rows makes larger."""
+    atol = 2e-4 if "synced" in folder.name else 2e-5
     found, expected = weights(folder), weights(other)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+            found[name], value, rtol=1e-3, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
         )
     rows, others = ([json.loads(line) for line in (each / "metrics.jsonl").open()] for each in (folder, other))
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     for row, theirs in zip(rows, others, strict=True):
         for key, value in row.items():
-            assert value == pytest.approx(theirs[key], rel=2e-3, abs=2e-5), (key, row["step"])
+            assert value == pytest.approx(theirs[key], rel=2e-3, abs=atol), (key, row["step"])
     mine, theirs = (tiny.outcome(each)["test"] for each in (folder, other))
     torch.testing.assert_close(mine["features"], theirs["features"], rtol=1e-2, atol=1e-2)
     assert (mine["predictions"] != theirs["predictions"]).sum() <= 1  # on the border of two classes
@@ -170,7 +171,7 @@ def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
         ("dense", "head.sharded false keeps all classes in one process; got 2 processes: set it to auto"),
         ("device", "training.device must be auto, cpu or cuda where 2 processes train, each on its own; got 'cuda:0'"),
         ("small", r"training.batch_size 5 leaves 2 of 72 images for the smallest batch, too few for 2 processes and"),
-        ("classes", "2 ranks cannot share 1 classes; start at most 1 processes"),
+        ("classes", "2 ranks cannot share num_classes = 1; start no more processes than classes"),
         ("diverged", r"training stopped at step \d: .*no checkpoint was written yet; lower training.optimizer.lr"),
     ],
 )

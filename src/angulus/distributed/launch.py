@@ -13,6 +13,7 @@ import torch.distributed as dist
 from angulus import checks
 from angulus.distributed.runtime import Alike, Ranks
 
+LONGEST_S = 7 * 24 * 3600
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
@@ -43,13 +44,16 @@ def process_group(timeout_s: float) -> Iterator[Ranks]:
     """Join the processes that torchrun started, and leave them at the end; alone, nothing is done.
 
     Args:
-        timeout_s: seconds that one process waits for another before it gives up, > 0.
+        timeout_s: seconds that one process waits for another before it gives up, > 0, a week at most.
 
     Raises:
         LostRank: a process ended, or did not answer in time.
         checks.InputError: the processes do not find each other.
     """
-    timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True))
+    try:
+        timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True, high=LONGEST_S))
+    except checks.InputError as error:  # every process was given the same
+        raise Alike(str(error)) from error
     if not several():
         yield Ranks()
         return

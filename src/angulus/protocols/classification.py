@@ -94,13 +94,13 @@ class Predictions:
 
     @staticmethod
     def read(path: Path) -> Predictions:
-        """Read `.npz`: labels, and predictions or logits; norms where there are any, features ignored.
+        """Read `.npz`: labels, and predictions or logits; norms where there are any, the rest of a run's file ignored.
 
         Both predictions and logits: the logits count. A run's `test.npz` is such a file.
         """
         if path.suffix != ".npz":
             raise checks.InputError(f"predictions must be in a file that ends in .npz; got {path}")
-        found = columns.read(path, ("labels", "predictions", "logits", "norms", "features"), ())
+        found = columns.read(path, ("labels", "predictions", "logits", "norms", "features", "probabilities"), ())
         if "labels" not in found:
             raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")

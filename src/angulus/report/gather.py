@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from angulus import build, checks, compare, evaluation
 from angulus import recipe as recipes
 from angulus.compare import Comparison
-from angulus.data.images import Images
+from angulus.data.images import Images, Splits
 from angulus.evaluation import BENCHMARKS, TEST
 from angulus.metrics.curves import Presorted
 from angulus.metrics.verification import best_of
@@ -107,18 +107,20 @@ class DataSets:
     """The test images of data sets, each read once; nothing is downloaded."""
 
     def __init__(self) -> None:
-        self._read: dict[str, Images | str] = {}
+        self._read: dict[str, Splits | str] = {}
 
     def of(self, recipe: Recipe) -> Images | str:
         """The test images of a recipe, or why they cannot be read now: a report goes without."""
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, download=False))
         key = repr(recipe.data)
-        if key not in self._read:
-            try:
-                self._read[key] = build.splits(recipe).test
-            except (checks.InputError, OSError) as error:
-                self._read[key] = str(error)
-        return self._read[key]
+        try:
+            if key not in self._read:
+                self._read[key] = build.splits(recipe)
+            found = self._read[key]
+            return found if isinstance(found, str) else build.hold_out(recipe, found)[0].test
+        except (checks.InputError, OSError) as error:
+            self._read[key] = str(error)
+            return str(error)
 
 
 @dataclass(frozen=True, eq=False)
