@@ -162,8 +162,13 @@ class Problem:
 
     def backward_sgd(self) -> Step:
         head = self._head("chunked")
-        BackwardSGD(head, lr=0.0)
-        return lambda: head(self.features, self.labels).backward()
+        optimizer = BackwardSGD(head, lr=0.0)
+
+        def step() -> None:
+            head(self.features, self.labels).backward()
+            optimizer.step()
+
+        return step
 
     def sampled(self, rate: float) -> Step:
         head = self._head("chunked", ClassSampling(rate))
