@@ -202,6 +202,7 @@ def test_the_paired_interval_is_students() -> None:
         assert [found.low, found.high] == pytest.approx([expected.low, expected.high])
         assert found.mean == pytest.approx(second.mean() - first.mean())
         assert found.decided == (stats.ttest_rel(second, first).pvalue < 0.1)
+    assert not paired_difference([0.01, 0.01]).decided  # two seeds that agree by chance say nothing of the spread
     with pytest.raises(InputError, match="differences must be of at least two seeds; got 1"):
         paired_difference([0.5])
 

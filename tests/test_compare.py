@@ -257,6 +257,10 @@ def test_every_variant_is_looked_at_before_the_first_is_trained(path: str, tmp_p
         ),
         "nothing that trains": ("{A: {}, B: {objective: {ring: {lam: 0.1}}}}", "nothing here trains the class weights"),
         "no such device": ("{A: {}, B: {training.device: abacus}}", "training.device 'abacus' cannot be used here"),
+        "other evaluation": (
+            "{A: {}, B: {evaluation.low_fraction: 0.5}}",
+            "compare.variants.B changes evaluation or validation; variants are measured alike",
+        ),
         "other data": (
             "{A: {}, B: {data.name: mnist}}",
             "compare.variants.B changes data; variants are compared on one",

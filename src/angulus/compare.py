@@ -112,6 +112,10 @@ def compare(
     for name, _, single in planned[: len(grid.grid)]:  # each is looked at before the first one is trained
         if single.data != recipe.data:
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
+        if (single.evaluation, single.validation) != (recipe.evaluation, recipe.validation):
+            raise checks.InputError(
+                f"compare.variants.{name} changes evaluation or validation; variants are measured alike: set it for all"
+            )
         build.job(single, *build.hold_out(single, splits))
     if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
         raise checks.InputError(

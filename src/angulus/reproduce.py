@@ -128,11 +128,10 @@ def read_measured(path: Path) -> Measured:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content["generated"]:
-            raise checks.InputError(f"{path} was made on generated stand-in data: it is no result; delete it")
+        generated = content["generated"]
         environment = content["environment"]
         threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
-        return Measured(
+        found = Measured(
             content["recipe"],
             {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
             len(content["seeds"]),
@@ -143,6 +142,9 @@ def read_measured(path: Path) -> Measured:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise checks.InputError(f"{path} is not a comparison.json ({reason}); run `angulus compare` again") from error
+    if generated:
+        raise checks.InputError(f"{path} was made on generated stand-in data: it is no result; delete it")
+    return found
 
 
 def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:

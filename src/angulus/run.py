@@ -131,19 +131,23 @@ def _refuse_unseen(folder: Path) -> None:
 
 
 def mean(results: Sequence[Any]) -> Any:
-    """Several results as one: numbers as their mean, mappings and lists of one shape entry by entry, else the last.
+    """Several results as one: numbers as their mean, mappings by the names that all have, lists of one length by place.
+
+    A number that is undefined (None) in one is undefined; of anything else the last stands.
 
     >>> mean([{"accuracy": 0.5, "names": ["a"]}, {"accuracy": 1.0, "names": ["a"]}])
     {'accuracy': 0.75, 'names': ['a']}
     """
     first = results[0]
-    if all(isinstance(each, dict) and each.keys() == first.keys() for each in results):
-        return {name: mean([each[name] for each in results]) for name in first}
+    if all(isinstance(each, dict) for each in results):
+        shared = [name for name in first if all(name in each for each in results)]
+        return {name: mean([each[name] for each in results]) for name in shared}
     if all(isinstance(each, list | tuple) and len(each) == len(first) for each in results):
         return [mean(parts) for parts in zip(*results, strict=True)]
-    if all(isinstance(each, int | float) and not isinstance(each, bool) for each in results):
-        return sum(results) / len(results)
-    return results[-1]
+    numbers = [each for each in results if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) == len(results):
+        return sum(numbers) / len(numbers)
+    return None if numbers else results[-1]
 
 
 def read_results(folder: Path) -> dict[str, Any]:

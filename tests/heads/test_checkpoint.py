@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from angulus import DenseHead, InputError, losses
 from angulus.heads import checkpoint
@@ -40,6 +41,15 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match="the disk is full"):
         save_head(second, tmp_path)
     assert bool((read_weight(tmp_path) == first.weight).all())
+
+
+def test_a_full_disk_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(InputError, match=r"cannot write .*: No space left on device; free some space"):
+        save_head(head(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,14 @@ def test_a_checkpoint_that_lacks_what_is_learned_is_refused(tmp_path: Path) -> N
         resume(folder, "objective.learn=true")
 
 
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
+    folder = stopped(tmp_path / "run")
+    content = {**checkpoint.load(folder / "checkpoint.pt"), "classes": "0" * 64}
+    checkpoint.save(folder, {key: value for key, value in content.items() if key != "format"})
+    with pytest.raises(InputError, match=r"checkpoint.pt is of other classes than the data has; resume with the data"):
+        resume(folder)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(share: float, tmp_path: Path) -> None:
     folder = stopped(tmp_path)

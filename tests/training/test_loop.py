@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +295,15 @@ def test_sigterm_stops_as_ctrl_c_does_and_the_handlers_come_back(tmp_path: Path)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path: Path) -> None:
+@pytest.fixture
+def restored_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(restored_signals: None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background may ignore it
     with loop.stop_requests() as requested:
         assert not requested()
         os.kill(os.getpid(), signal.SIGINT)

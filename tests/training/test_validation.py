@@ -170,6 +170,8 @@ def test_the_mean_of_results() -> None:
     one = {"a": 1, "b": {"c": [1.0, {"d": 2}], "name": "x"}, "e": [1, 2]}
     two = {"a": 2, "b": {"c": [3.0, {"d": 4}], "name": "x"}, "e": [1, 2, 3]}
     assert mean([one, two]) == {"a": 1.5, "b": {"c": [2.0, {"d": 3.0}], "name": "x"}, "e": [1, 2, 3]}
+    values = [{"v": 0.9, "w": 1}, {"v": None}, {"v": 0.8, "w": 3}]
+    assert mean(values) == {"v": None}  # undefined in one snapshot, and a number that one lacks
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def embed(
     console = Console(stderr=True)
     checks.choice("flip", flip or "none", ("none", "sum", "concat"))
     try:
-        with launch.process_group(launch.PATIENT_S) as ranks, console.status("embedding ...") as status:
+        with launch.process_group(launch.LONGEST_S) as ranks, console.status("embedding ...") as status:
             count = embedding.run(
                 model,
                 source,

@@ -23,6 +23,6 @@ def engine(device: str) -> Iterator[Options]:
     from angulus import scoring
     from angulus.distributed import launch
 
-    with launch.process_group(launch.PATIENT_S) as ranks:
+    with launch.process_group(launch.LONGEST_S) as ranks:
         own = f"cuda:{launch.local_rank()}" if device == "cuda" and ranks.count > 1 else device
         yield scoring.Options(device=own, ranks=ranks)

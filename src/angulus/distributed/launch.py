@@ -13,11 +13,8 @@ import torch.distributed as dist
 from angulus import checks
 from angulus.distributed.runtime import Alike, Ranks
 
-LONGEST_S = 7 * 24 * 3600
+LONGEST_S = 7 * 86_400.0  # seconds; and how long processes that meet only at the end of their shares wait
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
-
-
-PATIENT_S = 7 * 86_400.0  # of processes that share work and meet at its end: another's share may take long
 
 
 class LostRank(Exception):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -169,8 +170,17 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    # by name: as bytes it would be in memory twice
-    files.write_atomically(path, lambda file: save_file(plain, file.name))
+
+    def fill(file: BinaryIO) -> None:
+        try:
+            save_file(plain, file.name)  # by name: as bytes it would be in memory twice
+        except SafetensorError as error:
+            system = re.search(r"os error (\d+)", str(error))  # how it tells of a full disk
+            if system is None:
+                raise
+            raise OSError(int(system[1]), os.strerror(int(system[1]))) from error
+
+    files.write_atomically(path, fill)
 
 
 def _fitting(

@@ -22,8 +22,8 @@ class Difference:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves 0 out; never where the differences have no spread, as two seeds by chance may."""
+        return self.high > self.low and (self.low > 0 or self.high < 0)
 
 
 def paired_difference(differences: Sequence[float], level: float = 0.95) -> Difference:

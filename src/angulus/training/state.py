@@ -7,6 +7,7 @@ process, which `checkpoint.pt` names; the folder before is deleted once the new 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
     def write() -> None:
         checkpoint.save(folder, state)
         for other in folder.glob("head-*"):
-            if other != beside or not sharded:
+            if re.fullmatch(r"head-\d+", other.name) and (other != beside or not sharded):
                 shutil.rmtree(other, ignore_errors=True)
 
     ranks.first(write)
@@ -88,6 +89,11 @@ def restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Prog
     def read() -> dict[str, Any]:
         found = checkpoint.load(folder / checkpoint.NAME)
         checkpoint.load_module(job.backbone, found["backbone"], "backbone")
+        if found.get("classes", digest(job.images.class_names)) != digest(job.images.class_names):
+            raise checks.InputError(
+                f"{folder / checkpoint.NAME} is of other classes than the data has; resume with the data that it was "
+                "trained on, or start from it by training.start_from in another --out"
+            )
         return found
 
     ranks = job.ranks
