@@ -140,7 +140,8 @@ def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None
         sides = " x ".join(map(str, config.image_size))
         raise checks.InputError(
             f"{what} must be {sides} pixels, as the model's config.json says; got "
-            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); align and scale it with angulus prepare"
+            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); align and scale it with angulus prepare "
+            "(or verify it with --align)"
         )
 
 

@@ -94,7 +94,7 @@ def export(
     if out.suffix != ".onnx":
         raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
     if images is None and (precision == "int8" or pairs is not None):
-        what = "precision int8, which measures the range of every layer" if pairs is None else "a list of pairs"
+        what = "precision int8, which measures the range of every layer," if pairs is None else "a list of pairs"
         raise checks.InputError(f"{what} needs images; give them with --images")
     _packages()
     ids, pixels = _images(model.config, images, seed)

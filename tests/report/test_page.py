@@ -239,6 +239,13 @@ def test_names_that_are_taken_get_their_folder(folder: Path, tmp_path: Path) -> 
     assert [model.name for model in content.models] == ["wide", f"{tmp_path.name}/wide"]
 
 
+def test_a_run_of_a_comparison_has_its_variants_name(folder: Path, tmp_path: Path) -> None:
+    for variant in ("A", "B"):
+        shutil.copytree(folder / "wide", tmp_path / variant / "seed-0")
+    content = gather([tmp_path / "A" / "seed-0", tmp_path / "B" / "seed-0"], draws=0)
+    assert [model.name for model in content.models] == ["A/seed-0", "B/seed-0"]
+
+
 def test_an_older_run_has_no_slider(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "wide", tmp_path / "old")
     for name in ("formation.npz", "checkpoint.pt"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,8 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
             for name in grid.grid:
                 add(name, path.name, compare.run_folder(path, name, grid.seeds[0]), reference or None)
         elif (path / RESULTS).is_file():
-            add(path.name, path.parent.name, path)
+            seed = re.fullmatch(r"seed-\d+", path.name)  # of a comparison: the variant's folder says more
+            add(f"{path.parent.name}/{path.name}" if seed else path.name, path.parent.name, path)
         else:
             raise checks.InputError(
                 f"a report is of run folders ({RESULTS}), comparisons ({COMPARISON}) and results that `angulus "

@@ -68,7 +68,10 @@ def kind_of(path: Path) -> str:
             if name.endswith(suffixes):
                 return kind
         known = ", ".join(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-        raise InputError(f"a source must be a folder or end in {known}; got {path}; or name its kind")
+        raise InputError(
+            f"a source must be a folder or end in {known}; got {path}; "
+            "or say what it is with --kind, where the command has it"
+        )
     if (path / layout.ABOUT).is_file():
         return "records"
     for kind in ("rec", "tar", "parquet"):
