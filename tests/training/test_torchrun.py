@@ -120,6 +120,33 @@ def test_a_lost_process_ends_the_others_with_a_sentence_and_the_run_goes_on(tmp_
         pass
 
 
+LOSES_RANK_1 = """
+import os, signal, time
+import torch, torch.distributed as dist
+from angulus.distributed.launch import LostRank, process_group
+try:
+    with process_group(60.0) as ranks:
+        dist.barrier()
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            dist.barrier()
+        finally:
+            time.sleep(2)  # torchrun's SIGTERM comes before the sentence
+except LostRank as lost:
+    print(f"said: {lost}", flush=True)
+"""
+
+
+def test_a_process_that_torchrun_asks_to_end_still_says_what_happened(tmp_path: Path) -> None:
+    script = tmp_path / "loses.py"
+    script.write_text(LOSES_RANK_1)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=WAIT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode != 0
+    assert done.stdout.count("said: another process of the run has ended, or did not answer") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +18,7 @@ from angulus import checks
 from angulus.distributed.runtime import Alike, Ranks
 
 LONGEST_S = 7 * 86_400.0  # seconds; and how long processes that meet only at the end of their shares wait
+GRACE_S = 5.0  # seconds to say what happened, once torchrun has asked to end
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
@@ -62,6 +67,7 @@ def process_group(timeout_s: float) -> Iterator[Ranks]:
             f"the processes that torchrun started did not find each other within {timeout_s:g} s "
             f"({_first_line(error)}); is MASTER_ADDR reachable from every machine?"
         ) from error
+    previous = _end_late()
     try:
         yield Ranks.here()
     except RuntimeError as error:  # the group is left to the end of the process: leaving it waits for the lost one
@@ -71,8 +77,31 @@ def process_group(timeout_s: float) -> Iterator[Ranks]:
             f"another process of the run has ended, or did not answer for {timeout_s:g} s ({_first_line(error)})"
         ) from error
     except BaseException:
-        dist.destroy_process_group()
+        _leave(previous)
         raise
+    _leave(previous)
+
+
+def _end_late() -> Any:
+    """Take SIGTERM as the end within a few seconds, and return what it meant before.
+
+    When one process ends, the others fail at their next collective while torchrun, seeing the end too, sends them
+    SIGTERM: without time between the two, none would say what happened.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        end = threading.Timer(GRACE_S, os._exit, (128 + number,))
+        end.daemon = True
+        end.start()
+
+    return signal.signal(signal.SIGTERM, asked)
+
+
+def _leave(previous: Any) -> None:
+    if previous is not None:
+        signal.signal(signal.SIGTERM, previous)
     dist.destroy_process_group()
 
 
