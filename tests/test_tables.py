@@ -22,7 +22,7 @@ import benchmark_files
 from angulus import build, data, recipe
 from angulus.benchmarks.settings import Benchmark
 from angulus.checks import InputError
-from angulus.compare import Comparison, compare, run_folder
+from angulus.compare import Comparison, compare, run_folder, section
 from angulus.data.images import Splits
 from angulus.data.records import Row, write_records
 from angulus.embeddings import Embeddings
@@ -146,6 +146,7 @@ def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
     content["evaluation"] = {"low_fraction": loaded.evaluation.low_fraction, "benchmarks": benches}
     grid = content["compare"]
     grid["seeds"] = [0]
+    grid["folds"] = {path: values[:2] for path, values in grid.get("folds", {}).items()}
     grid["sweep"] = {path: [values[0], values[-1]] for path, values in grid.get("sweep", {}).items()}
     variants = grid.get("variants", {})
     kept = {*list(variants)[:1], *list(variants)[-1:], grid.get("quality_split"), grid.get("baseline")}
@@ -185,7 +186,7 @@ def test_two_steps_on_a_stand_in_lead_to_the_table(
         if each.suffix == ".png":
             with Image.open(each) as picture:
                 assert len(picture.convert("RGB").getcolors(maxcolors=10**6) or ()) > 10, each.name
-    assert steps(found) == 2
+    assert steps(found) == 2 * len(section(found.recipe).parts)
     with pytest.raises(InputError, match="generated stand-in data: it is no result"):
         read_measured(found.folder / "comparison.json")
 

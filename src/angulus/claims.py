@@ -88,6 +88,8 @@ class Compare:
         seeds: each variant is trained once a seed.
         variants: name -> overrides of the recipe, `{key.path: value}`.
         sweep: `{key.path: [values]}`: each variant is trained with each value (with several keys, each combination).
+        folds: `{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once a value, such as
+            `{data.options.fold: [0, 1, 2]}`, and their test images are measured together.
         quality_split: the variant whose norms split good from low for all; None lets each model split for itself.
         baseline: the variant that the others are compared with, seed by seed; None is the first one.
         analyses: what `angulus compare` looks closer at; see `report.analyses`.
@@ -96,6 +98,7 @@ class Compare:
     seeds: list[int]
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     sweep: dict[str, list[Any]] = field(default_factory=dict)
+    folds: dict[str, list[Any]] = field(default_factory=dict)
     quality_split: str | None = None
     baseline: str | None = None
     analyses: list[str] = field(default_factory=list)
@@ -106,6 +109,16 @@ class Compare:
             raise checks.InputError("compare needs at least one variant and one seed, and in a sweep one value a key")
         if len(set(self.seeds)) < len(self.seeds):
             raise checks.InputError(f"compare.seeds must differ; got {self.seeds}")
+        for path, values in self.folds.items():
+            if (
+                len(self.folds) > 1
+                or len(set(map(str, values))) < max(2, len(values))
+                or not path.startswith("data.options.")
+            ):
+                raise checks.InputError(
+                    "compare.folds takes one option of the data and at least two values that differ, such as "
+                    f"{{data.options.fold: [0, 1]}}; got {self.folds}"
+                )
         for name, value in (("quality_split", self.quality_split), ("baseline", self.baseline)):
             if value is not None:
                 checks.choice(f"compare.{name}", value, self.grid)
@@ -131,6 +144,18 @@ class Compare:
             words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in swept.items()]
             points.append(Point(", ".join([variant] * bool(variant) + words), variant, swept))
         return points
+
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """The folds, each by the name of its folder, with its overrides; without folds the whole, which has no name.
+
+        >>> Compare([0], {"AM": {}}, folds={"data.options.fold": [0, 1]}).parts
+        {'fold=0': {'data.options.fold': 0}, 'fold=1': {'data.options.fold': 1}}
+        """
+        if not self.folds:
+            return {"": {}}
+        ((path, values),) = self.folds.items()
+        return {f"{path.rsplit('.', 1)[-1]}={value}": {path: value} for value in values}
 
     @property
     def against(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -12,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from angulus import build, checks, files
+from angulus import build, checks, files, folds
 from angulus import recipe as recipes
 from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
-from angulus.evaluation import load_test
+from angulus.data.images import Splits
+from angulus.evaluation import load_test, low_quality
 from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
 from angulus.protocols.result import null_for_nan
 from angulus.recipe import Recipe
-from angulus.run import RESULTS, read_results, run
+from angulus.run import RECIPE, RESULTS, read_results, run
 from angulus.training import checkpoint
 
 
@@ -103,13 +105,22 @@ def compare(
     grid = section(recipe)
     folder = folder or Path("runs") / recipe.name
     _refuse_shared_folders(grid)
-    planned = [
-        (name, seed, _single(content, name, changes, seed))
-        for seed in grid.seeds
-        for name, changes in grid.grid.items()
-    ]
     splits = build.splits(recipe)
-    for name, _, single in planned[: len(grid.grid)]:  # each is looked at before the first one is trained
+    _refuse_untrained(content, recipe, splits)
+    _refuse_other_runs(folder, grid)
+    with files.lock(folder):
+        _train(content, grid, folder, splits, on_run, on_step)
+        comparison = collect(recipe, folder)
+        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+        files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
+    return comparison
+
+
+def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits) -> None:
+    """Refuse variants that cannot be trained, or not be compared, before the first one is."""
+    grid = section(recipe)
+    for name, changes in grid.grid.items():
+        single = _single(content, name, changes, grid.seeds[0])
         if single.data != recipe.data:
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         if (single.evaluation, single.validation) != (recipe.evaluation, recipe.validation):
@@ -117,20 +128,50 @@ def compare(
                 f"compare.variants.{name} changes evaluation or validation; variants are measured alike: set it for all"
             )
         build.job(single, *build.hold_out(single, splits))
+    if grid.folds:
+        folds.refuse_one_model(recipe)
+
+
+def _refuse_other_runs(folder: Path, grid: Compare) -> None:
+    """Refuse a folder of a single run, and of a comparison with folds where there are none here, or the other way."""
     if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
         raise checks.InputError(
             f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
         )
-    with files.lock(folder):
-        for number, (name, seed, single) in enumerate(planned):
+    for name, seed in itertools.product(grid.grid, grid.seeds):
+        where = run_folder(folder, name, seed)
+        whole, folded = (where / checkpoint.NAME).exists(), any(where.glob(f"*/{checkpoint.NAME}"))
+        if (grid.folds and whole) or (not grid.folds and folded):
+            there = "without folds" if whole else "with folds"
+            raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")
+
+
+def _train(
+    content: Mapping[str, Any],
+    grid: Compare,
+    folder: Path,
+    splits: Splits,
+    on_run: Callable[[str, int, int], None] | None,
+    on_step: Callable[[int, int, float], None] | None,
+) -> None:
+    """Train what is missing, fold by fold, and pool what the folds found."""
+    cells = list(itertools.product(grid.seeds, grid.grid.items()))
+    columns = []
+    for number, (part, fold) in enumerate(grid.parts.items()):
+        if fold:
+            splits = build.splits(recipes.validate(recipes.variant(content, fold, grid.seeds[0])))
+        columns.append(splits.test.columns)
+        for place, (seed, (name, changes)) in enumerate(cells):
+            single = _single(content, name, {**changes, **fold}, seed)
             if on_run is not None:
-                on_run(f"{name}, seed {seed}", number, len(planned))
+                words = f"{name}, seed {seed}" + (f", {part}" if part else "")
+                on_run(words, number * len(cells) + place, len(grid.parts) * len(cells))
+            where = run_folder(folder, name, seed) / part
+            run(single, where, resume=(where / RECIPE).exists(), splits=splits, on_step=on_step)
+    if grid.folds:
+        for seed, (name, changes) in cells:
             where = run_folder(folder, name, seed)
-            run(single, where, resume=(where / "recipe.yaml").exists(), splits=splits, on_step=on_step)
-        comparison = collect(recipe, folder)
-        files.write_text(folder / "recipe.yaml", recipes.to_yaml(recipe))
-        files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
-    return comparison
+            folds.pool(_single(content, name, changes, seed), where, [where / part for part in grid.parts], columns)
 
 
 def _single(content: Mapping[str, Any], name: str, changes: Mapping[str, Any], seed: int) -> Recipe:
@@ -166,6 +207,11 @@ def run_folder(folder: Path, variant: str, seed: int) -> Path:
     return folder / (name or "-") / f"seed-{seed}"
 
 
+def model_folder(folder: Path, grid: Compare, variant: str) -> Path:
+    """Where the variant's model of the first seed lies, and of the first fold: the one that pictures show."""
+    return run_folder(folder, variant, grid.seeds[0]) / next(iter(grid.parts))
+
+
 def collect(recipe: Recipe, folder: Path) -> Comparison:
     """The rows of a finished grid."""
     grid = section(recipe)
@@ -184,9 +230,9 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
         results, test = read_results(where), load_test(where)
         correct = test["labels"] == test["predictions"]
         splitter = test if grid.quality_split is None else load_test(run_folder(folder, grid.quality_split, seed))
-        groups = quality.groups(test["norms"], correct, quality.low_quality(splitter["norms"], fraction))
+        groups = quality.groups(test["norms"], correct, low_quality(splitter, fraction))
         _add(columns, _group_columns(groups))
-        own_groups = quality.groups(test["norms"], correct, quality.low_quality(test["norms"], fraction))
+        own_groups = quality.groups(test["norms"], correct, low_quality(test, fraction))
         _add(own, _group_columns(own_groups))
         whole = results.get("snapshots", {}).get("mean", results)  # NF averages over models on the way
         for each in recipe.evaluation.benchmarks:

@@ -26,6 +26,7 @@ from angulus.training import formation, loop
 from angulus.training.embed import embed
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
+FOLDS = "folds"  # the column of a pooled `test.npz` that says which fold's model a row is of
 MODEL = "model"  # a folder that `angulus.load` takes
 
 
@@ -65,14 +66,28 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     if images.num_classes == 2:
         arrays["probabilities"] = probabilities
     job.ranks.first(lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays)))
-    correct = labels == predictions
-    low = quality.low_quality(norms, recipe.evaluation.low_fraction)
+    return described(arrays, recipe.evaluation.low_fraction)
+
+
+def described(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:
+    """Accuracy and norms of the test images, of `test.npz`."""
+    norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
+    correct, low = labels == predictions, low_quality(test, low_fraction)
     return {
         "accuracy": classification.accuracy(labels, predictions),
         "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
         "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
+
+
+def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
+    """Which test images are low: the share with the smallest norms, within each fold where folds were pooled."""
+    norms, folds = test["norms"], test.get(FOLDS, np.zeros(len(test["norms"])))
+    low = np.empty(len(norms), dtype=bool)
+    for fold in np.unique(folds):
+        low[folds == fold] = quality.low_quality(norms[folds == fold], fraction)
+    return low
 
 
 def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], None]:

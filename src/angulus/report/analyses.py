@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from angulus import artifact, files, plots
 from angulus import recipe as recipes
-from angulus.compare import Cell, Comparison, run_folder, section
+from angulus.compare import Cell, Comparison, model_folder, run_folder, section
 from angulus.evaluation import BENCHMARKS, MODEL, load_test
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
@@ -50,7 +50,7 @@ def write(comparison: Comparison) -> list[Path]:
 
 def _folders(comparison: Comparison) -> dict[str, Path]:
     grid = section(comparison.recipe)
-    return {name: run_folder(comparison.folder, name, grid.seeds[0]) for name in grid.grid}
+    return {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
 
 
 def _tests(comparison: Comparison) -> dict[str, Test]:
@@ -161,8 +161,10 @@ def _sweep(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 
 def _results(comparison: Comparison) -> Iterator[tuple[str, str, Result]]:
     """(benchmark, variant, result) of every saved result."""
+    grid = section(comparison.recipe)
     for benchmark in comparison.recipe.evaluation.benchmarks:
-        for name, folder in _folders(comparison).items():
+        for name in grid.grid:
+            folder = run_folder(comparison.folder, name, grid.seeds[0])
             yield benchmark.name, name, Result.read(folder / BENCHMARKS / f"{benchmark.name}.json")
 
 

@@ -13,12 +13,14 @@ from rich.console import Group
 from rich.table import Table
 
 from angulus import build, files, plots
+from angulus import recipe as recipes
 from angulus.claims import GROUPS, accuracy_title, norm_title
-from angulus.compare import Comparison, run_folder, section
+from angulus.compare import Comparison, model_folder, section
 from angulus.evaluation import load_test
 from angulus.metrics.seeds import Difference
 from angulus.report import analyses
 from angulus.report.tables import NONE, cell, markdown_table, number
+from angulus.run import RECIPE
 from angulus.training import checkpoint
 
 PICTURES = {
@@ -127,6 +129,8 @@ def caption(comparison: Comparison) -> str:
     """How the numbers came about."""
     grid = section(comparison.recipe)
     seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
+    if grid.folds:
+        seeds += f", {len(grid.parts)} folds pooled"
     if comparison.recipe.evaluation.benchmarks:
         return seeds
     counts = comparison.rows[0].counts
@@ -174,10 +178,10 @@ def write(comparison: Comparison) -> list[Path]:
     """Write `table.md` and the pictures into the comparison's folder; returns the pictures."""
     files.write_text(comparison.folder / "table.md", markdown(comparison))
     recipe, grid = comparison.recipe, section(comparison.recipe)
-    seed = grid.seeds[0]
-    folders = {name: run_folder(comparison.folder, name, seed) for name in grid.grid}
+    folders = {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
     tests = {name: load_test(folder) for name, folder in folders.items()}
-    images = build.splits(recipe).test
+    judge = grid.quality_split or next(iter(grid.grid))
+    images = build.splits(recipes.load(str(folders[judge] / RECIPE)) if grid.folds else recipe).test
     written = []
 
     def save(name: str, figure: Figure) -> None:
@@ -192,7 +196,6 @@ def write(comparison: Comparison) -> list[Path]:
         save("features.png", plots.features_2d(models, images.class_names, [_array(weight) for weight in weights]))
     correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}
     save("norms.png", plots.norm_histograms([(name, test["norms"], correct[name]) for name, test in tests.items()]))
-    judge = grid.quality_split or next(iter(grid.grid))
     test = tests[judge]
     title = f"{judge}: test images by feature norm (label, or label → wrong prediction)"
     shown = _extremes(test["norms"])

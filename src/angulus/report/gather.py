@@ -156,10 +156,10 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
     content = Content()
     images = DataSets()
 
-    def add(name: str, holder: str, folder: Path, reference: Path | None = None) -> None:
+    def add(name: str, holder: str, folder: Path, reference: Path | None = None, pooled: Path | None = None) -> None:
         name = _new_name(name, holder, [each.name for each in content.models])
         content.models.append(_model(name, folder, reference, images, draws))
-        for saved in sorted((folder / BENCHMARKS).glob("*.json")):
+        for saved in sorted(((pooled or folder) / BENCHMARKS).glob("*.json")):
             content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
 
     for path in dict.fromkeys(each.resolve() for each in paths):
@@ -170,9 +170,12 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
             comparison = compare.collect(recipe, path)
             content.comparisons.append(comparison)
             grid = compare.section(recipe)
-            reference = grid.quality_split and compare.run_folder(path, grid.quality_split, grid.seeds[0])
+            judge, part = grid.quality_split, next(iter(grid.parts))
+            reference = None if judge is None else compare.model_folder(path, grid, judge)
             for name in grid.grid:
-                add(name, path.name, compare.run_folder(path, name, grid.seeds[0]), reference or None)
+                shown = f"{name}, {part}" if part else name  # of folds, the first one's model beside what all found
+                pooled = compare.run_folder(path, name, grid.seeds[0])
+                add(shown, path.name, compare.model_folder(path, grid, name), reference, pooled)
         elif (path / RESULTS).is_file():
             seed = re.fullmatch(r"seed-\d+", path.name)  # of a comparison: the variant's folder says more
             add(f"{path.parent.name}/{path.name}" if seed else path.name, path.parent.name, path)

@@ -1,0 +1,66 @@
+"""Cross-validation: what the models of several folds found on their own test images, as one result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus import checks, evaluation, files
+from angulus import recipe as recipes
+from angulus.recipe import Recipe
+from angulus.run import RECIPE, RESULTS, read_results
+
+
+def refuse_one_model(recipe: Recipe) -> None:
+    """Refuse benchmarks that embed images of their own: they measure one model, and folds have a model each."""
+    for benchmark in recipe.evaluation.benchmarks:
+        if benchmark.images is not None:
+            raise checks.InputError(
+                f"compare.folds pools the test images of each fold's model; the benchmark {benchmark.name!r} embeds "
+                "images of its own by one model: leave compare.folds or the benchmark out"
+            )
+
+
+def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    """Write `test.npz`, `results.json` and `recipe.yaml` as if one model had been tested on all the folds' images.
+
+    Features, and so norms, are of another model in each fold: `folds` says which, and good and low quality are split
+    within each.
+
+    Args:
+        recipe: of one run, of any fold.
+        folder: gets the files.
+        folds: the finished runs.
+        columns: what each fold's data set knows of its test images, such as the scan of each.
+    """
+    tests, results = [evaluation.load_test(each) for each in folds], [read_results(each) for each in folds]
+    test: dict[str, Any] = {name: np.concatenate([each[name] for each in tests]) for name in tests[0]}
+    test[evaluation.FOLDS] = np.repeat(np.arange(len(tests)), [len(each["labels"]) for each in tests])
+    known = {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+    files.write_atomically(folder / evaluation.TEST, lambda file: np.savez_compressed(file, **test))
+    training = [each["training"] for each in results]
+    loss = float(np.mean([each["last_epoch_loss"] for each in training]))
+    found = evaluation.described(test, recipe.evaluation.low_fraction)
+    if recipe.evaluation.benchmarks:
+        known |= {**test, "last_epoch_loss": np.asarray(loss)}
+        found["benchmarks"] = evaluation.measure(recipe, known, folder / evaluation.MODEL, torch.device("cpu"), folder)
+    files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+    files.write_json(
+        folder / RESULTS,
+        {
+            **results[0],
+            **found,
+            "data": f"{len(folds)} folds, pooled; the first: {results[0]['data']}",
+            "training": {
+                **training[0],
+                "steps": sum(each["steps"] for each in training),
+                "seconds": sum(each["seconds"] for each in training),
+                "last_epoch_loss": loss,
+            },
+        },
+    )
