@@ -143,7 +143,7 @@ def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
     if loaded.data.name == "luna16":
         content["backbone"] = {"name": "luna_archi1", "embedding_size": 8}
     benches = [stood_in(each, folder) for each in loaded.evaluation.benchmarks]
-    content["evaluation"] = {"low_fraction": loaded.evaluation.low_fraction, "benchmarks": benches}
+    content["evaluation"] = content.get("evaluation", {}) | {"benchmarks": benches, "each_epoch": True}
     grid = content["compare"]
     grid["seeds"] = [0]
     grid["folds"] = {path: values[:2] for path, values in grid.get("folds", {}).items()}

@@ -17,7 +17,7 @@ ANALYSES = {
     "per_class": "mean norm and accuracy by class: FI Fig. 6",
     "changed": "samples that a variant fixes and breaks against the baseline, and their norms: FI Table 5",
     "weight_histograms": "the weights by layer, before and after training: FI Fig. 7",
-    "curves": "loss, feature norm and accuracy of the training batches against the step: FI Fig. 2 and 8",
+    "curves": "loss, feature norm and accuracy of training batches, and of the test images, by step: FI Fig. 2, 8",
     "loss_by_epoch": "loss against epoch: MV Fig. 2",
     "sweep": "every column against the swept value: NF Fig. 8, IAM Tables 3 and 4",
     "result_curves": "the benchmarks' curves (ROC, CMC, FROC, ...): MV Fig. 3, CM Fig. 6",
@@ -45,11 +45,14 @@ class Evaluation:
     Args:
         low_fraction: the share of samples that count as low quality.
         batch_size: images a batch.
+        each_epoch: log loss, accuracy and mean norm of the test images after each epoch too, for curves such as FI
+            Fig. 2 and 8; nothing is chosen by them.
         benchmarks: what else is measured, each by a protocol.
     """
 
     low_fraction: float = 0.2
     batch_size: int = 1000
+    each_epoch: bool = False
     benchmarks: list[Benchmark] = field(default_factory=list)
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -59,7 +59,7 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
 
     Every rank calls it where several trained, and gets the same.
     """
-    features, predictions, probabilities = embed(job, images, recipe.evaluation.batch_size)
+    features, predictions, probabilities, _ = embed(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
     arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
@@ -90,18 +90,32 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     return low
 
 
-def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], None]:
-    """What is to be called after every epoch (and with 0 before the first), to keep how features form."""
+def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
+    """What is to be called after every epoch (and with 0 before the first), to keep how features form.
+
+    It returns what is to be logged: with `evaluation.each_epoch` the loss, accuracy and mean norm of the test images.
+    """
     rows = formation.sample(len(images), recipe.backbone.embedding_size)
     chosen = torch.from_numpy(rows)
     shown = Images(images.pixels[chosen], images.labels[chosen], images.class_names)
+    each_epoch, batch_size = recipe.evaluation.each_epoch, recipe.evaluation.batch_size
 
-    def on_epoch(epoch: int) -> None:
-        if formation.kept(epoch, recipe.training.epochs):
-            features, *_ = embed(job, shown, recipe.evaluation.batch_size, predict=False)
+    def on_epoch(epoch: int) -> dict[str, float]:
+        keep, measures = formation.kept(epoch, recipe.training.epochs), each_epoch and epoch > 0
+        if measures:
+            found = embed(job, images, batch_size)
+            features = found.features[rows]
+        elif keep:
+            features = embed(job, shown, batch_size, predict=False).features
+        if keep:
             job.ranks.first(lambda: formation.record(folder, epoch, rows, features))
-            job.backbone.train()
-            job.head.train()
+        job.backbone.train()
+        job.head.train()
+        if not measures:
+            return {}
+        norms = np.linalg.norm(found.features.astype(np.float64), axis=1)
+        accuracy = classification.accuracy(images.labels.numpy(), found.predictions)
+        return {"test_loss": float(found.losses.mean()), "test_accuracy": accuracy, "test_norm": float(norms.mean())}
 
     return on_epoch
 

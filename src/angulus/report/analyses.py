@@ -122,19 +122,21 @@ def _layers(network: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def _curves(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     rows = {name: read_lines(folder / METRICS) for name, folder in _folders(comparison).items()}
-    for key, label in (("loss", "loss"), ("norm", "mean feature norm"), ("accuracy", "accuracy")):
-        lines = {
-            name: (np.array([row["step"] for row in some]), np.array([row.get(key, np.nan) for row in some]))
-            for name, some in rows.items()
-        }
-        title = f"{label} of the training batches"
-        yield f"curve-{key}.png", drawn.lines(lines, title=title, x_label="step", y_label=label)
+    for prefix, whose in (("", "of the training batches"), ("test_", "of the test images")):
+        for key, label in (("loss", "loss"), ("norm", "mean feature norm"), ("accuracy", "accuracy")):
+            lines = {}
+            for name, some in rows.items():
+                found = [row for row in some if prefix + key in row]
+                lines[name] = np.array([row["step"] for row in found]), np.array([row[prefix + key] for row in found])
+            if any(len(steps) for steps, _ in lines.values()):
+                figure = drawn.lines(lines, title=f"{label} {whose}", x_label="step", y_label=label)
+                yield f"curve-{prefix.replace('_', '-')}{key}.png", figure
 
 
 def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     lines = {}
     for name, folder in _folders(comparison).items():
-        rows = read_lines(folder / METRICS)
+        rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others are of measurings between
         epochs = recipes.load(str(folder / RECIPE)).training.epochs
         losses = defaultdict(list)
         for row in rows:

@@ -29,7 +29,7 @@ def fit(
     *,
     resume: bool,
     on_step: Callable[[int, int, float], None] | None = None,
-    on_epoch: Callable[[int], None] | None = None,
+    on_epoch: Callable[[int], dict[str, float]] | None = None,
 ) -> Progress:
     """Train to the end, or from the folder's checkpoint to the end as if it had never stopped.
 
@@ -40,7 +40,7 @@ def fit(
         folder: gets `checkpoint.pt`, `metrics.jsonl`, `tensorboard/` and `snapshots/`; seen by all ranks.
         resume: go on from the folder's checkpoint.
         on_step: told (steps done, steps in all, loss).
-        on_epoch: told the epochs done, before the checkpoint that holds them.
+        on_epoch: told the epochs done, before the checkpoint that holds them; returns what is to be logged.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, on any rank; the checkpoint holds the last whole step.
@@ -119,8 +119,8 @@ def fit(
                         if settings.schedule.kind == "plateau":
                             plateau.epoch_ended(progress.epoch_wrong / progress.epoch_rows)
                         progress.end_epoch()
-                        if on_epoch is not None:
-                            on_epoch(epoch + 1)
+                        if on_epoch is not None and (measured := on_epoch(epoch + 1)):
+                            log.write(progress.step, measured)
                         if job.validation is not None and (epoch + 1) % job.validation.every == 0:
                             log.write(progress.step, validate(job))
                             network.train()
