@@ -3,7 +3,7 @@
     python ranks.py RANK COUNT RENDEZVOUS FOLDER
 
 Each case of `CASES` is trained in FOLDER/CASE, each of `REFUSED` tried; every rank writes what it was refused to
-FOLDER/rank-R.json. RESUMED, of another number of processes, is gone on with where it lies in FOLDER.
+FOLDER/rank-R.json. What another number of processes was stopped at is gone on with where it lies in FOLDER.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
             continue
         run(tiny.validated(*overrides), folder / name, splits=tiny.splits())
     for name, overrides in STOPPED.items():
-        where = folder / name
-        if where.exists():  # of another number of processes
-            run(tiny.validated(*overrides), where, splits=tiny.splits(), resume=True)
-        else:
-            said[name] = refusal(overrides, where, on_step=stop(rank))
+        for where in (folder / name, folder / f"{name}-of-one"):
+            if where.exists():  # of another number of processes
+                run(tiny.validated(*overrides), where, splits=tiny.splits(), resume=True)
+        if count == 2:
+            said[name] = refusal(overrides, folder / name, on_step=stop(rank))
     refused = folder / "refused"
     for name, overrides in REFUSED.items():
         said[name] = refusal(overrides, refused / name)

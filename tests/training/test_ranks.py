@@ -18,9 +18,10 @@ import tiny
 from angulus import build
 from angulus.run import run
 from angulus.training import checkpoint
+from angulus.training.signals import Interrupted
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ranks import CASES, OF_THREE, REFUSED, STOPPED
+from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop
 
 WORKER = Path(__file__).with_name("ranks.py")
 
@@ -56,7 +57,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On two processes, which also go on with what one was stopped at."""
     folder = tmp_path_factory.mktemp("two")
+    for name, overrides in STOPPED.items():
+        with pytest.raises(Interrupted, match="stopped at step 3 of 5"):
+            run(tiny.validated(*overrides), folder / f"{name}-of-one", splits=tiny.splits(), on_step=stop(1))
     start(2, folder)
     return folder
 
@@ -146,6 +151,11 @@ def test_what_two_began_one_ends(case: str, one: Path, two: Path, three: Path, t
     run(tiny.validated(*STOPPED[case]), tmp_path / case, splits=tiny.splits(), resume=True)
     assert_equal(tmp_path / case, one / case)
     assert not list((tmp_path / case).glob("head-*"))
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_what_one_began_two_end(case: str, one: Path, two: Path) -> None:
+    assert_equal(two / f"{case}-of-one", one / case)
 
 
 @pytest.mark.parametrize("case", STOPPED)
