@@ -12,8 +12,8 @@ from torch import Tensor
 
 from angulus.heads.geometry import Geometry
 from angulus.kernels.reduction import Reduced, Request
+from angulus.losses.asks import Hinge, Plain, Rows
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.penalties import Hinge, Plain, Rows
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""Penalties on the norms of the raw features, which ask nothing of the classes: feature incay and ring loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from angulus import checks, theory
+from angulus.losses.asks import Ask, Penalty, Rows
+from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
+
+
+@dataclass(frozen=True)
+class FeatureIncay(Penalty):
+    """Feature incay: λ · P(‖x‖), which lets the norms grow. On the raw features, so before any normalisation.
+
+    P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
+
+    Args:
+        lam: λ ≥ 0; the paper tries 1, 0.1 and 0.01.
+        form: which P.
+        eps: ε ≥ 0; with 0 a zero feature is an error.
+        bound: None; a norm beyond which a sample gets no incay (equal still counts); or `"auto"`:
+            `theory.incay_bound` of a reference norm, (1 + √2) times it where C < 2d, else 3 times.
+        start_step: no incay before this optimiser step.
+        reference_norm: the reference of `bound="auto"`; None keeps a running mean norm.
+
+    Source: FI Eq. 8, Sec. 6.3, Property 3. Differs: Sec. 6.3's reciprocal gradient has the wrong sign and power; it
+    is −2x / (‖x‖² + ε)² here.
+    """
+
+    lam: float
+    form: str = "reciprocal"
+    eps: float = 1e-8
+    bound: float | str | None = None
+    start_step: int = 0
+    reference_norm: float | None = None
+    name: ClassVar[str] = "incay"
+    reads_norms: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("lam", self.lam, low=0)
+        checks.choice("form", self.form, ("reciprocal", "log", "linear"))
+        checks.number("eps", self.eps, low=0)
+        checks.integer("start_step", self.start_step, low=0)
+        if isinstance(self.bound, str):
+            checks.choice("bound", self.bound, ("auto",), hint="or a norm, or null")
+        elif self.bound is not None:
+            checks.number("bound", self.bound, low=0, open_low=True, hint="or 'auto'")
+        if self.reference_norm is not None:
+            checks.number("reference_norm", self.reference_norm, low=0, open_low=True)
+            if self.bound != "auto":
+                raise checks.InputError(f"reference_norm is read only with bound='auto'; got bound={self.bound!r}")
+
+    @property
+    def stateful(self) -> bool:
+        return self.start_step > 0 or (self.bound == "auto" and self.reference_norm is None)
+
+    def bind(self, num_classes: int, embedding_size: int) -> BoundIncay:
+        return BoundIncay(self, theory.incay_factor(num_classes, embedding_size))
+
+    def value(self, norms: Tensor) -> Tensor:
+        """λ · P(‖x‖), without bound or start."""
+        if self.eps == 0 and self.form != "linear" and bool((norms.detach() == 0).any()):
+            row = int((norms.detach() == 0).nonzero()[0, 0])
+            raise checks.InputError(
+                f"feature incay's {self.form} form is infinite at a zero feature when eps = 0; row {row} is zero; "
+                "give eps > 0"
+            )
+        square = norms * norms
+        if self.form == "reciprocal":
+            return self.lam / (square + self.eps)
+        return -self.lam * (torch.log(square + self.eps) if self.form == "log" else square)
+
+    def formula(self) -> str:
+        body = {"reciprocal": f"/(‖x‖² + {self.eps:g})", "log": f"·(−log(‖x‖² + {self.eps:g}))", "linear": "·(−‖x‖²)"}
+        limits = [] if self.bound is None else [f"where ‖x‖ ≤ {self.bound}"]
+        limits += [f"from step {self.start_step}"] if self.start_step else []
+        return f"{self.lam:g}{body[self.form]}{' (' * bool(limits)}{', '.join(limits)}{')' * bool(limits)}"
+
+    def words(self) -> str:
+        bound = "" if self.bound is None else f", up to the norm bound {self.bound}"
+        start = f", from step {self.start_step}" if self.start_step else ""
+        return f"feature incay ({self.form}) with λ = {self.lam:g}{bound}{start}"
+
+
+class BoundIncay(nn.Module):
+    """`FeatureIncay`, bound: keeps the running mean norm and the step where the spec reads them."""
+
+    def __init__(self, spec: FeatureIncay, factor: float) -> None:
+        super().__init__()
+        self.spec = spec
+        self.factor = factor
+        self.mean_norm = RunningMean() if spec.bound == "auto" and spec.reference_norm is None else None
+        self.counter = StepCount() if spec.start_step > 0 else None
+
+    def ask(self, rows: Rows) -> Ask:
+        return None
+
+    def forward(self, rows: Rows, answer: object = None) -> Tensor:
+        norms = rows.norms
+        value = self.spec.value(norms)
+        bound = self._bound(norms.detach())
+        if bound is not None:
+            value = torch.where(norms.detach() <= bound, value, torch.zeros_like(value))
+        if self.counter is not None:
+            value = torch.where(self.counter.step >= self.spec.start_step, value, torch.zeros_like(value))
+        return value
+
+    def _bound(self, norms: Tensor) -> Tensor | float | None:
+        if self.spec.bound != "auto":
+            return self.spec.bound  # type: ignore[return-value]  # a number or None
+        if self.mean_norm is None:
+            assert self.spec.reference_norm is not None
+            return self.factor * self.spec.reference_norm
+        return self.factor * self.mean_norm.value_or(batch_mean(norms))
+
+    def observe(self, stats: Statistics) -> None:
+        if self.mean_norm is not None:
+            self.mean_norm.update(stats.values["norm"])
+        if self.counter is not None:
+            self.counter.observe(stats)
+
+
+@dataclass(frozen=True)
+class Ring(Penalty):
+    """Ring loss: λ/2 · (‖x‖ − R)², R given or learned.
+
+    Args:
+        lam: λ ≥ 0.
+        radius: R > 0; None learns it, from the first batch's mean norm.
+
+    Source: Zheng et al. 2018; compared with in IAM Table 5.
+    """
+
+    lam: float
+    radius: float | None = None
+    name: ClassVar[str] = "ring"
+    reads_norms: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("lam", self.lam, low=0)
+        if self.radius is not None:
+            checks.number("radius", self.radius, low=0, open_low=True)
+
+    @property
+    def stateful(self) -> bool:
+        return self.radius is None
+
+    def bind(self, num_classes: int, embedding_size: int) -> Ring | LearnedRing:
+        return LearnedRing(self.lam) if self.radius is None else self
+
+    def __call__(self, rows: Rows, answer: object = None) -> Tensor:
+        assert self.radius is not None
+        return self.lam / 2 * (rows.norms - self.radius) ** 2
+
+    def formula(self) -> str:
+        return f"{self.lam / 2:g}·(‖x‖ − {'R' if self.radius is None else format(self.radius, 'g')})²"
+
+    def words(self) -> str:
+        radius = "a learned radius" if self.radius is None else f"radius {self.radius:g}"
+        return f"ring loss with λ = {self.lam:g} at {radius}"
+
+
+class LearnedRing(nn.Module):
+    """`Ring(radius=None)`, bound: holds the parameter `R`, which the first `observe` sets to that step's mean norm.
+
+    Until then the batch's own mean norm stands in for its value.
+    """
+
+    started: Tensor
+
+    def __init__(self, lam: float) -> None:
+        super().__init__()
+        self.lam = lam
+        self.R = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("started", torch.tensor(False))
+
+    def ask(self, rows: Rows) -> Ask:
+        return None
+
+    def forward(self, rows: Rows, answer: object = None) -> Tensor:
+        R = self.R.to(rows.norms.dtype)
+        R = torch.where(self.started, R, R + (batch_mean(rows.norms) - R).detach())
+        return self.lam / 2 * (rows.norms - R) ** 2
+
+    @torch.no_grad()
+    def observe(self, stats: Statistics) -> None:
+        if not bool(self.started):
+            self.R.copy_(stats.values["norm"])
+            self.started.fill_(True)
