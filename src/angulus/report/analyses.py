@@ -135,7 +135,7 @@ def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     lines = {}
     for name, folder in _folders(comparison).items():
         rows = read_lines(folder / METRICS)
-        epochs = recipes.load(str(folder / RECIPE)).training.epochs
+        epochs = recipes.load_written(folder / RECIPE).training.epochs
         losses = defaultdict(list)
         for row in rows:
             losses[1 + (row["step"] - 1) * epochs // rows[-1]["step"]].append(row["loss"])
@@ -181,7 +181,7 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
             state = checkpoint.load(folder / checkpoint.NAME)["head"]
-            objective = from_recipe(recipes.load(str(folder / RECIPE)).objective)
+            objective = from_recipe(recipes.load_written(folder / RECIPE).objective)
             head = DenseHead(2, len(state["weight"]), objective)
             head.load_state_dict(state)
             reach = float(np.abs(features).max()) * 1.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -18,8 +20,8 @@ def embed(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(features [N, d] float32, predicted classes [N], of two classes the second's probability [N]), in float32.
 
-    Every rank calls it and gets the same. Backbone and head are in evaluation mode afterwards. Without `predict` there
-    are features alone.
+    Every rank calls it and gets the same; what fails on one, such as a file that it cannot read, fails on all. Backbone
+    and head are in evaluation mode afterwards. Without `predict` there are features alone.
     """
     ranks = job.ranks
     job.backbone.to(job.device).eval()
@@ -28,16 +30,23 @@ def embed(
         for buffer in job.backbone.buffers():
             dist.broadcast(buffer, 0, group=ranks.group)
     found: list[tuple[torch.Tensor, ...]] = []
-    for start in range(0, len(images), batch_size):
-        pixels = images.pixels[start : start + batch_size]
-        sizes = [len(part) for part in torch.arange(len(pixels)).tensor_split(ranks.count)]
-        own = share(pixels, ranks).to(job.device)
-        features = job.backbone(job.contract(own)) if len(own) else own.new_zeros(0, job.head.embedding_size).float()
+    for rows in torch.arange(len(images)).split(batch_size):
+        sizes = [len(part) for part in rows.tensor_split(ranks.count)]
+        features = ranks.together(partial(_features, job, images, share(rows, ranks)))
         parts = (features, *(_predicted(job, features, images.num_classes) if predict else ()))
         found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
     features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     predictions, probabilities = predicted or (np.empty(0, np.int64), np.empty(0))
     return features.astype(np.float32), predictions, probabilities
+
+
+def _features(job: Job, images: Images, rows: torch.Tensor) -> torch.Tensor:
+    """Of consecutive rows, none among them."""
+    if not len(rows):
+        return torch.zeros(0, job.head.embedding_size, device=job.device)
+    own = images.pixels[int(rows[0]) : int(rows[-1]) + 1].to(job.device)
+    features: torch.Tensor = job.backbone(job.contract(own))
+    return features
 
 
 def _predicted(job: Job, features: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
