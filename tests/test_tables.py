@@ -208,6 +208,15 @@ def test_what_a_recipe_starts_from_is_where_another_leaves_it() -> None:
             assert other.backbone == recipe.load(name).backbone
 
 
+@pytest.mark.parametrize("name", ["nf-t2", "nf-t4", "nf-f8", "nf-f8-center"])
+def test_five_snapshots_are_kept_1000_iterations_apart_after_10000(name: str) -> None:
+    training = recipe.load(name).training
+    assert training.snapshots is not None
+    steps = training.epochs * math.ceil(494_000 / training.batch_size)
+    kept = [step for step in range(1, steps + 1) if training.snapshots.due(step)]
+    assert kept == [11_000, 12_000, 13_000, 14_000, 15_000]
+
+
 def steps(found: Comparison) -> int:
     folder = run_folder(found.folder, found.rows[0].variant, 0)
     return int(json.loads((folder / "results.json").read_text())["training"]["steps"])

@@ -252,8 +252,8 @@ def _refuse_other_images(whole: Splits, folder: Path) -> None:
             count = f"{one['images']:,} there and {other['images']:,} here" if one else "none there"
             raise checks.InputError(
                 f"{folder} holds a run on other {name} images ({count}; number, sides, classes or labels differ): it "
-                f"was begun on {there.get('source')}, and this is {whole.source}; set data.root to the former, or choose "
-                "another --out"
+                f"was begun on {there.get('source')}, and this is {whole.source}; set data.root to the former, or "
+                "choose another --out"
             )
 
 

@@ -56,11 +56,11 @@ def from_checkpoint(path: Path, job: Job) -> None:
             f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
         )
     found = checkpoint.load(file)
-    done, steps = found["progress"]["step"], found["progress"].get("steps", 0)
+    done, steps = (found["progress"].get(name, 0) for name in ("step", "steps"))
     if path.is_dir() and done < steps:
         raise checks.InputError(
-            f"training.start_from: the run in {path} has not ended, it stands at step {done:,} of {steps:,}; go on with "
-            f"it by --resume, or give {file} to start from that step"
+            f"training.start_from: the run in {path} has not ended, it stands at step {done:,} of {steps:,}; go on "
+            f"with it by --resume, or give {file} to start from that step"
         )
     refuse_known(found.get("class_names"), job, path)
     load_backbone(job.backbone, found["backbone"], path)
