@@ -88,10 +88,10 @@ def refuse_unused(content: Mapping[str, Any]) -> None:
 
 def without_unused(content: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping without the keys that `refuse_unused` refuses."""
-    content = copy.deepcopy(dict(content))
-    for _, given, key, _ in list(_unused(content)):
+    kept = copy.deepcopy(dict(content))
+    for _, given, key, _ in list(_unused(kept)):
         del given[key]
-    return content
+    return kept
 
 
 def _unused(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, tuple[str, ...]]]:

@@ -30,10 +30,10 @@ def embed(
         for buffer in job.backbone.buffers():
             dist.broadcast(buffer, 0, group=ranks.group)
     found: list[tuple[torch.Tensor, ...]] = []
-    for rows in torch.arange(len(images)).split(batch_size):
+    for rows in torch.split(torch.arange(len(images)), batch_size):
         sizes = [len(part) for part in rows.tensor_split(ranks.count)]
-        features = ranks.together(partial(_features, job, images, share(rows, ranks)))
-        parts = (features, *(_predicted(job, features, images.num_classes) if predict else ()))
+        own = ranks.together(partial(_features, job, images, share(rows, ranks)))
+        parts = (own, *(_predicted(job, own, images.num_classes) if predict else ()))
         found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
     features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     predictions, probabilities = predicted or (np.empty(0, np.int64), np.empty(0))
