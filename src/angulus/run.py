@@ -258,9 +258,9 @@ def _refuse_other_images(whole: Splits, folder: Path) -> None:
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """A recipe by dotted keys, without what moves no weight.
+    """A recipe by dotted keys, without what can change once a model is trained.
 
-    Validation stays, though it moves none either: it is measured while the training goes on, and never again.
+    Validation stays, though it moves no weight: it is measured while the training goes on, and never again.
     """
     training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
     recipe = dataclasses.replace(
@@ -269,7 +269,12 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         title="",
         chosen_by_us={},
         input=dataclasses.replace(recipe.input, flip="none"),
-        evaluation=Evaluation(),
+        evaluation=dataclasses.replace(
+            recipe.evaluation,
+            low_fraction=Evaluation.low_fraction,
+            batch_size=Evaluation.batch_size,
+            benchmarks=[],
+        ),
         compare=None,
         published=None,
         rows={},
