@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,26 @@ def test_words_and_places_that_decide_no_number_do_not_make_another_recipe(path:
     assert compare(path, grid.folder, renamed).recipe.title == "Other words"
     assert finished(grid.folder) == before
     compare(path, grid.folder)
+
+
+def test_a_grid_that_measures_in_another_way_is_measured_anew_and_not_trained(
+    grid: Comparison, path: str, tmp_path: Path
+) -> None:
+    shutil.copytree(grid.folder, tmp_path / "grid")
+    trained = {each.parent: each.stat().st_mtime_ns for each in (tmp_path / "grid").rglob("checkpoint.pt")}
+
+    def on_step(*_: object) -> None:
+        raise AssertionError("a step was taken")
+
+    found = compare(path, tmp_path / "grid", ["evaluation.low_fraction=0.5"], on_step=on_step)
+    assert [row.counts for row in found.rows] == [{"good": 30, "low": 30, "entire": 60}] * 2
+    assert [row.columns["accuracy entire %"] for row in found.rows] == [
+        row.columns["accuracy entire %"] for row in grid.rows
+    ]
+    assert [row.seconds for row in found.rows] == [row.seconds for row in grid.rows]
+    assert trained == {each.parent: each.stat().st_mtime_ns for each in (tmp_path / "grid").rglob("checkpoint.pt")}
+    for each in trained:
+        assert read_results(each)["own_split"]["low"]["count"] == 30
 
 
 # what is refused

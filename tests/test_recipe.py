@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -293,6 +295,133 @@ def test_a_new_kind_clears_what_belonged_to_the_old_one_and_the_same_kind_does_n
     changed = recipe.override(content, ["objective.kind=cosface", "objective.s=30", "objective.m=0.35"])
     assert changed["objective"] == {"kind": "cosface", "s": 30, "m": 0.35}
     assert tiny.validated("training.optimizer.kind=adamw").training.optimizer.lr == 1e-3  # not SGD's 0.05
+
+
+def test_a_mapping_without_a_kind_is_of_the_default_one() -> None:
+    changed = tiny.content("training.schedule={final: 0.1}", "training.schedule.kind=plateau")
+    assert changed["training"]["schedule"] == {"kind": "plateau"}
+    changed = tiny.content("training.optimizer={lr: 1, momentum: 0.5}", "training.optimizer.kind=sgd")
+    assert changed["training"]["optimizer"] == {"kind": "sgd", "lr": 1, "momentum": 0.5}
+
+
+# keys that a kind has no use for
+
+SCHEDULES = {
+    "constant": "", "steps": "milestones factor", "cosine": "final", "one_cycle": "final", "polynomial": "power",
+    "plateau": "factor patience drops",
+}  # fmt: skip
+VALUES = {"milestones": "[2]", "factor": "0.1", "power": "1.0", "final": "0.0", "patience": "3", "drops": "3"}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("key", VALUES)
+def test_a_key_of_another_schedule_is_refused_whatever_its_value(kind: str, key: str) -> None:
+    milestones = ", milestones: [1]" if kind == "steps" and key != "milestones" else ""
+    given = f"training.schedule={{kind: {kind}, {key}: {VALUES[key]}{milestones}}}"
+    if key in SCHEDULES[kind]:
+        assert getattr(tiny.validated(given).training.schedule, key) == recipe.parse_yaml(VALUES[key])
+        return
+    takes = " or ".join(each for each, keys in SCHEDULES.items() if key in keys)
+    with pytest.raises(InputError) as raised:
+        tiny.validated(given)
+    assert str(raised.value) == (
+        f"training.schedule.{key} has no use with kind: {kind}; it is of kind {takes}: leave it out, or choose another "
+        "kind"
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "sentence"),
+    [
+        (
+            "{kind: adamw, momentum: 0.9}",
+            "training.optimizer.momentum has no use with kind: adamw; it is of kind sgd or",
+        ),
+        (
+            "{kind: rmsprop, nesterov: false}",
+            "training.optimizer.nesterov has no use with kind: rmsprop; it is of kind",
+        ),
+    ],
+)
+def test_a_key_of_another_optimizer_is_refused(optimizer: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        tiny.validated(f"training.optimizer={optimizer}")
+
+
+def test_a_kind_on_the_command_line_takes_the_keys_of_the_former_away() -> None:
+    loaded = recipe.load("fi-t2-mnist", ["training.epochs=3", "training.schedule.kind=one_cycle"])
+    assert loaded.training.schedule.kind == "one_cycle"
+    with pytest.raises(InputError, match=r"training.schedule.patience has no use with kind: one_cycle"):
+        recipe.load("fi-t2-mnist", ["training.schedule.kind=one_cycle", "training.schedule.patience=2"])
+    with pytest.raises(InputError, match=r"training.schedule.milestones has no use with kind: plateau"):
+        recipe.load("fi-t2-mnist", ["training.schedule.milestones=[1]"])
+
+
+def test_a_resolved_recipe_has_no_key_without_use_and_one_of_before_is_read(tmp_path: Path) -> None:
+    loaded = tiny.validated("training.optimizer={kind: adamw}", "training.schedule={kind: cosine, final: 0.1}")
+    written = recipe.parse_yaml(recipe.to_yaml(loaded))
+    assert written["training"]["schedule"] == {"kind": "cosine", "warmup_epochs": 0.0, "final": 0.1}
+    assert "momentum" not in written["training"]["optimizer"]
+    old = tmp_path / "old.yaml"
+    old.write_text(json.dumps(dataclasses.asdict(loaded)), encoding="utf-8")  # with every key, as once
+    assert recipe.load_written(old) == loaded
+    with pytest.raises(InputError, match="has no use with kind: adamw"):
+        recipe.load(str(old))
+
+
+# what a paper reports
+
+PUBLISHED = [
+    "compare={seeds: [0], variants: {Soft: {}, Arc: {}}}",
+    "published={source: x, accuracy: {Soft: {low: 1}}, mean_norm: {Arc: {entire: 2}}}",
+]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "accuracy={Sof: {low: 1}}",
+            "a variant of published must be one of 'Soft', 'Arc'; got 'Sof'; did you mean 'Soft'?",
+        ),
+        ("mean_norm={Ring: {low: 1}}", "a variant of published must be one of 'Soft', 'Arc'; got 'Ring'"),
+        ("columns={Ark: {LFW %: 1}}", "a variant of published must be one of 'Soft', 'Arc'; got 'Ark'"),
+        ("accuracy={Soft: {lo: 1}}", "got 'accuracy lo %'; did you mean 'accuracy low %'?"),
+        ("columns={Soft: {LFW %: 1}}", "a column of published for 'Soft' must be one of 'accuracy good %', "),
+    ],
+)
+def test_published_numbers_of_what_the_table_does_not_have_are_refused(override: str, sentence: str) -> None:
+    assert tiny.validated(*PUBLISHED).published is not None
+    with pytest.raises(InputError) as raised:
+        tiny.validated(*PUBLISHED, f"published.{override}")
+    assert sentence in str(raised.value)
+    content = tiny.content(*PUBLISHED)  # as in a file
+    table, _, value = override.partition("=")
+    content["published"][table] = recipe.parse_yaml(value)
+    with pytest.raises(InputError):
+        recipe.validate(content)
+
+
+def test_overrides_take_published_numbers_away_with_their_variants_and_columns() -> None:
+    content = tiny.content(*PUBLISHED, "rows={A-T1: {what: x, column: norm low}}")
+    fewer = recipe.validate(recipe.override(content, ["compare.variants={Arc: {}}"])).published
+    assert fewer is not None
+    assert (fewer.accuracy, fewer.mean_norm) == ({}, {"Arc": {"entire": 2}})
+    other = "evaluation.benchmarks=[{name: a, protocol: classification, columns: {top %: accuracy}}]"
+    found = recipe.validate(recipe.override(content, [other, "published.columns={Soft: {top %: 3}}"]))
+    assert found.published is not None
+    assert found.published.of("Soft") == {"top %": 3}
+    assert found.rows["A-T1"].column is None
+    swept = recipe.load("fi-t4", ["compare.sweep={objective.radius.factor: [2, 3]}"])
+    assert swept.published is not None
+    assert swept.published.accuracy == {"factor=2": {"entire": 90.90}}
+
+
+def test_an_override_does_not_hide_a_wrong_name() -> None:
+    content = tiny.content(*PUBLISHED)
+    content["published"]["accuracy"]["Sfot"] = {"low": 1}
+    with pytest.raises(InputError, match="got 'Sfot'"):
+        recipe.validate(recipe.override(content, ["compare.variants={Soft: {}}"]))
 
 
 def test_null_takes_a_piece_away() -> None:

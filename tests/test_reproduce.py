@@ -103,6 +103,22 @@ def test_a_row_is_run_and_gone_on_with_and_shown_beside_the_paper(
     assert code == 2
     assert "here/cm-t1a/comparison.json was made on generated stand-in data: it is no result" in err
     assert not Path("page.md").exists()
+    code, out, err = angulus("reproduce", "--list", "--results", "here")
+    assert (code, err) == (0, "")
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    assert {row.id for row in reproduce.table_rows()} <= {line.split()[1] for line in lines}
+    stood_in = [line.split()[1] for line in lines if line.rstrip(" │").endswith("no: a stand-in")]
+    assert stood_in == ["CM-T1a"]
+    assert not any(line.rstrip(" │").endswith("yes") for line in lines)
+
+
+def test_a_result_comes_before_a_stand_in_of_the_same_recipe(tmp_path: Path) -> None:
+    result = json.loads((ROOT / "docs/results/cm-t2.json").read_text())
+    for name, generated in (("a", False), ("b", True)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result | {"generated": generated}))
+    assert not reproduce.measured(tmp_path, stand_ins=True)["cm-t2"].generated
+    with pytest.raises(InputError, match=r"b.json was made on generated stand-in data: it is no result; delete it"):
+        reproduce.measured(tmp_path)
 
 
 def test_the_list_has_every_row(angulus: Run) -> None:

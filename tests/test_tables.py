@@ -22,6 +22,7 @@ import benchmark_files
 from angulus import build, data, recipe
 from angulus.benchmarks.settings import Benchmark
 from angulus.checks import InputError
+from angulus.claims import Compare
 from angulus.compare import Comparison, compare, run_folder, section
 from angulus.data.images import Splits
 from angulus.data.records import Row, write_records
@@ -155,6 +156,9 @@ def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
         for each, changes in variants.items()
         if each in kept
     }
+    names, paper = Compare(**grid).grid, content.get("published") or {}
+    for table in paper.keys() & {"accuracy", "mean_norm", "columns"}:
+        paper[table] = {each: numbers for each, numbers in paper[table].items() if each in names}
     content["needs"] = {}
     return content, splits
 
@@ -207,6 +211,15 @@ def test_what_a_recipe_starts_from_is_where_another_leaves_it() -> None:
             variants = [run_folder(Path("runs") / other.name, variant, 0) for variant in other.compare.grid]
             assert Path(start) in variants
             assert other.backbone == recipe.load(name).backbone
+
+
+@pytest.mark.parametrize("name", ["nf-t2", "nf-t4", "nf-f8", "nf-f8-center"])
+def test_five_snapshots_are_kept_1000_iterations_apart_after_10000(name: str) -> None:
+    training = recipe.load(name).training
+    assert training.snapshots is not None
+    steps = training.epochs * math.ceil(494_000 / training.batch_size)
+    kept = [step for step in range(1, steps + 1) if training.snapshots.due(step)]
+    assert kept == [11_000, 12_000, 13_000, 14_000, 15_000]
 
 
 def steps(found: Comparison) -> int:

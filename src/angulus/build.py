@@ -121,17 +121,15 @@ def start_from(path: Path, job: Job) -> None:
     """Give a job the weights of a model folder, or of a run's folder or checkpoint; every rank calls it.
 
     Raises:
-        checks.InputError: neither is there, or it is of another backbone.
+        checks.InputError: neither is there, it is of another backbone or of a run whose training has not ended, or it
+            was trained on whom the job holds out.
     """
-    if (path / artifact.CONFIG).exists():
-        start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
+    if not (path / artifact.CONFIG).exists():
+        start.from_checkpoint(path, job)
         return
-    file = path / checkpoint.NAME if path.is_dir() else path
-    if not file.is_file():
-        raise checks.InputError(
-            f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
-        )
-    start.from_checkpoint(file, job.backbone, job.head, job.images.class_names)
+    beside = path.parent / checkpoint.NAME  # a model folder keeps no class names; the run that it lies in does
+    start.refuse_known(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
+    start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
 
 
 def preprocessing(contract: Contract, images: Images) -> Preprocessing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -196,6 +196,14 @@ class Published:
     mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)
     columns: dict[str, dict[str, float]] = field(default_factory=dict)
     __pydantic_config__: ClassVar[Any] = STRICT
+
+    def check(self, variants: Iterable[str], titles: Iterable[str]) -> None:
+        """Refuse numbers of a variant or a column that the recipe's table does not have."""
+        variants, titles = list(variants), list(titles)
+        for name in {**self.accuracy, **self.mean_norm, **self.columns}:
+            checks.choice("a variant of published", name, variants)
+            for title in self.of(name):
+                checks.choice(f"a column of published for {name!r}", title, titles)
 
     def of(self, variant: str) -> Mapping[str, float]:
         """A variant's numbers by the columns of the table."""

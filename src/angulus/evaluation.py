@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -35,8 +36,9 @@ def with_benchmarks(
 ) -> dict[str, Any]:
     """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
 
-    `folder` has `test.npz` and the model's folder.
+    `folder` has `test.npz` and the model's folder; results of benchmarks that were measured before go.
     """
+    shutil.rmtree(folder / BENCHMARKS, ignore_errors=True)
     if not recipe.evaluation.benchmarks:
         return found
     columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     files.write_atomically(folder / evaluation.TEST, lambda file: np.savez_compressed(file, **test))
     training = [each["training"] for each in results]
     loss = float(np.mean([each["last_epoch_loss"] for each in training]))
+    shutil.rmtree(folder / evaluation.BENCHMARKS, ignore_errors=True)  # of another evaluation
     found = evaluation.described(test, recipe.evaluation.low_fraction)
     if recipe.evaluation.benchmarks:
         known |= {**test, "last_epoch_loss": np.asarray(loss)}

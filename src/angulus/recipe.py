@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import io
 import json
@@ -24,7 +23,13 @@ from angulus.heads.sampling import ClassSampling
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
+from angulus.overrides import override, parse_yaml, refuse_unused, variant, without_unused
 from angulus.training.settings import STRICT, Training, Validation
+
+__all__ = [
+    "Recipe", "find", "load", "load_written", "override", "parse_yaml", "read", "shipped", "to_yaml", "validate",
+    "variant",
+]  # fmt: skip
 
 FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
 
@@ -132,6 +137,8 @@ class Recipe:
         for row, claim in self.rows.items():
             if claim.column is not None:
                 checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
+        if self.compare is not None and self.published is not None:
+            self.published.check(self.compare.grid, self.evaluation.titles)
         self._check_class_optimizer()
 
     def _check_class_optimizer(self) -> None:
@@ -152,6 +159,11 @@ class Recipe:
 def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a file, or a shipped one by its name, and apply `key.path=value` overrides."""
     return validate(override(read(path), overrides))
+
+
+def load_written(file: Path) -> Recipe:
+    """The resolved recipe beside a run or a comparison; keys that its kinds have no use for, once written, are left."""
+    return validate(without_unused(read(str(file))))
 
 
 def read(path: str) -> dict[str, Any]:
@@ -201,15 +213,6 @@ def _has_row(file: Path, row: str) -> bool:
     return mentioned and row in map(str.lower, read(str(file)).get("rows", {}))
 
 
-def parse_yaml(text: str) -> Any:
-    """YAML 1.2, where `1e-4` is a number and `off` a word.
-
-    >>> parse_yaml("{lr: 1e-4, mode: off}")
-    {'lr': 0.0001, 'mode': 'off'}
-    """
-    return YAML(typ="safe", pure=True).load(text)
-
-
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML, the objective written out in pieces; `load` reads it back."""
     stream = io.StringIO()
@@ -217,7 +220,7 @@ def to_yaml(recipe: Recipe) -> str:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
-    yaml.dump(dataclasses.asdict(recipe), stream)
+    yaml.dump(without_unused(dataclasses.asdict(recipe)), stream)
     return stream.getvalue()
 
 
@@ -231,54 +234,8 @@ def validate(content: Mapping[str, Any]) -> Recipe:
         recipe = pydantic.TypeAdapter(Recipe).validate_json(text)
     except pydantic.ValidationError as error:
         raise checks.InputError("; ".join(_sentence(each) for each in _plain_first(error))) from error
+    refuse_unused(content)
     return dataclasses.replace(recipe, objective=to_mapping(from_recipe(recipe.objective)))
-
-
-def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A recipe's mapping with the changes of one variant and its seed, for a single run."""
-    single = copy.deepcopy(dict(content))
-    for path, value in changes.items():
-        set_path(single, path, copy.deepcopy(value))
-    set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None, "rows": {}}
-
-
-def set_path(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; another `kind` clears its siblings, which belong to the old one.
-
-    An objective without a kind is written out in pieces, which a kind clears too.
-
-    >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
-    >>> set_path(recipe, "objective.kind", "normface"); recipe
-    {'objective': {'kind': 'normface'}}
-    """
-    *parents, last = path.split(".")
-    for depth, key in enumerate(parents):
-        if content.get(key) is None:
-            content[key] = {}
-        content = content[key]
-        if not isinstance(content, dict):
-            raise checks.InputError(
-                f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it"
-            )
-    if last == "kind" and content.get("kind", None if parents == ["objective"] else value) != value:
-        content.clear()
-    content[last] = value
-
-
-def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a recipe's mapping with `key.path=value` texts applied."""
-    content = copy.deepcopy(content)
-    for change in overrides:
-        path, equals, text = change.partition("=")
-        if not equals or not path:
-            raise checks.InputError(f"an override must read key.path=value; got {change!r}")
-        try:
-            value = parse_yaml(text)
-        except YAMLError as error:
-            raise checks.InputError(f"the value of override {change!r} is not YAML") from error
-        set_path(content, path.strip(), value)
-    return content
 
 
 def _plain_first(error: pydantic.ValidationError) -> list[Any]:

@@ -40,6 +40,7 @@ class Measured:
         epochs: that were trained.
         device: on which, in words.
         seconds: of training, over all variants and seeds.
+        generated: whether the data were a stand-in's, so that the numbers are no result.
     """
 
     recipe: str
@@ -48,6 +49,7 @@ class Measured:
     epochs: int
     device: str
     seconds: float
+    generated: bool = False
 
 
 @functools.cache
@@ -120,15 +122,14 @@ def reproduce(
     ]
 
 
-def read_measured(path: Path) -> Measured:
+def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
     """A `comparison.json`.
 
     Raises:
-        checks.InputError: another file, or numbers of generated data, which are no result.
+        checks.InputError: another file, or, unless asked for, numbers of generated data, which are no result.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        generated = content["generated"]
         environment = content["environment"]
         threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
         found = Measured(
@@ -138,11 +139,12 @@ def read_measured(path: Path) -> Measured:
             content["training"]["epochs"],
             f"{environment['device']}{threads}",
             sum(row["training_seconds"] for row in content["rows"]),
+            content["generated"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise checks.InputError(f"{path} is not a comparison.json ({reason}); run `angulus compare` again") from error
-    if generated:
+    if found.generated and not stand_ins:
         raise checks.InputError(f"{path} was made on generated stand-in data: it is no result; delete it")
     return found
 
@@ -151,9 +153,14 @@ def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
     return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
 
 
-def measured(folder: Path) -> dict[str, Measured]:
-    """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name."""
+def measured(folder: Path, *, stand_ins: bool = False) -> dict[str, Measured]:
+    """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name.
+
+    Stand-ins are refused, or, where they are asked for, kept for recipes that have nothing else.
+    """
     found = [
-        read_measured(path) for pattern in ("*.json", "*/comparison.json") for path in sorted(folder.glob(pattern))
+        read_measured(path, stand_ins=stand_ins)
+        for pattern in ("*.json", "*/comparison.json")
+        for path in sorted(folder.glob(pattern))
     ]
-    return {each.recipe: each for each in found}
+    return {each.recipe: each for each in sorted(found, key=lambda each: not each.generated)}

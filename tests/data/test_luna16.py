@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,6 +302,25 @@ def test_bad_headers_are_refused(tmp_path: Path, header: str, sentence: str) -> 
     (tmp_path / "scan.mhd").write_text(header)
     with pytest.raises(InputError, match=rf"scan.mhd {sentence}"):
         read_volume(tmp_path / "scan.mhd")
+
+
+def test_opening_a_file_does_not_look_through_all_rows(tmp_path: Path) -> None:
+    """Of a million rows in a thousand files that would take longer than the reading."""
+
+    class Once(np.ndarray):  # type: ignore[type-arg]
+        def __eq__(self, other: object) -> Any:
+            raise AssertionError("all owners were compared")
+
+    paths = [tmp_path / f"{number}.npy" for number in range(3)]
+    for number, path in enumerate(paths):
+        np.save(path, np.full((2, 4, 5, 6), number, dtype=np.uint8))
+    owners = np.array([0, 2, 1, 2]).view(Once)
+    pixels = PatchPixels(paths, owners, np.array([0, 1, 1, 0]), np.zeros(4, dtype=np.int64), (2, 3, 4))
+    assert pixels[:].flatten(1)[:, 0].tolist() == [0, 2, 1, 2]
+    short = PatchPixels(paths, owners, np.array([0, 1, 1, 2]), np.zeros(4, dtype=np.int64), (2, 3, 4))
+    assert short[torch.tensor([0, 2])].shape == (2, 1, 2, 3, 4)
+    with pytest.raises(InputError, match=r"2.npy must be a whole file of patches; got 2 patches"):
+        short[torch.tensor([1])]
 
 
 def test_a_volume_cut_short_or_of_other_axes_is_refused(tmp_path: Path) -> None:

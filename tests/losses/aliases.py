@@ -8,7 +8,7 @@ from functools import partial
 
 from angulus import losses
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
-from angulus.losses.radius import Contraction
+from angulus.losses.radius import Contraction, Identity
 from angulus.losses.weighting import Focal, HardMining
 from losses.oracles import (
     SEEN_NORM,
@@ -58,6 +58,7 @@ L = losses
 TABLE = (
     # softmax, with raw or unit weights and features
     Case("softmax", L.softmax(), of(family.softmax), least=1),
+    Case("softmax-factor", L.softmax().replace(radius=Identity(6.0)), of(family.scaled_softmax, 6.0), least=1),
     Case("softmax-bias", L.softmax(bias=True), biased, learns=("bias",), least=1),
     Case("weight_normalized", L.weight_normalized(), of(family.weight_normalized), least=1),
     Case("feature_normalized-fixed", L.feature_normalized(12.0, False), of(family.feature_normalized, 12.0), least=1),

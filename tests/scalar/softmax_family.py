@@ -33,6 +33,11 @@ def softmax(features: Matrix, weight: Matrix, labels: list[int], bias: Vector | 
     return linear(features, weight, labels, 1.0, bias)
 
 
+def scaled_softmax(features: Matrix, weight: Matrix, labels: list[int], factor: float) -> Vector:
+    """w_j . (factor x): softmax on features that are multiplied. Source: feature incay, Sec. 4.4 and Table 4."""
+    return softmax([[factor * value for value in x] for x in features], weight, labels)
+
+
 def weight_normalized(features: Matrix, weight: Matrix, labels: list[int]) -> Vector:
     """||x|| cos(theta_j). Source: CM, Eq. 3."""
     return angular(features, weight, labels, [norm(x) for x in features], math.cos)

@@ -8,8 +8,10 @@ FOLDER/rank-R.json. What another number of processes was stopped at is gone on w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -30,6 +32,7 @@ from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
 from angulus.run import run
+from angulus.training import validation
 from angulus.training.batches import share
 from angulus.training.signals import Interrupted
 
@@ -86,6 +89,13 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
     said["classes"] = refusal(NET, refused / "classes", one_class())
     uneven = tiny.splits(test=2 if rank == 1 else 60)  # which rank 1 alone cannot split in good and low
     said["alone"] = refusal(NET, refused / "alone", uneven)
+    if count == 2:
+        if rank == 0:
+            shutil.copytree(folder / "sgd", folder / "sgd-copy")
+            shutil.copytree(folder / "sgd", folder / "sgd-stopped")
+            (folder / "sgd-stopped" / "results.json").unlink()
+        dist.barrier()
+        said |= torn(rank, folder)
     said["batch norm"] = [str(batch_norm(rank, count))]
     (folder / f"rank-{rank}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
@@ -121,6 +131,46 @@ def batch_norm(rank: int, count: int) -> float:
     synced.eval()
     plain.eval()
     return max(worst, float((synced(rows) - plain(rows)).abs().max()))
+
+
+def torn(rank: int, folder: Path) -> dict[str, Any]:
+    """What goes wrong on rank 1 alone: another folder than rank 0's, one that it does not see, images, figures."""
+    said: dict[str, Any] = {}
+    start = f"training.start_from={folder / 'sgd'}"
+    # rank 0's folder is empty; rank 1's holds a checkpoint, a whole run
+    own = folder / ("empty" if rank == 0 else "sgd")
+    said["another folder"] = refusal([*NET, start], own)
+    said["another folder, resumed"] = refusal(NET, folder / ("sgd-copy" if rank == 0 else "nothing"), resume=True)
+    said["unseen, stopped"] = refusal(NET, folder / ("sgd-stopped" if rank == 0 else "nothing"), resume=True)
+    said["nothing to resume"] = refusal(NET, own, resume=True)
+    overrides = CASES["validated"]
+    whole = tiny.splits()
+    if rank == 1:
+        whole = dataclasses.replace(whole, train=dataclasses.replace(whole.train, pixels=Torn(whole.train.pixels)))
+    said["images"] = refusal(overrides, folder / "refused" / "images", whole)
+    if rank == 1:
+        validation.tar_at_far = broken  # type: ignore[assignment]
+    said["figures"] = refusal(overrides, folder / "refused" / "figures")
+    return said
+
+
+class Torn:
+    """Pixels of which a step's share can be read, and not the more that validation reads."""
+
+    dtype = torch.uint8
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels, self.shape = pixels, pixels.shape
+
+    def __getitem__(self, rows: Any) -> torch.Tensor:
+        if len(rows) > 8:
+            raise InputError("a file cannot be read here")
+        found: torch.Tensor = self.pixels[rows]
+        return found
+
+
+def broken(*_: object) -> None:
+    raise InputError("no figure here")
 
 
 def one_class() -> Splits:

@@ -236,6 +236,25 @@ def test_the_drops_of_a_plateau_outlast_a_stop(tmp_path: Path) -> None:
     assert tiny.differences(whole, finish(chosen, tmp_path / "stopped", resume=True)) == []
 
 
+@pytest.mark.parametrize(
+    "how", [[], ["training.accumulate=3"], ["head={impl: chunked, update_in_backward: true}"]], ids=str
+)
+def test_a_plateau_counts_the_errors_of_the_weights_that_gave_the_loss(how: list[str], tmp_path: Path) -> None:
+    """One step, at a rate that moves the class weights far: the error is that of the first ones."""
+    fast = ["backbone.name=lenet++", "training.optimizer.lr=1", "training.batch_size=72", "training.epochs=1"]
+    chosen = tiny.validated(*fast, "training.schedule={kind: plateau}", *how)
+    job, first = (build.job(chosen, tiny.splits()) for _ in range(2))
+    loop.fit(job, tmp_path, resume=False)
+    with torch.no_grad():
+        features = first.backbone(first.contract(first.images.pixels))
+        before, after = (
+            float((each.head.logits(features).argmax(1) != first.images.labels).double().mean())
+            for each in (first, job)
+        )
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["plateau"]["best"] == pytest.approx(before)
+    assert before != after  # so the other order would show
+
+
 def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(tmp_path: Path) -> None:
     chosen = tiny.validated("training.checkpoint_every=3", "training.schedule={kind: plateau, patience: 1}")
     whole = finish(chosen, tmp_path / "whole")

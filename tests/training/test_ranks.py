@@ -201,4 +201,37 @@ def test_what_one_rank_alone_breaks_is_refused_on_all(two: Path) -> None:
 
 
 def test_refused_runs_leave_no_folder(two: Path) -> None:
-    assert sorted(path.name for path in (two / "refused").iterdir()) == ["diverged"]
+    left = {path.name for path in (two / "refused").iterdir()} - {"images", "figures"}  # which break on the way
+    assert left == {"diverged"}
+
+
+UNSEEN = "is not seen by every process; give as --out a folder that all machines share"
+
+
+@pytest.mark.parametrize(
+    ("case", "first", "second"),
+    [
+        # of what rank 0 sees in its own folder, told to all; then a folder that rank 1 does not share
+        ("another folder", rf"^rank 1 failed: .*sgd {UNSEEN}", f"sgd {UNSEEN}"),
+        ("unseen, stopped", rf"^rank 1 failed: .*nothing {UNSEEN}", f"nothing {UNSEEN}"),
+        (
+            "nothing to resume",
+            "empty holds no run to resume; start one",
+            "^rank 0 failed: .*empty holds no run to resume",
+        ),
+        ("images", "^rank 1 failed: a file cannot be read here", "^a file cannot be read here"),
+        ("figures", "^rank 1 failed: no figure here", "^no figure here"),
+    ],
+)
+def test_what_one_rank_alone_sees_or_breaks_ends_all(case: str, first: str, second: str, two: Path) -> None:
+    said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
+    assert [kind for kind, _ in said] == ["Alike", "Alike"]
+    for sentence, (_, text) in zip((first, second), said, strict=True):
+        assert re.search(sentence, text), text
+
+
+def test_an_ended_run_that_rank_0_alone_sees_is_read_by_all(two: Path) -> None:
+    said = [json.loads((two / f"rank-{rank}.json").read_text())["another folder, resumed"] for rank in range(2)]
+    assert said == [["nothing", ""]] * 2
+    assert not (two / "nothing").exists()
+    assert not [path for path in two.rglob(".seen-*")]

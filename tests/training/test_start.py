@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,88 @@ def test_another_backbone_is_refused_and_leaves_no_folder(what: str, trained: Pa
     ):
         run(chosen, tmp_path / "run", splits=tiny.splits())
     assert not (tmp_path / "run").exists()
+
+
+def stopped(folder: Path, *overrides: str) -> Path:
+    """A run that was stopped after 3 of its 10 steps."""
+
+    def crash(step: int, *_: object) -> None:
+        if step == 4:
+            raise RuntimeError("a power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(
+            tiny.validated("training.checkpoint_every=3", *overrides),
+            folder,
+            splits=tiny.splits(),
+            on_step=crash,
+        )
+    return folder
+
+
+def test_a_run_that_has_not_ended_is_refused_and_its_checkpoint_is_taken(tmp_path: Path) -> None:
+    source = stopped(tmp_path / "source")
+    with pytest.raises(
+        InputError, match=r"the run in .*source has not ended, it stands at step 3 of 10; go on with it by"
+    ):
+        run(tiny.validated(f"training.start_from={source}"), tmp_path / "run", splits=tiny.splits())
+    assert not (tmp_path / "run").exists()
+    job = build.job(tiny.validated("training.seed=1"), tiny.splits())
+    build.start_from(source / "checkpoint.pt", job)
+    assert torch.equal(job.head.weight, checkpoint.load(source / "checkpoint.pt")["head"]["weight"])
+
+
+def test_the_path_is_found_as_other_paths_of_a_recipe_are(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANGULUS_DATA", str(trained.parent))
+    chosen = tiny.validated(f"training.start_from={trained.name}", "training.optimizer.lr=1e-9", "training.epochs=1")
+    run(chosen, tmp_path / "run", splits=tiny.splits())
+    weight = checkpoint.load(trained / "checkpoint.pt")["head"]["weight"]
+    torch.testing.assert_close(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["head"]["weight"], weight)
+
+
+# people whom validation holds out
+
+HELD = "validation={identities: 0.3, fmr: 0.05, pairs: 100}"
+
+
+@pytest.mark.parametrize("what", ["", "checkpoint.pt", "model"])
+def test_a_start_that_knows_the_held_out_people_is_refused(what: str, trained: Path, tmp_path: Path) -> None:
+    held = build.hold_out(tiny.validated(HELD), tiny.splits())[1]
+    assert held is not None
+    sentence = (
+        rf"was trained on 3 of the 3 classes that validation holds out \('{min(held.class_names)}', ...\); start from "
+        "a run that held the same ones out"
+    )
+    with pytest.raises(InputError, match=sentence):
+        run(tiny.validated(HELD, f"training.start_from={trained / what}"), tmp_path / "run", splits=tiny.splits())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_held_out_the_same_people_is_taken_and_one_of_another_seed_is_refused(tmp_path: Path) -> None:
+    run(tiny.validated(HELD, "training.epochs=1"), tmp_path / "source", splits=tiny.splits())
+    path = f"training.start_from={tmp_path / 'source'}"
+    run(tiny.validated(HELD, "training.epochs=1", path), tmp_path / "same", splits=tiny.splits())
+    with pytest.raises(InputError, match=r"was trained on \d of the 3 classes that validation holds out"):
+        run(tiny.validated(HELD, "training.seed=1", path), tmp_path / "other", splits=tiny.splits())
+
+
+def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_path: Path) -> None:
+    job = build.job(tiny.validated(HELD), *build.hold_out(tiny.validated(HELD), tiny.splits()))
+    (tmp_path / "model").symlink_to(trained / "model")  # without its run
+    with pytest.warns(UserWarning, match="does not say whom it was trained on; of people that it knows"):
+        build.start_from(tmp_path / "model", job)
+    assert job.held_out is not None
+    known = (job.held_out.class_names[0], "someone of another data set")
+    with pytest.warns(
+        UserWarning, match=r"was trained on 1 of the 3 classes .*, or on others of these names; if they are"
+    ):
+        start.refuse_known(known, job, trained)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start.refuse_known(("none", "of", "them"), job, trained)
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:

@@ -70,12 +70,13 @@ def reproduce(
     if row is None:
         from angulus.report import reproduction
 
-        found = rows.measured(reproduction.results_folder(results))
+        folder = reproduction.results_folder(results)
         if table is not None:
+            found = rows.measured(folder)
             files.write_text(table, reproduction.page(rows.table_rows(), found))
             say(f"{table}: {len(found)} recipes measured")
         else:
-            show_table(reproduction.listing(rows.table_rows(), found))
+            show_table(reproduction.listing(rows.table_rows(), rows.measured(folder, stand_ins=True)))
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)

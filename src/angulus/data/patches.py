@@ -48,6 +48,8 @@ class PatchPixels:
             size: depth, height, width of the middle that is taken.
         """
         self._paths, self._owners, self._places, self._variants = list(paths), owners, places, variants
+        self._last = np.full(len(paths), -1)  # the highest place that is asked of each file
+        np.maximum.at(self._last, owners, places)
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self.shape = torch.Size((len(owners), 1, *size))
 
@@ -93,7 +95,7 @@ class PatchPixels:
             found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
             if found.dtype != np.uint8 or found.ndim != 4 or np.less(found.shape[1:], most).any():
                 raise ValueError(f"{found.dtype} {list(found.shape)}")
-            if len(found) <= self._places[self._owners == owner].max():
+            if len(found) <= self._last[owner]:
                 raise ValueError(f"{len(found)} patches")
         except (OSError, ValueError, EOFError) as error:
             raise InputError(

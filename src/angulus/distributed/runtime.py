@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 from torch.nn import Parameter
@@ -82,6 +82,10 @@ class Ranks:
     def first(self, call: Callable[[], object]) -> None:
         """Let rank 0 alone do something, while the others wait; where it fails, it fails on all."""
         self.together(lambda: call() if self.rank == 0 else None)
+
+    def told(self, call: Callable[[], T]) -> T:
+        """What `call` gives on rank 0, who alone calls it, told to all; where it fails, it fails on all."""
+        return cast(T, self.everywhere(lambda: call() if self.rank == 0 else None)[0])
 
     @contextmanager
     def alike(self) -> Iterator[None]:

@@ -137,7 +137,7 @@ def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     lines = {}
     for name, folder in _folders(comparison).items():
         rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others are of measurings between
-        epochs = recipes.load(str(folder / RECIPE)).training.epochs
+        epochs = recipes.load_written(folder / RECIPE).training.epochs
         losses = defaultdict(list)
         for row in rows:
             losses[1 + (row["step"] - 1) * epochs // rows[-1]["step"]].append(row["loss"])
@@ -185,7 +185,7 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
             state = checkpoint.load(folder / checkpoint.NAME)["head"]
-            objective = from_recipe(recipes.load(str(folder / RECIPE)).objective)
+            objective = from_recipe(recipes.load_written(folder / RECIPE).objective)
             head = DenseHead(2, len(state["weight"]), objective)
             head.load_state_dict(state)
             reach = float(np.abs(features).max()) * 1.05

@@ -181,7 +181,7 @@ def write(comparison: Comparison) -> list[Path]:
     folders = {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
     tests = {name: load_test(folder) for name, folder in folders.items()}
     judge = grid.quality_split or next(iter(grid.grid))
-    images = build.splits(recipes.load(str(folders[judge] / RECIPE)) if grid.folds else recipe).test
+    images = build.splits(recipes.load_written(folders[judge] / RECIPE) if grid.folds else recipe).test
     written = []
 
     def save(name: str, figure: Figure) -> None:

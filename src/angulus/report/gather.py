@@ -166,7 +166,7 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
         if path.suffix == ".json" and path.is_file():
             content.measured[_new_name(path.stem, path.parent.name, content.measured)] = Result.read(path)
         elif (path / COMPARISON).is_file():
-            recipe = recipes.load(str(path / RECIPE))
+            recipe = recipes.load_written(path / RECIPE)
             comparison = compare.collect(recipe, path)
             content.comparisons.append(comparison)
             grid = compare.section(recipe)
@@ -188,7 +188,7 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
 
 
 def _model(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> Model:
-    recipe = recipes.load(str(folder / RECIPE))
+    recipe = recipes.load_written(folder / RECIPE)
     test = _test(folder)
     figures = classification.evaluate(
         _predictions(folder),

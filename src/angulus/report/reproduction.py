@@ -44,9 +44,15 @@ def listing(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> Table:
         name = row.recipe.name
         if name not in at_hand:
             at_hand[name] = not lacking(row.recipe)
-        said = ["at hand" if at_hand[name] else "no", "yes" if name in found else "no"]
-        table.add_row(row.id, row.claim.what, name, *said)
+        table.add_row(row.id, row.claim.what, name, "at hand" if at_hand[name] else "no", _measured(found.get(name)))
     return table
+
+
+def _measured(found: Measured | None) -> str:
+    """Whether a recipe was run; on a stand-in's images it was not, whatever its numbers are."""
+    if found is None:
+        return "no"
+    return "no: a stand-in" if found.generated else "yes"
 
 
 def _summary(row: TableRow, measured: Measured | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ class Embedded(NamedTuple):
 def embed(job: Job, images: Images, batch_size: int, *, predict: bool = True) -> Embedded:
     """Features and what the head predicts from them, in float32; without `predict` features alone.
 
-    Every rank calls it and gets the same. Backbone and head are in evaluation mode afterwards.
+    Every rank calls it and gets the same; what fails on one, such as a file that it cannot read, fails on all. Backbone
+    and head are in evaluation mode afterwards.
     """
     ranks = job.ranks
     job.backbone.to(job.device).eval()
@@ -44,16 +46,27 @@ def embed(job: Job, images: Images, batch_size: int, *, predict: bool = True) ->
         for buffer in job.backbone.buffers():
             dist.broadcast(buffer, 0, group=ranks.group)
     found: list[tuple[torch.Tensor, ...]] = []
-    for start in range(0, len(images), batch_size):
-        pixels, labels = (each[start : start + batch_size] for each in (images.pixels, images.labels))
-        sizes = [len(part) for part in torch.arange(len(pixels)).tensor_split(ranks.count)]
-        own, theirs = share(pixels, ranks).to(job.device), share(labels, ranks).to(job.device)
-        features = job.backbone(job.contract(own)) if len(own) else own.new_zeros(0, job.head.embedding_size).float()
-        parts = (features, *(_predicted(job, features, theirs, images.num_classes) if predict else ()))
+    for rows in torch.split(torch.arange(len(images)), batch_size):
+        sizes = [len(part) for part in rows.tensor_split(ranks.count)]
+        mine = share(rows, ranks)
+        own = ranks.together(partial(_features, job, images, mine))
+        parts = (
+            own,
+            *(_predicted(job, own, images.labels[mine].to(job.device), images.num_classes) if predict else ()),
+        )
         found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
     features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     predictions, probabilities, losses = predicted or (np.empty(0, np.int64), np.empty(0), np.empty(0))
     return Embedded(features.astype(np.float32), predictions, probabilities, losses)
+
+
+def _features(job: Job, images: Images, rows: torch.Tensor) -> torch.Tensor:
+    """Of consecutive rows, none among them."""
+    if not len(rows):
+        return torch.zeros(0, job.head.embedding_size, device=job.device)
+    own = images.pixels[int(rows[0]) : int(rows[-1]) + 1].to(job.device)
+    features: torch.Tensor = job.backbone(job.contract(own))
+    return features
 
 
 def _predicted(

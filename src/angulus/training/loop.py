@@ -17,7 +17,7 @@ from angulus.training.records import MetricsLog
 from angulus.training.settings import Training
 from angulus.training.signals import Interrupted, stop_requests
 from angulus.training.state import Progress
-from angulus.training.step import checked_loss, clip, joined, not_yet
+from angulus.training.step import checked_loss, clip, joined, mistaken, not_yet
 from angulus.training.validation import validate
 
 __all__ = ["Interrupted", "Job", "Progress", "batches", "fit", "stop_requests"]
@@ -55,6 +55,7 @@ def fit(
     steps = settings.epochs * steps_per_epoch
     if resume:
         progress = state.restore(folder, job, optim, plateau)
+    progress.steps = steps
 
     log = MetricsLog(folder, progress.step, ranks)
     network.train()
@@ -78,6 +79,7 @@ def fit(
 
                     optim.zero_grad()
                     value, seen, found = 0.0, [], []
+                    wrong = torch.zeros((), dtype=torch.int64, device=device)
                     shares = [len(part) / len(rows) for part in micro]
                     cut = (torch.split(each, [len(part) for part in own]) for each in (images, labels))
                     for number, (some, theirs) in enumerate(zip(*cut, strict=True)):
@@ -89,6 +91,8 @@ def fit(
                                 features = network(pixels)
                             loss = checked_loss(head, features, theirs, progress.step, folder, ranks)
                             found.append(head.statistics(features, theirs, progress.step + 1))
+                            if settings.schedule.kind == "plateau":
+                                wrong += mistaken(head, features, theirs)
                             (loss * shares[number]).backward()  # type: ignore[no-untyped-call]
                         value += shares[number] * loss.item()
                         seen.append(features.detach())
@@ -99,10 +103,6 @@ def fit(
                     head.observe(stats)
                     progress.step += 1
 
-                    wrong = 0
-                    if settings.schedule.kind == "plateau":
-                        with torch.no_grad():
-                            wrong = int((head.logits(features).argmax(1) != labels).sum())
                     progress.epoch_loss += value * len(rows)
                     progress.epoch_rows += len(rows)
                     progress.seconds += time.perf_counter() - started
@@ -112,7 +112,7 @@ def fit(
                         log.write(progress.step, {"loss": value, "lr": lr, **logged})
                     if on_step is not None:
                         on_step(progress.step, steps, value)
-                    told = total(torch.tensor([wrong, stop_requested()], device=device), ranks)
+                    told = total(torch.stack([wrong, wrong.new_tensor(stop_requested())]), ranks)
                     progress.epoch_wrong += int(told[0])
                     stopping = int(told[1]) > 0  # whichever rank was asked: all stop at this step
                     if progress.step % steps_per_epoch == 0:

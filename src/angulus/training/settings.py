@@ -34,6 +34,8 @@ class Optimizer:
     decay_objective: bool = False
     backbone_lr_scale: float = 1.0
     __pydantic_config__: ClassVar[Any] = STRICT
+    # keys that not every kind takes, with those that do; a recipe that gives one to another kind is refused
+    of_kinds: ClassVar[dict[str, tuple[str, ...]]] = {"momentum": ("sgd", "rmsprop"), "nesterov": ("sgd",)}
 
     def __post_init__(self) -> None:
         if self.lr is None:
@@ -78,6 +80,14 @@ class Schedule:
     patience: int = 3
     drops: int = 3
     __pydantic_config__: ClassVar[Any] = STRICT
+    of_kinds: ClassVar[dict[str, tuple[str, ...]]] = {  # as the optimiser's
+        "milestones": ("steps",),
+        "factor": ("steps", "plateau"),
+        "power": ("polynomial",),
+        "final": ("cosine", "one_cycle"),
+        "patience": ("plateau",),
+        "drops": ("plateau",),
+    }
 
     def __post_init__(self) -> None:
         name = "training.schedule."

@@ -31,6 +31,7 @@ class Progress:
     """Where a run is; goes into its checkpoints."""
 
     step: int = 0  # optimiser steps done
+    steps: int = 0  # in all
     seconds: float = 0.0  # of training, over all sittings
     epoch_loss: float = 0.0  # sums over the running epoch
     epoch_wrong: int = 0
@@ -60,6 +61,7 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
         "backbone": job.backbone.state_dict(),
         "head": {} if sharded else job.head.state_dict(),
         "classes": digest(job.images.class_names),
+        "class_names": list(job.images.class_names),  # for a run that starts from this one and holds people out
         "optimizer": first,
         "more_optimizers": more,
         "plateau": plateau.state_dict(),

@@ -61,6 +61,16 @@ def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder
     return loss
 
 
+@torch.no_grad()
+def mistaken(head: Head, features: Tensor, labels: Tensor) -> Tensor:
+    """How many of this rank's rows fall into another class, by the class weights of the step's own loss.
+
+    To be called before backward, which may move them already. It is a second pass over the classes: the loss comes from
+    kernels that keep no logits.
+    """
+    return (head.logits(features).argmax(1) != labels).sum()
+
+
 def not_yet(network: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Before the last micro-batch the processes leave their gradients apart; they are summed once, at the end."""
     if last or not isinstance(network, DistributedDataParallel):

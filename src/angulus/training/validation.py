@@ -100,17 +100,27 @@ def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
 def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
     """TAR at the false match rate, and accuracy over ten folds of the pairs, by cosine; every rank calls it.
 
-    Backbone and head are in evaluation mode afterwards. Folds share people: the accuracy is for watching a training,
-    not for a table.
+    What fails on one rank fails on all. Backbone and head are in evaluation mode afterwards. Folds share people: the
+    accuracy is for watching a training, not for a table.
     """
     assert job.validation is not None and job.held_out is not None
-    pairs = draw_pairs(job.held_out.labels.numpy(), job.validation.pairs, job.settings.seed)
-    features, *_ = embed(job, job.held_out, batch_size, predict=False)
+    settings, held_out = job.validation, job.held_out
+    features, *_ = embed(job, held_out, batch_size, predict=False)
+
+    def figures() -> dict[str, float]:
+        pairs = draw_pairs(held_out.labels.numpy(), settings.pairs, job.settings.seed)
+        return verified(features, pairs, settings.fmr)
+
+    return job.ranks.together(figures)
+
+
+def verified(features: NDArray[np.float32], pairs: Pairs, fmr: float) -> dict[str, float]:
+    """What `validate` tells, of features [N, d]."""
     features = features.astype(np.float64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     scores = np.einsum("nd,nd->n", unit[pairs.rows[:, 0]], unit[pairs.rows[:, 1]])
     folds = np.arange(len(scores)) % FOLDS
     return {
-        "validation_tar": tar_at_far(error_curve(scores, pairs.same), job.validation.fmr).tar,
+        "validation_tar": tar_at_far(error_curve(scores, pairs.same), fmr).tar,
         "validation_accuracy": kfold_accuracy(scores, pairs.same, folds).mean,
     }

@@ -1,0 +1,145 @@
+"""A recipe as a mapping, before it is checked: overrides, variants, and keys that a kind has no use for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from angulus import checks
+from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
+from angulus.training.settings import Optimizer, Schedule
+
+OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
+# the kind of a mapping that names none; an objective without one is written out in pieces
+UNNAMED: dict[str, str | None] = {"objective": None, **{path: each.kind for path, each in OF_KINDS.items()}}
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML 1.2, where `1e-4` is a number and `off` a word.
+
+    >>> parse_yaml("{lr: 1e-4, mode: off}")
+    {'lr': 0.0001, 'mode': 'off'}
+    """
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def set_path(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings; another `kind` clears its siblings, which belong to the old one.
+
+    >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
+    >>> set_path(recipe, "objective.kind", "normface"); recipe
+    {'objective': {'kind': 'normface'}}
+    """
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents):
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+        if not isinstance(content, dict):
+            raise checks.InputError(
+                f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it"
+            )
+    if last == "kind" and content.get("kind", UNNAMED.get(".".join(parents), value)) != value:
+        content.clear()
+    content[last] = value
+
+
+def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a recipe's mapping with `key.path=value` texts applied.
+
+    What the paper says of variants and columns that they take away goes with them.
+    """
+    before, content = content, copy.deepcopy(content)
+    for change in overrides:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise checks.InputError(f"an override must read key.path=value; got {change!r}")
+        try:
+            value = parse_yaml(text)
+        except YAMLError as error:
+            raise checks.InputError(f"the value of override {change!r} is not YAML") from error
+        set_path(content, path.strip(), value)
+    _forget(content, _variants(before) - _variants(content), _titles(before) - _titles(content))
+    return content
+
+
+def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A recipe's mapping with the changes of one variant and its seed, for a single run."""
+    single = copy.deepcopy(dict(content))
+    for path, value in changes.items():
+        set_path(single, path, copy.deepcopy(value))
+    set_path(single, "training.seed", seed)
+    return single | {"compare": None, "published": None, "rows": {}}
+
+
+def refuse_unused(content: Mapping[str, Any]) -> None:
+    """Refuse keys of an optimiser or a schedule that its kind does nothing with."""
+    for path, given, key, takes in _unused(content):
+        kind = given.get("kind", UNNAMED[path])
+        raise checks.InputError(
+            f"{path}.{key} has no use with kind: {kind}; it is of kind {' or '.join(takes)}: leave it out, or choose "
+            "another kind"
+        )
+
+
+def without_unused(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping without the keys that `refuse_unused` refuses."""
+    kept = copy.deepcopy(dict(content))
+    for _, given, key, _ in list(_unused(kept)):
+        del given[key]
+    return kept
+
+
+def _unused(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, tuple[str, ...]]]:
+    """Of each key that its kind has no use for: the mapping's path, the mapping, the key, the kinds that take it."""
+    for path, settings in OF_KINDS.items():
+        given: Any = content
+        for part in path.split("."):
+            given = given.get(part) if isinstance(given, dict) else None
+        if isinstance(given, dict):
+            kind = given.get("kind", settings.kind)
+            yield from (
+                (path, given, key, takes)
+                for key, takes in settings.of_kinds.items()
+                if key in given and kind not in takes
+            )
+
+
+def _variants(content: Mapping[str, Any]) -> set[str]:
+    """The names in the grid of a recipe; none where it is not valid, which validation tells."""
+    try:
+        return set(Compare(**content["compare"]).grid)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return set()
+
+
+def _titles(content: Mapping[str, Any]) -> set[str]:
+    """The columns of a recipe's table; none where it is not valid, which validation tells."""
+    try:
+        benchmarks = (content.get("evaluation") or {}).get("benchmarks") or []
+        titles = {title for each in benchmarks for title in each["columns"]}
+    except (KeyError, TypeError, AttributeError):
+        return set()
+    return titles or {title(group) for title in (accuracy_title, norm_title) for group in GROUPS}
+
+
+def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> None:
+    """Take published numbers of those variants and columns away, and the columns from the rows that name them."""
+    published, rows = content.get("published"), content.get("rows")
+    if not (variants or titles):
+        return
+    tables: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
+    for table, title in tables.items():
+        if isinstance(published, dict) and isinstance(published.get(table), dict):
+            published[table] = {
+                name: {key: value for key, value in numbers.items() if title(key) not in titles}
+                for name, numbers in published[table].items()
+                if name not in variants and isinstance(numbers, dict)
+            }
+    for claim in rows.values() if isinstance(rows, dict) else ():
+        if isinstance(claim, dict) and claim.get("column") in titles:
+            claim["column"] = None
