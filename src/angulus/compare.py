@@ -20,8 +20,7 @@ from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
 from angulus.protocols.result import null_for_nan
 from angulus.recipe import Recipe
-from angulus.run import RESULTS, read_results, run
-from angulus.training import checkpoint
+from angulus.run import RECIPE, holds_run, read_results, refuse_other_recipe, run
 
 
 @dataclass(frozen=True)
@@ -117,18 +116,21 @@ def compare(
                 f"compare.variants.{name} changes evaluation or validation; variants are measured alike: set it for all"
             )
         build.job(single, *build.hold_out(single, splits))
-    if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
+    if holds_run(folder):
         raise checks.InputError(
             f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
         )
     with files.lock(folder):
+        for name, seed, single in planned:
+            if holds_run(where := run_folder(folder, name, seed)):
+                refuse_other_recipe(single, where)
+        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # by which a report knows what is still to come
         for number, (name, seed, single) in enumerate(planned):
             if on_run is not None:
                 on_run(f"{name}, seed {seed}", number, len(planned))
             where = run_folder(folder, name, seed)
-            run(single, where, resume=(where / "recipe.yaml").exists(), splits=splits, on_step=on_step)
+            run(single, where, resume=(where / RECIPE).exists(), splits=splits, on_step=on_step)
         comparison = collect(recipe, folder)
-        files.write_text(folder / "recipe.yaml", recipes.to_yaml(recipe))
         files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
 

@@ -20,6 +20,7 @@ from angulus.recipe import Recipe
 from angulus.training import checkpoint, loop, snapshots
 
 RECIPE, RESULTS, ENVIRONMENT = "recipe.yaml", "results.json", "environment.json"
+NEEDED = ("name", "data", "accuracy", "training", "environment")  # in any run's results.json
 
 
 def run(
@@ -110,9 +111,9 @@ def _classified(job: loop.Job, images: Images, recipe: Recipe, folder: Path, con
 def _begun(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any] | bool | None:
     """What the folder holds: the results of a finished run, True for a checkpoint, None for nothing that is kept."""
     # a run that stopped before its first checkpoint has nothing to lose
-    if not (folder / checkpoint.NAME).exists() and not (folder / RESULTS).exists():
+    if not holds_run(folder):
         return None
-    _refuse_other_recipe(recipe, folder)
+    refuse_other_recipe(recipe, folder)
     if not resume:
         raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
     return read_results(folder) if (folder / RESULTS).exists() else True
@@ -153,13 +154,22 @@ def mean(results: Sequence[Any]) -> Any:
 def read_results(folder: Path) -> dict[str, Any]:
     """What `results.json` of a finished run holds."""
     try:
-        content: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        missing = [name for name in NEEDED if name not in content]
+        if missing or not isinstance(content, dict):
+            raise ValueError(f"it lacks {missing[0]!r}" if missing else "it holds no names")
+    except (OSError, ValueError, TypeError) as error:
         raise checks.InputError(f"{folder / RESULTS} cannot be read ({error}); delete it to evaluate again") from error
     return content
 
 
-def _refuse_other_recipe(recipe: Recipe, folder: Path) -> None:
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run that has got to a checkpoint, or to its end."""
+    return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
+
+
+def refuse_other_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuse a recipe that would give other numbers than that of the run in the folder."""
     there, here = _comparable(recipes.load(str(folder / RECIPE))), _comparable(recipe)
     for key in here | there:
         one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))

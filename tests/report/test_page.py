@@ -303,7 +303,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is none of them$"):
         gather([tmp_path])
     (tmp_path / "recipe.yaml").write_text("")
-    with pytest.raises(InputError, match=r"is none of them: its training has not ended; go on with it by --resume$"):
+    with pytest.raises(
+        InputError,
+        match=r"its training has not ended \(no step of it is kept yet\); unless it still runs, go on by the command "
+        r"that began it \(train: with --resume\)$",
+    ):
         gather([tmp_path])
     with pytest.raises(InputError, match=r"needs at least one run, comparison or saved result; got none"):
         gather([])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.report.charts import COLOURS, GREY, Chart, Trace, short, text
-from angulus.report.gather import Model
+from angulus.report.model import Model
 
 Floats = NDArray[np.float64]
 
