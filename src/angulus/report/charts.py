@@ -108,7 +108,8 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
     """Histograms of the norm, right and wrong samples apart, each as a share of its own kind. FI Fig. 3."""
     edges = np.linspace(0, float(norms.max()) or 1.0, 31)
     traces, said = [], []
-    for member, kind, colour, pattern in ((correct, "right", RIGHT, ""), (~correct, "wrong", WRONG, "/")):
+    looks = ((correct, "right", RIGHT, "", 0.65), (~correct, "wrong", WRONG, "/", 1))
+    for member, kind, colour, pattern, opacity in looks:
         count = int(member.sum())
         if not count:
             said.append(f"none is {kind}")
@@ -120,7 +121,7 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
                 "name": f"{kind} ({count:,})",
                 "x": short((edges[1:] + edges[:-1]) / 2),
                 "y": short(shares),
-                "opacity": 0.65,
+                "opacity": opacity,
                 "marker": {"color": colour, "pattern": {"shape": pattern}},
                 "hovertemplate": f"norm %{{x:.3g}}: %{{y:.1%}} of the {kind}<extra></extra>",
             }
@@ -206,7 +207,8 @@ def log(key: str, models: Sequence[Model]) -> Chart:
         steps, values = (np.array([rows[row][name] for row in chosen], dtype=float) for name in ("step", key))
         traces.append(_line(model.name, number, steps, values) | {"hovertemplate": "step %{x}: %{y:.4g}"})
         said.append(f"{model.name}: from {values[0]:.4g} to {values[-1]:.4g}")
-    return Chart(key.replace("_", " "), listed(said), traces, _axes("step", ""))
+    title = key.replace("_", " ")
+    return Chart(title, listed(said), traces, _axes("step", title))
 
 
 def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[str, Sequence[Number]]]) -> Chart:
@@ -247,7 +249,7 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         if len(shown) < len(groups)
         else ""
     )
-    layout = _axes(of, "error") | {"barmode": "group", "legend": {"y": 1.02, "yanchor": "bottom"}}
+    layout = _axes(of, "error") | {"barmode": "group", "legend": {"yref": "paper", "y": 1.02, "yanchor": "bottom"}}
     layout["xaxis"] |= {"type": "category"}
     layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     return Chart(title, listed(said) + rest, traces, layout)

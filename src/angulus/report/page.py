@@ -28,6 +28,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     words: bool = False  # whether the cells are words, not numbers
+    folded: bool = False  # whether a reader unfolds it
     kind: str = "table"
 
 

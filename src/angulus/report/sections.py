@@ -256,7 +256,13 @@ def _values(caption: str, values: Mapping[str, Any]) -> Table:
             return " ".join(map(str, value))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
-    return Table(caption, ["what", "value"], [[str(name), said(value)] for name, value in values.items()], words=True)
+    return Table(
+        caption,
+        ["what", "value"],
+        [[str(name), said(value)] for name, value in values.items()],
+        words=True,
+        folded=True,
+    )
 
 
 def _has_pairs(result: Result) -> bool:

@@ -44,7 +44,7 @@ def way_on(folders: Iterable[Path]) -> str:
             continue
         if words[1:2] and words[1] in COMMANDS:
             resume = ["--resume"] if words[1] == "train" and "--resume" not in words else []
-            return f"unless it still runs, go on by {shlex.join([*words, *resume])}"
+            return f"unless it still runs, go on by `{shlex.join([*words, *resume])}`"
     return "unless it still runs, go on by the command that began it (train: with --resume)"
 
 
