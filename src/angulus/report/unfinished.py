@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from angulus import checks, compare
@@ -111,8 +111,8 @@ def _said(place: tuple[str, int]) -> str:
 
 def _largest(grid: Compare, ended: set[tuple[str, int]]) -> tuple[list[str], list[int]]:
     """Variants and seeds of which every run has ended: of most variants, and then of most seeds."""
-    own = {name: [seed for seed in grid.seeds if (name, seed) in ended] for name in grid.grid}
-    shared = [seed for seed in grid.seeds if all(seed in seeds for seeds in own.values())]
-    tried: list[Sequence[int]] = [shared, *own.values(), *([seed] for seed in grid.seeds)]
-    parts = [([name for name in own if set(seeds) <= set(own[name])], list(seeds)) for seeds in tried if seeds]
+    parts = []
+    for seed in grid.seeds:
+        if names := [name for name in grid.grid if (name, seed) in ended]:
+            parts.append((names, [each for each in grid.seeds if all((name, each) in ended for name in names)]))
     return max(parts, key=lambda part: (len(part[0]), len(part[1])))
