@@ -122,10 +122,7 @@ def _beside(protocol: str, results: Results) -> Table:
 
 def _beside_notes(results: Results) -> list[str]:
     """What all the results have in common, and where they differ."""
-    intervals = {name: str(result.choices.get("intervals", "none")) for name, result in results.items()}
-    notes = []
-    if any(number.interval for result in results.values() for number in result.numbers):
-        notes += _together({name: f"In brackets: {said}." for name, said in intervals.items()})
+    notes = _together({name: _brackets(result) for name, result in results.items()})
     notes += _together({name: _counts(result) for name, result in results.items()})
     if len({_samples(result) for result in results.values()}) > 1:
         notes.append("They are not of the same samples: the rows do not tell which model is the better one.")
@@ -138,6 +135,11 @@ def _beside_notes(results: Results) -> list[str]:
         of = [name for name, result in results.items() if note in result.notes]
         notes.append(note if len(of) == len(results) else f"{', '.join(of)}: {note}")
     return [note for note in notes if note]
+
+
+def _brackets(result: Result) -> str:
+    intervals = any(number.interval for number in result.numbers)
+    return f"In brackets: {result.choices.get('intervals', 'intervals')}." if intervals else ""
 
 
 def _together(said: Mapping[str, str]) -> list[str]:
