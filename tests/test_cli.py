@@ -120,6 +120,17 @@ def test_report_writes_a_page_into_the_run_or_where_it_is_told(angulus: Run, few
     assert Path("pages/both.html").stat().st_size > 4_000_000
 
 
+def test_report_warns_of_what_it_leaves_out(angulus: Run, few_digits: None) -> None:
+    for name in ("a", "b"):
+        assert angulus("train", tiny.write(Path(), "training.epochs=1"), "--out", name)[0] == 0
+    Path("b/results.json").unlink()
+    code, out, err = angulus("report", "a", "b", "nowhere", "--draws", "0")
+    assert (code, out.partition(":")[0]) == (0, "report.html")
+    first, second = err.splitlines()
+    assert re.fullmatch(r"warning: not in the report: b: .* go on by `angulus train .* --out b --resume`", first)
+    assert re.fullmatch(r"warning: not in the report: .*nowhere is none of them: there is nothing there", second)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

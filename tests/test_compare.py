@@ -218,10 +218,26 @@ def test_a_new_seed_is_added_to_what_is_there(grid: Comparison, path: str, tmp_p
 def test_a_folder_of_another_recipe_is_refused_and_the_key_named(
     override: str, sentence: str, grid: Comparison, path: str
 ) -> None:
-    before = finished(grid.folder)
+    before, whole = finished(grid.folder), (grid.folder / "recipe.yaml").read_text()
     with pytest.raises(InputError, match=rf"Norm-Face/seed-0 holds a run of another recipe \({sentence}"):
         compare(path, grid.folder, [override])
     assert finished(grid.folder) == before
+    assert (grid.folder / "recipe.yaml").read_text() == whole
+
+
+def test_a_variant_that_has_changed_is_refused_before_any_is_trained(path: str, tmp_path: Path) -> None:
+    compare(path, tmp_path, ["compare.seeds=[3]"])
+    (tmp_path / "Norm-Face" / "seed-3" / "results.json").unlink()
+    before = finished(tmp_path)
+
+    def on_step(*_: object) -> None:
+        raise AssertionError("a step was taken")
+
+    changed = "compare.variants={Norm Face: {}, New: {}, Arc: {}}"
+    with pytest.raises(InputError, match="Arc/seed-3 holds a run of another recipe"):
+        compare(path, tmp_path, ["compare.seeds=[3]", changed], on_step=on_step)
+    assert finished(tmp_path) == before
+    assert "New" not in (tmp_path / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(

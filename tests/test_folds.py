@@ -114,6 +114,14 @@ def test_a_report_shows_the_first_fold_s_models_beside_the_pooled_numbers(grid: 
     assert "3 folds pooled" in (grid.folder / "table.md").read_text(encoding="utf-8")
 
 
+def test_a_report_of_folds_that_have_not_all_ended_says_which(grid: Comparison) -> None:
+    for name in ("fold=2/results.json", "results.json"):
+        (grid.folder / "Arc" / "seed-0" / name).unlink()
+    content = gather([grid.folder])
+    assert [each.name for each in content.models] == ["Norm, fold=0"]
+    assert content.left_out[1] == "runs: Arc, seed 0: 2 of its 3 folds have ended"
+
+
 def test_folds_and_the_whole_are_not_mixed(grid: Comparison, tmp_path: Path) -> None:
     path = str(tmp_path / "tiny.yaml")
     with pytest.raises(InputError, match="holds a run of a comparison with folds; choose another --out"):

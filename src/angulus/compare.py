@@ -22,7 +22,7 @@ from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
 from angulus.protocols.result import null_for_nan
 from angulus.recipe import Recipe
-from angulus.run import RECIPE, RESULTS, read_results, run
+from angulus.run import RECIPE, holds_run, read_results, refuse_other_recipe, run
 from angulus.training import checkpoint
 
 
@@ -107,11 +107,11 @@ def compare(
     _refuse_shared_folders(grid)
     splits = build.splits(recipe)
     _refuse_untrained(content, recipe, splits)
-    _refuse_other_runs(folder, grid)
     with files.lock(folder):
+        _refuse_other_runs(content, grid, folder)
+        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # by which a report knows what is still to come
         _train(content, grid, folder, splits, on_run, on_step)
         comparison = collect(recipe, folder)
-        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
         files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
 
@@ -132,9 +132,9 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
         folds.refuse_one_model(recipe)
 
 
-def _refuse_other_runs(folder: Path, grid: Compare) -> None:
-    """Refuse a folder of a single run, and of a comparison with folds where there are none here, or the other way."""
-    if (folder / RESULTS).exists() or (folder / checkpoint.NAME).exists():
+def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
+    """Refuse a folder of a single run, of other recipes, or of folds where there are none here, or the other way."""
+    if holds_run(folder):
         raise checks.InputError(
             f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
         )
@@ -144,6 +144,9 @@ def _refuse_other_runs(folder: Path, grid: Compare) -> None:
         if (grid.folds and whole) or (not grid.folds and folded):
             there = "without folds" if whole else "with folds"
             raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")
+        for part, fold in grid.parts.items():
+            if holds_run(where / part):
+                refuse_other_recipe(_single(content, name, {**grid.grid[name], **fold}, seed), where / part)
 
 
 def _train(

@@ -216,6 +216,11 @@ class Embeddings:
             raise self._wrong("one model must have made all vectors", f"{len(names)}: {_first(names)}")
         return str(names[0])
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the vectors come from, and which model and flip rule made them where that is said; for a result."""
+        return {"embeddings": self.source} | ({} if self.model is None else {"model": self.model})
+
     @cached_property
     def feature_norms(self) -> NDArray[np.float64]:
         """[N] float64: `norms` where given, else the lengths of the vectors."""

@@ -24,6 +24,7 @@ from angulus.recipe import Recipe
 from angulus.training import checkpoint, loop, snapshots
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
+NEEDED = ("name", "data", "accuracy", "training", "environment")  # in any run's results.json
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,9 @@ def _refuse_nothing(folder: Path, resume: bool) -> None:
 def _begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     """What the folder holds; refused where that is not of this recipe and these data."""
     ended, trained = (folder / RESULTS).exists(), (folder / checkpoint.NAME).exists()
-    if not ended and not trained:  # a run that stopped before its first checkpoint has nothing to lose
+    if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
         return Begun()
-    there = recipes.load_written(folder / RECIPE)
-    _refuse_other_recipe(recipe, there, folder)
+    there = refuse_other_recipe(recipe, folder)
     _refuse_other_images(whole, folder)
     if not resume:
         raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
@@ -221,18 +221,28 @@ def mean(results: Sequence[Any]) -> Any:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """What `results.json` of a finished run holds."""
-    return _read_json(folder / RESULTS, "delete it to evaluate again")
+    return _read_json(folder / RESULTS, "delete it to evaluate again", NEEDED)
 
 
-def _read_json(path: Path, way_out: str) -> dict[str, Any]:
+def _read_json(path: Path, way_out: str, needed: Sequence[str] = ()) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in needed if name not in content]
+        if missing or not isinstance(content, dict):
+            raise ValueError(f"it lacks {missing[0]!r}" if missing else "it holds no names")
+    except (OSError, ValueError, TypeError) as error:
         raise checks.InputError(f"{path} cannot be read ({error}); {way_out}") from error
     return content
 
 
-def _refuse_other_recipe(recipe: Recipe, written: Recipe, folder: Path) -> None:
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run that has got to a checkpoint, or to its end."""
+    return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
+
+
+def refuse_other_recipe(recipe: Recipe, folder: Path) -> Recipe:
+    """Refuse a recipe that would give another model than that of the run in the folder; returns the run's own."""
+    written = recipes.load_written(folder / RECIPE)
     there, here = _comparable(written), _comparable(recipe)
     for key in here | there:
         one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
@@ -240,6 +250,7 @@ def _refuse_other_recipe(recipe: Recipe, written: Recipe, folder: Path) -> None:
             raise checks.InputError(
                 f"{folder} holds a run of another recipe ({key} is {one} there and {other} here); choose another --out"
             )
+    return written
 
 
 def _refuse_other_images(whole: Splits, folder: Path) -> None:

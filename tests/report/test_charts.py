@@ -18,7 +18,8 @@ from angulus import build
 from angulus.metrics.intervals import Interval
 from angulus.protocols.result import Number
 from angulus.report import charts, pictures, space
-from angulus.report.gather import ImagePairs, Model, gather
+from angulus.report.gather import gather
+from angulus.report.model import ImagePairs, Model
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     chart = charts.curve("roc", [("one", x, y)])
     assert chart.traces[0]["x"] == [0.004, 0.02, 1.0]
     assert chart.layout["xaxis"]["type"] == "log"
-    assert chart.summary == "one: TAR 0.5 at FMR 0.01."
+    assert chart.summary == "one: TAR 0.5 at FMR 0.004."
     late = charts.curve("roc", [("one", x[2:], y[2:])])
     assert late.summary == "one: no point at or below 0.01."
     assert chart.traces[0]["mode"] == late.traces[0]["mode"] == "lines"
@@ -172,7 +173,7 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     ("kind", "said"),
     [
         ("cmc", "one: 0.5 at rank 1."),
-        ("froc", "one: sensitivity 0.5 at 1 false positive per scan."),
+        ("froc", "one: sensitivity 0.5 at 1 false positives per scan."),
         ("det", "one: no point at or below 0.01."),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import reports
 from angulus import build
@@ -130,6 +132,23 @@ def test_a_hover_shows_the_values_of_the_point(opened: Watched) -> None:
     assert f"{place[2]:.4g}" in said and f"{place[3]:.4g}" in said, said
 
 
+def test_the_circle_on_a_curve_has_the_number_of_the_table(opened: Watched) -> None:
+    plot = opened.plot("curves")
+    place = plot.evaluate(
+        """plot => {
+            const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
+            const { x, y } = plot._fullData.find(trace => trace.mode === "markers");
+            return [box.x + xaxis._offset + xaxis.d2p(x[0]), box.y + yaxis._offset + yaxis.d2p(y[0])];
+        }"""
+    )
+    opened.page.mouse.move(place[0] - 3, place[1])
+    opened.page.mouse.move(place[0], place[1])
+    label = plot.locator(".hovertext").first
+    label.wait_for()
+    row = opened.page.locator("tr", has=opened.page.locator("th", has_text="TAR@FAR=1e-1"))
+    assert f"TAR@FAR=1e-1: {row.locator('td').first.text_content()}" in label.text_content()
+
+
 def test_the_button_turns_light_into_dark_and_back(opened: Watched) -> None:
     plot, button = opened.plot("norms"), opened.page.locator("#theme")
     look = "() => [getComputedStyle(document.body).backgroundColor, document.querySelector('.xtick text').style.fill]"
@@ -206,4 +225,40 @@ def test_it_is_dark_where_the_reader_wants_that_and_in_one_column_on_a_phone(bro
     assert len(lefts) == 1
     small = "[...document.querySelectorAll('button, .controls label')].filter(each => each.offsetHeight < 40).length"
     assert page.evaluate(small) == 0
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wide_table_on_a_phone_says_that_it_scrolls(browser: Any, file: Path, scheme: str) -> None:
+    context = a_context(
+        browser, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, color_scheme=scheme
+    )
+    page = Watched(context, file).page
+    region = page.get_by_role("region", name="Test images, each run")
+    hint = page.locator(".hint", has=page.locator("xpath=self::p[following-sibling::*[1][@aria-label]]"))
+    wide = "region => region.scrollWidth > region.clientWidth + 1"
+    page.wait_for_function(
+        f"region => !region.previousElementSibling.hidden && ({wide})(region)", arg=region.element_handle()
+    )
+    for each, said in zip(page.locator(".scroll").all(), hint.all(), strict=True):
+        assert said.is_visible() == (each.evaluate(wide) and each.is_visible())
+
+    def edge() -> int:
+        """The brightness at the region's right edge, as far from the ground's as the shadow is strong."""
+        with Image.open(io.BytesIO(region.screenshot())) as picture:
+            grey = picture.convert("L")
+            return abs(grey.getpixel((grey.width - 2, 2)) - grey.getpixel((grey.width // 2, 2)))
+
+    assert edge() > 20
+    first, before = region.locator("tbody th").first, region.locator("tbody th").first.bounding_box()
+    region.focus()
+    assert region.evaluate("region => document.activeElement === region")
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("region => region.scrollLeft > 20", arg=region.element_handle())
+    region.evaluate("region => { region.scrollLeft = region.scrollWidth }")
+    end = "region => region.scrollLeft + region.clientWidth > region.scrollWidth - 2"
+    page.wait_for_function(end, arg=region.element_handle())
+    assert first.bounding_box() == before  # the names stay
+    assert edge() < 5
     context.close()

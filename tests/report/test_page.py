@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +30,7 @@ from angulus.report.page import render
 from angulus.report.write import write
 from angulus.run import read_results
 from angulus.training import formation
-
-VOID = {"meta", "img", "input", "br", "link"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes and the text in them, in order; complains of what is not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self._open: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = (tag, dict(attrs), [])
-        self.elements.append(element)
-        if tag not in VOID:
-            self._open.append(element)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        for _, _, said in self._open:
-            said.append(data)
-
-    def all(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
-        return [(attrs, "".join(said)) for name, attrs, said in self.elements if name == tag]
+from reports import Page, charts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,11 +66,6 @@ def text(folder: Path, runs: list[Path]) -> str:
 @pytest.fixture(scope="module")
 def page(text: str) -> Page:
     return Page(text)
-
-
-def charts(page: Page) -> list[dict[str, Any]]:
-    (data,) = (said for attrs, said in page.all("script") if attrs.get("type") == "application/json")
-    return json.loads(data)
 
 
 # nothing runs but what is the page's own
@@ -303,7 +268,11 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is none of them$"):
         gather([tmp_path])
     (tmp_path / "recipe.yaml").write_text("")
-    with pytest.raises(InputError, match=r"is none of them: its training has not ended; go on with it by --resume$"):
+    with pytest.raises(
+        InputError,
+        match=r"its training has not ended \(no step of it is kept yet\); unless it still runs, go on by the command "
+        r"that began it \(train: with --resume\)$",
+    ):
         gather([tmp_path])
     with pytest.raises(InputError, match=r"needs at least one run, comparison or saved result; got none"):
         gather([])

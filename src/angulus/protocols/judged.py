@@ -33,12 +33,14 @@ class Judged:
         columns: [N] each, by name, what says which samples these are: `labels` of images; of pairs `left`, `right`,
             `same`, and where known `left_identity` and `right_identity`, who are then resampled.
         source: where the samples came from.
+        model: which model and flip rule made the features, where that is said.
     """
 
     correct: Flags
     norms: Floats
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     source: str = "these samples"
+    model: str | None = None
 
     def __post_init__(self) -> None:
         shapes = [each.shape for each in (self.correct, self.norms, *self.columns.values())]
@@ -63,7 +65,8 @@ class Judged:
     @property
     def about(self) -> dict[str, Any]:
         """For a result: versions, and where the samples came from."""
-        return {**environment.describe(torch.device("cpu")), "embeddings": self.source}
+        named = {} if self.model is None else {"model": self.model}
+        return {**environment.describe(torch.device("cpu")), "embeddings": self.source, **named}
 
 
 def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -> Judged:
@@ -72,7 +75,7 @@ def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -
     Raises:
         checks.InputError: an image without embedding, or pairs of one kind only in a fold or the list.
     """
-    return _judged(scored.score(embeddings, pairs, flip=flip).samples, embeddings.source)
+    return _judged(scored.score(embeddings, pairs, flip=flip).samples, embeddings.origin)
 
 
 def of_result(result: Result) -> Judged:
@@ -85,10 +88,10 @@ def of_result(result: Result) -> Judged:
     if result.protocol not in known or "norms" not in result.samples:
         got = result.protocol if result.samples else f"{result.protocol} without samples"
         raise checks.InputError(f"a result to judge pairs by must be one of {' or '.join(known)}; got {got}")
-    return _judged(result.samples, str(result.about.get("embeddings", "unknown embeddings")))
+    return _judged(result.samples, result.about)
 
 
-def _judged(samples: Mapping[str, NDArray[Any]], source: str) -> Judged:
+def _judged(samples: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> Judged:
     scores, same, folds = samples["scores"], samples["same"], scored.folds_of(samples)
     if "histograms" in samples:
         thresholds = np.zeros(len(same))  # the machines' own
@@ -97,7 +100,8 @@ def _judged(samples: Mapping[str, NDArray[Any]], source: str) -> Judged:
     else:
         thresholds = folds.accuracy().thresholds[samples["folds"]]
     columns = {name: samples[name] for name in scored.COLUMNS if name in samples}
-    return Judged((scores >= thresholds) == same, samples["norms"], columns, source)
+    source, model = str(origin.get("embeddings", "unknown embeddings")), origin.get("model")
+    return Judged((scores >= thresholds) == same, samples["norms"], columns, source, model)
 
 
 def refuse_other_samples(given: Judged, reference: Judged) -> None:

@@ -110,7 +110,7 @@ def evaluate(
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),
-            "embeddings": embeddings.source,
+            **embeddings.origin,
             "configuration": blufr.source,
         },
     )

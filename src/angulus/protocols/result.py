@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ FORMAT = 1  # of the JSON file
 SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
 KINDS = ("roc", "det", "cmc", "froc", "discard")
 MOST_POINTS = 2000  # of a saved curve; more cannot be seen
+
+_RATE = re.compile(r"@[^=]*=([0-9.]+(?:e[+-]?[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,17 @@ class Curve:
                 f"a curve has x and y of one shape [K]; got {list(self.x.shape)} and {list(self.y.shape)}"
             )
 
-    def thinned(self) -> Curve:
-        """At most `MOST_POINTS` of the points, both ends among them, evenly by place (by log of it on a log axis)."""
+    def thinned(self, at: Sequence[float] = ()) -> Curve:
+        """About `MOST_POINTS` of the points, both ends among them, evenly by place (by log of it on a log axis).
+
+        The last point at or below each x of `at` is among them: what is read there is what the whole curve gives.
+        """
         if len(self.x) <= MOST_POINTS:
             return self
         even = np.linspace(0, len(self.x) - 1, MOST_POINTS // 2)
         early = np.geomspace(1, len(self.x), MOST_POINTS // 2) - 1  # the low-error end, where log axes look
-        chosen = np.unique(np.concatenate([even, early]).round().astype(int))
+        read = np.searchsorted(self.x, at, side="right") - 1
+        chosen = np.unique(np.concatenate([even, early, read[read >= 0]]).round().astype(int))
         return Curve(self.kind, self.name, self.x[chosen], self.y[chosen])
 
 
@@ -108,6 +115,11 @@ class Result:
                 return number
         names = [number.name for number in self.numbers]
         raise checks.InputError(f"{self.protocol} has no number {name!r}{checks.nearest(name, names)}; it has {names}")
+
+    @property
+    def rates(self) -> list[float]:
+        """The rates at which figures are taken, such as the 1e-3 of TAR@FAR=1e-3."""
+        return [float(found[1]) for number in self.numbers if (found := _RATE.search(number.name))]
 
     def table(self, digits: int = 4) -> Group:
         """For the terminal: the numbers to so many significant digits, then counts, and a choice or note a line."""
@@ -158,7 +170,7 @@ class Result:
             "notes": list(self.notes),
             "curves": [
                 {"kind": curve.kind, "name": curve.name, "x": curve.x.tolist(), "y": curve.y.tolist()}
-                for curve in (curve.thinned() for curve in self.curves)
+                for curve in (curve.thinned(self.rates) for curve in self.curves)
             ],
             "samples": beside,
             "environment": dict(self.about),

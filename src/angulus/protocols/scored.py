@@ -66,7 +66,8 @@ def score(
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
 
     Raises:
-        checks.InputError: an image without embedding, PCA without folds, or more directions than there can be.
+        checks.InputError: an image without embedding, embeddings of several models, PCA without folds, or more
+            directions than there can be.
     """
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
     left, right = both[: len(pairs)], both[len(pairs) :]
@@ -88,7 +89,7 @@ def score(
     counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(rows)}
     if identities:
         counts["people"] = units_of(samples).count
-    where = {"embeddings": embeddings.source, "pairs": pairs.source}
+    where = {**embeddings.origin, "pairs": pairs.source}
     return ScoredPairs(
         samples,
         left,

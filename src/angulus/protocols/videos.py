@@ -118,7 +118,7 @@ def evaluate(
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),
-            "embeddings": embeddings.source,
+            **embeddings.origin,
             "pairs": pairs.source,
         },
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from angulus import plots
 from angulus.metrics import quality
 from angulus.metrics.discard import error_versus_discard
 from angulus.protocols.result import Curve, Number
-from angulus.report.gather import Model
+from angulus.report.model import Model
 
 Trace = dict[str, Any]
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
@@ -35,13 +36,23 @@ KINDS = {
     "froc": "FROC: sensitivity by false positives",
     "discard": "Error versus discard",
 }
-_PLACES = {  # where a summary reads a curve, and how it says so
-    "roc": (1e-2, "TAR {y:.4g} at FMR 0.01"),
-    "det": (1e-2, "FNMR {y:.4g} at FMR 0.01"),
-    "cmc": (1, "{y:.4g} at rank 1"),
-    "froc": (1, "sensitivity {y:.4g} at 1 false positive per scan"),
-    "discard": (0.2, "{y:.4g} after 0.2 are discarded"),
+PLACES = {  # up to where a summary reads a curve, and how it says the point that it finds
+    "roc": (1e-2, "TAR {y} at FMR {x:.4g}"),
+    "det": (1e-2, "FNMR {y} at FMR {x:.4g}"),
+    "cmc": (1, "{y} at rank {x:g}"),
+    "froc": (1, "sensitivity {y} at {x:.4g} false positives per scan"),
+    "discard": (0.2, "{y} after {x:.4g} are discarded"),
 }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of a table that is read off a curve, at (x, y): how the table says it, named and by itself."""
+
+    x: float
+    y: float
+    named: str
+    said: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +108,8 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
     """Histograms of the norm, right and wrong samples apart, each as a share of its own kind. FI Fig. 3."""
     edges = np.linspace(0, float(norms.max()) or 1.0, 31)
     traces, said = [], []
-    for member, kind, colour, pattern in ((correct, "right", RIGHT, ""), (~correct, "wrong", WRONG, "/")):
+    looks = ((correct, "right", RIGHT, "", 0.65), (~correct, "wrong", WRONG, "/", 1))
+    for member, kind, colour, pattern, opacity in looks:
         count = int(member.sum())
         if not count:
             said.append(f"none is {kind}")
@@ -109,7 +121,7 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
                 "name": f"{kind} ({count:,})",
                 "x": short((edges[1:] + edges[:-1]) / 2),
                 "y": short(shares),
-                "opacity": 0.65,
+                "opacity": opacity,
                 "marker": {"color": colour, "pattern": {"shape": pattern}},
                 "hovertemplate": f"norm %{{x:.3g}}: %{{y:.1%}} of the {kind}<extra></extra>",
             }
@@ -147,17 +159,33 @@ def norm_discard(judged: Sequence[tuple[str, NDArray[np.float64], NDArray[np.boo
     return chart
 
 
-def curve(kind: str, lines: Lines, title: str = "") -> Chart:
-    """Curves of one kind: (name, x [K], y [K]) each."""
+def curve(
+    kind: str, lines: Lines, title: str = "", figures: Mapping[str, Sequence[Figure]] = MappingProxyType({})
+) -> Chart:
+    """Curves of one kind.
+
+    Args:
+        kind: which axes.
+        lines: (name, x [K], y [K]) each; of a long curve some of the points.
+        title: of the chart, in place of the kind's.
+        figures: by the name of a line what a table reads off it: it goes through these points, which are marked.
+    """
+    lines = [(name, *_through(x, y, figures.get(name, ()))) for name, x, y in lines]
     settings, masks = plots.curve_axes(kind, lines)
-    place, said_at = _PLACES[kind]
-    traces, said = [], []
+    place, said_at = PLACES[kind]
+    traces, marks, said = [], [], []
     for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
         shape = "hv" if kind in ("roc", "froc", "discard") else "linear"
         line = _line(name, number, x[shown], y[shown], shape=shape, markers=int(shown.sum()) == 1)
-        traces.append(line | {"hovertemplate": "(%{x:.4g}, %{y:.4g})"})
+        traces.append(line | {"legendgroup": f"{number}", "hovertemplate": "(%{x:.4g}, %{y:.4g})"})
+        own = figures.get(name, ())
+        if own:
+            marks.append(_marks(name, number, [each for each in own if each.x > 0 and each.y > 0]))
         row = int(np.searchsorted(x, place, side="right")) - 1
-        said.append(f"{name}: " + (said_at.format(y=y[row]) if row >= 0 else f"no point at or below {place:g}"))
+        exact = next((each.said for each in own if each.x == place), None)
+        at = said_at.format(x=x[row], y=exact or f"{y[row]:.4g}")
+        said.append(f"{name}: " + (at if row >= 0 else f"no point at or below {place:g}"))
+    traces += marks
     layout = _axes(settings["xlabel"], settings["ylabel"])
     for axis in ("x", "y"):
         layout[f"{axis}axis"] |= {"type": settings.get(f"{axis}scale", "linear")}
@@ -179,7 +207,8 @@ def log(key: str, models: Sequence[Model]) -> Chart:
         steps, values = (np.array([rows[row][name] for row in chosen], dtype=float) for name in ("step", key))
         traces.append(_line(model.name, number, steps, values) | {"hovertemplate": "step %{x}: %{y:.4g}"})
         said.append(f"{model.name}: from {values[0]:.4g} to {values[-1]:.4g}")
-    return Chart(key.replace("_", " "), listed(said), traces, _axes("step", ""))
+    title = key.replace("_", " ")
+    return Chart(title, listed(said), traces, _axes("step", title))
 
 
 def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[str, Sequence[Number]]]) -> Chart:
@@ -220,7 +249,7 @@ def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[st
         if len(shown) < len(groups)
         else ""
     )
-    layout = _axes(of, "error") | {"barmode": "group", "legend": {"y": 1.02, "yanchor": "bottom"}}
+    layout = _axes(of, "error") | {"barmode": "group", "legend": {"yref": "paper", "y": 1.02, "yanchor": "bottom"}}
     layout["xaxis"] |= {"type": "category"}
     layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     return Chart(title, listed(said) + rest, traces, layout)
@@ -236,6 +265,28 @@ def _line(
         "x": short(x),
         "y": short(y),
         "line": {"color": COLOURS[number % 10], "dash": ("solid", "dash", "dot")[number // 10 % 3], "shape": shape},
+    }
+
+
+def _through(x: NDArray[Any], y: NDArray[Any], figures: Sequence[Figure]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The points of a curve and those of the figures, in their order."""
+    rising = sorted(figures, key=lambda each: each.x)
+    rows = np.searchsorted(x, [each.x for each in rising], side="right")
+    return np.insert(x, rows, [each.x for each in rising]), np.insert(y, rows, [each.y for each in rising])
+
+
+def _marks(name: str, number: int, figures: Sequence[Figure]) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": text(name),
+        "legendgroup": f"{number}",
+        "showlegend": False,
+        "x": short([each.x for each in figures]),
+        "y": short([each.y for each in figures]),
+        "text": [text(each.named) for each in figures],
+        "marker": {"color": COLOURS[number % 10], "size": 7, "symbol": "circle-open", "line": {"width": 2}},
+        "hovertemplate": "%{text}",
     }
 
 

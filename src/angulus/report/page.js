@@ -18,7 +18,7 @@
         paper_bgcolor: clear, plot_bgcolor: clear,
         margin: { l: 50, r: 10, t: 10, b: 46 },
         xaxis: axis, yaxis: axis, scene: { xaxis: solid, yaxis: solid, zaxis: solid },
-        legend: { orientation: "h", y: -0.24, yanchor: "top", font: { size: 11 }, itemsizing: "constant" },
+        legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 }, itemsizing: "constant" },
         modebar: { bgcolor: clear, color: line, activecolor: text },
         dragmode: touch ? false : "zoom", hovermode: "closest",
       },
@@ -75,6 +75,15 @@
     }
   }, { rootMargin: "400px" });
   plots.forEach((plot) => watcher.observe(plot));
+
+  // a table that is wider than its place says that it scrolls
+  const wide = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const region = target.closest(".scroll");
+      region.previousElementSibling.hidden = region.scrollWidth <= region.clientWidth + 1;
+    }
+  });
+  document.querySelectorAll(".scroll, .scroll > table").forEach((each) => wide.observe(each));
 
   for (const box of document.querySelectorAll(".charts")) {
     const own = [...box.querySelectorAll(".plot")];

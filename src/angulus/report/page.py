@@ -28,6 +28,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     words: bool = False  # whether the cells are words, not numbers
+    folded: bool = False  # whether a reader unfolds it
     kind: str = "table"
 
 
@@ -78,14 +79,14 @@ class Section:
     blocks: list[Table | Charts | Album | Folded] = field(default_factory=list)
 
 
-def write(title: str, about: str, sections: Sequence[Section], path: Path) -> None:
+def write(title: str, about: str, sections: Sequence[Section], path: Path, left_out: Sequence[str] = ()) -> None:
     """Write the page, atomically."""
-    page = render(title, about, sections)
+    page = render(title, about, sections, left_out)
     files.write_atomically(path, lambda file: file.write(page.encode(errors="backslashreplace")))
 
 
-def render(title: str, about: str, sections: Sequence[Section]) -> str:
-    """The page as HTML.
+def render(title: str, about: str, sections: Sequence[Section], left_out: Sequence[str] = ()) -> str:
+    """The page as HTML; what is `left_out`, a sentence each, is said above all else.
 
     Whatever names and recipes hold is shown as it is and never run: the template escapes, data for the charts are JSON
     without any `<`, and the page's own policy lets only its two scripts run and nothing be fetched.
@@ -106,6 +107,7 @@ def render(title: str, about: str, sections: Sequence[Section]) -> str:
     body = template.render(
         title=title,
         about=about,
+        left_out=left_out,
         sections=[each for each in sections if each.blocks],
         number=number,
         charts=lambda: Markup(_json([_plain(chart) for chart in numbered])),  # after all have been numbered

@@ -18,7 +18,7 @@ from angulus import checks
 from angulus.data.images import Images
 from angulus.protocols import judged
 from angulus.protocols.result import Result
-from angulus.report.gather import ImagePairs, Model
+from angulus.report.model import ImagePairs, Model
 
 SIDE = 112  # pixels, at most
 COUNT = 12  # of a kind

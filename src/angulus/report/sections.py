@@ -14,14 +14,15 @@ from angulus import checks, compare
 from angulus import recipe as recipes
 from angulus.data.images import Images
 from angulus.metrics.curves import error_curve
-from angulus.metrics.intervals import Interval
-from angulus.protocols import groups, judged, pairs, videos
-from angulus.protocols.result import KINDS, Number, Result
-from angulus.report import charts, comparison, pictures, space
-from angulus.report.charts import Chart
-from angulus.report.gather import PAIRED, Content, ImagePairs, Model
+from angulus.protocols import judged, pairs, videos
+from angulus.protocols.result import Number, Result
+from angulus.recipe import Recipe
+from angulus.report import charts, comparison, measured, pictures, space
+from angulus.report.gather import Content
+from angulus.report.model import PAIRED, ImagePairs, Model
 from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
 from angulus.report.pictures import Picture
+from angulus.run import RECIPE
 
 MOST_SHOWN = 8  # models whose images are shown
 FIGURES = {  # of a run's table: what stands in its head
@@ -73,14 +74,23 @@ def _results(content: Content) -> Section:
     if any(model.results.get("generated") for model in content.models):
         warnings = warnings or [comparison.GENERATED]
     for each in content.comparisons:
-        blocks.append(Table(each.recipe.title, *comparison.columns(each), notes=(comparison.caption(each) + ".",)))
+        notes = (comparison.caption(each) + ".", *_of_features(each.recipe))
+        blocks.append(Table(each.recipe.title, *comparison.columns(each), notes=notes))
         if each.recipe.published is not None:
             paper = f"Beside the paper: {each.recipe.published.source}"
             blocks.append(Table(paper, *comparison.beside_paper(each)))
     if content.models:
         blocks.append(_models(content))
-    blocks += [_numbers(name, result) for name, result in content.measured.items()]
+    blocks += measured.tables(content.measured)
     return Section("results", "Results", " ".join(dict.fromkeys(warnings)), blocks)
+
+
+def _of_features(recipe: Recipe) -> list[str]:
+    """Which features the numbers of a comparison are of."""
+    flips = {each.name: each.flip or recipe.input.flip for each in recipe.evaluation.benchmarks if each.images}
+    if not recipe.evaluation.benchmarks:
+        return [f"Features: {measured.FEATURES['none']}."]
+    return [f"Features of {name}: {measured.FEATURES[flip]}." for name, flip in flips.items()]
 
 
 def _models(content: Content) -> Table:
@@ -94,31 +104,8 @@ def _models(content: Content) -> Table:
     if content.comparisons:
         split = "the norms that the comparison splits by"
     brackets = f"In brackets: {first.choices['intervals']}. " if first.numbers[0].interval else ""
-    notes = (f"{brackets}Good and low quality are split by {split}.",)
+    notes = (f"{brackets}Good and low quality are split by {split}. Features: {measured.FEATURES['none']}.",)
     return Table(f"Test images, {of_seed}", ["run", *FIGURES.values(), "training"], rows, notes)
-
-
-def _numbers(name: str, result: Result) -> Table:
-    shown = {
-        "interval": any(number.interval for number in result.numbers),
-        "threshold": any(number.threshold is not None for number in result.numbers),
-        "±": any(number.spread is not None for number in result.numbers),
-    }
-    level = next((number.interval.level for number in result.numbers if number.interval), 0.95)
-    heads = {"interval": f"{level:.0%} interval", "threshold": "threshold", "±": "±"}
-    rows = []
-    for number in result.numbers:
-        interval = number.interval
-        cells = {
-            "interval": "" if interval is None else _span(interval),
-            "threshold": "" if number.threshold is None else _digits(number.threshold),
-            "±": "" if number.spread is None else _digits(number.spread),
-        }
-        rows.append([number.name, _digits(number.value), *(cells[each] for each in heads if shown[each])])
-    counts = ", ".join(f"{count:,} {of}" for of, count in result.counts.items())
-    head = ["number", "value", *(said for each, said in heads.items() if shown[each])]
-    caption = name if name == result.protocol else f"{name}: {result.protocol}"
-    return Table(caption, head, rows, (counts + ".", *result.notes))
 
 
 def _features(models: Sequence[Model]) -> Section:
@@ -141,21 +128,17 @@ def _features(models: Sequence[Model]) -> Section:
 
 
 def _curves(content: Content) -> Section:
-    drawn: list[Chart] = []
-    lines: dict[str, list[Any]] = {kind: [] for kind in KINDS}
-    for name, result in content.measured.items():
-        for each in result.curves:
-            label = name if each.name == result.protocol else f"{name}, {each.name}"
-            lines[each.kind].append((label, each.x, each.y))
-    drawn += [charts.curve(kind, found) for kind, found in lines.items() if found]
+    drawn = measured.curves(content.measured)
     found = [(model.name, ImagePairs.of(model)) for model in content.models]
     own = [(name, pairs.curves(error_curve(each.scores, each.same), name)) for name, each in found if each is not None]
     for place, kind in enumerate(("roc", "det")):
         if own:
-            thinned = [curves_[place].thinned() for _, curves_ in own]
+            thinned = [curves_[place].thinned([charts.PLACES[kind][0]]) for _, curves_ in own]
             title = f"{charts.KINDS[kind]}, pairs of test images"
             drawn.append(charts.curve(kind, [(each.name, each.x, each.y) for each in thinned], title))
-    intro = "Point at a curve, or touch it, for its values."
+    intro = "Point at a curve, or touch it, for its values; of a long one some of the points are drawn."
+    if content.measured:
+        intro += " Circles are the numbers of the tables, as they stand there."
     if own:
         intro += (
             f" Pairs of test images are all of up to {PAIRED:,} images, by the cosine of their features; the classes "
@@ -170,7 +153,10 @@ def _norms(content: Content) -> Section:
         if _has_pairs(result) and "norms" in result.samples:
             each = judged.of_result(result)
             found.append((name, each.norms, each.correct))
-    intro = "Norms of right and wrong test images, and of pairs the smaller norm: is a short feature a doubtful one?"
+    intro = (
+        "Norms of right and wrong test images, and of pairs the smaller norm: is a short feature a doubtful one? Test "
+        "images have no mirror image added; of pairs the table says whether they have."
+    )
     if not found:
         return Section("norms", "Norms", intro)
     over = [charts.norm_bins(found), charts.norm_discard(found)]
@@ -235,11 +221,7 @@ def _groups(content: Content) -> Section:
         names = [models[0].class_name(label) for label in labels]
         series = [(m.name, [m.figures.number(f"accuracy, class {label}") for label in labels]) for m in models]
         drawn.append(charts.errors("Error by class", "class", names, series))
-    for name, result in content.measured.items():
-        if result.protocol == groups.PROTOCOL:
-            names = np.unique(result.samples["groups"]).tolist()
-            series = [(name, [result.number(f"accuracy {each}") for each in names])]
-            drawn.append(charts.errors(f"{name}: error by group", "group", names, series))
+    drawn += measured.group_errors(content.measured)
     return Section(
         "groups", "Errors by group", "Bars show the intervals where there are any.", [Charts(drawn)] if drawn else []
     )
@@ -254,7 +236,8 @@ def _training(models: Sequence[Model]) -> Section:
 def _origins(content: Content) -> Section:
     blocks: list[Any] = []
     for each in content.comparisons:
-        blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(each.recipe)))
+        whole = recipes.load_written(each.folder / RECIPE)  # with what has not ended too
+        blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(whole)))
         blocks.append(_values("Environment of the comparison", each.environment))
     compared = {each.recipe.name for each in content.comparisons}
     for model in content.models:
@@ -273,7 +256,13 @@ def _values(caption: str, values: Mapping[str, Any]) -> Table:
             return " ".join(map(str, value))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
-    return Table(caption, ["what", "value"], [[str(name), said(value)] for name, value in values.items()], words=True)
+    return Table(
+        caption,
+        ["what", "value"],
+        [[str(name), said(value)] for name, value in values.items()],
+        words=True,
+        folded=True,
+    )
 
 
 def _has_pairs(result: Result) -> bool:
@@ -287,11 +276,3 @@ def _cell(number: Number, *, percent: bool) -> str:
         return said
     low, high = (each * (100 if percent else 1) for each in (number.interval.low, number.interval.high))
     return f"{said} [{low:.2f}, {high:.2f}]"
-
-
-def _digits(value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:#.4g}".rstrip(".")
-
-
-def _span(interval: Interval) -> str:
-    return "undefined" if np.isnan(interval.low) else f"{_digits(interval.low)} to {_digits(interval.high)}"

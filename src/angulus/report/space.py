@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angulus.report.charts import COLOURS, GREY, Chart, Trace, short, text
-from angulus.report.gather import Model
+from angulus.report.model import Model
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +17,7 @@ MOST_POINTS = 2000  # of the test images
 MOST_CLASSES = 10  # with a colour of their own
 DIGITS = 4  # of a coordinate
 OUTLINE = "length 1"
+PROJECTED = ("first direction", "second direction")
 
 
 def features(model: Model) -> Chart:
@@ -57,7 +58,8 @@ def features(model: Model) -> Chart:
             drawn = project(layer)
             reach = max(reach, float(np.quantile(np.linalg.norm(drawn, axis=1), 0.99)) * 1.08)
             frames.append(_frame(drawn, inside, len(traces)))
-    return Chart(model.name, f"{said} {_spread(points, labels)}", traces, _layout(reach, axes), frames)
+    layout = _layout(reach, axes, PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃"))
+    return Chart(model.name, f"{said} {_spread(points, labels)}", traces, layout, frames)
 
 
 def _frame(points: Floats, members: list[NDArray[np.bool_]], traces: int) -> list[list[list[float | None]]]:
@@ -181,11 +183,14 @@ def _trace(points: Floats, axes: str) -> Trace:
     }
 
 
-def _layout(reach: float, axes: str) -> dict[str, Any]:
+def _layout(reach: float, axes: str, titles: Sequence[str]) -> dict[str, Any]:
     # the page's switch to length 1 puts its own ranges in place of these
-    spans: dict[str, dict[str, Any]] = {f"{axis}axis": {"range": short([-reach, reach], DIGITS)} for axis in axes}
+    spans: dict[str, dict[str, Any]] = {
+        f"{axis}axis": {"range": short([-reach, reach], DIGITS), "title": {"text": title}}
+        for axis, title in zip(axes, titles, strict=False)
+    }
     if len(axes) == 3:
-        return {"scene": {**spans, "aspectmode": "cube"}, "legend": {"y": -0.02}, "margin": {"l": 0, "r": 0, "b": 0}}
+        return {"scene": {**spans, "aspectmode": "cube"}, "margin": {"l": 0, "r": 0, "b": 0}}
     spans["yaxis"] |= {"scaleanchor": "x", "scaleratio": 1}
     spans["xaxis"] |= {"constrain": "domain"}
     spans["yaxis"] |= {"constrain": "domain"}
