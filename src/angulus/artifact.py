@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from angulus import backbones, checks, files, model_card
 from angulus.backbones.layers import UnitFeatures
 from angulus.contract import Contract, Preprocessing
+from angulus.fingerprint import described, fingerprint, model_name, parts
 from angulus.protocols.calibration import Calibration
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
@@ -95,13 +96,14 @@ class Model(nn.Module):
         self.sha256, self.calibration, self.card = sha256, calibration, card
 
     @property
-    def name(self) -> str:
-        """What embeddings, calibrations and galleries call it: 16 digits, and the flip rule.
+    def fingerprint(self) -> str:
+        """16 digits that change with the weights and with all else that its features depend on, but for the flip rule."""
+        return fingerprint(self.sha256, dataclasses.asdict(self.config))
 
-        The digits are of a sha256 over that of the weights and all that changes what they give: two models of one name
-        give the same features.
-        """
-        return f"{_digits(self.config, self.sha256)}-{self.config.contract.flip}"
+    @property
+    def name(self) -> str:
+        """What embeddings, calibrations and galleries call it: its fingerprint and flip rule."""
+        return model_name(self.fingerprint, self.config.contract.flip)
 
     def with_flip(self, flip: str) -> Model:
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
@@ -240,24 +242,19 @@ def _card(folder: Path) -> str | None:
 
 
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
-    digits = _digits(model.config, model.sha256)
-    way = "embed images with angulus embed, and calibrate those embeddings"
+    way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
         raise checks.InputError(f"{what} does not say which model it is for; {way}")
-    if calibration.model.partition("-")[0] != digits:
-        raise checks.InputError(f"{what} is for the model {calibration.model}, and this one is {model.name}; {way}")
+    made_by = parts(calibration.model)
+    if made_by is None or made_by[0] != model.fingerprint:
+        raise checks.InputError(
+            f"{what} is for {described(calibration.model)}, and this is {described(model.name)}; {way}"
+        )
     if calibration.flip is not None:
         raise checks.InputError(
             f"{what} must be of embeddings that the model's own flip rule made; it fuses them by flip "
             f"{calibration.flip!r} afterwards; use angulus embed --flip"
         )
-
-
-def _digits(config: Config, sha256: str) -> str:
-    content = dataclasses.asdict(config)
-    del content["about"], content["contract"]["flip"]
-    text = json.dumps([sha256, content], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _content(folder: Path) -> dict[str, Any]:
