@@ -97,7 +97,7 @@ class Model(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 digits that change with the weights and with all else that its features depend on, but for the flip rule."""
+        """16 digits that change with the weights and all else that its features depend on, but for the flip rule."""
         return fingerprint(self.sha256, dataclasses.asdict(self.config))
 
     @property
@@ -161,7 +161,8 @@ def save(
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
-    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract))
+    digits = fingerprint(content["sha256"], dataclasses.asdict(config))
+    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract, digits))
     files.write_json(folder / CONFIG, content)
 
 

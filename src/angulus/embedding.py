@@ -131,9 +131,7 @@ def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, to
     return (_decoded(row, config) for row in _rows(source))
 
 
-def drawn_pixels(
-    source: Path, config: artifact.Config, most: int, seed: int = 0
-) -> list[tuple[Row, torch.Tensor]]:
+def drawn_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0) -> list[tuple[Row, torch.Tensor]]:
     """At most so many images of a source, as `read_pixels` gives them, each subset as likely as another."""
     rng = np.random.default_rng(seed)
     kept: list[Row] = []

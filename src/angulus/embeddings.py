@@ -216,7 +216,7 @@ class Embeddings:
 
     @cached_property
     def model_flips(self) -> tuple[str, ...]:
-        """How the models joined mirror images before these vectors were written: "sum", "concat"; mostly one or none."""
+        """How the models joined mirror images before these vectors were written: "sum", "concat"; one or none."""
         rules = {own[1] for own in map(parts, self._makers) if own is not None}
         return tuple(sorted(rules - {"none"}))
 

@@ -24,7 +24,7 @@ class Decisions:
 
     Attributes:
         threshold: cosine, at or above which a pair is accepted.
-        calibrated: whether it is the model's calibrated one; else the most accurate for PyTorch's features on the pairs.
+        calibrated: whether it is the model's calibrated one; else the most accurate for PyTorch's features on these.
         genuine, impostors: how many pairs of each kind changed.
     """
 

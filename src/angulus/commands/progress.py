@@ -36,13 +36,13 @@ def bar(console: Console) -> Iterator[Bar]:
 
 @contextmanager
 def counted(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show `(text, done, of)`: as a bar on a terminal, elsewhere as a line at once and then every ten seconds."""
-    last = -EVERY_S
+    """Show `(text, done, of)`: as a bar on a terminal, elsewhere as a line for each text and then every ten seconds."""
+    said, when = "", 0.0
 
     def line(text: str, done: int, of: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_S:
-            last = time.monotonic()
+        nonlocal said, when
+        if text != said or time.monotonic() - when >= EVERY_S:
+            said, when = text, time.monotonic()
             _line(console, f"{text}: {done:,} of {of:,}")
 
     with _drawn(console) as show:

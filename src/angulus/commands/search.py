@@ -65,10 +65,13 @@ def index(
 
 @search_app.command("info")
 def info(gallery: Where) -> None:
-    """Say what a gallery holds."""
+    """Say what a gallery holds, and by which model: `angulus info MODEL` says the fingerprint of a folder's."""
+    from angulus.fingerprint import described
+
     opened = _open(gallery)
     about = opened.about()
-    say(f"{gallery}: {len(opened):,} vectors of {about.size} numbers, of model {about.model or 'none that is named'}")
+    fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
+    say(f"{gallery}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
 
 
 @search_app.command("query")
