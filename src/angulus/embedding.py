@@ -166,7 +166,7 @@ def _rows(source: Path) -> Iterator[Row]:
         if not isinstance(item, LeftOut):
             yield item
         elif item.image:
-            raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of the source")
+            raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of {source}")
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

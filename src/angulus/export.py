@@ -275,14 +275,17 @@ def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path |
     checks.choice("precision", precision, PRECISIONS)
     if out.suffix != ".onnx":
         raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
-    if out.is_dir():
-        raise checks.InputError(f"the model must be written to a file; {out} is a folder; name another")
     if ranges is not None and precision != "int8":
         raise checks.InputError(
             f"ranges of layers are measured for precision int8 only; got {precision}; leave --ranges out"
         )
     if images is None and pairs is not None:
         raise checks.InputError("a list of pairs needs images; give them with --images")
+    if pairs is not None and (pairs.same.all() or not pairs.same.any()):
+        kind = "genuine" if pairs.same.all() else "impostor"
+        raise checks.InputError(
+            f"{pairs.source} must hold genuine and impostor pairs; got {len(pairs)} {kind} ones only; add others"
+        )
     if images is None and ranges is None and precision == "int8":
         raise checks.InputError(
             "precision int8, which measures the range of every layer, needs images; give some like those that the "

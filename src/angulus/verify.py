@@ -104,7 +104,7 @@ def _reader(config: Config, detector: str | Detector | None) -> Callable[[Path],
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise checks.InputError(f"the image {path} cannot be read: {error.strerror}") from error
+            raise checks.InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
         pixels = pixels_of(data if crop is None else crop(data, path), str(path), config.in_channels)
         check_size(pixels, config, str(path))
         return pixels

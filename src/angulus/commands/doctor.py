@@ -40,7 +40,7 @@ def doctor(
             limit=limit,
             draws=draws,
             options=Options(depth),
-            device=build.device(device),
+            device=build.device(device, what="--device"),
             on_trial=lambda done, of: show("changes to the images tried", done, of),
         )
     table = Table("images with", "norms times", "separation", "gain", "interval of the gain", "better")

@@ -58,6 +58,7 @@ def export(
     from angulus.export import export as write
     from angulus.fingerprint import described
 
+    refuse_unwritable("--onnx", onnx, ".onnx")
     if json is not None:
         refuse_unwritable("--json", json)
     loaded = artifact.load(model)

@@ -191,6 +191,7 @@ def _group_rates(name: str, samples: Mapping[str, NDArray[Any]], measured: Mappi
 
 def _notes(samples: Mapping[str, NDArray[Any]], target: float, false_accepts: float) -> tuple[str, ...]:
     notes = ["the rates are measured on the pairs that chose the threshold"]
+    notes += rates.too_few({"genuine": int(samples["same"].sum())})
     if false_accepts < rates.RULE_OF_30:
         notes.append(
             f"the FMR rests on {false_accepts:.0f} false accepts; with {rates.RULE_OF_30} or more it is known to "

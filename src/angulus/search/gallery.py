@@ -88,13 +88,13 @@ class Gallery:
         _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
         about = _about(embeddings, flip)
         known = self.store.about()
-        if known is None:
-            self.store.create(about)
-        else:
+        if known is not None:
             _same(about, known, embeddings.source, self.store.where)
         for start in range(0, len(ids), batch):
             rows = np.arange(start, min(start + batch, len(ids)))
             vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
+            if known is None and start == 0:  # not before: what cannot be fused leaves no empty gallery
+                self.store.create(about)
             part = slice(start, start + batch)
             self.store.put(ids[part], labels[part], vectors)
             if on_rows is not None:
