@@ -169,7 +169,7 @@ def test_another_model_dimension_or_flip_is_refused(gallery: Gallery) -> None:
             ask(made(5, model="0123456789abcdef-sum"))
         with pytest.raises(InputError, match="a model that is not named"):
             ask(made(5, model=None))
-        with pytest.raises(InputError, match="was filled with flip none .*; got sum; leave --flip out"):
+        with pytest.raises(InputError, match=r"was filled with flip none .*; got sum; leave --flip out"):
             ask(replace(made(5), flipped=made(5, seed=3).vectors), flip="sum")
     assert len(gallery) == 20
     for bad in ({"top": 0}, {"threshold": 1.5}, {"effort": 0}):
@@ -184,7 +184,7 @@ def test_another_model_dimension_or_flip_is_refused(gallery: Gallery) -> None:
 
 def test_what_cannot_be_fused_leaves_no_gallery(gallery: Gallery) -> None:
     people = made(20)
-    with pytest.raises(InputError, match="'flipped'; .* has none"):
+    with pytest.raises(InputError, match=r"'flipped'; .* has none"):
         gallery.add(people, flip="sum")
     opposite = replace(people, flipped=-people.vectors)
     with pytest.raises(InputError, match="must not be zero"):

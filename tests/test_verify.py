@@ -110,7 +110,7 @@ def test_another_flip_rule_than_the_calibrated_one_is_refused(folder: Path) -> N
     images = folder / "people/0/0.png", folder / "people/0/1.png"
     with pytest.raises(
         InputError,
-        match=r"for the model .* (\w{16}), flip sum, and these .* would be of the model .* \1, flip none; .* with --flip",
+        match=r"for the model .* (\w{16}), flip sum, and these .* of the model .* \1, flip none; .* with --flip",
     ):
         verify(other, *images)
     assert verify(other, *images, threshold=0.5).probability is None

@@ -307,7 +307,7 @@ def test_too_few_pairs_of_a_kind_are_warned_of() -> None:
     vectors = np.random.default_rng(0).standard_normal((60, 4))
     ids = np.arange(60).astype(np.str_)
     left, right, same = ids[:54], ids[np.arange(54) + 1], np.array([True] * 53 + [False])
-    result = evaluate(Embeddings(vectors, ids), Pairs(left, right, same), draws=100)
+    result = protocol.evaluate(Embeddings(vectors, ids), Pairs(left, right, same), draws=100)
     (note,) = [note for note in result.notes if "too few" in note]
     assert note.startswith("1 impostor pair is too few: all figures that count them are rough")
     assert "may be as high as 100% (rule of 3); give 30 or more" in note
