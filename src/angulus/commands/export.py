@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -126,8 +127,9 @@ def _show_pairs(found: OnPairs, name: str) -> None:
 
 
 def _figure(number: Number, form: str) -> str:
-    """A value with its interval, where one is defined."""
+    """A value with its standard error and its interval, where they are defined."""
     interval = number.interval
-    if interval is None or interval.low != interval.low:
-        return format(number.value, form)
-    return f"{number.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+    said = format(number.value, form) + (f" ± {number.spread:.4f}" if number.spread is not None else "")
+    if interval is None or math.isnan(interval.low):
+        return said
+    return f"{said} [{interval.low:{form}}, {interval.high:{form}}]"
