@@ -7,17 +7,24 @@ import pickle
 import struct
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from typer.testing import CliRunner
 
 import angulus
 from angulus import InputError, artifact
 from angulus.artifact import Config
+from angulus.cli import app
 from angulus.contract import Contract
+from angulus.embeddings import Embeddings
+from angulus.fingerprint import fingerprint, parts
+from angulus.lists.pairs import Pairs
+from angulus.protocols.calibrate import calibrate
 
 CONFIG = Config(
     "small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1}
@@ -137,11 +144,17 @@ def test_weights_of_another_backbone_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"backbone": "os.system"}, "backbone must be one of"),
+        ({"backbone": "os.system"}, r"the backbone that .*config\.json names must be one of"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "unknown key 'auto_map'"),
         ({"contract": {"mean": 0.0, "code": "x"}}, "lacks or mistakes a key"),
         ({"contract": {"mean": 0.0, "scale": -1.0}}, "input.scale must be"),
         ({"options": {"hook": "x"}}, "options of the backbone 'small'"),
+        ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model anew"),
+        ({"options": 3}, r"options in .*config\.json must be names with values; got 3"),
+        ({"about": []}, "about in .* must be names with values"),
+        ({"embedding_size": "x"}, "embedding_size in .* must be a whole number >= 1; got 'x'"),
+        ({"in_channels": 0}, "in_channels in .* must be a whole number >= 1; got 0"),
+        ({"normalize": 1}, "normalize in .* must be true or false"),
         ({"image_size": 8}, r"must give image_size as \[height, width\]; got 8"),
         ({"format": 2}, "must be an Angulus model of format 1"),
     ],
@@ -155,11 +168,43 @@ def test_a_configuration_that_names_what_is_not_known_is_refused(
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a model folder"):
+    with pytest.raises(InputError, match=r"is not a model folder \(config\.json: No such file or directory\); give"):
         angulus.load(tmp_path)
+    with pytest.raises(InputError, match=r"none is not a model folder \(there is no such folder\); give one that"):
+        angulus.load(tmp_path / "none")
     (tmp_path / "config.json").write_text("[1")
     with pytest.raises(InputError, match="is not a model folder"):
         angulus.load(str(tmp_path))
+
+
+def test_the_fingerprint_changes_with_what_features_depend_on_and_with_nothing_else(folder: Path) -> None:
+    own = angulus.load(folder)
+    assert own.name == f"{own.fingerprint}-none" and parts(own.name) == (own.fingerprint, "none")
+    assert own.with_flip("sum").fingerprint == own.fingerprint and own.with_flip("sum").name != own.name
+    edit(folder, about={"seed": 2})
+    assert angulus.load(folder).fingerprint == own.fingerprint
+    unit = fingerprint(own.sha256, asdict(replace(CONFIG, normalize=True)))
+    edit(folder, contract={"mean": 8.0, "scale": 16.0})
+    brighter = angulus.load(folder).fingerprint
+    torch.manual_seed(1)
+    artifact.save(CONFIG, CONFIG.build(), folder)
+    assert len({own.fingerprint, unit, brighter, angulus.load(folder).fingerprint}) == 4
+
+
+def test_info_and_the_card_say_the_fingerprint(folder: Path) -> None:
+    found = CliRunner().invoke(app, ["info", str(folder)])
+    model = angulus.load(folder)
+    assert found.exit_code == 0, found.output
+    assert f"fingerprint {model.fingerprint}, flip none" in found.output
+    assert model.sha256 in found.output and "uint8 [batch, 1, 8, 8], grey" in found.output
+    assert "small, 3 numbers a feature" in found.output and "not calibrated" in found.output
+    assert f"fingerprint `{model.fingerprint}`" in (folder / "README.md").read_text()
+    made = Embeddings(np.eye(4), np.array(["a", "b", "c", "d"]), models=np.full(4, model.name))
+    pairs = Pairs(made.ids[:2], made.ids[2:], np.array([True, False]))
+    made = replace(made, vectors=np.array([[1, 0], [0, 1], [1, 0.1], [1, 0.0]]))
+    artifact.calibrate(folder, calibrate(made, pairs, target_fmr=1.0, draws=0)[0])
+    said = CliRunner().invoke(app, ["info", str(folder)]).output
+    assert f"for FMR 1 of the model with fingerprint {model.fingerprint}, flip none" in said
 
 
 def edit(folder: Path, model: bytes | None = None, **changes: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -109,6 +110,27 @@ def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
         assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
     nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}
     assert nested <= named, f"mkdocs.yml should say where {nested - named} stand"
+
+
+def test_the_table_of_the_page_on_export_is_what_was_stored() -> None:
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    shown = {row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]}
+    stored = json.loads((ROOT / "docs/results/verification/faces-slim-onnx.json").read_text(encoding="utf-8"))
+    assert set(stored["precisions"]) == set(table[0][2:])
+    for precision, found in stored["precisions"].items():
+        pairs = found["pairs"]
+        assert shown["size, MiB"][precision] == f"{found['bytes'] / 2**20:.1f}"
+        assert shown["largest relative error of a feature"][precision] == f"{found['feature_error']:.1e}"
+        assert shown["smallest cosine with PyTorch's"][precision] == f"{found['cosine']:.6f}"
+        changed = pairs["decisions"]["genuine"] + pairs["decisions"]["impostors"]
+        assert shown["decisions changed, of 6,000"][precision] == str(changed)
+        for name in ("accuracy", "TAR@FAR=1e-2", "TAR@FAR=1e-3"):
+            interval = pairs["difference"][name]["interval"]
+            between = f" [{interval['low']:+.4f}, {interval['high']:+.4f}]" if precision != "float32" else ""
+            assert shown[name][precision] == f"{pairs['exported'][name]['value']:.4f}{between}"
+            assert shown[name]["PyTorch"] == f"{pairs['PyTorch'][name]['value']:.4f}"
+            assert interval["low"] <= 0 <= interval["high"]  # as the page says
 
 
 def test_the_page_on_data_has_a_section_for_every_set() -> None:

@@ -127,6 +127,19 @@ def test_a_planted_fault_is_named(
     assert any(sentence.startswith("This is evidence") for sentence in found.sentences())
 
 
+def test_it_says_how_many_changes_are_tried_of_how_many(model: Path, tmp_path: Path) -> None:
+    pixels, classes = pictures(8, seed=7)
+    told: list[tuple[int, int]] = []
+    path = records(tmp_path / "records", pixels.flip(1), names(classes))
+    found = diagnose(model, path, draws=400, on_trial=lambda *each: told.append(each))
+    count = len(found.outcomes) + 1  # and the images as they are
+    assert told[:count] == [(done, count) for done in range(count)]
+    assert len(found.likely) == 1 and told[count:] == [
+        (done, len(told))
+        for done in range(count, len(told))  # those that were tried on top of the best
+    ]
+
+
 def test_two_faults_are_both_named_and_no_third(model: Path, tmp_path: Path) -> None:
     pixels, classes = pictures(8, seed=7)
     found = looked_at(model, tmp_path / "records", moved(pixels.flip(1), right=2), names(classes))
@@ -265,6 +278,9 @@ def test_the_command_prints_and_saves(model: Path, tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "found.json").read_text())
     assert saved["likely"][0]["family"] == "colour" and saved["images"] == 40 and saved["identities"] == 10
     assert saved["sentences"][0] in result.output
+    assert "reading images: 0 of 400" in result.output and "changes to the images tried: 0 of 24" in result.output
+    wrong = CliRunner().invoke(app, [str(model), str(images), "--json", "found.txt"])
+    assert "--json must name a file that ends in .json" in str(wrong.exception)
 
 
 def test_what_cannot_be_diagnosed_is_refused(model: Path, backbone: torch.nn.Module, tmp_path: Path) -> None:
@@ -276,6 +292,10 @@ def test_what_cannot_be_diagnosed_is_refused(model: Path, backbone: torch.nn.Mod
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no image to look at"):
         diagnose(model, tmp_path / "empty")
+    (tmp_path / "texts" / "a").mkdir(parents=True)
+    (tmp_path / "texts" / "a" / "b.png").write_text("no image")
+    with pytest.raises(InputError, match=r"1 things in it were left out, such as .*b\.png: the image must be"):
+        diagnose(model, tmp_path / "texts")
     with pytest.raises(InputError, match="there is no"):
         diagnose(model, tmp_path / "absent")
     with pytest.raises(InputError, match="is not a model folder"):

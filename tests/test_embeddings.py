@@ -582,7 +582,10 @@ def test_a_sum_of_zeros_is_refused_or_kept() -> None:
     ("arguments", "sentence"),
     [
         ({"flip": "sums"}, "flip must be one of 'sum', 'concat'; got 'sums'; did you mean 'sum'?"),
-        ({"flip": "sum"}, "flip='sum' needs the embeddings of mirrored images, 'flipped'; these embeddings has none"),
+        (
+            {"flip": "sum"},
+            "'flipped'; these embeddings has none; leave flip out, or embed the images with angulus embed",
+        ),
         ({"dtype": np.float16}, "dtype must be np.float32, np.float64 or None"),
         ({"rows": [7]}, r"rows must be in \[0, 7\); got 7 to 7"),
         ({"rows": [-1, 2]}, r"rows must be in \[0, 7\); got -1 to 2"),

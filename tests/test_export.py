@@ -21,8 +21,12 @@ from angulus import export as exporting
 from angulus.artifact import Config
 from angulus.commands.export import export as command
 from angulus.contract import Contract
-from angulus.export import Parity, export, run
-from angulus.lists.pairs import read_pairs
+from angulus.embedding import drawn_pixels
+from angulus.embeddings import Embeddings
+from angulus.export import export, run
+from angulus.lists.pairs import Pairs, read_pairs
+from angulus.parity import Parity, of_features, on_pairs
+from angulus.protocols.calibration import Calibration, Rate
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -55,7 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8)).save(root / "images" / f"{number}.png")
     lines = [f"{a} {b} {int(a // 2 == b // 2)}" for a in range(8) for b in range(a)]
     (root / "pairs.txt").write_text("\n".join(lines) + "\n")
-    options = ["--images", str(root / "images"), "--pairs", str(root / "pairs.txt")]
+    options = ["--images", str(root / "images"), "--pairs", str(root / "pairs.txt"), "--draws", "40"]
+    options += ["--json", str(root / "new" / "m.json")]
     found = CliRunner().invoke(app, [str(root / "model"), "--onnx", str(root / "m.onnx"), *options])
     assert found.exit_code == 0, (found.output, found.exception)
     (root / "said.txt").write_text(found.output)
@@ -95,7 +100,60 @@ def test_the_file_is_valid_and_says_what_it_takes(folder: Path) -> None:
 def test_the_command_shows_errors_and_accuracy(folder: Path) -> None:
     said = (folder / "said.txt").read_text()
     assert "m.onnx: float32" in said and "over 8 images" in said
-    assert "best accuracy" in said and "AUC" in said and "ONNX float32" in said
+    assert "best accuracy" in said and "AUC" in said and "ONNX float32" in said and "difference" in said
+    assert "4 genuine and 24 impostor pairs" in said
+    assert "0 of 28 decisions changed, 0 of genuine and 0 of impostor pairs" in said
+    assert "note: 4 genuine pairs are too few: all figures that count them are rough" in said
+    assert "may be as high as 75% (rule of 3)" in said and "note: 24 impostor pairs are too few" in said
+    model = angulus.load(folder / "model")
+    assert f"of the model with fingerprint {model.fingerprint}, flip sum" in said
+    saved = json.loads((folder / "new" / "m.json").read_text())
+    assert saved["model"] == model.name and saved["images"] == 8 and saved["feature_error"] < 1e-5
+    assert saved["pairs"]["counts"]["genuine"] == 4 and saved["pairs"]["PyTorch"]["AUC"]["interval"] is not None
+    assert saved["bytes"] == (folder / "m.onnx").stat().st_size and "onnxruntime" in saved["environment"]
+
+
+def test_changed_decisions_are_those_of_a_slow_loop() -> None:
+    rng = np.random.default_rng(5)
+    own = (rng.standard_normal((20, 4)).repeat(2, axis=0) + 0.2 * rng.standard_normal((40, 4))).astype(np.float32)
+    other = (own + 0.5 * rng.standard_normal(own.shape)).astype(np.float32)
+    ids = np.array([f"{n}.png" for n in range(40)])
+    left, right = np.triu_indices(40, 1)
+    same = left // 2 == right // 2
+    pairs = Pairs(ids[left], ids[right], same)
+
+    def accepted(vectors: np.ndarray, threshold: float) -> list[bool]:
+        units = [[value / np.sqrt(sum(x * x for x in row)) for value in row] for row in vectors.astype(float).tolist()]
+        return [
+            sum(a * b for a, b in zip(units[i], units[j], strict=True)) >= threshold
+            for i, j in zip(left, right, strict=True)
+        ]
+
+    for threshold in (0.2, None):
+        found = on_pairs(Embeddings(own, ids), Embeddings(other, ids), pairs, threshold=threshold, draws=0)
+        decided = found.decisions
+        assert decided.calibrated == (threshold is not None) and found.difference is None
+        before, after = accepted(own, decided.threshold), accepted(other, decided.threshold)
+        changed = [a != b for a, b in zip(before, after, strict=True)]
+        assert decided.genuine == sum(c and s for c, s in zip(changed, same, strict=True))
+        assert decided.impostors == sum(c and not s for c, s in zip(changed, same, strict=True)) > 0
+        if threshold is None:  # the most accurate: no other among the scores is better
+            right_ones = sum(a == s for a, s in zip(before, same, strict=True))
+            for other_threshold in found.own.samples["scores"][:: len(same) // 50]:
+                assert sum(a == s for a, s in zip(accepted(own, other_threshold), same, strict=True)) <= right_ones
+
+
+def test_the_calibrated_threshold_decides_where_there_is_one(folder: Path, tmp_path: Path) -> None:
+    model = angulus.load(folder / "model")
+    pairs = read_pairs(folder / "pairs.txt")
+    first = export(model, tmp_path / "m.onnx", images=folder / "images", pairs=pairs, draws=0)
+    assert first.pairs is not None and not first.pairs.decisions.calibrated
+    model.calibration = Calibration(0.01, Rate(0.6), Rate(0.0), Rate(0.0), 50, 100, 10.0, -5.0, model=model.name)
+    found = export(model, tmp_path / "m.onnx", images=folder / "images", pairs=pairs, draws=0).pairs
+    assert found is not None and found.decisions.calibrated
+    assert found.decisions.threshold == 0.6
+    other = export(model.with_flip("none"), tmp_path / "n.onnx", images=folder / "images", pairs=pairs, draws=0).pairs
+    assert other is not None and not other.decisions.calibrated  # it is for another flip rule
 
 
 def test_float16_and_unit_features(folder: Path) -> None:
@@ -117,19 +175,53 @@ def test_int8_is_a_quarter_of_the_size_and_reports_what_it_loses(folder: Path) -
     model = angulus.load(folder / "model")
     found = export(model, folder / "i.onnx", precision="int8", images=folder / "images", pairs=pairs)
     assert 1e-4 < found.feature_error < 0.1
-    before, after = found.accuracy["AUC"]
+    assert found.pairs is not None and found.pairs.difference is not None
+    before, after = found.pairs.own["AUC"], found.pairs.other["AUC"]
     assert 0.9 < before <= 1 and abs(before - after) < 0.05
+    assert found.pairs.difference["AUC"] == pytest.approx(after - before)
     assert (folder / "i.onnx").stat().st_size < 0.4 * (folder / "m.onnx").stat().st_size
     about = {each.key: each.value for each in onnx.load(folder / "i.onnx").metadata_props}
     assert about["angulus.precision"] == "int8" and about["angulus.model"] == model.name
     np.testing.assert_array_equal(run(folder / "i.onnx", pixels(2))[0].shape, (2, 5))
 
 
+def test_the_ranges_of_int8_come_from_other_images_where_they_are_given(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "dark").mkdir()
+    for number in range(3):
+        dark = np.random.default_rng(number).integers(0, 30, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(dark).save(tmp_path / "dark" / f"{number}.png")
+    errors = {}
+    for name, ranges in (("own", []), ("dark", ["--ranges", str(tmp_path / "dark")])):
+        options = ["--precision", "int8", "--images", str(folder / "images"), "--pairs", str(folder / "pairs.txt")]
+        saved = tmp_path / f"{name}.json"
+        found = CliRunner().invoke(
+            app,
+            [str(folder / "model"), "--onnx", str(tmp_path / "i.onnx"), *options, *ranges, "--json", str(saved)],
+        )
+        assert found.exit_code == 0, (found.output, found.exception)
+        assert ("on these very images, which flatters; give others with --ranges" in found.output) == (not ranges)
+        errors[name] = json.loads(saved.read_text())["feature_error"]
+    assert errors["dark"] > 2 * errors["own"]  # brighter pixels leave the ranges
+
+
+def test_images_are_drawn_evenly_and_no_more_than_asked(folder: Path) -> None:
+    counts = np.zeros(8)
+    for seed in range(300):
+        drawn = drawn_pixels(folder / "images", CONFIG, 3, seed)
+        assert len({row.id for row, _ in drawn}) == 3
+        for row, pixels_ in drawn:
+            counts[int(row.id[0])] += 1
+            assert pixels_.shape == (3, 16, 16)
+    assert counts.sum() == 900 and counts.min() > 80 and counts.max() < 150  # 112.5 ± 8.4 each
+    assert len(drawn_pixels(folder / "images", CONFIG, 100)) == 8
+
+
 def test_errors_are_relative_to_the_feature() -> None:
     own = np.array([[3.0, 4.0], [30.0, 40.0]], dtype=np.float32)
     other = np.array([[3.0, 4.5], [30.0, 41.0]], dtype=np.float32)
-    found = exporting._parity(own, other, np.array([5.0, 49.0], dtype=np.float32))
-    assert found == Parity(2, pytest.approx(0.1), pytest.approx(0.02))
+    found = of_features(own, other, np.array([5.0, 49.0], dtype=np.float32))
+    cosine = (3 * 3 + 4 * 4.5) / 5 / np.hypot(3, 4.5)
+    assert found == Parity(2, pytest.approx(0.1), pytest.approx(cosine), pytest.approx(0.02))
 
 
 def test_a_file_that_is_not_the_model_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,14 +253,21 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
     pairs = read_pairs(folder / "pairs.txt")
     for options, said in (
         ({"precision": "int4"}, "precision must be one of"),
-        ({"precision": "int8"}, "precision int8.* needs images; give them with --images"),
+        ({"precision": "int8"}, "precision int8.* needs images; give .* with --ranges, or --images"),
         ({"pairs": pairs}, "a list of pairs needs images"),
         ({"images": tmp_path}, "holds no image"),
+        ({"ranges": folder / "images"}, "for precision int8 only; got float32; leave --ranges out"),
+        ({"precision": "int8", "ranges": tmp_path}, "holds no image"),
+        ({"draws": -1}, "draws must be a whole number >= 0"),
+        ({"images": folder / "images", "pairs": replace(pairs, left=np.char.add("x", pairs.left))}, "no embedding in"),
     ):
         with pytest.raises(InputError, match=said):
             export(model, out, **options)
     with pytest.raises(InputError, match=r"ends in \.onnx; got .*x\.pt"):
         export(model, tmp_path / "x.pt")
+    (tmp_path / "d.onnx").mkdir()
+    with pytest.raises(InputError, match=r"d\.onnx is a folder; name another"):
+        export(model, tmp_path / "d.onnx")
     (tmp_path / "p").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "p" / "s.png")
     with pytest.raises(InputError, match=r"s\.png must be 16 x 16 pixels"):

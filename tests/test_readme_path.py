@@ -25,7 +25,7 @@ PATH = "## From photos to a search"
 TASKS = ("calibrate", "embed", "export", "model", "search")  # pages that run after the README's lines
 # a server; processes; an index, which takes 256 faces: test_search.py and test_embedding.py have them
 ELSEWHERE = ("http://HOST", "torchrun", "search index", "--approximate")
-PEOPLE, OTHERS, EACH = 8, 10, 11
+PEOPLE, OTHERS, EACH, VISITS = 8, 10, 11, 2
 
 # `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom
 # it calls over the network.
@@ -101,7 +101,7 @@ def test_three_lines_give_pictures_and_a_model(shell: Path) -> None:
 
 @pytest.fixture(scope="module")
 def photos(shell: Path, data_folder: Path) -> Path:
-    """The folders that the README speaks of: photos/NAME and others/NAME, and two photos of one person."""
+    """The folders that the README speaks of: photos/NAME, others/NAME, visits/NAME, and two photos of one person."""
     faces = data_folder / "celebrity-faces"
     if not (faces / "images.csv.gz").exists():
         pytest.skip(f"needs photos of people: there is no {faces / 'images.csv.gz'}")
@@ -114,11 +114,13 @@ def photos(shell: Path, data_folder: Path) -> Path:
     home = shell / "home"
     with zipfile.ZipFile(next(faces.glob("*.zip"))) as archive:
         for folder, split, count in (("photos", "train", PEOPLE), ("others", "test", OTHERS)):
-            people = [name for name, paths in sorted(of[split].items()) if len(paths) >= EACH][:count]
+            people = [name for name, paths in sorted(of[split].items()) if len(paths) >= EACH + VISITS][:count]
             for name in people:
-                (home / folder / name).mkdir(parents=True)
-                for path in of[split][name][:EACH]:
-                    (home / folder / name / Path(path).name).write_bytes(archive.read(path))
+                for place, path in enumerate(of[split][name][: EACH + VISITS]):
+                    kept = home / (folder if place < EACH else "visits") / name / Path(path).name
+                    if place < EACH or folder == "others":
+                        kept.parent.mkdir(parents=True, exist_ok=True)
+                        kept.write_bytes(archive.read(path))
     one, other = sorted(next((home / "others").iterdir()).iterdir())[:2]
     (home / "one.jpg").write_bytes(one.read_bytes())
     (home / "other.jpg").write_bytes(other.read_bytes())
@@ -145,7 +147,11 @@ def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str]
     assert "largest relative error of a feature" in said(walked, "export")
     count = re.search(r"gallery: (\d+) in all", said(walked, "search add"))
     assert count and int(count[1]) > 0.8 * OTHERS * EACH  # faces that were found
-    assert "nobody who is known (threshold" in said(walked, "search query")
+    answers = said(walked, "search query")
+    asked = re.search(r"of (\d+) are nobody who is known \(threshold", answers)
+    assert asked and 0 < int(asked[1]) <= OTHERS * VISITS
+    held, visits = (set(Embeddings.read(photos / f"{name}.npz").ids) for name in ("strangers", "visitors"))
+    assert len(visits) == int(asked[1]) and not held & visits  # or each photo would find itself
 
 
 def test_nothing_calls_home(walked: dict[str, str], shell: Path) -> None:
@@ -167,9 +173,6 @@ def test_the_lines_of_a_task_page_run_after_it(
     with zipfile.ZipFile(photos / "photos.zip", "w") as archive:  # aligned, as the page on embedding has them
         for path in sorted((photos / "others").rglob("*.jpg"))[:20]:
             archive.write(path, path.relative_to(photos / "others"))
-    new = photos / "new.npz"
-    if not new.exists():
-        new.write_bytes((photos / "strangers.npz").read_bytes())
     taken = str(Embeddings.read(photos / "strangers.npz").ids[0])
     for line in lines(ROOT / "docs" / f"{page}.md"):
         if any(word in line for word in ELSEWHERE):

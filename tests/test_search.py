@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
-from angulus import InputError
+from angulus import InputError, artifact, embedding
+from angulus.artifact import Config
+from angulus.cli import app
 from angulus.commands.search import search_app
+from angulus.contract import Contract
 from angulus.embeddings import Embeddings
 from angulus.protocols.calibration import Calibration, Rate
 from angulus.search import Gallery, false_positives, open_gallery, threshold_of
@@ -154,11 +160,16 @@ def test_another_model_dimension_or_flip_is_refused(gallery: Gallery) -> None:
     for ask in (gallery.add, gallery.query):
         with pytest.raises(InputError, match=r"holds vectors of 16 numbers; .* has 8"):
             ask(made(5, size=8))
-        with pytest.raises(InputError, match=r"holds vectors of model 0123456789abcdef-none; .* is of other-sum"):
+        own = "holds vectors of the model with fingerprint 0123456789abcdef, flip none; .* has those of"
+        with pytest.raises(InputError, match=f"{own} the model 'other-sum'; embed .*angulus info MODEL"):
             ask(made(5, model="other-sum"))
-        with pytest.raises(InputError, match="is of none that is named"):
+        with pytest.raises(InputError, match=f"{own} the model with fingerprint fedcba9876543210, flip none"):
+            ask(made(5, model="fedcba9876543210-none"))
+        with pytest.raises(InputError, match="flip sum; embed the images with angulus embed --flip none"):
+            ask(made(5, model="0123456789abcdef-sum"))
+        with pytest.raises(InputError, match="a model that is not named"):
             ask(made(5, model=None))
-        with pytest.raises(InputError, match="holds vectors of flip none"):
+        with pytest.raises(InputError, match=r"was filled with flip none .*; got sum; leave --flip out"):
             ask(replace(made(5), flipped=made(5, seed=3).vectors), flip="sum")
     assert len(gallery) == 20
     for bad in ({"top": 0}, {"threshold": 1.5}, {"effort": 0}):
@@ -169,6 +180,17 @@ def test_another_model_dimension_or_flip_is_refused(gallery: Gallery) -> None:
     gallery.remove(people.ids.tolist())
     with pytest.raises(InputError, match="is empty; fill it"):
         gallery.query(people)
+
+
+def test_what_cannot_be_fused_leaves_no_gallery(gallery: Gallery) -> None:
+    people = made(20)
+    with pytest.raises(InputError, match=r"'flipped'; .* has none"):
+        gallery.add(people, flip="sum")
+    opposite = replace(people, flipped=-people.vectors)
+    with pytest.raises(InputError, match="must not be zero"):
+        gallery.add(opposite, flip="sum")
+    assert gallery.store.about() is None
+    assert gallery.add(people) == 20 == len(gallery)
 
 
 def test_flips_are_fused_as_the_gallery_was(gallery: Gallery) -> None:
@@ -300,7 +322,7 @@ def test_places_that_hold_no_gallery_are_refused(tmp_path: Path) -> None:
 
 def test_a_server_that_is_not_there_is_a_sentence() -> None:
     pytest.importorskip("qdrant_client")
-    with pytest.raises(InputError, match="the collection faces cannot be read or written"):
+    with pytest.raises(InputError, match=r"collection faces on http://127\.0\.0\.1:9 cannot be read .* answers there"):
         open_gallery("http://127.0.0.1:9/faces").add(made(3))
     for name in ("", "a/b", "a'b", "x" * 129):
         with pytest.raises(InputError, match="a collection's name must be"):
@@ -346,9 +368,11 @@ def test_the_commands(tmp_path: Path) -> None:
 
     said = run("add", where, tmp_path / "e.npz", "--batch", 200)
     assert "200 of 300 are kept" in said and "300 in all" in said
-    assert "300 vectors of 16 numbers, of model 0123456789abcdef-none" in run("info", where)
-    said = run("query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--top", 2, "--json", tmp_path / "a.json")
-    saved = json.loads((tmp_path / "a.json").read_text())
+    assert "300 vectors of 16 numbers, of the model with fingerprint 0123456789abcdef, flip none" in run("info", where)
+    said = run(
+        "query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--top", 2, "--json", tmp_path / "n/a.json"
+    )
+    saved = json.loads((tmp_path / "n" / "a.json").read_text())
     expected = brute(people, near(people, 25), 2, 0.6)
     assert [[m["id"] for m in each["matches"]] for each in saved["answers"]] == [[n for n, _ in a] for a in expected]
     assert saved["threshold"] == 0.6
@@ -363,13 +387,43 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "1 removed, 299 left" in run("remove", where, people.ids[0])
     with pytest.raises(InputError, match="got both"):
         run("query", where, tmp_path / "q.npz", "--threshold", 0.5, "--calibration", tmp_path)
-    with pytest.raises(InputError, match="is not a calibration"):
+    with pytest.raises(InputError, match=r"is not a calibration \(No such file or directory\); give"):
         run("query", where, tmp_path / "q.npz", "--calibration", tmp_path / "none.json")
+    with pytest.raises(InputError, match=r"must hold calibration\.json; it does not; make it with angulus calibrate"):
+        run("query", where, tmp_path / "q.npz", "--calibration", tmp_path / "n")
+    with pytest.raises(InputError, match="--json must name a file that ends in"):
+        run("query", where, tmp_path / "q.npz", "--json", tmp_path / "a.txt")
+    with pytest.raises(InputError, match="--effort goes with --approximate; got 9 without it"):
+        run("query", where, tmp_path / "q.npz", "--effort", 9)
+
+
+def test_info_of_a_gallery_and_of_its_models_folder_say_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = Config("small", 3, (16, 16), D, contract=Contract(colour="rgb", flip="sum"))
+    for name in ("model", "other"):
+        artifact.save(config, config.build(), tmp_path / name)
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    for name in ("model", "other"):
+        embedding.run(tmp_path / name, tmp_path / "images", tmp_path / f"{name}.npz")
+
+    def run(*arguments: object) -> str:
+        found = CliRunner().invoke(app, [str(each) for each in arguments])
+        return found.output if found.exception is None else str(found.exception)
+
+    run("search", "add", tmp_path / "g", tmp_path / "model.npz")
+    said = [run("search", "info", tmp_path / "g"), run("info", tmp_path / "model"), run("info", tmp_path / "other")]
+    gallery, own, other = (re.findall(r"fingerprint \w{16}, flip sum", text) for text in said)
+    assert gallery == own != other and len(own) == len(other) == 1
+    refused = run("search", "add", tmp_path / "g", tmp_path / "other.npz")
+    assert own[0] in refused and other[0] in refused
 
 
 def test_a_calibration_for_other_vectors_is_refused() -> None:
     about = About(D, "0123456789abcdef-none", None)
     assert threshold_of(calibration(), about, "g") == 0.6
-    for changes in ({"model": "other-none"}, {"model": None}, {"flip": "sum"}):
+    for changes in ({"model": "other-none"}, {"model": None}, {"flip": "sum"}, {"model": "0123456789abcdef-sum"}):
         with pytest.raises(InputError, match="the calibration is for"):
             threshold_of(calibration(**changes), about, "g")

@@ -108,7 +108,10 @@ def test_an_uncalibrated_model_is_refused(folder: Path) -> None:
 def test_another_flip_rule_than_the_calibrated_one_is_refused(folder: Path) -> None:
     other = angulus.load(folder / "model").with_flip("none")
     images = folder / "people/0/0.png", folder / "people/0/1.png"
-    with pytest.raises(InputError, match=r"the calibration is for \w{16}-sum, and these features would be \w{16}-none"):
+    with pytest.raises(
+        InputError,
+        match=r"for the model .* (\w{16}), flip sum, and these .* of the model .* \1, flip none; .* with --flip",
+    ):
         verify(other, *images)
     assert verify(other, *images, threshold=0.5).probability is None
     with pytest.raises(InputError, match="flip must be one of"):
@@ -120,17 +123,19 @@ def test_a_calibration_of_another_model_is_refused(folder: Path) -> None:
     kept = (folder / "model" / "calibration.json").read_bytes()
     artifact.save(CONFIG, CONFIG.build(), folder / "other")
     (folder / "other" / "calibration.json").write_bytes(kept)
-    with pytest.raises(InputError, match=r"calibration\.json is for the model .*-sum, and this one is"):
+    other, own = (artifact._load(folder / name).fingerprint for name in ("other", "model"))
+    said = rf"calibration\.json is for the model with fingerprint {own}, flip sum, and this .* {other}, flip sum"
+    with pytest.raises(InputError, match=said):
         angulus.load(folder / "other")
     found = CliRunner().invoke(
         app, ["calibrate", str(folder / "e.npz"), "--model", str(folder / "other"), "--fmr", "0.1"]
     )
-    assert "and this one is" in str(found.exception)
+    assert own in str(found.exception) and f"and this is the model with fingerprint {other}" in str(found.exception)
     torch.manual_seed(0)  # the same weights, other pixels
     contract = replace(CONFIG.contract, mean=100.0)
     artifact.save(replace(CONFIG, contract=contract), CONFIG.build(), folder / "brighter")
     (folder / "brighter" / "calibration.json").write_bytes(kept)
-    with pytest.raises(InputError, match="and this one is"):
+    with pytest.raises(InputError, match="and this is the model with"):
         angulus.load(folder / "brighter")
 
 
@@ -235,6 +240,24 @@ def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
     assert "FMR" in text and "54 pairs of two people" in text and "probability" in text
     given = CliRunner().invoke(app, [*arguments, "--threshold", "0.5"])
     assert "it was given, not calibrated" in given.output
+    for options, text in (
+        (["--json", "d.txt"], "ends in .json"),
+        (["--detector", "mtcnn"], "--detector finds faces for"),
+    ):
+        wrong = CliRunner().invoke(app, [*arguments, *options])
+        assert isinstance(wrong.exception, InputError) and text in str(wrong.exception)
+    assert CliRunner().invoke(app, [*arguments, "--json", str(folder / "new" / "d.json")]).exit_code == 0
     for options, said in (([], "neither"), (["--out", "c.json", "--model", str(folder / "model")], "both")):
         wrong = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *options])
         assert isinstance(wrong.exception, InputError) and said in str(wrong.exception)
+
+
+def test_the_command_calibrates_for_another_flip_rule_and_says_so(folder: Path) -> None:
+    embedding.run(folder / "model", folder / "people", folder / "plain.npz", flip="none")
+    arguments = ["--model", str(folder / "model"), "--fmr", "0.1", "--draws", "0"]
+    own = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *arguments]).output
+    assert "flip: sum with the mirrored image's, by the model itself" in own and "verify with --flip" not in own
+    other = CliRunner().invoke(app, ["calibrate", str(folder / "plain.npz"), *arguments]).output
+    assert "flip: none" in other and "flip none; the folder's own is" in other and "verify with --flip" in other
+    found = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), "--out", "c.json", "--fmr", "0"])
+    assert "--fmr must be a finite number in (0, 1]; got 0.0" in str(found.exception)

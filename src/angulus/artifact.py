@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from angulus import backbones, checks, files, model_card
 from angulus.backbones.layers import UnitFeatures
-from angulus.contract import Contract, Preprocessing
+from angulus.contract import Contract, Flip, Preprocessing
+from angulus.fingerprint import described, fingerprint, model_name, parts
 from angulus.protocols.calibration import Calibration
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
@@ -95,17 +96,19 @@ class Model(nn.Module):
         self.sha256, self.calibration, self.card = sha256, calibration, card
 
     @property
-    def name(self) -> str:
-        """What embeddings, calibrations and galleries call it: 16 digits, and the flip rule.
+    def fingerprint(self) -> str:
+        """16 digits that change with the weights and all else that its features depend on, but for the flip rule."""
+        return fingerprint(self.sha256, dataclasses.asdict(self.config))
 
-        The digits are of a sha256 over that of the weights and all that changes what they give: two models of one name
-        give the same features.
-        """
-        return f"{_digits(self.config, self.sha256)}-{self.config.contract.flip}"
+    @property
+    def name(self) -> str:
+        """What embeddings, calibrations and galleries call it: its fingerprint and flip rule."""
+        return model_name(self.fingerprint, self.config.contract.flip)
 
     def with_flip(self, flip: str) -> Model:
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
-        contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked there
+        checks.choice("flip", flip, get_args(Flip))
+        contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked
         config = dataclasses.replace(self.config, contract=contract)
         return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
 
@@ -159,7 +162,8 @@ def save(
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
-    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract))
+    digits = fingerprint(content["sha256"], dataclasses.asdict(config))
+    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract, digits))
     files.write_json(folder / CONFIG, content)
 
 
@@ -186,7 +190,9 @@ def _load(folder: Path) -> Model:
     try:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise checks.InputError(f"{folder / WEIGHTS} cannot be read: {error.strerror}; save the model anew") from error
+        raise checks.InputError(
+            f"{folder / WEIGHTS} cannot be read: {error.strerror}; fetch or save the model anew"
+        ) from error
     found = hashlib.sha256(weights).hexdigest()
     if found != content["sha256"]:
         raise checks.InputError(
@@ -209,15 +215,19 @@ def _load(folder: Path) -> Model:
         raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
 
 
-def calibrate(folder: Path, calibration: Calibration) -> None:
-    """Keep a calibration in a model's folder, and say in its card what it found.
+def calibrate(folder: Path, calibration: Calibration) -> str:
+    """Keep a calibration in a model's folder, and say in its card what it found; returns the model's name.
+
+    The calibration may be for another flip rule than the model's own, which then has to be asked for.
 
     Raises:
         checks.InputError: no model there, or a calibration that is not for it.
     """
-    _check_calibration(_load(folder), calibration, "the calibration")
+    model = _load(folder)
+    _check_calibration(model, calibration, "the calibration")
     calibration.write(folder / CALIBRATION)
     _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
+    return model.name
 
 
 def say_measured(folder: Path, accuracy: float, images: int) -> None:
@@ -240,12 +250,14 @@ def _card(folder: Path) -> str | None:
 
 
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
-    digits = _digits(model.config, model.sha256)
-    way = "embed images with angulus embed, and calibrate those embeddings"
+    way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
         raise checks.InputError(f"{what} does not say which model it is for; {way}")
-    if calibration.model.partition("-")[0] != digits:
-        raise checks.InputError(f"{what} is for the model {calibration.model}, and this one is {model.name}; {way}")
+    made_by = parts(calibration.model)
+    if made_by is None or made_by[0] != model.fingerprint:
+        raise checks.InputError(
+            f"{what} is for {described(calibration.model)}, and this is {described(model.name)}; {way}"
+        )
     if calibration.flip is not None:
         raise checks.InputError(
             f"{what} must be of embeddings that the model's own flip rule made; it fuses them by flip "
@@ -253,20 +265,15 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
         )
 
 
-def _digits(config: Config, sha256: str) -> str:
-    content = dataclasses.asdict(config)
-    del content["about"], content["contract"]["flip"]
-    text = json.dumps([sha256, content], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _content(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        reason = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else f"{path.name}: {error}"
+        reason = reason if folder.exists() else "there is no such folder"
         raise checks.InputError(
-            f"{folder} is not a model folder ({path.name}: {error}); give one that angulus train wrote as RUN/model"
+            f"{folder} is not a model folder ({reason}); give one that angulus train wrote as RUN/model"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
         raise checks.InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
@@ -283,9 +290,21 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         values = {name: content[name] for name in known if name != "contract"}
     except (KeyError, TypeError) as error:
         raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
-    backbones.check_name("config.json's backbone", values["backbone"])
+    except checks.InputError as error:
+        raise checks.InputError(f"{path}: {error}; fetch or save the model anew") from error
+    _check_values(values, path)
+    return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
+
+
+def _check_values(values: dict[str, Any], path: Path) -> None:
+    """Refuse values of a type that a configuration cannot have."""
+    backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]
     if not isinstance(size, list) or not all(isinstance(side, int) and side > 0 for side in size):
         raise checks.InputError(f"{path} must give image_size as [height, width]; got {size!r}")
-    values["image_size"] = tuple(size)
-    return Config(contract=contract, **values)
+    for name in ("in_channels", "embedding_size"):
+        checks.integer(f"{name} in {path}", values[name], low=1)
+    checks.flag(f"normalize in {path}", values["normalize"])
+    for name in ("options", "about"):
+        if not isinstance(values[name], dict):
+            raise checks.InputError(f"{name} in {path} must be names with values; got {values[name]!r}")

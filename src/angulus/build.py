@@ -151,28 +151,30 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
     )
 
 
-def device(name: str, ranks: Ranks | None = None) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else the CPU. Each of several ranks has its own."""
+def device(name: str, ranks: Ranks | None = None, *, what: str = "training.device") -> torch.device:
+    """The device of that name, which errors call `what`; "auto" is CUDA where there is one, else the CPU.
+
+    Each of several ranks has its own.
+    """
     ranks = ranks or Ranks()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.count > 1:
         if name not in ("cpu", "cuda"):
             raise checks.InputError(
-                f"training.device must be auto, cpu or cuda where {ranks.count} processes train, each on its own; "
-                f"got {name!r}"
+                f"{what} must be auto, cpu or cuda where {ranks.count} processes train, each on its own; got {name!r}"
             )
         if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
             raise checks.InputError(
                 f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "
-                "on it (from 0); start at most one a device, or set training.device=cpu"
+                f"on it (from 0); start at most one a device, or set {what} to cpu"
             )
         name = f"cuda:{launch.local_rank()}" if name == "cuda" else name
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise checks.InputError(f"training.device {name!r} cannot be used here; use auto or cpu") from error
+        raise checks.InputError(f"{what} {name!r} cannot be used here; use auto or cpu") from error
     if ranks.count > 1 and chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return chosen

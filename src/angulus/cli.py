@@ -21,6 +21,7 @@ from angulus.commands.doctor import doctor
 from angulus.commands.embed import embed
 from angulus.commands.evaluate import calibrate, compare_results, evaluate_app
 from angulus.commands.export import export
+from angulus.commands.info import info
 from angulus.commands.prepare import prepare_app
 from angulus.commands.report import report
 from angulus.commands.reproduce import compare, demo, reproduce
@@ -47,6 +48,7 @@ app.command()(demo)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(convert)
+app.command()(info)
 app.command()(embed)
 app.command()(audit)
 app.command()(doctor)

@@ -128,10 +128,25 @@ def _join(rows: list[Row], kept: list[Path], model: str, out: Path) -> None:
 
 def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, torch.Tensor]]:
     """The images of a source as a model takes them, uint8 [channels, height, width]; another size is an error."""
-    for row in _rows(source):
-        pixels = pixels_of(row.image, row.id, config.in_channels)
-        check_size(pixels, config, row.id)
-        yield dataclasses.replace(row, image=b"-"), pixels
+    return (_decoded(row, config) for row in _rows(source))
+
+
+def drawn_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0) -> list[tuple[Row, torch.Tensor]]:
+    """At most so many images of a source, as `read_pixels` gives them, each subset as likely as another."""
+    rng = np.random.default_rng(seed)
+    kept: list[Row] = []
+    for count, row in enumerate(_rows(source)):
+        if count < most:
+            kept.append(row)
+        elif (place := int(rng.integers(count + 1))) < most:
+            kept[place] = row
+    return [_decoded(row, config) for row in kept]
+
+
+def _decoded(row: Row, config: artifact.Config) -> tuple[Row, torch.Tensor]:
+    pixels = pixels_of(row.image, row.id, config.in_channels)
+    check_size(pixels, config, row.id)
+    return dataclasses.replace(row, image=b"-"), pixels
 
 
 def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None:
@@ -151,7 +166,7 @@ def _rows(source: Path) -> Iterator[Row]:
         if not isinstance(item, LeftOut):
             yield item
         elif item.image:
-            raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of the source")
+            raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of {source}")
 
 
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks, columns
 from angulus.checks import InputError
+from angulus.fingerprint import described, parts
 
 NUMBERS = ("norms", "detector_scores")
 TEXTS = ("labels", "groups", "media", "templates", "models")
@@ -209,12 +210,15 @@ class Embeddings:
         Raises:
             checks.InputError: several models made them, whose vectors have no angles between them.
         """
-        if self.models is None:
-            return None
-        names = np.unique(self.models).tolist()
-        if len(names) > 1:
-            raise self._wrong("one model must have made all vectors", f"{len(names)}: {_first(names)}")
-        return str(names[0])
+        if len(self._makers) > 1:
+            raise self._wrong("one model must have made all vectors", f"{len(self._makers)}: {_first(self._makers)}")
+        return self._makers[0] if self._makers else None
+
+    @cached_property
+    def model_flips(self) -> tuple[str, ...]:
+        """How the models joined mirror images before these vectors were written: "sum", "concat"; one or none."""
+        rules = {own[1] for own in map(parts, self._makers) if own is not None}
+        return tuple(sorted(rules - {"none"}))
 
     @property
     def origin(self) -> dict[str, str]:
@@ -235,6 +239,10 @@ class Embeddings:
         return lengths
 
     @cached_property
+    def _makers(self) -> list[str]:
+        return [] if self.models is None else [str(name) for name in np.unique(self.models)]
+
+    @cached_property
     def _row_of(self) -> dict[str, int]:
         return dict(zip(self.ids.tolist(), range(len(self)), strict=True))
 
@@ -247,8 +255,11 @@ class Embeddings:
             return
         checks.choice("flip", flip, ("sum", "concat"), hint="or None")
         if self.flipped is None:
+            way = "leave flip out, or embed the images with angulus embed --flip"
+            if self.model_flips:
+                way = f"leave flip out: {described(self._makers[0])} has joined them already"
             raise InputError(
-                f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none"
+                f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none; {way}"
             )
 
     def _positions(self, rows: ArrayLike) -> NDArray[np.int64]:

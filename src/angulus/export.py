@@ -13,7 +13,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,39 +28,29 @@ from torch import Tensor, nn
 from angulus import checks, files
 from angulus.artifact import Config, Model
 from angulus.backbones.layers import UnitFeatures
-from angulus.embedding import read_pixels
+from angulus.embedding import drawn_pixels, read_pixels
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
-from angulus.protocols import pairs as pairs_protocol
+from angulus.parity import Parity, of_features, on_pairs
 
 INPUT, OUTPUTS = "pixels", ("features", "norms")
 PRECISIONS = ("float32", "float16", "int8")
 OPSET = 18
 TOLERANCE = 1e-5  # of float32
 GENERATED = 32  # images, where none are given
+MOST_RANGES = 1000  # images that the ranges of layers are measured on, of those given for it
 
 _BATCH = 64
 _ROUNDINGS = 10  # both sides round, in different orders
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How far the file's output is from PyTorch's, over some images.
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], who is shown [N] if all say so."""
 
-    Attributes:
-        images: how many.
-        feature_error: the largest ‖x − x'‖ / ‖x‖ of an image, x being PyTorch's feature.
-        norm_error: the largest |n − ‖x‖| / ‖x‖, n being the file's second output.
-        rounding: PyTorch's own ‖x − x64‖ / ‖x‖ from float64, measured where the file's error is above 1e-5: where a
-            network's features are that sensitive, no file can be nearer.
-        accuracy: figures of PyTorch's and of the file's features on a list of pairs, by name; empty without one.
-    """
-
-    images: int
-    feature_error: float
-    norm_error: float
-    rounding: float | None = None
-    accuracy: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    ids: NDArray[np.str_]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.str_] | None = None
 
 
 def export(
@@ -69,8 +59,11 @@ def export(
     *,
     precision: str = "float32",
     images: Path | None = None,
+    ranges: Path | None = None,
     pairs: Pairs | None = None,
+    draws: int = 1000,
     seed: int = 0,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Parity:
     """Write a model as ONNX, compare it with PyTorch in ONNX Runtime, and say how far apart they are.
 
@@ -81,36 +74,48 @@ def export(
         model: on the CPU.
         out: the file, .onnx.
         precision: "float32"; "float16": weights and layers, while the pixels are scaled and the norms taken in float32;
-            "int8": weights by channel, and the inputs of layers by their range over `images`.
-        images: what `angulus embed` reads, to compare on; None: generated ones, whose errors say less. int8 needs them.
-        pairs: of those images, for the accuracy before and after.
-        seed: of the generated images.
+            "int8": weights by channel, and the inputs of layers by their range over `ranges`.
+        images: what `angulus embed` reads, to compare on; None: generated ones, whose errors say less.
+        ranges: for int8: images like those that the model will see, of which up to 1,000 are drawn; None: `images`,
+            whose errors are then those of images that the file was fitted to.
+        pairs: of the images, for figures before and after.
+        draws: resamples of the people on the pairs, for intervals; 0 for none.
+        seed: of the generated images, and of the draw of `ranges`.
+        on_stage: told what is done next.
 
     Raises:
         checks.InputError: missing packages, int8 without images, a pair's image that is not among them, or a float32
             file whose output differs by more than 1e-5 and than rounding explains; nothing is written then.
     """
-    checks.choice("precision", precision, PRECISIONS)
-    if out.suffix != ".onnx":
-        raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
-    if images is None and (precision == "int8" or pairs is not None):
-        what = "precision int8, which measures the range of every layer," if pairs is None else "a list of pairs"
-        raise checks.InputError(f"{what} needs images; give them with --images")
-    _packages()
-    ids, pixels = _images(model.config, images, seed)
-    own = _pytorch(model, pixels)
+    _refuse_early(out, precision, images, ranges, pairs)
+    checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    on_stage("reading images")
+    given = _generated(model.config, seed) if images is None else _read(images, model.config)
+    on_stage(f"PyTorch's features of {len(given.ids):,} images")
+    own = _pytorch(model, given.pixels)
+    before = Embeddings(own, given.ids, labels=given.labels, source=str(images or "the generated images"))
+    if pairs is not None:
+        before.rows(pairs.ids, pairs.source)  # refused before the long part
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
+        on_stage("writing the graph")
         _write(model, draft, precision)
         if precision == "int8":
-            draft = _quantized(draft, pixels)
-        features, norms = run(draft, pixels)
-        found = _parity(own, features, norms)
+            fitted = given if ranges is None else _read(ranges, model.config, MOST_RANGES, seed)
+            on_stage(f"measuring the ranges of layers on {len(fitted.ids):,} images")
+            draft = _quantized(draft, fitted.pixels)
+        on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
+        features, norms = run(draft, given.pixels)
+        found = of_features(own, features, norms)
         if precision == "float32" and not max(found.feature_error, found.norm_error) <= TOLERANCE:
-            found = dataclasses.replace(found, rounding=_rounding(model, pixels, own))
+            found = dataclasses.replace(found, rounding=_rounding(model, given.pixels, own))
             _check(found, model.config.backbone)
         if pairs is not None:
-            found = dataclasses.replace(found, accuracy=_accuracy(pairs, ids, own, features))
+            on_stage(f"measuring {len(pairs):,} pairs")
+            after = dataclasses.replace(before, vectors=features)
+            fits = model.calibration is not None and model.calibration.model == model.name
+            threshold = model.calibration.threshold.value if model.calibration is not None and fits else None
+            found = dataclasses.replace(found, pairs=on_pairs(before, after, pairs, threshold=threshold, draws=draws))
         content = draft.read_bytes()
     files.make_folder(out.parent)
     files.write_atomically(out, lambda file: file.write(content))
@@ -242,17 +247,6 @@ def _pytorch(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return torch.cat(parts).cpu().numpy()
 
 
-def _parity(own: NDArray[np.floating[Any]], features: NDArray[np.float32], norms: NDArray[np.floating[Any]]) -> Parity:
-    x, other = own.astype(np.float64), features.astype(np.float64)
-    lengths = np.linalg.norm(x, axis=1)
-    scale = np.where(lengths > 0, lengths, 1)
-    return Parity(
-        len(x),
-        float((np.linalg.norm(x - other, axis=1) / scale).max()),
-        float((np.abs(norms.astype(np.float64) - lengths) / scale).max()),
-    )
-
-
 def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
     """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
     wide = copy.deepcopy(model.backbone).cpu().double()
@@ -263,7 +257,7 @@ def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32])
             )
             for each in range(len(pixels))
         ]
-    return _parity(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+    return of_features(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
 
 
 def _check(found: Parity, backbone: str) -> None:
@@ -276,40 +270,57 @@ def _check(found: Parity, backbone: str) -> None:
         )
 
 
-def _accuracy(
-    pairs: Pairs, ids: NDArray[np.str_], own: NDArray[np.float32], features: NDArray[np.float32]
-) -> dict[str, tuple[float, float]]:
-    first, second = (
-        {number.name: number.value for number in pairs_protocol.evaluate(each, pairs, draws=0).numbers}
-        for each in (Embeddings(own, ids, source="PyTorch"), Embeddings(features, ids, source="the exported model"))
+def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: Pairs | None) -> None:
+    """Refuse what no model could be exported with."""
+    checks.choice("precision", precision, PRECISIONS)
+    if out.suffix != ".onnx":
+        raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
+    if ranges is not None and precision != "int8":
+        raise checks.InputError(
+            f"ranges of layers are measured for precision int8 only; got {precision}; leave --ranges out"
+        )
+    if images is None and pairs is not None:
+        raise checks.InputError("a list of pairs needs images; give them with --images")
+    if pairs is not None and (pairs.same.all() or not pairs.same.any()):
+        kind = "genuine" if pairs.same.all() else "impostor"
+        raise checks.InputError(
+            f"{pairs.source} must hold genuine and impostor pairs; got {len(pairs)} {kind} ones only; add others"
+        )
+    if images is None and ranges is None and precision == "int8":
+        raise checks.InputError(
+            "precision int8, which measures the range of every layer, needs images; give some like those that the "
+            "model will see with --ranges, or --images"
+        )
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _library(name)
+
+
+def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) -> _Images:
+    """All images of a source, or at most so many, drawn."""
+    found = drawn_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
+    if not found:
+        raise checks.InputError(f"{source} holds no image to measure on")
+    named = all(row.identity for row, _ in found)
+    return _Images(
+        np.array([row.id for row, _ in found]),
+        np.stack([pixels.numpy() for _, pixels in found]),
+        np.array([row.identity for row, _ in found]) if named else None,
     )
-    return {name: (first[name], second[name]) for name in first}
 
 
-def _images(config: Config, source: Path | None, seed: int) -> tuple[NDArray[np.str_], NDArray[np.uint8]]:
-    """Ids [N] and images uint8 [N, channels, height, width]."""
-    if source is not None:
-        found = [(row.id, pixels.numpy()) for row, pixels in read_pixels(source, config)]
-        if not found:
-            raise checks.InputError(f"{source} holds no image to compare on")
-        return np.array([name for name, _ in found]), np.stack([pixels for _, pixels in found])
+def _generated(config: Config, seed: int) -> _Images:
+    """Smooth patterns with noise: images of noise alone are all alike to a network."""
     rng = np.random.default_rng(seed)
     axes = len(config.image_size)
-    # smooth patterns and noise: images of noise alone are all alike to a network
     coarse = rng.integers(0, 256, (GENERATED, config.in_channels, *(4,) * axes)).astype(np.float32)
     mode = "bilinear" if axes == 2 else "trilinear"
     smooth = nn.functional.interpolate(torch.from_numpy(coarse), config.image_size, mode=mode).numpy()
     noisy = smooth + rng.normal(0, 16, smooth.shape)
-    return np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    return _Images(np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
 def _starts(count: int) -> range:
     return range(0, count, _BATCH)
-
-
-def _packages() -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        _library(name)
 
 
 def _library(name: str) -> Any:

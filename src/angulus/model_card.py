@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from angulus.contract import Contract
+from angulus.fingerprint import described
 from angulus.protocols.calibration import Calibration
 
 NAME = "README.md"
@@ -39,7 +40,7 @@ From a hub: `angulus.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing in the
 ## Where it comes from
 
 {about}
-- Angulus {version}; weights `{sha256}`
+- Angulus {version}; fingerprint `{fingerprint}`; weights `{sha256}`
 
 {accuracy}
 
@@ -54,12 +55,13 @@ the training images allow it.
 """
 
 
-def text(content: Mapping[str, Any], contract: Contract) -> str:
+def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
     """What a model is, what it takes and gives, where it comes from, and how it is loaded.
 
     Args:
         content: of config.json.
         contract: the same as in `content`, checked.
+        digits: the model's fingerprint.
     """
     about = content["about"]
     return _CARD.format(
@@ -68,10 +70,11 @@ def text(content: Mapping[str, Any], contract: Contract) -> str:
         backbone=content["backbone"],
         size=content["embedding_size"],
         given=_given(content),
-        takes="\n".join(_takes(content, contract)),
+        takes="\n".join(f"- {line}" for line in takes(content, contract)),
         about="\n".join(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in about.items()),
         version=content["angulus"],
         sha256=content["sha256"],
+        fingerprint=digits,
         accuracy=_section(ACCURACY, []),
         errors=_section(ERRORS, ["Not calibrated: no threshold of its scores is known (`angulus calibrate`)."]),
     )
@@ -120,7 +123,8 @@ def _given(content: Mapping[str, Any]) -> str:
     return f"uint8 [batch, {content['in_channels']}, {', '.join(map(str, content['image_size']))}]"
 
 
-def _takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
+def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
+    """What images a model takes, and what it does with them, in three lines."""
     scaled = {
         "fixed": f"scaled to (x − {contract.mean:g}) / {contract.scale:g}",
         "per_image": "scaled by each image's own mean and deviation",
@@ -133,15 +137,15 @@ def _takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     }[contract.flip]
     aligned = f", aligned by the template `{contract.template}`" if contract.template else ""
     return [
-        f"- {_given(content)}, {'grey' if content['in_channels'] == 1 else 'RGB'}{aligned}",
-        f"- {scaled}, by the model itself",
-        f"- {flip}" + ("; features have length 1" if content["normalize"] else ""),
+        f"{_given(content)}, {'grey' if content['in_channels'] == 1 else 'RGB'}{aligned}",
+        f"{scaled}, by the model itself",
+        f"{flip}" + ("; features have length 1" if content["normalize"] else ""),
     ]
 
 
 def _errors(found: Calibration) -> list[str]:
     return [
-        f"Threshold {found.threshold.value:.4f} (cosine), for images joined as `{found.model}`: FMR "
+        f"Threshold {found.threshold.value:.4f} (cosine), for features of {described(found.model)}: FMR "
         f"{found.fmr.value:.2g} over {found.impostors:,} pairs of two people, FNMR {found.fnmr.value:.2g} over "
         f"{found.genuine:,} pairs of one. On other people and other photos the rates are others.",
         *[f"- {each.name}: FMR {each.fmr.value:.2g}, FNMR {each.fnmr.value:.2g}" for each in found.groups],

@@ -14,6 +14,7 @@ from angulus import checks
 from angulus.artifact import Config, Model
 from angulus.data.rows import Row
 from angulus.embedding import check_size, pixels_of
+from angulus.fingerprint import described
 from angulus.protocols.calibration import Rate
 
 if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
@@ -89,8 +90,8 @@ def _limit(model: Model, threshold: float | None) -> float:
         )
     if model.calibration.model != model.name:
         raise checks.InputError(
-            f"the calibration is for {model.calibration.model}, and these features would be {model.name} (the last "
-            "word is the flip rule); calibrate embeddings of that rule, or ask for the calibrated one with --flip"
+            f"the calibration is for {described(model.calibration.model)}, and these features would be of "
+            f"{described(model.name)}; calibrate embeddings of that rule, or ask for the calibrated one with --flip"
         )
     return model.calibration.threshold.value
 
@@ -103,7 +104,7 @@ def _reader(config: Config, detector: str | Detector | None) -> Callable[[Path],
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise checks.InputError(f"the image {path} cannot be read: {error.strerror}") from error
+            raise checks.InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
         pixels = pixels_of(data if crop is None else crop(data, path), str(path), config.in_channels)
         check_size(pixels, config, str(path))
         return pixels

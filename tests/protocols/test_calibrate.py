@@ -109,6 +109,34 @@ def test_the_statistic_of_weights_is_that_of_the_resample_written_out() -> None:
         assert figures(units.weights(drawn.astype(float))) == pytest.approx(expected, nan_ok=True, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("model", "flip", "said"),
+    [
+        ("0123456789abcdef-sum", None, "sum with the mirrored image's, by the model itself"),
+        ("0123456789abcdef-concat", None, "concatenated with the mirrored image's, by the model itself"),
+        ("0123456789abcdef-none", None, "none"),
+        ("somebody's own-sum", None, "none"),
+        ("0123456789abcdef-none", "sum", "sum with the mirrored image's"),
+        (
+            "0123456789abcdef-concat",
+            "sum",
+            "concatenated with the mirrored image's, by the model itself; then sum with the mirrored image's",
+        ),
+    ],
+)
+def test_the_result_says_what_was_done_with_mirror_images(model: str, flip: str | None, said: str) -> None:
+    made = replace(CROWD, models=np.full(len(CROWD), model))
+    _, result = calibrate(made, PAIRS, target_fmr=0.1, flip=flip, draws=0)
+    assert result.choices["flip"] == said
+
+
+def test_few_genuine_pairs_are_warned_of() -> None:
+    _, result = calibrate(CROWD, PAIRS.select(~PAIRS.same | (np.cumsum(PAIRS.same) <= 29)), target_fmr=0.1, draws=0)
+    assert any(note.startswith("29 genuine pairs are too few") for note in result.notes)
+    _, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=0)
+    assert not any("too few" in note for note in result.notes)
+
+
 def test_flip_is_kept_for_whoever_uses_the_threshold() -> None:
     calibration, _ = calibrate(CROWD, PAIRS, target_fmr=0.1, flip="sum", draws=0)
     assert (calibration.metric, calibration.flip) == ("cosine", "sum")

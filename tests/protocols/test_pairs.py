@@ -60,6 +60,7 @@ def test_what_is_said_of_it() -> None:
     assert [number.name for number in result.numbers] == ["accuracy", "AUC", "EER", "TAR@FAR=1e-1"]
     assert result.counts == {"pairs": 72, "genuine": 36, "impostors": 36, "images": 48, "people": 12, "folds": 3}
     assert result.choices["score"] == "cosine, a·b / (‖a‖ ‖b‖)"
+    assert not any("too few" in note for note in result.notes)
     assert (result.choices["flip"], result.choices["pca"], result.choices["intervals"]) == ("none", "none", "none")
     assert (result.about["embeddings"], result.about["pairs"]) == ("crowd", "crowd pairs")
     assert any("1e-2 (100)" in note for note in result.notes)
@@ -300,3 +301,14 @@ def test_six_thousand_real_pairs_by_their_pixels(data_folder: Path) -> None:
     interval = result.number("AUC").interval
     assert interval is not None
     assert interval.low < result["AUC"] < interval.high
+
+
+def test_too_few_pairs_of_a_kind_are_warned_of() -> None:
+    vectors = np.random.default_rng(0).standard_normal((60, 4))
+    ids = np.arange(60).astype(np.str_)
+    left, right, same = ids[:54], ids[np.arange(54) + 1], np.array([True] * 53 + [False])
+    result = protocol.evaluate(Embeddings(vectors, ids), Pairs(left, right, same), draws=100)
+    (note,) = [note for note in result.notes if "too few" in note]
+    assert note.startswith("1 impostor pair is too few: all figures that count them are rough")
+    assert "may be as high as 100% (rule of 3); give 30 or more" in note
+    assert any(note.startswith("no interval of") for note in result.notes)  # most resamples lose the one pair

@@ -105,10 +105,13 @@ def test_units_keep_the_precision_of_the_embeddings() -> None:
 
 def test_modes_and_choices() -> None:
     assert Pooling().mode == "N1D0F0"
-    choices = Pooling("flat", norm=False, detector=True, flip="concat").choices()
+    how = Pooling("flat", norm=False, detector=True, flip="concat")
+    choices = pool(
+        replace(EMBEDDINGS, detector_scores=np.ones(len(EMBEDDINGS)), flipped=VECTORS), IMAGES, how
+    ).choices()
     assert choices["mode"] == "N0D1F1"
     assert str(choices["pool"]).startswith("flat")
-    assert choices["flip fusion"] == "concatenation"
+    assert choices["flip fusion"] == "concatenated with the mirrored image's"
 
 
 def test_rows_of_templates() -> None:

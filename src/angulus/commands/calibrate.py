@@ -46,6 +46,7 @@ def calibrate(
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
     from angulus import artifact
     from angulus.embeddings import Embeddings
+    from angulus.fingerprint import described
     from angulus.protocols import calibrate as protocol
 
     output = Output(json, plot, digits)
@@ -54,6 +55,7 @@ def calibrate(
             "one of --out FILE.json and --model FOLDER must say where the calibration goes; got "
             + ("neither" if out is None else "both")
         )
+    checks.number("--fmr", fmr, low=0, high=1, open_low=True)
     if out is not None:
         refuse_unwritable("--out", out)
         if json is not None and json.absolute() == out.absolute():
@@ -65,7 +67,9 @@ def calibrate(
     calibration, found = protocol.calibrate(read, given, target_fmr=fmr, flip=flip, draws=draws, seed=seed)
     output.show(found)
     if model is not None:
-        artifact.calibrate(model, calibration)
+        name = artifact.calibrate(model, calibration)
+        if name != calibration.model:
+            say(f"It is for {described(calibration.model)}; the folder's own is {described(name)}: verify with --flip")
     elif out is not None:
         files.make_folder(out.parent)
         calibration.write(out)

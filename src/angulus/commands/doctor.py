@@ -25,19 +25,23 @@ def doctor(
     from rich.table import Table
 
     from angulus import build, files
-    from angulus.commands.output import show_table
+    from angulus.commands import progress
+    from angulus.commands.output import refuse_unwritable, say, show_table
     from angulus.data.sources import Options
     from angulus.doctor import diagnose
 
-    with Console(stderr=True).status("embedding ...") as status:
+    if json is not None:
+        refuse_unwritable("--json", json)
+    with progress.counted(Console(stderr=True)) as show:
+        show("reading images", 0, limit)
         found = diagnose(
             model,
             images,
             limit=limit,
             draws=draws,
             options=Options(depth),
-            device=build.device(device),
-            on_trial=lambda done: status.update(f"{done} changes tried"),
+            device=build.device(device, what="--device"),
+            on_trial=lambda done, of: show("changes to the images tried", done, of),
         )
     table = Table("images with", "norms times", "separation", "gain", "interval of the gain", "better")
     for each in found.outcomes:
@@ -52,6 +56,7 @@ def doctor(
         )
     show_table(table)
     for sentence in found.sentences():
-        Console().print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(sentence)
     if json is not None:
+        files.make_folder(json.parent)
         files.write_json(json, found.as_json())

@@ -39,7 +39,7 @@ def embed(
                 out,
                 batch=batch,
                 flip=flip,
-                device=build.device(device, ranks),
+                device=build.device(device, ranks, what="--device"),
                 ranks=ranks,
                 on_images=lambda done: status.update(f"{done:,} images"),
             )

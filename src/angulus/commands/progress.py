@@ -1,11 +1,14 @@
-"""The bar that a run, or a grid of runs, shows on a terminal."""
+"""What a command shows while it works: a bar or a spinner on a terminal; elsewhere lines, or nothing."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+
+EVERY_S = 10.0  # between lines where there is no terminal
 
 
 class Bar:
@@ -27,6 +30,43 @@ class Bar:
 @contextmanager
 def bar(console: Console) -> Iterator[Bar]:
     """Show a bar while the block runs, where the console is a terminal."""
+    with _drawn(console) as show:
+        yield Bar(show)
+
+
+@contextmanager
+def counted(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show `(text, done, of)`: as a bar on a terminal, elsewhere as a line for each text and then every ten seconds."""
+    said, when = "", 0.0
+
+    def line(text: str, done: int, of: int) -> None:
+        nonlocal said, when
+        if text != said or time.monotonic() - when >= EVERY_S:
+            said, when = text, time.monotonic()
+            _line(console, f"{text}: {done:,} of {of:,}")
+
+    with _drawn(console) as show:
+        yield (lambda text, done, of: show(text, done / max(of, 1))) if console.is_terminal else line
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Callable[[str], None]]:
+    """Show what is done next: beside a spinner on a terminal, elsewhere as a line each."""
+    if not console.is_terminal:
+        yield lambda text: _line(console, f"{text} ...")
+        return
+    from rich.text import Text
+
+    with console.status("") as status:
+        yield lambda text: status.update(Text(f"{text} ..."))
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _drawn(console: Console) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     shown = Progress(
@@ -41,4 +81,4 @@ def bar(console: Console) -> Iterator[Bar]:
     )
     with shown:
         task = shown.add_task("starting", total=1.0)
-        yield Bar(lambda text, share: shown.update(task, description=text, completed=share))
+        yield lambda text, share: shown.update(task, description=text, completed=share)

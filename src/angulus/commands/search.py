@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from angulus import checks, files
-from angulus.commands.output import Flip, say, show_table
+from angulus.commands.output import Flip, refuse_unwritable, say, show_table
 
 if TYPE_CHECKING:
     from angulus.protocols.calibration import Calibration
@@ -65,10 +65,13 @@ def index(
 
 @search_app.command("info")
 def info(gallery: Where) -> None:
-    """Say what a gallery holds."""
+    """Say what a gallery holds, and by which model: `angulus info MODEL` says the fingerprint of a folder's."""
+    from angulus.fingerprint import described
+
     opened = _open(gallery)
     about = opened.about()
-    say(f"{gallery}: {len(opened):,} vectors of {about.size} numbers, of model {about.model or 'none that is named'}")
+    fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
+    say(f"{gallery}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
 
 
 @search_app.command("query")
@@ -91,7 +94,10 @@ def query(
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Through the index; its recall is measured.")
     ] = False,
-    effort: Annotated[int, typer.Option("--effort", help="Approximate: lists or neighbours looked at.")] = 64,
+    effort: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--effort", help="Approximate: lists or neighbours looked at; 64, if none.", show_default=False),
+    ] = None,
     flip: Flip = None,
     json: Annotated[
         Optional[Path],  # noqa: UP045
@@ -100,14 +106,19 @@ def query(
 ) -> None:
     """Who is on each image: the nearest of the gallery, or nobody where all are below the threshold."""
     from angulus.embeddings import Embeddings
-    from angulus.search import threshold_of
+    from angulus.search import EFFORT, threshold_of
 
+    if json is not None:
+        refuse_unwritable("--json", json)
+    if effort is not None and not approximate:
+        raise checks.InputError(f"--effort goes with --approximate; got {effort} without it; exact queries look at all")
     if calibration is not None and threshold is not None:
         raise checks.InputError("one of --calibration and --threshold must say what is near enough; got both")
     read, opened = Embeddings.read(embeddings), _open(gallery)
     known = None if calibration is None else _calibration(calibration)
     limit = threshold if known is None else threshold_of(known, opened.about(), gallery)
-    answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort if approximate else None)
+    effort = (EFFORT if effort is None else effort) if approximate else None
+    answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort)
     _show(answers)
     nobody = sum(not each.matches for each in answers)
     if limit is None:
@@ -116,12 +127,13 @@ def query(
         say(f"{nobody:,} of {len(answers):,} are nobody who is known (threshold {limit:.4f})")
     if known is not None:
         _warn_of_many(known, len(opened))
-    if approximate:
+    if effort is not None:
         recall = opened.recall(read, top=top, flip=flip, effort=effort)
         say(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )
     if json is not None:
+        files.make_folder(json.parent)
         files.write_json(json, {"threshold": limit, "answers": [asdict(each) for each in answers]})
 
 
@@ -140,6 +152,11 @@ def _calibration(path: Path) -> Calibration:
     from angulus import artifact
     from angulus.protocols.calibration import Calibration
 
+    if path.is_dir() and not (path / artifact.CALIBRATION).exists():
+        raise checks.InputError(
+            f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model, or give "
+            "--threshold"
+        )
     return Calibration.read(path / artifact.CALIBRATION if path.is_dir() else path)
 
 

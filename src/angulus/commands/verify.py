@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from angulus import files
-from angulus.commands.output import say
+from angulus import checks, files
+from angulus.commands.output import refuse_unwritable, say
 
 if TYPE_CHECKING:
     from angulus.verify import Decision
@@ -31,7 +31,10 @@ def verify(
     align: Annotated[
         bool, typer.Option("--align", help="Find and align the face of each photo first, as `prepare faces` does.")
     ] = False,
-    detector: Annotated[str, typer.Option(help="For --align: mtcnn, or yunet:FILE with its ONNX model.")] = "mtcnn",
+    detector: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For --align: mtcnn, the default, or yunet:FILE with its ONNX model.", show_default=False),
+    ] = None,
     json: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", help="Save the decision to this file.", show_default=False),
@@ -42,14 +45,21 @@ def verify(
     from angulus.protocols.result import null_for_nan
     from angulus.verify import verify as decide
 
+    if json is not None:
+        refuse_unwritable("--json", json)
+    if detector is not None and not align:
+        raise checks.InputError(f"--detector finds faces for --align; got {detector} without it; give both or neither")
     loaded = artifact.load(model)
     if flip is not None:
         loaded = loaded.with_flip(flip)
-    found = decide(loaded, first, second, threshold=threshold, prior=prior, detector=detector if align else None)
+    found = decide(
+        loaded, first, second, threshold=threshold, prior=prior, detector=(detector or "mtcnn") if align else None
+    )
     say("same person" if found.same else "not the same person")
     for line in lines(found, prior):
         say(f"  {line}")
     if json is not None:
+        files.make_folder(json.parent)
         files.write_json(json, null_for_nan(asdict(found)))
 
 

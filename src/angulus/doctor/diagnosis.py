@@ -136,7 +136,7 @@ def diagnose(
     draws: int = 2000,
     options: Options | None = None,
     device: torch.device | None = None,
-    on_trial: Callable[[int], None] | None = None,
+    on_trial: Callable[[int, int], None] = lambda done, of: None,
 ) -> Diagnosis:
     """Embed images as they are and under each change that would mend a fault, and compare.
 
@@ -150,7 +150,7 @@ def diagnose(
         draws: resamples of the identities (images, where no identities are known), >= 100.
         options: as `sources.read_source` takes them.
         device: where the model runs; None: the CPU.
-        on_trial: told how many changes were tried.
+        on_trial: told how many changes were tried, and how many there are to try, as far as is known then.
 
     Raises:
         checks.InputError: no model, no images, or neither norms nor identities to compare by.
@@ -166,16 +166,16 @@ def diagnose(
             "images must have identities, two images of one and others of another, or the model must keep norms; this "
             f"model scales features to length 1, and {images} gives no such pairs; name the identities by folders"
         )
-    done = 0
+    done = planned = 0
 
     def tried(some: list[Trial | None]) -> list[Measured]:
-        nonlocal done
+        nonlocal done, planned
+        planned += len(some)
         found = []
         for trial in some:
+            on_trial(done, planned)
             found.append(measure(trained, sample, trial, paired))
             done += 1
-            if on_trial is not None:
-                on_trial(done)
         return found
 
     def compared(given: Measured, others: list[Measured], some: list[Trial]) -> list[Outcome]:

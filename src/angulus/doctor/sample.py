@@ -50,7 +50,8 @@ def take_sample(model: Model, images: Path, limit: int, options: Options | None 
         raise InputError(f"the model must take images, height by width; this one takes {model.config.image_size}")
     identities, left_out = _identities(images, options)
     if not len(identities):
-        raise InputError(f"{images} holds no image to look at; {len(left_out)} things in it were left out")
+        such = f", such as {left_out[0].where}: {left_out[0].reason}" if left_out else ""
+        raise InputError(f"{images} holds no image to look at; {len(left_out)} things in it were left out{such}")
     rows = _read(images, choose(identities, limit), options)
     decoded = [decode.decode(row.image, row.id) for row in rows]
     height, width = model.config.image_size

@@ -29,7 +29,6 @@ PROTOCOL = "calibrate"
 MEASURED = (*scored.MEASURED, "threshold")
 
 MOST_IMPOSTORS = 1_000_000  # pairs of images made without being asked how many
-RULE_OF_30 = 30  # errors, that a rate be known to ± 30 % with 90 % confidence
 
 
 def calibrate(
@@ -192,10 +191,11 @@ def _group_rates(name: str, samples: Mapping[str, NDArray[Any]], measured: Mappi
 
 def _notes(samples: Mapping[str, NDArray[Any]], target: float, false_accepts: float) -> tuple[str, ...]:
     notes = ["the rates are measured on the pairs that chose the threshold"]
-    if false_accepts < RULE_OF_30:
+    notes += rates.too_few({"genuine": int(samples["same"].sum())})
+    if false_accepts < rates.RULE_OF_30:
         notes.append(
-            f"the FMR rests on {false_accepts:.0f} false accepts; with {RULE_OF_30} or more it is known to ± 30 % "
-            f"(rule of 30), which takes {math.ceil(RULE_OF_30 / target):,} impostor pairs"
+            f"the FMR rests on {false_accepts:.0f} false accepts; with {rates.RULE_OF_30} or more it is known to "
+            f"± 30 % (rule of 30), which takes {math.ceil(rates.RULE_OF_30 / target):,} impostor pairs"
         )
     for name in _group_names(samples):
         member, same = samples["groups"] == name, samples["same"]

@@ -113,8 +113,9 @@ class Calibration:
             content["groups"] = tuple(GroupRates(**group) for group in content["groups"])
             return Calibration(**content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
             raise checks.InputError(
-                f"{path} is not a calibration ({error}); give the .json that angulus calibrate wrote"
+                f"{path} is not a calibration ({reason}); give the .json that angulus calibrate wrote"
             ) from error
 
 

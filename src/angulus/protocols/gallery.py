@@ -18,7 +18,7 @@ from angulus.protocols import rates
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.tally import MEASURED, Tally, statistic
-from angulus.protocols.vectors import FLIPS, METRICS, Vectors
+from angulus.protocols.vectors import METRICS, Vectors, flip_choice
 from angulus.scoring.identities import Identities
 
 Floats = NDArray[np.float64]
@@ -100,7 +100,11 @@ def megaface(
         MEGAFACE,
         tally,
         (draws, seed),
-        {"score": METRICS["cosine"], "flip": FLIPS[flip], "smaller galleries": "the first distractors of the list"},
+        {
+            "score": METRICS["cosine"],
+            "flip": flip_choice(probes, flip),
+            "smaller galleries": "the first distractors of the list",
+        },
         {
             "people": len(people),
             "probes": len(sought),
@@ -186,7 +190,7 @@ def trillion_pairs(
         (draws, seed),
         {
             "score": METRICS["cosine"],
-            "flip": FLIPS[flip],
+            "flip": flip_choice(probes, flip),
             "impostor probes": "all, without their own images" if mated.all() else "those not in the gallery",
         },
         {

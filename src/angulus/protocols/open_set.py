@@ -18,7 +18,7 @@ from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import rates
 from angulus.protocols.numbers import numbers
 from angulus.protocols.result import Curve, Result
-from angulus.protocols.vectors import FLIPS, METRICS, Vectors, projected
+from angulus.protocols.vectors import METRICS, Vectors, flip_choice, projected
 
 Floats = NDArray[np.float64]
 
@@ -94,7 +94,7 @@ def evaluate(
         numbers(statistics, units, draws=0, seed=0, spreads=spreads),
         {
             "score": METRICS["cosine"],
-            "flip": FLIPS[flip],
+            "flip": flip_choice(embeddings, flip),
             "pca": "none" if pca is None else f"{pca} directions, fitted on each trial's training images",
             "±": "standard deviation over the trials, n − 1",
             "intervals": "none: the trials draw from the same people",

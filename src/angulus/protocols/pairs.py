@@ -70,6 +70,7 @@ def evaluate(
         chosen = folds.accuracy()
         spreads["accuracy"] = chosen.standard_error
         notes += (f"± of the accuracy: standard error over {len(chosen.accuracies)} folds", _threshold_note(chosen))
+    notes += rates.too_few({"genuine": found.counts["genuine"], "impostor": found.counts["impostors"]})
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
     samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}

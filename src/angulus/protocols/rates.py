@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from angulus.metrics.verification import least_count, require_support
 
 STANDARD = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+RULE_OF_30 = 30  # errors, that a rate be known to ± 30 % with 90 % confidence
 
 
 def label(rate: float) -> str:
@@ -18,6 +19,22 @@ def label(rate: float) -> str:
     ('1e-3', '2.5e-4', '0')
     """
     return "0" if rate == 0 else np.format_float_scientific(rate, trim="-", exp_digits=1)
+
+
+def too_few(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Notes on kinds of pairs, by name with how many there are, that are too few for any rate over them to be known.
+
+    Fewer than 30 pairs cannot give 30 errors. Without an error, the true rate may still be as high as 3 / n.
+
+    Source: ISO/IEC 19795-1 (the rule of 3); G. Doddington et al., Speech Communication 31, 2000 (the rule of 30).
+    """
+    return tuple(
+        f"{count} {kind} {'pair is' if count == 1 else 'pairs are'} too few: all figures that count them are rough, "
+        f"for even without an error among them the true rate of errors may be as high as {min(1.0, 3 / count):.0%} "
+        f"(rule of 3); give {RULE_OF_30} or more"
+        for kind, count in counts.items()
+        if 0 < count < RULE_OF_30
+    )
 
 
 def supported(

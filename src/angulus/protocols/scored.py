@@ -15,7 +15,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.intervals import Units
 from angulus.metrics.verification import PresortedFolds
-from angulus.protocols.vectors import FLIPS, METRICS, pair_scores, projected
+from angulus.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -94,7 +94,11 @@ def score(
         samples,
         left,
         right,
-        {"score": METRICS[metric], "flip": FLIPS[flip], "pca": "none" if pca is None else _PCA.format(size=pca)},
+        {
+            "score": METRICS[metric],
+            "flip": flip_choice(embeddings, flip),
+            "pca": "none" if pca is None else _PCA.format(size=pca),
+        },
         counts,
         notes,
         "people" if identities else "pairs",

@@ -78,7 +78,7 @@ def identify(
         PROTOCOL,
         figures,
         {
-            **probes.how.choices(),
+            **probes.choices(),
             "TPIR within rank": "any" if within is None else within,
             **resampling("probes' subjects", draws, seed),
         },

@@ -98,7 +98,7 @@ def verify(
         PROTOCOL,
         found,
         {
-            **templates.how.choices(),
+            **templates.choices(),
             "subjects": _SUBJECTS[templates.linked] if templates.subjects is not None else "unknown",
             "accuracy": f"threshold best on the other {folds - 1} folds (by subject of the first template)",
             **resampling("subjects", draws, seed, sized=accuracy is not None),

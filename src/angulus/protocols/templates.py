@@ -15,6 +15,7 @@ from angulus import checks
 from angulus.checks import InputError
 from angulus.embeddings import Embeddings
 from angulus.lists.ijb import Comparisons, TemplateImages
+from angulus.protocols.vectors import FLIPS, flip_choice
 
 Floats = NDArray[np.floating[Any]]
 
@@ -59,7 +60,6 @@ class Pooling:
 
     def choices(self) -> dict[str, object]:
         """For a result's choices."""
-        fused = {None: "none", "sum": "sum", "concat": "concatenation"}[self.flip]
         return {
             "pool": {"media": "media (mean within a medium then over media)", "flat": "flat (mean of all images)"}[
                 self.pool
@@ -67,7 +67,6 @@ class Pooling:
             "mode": self.mode,
             "weighted by norm": self.norm,
             "weighted by detector score": self.detector,
-            "flip fusion": fused,
         }
 
 
@@ -85,6 +84,7 @@ class Templates:
         images: how many images were pooled.
         source: the list of images, for messages and results.
         embeddings: what was pooled, for results.
+        flip: what was done with mirror images, for results.
         linked: whether the subjects are those that `link` found.
     """
 
@@ -96,10 +96,15 @@ class Templates:
     images: int
     source: str
     embeddings: str = "these embeddings"
+    flip: str = FLIPS[None]
     linked: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def choices(self) -> dict[str, object]:
+        """For a result's choices."""
+        return {**self.how.choices(), "flip fusion": self.flip}
 
     def rows(self, numbers: ArrayLike, what: str) -> NDArray[np.int64]:
         """Where templates [K] stand.
@@ -155,7 +160,10 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
             raise InputError(f"{images.source}: the images of template {number} cancel to a vector of zeros")
         units.append((pooled / lengths[:, None]).astype(dtype))
     subjects = None if images.subjects is None else images.subject_of(numbers)
-    return Templates(numbers, np.concatenate(units), norms, subjects, how, len(rows), images.source, embeddings.source)
+    fused = flip_choice(embeddings, how.flip)
+    return Templates(
+        numbers, np.concatenate(units), norms, subjects, how, len(rows), images.source, embeddings.source, fused
+    )
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import checks, scoring
+from angulus.embeddings import Embeddings
 
 Vectors = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -40,6 +41,14 @@ def pair_scores(vectors: Vectors, left: Rows, right: Rows, metric: str = "cosine
             a, b = _unit(a), _unit(b)
         scores[block] = (a * b).sum(axis=1) if metric == "inner" else -np.sqrt(((a - b) ** 2).sum(axis=1))
     return scores
+
+
+def flip_choice(embeddings: Embeddings, flip: str | None) -> str:
+    """What was done with mirror images, for a result's choices: by this evaluation, or by the model before it."""
+    before = " or ".join(FLIPS[rule] for rule in embeddings.model_flips)
+    if not before:
+        return FLIPS[flip]
+    return f"{before}, by the model itself" + (f"; then {FLIPS[flip]}" if flip else "")
 
 
 def projected(vectors: Vectors, fitted: Rows, size: int) -> Floats:

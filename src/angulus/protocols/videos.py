@@ -22,7 +22,7 @@ from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
 from angulus.protocols.scored import COLUMNS, strata_of
 from angulus.protocols.templates import lengths_of
-from angulus.protocols.vectors import FLIPS
+from angulus.protocols.vectors import flip_choice
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -100,7 +100,7 @@ def evaluate(
         figures,
         {
             "score": SCORES[score],
-            "flip": FLIPS[flip],
+            "flip": flip_choice(embeddings, flip),
             **pairs_protocol.figure_choices(folds=True),
             **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
             **resampling(said, draws, seed, sized=True),

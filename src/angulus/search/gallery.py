@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from angulus import checks
 from angulus.embeddings import Embeddings
+from angulus.fingerprint import described, parts
 from angulus.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
 from angulus.search.store import About, Found, Store
 
-UNNAMED = "none that is named"
 EFFORT = 64  # lists or neighbours that an approximate query looks at
 
 _MARGIN = 10  # rows beyond those asked for: a store ranks in float32, and what is shown is ranked in float64
@@ -88,13 +88,13 @@ class Gallery:
         _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
         about = _about(embeddings, flip)
         known = self.store.about()
-        if known is None:
-            self.store.create(about)
-        else:
+        if known is not None:
             _same(about, known, embeddings.source, self.store.where)
         for start in range(0, len(ids), batch):
             rows = np.arange(start, min(start + batch, len(ids)))
             vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
+            if known is None and start == 0:  # not before: what cannot be fused leaves no empty gallery
+                self.store.create(about)
             part = slice(start, start + batch)
             self.store.put(ids[part], labels[part], vectors)
             if on_rows is not None:
@@ -220,12 +220,17 @@ def threshold_of(calibration: Calibration, about: About, where: str) -> float:
     Raises:
         checks.InputError: a calibration of another model or flip than the gallery's.
     """
-    for name, theirs, own in (("model", calibration.model, about.model), ("flip", calibration.flip, about.flip)):
-        if theirs != own:
-            raise checks.InputError(
-                f"the calibration is for {name} {theirs or UNNAMED}, and {where} holds vectors of {own or UNNAMED}; "
-                "calibrate embeddings of the gallery's, or give a threshold of your own"
-            )
+    way = "calibrate embeddings made as the gallery's were, or give a threshold of your own"
+    if calibration.model != about.model:
+        raise checks.InputError(
+            f"the calibration is for {described(calibration.model)}, and {where} holds vectors of "
+            f"{described(about.model)}; {way}"
+        )
+    if calibration.flip != about.flip:
+        raise checks.InputError(
+            f"the calibration is for flip {calibration.flip or 'none'} of the embeddings, and {where} was filled with "
+            f"flip {about.flip or 'none'}; {way}"
+        )
     return calibration.threshold.value
 
 
@@ -236,14 +241,25 @@ def _about(embeddings: Embeddings, flip: str | None) -> About:
 
 def _same(asked: About, known: About, source: str, where: str) -> None:
     """Refuse vectors that have no angle with the gallery's."""
+    if asked.model != known.model:
+        one, other = parts(known.model), parts(asked.model)
+        way = "embed the images with the gallery's model (angulus info MODEL says a folder's fingerprint)"
+        if one and other and one[0] == other[0]:
+            way = f"embed the images with angulus embed --flip {one[1]}"
+        raise checks.InputError(
+            f"{where} holds vectors of {described(known.model)}; {source} has those of {described(asked.model)}; "
+            f"{way}, or begin another gallery"
+        )
+    if asked.flip != known.flip:
+        way = f"give --flip {known.flip}" if known.flip else "leave --flip out"
+        raise checks.InputError(
+            f"{where} was filled with flip {known.flip or 'none'} of the embeddings; got {asked.flip or 'none'}; {way}"
+        )
     if asked.size != known.size:
-        raise checks.InputError(f"{where} holds vectors of {known.size} numbers; {source} has {asked.size}")
-    for name, theirs, own in (("model", asked.model, known.model), ("flip", asked.flip, known.flip)):
-        if theirs != own:
-            raise checks.InputError(
-                f"{where} holds vectors of {name} {own or UNNAMED}; {source} is of {theirs or UNNAMED}; "
-                "embed the images with the gallery's, or begin another gallery"
-            )
+        raise checks.InputError(
+            f"{where} holds vectors of {known.size} numbers; {source} has {asked.size}; embed the images with the "
+            "model that made the gallery's, or begin another gallery"
+        )
 
 
 def _writable(texts: list[str], source: str) -> None:

@@ -27,15 +27,16 @@ class QdrantStore:
     Args:
         client: a `qdrant_client.QdrantClient`.
         collection: letters, digits, _ and -.
+        address: of the server, for messages.
     """
 
-    def __init__(self, client: Any, collection: str) -> None:
+    def __init__(self, client: Any, collection: str, address: str = "this process") -> None:
         if not _NAME.fullmatch(collection):
             raise checks.InputError(
                 f"a collection's name must be 1 to 128 letters, digits, _ and -; got {collection!r}; give "
                 "http://HOST:6333/COLLECTION"
             )
-        self.client, self.collection = client, collection
+        self.client, self.collection, self.address = client, collection, address
         self.models = library("qdrant_client.models")
 
     @staticmethod
@@ -43,14 +44,15 @@ class QdrantStore:
         """The collection http://HOST:PORT/COLLECTION; the key, if one is needed, is in QDRANT_API_KEY."""
         parts = urlsplit(url)
         collection = parts.path.strip("/")
+        address = f"{parts.scheme}://{parts.netloc}"
         client = library("qdrant_client").QdrantClient(
-            url=f"{parts.scheme}://{parts.netloc}", api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False
+            url=address, api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False
         )
-        return QdrantStore(client, collection)
+        return QdrantStore(client, collection, address)
 
     @property
     def where(self) -> str:
-        return f"the collection {self.collection}"
+        return f"the collection {self.collection} on {self.address}"
 
     def about(self) -> About | None:
         with self._said():
@@ -125,4 +127,7 @@ class QdrantStore:
             yield
         except (exceptions.ApiException, OSError, ValueError) as error:
             told = " ".join(str(error).split())[:300]
-            raise checks.InputError(f"{self.where} cannot be read or written: {told}") from error
+            raise checks.InputError(
+                f"{self.where} cannot be read or written: {told}; see whether a Qdrant server answers there, and "
+                f"whether it wants a key in {KEY_VARIABLE}"
+            ) from error
