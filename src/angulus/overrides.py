@@ -134,12 +134,12 @@ def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> No
     published, rows = content.get("published"), content.get("rows")
     tables: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
     for table, title in tables.items():
-        if isinstance(published, dict) and isinstance(published.get(table), dict):
-            published[table] = {
-                name: {key: value for key, value in numbers.items() if title(key) not in titles}
-                for name, numbers in published[table].items()
-                if name not in variants and isinstance(numbers, dict)
-            }
+        found = published.get(table) if isinstance(published, dict) else None
+        for name, numbers in list(found.items()) if isinstance(found, dict) else ():
+            if name in variants:
+                del found[name]
+            elif isinstance(numbers, dict):
+                found[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
     for claim in rows.values() if isinstance(rows, dict) else ():
         if isinstance(claim, dict) and claim.get("column") in titles:
             claim["column"] = None
