@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from angulus import checks
-from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
+from angulus.benchmarks.settings import Benchmark
+from angulus.claims import Compare, Evaluation, accuracy_title, norm_title
 from angulus.training.settings import Optimizer, Schedule
 
 OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
@@ -121,25 +122,24 @@ def _titles(content: Mapping[str, Any]) -> set[str]:
     """The columns of a recipe's table; none where it is not valid, which validation tells."""
     try:
         benchmarks = (content.get("evaluation") or {}).get("benchmarks") or []
-        titles = {title for each in benchmarks for title in each["columns"]}
-    except (KeyError, TypeError, AttributeError):
+        return set(Evaluation(benchmarks=[Benchmark(**each) for each in benchmarks]).titles)
+    except (KeyError, TypeError, ValueError, AttributeError):
         return set()
-    return titles or {title(group) for title in (accuracy_title, norm_title) for group in GROUPS}
 
 
 def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> None:
     """Take published numbers of those variants and columns away, and the columns from the rows that name them."""
-    published, rows = content.get("published"), content.get("rows")
     if not (variants or titles):
         return
+    published, rows = content.get("published"), content.get("rows")
     tables: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
     for table, title in tables.items():
-        if isinstance(published, dict) and isinstance(published.get(table), dict):
-            published[table] = {
-                name: {key: value for key, value in numbers.items() if title(key) not in titles}
-                for name, numbers in published[table].items()
-                if name not in variants and isinstance(numbers, dict)
-            }
+        found = published.get(table) if isinstance(published, dict) else None
+        for name, numbers in list(found.items()) if isinstance(found, dict) else ():
+            if name in variants:
+                del found[name]
+            elif isinstance(numbers, dict):
+                found[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
     for claim in rows.values() if isinstance(rows, dict) else ():
         if isinstance(claim, dict) and claim.get("column") in titles:
             claim["column"] = None
