@@ -73,10 +73,10 @@ def test_the_command_embeds_a_zip_without_flip(model: Path, tmp_path: Path) -> N
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         for number, image in enumerate(images):
             archive.writestr(f"anna/{number}.png", png(image))
-    out = tmp_path / "e.parquet"
+    out = tmp_path / "e[b].parquet"  # a name with what could be markup
     result = CliRunner().invoke(app, ["embed", str(model), str(tmp_path / "some.zip"), str(out), "--flip", "none"])
     assert result.exit_code == 0, result.output
-    assert "3 embeddings" in result.output
+    assert "e[b].parquet: 3 embeddings" in result.output
     loaded = angulus.load(model)
     expected = loaded.backbone(loaded.config.contract(torch.from_numpy(images).permute(0, 3, 1, 2))).detach().numpy()
     np.testing.assert_allclose(Embeddings.read(out).vectors, expected, rtol=1e-6, atol=1e-7)

@@ -324,6 +324,8 @@ def test_a_server_that_is_not_there_is_a_sentence() -> None:
     pytest.importorskip("qdrant_client")
     with pytest.raises(InputError, match=r"collection faces on http://127\.0\.0\.1:9 cannot be read .* answers there"):
         open_gallery("http://127.0.0.1:9/faces").add(made(3))
+    store = QdrantStore.at("http://anna:secret@127.0.0.1:9/faces")
+    assert store.where == "the collection faces on http://127.0.0.1:9"
     for name in ("", "a/b", "a'b", "x" * 129):
         with pytest.raises(InputError, match="a collection's name must be"):
             open_gallery(f"http://127.0.0.1:9/{name}")

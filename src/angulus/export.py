@@ -93,9 +93,8 @@ def export(
     given = _generated(model.config, seed) if images is None else _read(images, model.config)
     on_stage(f"PyTorch's features of {len(given.ids):,} images")
     own = _pytorch(model, given.pixels)
-    before = Embeddings(own, given.ids, labels=given.labels, source=str(images or "the generated images"))
     if pairs is not None:
-        before.rows(pairs.ids, pairs.source)  # refused before the long part
+        _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
         on_stage("writing the graph")
@@ -112,10 +111,9 @@ def export(
             _check(found, model.config.backbone)
         if pairs is not None:
             on_stage(f"measuring {len(pairs):,} pairs")
-            after = dataclasses.replace(before, vectors=features)
-            fits = model.calibration is not None and model.calibration.model == model.name
-            threshold = model.calibration.threshold.value if model.calibration is not None and fits else None
-            found = dataclasses.replace(found, pairs=on_pairs(before, after, pairs, threshold=threshold, draws=draws))
+            both = _embeddings(given, own, str(images)), _embeddings(given, features, "the exported model")
+            measured = on_pairs(*both, pairs, threshold=_threshold(model), draws=draws)
+            found = dataclasses.replace(found, pairs=measured)
         content = draft.read_bytes()
     files.make_folder(out.parent)
     files.write_atomically(out, lambda file: file.write(content))
@@ -306,6 +304,16 @@ def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) 
         np.stack([pixels.numpy() for _, pixels in found]),
         np.array([row.identity for row, _ in found]) if named else None,
     )
+
+
+def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:
+    return Embeddings(features, given.ids, labels=given.labels, source=source)
+
+
+def _threshold(model: Model) -> float | None:
+    """The calibrated threshold, where there is one for the flip rule that is exported."""
+    calibration = model.calibration
+    return None if calibration is None or calibration.model != model.name else calibration.threshold.value
 
 
 def _generated(config: Config, seed: int) -> _Images:

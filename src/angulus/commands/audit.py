@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus import checks
+from angulus.commands.output import say
 
 _SHOWN = 3  # of each list that are printed; the files have them all
 
@@ -77,11 +78,11 @@ def audit(
     _show(found.card, {name: [(each.id, each.reason) for each in some] for name, some in found.lists.items()})
     if out is not None:
         found.write(out)
-        _say(f"{out}/ has the card and the lists")
+        say(f"{out}/ has the card and the lists")
     if apply is not None:
         done = apply_removals(data, found.chosen(None if lists is None else tuple(lists)), apply, options=ours.options)
         by = ", ".join(f"{name} {count:,}" for name, count in done.removed.items())
-        _say(f"{apply}: {done.kept:,} images; {done.left_out:,} left out ({by}); left-out.jsonl names them")
+        say(f"{apply}: {done.kept:,} images; {done.left_out:,} left out ({by}); left-out.jsonl names them")
 
 
 def _show(card: dict[str, object], lists: dict[str, list[tuple[str, str]]]) -> None:
@@ -90,25 +91,21 @@ def _show(card: dict[str, object], lists: dict[str, list[tuple[str, str]]]) -> N
     for name in ("data", "against"):
         counts = card[name]
         if isinstance(counts, dict):
-            _say(
+            say(
                 f"{counts['source']}: {counts['images']:,} images of {counts['identities']:,} identities; "
                 f"{counts['images_without_identity']:,} without one; {len(counts['left_out']):,} things left out"
             )
     for name, some in lists.items():
-        _say(f"{name}: {len(some):,} images" + (f" ({LISTS[name][1]})" if some else ""))
+        say(f"{name}: {len(some):,} images" + (f" ({LISTS[name][1]})" if some else ""))
         for id, reason in some[:_SHOWN]:
-            _say(f"  {id}: {reason}")
+            say(f"  {id}: {reason}")
         if len(some) > _SHOWN:
-            _say("  ...")
+            say("  ...")
     for key in ("identities", "not_looked_for", "notes"):
         shown = card[key]
         if isinstance(shown, dict):
             for name, value in shown.items():
-                _say(f"{name}: {len(value):,}" if isinstance(value, list) else f"not looked for: {name}: {value}")
+                say(f"{name}: {len(value):,}" if isinstance(value, list) else f"not looked for: {name}: {value}")
         elif isinstance(shown, list):
             for text in shown:
-                _say(str(text))
-
-
-def _say(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+                say(str(text))

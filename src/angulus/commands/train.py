@@ -8,6 +8,8 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
+from angulus.commands.output import say
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
@@ -38,12 +40,10 @@ def train(
 
 
 def _tell(results: dict[str, Any], folder: Path) -> None:
-    console = Console()
-    console.print(f"test accuracy {100 * results['accuracy']:.2f} %", highlight=False)
+    say(f"test accuracy {100 * results['accuracy']:.2f} %")
     for name, group in results["own_split"].items():
-        console.print(
+        say(
             f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
-            f"mean norm {group['mean_norm']:.2f}",
-            highlight=False,
+            f"mean norm {group['mean_norm']:.2f}"
         )
-    console.print(f"The run lies in {folder}/", highlight=False, soft_wrap=True)
+    say(f"The run lies in {folder}/")

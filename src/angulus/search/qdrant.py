@@ -48,7 +48,7 @@ class QdrantStore:
         client = library("qdrant_client").QdrantClient(
             url=address, api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False
         )
-        return QdrantStore(client, collection, address)
+        return QdrantStore(client, collection, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")  # no password
 
     @property
     def where(self) -> str:
