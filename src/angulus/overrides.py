@@ -135,7 +135,9 @@ def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> No
     tables: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
     for table, title in tables.items():
         found = published.get(table) if isinstance(published, dict) else None
-        for name, numbers in list(found.items()) if isinstance(found, dict) else ():
+        if not isinstance(found, dict):
+            continue
+        for name, numbers in list(found.items()):
             if name in variants:
                 del found[name]
             elif isinstance(numbers, dict):
