@@ -151,9 +151,9 @@ def _begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
         return Begun()
     there = recipes.load_written(folder / RECIPE)
     _refuse_other_recipe(recipe, there, folder)
-    _refuse_other_images(whole, folder)
     if not resume:
         raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+    _refuse_other_images(whole, folder)
     if not ended:
         return Begun(trained)
     measured_so = _measures(there) == _measures(recipe)
