@@ -151,9 +151,9 @@ def _begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
         return Begun()
     there = refuse_other_recipe(recipe, folder)
-    _refuse_other_images(whole, folder)
     if not resume:
         raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+    _refuse_other_images(whole, folder)
     if not ended:
         return Begun(trained)
     measured_so = _measures(there) == _measures(recipe)
@@ -271,7 +271,8 @@ def _refuse_other_images(whole: Splits, folder: Path) -> None:
 def _comparable(recipe: Recipe) -> dict[str, Any]:
     """A recipe by dotted keys, without what can change once a model is trained.
 
-    Validation stays, though it moves no weight: it is measured while the training goes on, and never again.
+    Validation and `evaluation.each_epoch` stay, though they move no weight: they are measured while the training goes
+    on, and never again.
     """
     training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
     recipe = dataclasses.replace(
@@ -284,7 +285,6 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
             recipe.evaluation,
             low_fraction=Evaluation.low_fraction,
             batch_size=Evaluation.batch_size,
-            each_epoch=Evaluation.each_epoch,
             benchmarks=[],
         ),
         compare=None,
