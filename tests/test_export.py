@@ -265,9 +265,14 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
             export(model, out, **options)
     with pytest.raises(InputError, match=r"ends in \.onnx; got .*x\.pt"):
         export(model, tmp_path / "x.pt")
+    one_kind = replace(pairs, same=np.ones(len(pairs), dtype=bool))
+    with pytest.raises(InputError, match="must hold genuine and impostor pairs; got 28 genuine ones only; add others"):
+        export(model, out, images=folder / "images", pairs=one_kind)
     (tmp_path / "d.onnx").mkdir()
-    with pytest.raises(InputError, match=r"d\.onnx is a folder; name another"):
-        export(model, tmp_path / "d.onnx")
+    (tmp_path / "file").write_text("")
+    for place, said in (("d.onnx", "is a folder"), ("file/x.onnx", "file is a file"), ("x.pt", "ends in .onnx")):
+        found = CliRunner().invoke(app, [str(tmp_path / "no model"), "--onnx", str(tmp_path / place)])
+        assert isinstance(found.exception, InputError) and said in str(found.exception)  # before the work
     (tmp_path / "p").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "p" / "s.png")
     with pytest.raises(InputError, match=r"s\.png must be 16 x 16 pixels"):
