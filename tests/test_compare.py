@@ -21,7 +21,8 @@ from angulus.claims import accuracy_title, norm_title
 from angulus.compare import Cell, Comparison, compare, run_folder, to_json
 from angulus.evaluation import load_test
 from angulus.report import comparison as report
-from angulus.run import read_results, run
+from angulus.run import run
+from angulus.run_files import read_results
 
 GRID = [
     "training.epochs=1",

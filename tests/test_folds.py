@@ -20,7 +20,7 @@ from angulus.protocols import detection
 from angulus.recipe import Recipe
 from angulus.report import comparison
 from angulus.report.gather import gather
-from angulus.run import read_results
+from angulus.run_files import read_results
 
 VARIANTS = "compare.variants={Norm: {}, Arc: {objective: {kind: arcface, s: 10, m: 0.2}}}"
 GRID = [

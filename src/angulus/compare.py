@@ -22,7 +22,8 @@ from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
 from angulus.protocols.result import null_for_nan
 from angulus.recipe import Recipe
-from angulus.run import RECIPE, holds_run, read_results, refuse_other_recipe, run
+from angulus.run import run
+from angulus.run_files import RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training import checkpoint
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from angulus import checks, evaluation, files
 from angulus import recipe as recipes
 from angulus.recipe import Recipe
-from angulus.run import RECIPE, RESULTS, read_results
+from angulus.run_files import RECIPE, RESULTS, read_results
 
 
 def refuse_one_model(recipe: Recipe) -> None:

@@ -28,7 +28,7 @@ from angulus.report import sections
 from angulus.report.gather import gather
 from angulus.report.page import render
 from angulus.report.write import write
-from angulus.run import read_results
+from angulus.run_files import read_results
 from angulus.training import formation
 from reports import Page, charts
 

@@ -23,7 +23,7 @@ from angulus.protocols.classification import Predictions
 from angulus.protocols.result import Result
 from angulus.report import drawn
 from angulus.report.tables import markdown_table
-from angulus.run import RECIPE
+from angulus.run_files import RECIPE
 from angulus.training import checkpoint
 from angulus.training.records import METRICS, read_lines
 

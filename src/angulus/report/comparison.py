@@ -20,7 +20,7 @@ from angulus.evaluation import load_test
 from angulus.metrics.seeds import Difference
 from angulus.report import analyses
 from angulus.report.tables import NONE, cell, markdown_table, number
-from angulus.run import RECIPE
+from angulus.run_files import RECIPE
 from angulus.training import checkpoint
 
 PICTURES = {

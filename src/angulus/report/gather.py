@@ -15,7 +15,7 @@ from angulus.evaluation import BENCHMARKS
 from angulus.protocols.result import Result
 from angulus.report import model, unfinished
 from angulus.report.model import DataSets, Model
-from angulus.run import RECIPE, RESULTS
+from angulus.run_files import RECIPE, RESULTS
 
 COMPARISON = "comparison.json"
 OF_COMPARISON = ("*/seed-*", "*/seed-*/*")  # where the runs of a comparison lie in its folder, the second of folds

@@ -20,7 +20,7 @@ from angulus.protocols import classification
 from angulus.protocols.classification import Predictions
 from angulus.protocols.result import Result
 from angulus.recipe import Recipe
-from angulus.run import RECIPE, read_results
+from angulus.run_files import RECIPE, read_results
 from angulus.training import checkpoint, formation, records
 from angulus.training.batches import batches
 from angulus.training.formation import Formation

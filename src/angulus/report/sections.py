@@ -22,7 +22,7 @@ from angulus.report.gather import Content
 from angulus.report.model import PAIRED, ImagePairs, Model
 from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
 from angulus.report.pictures import Picture
-from angulus.run import RECIPE
+from angulus.run_files import RECIPE
 
 MOST_SHOWN = 8  # models whose images are shown
 FIGURES = {  # of a run's table: what stands in its head

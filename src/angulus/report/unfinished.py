@@ -13,7 +13,7 @@ from angulus import recipe as recipes
 from angulus.claims import Compare
 from angulus.recipe import Recipe
 from angulus.report.model import DataSets, read_test
-from angulus.run import ENVIRONMENT, RECIPE, RESULTS, read_results
+from angulus.run_files import ENVIRONMENT, RECIPE, RESULTS, read_results
 from angulus.training import checkpoint
 
 COMMANDS = ("train", "compare", "demo", "reproduce")  # that train, and go on where they stopped

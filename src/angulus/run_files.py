@@ -1,0 +1,158 @@
+"""The files of a run's folder, and whether a recipe can go on with what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from angulus import artifact, checks, environment, files
+from angulus import recipe as recipes
+from angulus.claims import Evaluation
+from angulus.data.images import Splits, fingerprint
+from angulus.evaluation import MODEL
+from angulus.recipe import Recipe
+from angulus.training import checkpoint
+from angulus.training.job import Job
+
+RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
+NEEDED = ("name", "data", "accuracy", "training", "environment")  # in any run's results.json
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a folder holds of a run.
+
+    Args:
+        trained: whether there is a checkpoint to go on from.
+        results: of an ended run.
+        measured_so: whether the recipe still measures as it did then.
+        saved_so: whether the model's folder still is what the recipe makes of the weights.
+    """
+
+    trained: bool = False
+    results: dict[str, Any] | None = None
+    measured_so: bool = False
+    saved_so: bool = False
+
+
+def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
+    """What the folder holds; refused where that is not of this recipe and these data."""
+    ended, trained = (folder / RESULTS).exists(), (folder / checkpoint.NAME).exists()
+    if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
+        return Begun()
+    there = refuse_other_recipe(recipe, folder)
+    if not resume:
+        raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+    _refuse_other_images(whole, folder)
+    if not ended:
+        return Begun(trained)
+    measured_so = _measures(there) == _measures(recipe)
+    if not measured_so and not trained:
+        raise checks.InputError(
+            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot be evaluated anew, as this "
+            "recipe asks; choose another --out"
+        )
+    saved_so = (there.name, there.input) == (recipe.name, recipe.input) and (folder / MODEL / artifact.CONFIG).exists()
+    return Begun(trained, read_results(folder), measured_so, saved_so)
+
+
+def _measures(recipe: Recipe) -> tuple[Any, ...]:
+    """What a recipe says of measuring, and of what the results are called; none of it moves a weight."""
+    return recipe.name, recipe.evaluation, recipe.input.flip
+
+
+def write_beginning(recipe: Recipe, folder: Path, whole: Splits, found: Begun, job: Job) -> None:
+    """Write what a run is begun with: its recipe, its environment and, where it is new, what its data are."""
+    if not found.trained:
+        parts = {name: fingerprint(images) for name, images in (("train", whole.train), ("test", whole.test))}
+        files.write_json(folder / DATA, {"source": whole.source, **parts})
+    files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
+    files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What `results.json` of a finished run holds."""
+    return _read_json(folder / RESULTS, "delete it to evaluate again", NEEDED)
+
+
+def _read_json(path: Path, way_out: str, needed: Sequence[str] = ()) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in needed if name not in content]
+        if missing or not isinstance(content, dict):
+            raise ValueError(f"it lacks {missing[0]!r}" if missing else "it holds no names")
+    except (OSError, ValueError, TypeError) as error:
+        raise checks.InputError(f"{path} cannot be read ({error}); {way_out}") from error
+    return content
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run that has got to a checkpoint, or to its end."""
+    return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
+
+
+def refuse_other_recipe(recipe: Recipe, folder: Path) -> Recipe:
+    """Refuse a recipe that would give another model than that of the run in the folder; returns the run's own."""
+    written = recipes.load_written(folder / RECIPE)
+    there, here = _comparable(written), _comparable(recipe)
+    for key in here | there:
+        one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
+        if one != other:
+            raise checks.InputError(
+                f"{folder} holds a run of another recipe ({key} is {one} there and {other} here); choose another --out"
+            )
+    return written
+
+
+def _refuse_other_images(whole: Splits, folder: Path) -> None:
+    if not (folder / DATA).exists():  # a run that did not keep what its data were
+        return
+    there = _read_json(folder / DATA, "delete it to go on without knowing whether the data are the same")
+    for key, name, images in (("train", "training", whole.train), ("test", "test", whole.test)):
+        one, other = there.get(key), fingerprint(images)
+        if one != other:
+            count = f"{one['images']:,} there and {other['images']:,} here" if one else "none there"
+            raise checks.InputError(
+                f"{folder} holds a run on other {name} images ({count}; number, sides, classes or labels differ): it "
+                f"was begun on {there.get('source')}, and this is {whole.source}; set data.root to the former, or "
+                "choose another --out"
+            )
+
+
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe by dotted keys, without what can change once a model is trained.
+
+    Validation and `evaluation.each_epoch` stay, though they move no weight: they are measured while the training goes
+    on, and never again.
+    """
+    training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
+    recipe = dataclasses.replace(
+        recipe,
+        name="-",
+        title="",
+        chosen_by_us={},
+        input=dataclasses.replace(recipe.input, flip="none"),
+        evaluation=dataclasses.replace(
+            recipe.evaluation,
+            low_fraction=Evaluation.low_fraction,
+            batch_size=Evaluation.batch_size,
+            benchmarks=[],
+        ),
+        compare=None,
+        published=None,
+        rows={},
+        needs={},
+        data=recipes.Data(recipe.data.name, options=recipe.data.options),
+        training=training,
+    )
+    return dict(_flatten(dataclasses.asdict(recipe), ""))
+
+
+def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(path, value)]
+    return [item for key, each in value.items() for item in _flatten(each, f"{path}.{key}" if path else str(key))]
