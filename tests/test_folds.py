@@ -109,6 +109,9 @@ def test_a_report_shows_the_first_fold_s_models_beside_the_pooled_numbers(grid: 
     assert [each.name for each in content.models] == ["Norm, fold=0", "Arc, fold=0"]
     assert all(len(each.test["labels"]) == 40 and isinstance(each.images, Images) for each in content.models)
     assert [len(each.samples["scores"]) for each in content.measured.values()] == [128, 128]
+    assert list(content.measured) == ["Norm: LUNA16", "Arc: LUNA16"]
+    with pytest.raises(InputError, match="pools folds, which have a model each; give the comparison, or one of its"):
+        gather([grid.folder / "Norm" / "seed-0"])
     written = {each.name for each in comparison.write(grid)}
     assert {"norms.png", "best-and-worst.png"} <= written
     assert "3 folds pooled" in (grid.folder / "table.md").read_text(encoding="utf-8")
@@ -142,6 +145,12 @@ def test_folds_and_the_whole_are_not_mixed(grid: Comparison, tmp_path: Path) -> 
             "evaluation.benchmarks=[{name: LFW, protocol: lfw, columns: {a: b}, images: x, lists: {pairs: y}}]",
             "the benchmark 'LFW' embeds images of its own by one model",
         ),
+        (
+            "evaluation.benchmarks=[{name: low, protocol: classification, columns: {a: accuracy}}]",
+            "the benchmark 'low' tells low quality by the norms of one model",
+        ),
+        ("training.snapshots={every: 1}", "training.snapshots is of one model"),
+        ("validation={identities: 0.5, fmr: 0.1}", "validation"),
     ],
 )
 def test_refusals(override: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

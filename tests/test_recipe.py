@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 from pathlib import Path
@@ -286,6 +287,16 @@ def test_an_override_changes_one_value_and_not_what_it_was_given() -> None:
 
 def test_overrides_apply_in_their_order() -> None:
     assert tiny.validated("training.epochs=3", "training.epochs=4").training.epochs == 4
+
+
+def test_a_kind_takes_what_other_overrides_give_in_any_order() -> None:
+    content = tiny.content()
+    given = ["training.optimizer.lr=0.007", "training.optimizer.kind=adamw", "training.optimizer.weight_decay=0.1"]
+    for order in itertools.permutations(given):
+        found = recipe.override(content, order)["training"]["optimizer"]
+        assert found == {"kind": "adamw", "lr": 0.007, "weight_decay": 0.1}
+    whole = ["training.schedule={kind: steps, milestones: [1]}", "training.schedule.kind=one_cycle"]
+    assert recipe.override(content, whole)["training"]["schedule"] == {"kind": "one_cycle"}
 
 
 def test_a_new_kind_clears_what_belonged_to_the_old_one_and_the_same_kind_does_not() -> None:

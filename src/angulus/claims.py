@@ -205,6 +205,12 @@ class Published:
             for title in self.of(name):
                 checks.choice(f"a column of published for {name!r}", title, titles)
 
+    def only(self, variants: Iterable[str]) -> Published:
+        """The numbers of some variants."""
+        kept = set(variants)
+        tables = (self.accuracy, self.mean_norm, self.columns)
+        return Published(self.source, *({name: each[name] for name in each if name in kept} for each in tables))
+
     def of(self, variant: str) -> Mapping[str, float]:
         """A variant's numbers by the columns of the table."""
         return {

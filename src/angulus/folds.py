@@ -18,12 +18,22 @@ from angulus.run_files import RECIPE, RESULTS, read_results
 
 
 def refuse_one_model(recipe: Recipe) -> None:
-    """Refuse benchmarks that embed images of their own: they measure one model, and folds have a model each."""
+    """Refuse what measures one model, for folds have a model each."""
     for benchmark in recipe.evaluation.benchmarks:
         if benchmark.images is not None:
             raise checks.InputError(
                 f"compare.folds pools the test images of each fold's model; the benchmark {benchmark.name!r} embeds "
                 "images of its own by one model: leave compare.folds or the benchmark out"
+            )
+        if benchmark.protocol == "classification":
+            raise checks.InputError(
+                f"compare.folds has a model a fold, whose norms have no common scale; the benchmark {benchmark.name!r} "
+                "tells low quality by the norms of one model: leave it out; the table splits within each fold"
+            )
+    for key, value in (("validation", recipe.validation), ("training.snapshots", recipe.training.snapshots)):
+        if value is not None:
+            raise checks.InputError(
+                f"compare.folds has a model a fold, and {key} is of one model: leave one of them out"
             )
 
 
@@ -57,6 +67,7 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
         {
             **results[0],
             **found,
+            "folds": len(folds),
             "data": f"{len(folds)} folds, pooled; the first: {results[0]['data']}",
             "training": {
                 **training[0],

@@ -17,6 +17,8 @@ from angulus.training.settings import Optimizer, Schedule
 OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
 # the kind of a mapping that names none; an objective without one is written out in pieces
 UNNAMED: dict[str, str | None] = {"objective": None, **{path: each.kind for path, each in OF_KINDS.items()}}
+# the tables of published numbers, and the titles of their columns
+TITLES: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
 
 
 def parse_yaml(text: str) -> Any:
@@ -55,6 +57,7 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
     What the paper says of variants and columns that they take away goes with them.
     """
     before, content = content, copy.deepcopy(content)
+    parsed: list[tuple[str, Any]] = []
     for change in overrides:
         path, equals, text = change.partition("=")
         if not equals or not path:
@@ -63,9 +66,19 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
             value = parse_yaml(text)
         except YAMLError as error:
             raise checks.InputError(f"the value of override {change!r} is not YAML") from error
-        set_path(content, path.strip(), value)
+        parsed.insert(_place(path.strip(), parsed), (path.strip(), value))
+    for path, value in parsed:
+        set_path(content, path, value)
     _forget(content, _variants(before) - _variants(content), _titles(before) - _titles(content))
     return content
+
+
+def _place(path: str, parsed: list[tuple[str, Any]]) -> int:
+    """Where an override goes: a kind before the keys beside it, which it would clear; any other at the end."""
+    if not path.endswith(".kind"):
+        return len(parsed)
+    beside = path.removesuffix("kind")
+    return next((place for place, (other, _) in enumerate(parsed) if other.startswith(beside)), len(parsed))
 
 
 def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -92,6 +105,19 @@ def without_unused(content: Mapping[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy(dict(content))
     for _, given, key, _ in list(_unused(kept)):
         del given[key]
+    return kept
+
+
+def without_strangers(content: dict[str, Any]) -> dict[str, Any]:
+    """The mapping without published numbers of variants and columns that its table does not have."""
+    published = content.get("published")
+    if not isinstance(published, dict) or not content.get("compare"):
+        return content
+    kept = copy.deepcopy(content)
+    tables = {name: table for name in TITLES if isinstance(table := published.get(name), dict)}
+    variants = {each for table in tables.values() for each in table}
+    titles = {TITLES[name](key) for name, table in tables.items() for numbers in table.values() for key in numbers}
+    _forget(kept, variants - _variants(content), titles - _titles(content))
     return kept
 
 
@@ -132,8 +158,7 @@ def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> No
     if not (variants or titles):
         return
     published, rows = content.get("published"), content.get("rows")
-    tables: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
-    for table, title in tables.items():
+    for table, title in TITLES.items():
         found = published.get(table) if isinstance(published, dict) else None
         if not isinstance(found, dict):
             continue

@@ -23,7 +23,7 @@ from angulus.heads.sampling import ClassSampling
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
-from angulus.overrides import override, parse_yaml, refuse_unused, variant, without_unused
+from angulus.overrides import override, parse_yaml, refuse_unused, variant, without_strangers, without_unused
 from angulus.training.settings import STRICT, Training, Validation
 
 __all__ = [
@@ -162,8 +162,11 @@ def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def load_written(file: Path) -> Recipe:
-    """The resolved recipe beside a run or a comparison; keys that its kinds have no use for, once written, are left."""
-    return validate(without_unused(read(str(file))))
+    """The resolved recipe beside a run or a comparison, which an older version may have written.
+
+    Left are keys that its kinds have no use for, and published numbers of variants and columns that its table lacks.
+    """
+    return validate(without_strangers(without_unused(read(str(file)))))
 
 
 def read(path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from angulus.data.images import Images, Splits
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation import MODEL
 from angulus.recipe import Recipe
-from angulus.run_files import RECIPE, RESULTS, begun, write_beginning
+from angulus.run_files import MEASURING, RECIPE, RESULTS, begun, write_beginning
 from angulus.training import checkpoint, loop, snapshots
 
 
@@ -64,14 +64,17 @@ def run(
         if there.results is not None and there.measured_so:
             return there.results
         _refuse_unseen(folder, ranks)
-        if there.results is None:
+        ended = there.results is not None
+        if ended:
+            ranks.first(lambda: files.write_text(folder / MEASURING, ""))
+        else:
             ranks.first(lambda: write_beginning(recipe, folder, whole, there, job))
         on_epoch = evaluation.follow(job, kept.test, recipe, folder)
         if not there.trained:
             on_epoch(0)
         # of an ended run it takes no step, and gives the last weights
         progress = loop.fit(job, folder, resume=there.trained, on_step=on_step, on_epoch=on_epoch)
-        config = None if there.saved_so else build.config(recipe, kept)
+        config = None if ended else build.config(recipe, kept)
         found = {folder: _classified(job, kept.test, recipe, folder, config)}
         on_the_way = ranks.told(lambda: snapshots.kept(folder, recipe.training.snapshots, progress.step))
         for where in on_the_way.values():
@@ -105,6 +108,7 @@ def run(
         files.write_json(folder / RESULTS, results)
         if there.results is not None:  # the former recipe stands until its results are replaced
             files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
+            (folder / MEASURING).unlink()
         return results
 
 

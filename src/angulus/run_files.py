@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from angulus import artifact, checks, environment, files
+from angulus import checks, environment, files
 from angulus import recipe as recipes
 from angulus.claims import Evaluation
 from angulus.data.images import Splits, fingerprint
-from angulus.evaluation import MODEL
 from angulus.recipe import Recipe
 from angulus.training import checkpoint
 from angulus.training.job import Job
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
+MEASURING = ".measuring"  # there while an ended run is measured anew
 NEEDED = ("name", "data", "accuracy", "training", "environment")  # in any run's results.json
 
 
@@ -29,14 +29,12 @@ class Begun:
     Args:
         trained: whether there is a checkpoint to go on from.
         results: of an ended run.
-        measured_so: whether the recipe still measures as it did then.
-        saved_so: whether the model's folder still is what the recipe makes of the weights.
+        measured_so: whether it was measured as the recipe says.
     """
 
     trained: bool = False
     results: dict[str, Any] | None = None
     measured_so: bool = False
-    saved_so: bool = False
 
 
 def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
@@ -50,19 +48,18 @@ def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     _refuse_other_images(whole, folder)
     if not ended:
         return Begun(trained)
-    measured_so = _measures(there) == _measures(recipe)
+    measured_so = there.evaluation == recipe.evaluation and not being_measured(folder)
     if not measured_so and not trained:
         raise checks.InputError(
             f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot be evaluated anew, as this "
             "recipe asks; choose another --out"
         )
-    saved_so = (there.name, there.input) == (recipe.name, recipe.input) and (folder / MODEL / artifact.CONFIG).exists()
-    return Begun(trained, read_results(folder), measured_so, saved_so)
+    return Begun(trained, read_results(folder), measured_so)
 
 
-def _measures(recipe: Recipe) -> tuple[Any, ...]:
-    """What a recipe says of measuring, and of what the results are called; none of it moves a weight."""
-    return recipe.name, recipe.evaluation, recipe.input.flip
+def being_measured(folder: Path) -> bool:
+    """Whether an ended run was being measured anew when something broke in: its files are of two evaluations."""
+    return (folder / MEASURING).exists()
 
 
 def write_beginning(recipe: Recipe, folder: Path, whole: Splits, found: Begun, job: Job) -> None:
@@ -132,10 +129,8 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
     recipe = dataclasses.replace(
         recipe,
-        name="-",
         title="",
         chosen_by_us={},
-        input=dataclasses.replace(recipe.input, flip="none"),
         evaluation=dataclasses.replace(
             recipe.evaluation,
             low_fraction=Evaluation.low_fraction,

@@ -27,6 +27,7 @@ from angulus.run import run
 from reports import Page
 
 GRID = "compare={seeds: [3, 4], quality_split: A, variants: {A: {}, B: {training.optimizer.lr: 0.1}, C: {}}}"
+PAPER = "published={source: Table 1, accuracy: {A: {entire: 99}, C: {entire: 98, low: 90}}}"
 STEPS = 5  # of the grid's runs
 
 
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A comparison that has ended: two seeds of three variants."""
     here = tmp_path_factory.mktemp("grid")
-    compare.compare(tiny.write(here, "training.epochs=1", GRID), here / "grid")
+    compare.compare(tiny.write(here, "training.epochs=1", GRID, PAPER), here / "grid")
     return here / "grid"
 
 
@@ -246,6 +247,27 @@ def test_a_damaged_first_run_leaves_the_table_and_is_named(grid: Path, tmp_path:
     assert [model.name for model in content.models] == ["A", "C"]
     assert len(content.comparisons[0].rows) == 3
     assert len(content.left_out) == 1 and "formation.npz cannot be read" in content.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "added", [[], ["evaluation.benchmarks=[{name: b, protocol: classification, columns: {x: accuracy}}]"]]
+)
+def test_a_comparison_that_is_being_measured_anew_shows_what_is_measured_so(
+    added: list[str], grid: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(grid, tmp_path / "grid")
+    path = tiny.write(tmp_path, "training.epochs=1", GRID, PAPER, "evaluation.low_fraction=0.5", *added)
+
+    def stop(words: str, done: int, total: int) -> None:
+        if done == 2:
+            raise Crash
+
+    with pytest.raises(Crash):
+        compare.compare(path, tmp_path / "grid", on_run=stop)
+    content = gather([tmp_path / "grid"], draws=0)
+    assert [row.variant for row in content.comparisons[0].rows] == ["A", "B"]
+    assert content.comparisons[0].rows[0].counts["low"] == content.comparisons[0].rows[0].counts["good"]
+    assert "grid: C, seed 3: measured as another recipe says, and not anew so far" in content.left_out
 
 
 def test_a_comparison_without_its_recipe_is_shown_by_its_runs(grid: Path, tmp_path: Path) -> None:

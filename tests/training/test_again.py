@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny
-from angulus import artifact
+from angulus import artifact, evaluation
 from angulus.checks import InputError
 from angulus.data import Images, Splits
 from angulus.data.images import fingerprint
@@ -62,8 +62,7 @@ def again(folder: Path, *overrides: str, splits: Splits | None = None) -> dict[s
         ["evaluation.low_fraction=0.5"],
         [MEASURED, "evaluation.low_fraction=0.5"],
         [benchmark("acuracy")],
-        [MEASURED, "evaluation.batch_size=7", "name=renamed"],
-        [MEASURED, "input.flip=sum"],
+        [MEASURED, "evaluation.batch_size=7", "title=Renamed"],
     ],
 )
 def test_other_measuring_is_done_on_the_trained_model(overrides: list[str], ended: Path, tmp_path: Path) -> None:
@@ -102,12 +101,34 @@ def test_a_calibration_outlasts_another_evaluation_of_the_same_model(ended: Path
     assert (folder / "model" / artifact.CALIBRATION).exists()
 
 
+def test_a_measuring_that_broke_off_is_done_again_by_whatever_recipe_comes(ended: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(ended, folder)
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluation, "measure", broken)
+        again(folder, MEASURED, "evaluation.low_fraction=0.5")
+    assert not list(folder.glob("benchmarks/*"))
+    found = again(folder, MEASURED)  # the former recipe
+    kept = json.loads((ended / "results.json").read_text())
+    assert found == kept
+    names = [sorted(path.name for path in each.glob("benchmarks/*")) for each in (folder, ended)]
+    assert names[0] == names[1] != []
+    assert not (folder / ".measuring").exists()
+
+
 def test_what_moves_a_weight_is_still_another_recipe(ended: Path) -> None:
     for override in (
         "training.epochs=3",
         "input.scale=90",
         "validation={identities: 0.3, fmr: 0.05}",
         "objective.s=9",
+        "input.flip=sum",
+        "name=renamed",
+        "evaluation.each_epoch=true",
     ):
         with pytest.raises(InputError, match="holds a run of another recipe"):
             again(ended, MEASURED, override)

@@ -82,15 +82,15 @@ def export(
     _show(found, "images" if images else "generated images, which say less than real ones; give --images")
     if found.pairs is not None:
         _show_pairs(found.pairs, f"ONNX {precision}")
-        if precision == "int8" and ranges is None:
-            say("  the ranges of layers were measured on these very images, which flatters; give others with --ranges")
+    if precision == "int8" and (ranges is None or (images is not None and ranges.resolve() == images.resolve())):
+        say("  the ranges of layers were measured on these very images, which flatters; give others with --ranges")
     if json is not None:
         import torch
 
         from angulus import environment
 
         about = environment.of_timing(torch.device("cpu"), "onnx", "onnxscript", "onnxruntime")
-        said = {"model": loaded.name, "precision": precision, "bytes": size}
+        said = {"model": loaded.name, "precision": precision, "bytes": size, "ranges": str(ranges) if ranges else None}
         files.make_folder(json.parent)
         files.write_json(json, said | found.as_json() | {"environment": about})
 

@@ -86,7 +86,8 @@ def _end_late() -> Any:
     """Take SIGTERM as the end within a few seconds, and return what it meant before.
 
     When one process ends, the others fail at their next collective while torchrun, seeing the end too, sends them
-    SIGTERM: without time between the two, none would say what happened.
+    SIGTERM: without time between the two, none would say what happened. A process that waits for another within a
+    collective takes it when that answers; torchrun kills after half a minute.
     """
     if threading.current_thread() is not threading.main_thread():
         return None

@@ -90,7 +90,9 @@ class _Reader:
             content.measured[_new_name(path.stem, path.parent.name, content.measured)] = Result.read(path)
         elif (path / RESULTS).is_file():
             seed = re.fullmatch(r"seed-\d+", path.name)  # of a comparison: the variant's folder says more
-            self._run(f"{path.parent.name}/{path.name}" if seed else path.name, path.parent.name, path)
+            name = f"{path.parent.name}/{path.name}" if seed else path.name
+            self._run(name, path.parent.name, path)
+            self._results(name, path.parent.name, path)
         elif (path / RECIPE).is_file() and ((path / COMPARISON).is_file() or _runs_in(path)):
             self._comparison(path)
         elif _runs_in(path):  # a comparison from before these wrote their recipe first
@@ -106,13 +108,14 @@ class _Reader:
                 f"evaluate --json` saved; {path} is none of them{there}"
             )
 
-    def _run(
-        self, name: str, holder: str, folder: Path, reference: Path | None = None, pooled: Path | None = None
-    ) -> None:
+    def _run(self, name: str, holder: str, folder: Path, reference: Path | None = None) -> None:
         content = self.content
         name = _new_name(name, holder, [each.name for each in content.models])
         content.models.append(model.read(name, folder, reference, self.data, self.draws))
-        for saved in sorted(((pooled or folder) / BENCHMARKS).glob("*.json")):
+
+    def _results(self, name: str, holder: str, folder: Path) -> None:
+        content = self.content
+        for saved in sorted((folder / BENCHMARKS).glob("*.json")):
             with self.kept():
                 content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
 
@@ -127,9 +130,9 @@ class _Reader:
         reference = None if judge is None else compare.model_folder(path, grid, judge)
         for name in grid.grid:
             shown = f"{name}, {part}" if part else name  # of folds, the first one's model beside what all found
-            pooled = compare.run_folder(path, name, grid.seeds[0])
             with self.kept():
-                self._run(shown, path.name, compare.model_folder(path, grid, name), reference, pooled)
+                self._run(shown, path.name, compare.model_folder(path, grid, name), reference)
+                self._results(name, path.name, compare.run_folder(path, name, grid.seeds[0]))
 
 
 def _runs_in(path: Path) -> list[Path]:

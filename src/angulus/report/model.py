@@ -146,6 +146,10 @@ def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws:
         checks.InputError: a file that is damaged, or of another run.
     """
     recipe = recipes.load_written(folder / RECIPE)
+    if "folds" in read_results(folder):
+        raise checks.InputError(
+            f"{folder} pools folds, which have a model each; give the comparison, or one of its folds"
+        )
     test = read_test(folder)
     figures = classification.evaluate(
         _predictions(folder),

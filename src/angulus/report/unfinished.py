@@ -13,7 +13,7 @@ from angulus import recipe as recipes
 from angulus.claims import Compare
 from angulus.recipe import Recipe
 from angulus.report.model import DataSets, read_test
-from angulus.run_files import ENVIRONMENT, RECIPE, RESULTS, read_results
+from angulus.run_files import ENVIRONMENT, RECIPE, RESULTS, being_measured, read_results
 from angulus.training import checkpoint
 
 COMMANDS = ("train", "compare", "demo", "reproduce")  # that train, and go on where they stopped
@@ -61,7 +61,7 @@ def finished_part(recipe: Recipe, folder: Path, data: DataSets) -> tuple[Recipe 
     """
     grid = compare.section(recipe)
     places = [(name, seed) for seed in grid.seeds for name in grid.grid]
-    missing = {place: said for place in places if (said := _missing(compare.run_folder(folder, *place), grid, data))}
+    missing = {place: said for place in places if (said := _missing(compare.run_folder(folder, *place), recipe, data))}
     if not missing:
         return recipe, []
     lines = [
@@ -85,11 +85,12 @@ def finished_part(recipe: Recipe, folder: Path, data: DataSets) -> tuple[Recipe 
         quality_split=grid.quality_split if grid.quality_split in names else None,
         baseline=grid.against if grid.against in names else None,
     )
-    return dataclasses.replace(recipe, compare=part), lines
+    return dataclasses.replace(recipe, compare=part, published=recipe.published and recipe.published.only(names)), lines
 
 
-def _missing(folder: Path, grid: Compare, data: DataSets) -> str:
+def _missing(folder: Path, recipe: Recipe, data: DataSets) -> str:
     """Why a run of a comparison cannot be shown; "" where it can."""
+    grid = compare.section(recipe)
     try:
         if not (folder / RESULTS).exists():
             if grid.folds and folder.exists():
@@ -98,6 +99,12 @@ def _missing(folder: Path, grid: Compare, data: DataSets) -> str:
             return progress(folder, data)
         read_results(folder)
         read_test(folder)
+        parts = [folder, *(folder / part for part in grid.parts if part)]
+        if any(
+            being_measured(each) or recipes.load_written(each / RECIPE).evaluation != recipe.evaluation
+            for each in parts
+        ):
+            return "measured as another recipe says, and not anew so far"
     except (checks.InputError, OSError) as error:
         return str(error)
     return ""
