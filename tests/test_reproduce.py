@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from angulus import build, cli, data, recipe, reproduce
+from angulus import build, cli, data, environment, recipe, reproduce
 from angulus.checks import InputError
 from angulus.report import reproduction
 
@@ -159,8 +159,8 @@ def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path:
     first = content["rows"][1]["columns"]["accuracy entire %"][0]
     assert f"Softmax —; NormFace {first + 0.01:.2f} ± 0.01" in line
     seconds = sum(row["training_seconds"] for row in content["rows"])
-    where = f"{content['environment']['device']}, {content['environment']['threads']} threads"
-    assert f"| {where} | {seconds:,.0f} s | 2 | 5 of the recipe's 20 epochs; 2 of 5 seeds;" in line
+    device = environment.where(content["environment"])
+    assert f"| {device} | {seconds:,.0f} s | 2 | 5 of the recipe's 20 epochs; 2 of 5 seeds;" in line
     assert "without CM-M-Softmax" in line
     details = page[page.index("## CM Table 2") :]
     assert f"{first + 0.01:.2f} ± 0.01 (99.03)" in details

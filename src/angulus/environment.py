@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ def of_timing(device: torch.device, *packages: str) -> dict[str, Any]:
     about = describe(device) | {"date": time.strftime("%Y-%m-%d"), "commit": _commit()}
     about["THP_MEM_ALLOC_ENABLE"] = os.environ.get("THP_MEM_ALLOC_ENABLE", "0")
     return about | {name: _version(name) for name in packages}
+
+
+def where(found: Mapping[str, Any]) -> str:
+    """The device of what `describe` gave, and of a CPU its threads.
+
+    >>> where({"device": "cpu: Zen", "threads": 1}), where({"device": "cuda: H100", "threads": 16})
+    ('cpu: Zen, 1 thread', 'cuda: H100')
+    """
+    device, threads = found["device"], found["threads"]
+    return f"{device}, {threads} thread{'s' * (threads != 1)}" if device.startswith("cpu") else device
 
 
 def _version(package: str) -> str | None:

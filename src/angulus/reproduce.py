@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from angulus import build, checks
+from angulus import build, checks, environment
 from angulus import recipe as recipes
 from angulus.benchmarks.settings import place
 from angulus.claims import Claim
@@ -130,14 +130,12 @@ def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        environment = content["environment"]
-        threads = f", {environment['threads']} threads" if environment["device"].startswith("cpu") else ""
         found = Measured(
             content["recipe"],
             {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
             len(content["seeds"]),
             content["training"]["epochs"],
-            f"{environment['device']}{threads}",
+            environment.where(content["environment"]),
             sum(row["training_seconds"] for row in content["rows"]),
             content["generated"],
         )

@@ -16,6 +16,7 @@ from angulus import build, files, plots
 from angulus import recipe as recipes
 from angulus.claims import GROUPS, accuracy_title, norm_title
 from angulus.compare import Comparison, model_folder, section
+from angulus.environment import where
 from angulus.evaluation import load_test
 from angulus.metrics.seeds import Difference
 from angulus.report import analyses
@@ -168,7 +169,7 @@ def markdown(comparison: Comparison) -> str:
         f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "
         f"all training images, batch {training.batch_size}, {training.optimizer.kind}, lr {training.optimizer.lr:g}, "
         f"{training.schedule.kind} schedule, {training.precision}; seeds {', '.join(map(str, section(recipe).seeds))}. "
-        f"{environment['device']}, {environment['threads']} threads; training took {total:,.0f} s in all. "
+        f"{where(environment)}; training took {total:,.0f} s in all. "
         f"angulus {environment['angulus']}, torch {environment['torch']}, Python {environment['python']}.",
     ]
     return "\n\n".join(parts) + "\n"
