@@ -289,6 +289,25 @@ def test_overrides_apply_in_their_order() -> None:
     assert tiny.validated("training.epochs=3", "training.epochs=4").training.epochs == 4
 
 
+def test_a_comparison_written_with_published_numbers_of_more_variants_is_still_read(tmp_path: Path) -> None:
+    grid = "compare={seeds: [0], variants: {A: {}}}"
+    path = tmp_path / "recipe.yaml"
+    content = tiny.content(grid) | {
+        "published": {
+            "source": "Table 1",
+            "accuracy": {"A": {"entire": 99}, "B": {"entire": 98}},
+            "columns": {"A": {"LFW": 1}},
+        }
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match="of published"):
+        recipe.load(str(path))
+    published = recipe.load_written(path).published
+    assert published is not None
+    assert dict(published.of("A")) == {"accuracy entire %": 99}
+    assert not published.of("B")
+
+
 def test_a_kind_takes_what_other_overrides_give_in_any_order() -> None:
     content = tiny.content()
     given = ["training.optimizer.lr=0.007", "training.optimizer.kind=adamw", "training.optimizer.weight_decay=0.1"]

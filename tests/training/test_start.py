@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import warnings
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_a_model_folder_gives_the_backbone(trained: Path) -> None:
     found = angulus.load(trained / "model").backbone.state_dict()
     assert tiny.differences(dict(job.backbone.state_dict()), dict(found)) == []
     assert torch.equal(job.head.weight, fresh)
+
+
+def test_a_model_folder_beside_a_damaged_checkpoint_starts_where_nobody_is_held_out(
+    trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "model", tmp_path / "model")
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
+    job = build.job(tiny.validated(), tiny.splits())
+    build.start_from(tmp_path / "model", job)
+    found = angulus.load(trained / "model").backbone.state_dict()
+    assert all(torch.equal(job.backbone.state_dict()[name], value) for name, value in found.items())
 
 
 def test_a_run_starts_there_and_resumes_without(trained: Path, tmp_path: Path) -> None:
