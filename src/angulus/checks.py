@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import reprlib
 import warnings
 from collections.abc import Iterable
 
@@ -34,11 +35,11 @@ def number(
     """Return `value` as a float in the range, or say which rule it breaks."""
     rule = _range(low, high, open_low, open_high)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{name} must be a number{rule}; got {value!r}{_hint(hint)}")
+        raise InputError(f"{name} must be a number{rule}; got {shown(value)}{_hint(hint)}")
     plain = float(value)
     inside = (low < plain if open_low else low <= plain) and (plain < high if open_high else plain <= high)
     if not inside or not math.isfinite(plain):
-        raise InputError(f"{name} must be a finite number{rule}; got {value!r}{_hint(hint)}")
+        raise InputError(f"{name} must be a finite number{rule}; got {shown(value)}{_hint(hint)}")
     return plain
 
 
@@ -46,17 +47,17 @@ def integer(name: str, value: object, *, low: int | None = None, high: int | Non
     """Return `value` as an int in [low, high], or say which rule it breaks."""
     rule = _range(-math.inf if low is None else low, math.inf if high is None else high, False, False)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
+        raise InputError(f"{name} must be a whole number{rule}; got {shown(value)}{_hint(hint)}")
     value = int(value)
     if (low is not None and value < low) or (high is not None and value > high):
-        raise InputError(f"{name} must be a whole number{rule}; got {value!r}{_hint(hint)}")
+        raise InputError(f"{name} must be a whole number{rule}; got {shown(value)}{_hint(hint)}")
     return value
 
 
 def flag(name: str, value: object) -> bool:
     """Return `value` if it is a bool, or say so."""
     if not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false; got {value!r}")
+        raise InputError(f"{name} must be true or false; got {shown(value)}")
     return value
 
 
@@ -65,7 +66,7 @@ def choice(name: str, value: object, options: Iterable[str], *, hint: str = "") 
     options = tuple(options)
     if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options)
-        raise InputError(f"{name} must be one of {listed}; got {value!r}{nearest(value, options)}{_hint(hint)}")
+        raise InputError(f"{name} must be one of {listed}; got {shown(value)}{nearest(value, options)}{_hint(hint)}")
     return value
 
 
@@ -77,6 +78,27 @@ def nearest(word: object, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Short(reprlib.Repr):
+    """Values as `repr` writes them, cut where they are long or deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 4, 120, 120, 40
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        # the digits of an int are not looked at where there are too many of them for Python to write
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a whole number of {x.bit_length():,} bits"
+
+
+shown = _Short().repr  # a value in an error: like `repr`, but short whatever the value is
 
 
 def warn(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from angulus import __version__, checks, files
+from angulus import __version__, checks, files, limits
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
 from angulus.commands.bench_faces import bench_faces
@@ -65,8 +65,15 @@ SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # w
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    max_unpacked: Annotated[
+        str | None,
+        typer.Option(help="Bytes that one file may unpack to, such as 16G [default: 1G, or 20 times its size]."),
+    ] = None,
+) -> None:
     """Train, measure and compare embeddings told apart by angle and norm."""
+    limits.set_most_unpacked(max_unpacked)
     if version:
         out_console.print(f"angulus {__version__}", highlight=False)
         raise typer.Exit

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,21 +16,30 @@ import filelock
 
 from angulus import checks
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place; `path` is old or new, never half.
+    """Let `write` fill a temporary file next to `path`, then put it in place; `path` is old or new, never half.
+
+    Temporary files that a killed process left behind for the same `path` are removed first.
 
     Raises:
         checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
+            _claim(file)
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         cause = _os_error(error)
         if cause is None:
@@ -39,6 +49,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files for `path` that no living process is writing."""
+    mine = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if mine.fullmatch(entry.name):
+                with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                    if _claim(file):
+                        os.unlink(entry.path)
+
+
+def _claim(file: BinaryIO) -> bool:
+    """Mark an open temporary file as in use until it is closed or its process ends; False where another has it.
+
+    Without file locks (Windows) nothing is marked, and nothing is taken for a leftover.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,15 +95,27 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder; a second holder is told that it is in use. The system frees it when the process ends."""
+def lock(
+    folder: Path, what: str = "run folder", *, wait_s: float = 0, way: str = "choose another --out"
+) -> Iterator[None]:
+    """Hold a folder that one process may write at a time. The system frees it when the process ends.
+
+    Args:
+        folder: made if it is not there; the lock is its file `.lock`.
+        what: what to call it in the error.
+        wait_s: seconds to wait for another holder.
+        way: what to do where one cannot wait.
+
+    Raises:
+        checks.InputError: another process holds it.
+    """
     make_folder(folder)
     guard = filelock.FileLock(folder / ".lock")
     try:
-        guard.acquire(timeout=0)
+        guard.acquire(timeout=wait_s)
     except filelock.Timeout as error:
         raise checks.InputError(
-            f"run folder {folder} is in use by another process; wait for it to end, or choose another --out"
+            f"{what} {folder} is in use by another process; wait for it to end, or {way}"
         ) from error
     except OSError as error:
         raise checks.InputError(sentence(error, folder)) from error
@@ -102,7 +149,8 @@ def _os_error(error: BaseException) -> OSError | None:
     return None if cause is None else _os_error(cause)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 from angulus import files
-from angulus.checks import InputError
+from angulus.checks import InputError, one_line
 from angulus.columns import npz, parquet, tensors
-from angulus.columns.common import Columns, as_native, as_numbers, as_text, one_line
+from angulus.columns.common import Columns, as_native, as_numbers, as_text
 
 __all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of", "write"]
 

@@ -37,11 +37,6 @@ def library(name: str, path: Path) -> ModuleType:
         raise InputError(f"{path} needs the package {package} to be read or written; pip install {package}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def as_native(value: NDArray[Any]) -> NDArray[Any]:
     """The array in this machine's byte order."""
     return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
-from angulus.columns.common import MATRICES, Columns, library, one_line, refuse_unknown
+from angulus.checks import InputError, one_line
+from angulus.columns.common import MATRICES, Columns, library, refuse_unknown
 
 _HEADER_LIMIT = 100_000_000  # bytes; what readers of safetensors accept as a header
 _ROWS = 65_536  # rows copied at a time

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import checks
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data import places
 from angulus.data.download import Remote, fetch, md5_of
 from angulus.data.images import Images, Splits

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
+from angulus.checks import InputError, one_line
 from angulus.checks import nearest as nearest_of
-from angulus.columns.common import one_line
 from angulus.data import layout
 from angulus.data.store import Store
 

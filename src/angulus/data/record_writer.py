@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from angulus import checks, files
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data import decode, layout
 from angulus.data.rows import Row
 from angulus.data.store import LocalStore, Store, open_store, read

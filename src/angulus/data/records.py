@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data import layout
 from angulus.data.later_columns import later_columns, read_column, write_column
 from angulus.data.record_writer import RecordWriter, about_of, part_names, write_records

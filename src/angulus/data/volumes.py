@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 
 AIR_HU, LOWEST_HU, HIGHEST_HU = -1000, -1000, 400  # what lies beyond a scan; the window that is kept
 

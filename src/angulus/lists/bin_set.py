@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks
+from angulus import checks, limits
 from angulus.checks import InputError
 from angulus.lists.pairs import Pairs
-from angulus.lists.text import read_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10) -> BinSet:
     Raises:
         InputError: another name (which is told), a damaged file, or contents of another shape.
     """
-    data = read_bytes(path)
+    data = limits.read_file(path)
     where = os.fspath(path)
     stream = io.BytesIO(data)
     try:

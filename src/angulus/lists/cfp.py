@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from angulus import limits
 from angulus.checks import InputError
 from angulus.lists.pairs import Pairs
-from angulus.lists.text import lines_of, malformed, read_bytes
+from angulus.lists.text import lines_of, malformed
 
 _IMAGES = re.compile(r"(?:.*/)?Pair_list_[FP]\.txt")
 _FOLD = re.compile(r"(?:.*/)?([^/]+)/(FF|FP)/(\d{1,3})/(same|diff)\.txt")
@@ -85,7 +86,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         for file in sorted(path.rglob("*.txt")):
             name = file.relative_to(path).as_posix()
             if _is_list(name):
-                yield name, read_bytes(file)
+                yield name, limits.read_file(file)
         return
     try:
         with tarfile.open(path, "r|*") as archive:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
-from angulus.lists.text import read_bytes
+from angulus import limits
+from angulus.checks import InputError, one_line
 
 _HEADER = 128  # bytes: text, where it was made; from 124 the version, at 126 the byte order
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -37,7 +36,7 @@ def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Ar
 
     Source: The MathWorks, "MAT-File Format", the chapter on level 5.
     """
-    data = read_bytes(path)
+    data = limits.read_file(path)
     where = os.fspath(path)
     order = {b"IM": "<", b"MI": ">"}.get(data[126:_HEADER])
     if order is None:
@@ -45,15 +44,17 @@ def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Ar
     if int(np.frombuffer(data, f"{order}u2", 1, 124)[0]) >> 8 == 2:
         raise InputError(f"{where} must be a MATLAB v5 file; got v7.3; save it in MATLAB with -v7")
     try:
-        return dict(_variables(data[_HEADER:], order, names))
+        return dict(_variables(where, data[_HEADER:], order, names))
+    except InputError:
+        raise
     except (ValueError, zlib.error) as error:
         raise InputError(f"{where} must be a whole MATLAB v5 file; reading it gave: {one_line(error)}") from error
 
 
-def _variables(data: bytes, order: str, names: Sequence[str]) -> Iterator[tuple[str, Array]]:
+def _variables(where: str, data: bytes, order: str, names: Sequence[str]) -> Iterator[tuple[str, Array]]:
     for kind, content in _elements(data, order):
         if kind == _COMPRESSED:
-            kind, content = next(_elements(zlib.decompress(content), order), (0, b""))
+            kind, content = next(_elements(limits.inflate(content, where), order), (0, b""))
         if kind != _MATRIX:
             raise ValueError(f"an element of type {kind} where a variable is due")
         name, value = _array(content, order, names)

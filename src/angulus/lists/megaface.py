@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import limits
 from angulus.checks import InputError
-from angulus.lists.text import lines_of, malformed, read_bytes, read_lines
+from angulus.lists.text import lines_of, malformed, read_lines
 
 _FLOAT32 = 5  # the header's code for float32 elements
 _HEADER = 16  # bytes: four int32
@@ -75,10 +75,7 @@ def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:
     Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016; the template lists of its kit.
     """
     where = os.fspath(path)
-    try:
-        content = json.loads("\n".join(lines_of(read_bytes(path), path)))
-    except json.JSONDecodeError as error:
-        raise malformed(path, error.lineno, "JSON", error.msg) from error
+    content = limits.parse_json("\n".join(lines_of(limits.read_file(path), path)), where)
     if not isinstance(content, dict) or not {"path"} <= set(content) <= {"path", "id"}:
         got = ", ".join(sorted(content)) if isinstance(content, dict) else type(content).__name__
         raise InputError(f'{where} must be a JSON object with "path" and, where known, "id"; got {got}')
@@ -127,7 +124,7 @@ def read_features(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     Raises:
         InputError: another element type, padded rows, or a file longer or shorter than its header says.
     """
-    data = read_bytes(path)
+    data = limits.read_file(path)
     where = os.fspath(path)
     if len(data) < _HEADER:
         raise InputError(f"{where} must begin with a header of {_HEADER} bytes; got {len(data)}")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
-from angulus.columns.common import library, one_line
+from angulus.checks import InputError, one_line
+from angulus.columns.common import library
 from angulus.lists.text import malformed
 
 _BLOCK = 2**24  # bytes of text parsed at a time

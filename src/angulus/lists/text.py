@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
-from pathlib import Path
 
+from angulus import limits
 from angulus.checks import InputError
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes, unpacked where its name ends in .gz."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} must be a whole gzip file; got {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """A file's lines without their ends; line i stands at i − 1. Blank lines at the end are dropped."""
-    return lines_of(read_bytes(path), path)
+    return lines_of(limits.read_file(path), path)
 
 
 def lines_of(data: bytes, where: str | os.PathLike[str]) -> list[str]:

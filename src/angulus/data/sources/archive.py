@@ -8,8 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data.sources.common import (
     MOST_BYTES,
     Item,

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data.sources.common import IMAGE_SUFFIXES, Item, LeftOut, points, row_or_left_out, too_long, unsafe
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")

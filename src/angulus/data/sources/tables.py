@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from angulus.checks import InputError
-from angulus.columns.common import one_line
+from angulus.checks import InputError, one_line
 from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")
