@@ -29,7 +29,7 @@ BYTES_PER_PIXEL = 12  # that decoding holds at once, copies included
 _NAMES = {"MPO": "JPEG", "WEBP": "WebP"}  # Pillow's names that are not ours; phones' JPEGs often are MPOs
 _UNREAD = (  # kinds that Pillow or its build may not know, by their first bytes
     (4, b"ftypavif", "AVIF", "convert it to PNG"),
-    (4, b"ftyp", "HEIF or a video", "pip install pillow-heif to read HEIF, or convert it to PNG"),
+    (4, b"ftyp", "HEIF or a video", "HEIF needs `pip install 'angulus[heif]'`"),
     (0, b"\x00\x00\x00\x0cjP", "JPEG 2000", "convert it to PNG"),
     (0, b"\xff\x0a", "JPEG XL", "convert it to PNG"),
     (0, b"\x00\x00\x00\x0cJXL", "JPEG XL", "convert it to PNG"),
@@ -112,7 +112,9 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # it names the pixels
         raise _too_large(what, re.sub(r".*\((\d+) pixels\).*", r"\1 pixels", one_line(error))) from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{what} must be a whole image; reading its header gave: {one_line(error)}") from error
+        raise InputError(
+            f"{what} must be a whole image; its header is cut short or damaged: {one_line(error)}"
+        ) from error
     kind = _NAMES.get(image.format or "", image.format or "")
     if image.width * image.height > limits.most_unpacked() // BYTES_PER_PIXEL:
         raise _too_large(what, f"{image.width}x{image.height}")
