@@ -185,5 +185,5 @@ def test_kornia_is_asked_for_only_where_it_is_needed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(builtins, "__import__", without)
     Augment(flip=0.5, shift_px=2, crop=0.2, low_res=0.2, erase=0.2)(some(), chance())
     for name in ("photometric", "grey", "blur"):
-        with pytest.raises(InputError, match="need kornia; pip install"):
+        with pytest.raises(InputError, match=r"needs `pip install 'angulus\[faces\]'`"):
             only(name)
