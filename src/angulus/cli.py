@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -71,9 +72,15 @@ def root(
         str | None,
         typer.Option(help="Bytes that one file may unpack to, such as 16G [default: 1G, or 20 times its size]."),
     ] = None,
+    read_damaged: Annotated[
+        bool, typer.Option("--read-damaged", help="Read images that are cut short, with a warning for each.")
+    ] = False,
 ) -> None:
     """Train, measure and compare embeddings told apart by angle and norm."""
-    limits.set_most_unpacked(max_unpacked)
+    if max_unpacked is not None:
+        limits.set_most_unpacked(max_unpacked)
+    if read_damaged:
+        os.environ[limits.READ_DAMAGED] = "1"
     if version:
         out_console.print(f"angulus {__version__}", highlight=False)
         raise typer.Exit

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from angulus import checks, columns
+from angulus import checks, columns, files
 from angulus.checks import InputError
 from angulus.fingerprint import described, parts
 
 NUMBERS = ("norms", "detector_scores")
 TEXTS = ("labels", "groups", "media", "templates", "models")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _BLOCK = 2**21  # numbers a block, so that float64 work on a mapped file stays in tens of MiB
@@ -355,7 +354,7 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
 
 def _stem(name: str) -> str:
     head, dot, suffix = name.rpartition(".")
-    return head if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+    return head if dot and f".{suffix.lower()}" in files.IMAGE_SUFFIXES else name
 
 
 def _first(names: list[str], count: int | None = None) -> str:

@@ -23,26 +23,28 @@ MOST_UNPACKED = 2**30  # bytes; more than any list or image that is published, l
 MOST_RATIO = 20  # text packs to a tenth, JPEGs and embeddings hardly at all
 MOST_DEPTH = 64  # lists in lists; no format that is read here needs ten
 VARIABLE = "ANGULUS_MAX_UNPACKED"
+READ_DAMAGED = "ANGULUS_READ_DAMAGED"  # the variable that `angulus --read-damaged` sets: images cut short are read
 RAISE = f"if you trust the file, raise the limit: angulus --max-unpacked 16G COMMAND, or {VARIABLE}=16G"
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_set: int | None = None
 
 
 def set_most_unpacked(size: str | int | None) -> None:
-    """Change the limit for this process; None goes back to the environment's, or the default.
+    """Change the limit for this process and those that it starts; None: back to the default.
 
     Raises:
         checks.InputError: no size.
     """
-    global _set
-    _set = None if size is None else parse_size("--max-unpacked", size)
+    if size is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = str(parse_size("--max-unpacked", size))
 
 
 def most_unpacked(packed: int = 0) -> int:
     """The bytes that a file of `packed` bytes may unpack to."""
     stated = os.environ.get(VARIABLE)
-    limit = _set or (parse_size(VARIABLE, stated) if stated else MOST_UNPACKED)
+    limit = parse_size(VARIABLE, stated) if stated else MOST_UNPACKED
     return max(limit, MOST_RATIO * packed)
 
 

@@ -31,10 +31,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S):
-            names: dict[str, Any] = {}
-            exec(compile(block, PAGE.name, "exec", dont_inherit=True), names)
+        run_python_blocks()
     return folder
+
+
+def run_python_blocks() -> None:
+    """Run the page's Python, which writes what its commands read, in the working folder."""
+    for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S):
+        names: dict[str, Any] = {}
+        exec(compile(block, PAGE.name, "exec", dont_inherit=True), names)
 
 
 @pytest.mark.parametrize("line", LINES)

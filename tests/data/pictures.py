@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def png_that_says(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header says another size."""
     data = bytearray(png())
     data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
 
 
@@ -68,10 +70,13 @@ _PLAIN = png(0, 40, 40)
 BAD = {  # what is no image that is read: the bytes, and what is said of them
     "empty.jpg": (b"", "0 bytes"),
     "text.jpg": (b"not an image", "must be an image"),
-    "bomb.png": (png_that_says(60_000, 60_000), "at most 100,000,000 pixels; its header says 60000x60000"),
+    "bomb.png": (png_that_says(60_000, 60_000), "at most 89,478,485 pixels; its header says 3600000000 pixels"),
     "short.jpg": (jpeg(0, 40, 40)[:-400], "cut short"),
     "broken.png": (_PLAIN[:200] + b"\0" * 40 + _PLAIN[240:], "whole PNG"),
-    "moving.gif": (b"GIF89a" + bytes(20), "it is GIF; convert it to PNG"),
+    "moving.gif": (
+        encoded(Image.fromarray(noise(1)), "GIF", save_all=True, append_images=[Image.fromarray(noise(2))]),
+        "this GIF has several frames",
+    ),
     "readme.txt": (b"about these photos", "must be an image"),
 }
 

@@ -43,7 +43,7 @@ def test_a_folder(tree: Path, tmp_path: Path) -> None:
     assert (done.rows, done.identities, done.unknown, done.single) == (7, 3, 1, 1)
     assert done.sizes == {(12, 10): 4, (13, 10): 3}
     assert [item.where for item in done.left_out] == ["ann/torn.png", "notes.txt"]
-    assert "cannot be decoded" in done.left_out[0].reason
+    assert "decoding it gave" in done.left_out[0].reason
     records = Records(tmp_path / "out")
     assert records.identities.tolist() == ["ann", "ann", "bob", "cy", "cy", "cy", ""]
     assert records.images([2]) == [(tree / "bob" / "2.png").read_bytes()]

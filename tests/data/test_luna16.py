@@ -338,7 +338,7 @@ def test_a_volume_cut_short_or_of_other_axes_is_refused(tmp_path: Path) -> None:
 
 def test_without_simpleitk_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "SimpleITK", None)
-    with pytest.raises(InputError, match=r"needs SimpleITK; pip install 'angulus\[nodules\]'"):
+    with pytest.raises(InputError, match=r"needs `pip install 'angulus\[nodules\]'`"):
         read_volume(tmp_path / "scan.mhd")
 
 

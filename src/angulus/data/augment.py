@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import checks
+from angulus import checks, extras
 from angulus.checks import InputError
 
 CROP_AREA = (0.2, 1.0)  # of the image
@@ -168,11 +167,5 @@ def _as_bytes(images: Tensor) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def _kornia() -> ModuleType | Any:
-    try:
-        import kornia
-    except ImportError as error:
-        raise InputError(
-            "augment.photometric, grey and blur need kornia; pip install 'angulus[faces]', or set them to 0"
-        ) from error
-    return kornia
+def _kornia() -> Any:
+    return extras.load("kornia", "faces", "augmentation by photometric, grey or blur (set them to 0 to go without)")

@@ -15,6 +15,7 @@ from torch.utils.data import Sampler as TorchSampler
 
 from angulus import checks
 from angulus.checks import InputError
+from angulus.data import decode
 from angulus.data.augment import Augment
 from angulus.data.decoded import DecodedPixels, Encoded
 from angulus.data.records import Records
@@ -188,7 +189,7 @@ class _Decoded(Dataset[Any]):
 
 
 def _quiet_threads(worker: int) -> None:
-    """One thread a worker: OpenCV's pool neither survives a fork nor helps with small images."""
-    import cv2
-
-    cv2.setNumThreads(0)
+    """One thread per worker: OpenCV's pool neither survives a fork nor helps with small images."""
+    opencv = decode.opencv()
+    if opencv is not None:
+        opencv.setNumThreads(0)

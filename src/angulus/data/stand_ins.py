@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def _generate(shape: tuple[int, ...], classes: int, images: int) -> tuple[Tensor
 
 def _through_records(name: str, folder: Path, shape: tuple[int, ...], classes: int, images: int) -> Splits:
     # Imported here: decoding and records are slow to import, and sets in memory need neither.
-    import cv2
+    from PIL import Image
 
     from angulus.data.records import Row, write_records
     from angulus.data.table import load
@@ -145,8 +146,9 @@ def _through_records(name: str, folder: Path, shape: tuple[int, ...], classes: i
 
     def rows() -> Iterator[Row]:
         for number, (image, label) in enumerate(zip(pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), strict=True)):
-            data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-            yield Row(f"{names[label]}/{number}.jpg", data, names[label])
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG", quality=95)
+            yield Row(f"{names[label]}/{number}.jpg", file.getvalue(), names[label])
 
     write_records(folder, rows(), about={"generated": f"{GENERATED} {name}"})
     return load(name, root=folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
+from angulus import extras
 from angulus.checks import InputError, one_line
 
 AIR_HU, LOWEST_HU, HIGHEST_HU = -1000, -1000, 400  # what lies beyond a scan; the window that is kept
@@ -86,10 +86,7 @@ def read_volume(path: Path) -> Volume:
         InputError: SimpleITK is missing, a file is missing or cut short, the header names a file elsewhere, or it is
             no volume of one number a voxel.
     """
-    try:
-        sitk: Any = importlib.import_module("SimpleITK")  # its functions carry no types
-    except ImportError as error:
-        raise InputError("reading CT volumes needs SimpleITK; pip install 'angulus[nodules]'") from error
+    sitk = extras.load("SimpleITK", "nodules", "reading CT volumes")
     _check_header(path)
     try:
         image = sitk.ReadImage(str(path))

@@ -12,7 +12,6 @@ from angulus.checks import InputError
 from angulus.data import decode, layout
 from angulus.data.rows import Row
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MOST_BYTES = layout.MOST_IMAGE_BYTES  # read of one image; what says that it is longer is not read at all
 
 

