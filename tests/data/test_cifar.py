@@ -226,3 +226,7 @@ def test_unpacked_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cifar-100-binary" / "test.bin").write_bytes(b"x")
     with pytest.raises(InputError, match=r"test.bin must have 307400 bytes, 100 images of 3074; got 1"):
         data.load("cifar100", root=tmp_path)
+    with (tmp_path / "cifar-100-binary" / "test.bin").open("wb") as file:
+        file.truncate(2**33)  # not read, and sparse: it takes no space
+    with pytest.raises(InputError, match=r"test.bin must have at most [0-9,]+ bytes"):
+        data.load("cifar100", root=tmp_path)
