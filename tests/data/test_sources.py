@@ -989,3 +989,65 @@ def test_folders_that_nest_deep(tmp_path: Path) -> None:
     rows, left_out = split(tmp_path)
     assert told(rows) == [("a/1.png", "a")]
     assert "to a depth of 64" in left_out["/".join("d" * 64)]
+
+
+def test_an_entry_that_asks_for_more_memory_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LZMA's dictionaries of 4 GB do."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    path = zipped(tmp_path / "x.zip", {"ann/1.png": png()})
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    assert split(path)[1] == {"ann/1.png": "it cannot be unpacked: MemoryError"}
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    return stream.getvalue()
+
+
+def pax_chain(count: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 0
+    return info.tobuf() * count
+
+
+def a_tar(change: Any) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        info = tarfile.TarInfo("a/1.png")
+        info.size = len(png())
+        archive.addfile(info, io.BytesIO(png()))
+    return bytes(change(bytearray(stream.getvalue())))
+
+
+ODD_FILES = {  # the smallest of each kind that a fuzzer found, or that gave a traceback once
+    "chain.tar": pax_chain(3000),
+    "half-header.tar": a_tar(lambda data: data[:100]),
+    "half-member.tar": a_tar(lambda data: data[:700]),
+    "negative.tar": a_tar(lambda data: data[:124] + b"\xff" * 12 + data[136:]),
+    "empty.rec": b"\x0a\x23\xd7\xce",
+    "schema.parquet": parquet_of(pa.table({"photo\nof": ["a"], "label": [1]})),
+    "digits.csv": b"path,identity,score\na.png,x," + b"9" * 5000,
+    "nan.csv": b"path,identity,score\na.png,x,nan",
+    "quote.csv": b'path,identity\n"',
+    "null.csv": b'path,identity,"x\0',
+    "superscript.lst": "²\t1\ta.png".encode(),
+    "box.lst": b"\t".join([b"1", b"a.png", b"2", b"x", b"x", b"x", b"x", *[b"1e400"] * 10]),
+    "tabs.txt": b"a.png\t\t\t\t",
+}
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_odd_files_are_a_sentence(tmp_path: Path, name: str, on_error: str) -> None:
+    (tmp_path / name).write_bytes(ODD_FILES[name])
+    try:
+        items = list(read_source(tmp_path / name, options=Options(on_error=on_error)))
+    except InputError as error:
+        said = [str(error)]
+    else:
+        said = [item.reason for item in items if isinstance(item, LeftOut)]
+    assert said and all(text and "\n" not in text for text in said)

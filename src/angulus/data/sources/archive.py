@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,8 +25,11 @@ from angulus.data.sources.common import (
 )
 from angulus.data.sources.naming import Naming, Wish, find_naming
 
-# What a damaged zip makes zipfile raise; RuntimeError is a password that is missing.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError, IndexError)
+# What a damaged zip makes zipfile raise; RuntimeError is a password that is missing, MemoryError a dictionary of 4 GB.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
+    *(RuntimeError, ValueError, IndexError, MemoryError),
+)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

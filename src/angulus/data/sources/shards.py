@@ -11,6 +11,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import struct
 import tarfile
 import zlib
 from collections import Counter
@@ -50,7 +51,10 @@ _MOST_HEADER = (
 )  # bytes that tarfile may take at once for anything but an image: names of any length are read whole
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # What a damaged tar makes tarfile raise; RecursionError comes from a chain of headers that describe each other.
-_DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError, IndexError)
+_DAMAGED = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
+    *(ValueError, RecursionError, IndexError, MemoryError),
+)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def _columns(path: Path, schema: pa.Schema, id_column: str | None) -> _Columns:
     names = schema.names
     image = _image_column(schema)
     if image is None:
-        raise InputError(f"{path} must have a column of image bytes called {', '.join(IMAGES)}; got {schema!s:.300}")
+        got = ", ".join(f"{field.name!r} ({field.type})" for field in schema)
+        raise InputError(f"{path} must have a column of image bytes called {', '.join(IMAGES)}; got {got:.300}")
     if id_column is not None and id_column not in names:
         raise InputError(f"id_column must be a column of {path}; got {id_column!r}" + nearest(id_column, names))
     others = [name for name in names if name != image]
@@ -160,13 +161,7 @@ def _cells(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dic
     if metadata.num_rows > max(packed, _BATCH_ROWS):
         raise InputError(f"{path} must have no more rows than bytes; it says {metadata.num_rows:,} in {packed:,}")
     for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        chunks = [row_group.column(number) for number in range(row_group.num_columns)]
-        size = sum(
-            max(chunk.total_uncompressed_size, chunk.total_compressed_size)
-            for chunk in chunks
-            if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns)
-        )
+        size = metadata.row_group(group).total_byte_size  # unpacked; asking a column ends the process if it is damaged
         limits.check_unpacked(size, packed, f"{path}, row group {group},")
         rows = max(1, min(_BATCH_ROWS, limits.most_unpacked(packed) // max(size, 1)))
         for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
