@@ -277,6 +277,6 @@ def test_repeated_names_of_a_table_lose_no_image(tmp_path: Path) -> None:
     table = pa.table({"image": images, "label": [n // 5 for n in range(30)], "key": [f"k{n}" for n in range(30)]})
     pq.write_table(table, tmp_path / "a.parquet")
     said = shown_by_the_command(str(tmp_path / "a.parquet"), str(tmp_path / "out"))
-    assert "30 images of 6 identities" in said and "--id-column NAME takes another column" in said
+    assert "30 images of 6 identities" in said and "--id-column NAME` takes another column" in said
     shown_by_the_command(str(tmp_path / "a.parquet"), str(tmp_path / "keys"), "--id-column", "key")
     assert Records(tmp_path / "keys").ids.tolist() == [f"k{n}" for n in range(30)]

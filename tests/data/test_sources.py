@@ -497,9 +497,9 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="must hold"):
             split(tmp_path / "empty", kind)
-    with pytest.raises(InputError, match="depth goes with folder, zip, tar"):
+    with pytest.raises(InputError, match="depth goes with a folder, zip or tar"):
         split(tmp_path, "lst", depth=1)
-    with pytest.raises(InputError, match="root goes with csv, lst"):
+    with pytest.raises(InputError, match="root goes with a csv or lst"):
         split(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         split(tmp_path, root=tmp_path / "x.doc")

@@ -39,5 +39,5 @@ class OnError:
         if self.skips:
             return LeftOut(where, str(error))
         raise InputError(
-            f"{error}; on_error=skip (--on-error skip) leaves out what is damaged and reads the rest"
+            f"{error}; `angulus convert --on-error skip` leaves out what is damaged and reads the rest"
         ) from error

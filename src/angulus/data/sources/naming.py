@@ -143,7 +143,9 @@ def _remarks(naming: Naming, levels: Sequence[_Level]) -> Iterator[Remark]:
             yield Remark(".", f"of the folders {counted}, {naming.split} alone is read")
         elif by_folder:
             yield Remark(
-                ".", f"the folders {counted} are splits and no identities; all are read as one; --split NAME reads one"
+                ".",
+                f"the folders {counted} are splits and no identities; all are read as one; "
+                "`angulus convert --split NAME` reads one",
             )
     elif by_folder:
         for level in levels:
@@ -153,5 +155,5 @@ def _remarks(naming: Naming, levels: Sequence[_Level]) -> Iterator[Remark]:
                 yield Remark(
                     ".",
                     f"the folders {', '.join(found)} look like splits, but {others[0]} next to them does not, so all "
-                    "are parts of identities' names; --split NAME reads one, --depth N names identities by one folder",
+                    "are parts of identities' names; `angulus convert` has --split NAME to read one, and --depth N",
                 )

@@ -79,7 +79,8 @@ def read_source(path: Path, kind: str | None = None, options: Options | None = N
     options = options or Options()
     for name, kinds in _USES.items():
         if getattr(options, name) not in (None, "stop") and kind not in kinds:
-            raise InputError(f"{name} goes with {', '.join(kinds)}; {path} is of kind {kind}")
+            known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+            raise InputError(f"{name} goes with a {known}; {path} is of kind {kind}")
     return _READERS[kind](path, options)
 
 

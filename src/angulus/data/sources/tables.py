@@ -148,7 +148,7 @@ def _repeat(path: Path, column: str, id: str, id_column: str | None) -> Remark:
     return Remark(
         ".",
         f"ids in the column {column} repeat, such as {id!r:.100}; so rows are named by file and number; "
-        "--id-column NAME takes another column",
+        "`angulus convert --id-column NAME` takes another column",
     )
 
 
