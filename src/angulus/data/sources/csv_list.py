@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from angulus.checks import InputError, nearest
@@ -58,25 +60,48 @@ def read(
     if id_column is not None and id_column not in names:
         raise InputError(f"id_column must be a column of {path}; got {id_column!r}" + nearest(id_column, names))
     id_name, score_name = id_column or column_of(path, names, "id"), column_of(path, names, "score")
-    yield from _remarks(path, names, (where, shown, id_name, score_name, *marks))
-    top = (root or path.parent).resolve()
+    columns = _Columns(where, shown, id_name, score_name, marks)
+    remarks = _remarks(path, names, (where, shown, id_name, score_name, *marks))
+    return itertools.chain(remarks, _listed(path, lines, columns, (root or path.parent).resolve(), on_error))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The headings that are read, None where there is none."""
+
+    path: str
+    identity: str
+    id: str | None
+    score: str | None
+    landmarks: tuple[str, ...]
+
+
+def _listed(
+    path: Path,
+    lines: Iterator[tuple[int, dict[str, str] | LeftOut]],
+    columns: _Columns,
+    top: Path,
+    on_error: OnError,
+) -> Iterator[Item]:
     for number, cell in lines:
         if isinstance(cell, LeftOut):
             yield cell
             continue
         try:
-            values = [_number(path, number, name, cell[name]) for name in marks]
-            score = _number(path, number, "score", cell[score_name]) if score_name and cell[score_name] else None
+            values = [_number(path, number, name, cell[name]) for name in columns.landmarks]
+            stated = cell[columns.score] if columns.score else ""
+            score = _number(path, number, "score", stated) if stated else None
         except InputError as error:
             yield on_error.left_out(f"line {number}", error)
             continue
-        found = read_listed(top, cell[where])
+        found = read_listed(top, cell[columns.path])
         if isinstance(found, LeftOut):
             yield found
         else:
-            id = cell[id_name] if id_name else ""
+            id = (cell[columns.id] if columns.id else "") or None
+            landmarks = points(values) if values else None
             yield row_or_left_out(
-                cell[where], found, cell[shown], id=id or None, landmarks=points(values) if marks else None, score=score
+                cell[columns.path], found, cell[columns.identity], id=id, landmarks=landmarks, score=score
             )
 
 

@@ -68,7 +68,10 @@ def read(paths: Sequence[Path], id_column: str | None = None, on_error: OnError 
         checks.InputError: no such columns, or a damaged file.
     """
     on_error = on_error or OnError()
-    by_row = _ids_repeat(paths, id_column, on_error)
+    return _read(paths, id_column, on_error, _ids_repeat(paths, id_column, on_error))
+
+
+def _read(paths: Sequence[Path], id_column: str | None, on_error: OnError, by_row: Remark | None) -> Iterator[Item]:
     if by_row is not None:
         yield by_row
     for path in paths:
