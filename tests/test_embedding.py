@@ -94,10 +94,24 @@ def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, 
         np.testing.assert_allclose(unit[name], unit["plain.png"], atol=1e-6)
     for name, (data, said) in BAD.items():
         (source / name).write_bytes(data)
+        if name.endswith(".txt"):
+            continue  # a note next to the photos
         with pytest.raises(InputError, match=f"{re.escape(name)} .*{re.escape(said)}"):
             embedding.run(model, source, tmp_path / "not.npz")
         (source / name).unlink()
     assert not (tmp_path / "not.npz").exists()
+
+
+def test_what_is_no_photo_stops_nothing(model: Path, tmp_path: Path) -> None:
+    """System files, notes, and what an earlier run wrote among the photos."""
+    source = tmp_path / "photos"
+    (source / "ann").mkdir(parents=True)
+    (source / "ann" / "1.png").write_bytes(png(pixels(1)[0]))
+    for name in (".DS_Store", "ann/Thumbs.db", "ann/._1.png", "notes.txt"):
+        (source / name).write_bytes(b"\0\5\x16\7")
+    for suffix in (".npz", ".parquet", ".safetensors"):
+        assert embedding.run(model, source, source / f"e{suffix}") == 1
+    assert embedding.run(model, source, tmp_path / "e.npz") == 1
 
 
 def test_a_lists_other_columns_are_no_images(model: Path, tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def test_what_is_missing_or_wrong_is_said(folder: Path, tmp_path: Path) -> None:
     [
         ("identity_CelebA.txt", "000001.jpg 7\n000001.jpg 7\n", r"line 2 must be an image and the number"),
         ("identity_CelebA.txt", "000001.jpg seven\n", r"line 1 must be an image and the number of its identity"),
+        ("identity_CelebA.txt", f"000001.jpg {'9' * 5000}\n", r"line 1 must be an image and the number"),
+        ("identity_CelebA.txt", "000001.jpg \u00b2\n", r"line 1 must be an image and the number"),
         ("identity_CelebA.txt", "000001.jpg 7\n", r"published 24 images of 3 identities; got 1 of 1"),
         ("list_eval_partition.txt", "000001.jpg 3\n", r"line 1 must be an image and 0, 1 or 2"),
         ("list_eval_partition.txt", "000001.jpg 0\n", r"must name the images that identity_CelebA.txt names"),
@@ -169,5 +171,17 @@ def test_bad_zips_are_refused(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(b"IHDR")] ^= 0xFF  # in the first image
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"000001.jpg cannot be unpacked: .*CRC"):
+    with pytest.raises(InputError, match=r"000001.jpg: it cannot be unpacked: .*CRC"):
         data.load("celeba", root=folder)
+
+
+def test_a_zip_of_another_system(folder: Path) -> None:
+    put_images(folder, zipped=True)
+    path = folder / "img_align_celeba.zip"
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name.replace("/", "\\"), content)
+            file.writestr(f"__MACOSX/._{name.rpartition('/')[2]}", b"\0\5\x16\7")
+    assert len(data.load("celeba", root=folder).train) > 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from angulus import InputError, data
 from angulus.data import cifar
+from archives import unpack
 from data.mirrors import Mirrors
 
 COUNTS = {"train": 200, "test": 100}
@@ -111,7 +112,7 @@ def test_pixels_labels_and_names_are_as_published(
     publish(monkeypatch, name, archive)
     if unpacked:
         with tarfile.open(fileobj=io.BytesIO(archive)) as file:
-            file.extractall(tmp_path / "here", filter="data")
+            unpack(file, tmp_path / "here")
     else:
         put(tmp_path / "here", name, archive)
     splits = data.load(name, root=tmp_path / "here")
@@ -224,4 +225,8 @@ def test_unpacked_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "cifar-100-binary" / "test.bin").write_bytes(b"x")
     with pytest.raises(InputError, match=r"test.bin must have 307400 bytes, 100 images of 3074; got 1"):
+        data.load("cifar100", root=tmp_path)
+    with (tmp_path / "cifar-100-binary" / "test.bin").open("wb") as file:
+        file.truncate(2**33)  # not read, and sparse: it takes no space
+    with pytest.raises(InputError, match=r"test.bin must have at most [0-9,]+ bytes"):
         data.load("cifar100", root=tmp_path)

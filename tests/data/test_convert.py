@@ -11,6 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -194,3 +196,87 @@ def test_real_sets(data_folder: Path, tmp_path: Path) -> None:
     assert (done.rows, done.identities, done.unknown, done.left_out) == (6139, 281, 0, ())
     records = Records(tmp_path / "faces")
     assert np.unique(records.identities).size == 281
+
+
+def shown_by_the_command(*words: str) -> str:
+    app = typer.Typer()
+    app.command()(command)
+    shown = CliRunner().invoke(app, list(words))
+    assert shown.exit_code == 0, shown.output
+    return " ".join(shown.output.split())
+
+
+def test_splits_are_told_and_chosen(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "val")):
+        for person in ("ann", "bob", "cy"):
+            (tmp_path / "tree" / part / person).mkdir(parents=True)
+            (tmp_path / "tree" / part / person / "1.png").write_bytes(png(number))
+    said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "all"))
+    assert "6 images of 3 identities" in said
+    assert "note: the folders train (3 images), val (3 images) are splits and no identities" in said
+    said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "val"), "--split", "val")
+    assert "3 images of 3 identities" in said
+    assert Records(tmp_path / "val").about["split"] == "val"
+
+
+def test_records_that_cannot_be_trained_on_are_told(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "tree" / "photos").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / "photos" / f"000{number}_c1s1_000451_03.png").write_bytes(png(number))
+    said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "one"))
+    assert "warning: all images with an identity show the same one; training needs two or more" in said
+    said = shown_by_the_command(str(tmp_path / "tree" / "photos"), str(tmp_path / "none"))
+    assert "warning: no image has an identity" in said
+    pattern = ("--identity-pattern", "([0-9]+)_c")
+    said = shown_by_the_command(str(tmp_path / "tree" / "photos"), str(tmp_path / "three"), *pattern)
+    assert "3 images of 3 identities" in said and "warning" not in said
+
+
+def test_a_bin_set_is_not_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "set.bin").write_bytes(pickle.dumps(([jpeg(1), jpeg(2)], [True])))
+    assert "warning" not in shown_by_the_command(str(tmp_path / "set.bin"), str(tmp_path / "out"))
+
+
+def test_system_files_are_counted_once(tree: Path, tmp_path: Path) -> None:
+    for name in (".DS_Store", "ann/._0.png", "bob/Thumbs.db"):
+        (tree / name).write_bytes(b"\0\5\x16\7")
+    said = shown_by_the_command(str(tree), str(tmp_path / "out"))
+    assert said.count("files of an operating system are skipped") == 1
+    assert "2 things were left out" in said
+
+
+def test_what_is_printed_moves_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "ann").mkdir(parents=True)
+    (tmp_path / "tree" / "ann" / "1.png").write_bytes(png())
+    (tmp_path / "tree" / "ann" / "\x1b[2J.jpg").write_bytes(b"")
+    said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "out"))
+    assert "\x1b" not in said and "ann/\\x1b[2J.jpg" in said
+
+
+def test_one_damaged_record_does_not_stop_the_rest(tmp_path: Path) -> None:
+    path = face_rec(tmp_path, [jpeg(n) for n in range(4)], [0, 0, 1, 1])
+    data = bytearray(path.read_bytes())
+    data[int(path.with_suffix(".idx").read_text().splitlines()[2].split("\t")[1])] ^= 1
+    path.write_bytes(data)
+    said = shown_by_the_command(str(path), str(tmp_path / "out"), "--on-error", "skip")
+    assert "3 images of 2 identities" in said
+    assert "must begin with 0xced7230a" in (tmp_path / "out" / LEFT_OUT).read_text()
+
+
+def test_ids_with_tabs_line_ends_and_spaces_stay(tmp_path: Path) -> None:
+    names = ["a\tb.png", "new\nline.png", " lead.png", "trail.png "]
+    (tmp_path / "tree" / "ann").mkdir(parents=True)
+    for number, name in enumerate(names):
+        (tmp_path / "tree" / "ann" / name).write_bytes(png(number))
+    convert(tmp_path / "tree", tmp_path / "out")
+    assert sorted(Records(tmp_path / "out").ids.tolist()) == sorted(f"ann/{name}" for name in names)
+
+
+def test_repeated_names_of_a_table_lose_no_image(tmp_path: Path) -> None:
+    images = [{"bytes": png(n), "path": f"{n % 5}.png"} for n in range(30)]
+    table = pa.table({"image": images, "label": [n // 5 for n in range(30)], "key": [f"k{n}" for n in range(30)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    said = shown_by_the_command(str(tmp_path / "a.parquet"), str(tmp_path / "out"))
+    assert "30 images of 6 identities" in said and "--id-column NAME` takes another column" in said
+    shown_by_the_command(str(tmp_path / "a.parquet"), str(tmp_path / "keys"), "--id-column", "key")
+    assert Records(tmp_path / "keys").ids.tolist() == [f"k{n}" for n in range(30)]

@@ -281,7 +281,7 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{UIDS[1]}.npy must be a whole file of patches; got .*; delete it"):
             data.load("luna16", root=root, fold=1).test.pixels[:]
     about = root / "patches" / "about.json"
-    for text in ("{", "[]", json.dumps({"format": "x"})):
+    for text in ("{", "[]", "[" * 100_000, json.dumps({"format": "x"})):
         about.write_text(text)
         with pytest.raises(InputError, match=r"about.json must describe patches \(.*; remove .*patches to prepare"):
             data.load("luna16", root=root)
@@ -293,6 +293,10 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
         ("ElementDataFile = ../../secret.raw\n", r"must name one file beside it as ElementDataFile; got \['../../sec"),
         ("ElementDataFile = /etc/passwd\n", r"must name one file beside it as ElementDataFile; got \['/etc/pas"),
         ("NDims = 3\n", r"must name one file beside it as ElementDataFile; got \[\]"),
+        (
+            "DimSize = 100000 100000 100000\nCompressedData = True\nElementDataFile = scan.raw\n",
+            r", by its DimSize, must unpack to at most",
+        ),
         ("ElementDataFile = gone.raw\n", r"needs .*gone.raw, which it names; it is not there"),
         ("ObjectType = Image\nNDims = 3\nElementDataFile = scan.raw\n", r"must be a whole volume; reading it gave: "),
     ],
@@ -300,7 +304,7 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
 def test_bad_headers_are_refused(tmp_path: Path, header: str, sentence: str) -> None:
     (tmp_path / "scan.raw").write_bytes(b"too short")
     (tmp_path / "scan.mhd").write_text(header)
-    with pytest.raises(InputError, match=rf"scan.mhd {sentence}"):
+    with pytest.raises(InputError, match=rf"scan.mhd ?{sentence}"):
         read_volume(tmp_path / "scan.mhd")
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from angulus import limits
 from angulus.checks import InputError
 from angulus.data import load, mnist
 from data.mirrors import Mirrors
@@ -418,3 +419,14 @@ def test_load_downloads_only_what_is_missing(
     assert len(server.asked) == 4
     elsewhere = load("mnist", root=tmp_path / "elsewhere", download=True)
     assert str(tmp_path / "elsewhere" / "mnist") in elsewhere.source
+
+
+def test_a_packed_idx_file_does_not_fill_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(bytes(2**24)))
+    limits.set_most_unpacked("1M")
+    try:
+        with pytest.raises(InputError, match=r"must unpack to at most 1,048,576 bytes.*--max-unpacked"):
+            mnist.read_idx(path, 1)
+    finally:
+        limits.set_most_unpacked(None)

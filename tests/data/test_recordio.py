@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from angulus.checks import InputError
 from angulus.data.rows import Row
-from angulus.data.sources import LeftOut, kind_of, read_source
+from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.data.sources.recordio import records
 from data.pictures import MAGIC, face_rec, jpeg, labelled, png, record
 
@@ -141,3 +141,78 @@ def test_a_folder_with_two_sets(tmp_path: Path) -> None:
     (tmp_path / "other.rec").write_bytes(b"")
     with pytest.raises(InputError, match=r"must hold one .rec; got other.rec, train.rec"):
         split(tmp_path)
+
+
+def rec_of(path: Path, count: int, ids: list[int] | None = None) -> list[int]:
+    """Write records; returns where each begins."""
+    pieces = [record(labelled(n if ids is None else ids[n], [n % 2], png(n), single=True)) for n in range(count)]
+    path.write_bytes(b"".join(pieces))
+    return [sum(map(len, pieces[:n])) for n in range(count)]
+
+
+def skipped(path: Path) -> tuple[list[str], dict[str, str]]:
+    items = list(read_source(path, options=Options(on_error="skip")))
+    left_out = {item.where: item.reason for item in items if isinstance(item, LeftOut)}
+    return [item.id for item in items if isinstance(item, Row)], left_out
+
+
+@pytest.mark.parametrize("damage", ["magic", "long", "short", "header", "flag"])
+def test_one_damaged_record_is_skipped_where_asked(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.rec"
+    starts = rec_of(path, 5)
+    data = bytearray(path.read_bytes())
+    place = starts[2]
+    if damage == "magic":
+        data[place] ^= 1
+    elif damage == "long":
+        data[place + 4 : place + 8] = struct.pack("<I", starts[4] - place - 8)  # to the end of the next record
+    elif damage == "short":
+        data[place + 4 : place + 8] = struct.pack("<I", 40)
+    elif damage == "header":
+        data[place + 8 : place + 12] = struct.pack("<I", 2**30)
+    else:
+        data[place + 7] |= 0xE0
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"--on-error skip"):
+        split(path)
+    rows, left_out = skipped(path)
+    if damage == "short":  # its first 16 bytes of an image are a row still, which decoding leaves out
+        assert set(rows) <= {"0", "1", "2", "3", "4"} and {"0", "1", "3", "4"} <= set(rows)
+        assert f"byte {place + 48}" in left_out
+    else:
+        assert rows == ["0", "1", "3", "4"]
+        assert list(left_out) == [f"byte {place}"]
+
+
+def test_the_search_for_the_next_record_goes_far(tmp_path: Path) -> None:
+    path = tmp_path / "x.rec"
+    for gap in (4092, 4096, 8180, 20_000):
+        good = record(labelled(1, [1], png(), single=True))
+        path.write_bytes(b"\1" * gap + good)
+        assert skipped(path)[0] == ["1"]
+
+
+def test_records_of_one_number_without_an_index(tmp_path: Path) -> None:
+    path = tmp_path / "x.rec"
+    rec_of(path, 4, ids=[0, 0, 0, 0])
+    rows, left_out = split(path)
+    assert [id for id, _ in rows] == ["0", "1", "2", "3"]
+    assert "numbers several records alike" in left_out["."]
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), 1.5])
+def test_a_first_record_whose_label_is_no_number(tmp_path: Path, label: float) -> None:
+    path = tmp_path / "x.rec"
+    path.write_bytes(record(labelled(0, [label, 9], b"")) + record(labelled(1, [1], png(), single=True)))
+    rows, left_out = split(path)
+    assert rows == [("1", "1")]
+    assert "label must be a whole number" in left_out["0"]
+
+
+@pytest.mark.parametrize("key", ["\u00b2", "9" * 5000])
+@pytest.mark.parametrize("suffix", [".idx", ".lst"])
+def test_keys_that_are_no_digits(tmp_path: Path, key: str, suffix: str) -> None:
+    path = face_rec(tmp_path, IMAGES, LABELS)
+    path.with_suffix(suffix).write_text(f"{key}\t4\n" if suffix == ".idx" else f"{key}\t1\ta.jpg\n")
+    with pytest.raises(InputError, match=rf"train{suffix} line 1 must be"):
+        split(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import pickle
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from angulus import limits
 from angulus.checks import InputError
 from angulus.data.records import Row, write_records
-from angulus.data.sources import KINDS, LeftOut, Options, kind_of, read_source
+from angulus.data.sources import KINDS, LeftOut, Options, Remark, kind_of, read_source
 from angulus.data.sources.common import unsafe
+from angulus.data.sources.damage import OnError
+from angulus.data.sources.separated import cells_of
 from data.pictures import BAD, jpeg, png, png_that_says
 
 TEN = [38.25, 51.5, 73.5, 51.75, 56.0, 71.5, 41.5, 92.25, 70.75, 92.5]
@@ -163,7 +170,7 @@ def test_entries_that_a_zip_should_not_have(tmp_path: Path) -> None:
     assert told(rows) == [("a/ok.png", "a")]
     assert rows[0].image == png()
     for name in ("../../up.png", "/etc/passwd", "C:/x.png", "a/../../b.png"):
-        assert left_out.pop(name.replace("a/../../b.png", "a\\..\\..\\b.png")) == "its path leaves the archive"
+        assert left_out.pop(name) == "its path leaves the archive"
     assert left_out.pop("a/\n.png") == "its path holds control characters"
     assert left_out.pop("a/link.png") == "it is a symbolic link"
     assert left_out.pop("a/ok.png") == "the archive has an entry of this name before it"
@@ -232,8 +239,8 @@ def test_csv_with_ids_and_a_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,identity\n", "'path' among them"),
-        ("path,label\n", "'identity' among them"),
+        ("photo,identity\n", "'path' among them.*other names that are known: image, file"),
+        ("path,who\n", "'identity' among them.*known: label, labels"),
         ("path,identity\na.jpg\n", "line 2 must be 2 cells"),
         ("path,identity,score\na.jpg,b,high\n", "line 2 must be a finite number under score; got 'high'"),
         ("path,identity,le_x,le_y\n", "all ten landmark columns or none; it lacks re_x"),
@@ -490,12 +497,557 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="must hold"):
             split(tmp_path / "empty", kind)
-    with pytest.raises(InputError, match="depth goes with a folder or a zip"):
-        split(tmp_path, "tar", depth=1)
-    with pytest.raises(InputError, match="root goes with a csv or lst list"):
+    with pytest.raises(InputError, match="depth goes with a folder, zip or tar"):
+        split(tmp_path, "lst", depth=1)
+    with pytest.raises(InputError, match="root goes with a csv or lst"):
         split(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         split(tmp_path, root=tmp_path / "x.doc")
     with pytest.raises(InputError, match="depth must be a whole number >= 1"):
         split(tmp_path, depth=0)
     assert len(KINDS) == 9
+
+
+def as_folder(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    return put(tmp_path / "tree", files)
+
+
+def as_zip(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    return zipped(tmp_path / "tree.zip", files)
+
+
+def as_tar(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    return tarred(tmp_path / "tree.tgz", [*files.items()], "w:gz")
+
+
+TREES = [as_folder, as_zip, as_tar]
+SYSTEM = (".DS_Store", "ann/._1.jpg", "ann/Thumbs.db", "bob/desktop.ini", "__MACOSX/ann/1.jpg", "@eaDir/ann/1.jpg")
+
+
+@pytest.mark.parametrize("made", TREES)
+def test_files_of_an_operating_system_are_skipped_and_counted(tmp_path: Path, made: Any) -> None:
+    path = made(tmp_path, {"ann/1.jpg": jpeg(1), "bob/2.jpg": jpeg(2)} | dict.fromkeys(SYSTEM, jpeg(3)))
+    items = list(read_source(path))
+    assert told([item for item in items if isinstance(item, Row)]) == [("ann/1.jpg", "ann"), ("bob/2.jpg", "bob")]
+    (remark,) = [item for item in items if isinstance(item, LeftOut)]
+    assert isinstance(remark, Remark) and not remark.image
+    assert remark.reason.startswith("6 files of an operating system are skipped, such as ")
+
+
+def test_a_system_file_is_no_shard(tmp_path: Path) -> None:
+    tarred(tmp_path / "a.tar", [("1.png", png())])
+    (tmp_path / "._a.tar").write_bytes(b"\0\5\x16\7")
+    assert told(split(tmp_path)[0]) == [("1", "")]
+
+
+def test_notes_next_to_photos_stand_for_no_image(tmp_path: Path) -> None:
+    put(tmp_path, {"a/1.png": png(), "notes.txt": b"milk", "e.npz": b"PK", "a/old.tiff": b"II*\0"})
+    left_out = {item.where: item.image for item in read_source(tmp_path) if isinstance(item, LeftOut)}
+    assert left_out == {"notes.txt": False, "e.npz": False, "a/old.tiff": True}
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.rec", "x.parquet"])
+def test_photos_next_to_an_archive_are_not_lost(tmp_path: Path, name: str) -> None:
+    put(tmp_path, {"ann/1.png": png(1), name: b""})
+    if name == "x.parquet":
+        pq.write_table(pa.table({"image": [png(2)]}), tmp_path / name)
+    with pytest.raises(InputError, match=rf"holds an archive, {name}, and photos, such as ann/1.png; name the one"):
+        read_source(tmp_path)
+    rows, left_out = split(tmp_path, "folder")
+    assert told(rows) == [("ann/1.png", "ann")]
+    assert "give it by its own path" in left_out[name]
+
+
+def test_what_embed_wrote_among_the_photos_breaks_nothing(tmp_path: Path) -> None:
+    put(tmp_path, {"ann/1.png": png(1)})
+    pq.write_table(pa.table({"embeddings": [[1.0, 2.0]], "ids": ["ann/1.png"]}), tmp_path / "e.parquet")
+    assert kind_of(tmp_path) == "folder"
+    items = list(read_source(tmp_path))
+    assert told([item for item in items if isinstance(item, Row)]) == [("ann/1.png", "ann")]
+    assert [(item.where, item.image) for item in items if isinstance(item, LeftOut)] == [("e.parquet", False)]
+
+
+def test_archives_of_two_kinds_are_not_chosen_from(tmp_path: Path) -> None:
+    put(tmp_path, {"a.tar": b"", "b.rec": b""})
+    with pytest.raises(InputError, match=r"an archive, b.rec, and an archive, a.tar"):
+        kind_of(tmp_path)
+
+
+def test_about_json_among_photos_makes_no_records(tmp_path: Path) -> None:
+    put(tmp_path, {"ann/1.png": png(1), "about.json": b"{}"})
+    assert kind_of(tmp_path) == "folder"
+
+
+SPLIT_TREE = {f"{part}/{name}/{n}.png": png(n) for n, part in enumerate(("train", "val")) for name in ("ann", "bob")}
+
+
+@pytest.mark.parametrize("made", TREES)
+@pytest.mark.parametrize("before", ["", "set/"])
+def test_splits_are_no_identities(tmp_path: Path, made: Any, before: str) -> None:
+    path = made(tmp_path, {before + name: data for name, data in SPLIT_TREE.items()})
+    rows, left_out = split(path)
+    assert [row.id for row in rows] == sorted(before + name for name in SPLIT_TREE)
+    assert {row.identity for row in rows} == {before + "ann", before + "bob"}
+    assert left_out["."].startswith("the folders train (2 images), val (2 images) are splits and no identities")
+    rows, left_out = split(path, split="val")
+    assert [row.id for row in rows] == [before + "val/ann/1.png", before + "val/bob/1.png"]
+    assert "val alone is read" in left_out["."]
+    with pytest.raises(InputError, match=r"got 'test'; its splits are train, val"):
+        split(path, split="test")
+
+
+def test_splits_within_identities(tmp_path: Path) -> None:
+    names = ("ann/train/1.png", "ann/test/2.png", "bob/train/1.png", "bob/test/2.png")
+    rows, _ = split(put(tmp_path, {name: png(n) for n, name in enumerate(names)}))
+    assert {row.identity for row in rows} == {"ann", "bob"}
+
+
+def test_market_1501_is_not_three_people(tmp_path: Path) -> None:
+    names = [f"{part}/{name}" for part in ("bounding_box_train", "bounding_box_test", "query") for name in MARKET]
+    rows, left_out = split(put(tmp_path, {name: jpeg(n) for n, name in enumerate(names)}))
+    assert {row.identity for row in rows} == {""}
+    assert "are splits and no identities" in left_out["."]
+    rows, _ = split(tmp_path, split="query", identity_pattern="/([0-9]+)_c")
+    assert told(rows) == [(f"query/{MARKET[0]}", ""), (f"query/{MARKET[1]}", "0002"), (f"query/{MARKET[2]}", "0007")]
+
+
+MARKET = ("-1_c1s1_000000_00.jpg", "0002_c1s1_000451_03.jpg", "0007_c2s1_000451_03.jpg")
+
+
+@pytest.mark.parametrize(
+    "names", [("test/1.png", "ann/2.png"), ("ann/test/1.png", "bob/2.png"), ("1.png",), ("trains/a/1.png",)]
+)
+def test_what_are_no_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
+    rows, left_out = split(put(tmp_path, {name: png(n) for n, name in enumerate(names)}))
+    assert {row.id: row.identity for row in rows} == {name: name.rpartition("/")[0] for name in names}
+    assert left_out == {}
+
+
+def test_folders_some_of_which_look_like_splits_are_told(tmp_path: Path) -> None:
+    files = SPLIT_TREE | {"distractors/x/1.png": png()}
+    rows, left_out = split(put(tmp_path, files))
+    assert len({row.identity for row in rows}) == 5
+    assert "train, val look like splits, but distractors next to them does not" in left_out["."]
+    assert len(split(tmp_path, split="train")[0]) == 2
+
+
+@pytest.mark.parametrize("pattern", ["[0-9]+", "(", "(" * 5000])
+def test_patterns_that_name_nothing(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match="identity_pattern must"):
+        split(tmp_path, identity_pattern=pattern)
+
+
+def test_depth_and_pattern_are_not_given_together() -> None:
+    with pytest.raises(InputError, match="give one of them"):
+        Options(depth=1, identity_pattern="(.)")
+
+
+def test_a_zip_that_windows_wrote(tmp_path: Path) -> None:
+    rows, _ = split(zipped(tmp_path / "x.zip", {"ann\\1.jpg": jpeg(1), "bob\\1.jpg": jpeg(2), "bob\\": b""}))
+    assert told(rows) == [("ann/1.jpg", "ann"), ("bob/1.jpg", "bob")]
+
+
+def test_a_list_that_windows_wrote(tmp_path: Path) -> None:
+    put(tmp_path, {"ann/1.jpg": jpeg(), "list.csv": b"path;identity\r\nann\\1.jpg;ann\r\n..\\1.jpg;bob\r\n"})
+    rows, left_out = split(tmp_path / "list.csv")
+    assert told(rows) == [("ann\\1.jpg", "ann")]
+    assert "its path leaves" in left_out["..\\1.jpg"]
+
+
+def test_a_tar_of_folders(tmp_path: Path) -> None:
+    names = ["lfw/Ann_B/Ann_B_0001.jpg", "lfw/Ann_B/Ann.B.0002.jpg", "lfw/Cy/Cy_0001.jpg"]
+    path = tarred(tmp_path / "lfw.tgz", [(name, jpeg(n)) for n, name in enumerate(names)], "w:gz")
+    assert told(split(path)[0]) == [(name, name.rpartition("/")[0]) for name in names]
+    assert told(split(path, depth=2)[0]) == [(name, name.split("/")[1]) for name in names]
+
+
+def test_a_sample_without_identity_is_unknown_where_others_state_theirs(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar", [("s/1.png", png(1)), ("s/1.cls", b"7"), ("s/2.png", png(2))])
+    assert told(split(path)[0]) == [("s/1", "7"), ("s/2", "")]
+    with pytest.raises(InputError, match="state theirs"):
+        split(path, depth=1)
+
+
+def test_samples_with_landmarks_in_folders(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar", [("ann/1.png", png(1)), ("ann/1.json", about(landmarks=TEN))])
+    (row,) = split(path)[0]
+    assert told([row]) == [("ann/1", "ann")]
+    assert row.landmarks is not None
+
+
+def test_shards_that_name_their_samples_alike(tmp_path: Path) -> None:
+    for shard in "ab":
+        tarred(tmp_path / f"{shard}.tar", [(f"{n}.png", png(n)) for n in range(3)])
+    rows, left_out = split(tmp_path)
+    assert [row.id for row in rows] == ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2"]
+    assert "images of the same name" in left_out["."]
+
+
+def hub(path: Path, paths: Sequence[str], **columns: Sequence[Any]) -> Path:
+    images = [{"bytes": png(n), "path": name} for n, name in enumerate(paths)]
+    pq.write_table(pa.table({"image": images, **columns}), path)
+    return path
+
+
+def test_parquet_whose_file_names_repeat(tmp_path: Path) -> None:
+    names = [f"{n}.jpg" for n in range(5)] * 6
+    people = [f"p{n // 5}" for n in range(30)]
+    path = hub(tmp_path / "a.parquet", names, label=people, key=[f"k{n}" for n in range(30)])
+    rows, left_out = split(path)
+    assert [row.identity for row in rows] == people
+    assert len({row.id for row in rows}) == 30 and rows[6].id == "a-00000006"
+    assert "repeat, such as '0.jpg'" in left_out["."]
+    assert [row.id for row in split(path, id_column="key")[0]] == [f"k{n}" for n in range(30)]
+    with pytest.raises(InputError, match="id_column must name a column without repeats"):
+        split(path, id_column="label")
+    with pytest.raises(InputError, match=r"id_column must be a column of .*got 'keys'; did you mean 'key'"):
+        split(path, id_column="keys")
+
+
+def test_parquet_files_whose_names_repeat_among_them(tmp_path: Path) -> None:
+    for name in "ab":
+        hub(tmp_path / f"{name}.parquet", ["0.jpg", "1.jpg"])
+    assert [row.id for row in split(tmp_path)[0]] == ["a-00000000", "a-00000001", "b-00000000", "b-00000001"]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (pa.array([b"ann", None, b"\xff"], pa.binary()), ["ann", "", None]),
+        (pa.array([7.0, float("nan"), 7.5]), ["7", "", None]),
+        (pa.array([7, None, 9007199254740993]), ["7", "", "9007199254740993"]),
+        (pa.array(["ann", "nan", ""]), ["ann", "nan", ""]),
+        (pa.array([["a"], None, ["b"]]), [None, "", None]),
+    ],
+)
+def test_parquet_identities_of_every_type(tmp_path: Path, values: Any, shown: list[str | None]) -> None:
+    pq.write_table(pa.table({"image": [png(n) for n in range(3)], "identity": values}), tmp_path / "a.parquet")
+    rows, left_out = split(tmp_path / "a.parquet")
+    assert {row.id: row.identity for row in rows} == {
+        f"a-{n:08d}": text for n, text in enumerate(shown) if text is not None
+    }
+    assert len(left_out) == shown.count(None)
+
+
+def test_parquet_labels_that_the_hub_does_not_know(tmp_path: Path) -> None:
+    meta = {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["ann"]}}}})}
+    table = pa.table({"image": [png(0), png(1)], "label": [0, -1]}).replace_schema_metadata(meta)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert [row.identity for row in split(tmp_path / "a.parquet")[0]] == ["ann", ""]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("score", ["high", "0.5"], "score must be a number; got 'high'"),
+        ("landmarks", [[[1.0], [2.0, 3.0]], [TEN[:2]] * 5], "landmarks must be ten numbers"),
+        ("landmarks", [["a"] * 10, ["1"] * 10], "landmarks must be ten numbers"),
+        ("id", [b"\xff", b"b"], "id must be UTF-8"),
+    ],
+)
+def test_one_odd_parquet_cell_leaves_out_its_row(tmp_path: Path, column: str, values: Any, said: str) -> None:
+    pq.write_table(pa.table({"image": [png(0), png(1)], column: values}), tmp_path / "a.parquet")
+    rows, left_out = split(tmp_path / "a.parquet")
+    assert len(rows) == 1
+    assert said in left_out["a-00000000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"score": 1' + b"0" * 400 + b"}", "score must be a number"),
+        (b'{"score": 1' + b"0" * 5000 + b"}", "must be JSON"),
+        (b'{"label": 1' + b"0" * 4200 + b"}", "label must be text or a whole number"),
+        (b'{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "at most 64 deep"),
+        (b'{"landmarks": [[1], [2, 3]]}', "landmarks must be ten numbers"),
+        (b'{"landmarks": {"a": 1}}', "landmarks must be ten numbers"),
+        (b'{"identity": ["ann"]}', "identity must be text or a whole number"),
+        (b" " * (2**20 + 1), "must have at most 1,048,576 bytes"),
+    ],
+)
+def test_odd_json_next_to_an_image(tmp_path: Path, text: bytes, said: str) -> None:
+    ok = [("2.png", png(2)), ("2.cls", b"ann")]
+    path = tarred(tmp_path / "a.tar", [("1.png", png(1)), ("1.json", text), *ok])
+    rows, left_out = split(path)
+    assert ("2", "ann") in told(rows)
+    assert any(said in reason for reason in left_out.values())
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), ""])
+def test_json_that_states_no_identity(tmp_path: Path, value: Any) -> None:
+    path = tarred(
+        tmp_path / "a.tar", [("1.png", png(1)), ("1.json", about(identity=value)), ("2.png", png()), ("2.cls", b"x")]
+    )
+    assert told(split(path)[0]) == [("1", ""), ("2", "x")]
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ('d/1.jpg,"A\nd/2.jpg,A\nd/3.jpg,B\n', 2),
+        ('d/1.jpg,"A\nd/2.jpg,A\nd/3.jpg,B"\n', 2),
+        ('d/1.jpg,A\n"d/2.jpg,A\n', 3),
+        ('d/1.jpg,A\nd/2.jpg,"A', 3),
+        ('d/1.jpg,"A"x\n', 2),
+        ('d/1.jpg,A"x\n', 2),
+        ('d/1.jpg,A\n"d/2.jpg""\n' + "x\n" * 300, 3),
+    ],
+)
+def test_a_quote_that_is_not_closed_or_stray(tmp_path: Path, body: str, line: int) -> None:
+    path = put(tmp_path, {f"d/{n}.jpg": jpeg(n) for n in (1, 2, 3)}) / "q.csv"
+    path.write_text("path,identity\n" + body)
+    with pytest.raises(InputError, match=rf"q.csv line {line} must be cells .*quotes"):
+        split(path)
+
+
+@given(
+    st.lists(st.lists(st.text('ab,;"\t\n é', max_size=6), min_size=2, max_size=3), min_size=1, max_size=6),
+    st.sampled_from(",;\t"),
+)
+def test_cells_as_the_csv_module_reads_them(rows: list[list[str]], separator: str) -> None:
+    rows = [[cell.replace("\n", "") if separator in cell else cell for cell in row] for row in rows]
+    file = io.StringIO()
+    csv.writer(file, delimiter=separator, lineterminator="\n").writerows(rows)
+    lines = file.getvalue().removesuffix("\n").split("\n")
+    found = [cells for _, cells in cells_of(Path("x"), lines, separator, OnError())]
+    assert found == [cells for cells in csv.reader(io.StringIO(file.getvalue()), delimiter=separator) if cells]
+
+
+def test_ids_with_tabs_line_ends_and_spaces(tmp_path: Path) -> None:
+    names = ["a\tb.png", "new\nline.png", " lead.png", "trail .png ", '"q".png']
+    put(tmp_path / "tree", {f"ann/{name}": png(n) for n, name in enumerate(names)})
+    rows, left_out = split(tmp_path / "tree")
+    assert (sorted(row.id for row in rows), left_out) == (sorted(f"ann/{name}" for name in names), {})
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "identity"], *([row.id, row.identity] for row in rows)])
+    assert told(split(tmp_path / "list.csv", root=tmp_path / "tree")[0]) == told(rows)
+
+
+def test_a_last_line_without_identity(tmp_path: Path) -> None:
+    put(tmp_path, {"1.png": png(1), "2.png": png(2), "list.tsv": b"path\tidentity\n1.png\tann\n2.png\t\n\n"})
+    assert told(split(tmp_path / "list.tsv")[0]) == [("1.png", "ann"), ("2.png", "")]
+
+
+@pytest.mark.parametrize("header", ["Path,Identity", "Image,label", "FILENAME,Class", " path , identity "])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_headings_by_other_names(tmp_path: Path, header: str, separator: str) -> None:
+    put(tmp_path, {"1.png": png(1), "list.csv": f"{header}\n1.png,ann\n".replace(",", separator).encode()})
+    assert told(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("image,file,identity", "one column for path; got image, file"),
+        ("path,label,class", "one column for identity; got label, class"),
+        ("path,identity,identity", "name each column once; got 'identity' 2 times"),
+    ],
+)
+def test_headings_that_could_be_several(tmp_path: Path, header: str, said: str) -> None:
+    put(tmp_path, {"1.png": png(1), "list.csv": f"{header}\n1.png,ann,x\n".encode()})
+    with pytest.raises(InputError, match=said):
+        split(tmp_path / "list.csv")
+
+
+def test_a_cell_of_any_length(tmp_path: Path) -> None:
+    put(tmp_path, {"1.png": png(1), "list.csv": b"path,identity,note\n1.png,ann," + b"x" * 200_000})
+    assert told(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
+
+
+def test_lists_by_path(tmp_path: Path) -> None:
+    put(tmp_path, {f"my faces/{n}.jpg": jpeg(n) for n in range(3)})
+    for text in ("my faces/0.jpg 0 7 0\nmy faces/1.jpg 0 8 0\n", "my faces/0.jpg 7\nmy faces/1.jpg\t8\n"):
+        (tmp_path / "list.txt").write_text(text)
+        assert kind_of(tmp_path / "list.txt") == "lst"
+        assert told(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "7"), ("my faces/1.jpg", "8")]
+    (tmp_path / "list.txt").write_text("my faces/0.jpg ann\n")
+    assert told(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "ann")]
+
+
+@pytest.mark.parametrize("key", ["\u00b2", "9" * 5000, "-1", ""])
+def test_keys_that_are_no_digits(tmp_path: Path, key: str) -> None:
+    (tmp_path / "set.lst").write_text(f"{key}\t1\tok.jpg\n")
+    with pytest.raises(InputError, match="line 1 must be `index label path`"):
+        split(tmp_path / "set.lst")
+
+
+def test_labels_that_a_float_would_round(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {"a.png": png(1), "b.png": png(2), "set.lst": b"0\t9007199254740993\ta.png\n1\t9007199254740992\tb.png"},
+    )
+    assert [row.identity for row in split(tmp_path / "set.lst")[0]] == ["9007199254740993", "9007199254740992"]
+
+
+def test_damaged_lines_are_skipped_where_asked(tmp_path: Path) -> None:
+    put(tmp_path, {f"{n}.png": png(n) for n in range(3)})
+    (tmp_path / "a.csv").write_text('path,identity,score\n0.png,a,x\n1.png,"a,1\n2.png,b\n1.png,b,1\n')
+    (tmp_path / "a.lst").write_text("0\t1\t0.png\nnonsense\n1\t2\t1.png\n")
+    for name, good, bad in (("a.csv", ["1.png"], 3), ("a.lst", ["0.png", "1.png"], 1)):
+        with pytest.raises(InputError, match="--on-error skip"):
+            split(tmp_path / name)
+        rows, left_out = split(tmp_path / name, on_error="skip")
+        assert [row.id for row in rows] == good
+        assert len(left_out) == bad and all(where.startswith("line ") for where in left_out)
+
+
+def test_damaged_shards_and_tables_are_skipped_where_asked(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(3):
+        tarred(tmp_path / f"{number}.tar", [(f"{number}-{n}.png", png(n)) for n in range(2)])
+        hub(tmp_path / "p" / f"{number}.parquet", [f"{number}.jpg"])
+    for kind, folder in (("tar", tmp_path), ("parquet", tmp_path / "p")):
+        (folder / f"1.{kind}").write_bytes((folder / f"1.{kind}").read_bytes()[:700])
+        with pytest.raises(InputError, match="must be a whole"):
+            split(folder)
+        rows, left_out = split(folder, on_error="skip")
+        assert {row.id[0] for row in rows} == {"0", "2"}
+        assert f"1.{kind}" in left_out
+
+
+def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar", [(f"a/{n}.png", png(n)) for n in range(3)])
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a/1.png")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"x.tar must be a whole tar.*damaged header"):
+        split(path)
+    rows, left_out = split(path, on_error="skip")
+    assert told(rows) == [("a/0.png", "a")]
+    assert "damaged header" in left_out["x.tar"]
+
+
+def test_tar_samples_do_not_fill_the_memory(tmp_path: Path) -> None:
+    zeros = bytes(30 * 2**20)
+    members = [("s.png", png()), *((f"s.x{n}", zeros) for n in range(20)), *((f"s.{n}.jpg", zeros) for n in range(3))]
+    path = tarred(tmp_path / "x.tgz", members, "w:gz")
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    rows, _ = split(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told(rows) == [("s", "")]
+    assert peak < 60 * 2**20
+
+
+def test_a_tar_header_that_unpacks_to_much(tmp_path: Path) -> None:
+    path = tmp_path / "x.tgz"
+    with gzip.open(path, "wb") as file:
+        info = tarfile.TarInfo("pax")
+        info.type, info.size = tarfile.XHDTYPE, 2**27
+        file.write(info.tobuf())
+        for _ in range(2**7):
+            file.write(bytes(2**20))
+    with pytest.raises(InputError, match="must have headers of at most 16,777,216 bytes"):
+        split(path)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_parquet_pages_do_not_fill_the_memory(tmp_path: Path, dictionary: bool) -> None:
+    path = tmp_path / "x.parquet"
+    image = png() + bytes(2**22)
+    table = pa.table({"image": [image] * 256, "id": [f"{n}" for n in range(256)]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
+    limits.set_most_unpacked("32M")
+    try:
+        before = pa.total_allocated_bytes()
+        if not dictionary:
+            with pytest.raises(
+                InputError, match=r"row group 0, must unpack to at most 33,554,432 bytes.*--max-unpacked"
+            ):
+                split(path)
+            return
+        for item in read_source(path):
+            assert isinstance(item, Row)
+            assert pa.total_allocated_bytes() - before < 2**26
+    finally:
+        limits.set_most_unpacked(None)
+
+
+def test_parquet_with_more_rows_than_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.nulls(1_000_000, pa.binary())}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="no more rows than bytes; it says 1,000,000"):
+        split(tmp_path / "x.parquet")
+
+
+def test_packed_lists_do_not_fill_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"path,identity\n" + bytes(2**24)))
+    limits.set_most_unpacked("1M")
+    try:
+        with pytest.raises(InputError, match=r"x.csv.gz must unpack to at most 1,048,576 bytes"):
+            split(tmp_path / "x.csv.gz")
+    finally:
+        limits.set_most_unpacked(None)
+
+
+def test_folders_that_nest_deep(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(70):
+        folder /= "d"
+    put(folder, {"1.png": png()})
+    put(tmp_path, {"a/1.png": png()})
+    rows, left_out = split(tmp_path)
+    assert told(rows) == [("a/1.png", "a")]
+    assert "to a depth of 64" in left_out["/".join("d" * 64)]
+
+
+def test_an_entry_that_asks_for_more_memory_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LZMA's dictionaries of 4 GB do."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    path = zipped(tmp_path / "x.zip", {"ann/1.png": png()})
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    assert split(path)[1] == {"ann/1.png": "it cannot be unpacked: MemoryError"}
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    return stream.getvalue()
+
+
+def pax_chain(count: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 0
+    return info.tobuf() * count
+
+
+def a_tar(change: Any) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        info = tarfile.TarInfo("a/1.png")
+        info.size = len(png())
+        archive.addfile(info, io.BytesIO(png()))
+    return bytes(change(bytearray(stream.getvalue())))
+
+
+ODD_FILES = {  # the smallest of each kind that a fuzzer found, or that gave a traceback once
+    "chain.tar": pax_chain(3000),
+    "half-header.tar": a_tar(lambda data: data[:100]),
+    "half-member.tar": a_tar(lambda data: data[:700]),
+    "negative.tar": a_tar(lambda data: data[:124] + b"\xff" * 12 + data[136:]),
+    "empty.rec": b"\x0a\x23\xd7\xce",
+    "schema.parquet": parquet_of(pa.table({"photo\nof": ["a"], "label": [1]})),
+    "digits.csv": b"path,identity,score\na.png,x," + b"9" * 5000,
+    "nan.csv": b"path,identity,score\na.png,x,nan",
+    "quote.csv": b'path,identity\n"',
+    "null.csv": b'path,identity,"x\0',
+    "superscript.lst": "²\t1\ta.png".encode(),
+    "box.lst": b"\t".join([b"1", b"a.png", b"2", b"x", b"x", b"x", b"x", *[b"1e400"] * 10]),
+    "tabs.txt": b"a.png\t\t\t\t",
+}
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_odd_files_are_a_sentence(tmp_path: Path, name: str, on_error: str) -> None:
+    (tmp_path / name).write_bytes(ODD_FILES[name])
+    try:
+        items = list(read_source(tmp_path / name, options=Options(on_error=on_error)))
+    except InputError as error:
+        said = [str(error)]
+    else:
+        said = [item.reason for item in items if isinstance(item, LeftOut)]
+    assert said and all(text and "\n" not in text for text in said)

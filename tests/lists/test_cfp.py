@@ -13,6 +13,7 @@ import pytest
 from angulus.checks import InputError
 from angulus.lists.cfp import read_cfp
 from angulus.lists.pairs import Pairs
+from archives import unpack
 
 Tree = dict[str, str]
 
@@ -68,7 +69,7 @@ def test_the_published_lists(data_folder: Path, tmp_path: Path) -> None:
         assert ((pairs.left_identity == pairs.right_identity) == pairs.same).all()
         assert len(set(pairs.left_identity.tolist())) == 500
     with tarfile.open(path) as archive:
-        archive.extractall(tmp_path, filter="data")
+        unpack(archive, tmp_path)
     lines = next(tmp_path.rglob("FP/03/diff.txt")).read_text().splitlines()
     frontal, profile = (next(tmp_path.rglob(f"Pair_list_{side}.txt")).read_text().splitlines() for side in "FP")
     for row in (0, 100, 349):

@@ -18,6 +18,7 @@ from angulus.data.decode import header
 from angulus.data.faces import HeldOut
 from angulus.data.images import Splits
 from angulus.data.loader import Part
+from angulus.data.sources.lst import digits
 from angulus.data.stored import FolderImages, ZipImages
 from angulus.lists.text import malformed, read_lines
 
@@ -133,8 +134,8 @@ def _pairs(path: Path, rule: str, low: int, high: int | None = None) -> tuple[ND
     names: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         cells = line.split()
-        value = int(cells[1]) if len(cells) == 2 and cells[1].isdecimal() else -1
-        if value < low or (high is not None and value > high) or cells[0] in names:
+        value = digits(cells[1]) if len(cells) == 2 else None
+        if value is None or value < low or (high is not None and value > high) or cells[0] in names:
             raise malformed(path, number, rule, line)
         names[cells[0]] = value
     return np.array(list(names)), np.array(list(names.values()), dtype=np.int64)

@@ -153,6 +153,9 @@ def _find(name: str, root: str | os.PathLike[str] | None, version: Version) -> P
 
 def _unpacked(folder: Path, version: Version) -> dict[str, bytes]:
     try:
+        long = [name for name in version.members if (folder / name).stat().st_size > _largest(version)]
+        if long:
+            raise InputError(f"{folder / long[0]} must have at most {_largest(version):,} bytes; fetch it again")
         return {name: (folder / name).read_bytes() for name in version.members}
     except OSError as error:
         raise InputError(f"{folder} must hold files that can be read; got {error}") from error

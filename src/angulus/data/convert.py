@@ -84,7 +84,7 @@ def convert(
     sizes: Counter[tuple[int, int]] = Counter()
     met: set[str] = set()
     not_taken = 0
-    about = {"source": source.name, "kind": kind, "depth": options.depth, **selection.about()}
+    about = {"source": source.name, "kind": kind, "depth": options.depth, **options.about(), **selection.about()}
     with RecordWriter(out, about=about) as writer:
         before = writer.ids
         for item in items:
@@ -109,7 +109,8 @@ def convert(
                 "the source has changed since: remove what was converted, and start anew"
             )
         if not met:
-            first = f"; the first left out is {left_out[0].where}: {left_out[0].reason}" if left_out else ""
+            images = [item for item in left_out if item.image] or left_out
+            first = f"; the first left out is {images[0].where}: {images[0].reason}" if images else ""
             raise InputError(f"{source} must hold images; read as {kind}, it gave none{first}")
         _write_beside(open_store(out), source, kind, left_out)
     unknown = shown.pop("", 0)

@@ -7,7 +7,6 @@ the volumes, the window of Hounsfield units and the augmentation.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import checks, files
+from angulus import checks, files, limits
 from angulus.checks import InputError
 from angulus.data import places
 from angulus.data.download import md5_of
@@ -245,7 +244,7 @@ def _candidates(place: Path, about: dict[str, Any]) -> Candidates:
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        about: dict[str, Any] = limits.parse_json(path.read_bytes(), path.name)
         if about["format"] != FORMAT or about["size"] != list(SIZE) or not isinstance(about["scans"], dict):
             raise ValueError("another format")
     except (OSError, ValueError, KeyError, TypeError) as error:

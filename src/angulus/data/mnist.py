@@ -5,18 +5,16 @@ Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus import checks, limits
 from angulus.checks import InputError
 from angulus.data import places
 from angulus.data.download import Remote, fetch
@@ -122,7 +120,10 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
     """
     ndim = checks.integer("ndim", ndim, low=1, high=255)
     path = places.as_path("path", path)
-    data = _unpacked(path)
+    try:
+        data = limits.read_file(path)
+    except InputError as error:
+        raise InputError(f"{error}; delete it and fetch MNIST again with {_FETCH}") from error
     magic, start = bytes([0, 0, _UBYTE, ndim]), 4 + 4 * ndim
     if data[:4] != magic:
         rule = f"must be an IDX file of unsigned bytes with {ndim} dimensions, which begins with {magic.hex()}"
@@ -175,16 +176,6 @@ def _what_lacks(folder: Path) -> str:
 def _fetch_into(folder: Path) -> Path:
     download(folder, MIRRORS)
     return folder
-
-
-def _unpacked(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(path, "must be a whole gzip file", str(error)) from error
-    except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error}") from error
 
 
 def _damaged(path: Path, rule: str, got: str) -> InputError:

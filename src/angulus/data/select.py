@@ -10,8 +10,8 @@ from typing import Any
 
 from angulus import checks
 from angulus.checks import InputError, nearest
-from angulus.data.sources.common import Item, LeftOut
-from angulus.data.sources.csv_list import read_cells
+from angulus.data.sources.common import Item, LeftOut, Remark, column_of
+from angulus.data.sources.csv_list import PATHS, read_cells
 
 _SHOWN = 5  # values of a column that an error names
 
@@ -85,6 +85,9 @@ def _select(
 ) -> Iterator[Item | None]:
     missing = {id for id, taken in (listed or {}).items() if taken}
     for item in items:
+        if isinstance(item, Remark):
+            yield item
+            continue
         id = item.where if isinstance(item, LeftOut) else item.id
         missing.discard(id)
         if listed is not None and not listed.get(id, True):
@@ -109,12 +112,14 @@ def _listed(path: Path, where: tuple[str, ...]) -> dict[str, bool]:
     for name in wanted:
         if name not in names:
             raise InputError(f"where must name a column of {path}; got {name!r}" + nearest(name, names))
-    key = next((name for name in ("id", "path") if name in names), None)
+    key = column_of(path, names, "id") or column_of(path, names, "path", PATHS)
     if key is None:
         raise InputError(f"{path} must have a column `id` or `path` that names the images; got {', '.join(names)}")
     listed: dict[str, bool] = {}
     met: dict[str, set[str]] = {name: set() for name in wanted}
     for number, cell in lines:
+        if isinstance(cell, LeftOut):
+            raise InputError(cell.reason)
         if cell[key] in listed:
             raise InputError(f"{path} line {number} must name an image that no line before it names; got {cell[key]!r}")
         listed[cell[key]] = all(cell[name] == value for name, value in wanted.items())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from angulus.checks import InputError, one_line
-from angulus.data.sources.common import unsafe
+from angulus.checks import InputError
+from angulus.data.sources.archive import open_zip, read_entry
+from angulus.data.sources.common import is_system, slashed, unsafe
 
 
 class FolderImages:
@@ -49,11 +49,12 @@ class ZipImages:
         self._path = path
         self._opened: tuple[int, zipfile.ZipFile] | None = None
         self._lock = threading.Lock()
-        self._entries = [name for name in self._archive().namelist() if not name.endswith("/")]
+        names = self._archive().namelist()
+        self._entries = [name for name in names if not slashed(name).endswith("/") and not is_system(slashed(name))]
         bad = next((name for name in self._entries if unsafe(name)), None)
         if bad is not None:
             raise InputError(f"{path} must not hold {bad!r}: {unsafe(bad)}; fetch it again")
-        self.names = {name.rpartition("/")[2]: row for row, name in enumerate(self._entries)}
+        self.names = {slashed(name).rpartition("/")[2]: row for row, name in enumerate(self._entries)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open file."""
@@ -76,14 +77,11 @@ class ZipImages:
 
     def _read(self, archive: zipfile.ZipFile, name: str) -> bytes:
         try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-            raise InputError(f"{self.where}: {name} cannot be unpacked: {one_line(error)}; fetch it again") from error
+            return read_entry(archive, archive.getinfo(name))
+        except InputError as error:
+            raise InputError(f"{self.where}: {name}: {error}; fetch it again") from error
 
     def _archive(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), zipfile.ZipFile(self._path))
-            except (zipfile.BadZipFile, OSError) as error:
-                raise InputError(f"{self._path} must be a whole zip; opening it gave: {one_line(error)}") from error
+            self._opened = (os.getpid(), open_zip(self._path))
         return self._opened[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
-from angulus import extras
+from angulus import extras, limits
 from angulus.checks import InputError, one_line
 
+_VOXEL_BYTES = 2  # of CT; a wider type makes an allowed volume larger by a few times, and no bomb
 AIR_HU, LOWEST_HU, HIGHEST_HU = -1000, -1000, 400  # what lies beyond a scan; the window that is kept
 
 
@@ -115,5 +117,11 @@ def _check_header(path: Path) -> None:
     if len(named) != 1 or not named[0] or "/" in named[0] or "\\" in named[0]:
         raise InputError(f"{path} must name one file beside it as ElementDataFile; got {named}")
     raw = path.parent / named[0]
+    sides = [line.partition("=")[2] for line in lines if line.partition("=")[0].strip() == "DimSize"]
+    voxels = math.prod(
+        int(side) for side in " ".join(sides).split() if side.isascii() and side.isdigit() and len(side) < 10
+    )
+    packed = raw if raw.is_file() else path
+    limits.check_unpacked(voxels * _VOXEL_BYTES, packed.stat().st_size, f"{path}, by its DimSize,")
     if named[0] != "LOCAL" and not raw.is_file():
         raise InputError(f"{path} needs {raw}, which it names; it is not there")

@@ -19,8 +19,10 @@ def lines_of(data: bytes, where: str | os.PathLike[str]) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise malformed(where, data.count(b"\n", 0, error.start) + 1, "UTF-8 text", error.reason) from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
-    if lines == [""]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while lines and not lines[-1].strip():  # line by line: a last cell may be empty, or end in a space
+        lines.pop()
+    if not lines:
         raise InputError(f"{os.fspath(where)} must hold lines; it is empty")
     return lines
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,47 +15,90 @@ from angulus.data.sources.common import (
     MOST_BYTES,
     Item,
     LeftOut,
-    identity_of,
-    no_folder,
+    Remark,
+    SystemFiles,
+    is_system,
     row_or_left_out,
+    slashed,
     too_long,
     unsafe,
 )
+from angulus.data.sources.naming import Naming, Wish, find_naming
+
+# What a damaged zip makes zipfile raise; RuntimeError is a password that is missing, MemoryError a dictionary of 4 GB.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
+    *(RuntimeError, ValueError, IndexError, MemoryError),
+)
 
 
-def read(path: Path, depth: int | None = None) -> Iterator[Item]:
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip.
+
+    Raises:
+        checks.InputError: it is none, or is cut short.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except _DAMAGED as error:
+        raise InputError(f"{path} must be a whole zip; opening it gave: {one_line(error)}") from error
+
+
+def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of an image in a zip.
+
+    Raises:
+        checks.InputError: it is damaged, needs a password or is too long; a clause without the entry's name.
+    """
+    reason = too_long(info.file_size)
+    if reason:
+        raise InputError(reason)
+    try:
+        with archive.open(info) as file:
+            data = file.read(MOST_BYTES + 1)  # the size in the directory may be a lie
+    except _DAMAGED as error:
+        raise InputError(f"it cannot be unpacked: {one_line(error)}") from error
+    if len(data) > MOST_BYTES:
+        raise InputError(too_long(len(data)) or "")
+    return data
+
+
+def read(path: Path, wish: Wish | None = None) -> Iterator[Item]:
     """The images of a zip, in its order; folders give identities as in a folder per identity.
 
     Raises:
-        checks.InputError: it is no zip, or is cut short.
+        checks.InputError: it is no zip, or is cut short; the split that is asked for is not there.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path} must be a whole zip; opening it gave: {one_line(error)}") from error
-    seen: set[str] = set()
-    with archive:
+    with open_zip(path) as archive:
+        names = [slashed(info.filename) for info in archive.infolist()]
+    naming, remarks = find_naming((name for name in names if not is_system(name)), path, wish or Wish())
+    return _read(path, naming, remarks)
+
+
+def _read(path: Path, naming: Naming, remarks: tuple[Remark, ...]) -> Iterator[Item]:
+    yield from remarks
+    system, seen = SystemFiles(), set[str]()
+    with open_zip(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
-                yield _entry(archive, info, depth, seen)
-            seen.add(info.filename)
+            name = slashed(info.filename)
+            if not name.endswith("/") and not system.skips(name) and naming.takes(name):
+                yield _entry(archive, info, name, naming, seen)
+            seen.add(name)
+    yield from system.remarks()
 
 
-def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, depth: int | None, seen: set[str]) -> Item:
-    name = info.filename
-    reason = unsafe(name) or too_long(info.file_size)
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, naming: Naming, seen: set[str]) -> Item:
+    reason = unsafe(name)
     if stat.S_ISLNK(info.external_attr >> 16):
         reason = "it is a symbolic link"
     if name in seen:
         reason = "the archive has an entry of this name before it"
-    if reason:
-        return LeftOut(name, reason)
-    identity = identity_of(name, depth)
+    identity = naming.identity_of(name)
     if identity is None:
-        return LeftOut(name, no_folder(depth or 0))
+        reason = reason or naming.no_folder()
+    if reason or identity is None:
+        return LeftOut(name, reason or "")
     try:
-        with archive.open(info) as file:
-            data = file.read(MOST_BYTES + 1)  # the size in the directory may be a lie
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        return LeftOut(name, f"it cannot be unpacked: {one_line(error)}")  # RuntimeError: it needs a password
-    return row_or_left_out(name, data, identity)
+        return row_or_left_out(name, read_entry(archive, info), identity)
+    except InputError as error:
+        return LeftOut(name, str(error))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from angulus.checks import InputError, nearest
-from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out, too_long
+from angulus.data.sources.common import (
+    IDENTITIES,
+    Item,
+    LeftOut,
+    Remark,
+    column_of,
+    points,
+    row_or_left_out,
+    slashed,
+    too_long,
+)
+from angulus.data.sources.damage import OnError
+from angulus.data.sources.separated import cells_of
 from angulus.lists.text import malformed, read_lines
 
-COLUMNS = ("path", "identity", "id", "score")
+PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "img")
 _POINTS = ("le", "re", "n", "lm", "rm")  # left eye, right eye, nose, left and right corner of the mouth
 LANDMARKS = (
     tuple(f"{name}_{axis}" for name in _POINTS for axis in "xy"),
@@ -22,67 +34,144 @@ LANDMARKS = (
 )
 
 
-def read(path: Path, root: Path | None = None) -> Iterator[Item]:
-    """The images that a list names, in its order; commas or tabs, gzipped where the name ends in .gz.
+def read(
+    path: Path, root: Path | None = None, id_column: str | None = None, on_error: OnError | None = None
+) -> Iterator[Item]:
+    """The images that a list names, in its order; by commas, tabs or semicolons, gzipped where the name ends in .gz.
 
-    Landmark columns are le_x, le_y, re_x, re_y, n_x, n_y, lm_x, lm_y, rm_x, rm_y, or x1, y1 ... x5, y5, or CelebA's
-    lefteye_x ... rightmouth_y; all ten or none, in pixels of the listed image. Other columns are named as left out.
+    The path may also be called image, file, filename, file_name, image_path or img, and the identity as in Parquet
+    files; capitals do not matter. Landmark columns are le_x, le_y, re_x, re_y, n_x, n_y, lm_x, lm_y, rm_x, rm_y, or
+    x1, y1 ... x5, y5, or CelebA's lefteye_x ... rightmouth_y; all ten or none, in pixels of the listed image. Other
+    columns are named as left out.
 
     Args:
         path: the list; its first line names the columns.
         root: the folder that paths are relative to, and that they must not leave; the list's own if None.
+        id_column: the column of the rows' ids; None: `id`, or without it the path.
+        on_error: what becomes of a line that cannot be read.
 
     Raises:
         checks.InputError: names file and line: no header, a cell too few or many, a number that is none.
     """
-    names, lines = read_cells(path)
+    on_error = on_error or OnError()
+    names, lines = read_cells(path, on_error)
     marks = _landmark_columns(path, names)
-    for name in ("path", "identity"):
-        if name not in names:
-            raise InputError(
-                f"{path} must name its columns in the first line, {name!r} among them; got {', '.join(names)[:80]!r}"
-                + nearest(name, names)
-            )
-    unused = [name for name in names if name not in COLUMNS and name not in marks]
-    if unused:
-        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
-    top = (root or path.parent).resolve()
+    where, shown = _column(path, names, "path", PATHS), _column(path, names, "identity", IDENTITIES)
+    if id_column is not None and id_column not in names:
+        raise InputError(f"id_column must be a column of {path}; got {id_column!r}" + nearest(id_column, names))
+    id_name, score_name = id_column or column_of(path, names, "id"), column_of(path, names, "score")
+    columns = _Columns(where, shown, id_name, score_name, marks)
+    remarks = _remarks(path, names, (where, shown, id_name, score_name, *marks))
+    return itertools.chain(remarks, _listed(path, lines, columns, (root or path.parent).resolve(), on_error))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The headings that are read, None where there is none."""
+
+    path: str
+    identity: str
+    id: str | None
+    score: str | None
+    landmarks: tuple[str, ...]
+
+
+def _listed(
+    path: Path,
+    lines: Iterator[tuple[int, dict[str, str] | LeftOut]],
+    columns: _Columns,
+    top: Path,
+    on_error: OnError,
+) -> Iterator[Item]:
     for number, cell in lines:
-        values = [_number(path, number, name, cell[name]) for name in marks]
-        score = _number(path, number, "score", cell["score"]) if cell.get("score") else None
-        found = read_listed(top, cell["path"])
+        if isinstance(cell, LeftOut):
+            yield cell
+            continue
+        try:
+            values = [_number(path, number, name, cell[name]) for name in columns.landmarks]
+            stated = cell[columns.score] if columns.score else ""
+            score = _number(path, number, "score", stated) if stated else None
+        except InputError as error:
+            yield on_error.left_out(f"line {number}", error)
+            continue
+        found = read_listed(top, cell[columns.path])
         if isinstance(found, LeftOut):
             yield found
         else:
-            landmarks = points(values) if marks else None
-            id = cell.get("id") or None
-            yield row_or_left_out(cell["path"], found, cell["identity"], id=id, landmarks=landmarks, score=score)
+            id = (cell[columns.id] if columns.id else "") or None
+            landmarks = points(values) if values else None
+            yield row_or_left_out(
+                cell[columns.path], found, cell[columns.identity], id=id, landmarks=landmarks, score=score
+            )
 
 
-def read_cells(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """The columns' names, and each line's number and cells by name; commas or tabs, gzipped where it ends in .gz.
+def read_cells(
+    path: Path, on_error: OnError | None = None
+) -> tuple[list[str], Iterator[tuple[int, dict[str, str] | LeftOut]]]:
+    """The columns' names, and each line's number and cells by name.
+
+    Cells are parted by tabs where the first line has one, else by whichever of commas and semicolons it has more of.
 
     Raises:
-        checks.InputError: names file and line: a cell too few or many.
+        checks.InputError: names file and line: a cell too few or many, a quote that is not closed or stray.
     """
+    on_error = on_error or OnError()
     lines = read_lines(path)
-    separator = "\t" if "\t" in lines[0] else ","
-    names = next(csv.reader([lines[0]], delimiter=separator))
-    return names, _cells(path, names, csv.reader(lines[1:], delimiter=separator))
+    first = lines[0]
+    separator = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
+    rows = cells_of(path, lines, separator, on_error)
+    _, names = next(rows)
+    if isinstance(names, LeftOut):
+        raise InputError(names.reason)
+    names = [name.strip() for name in names]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} must name each column once; got {twice!r} {names.count(twice)} times")
+    return names, _by_name(path, names, rows, on_error)
 
 
-def _cells(path: Path, names: list[str], reader: Any) -> Iterator[tuple[int, dict[str, str]]]:
-    for cells in reader:
-        number = reader.line_num + 1
-        if len(cells) != len(names):
-            raise malformed(path, number, f"{len(names)} cells, as the first line has", f"{len(cells)}")
-        yield number, dict(zip(names, cells, strict=True))
+def _by_name(
+    path: Path, names: list[str], rows: Iterator[tuple[int, list[str] | LeftOut]], on_error: OnError
+) -> Iterator[tuple[int, dict[str, str] | LeftOut]]:
+    for number, cells in rows:
+        if isinstance(cells, LeftOut):
+            yield number, cells
+        elif len(cells) == len(names):
+            yield number, dict(zip(names, cells, strict=True))
+        else:
+            error = malformed(path, number, f"{len(names)} cells, as the first line has", f"{len(cells)}")
+            yield number, on_error.left_out(f"line {number}", error)
+
+
+def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]) -> str:
+    found = column_of(path, names, wanted, also)
+    if found is None:
+        raise InputError(
+            f"{path} must name its columns in the first line, {wanted!r} among them; got {', '.join(names)[:80]!r}"
+            + (
+                nearest(wanted, names)
+                or f"; other names that are known: {', '.join(name for name in also if name != wanted)}"
+            )
+        )
+    return found
+
+
+def _remarks(path: Path, names: Sequence[str], used: Sequence[str | None]) -> Iterator[Item]:
+    read_as = zip(used, ("path", "identity", "id", "score"), strict=False)
+    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name is not None and name != wanted]
+    if renamed:
+        yield Remark(path.name, f"of its columns, {', '.join(renamed)} is read")
+    unused = [name for name in names if name not in used]
+    if unused:
+        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
 
 
 def read_listed(top: Path, name: str) -> bytes | LeftOut:
     """The bytes of a listed file that lies under `top` (which is resolved), or why it is left out."""
     try:
         full = Path(os.path.normpath(top / name))  # links in the folder may lead out of it; `..` in a list may not
+        if "\\" in name and not full.exists():
+            full = Path(os.path.normpath(top / slashed(name)))  # written on Windows
         if not full.is_relative_to(top):
             return LeftOut(name, f"its path leaves {top}; pass the folder that holds all as root")
         if not full.is_file():

@@ -1,8 +1,13 @@
-"""MXNet's `.lst` of images: `index label path`, or the face recipes' `aligned path label [box landmarks]`, by tabs."""
+"""Lists of images without a first line of headings.
+
+MXNet's `.lst`, by tabs: `index label path`, or the face recipes' `aligned path label [box landmarks]`. MagFace's, by
+spaces or tabs: `path 0 label 0`; or `path label`, as many tools have it.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus.checks import InputError
 from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out
 from angulus.data.sources.csv_list import read_listed
+from angulus.data.sources.damage import OnError
 from angulus.lists.text import malformed, read_lines
+
+_BY_PATH = re.compile(
+    r"([^\t]+\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|avif))[ \t]+(?:0[ \t]+(\S+)[ \t]+0|(\S+))[ \t]*", re.I
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +36,24 @@ class Line:
     landmarks: NDArray[np.float32] | None = None
 
 
-def read(path: Path, root: Path | None = None) -> Iterator[Item]:
+def read(path: Path, root: Path | None = None, on_error: OnError | None = None) -> Iterator[Item]:
     """The images that a list names, in its order.
 
     Args:
         path: the list.
         root: the folder that paths are relative to, and that they must not leave; the list's own if None.
+        on_error: what becomes of a line that cannot be read.
 
     Raises:
         checks.InputError: names file and line.
     """
-    top = (root or path.parent).resolve()
-    for line in lines(path):
+    top, on_error = (root or path.parent).resolve(), on_error or OnError()
+    for number, text in enumerate(read_lines(path), 1):
+        try:
+            line = _line(path, number, text)
+        except InputError as error:
+            yield on_error.left_out(f"line {number}", error)
+            continue
         found = read_listed(top, line.path)
         if isinstance(found, LeftOut):
             yield found
@@ -51,23 +68,46 @@ def lines(path: Path) -> Iterator[Line]:
         checks.InputError: names file and line.
     """
     for number, text in enumerate(read_lines(path), 1):
-        cells = text.split("\t")
-        if len(cells) == 3 and cells[0].isdigit() and (label := whole(cells[1])) is not None:
-            yield Line(int(cells[0]), cells[2], label)
-            continue
-        named = whole(cells[2]) if len(cells) in (3, 7, 17) and cells[0] in ("0", "1") else None
-        if named is None:
-            rule = "`index label path` or `aligned path label`, the latter with a box and landmarks or without, by tabs"
-            raise malformed(path, number, rule, text)
-        yield Line(None, cells[1], named, _landmarks(path, number, cells[7:]))
+        yield _line(path, number, text)
+
+
+def _line(path: Path, number: int, text: str) -> Line:
+    cells = text.split("\t")
+    if len(cells) == 3 and (key := digits(cells[0])) is not None and (label := whole(cells[1])) is not None:
+        return Line(key, cells[2], label)
+    named = whole(cells[2]) if len(cells) in (3, 7, 17) and cells[0] in ("0", "1") else None
+    if named is not None:
+        return Line(None, cells[1], named, _landmarks(path, number, cells[7:]))
+    by_path = _BY_PATH.fullmatch(text)
+    if by_path is None:
+        rule = (
+            "`index label path` or `aligned path label`, the latter with a box and landmarks or without, by tabs; or "
+            "`path 0 label 0` or `path label`"
+        )
+        raise malformed(path, number, rule, text)
+    stated = by_path[2] or by_path[3]
+    return Line(None, by_path[1], whole(stated) or stated)
+
+
+def digits(text: str) -> int | None:
+    """A whole number that is written in the digits 0 to 9, up to 18 of them; None for anything else.
+
+    >>> digits("12"), digits("\u00b2"), digits("9" * 5000)
+    (12, None, None)
+    """
+    text = text.strip()
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
 def whole(text: str) -> str | None:
     """A label such as `7` or `7.000000` as its digits; None if it is no whole number.
 
-    >>> whole("7.000000"), whole("7.5")
-    ('7', None)
+    >>> whole("7.000000"), whole("9007199254740993"), whole("7.5")
+    ('7', '9007199254740993', None)
     """
+    exact = digits(text)
+    if exact is not None:
+        return str(exact)  # a float would round it from 2 ** 53
     try:
         value = float(text)
     except ValueError:

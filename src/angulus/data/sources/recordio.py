@@ -1,4 +1,4 @@
-"""MXNet's RecordIO: `X.rec`, with `X.idx`, `X.lst` and `property` beside it where there are any; without MXNet.
+"""MXNet's RecordIO: `X.rec`, with `X.idx`, `X.lst` and `property` next to it where there are any; without MXNet.
 
 A record is a magic number, a word with a part flag (3 bits) and a length (29 bits), the data, and padding to four
 bytes; data that holds the magic number is cut there into a first, middle and last part. An image's data begin with a
@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from angulus.checks import InputError
 from angulus.data.sources import lst
-from angulus.data.sources.common import Item, LeftOut, row_or_left_out
+from angulus.data.sources.common import Item, LeftOut, Remark, row_or_left_out, too_long
+from angulus.data.sources.damage import OnError
 from angulus.lists.text import malformed, read_lines
 
 MAGIC = 0xCED7230A
+_MAGIC = struct.pack("<I", MAGIC)
+_BLOCK = 2**12  # bytes that are searched at once for the next record, then twice as many, and so on
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _HEADER = struct.Struct("<IfQQ")
 
@@ -36,32 +41,44 @@ class Record:
     image: bytes
 
 
-def read(path: Path) -> Iterator[Item]:
+def read(path: Path, on_error: OnError | None = None) -> Iterator[Item]:
     """The images of a `.rec`, in the order of the file.
 
     A row's id is the image's path where `X.lst` gives it by the record's key, else the key: that of `X.idx`, or
-    without one the number in the record. Its identity is the label.
+    without one the number in the record, or where these repeat the record's place. Its identity is the label.
+
+    Args:
+        path: the `.rec`.
+        on_error: what becomes of a record that is damaged.
 
     Raises:
         checks.InputError: a damaged `.rec` or `.idx`, or one that is not of the other.
     """
+    on_error = on_error or OnError()
     keys, paths = _keys(path.with_suffix(".idx")), _paths(path.with_suffix(".lst"))
+    by_place = keys is None and _numbers_repeat(path)
+    if by_place:
+        yield Remark(".", f"{path.name} numbers several records alike and has no .idx; ids are the records' places")
     end: int | None = None
     count, identities, met = 0, set(), set()
-    for number, record in enumerate(records(path)):
+    for number, record in enumerate(records(path, on_error)):
+        if isinstance(record, LeftOut):
+            yield record
+            continue
         if keys is not None and record.offset not in keys:
             yield LeftOut(f"byte {record.offset}", f"{path.with_suffix('.idx').name} does not name it")
             continue
-        key = record.id if keys is None else keys[record.offset]
+        key = number if by_place else record.id if keys is None else keys[record.offset]
         met.add(record.offset)
-        if number == 0 and not record.image and len(record.labels) > 1:
-            end = int(record.labels[0])
+        label = lst.whole(repr(record.labels[0])) if record.labels else None
+        if number == 0 and not record.image and len(record.labels) > 1 and label is not None:
+            end = int(label)
             continue
         if end is not None and key >= end:
             continue  # an identity's range of keys, which the images' labels say as well
-        label = lst.whole(repr(record.labels[0])) if record.labels else None
-        if label is None:
-            yield LeftOut(str(key), f"its label must be a whole number; got {record.labels}")
+        reason = too_long(len(record.image))
+        if reason or label is None:
+            yield LeftOut(str(key), reason or f"its label must be a whole number; got {record.labels!s:.80}")
             continue
         count += 1
         identities.add(label)
@@ -70,43 +87,102 @@ def read(path: Path) -> Iterator[Item]:
     yield from _off_property(path.with_name("property"), len(identities))
 
 
-def records(path: Path) -> Iterator[Record]:
-    """The records of a file, one after the other.
+def records(path: Path, on_error: OnError | None = None) -> Iterator[Record | LeftOut]:
+    """The records of a file, one after the other, and those that are damaged and skipped.
 
     Raises:
         checks.InputError: the file is cut short or is no RecordIO.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
-    with file:
+    on_error = on_error or OnError()
+    with _opened(path) as file:
         size = path.stat().st_size
         while file.tell() < size:
             offset = file.tell()
-            yield _parsed(path, offset, _joined(path, file, offset, size))
+            try:
+                record = _parsed(path, offset, _joined(path, file, offset, size))
+            except InputError as error:
+                yield on_error.left_out(f"byte {offset}", error)
+                _seek_next(file, offset + 4)
+            else:
+                yield record
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+
+
+def _seek_next(file: BinaryIO, start: int) -> None:
+    """Go to the next place where a record can begin: the magic number, which data never holds on four bytes."""
+    start += -start % 4
+    file.seek(start)
+    length = _BLOCK
+    while block := file.read(length):
+        words = np.frombuffer(block, "<u4", count=len(block) // 4)
+        for place in np.flatnonzero(words[:-1] == MAGIC).tolist() if len(words) else ():
+            if int(words[place + 1]) >> 29 in (_WHOLE, _FIRST):
+                file.seek(start + 4 * place)
+                return
+        if len(block) < length:
+            return
+        start += length - 4  # the last word's length is in the next block
+        length *= 2
+        file.seek(start)
+
+
+def _numbers_repeat(path: Path) -> bool:
+    """Whether records have one number, as im2rec's own loops leave it at 0; only headers are read."""
+    met: set[int] = set()
+    with _opened(path) as file:
+        while len(head := file.read(8 + _HEADER.size)) == 8 + _HEADER.size:
+            magic, word, _, _, id, _ = struct.unpack("<II" + _HEADER.format[1:], head)
+            part, length = word >> 29, word & (1 << 29) - 1
+            if magic != MAGIC:
+                return False  # damaged, which is said where records are read
+            if part in (_WHOLE, _FIRST):
+                if id in met:
+                    return True
+                met.add(id)
+            file.seek(length + -length % 4 - _HEADER.size, 1)
+    return False
 
 
 def _joined(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
     """The data of the record that begins here, its parts put together."""
-    data = b""
+    data = bytearray()
+    begun = False
     while True:
         head = file.read(8)
         magic, word = struct.unpack("<II", head) if len(head) == 8 else (0, 0)
         part, length = word >> 29, word & (1 << 29) - 1
         if magic != MAGIC:
             raise _damaged(path, offset, f"begin with {MAGIC:#x}", f"{magic:#x}")
-        if (part in (_WHOLE, _FIRST)) != (not data) or part > _LAST:
+        if (part in (_WHOLE, _FIRST)) == begun or part > _LAST:
             raise _damaged(path, offset, "have its parts in order", f"part flag {part}")
         if file.tell() + length > size:
             raise _damaged(
                 path, offset, f"have the {length} bytes that it says", f"{size - file.tell()}; it is cut short"
             )
-        data += file.read(length)
+        begun = True
+        piece = file.read(length)
+        if _holds_magic(piece):
+            raise _damaged(path, offset, f"have no {MAGIC:#x} within its data", "one; its length must be damaged")
+        data += piece
         file.seek(-length % 4, 1)
         if part in (_WHOLE, _LAST):
-            return data
-        data += struct.pack("<I", MAGIC)  # what the parts were cut at
+            return bytes(data)
+        data += _MAGIC  # what the parts were cut at
+
+
+def _holds_magic(piece: bytes) -> bool:
+    place = piece.find(_MAGIC)
+    while place >= 0:
+        if place % 4 == 0:
+            return True
+        place = piece.find(_MAGIC, place + 1)
+    return False
 
 
 def _parsed(path: Path, offset: int, data: bytes) -> Record:
@@ -126,10 +202,10 @@ def _keys(path: Path) -> dict[int, int] | None:
         return None
     keys: dict[int, int] = {}
     for number, line in enumerate(read_lines(path), 1):
-        cells = line.split("\t")
-        if len(cells) != 2 or not all(cell.strip().isdigit() for cell in cells):
+        key, offset = (lst.digits(cell) for cell in cells) if len(cells := line.split("\t")) == 2 else (None, None)
+        if key is None or offset is None:
             raise malformed(path, number, "a key and an offset, by a tab", line)
-        keys[int(cells[1])] = int(cells[0])
+        keys[offset] = key
     return keys
 
 
@@ -151,10 +227,10 @@ def _off_property(path: Path, identities: int) -> Iterator[Item]:
     """`property` is `identities,height,width`; a count that is off is told."""
     if path.is_file():
         line = read_lines(path)[0]
-        stated = line.split(",")[0].strip()
-        if not stated.isdigit():
+        stated = lst.digits(line.split(",")[0])
+        if stated is None:
             raise malformed(path, 1, "identities,height,width", line)
-        if int(stated) != identities:
+        if stated != identities:
             yield LeftOut(path.name, f"it says {stated} identities; the images show {identities}")
 
 

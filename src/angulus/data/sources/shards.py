@@ -1,123 +1,325 @@
-"""Tar shards in WebDataset's naming: the files of a sample share their name up to the first dot, and stand together.
+"""Tars: of photos in a folder per identity, or shards of samples in WebDataset's naming.
 
-n01/0001.jpg  n01/0001.cls  n01/0001.json     one sample, "n01/0001"
+    lfw/Ann/1.jpg  lfw/Bob/1.jpg                      photos: as in a zip, folders are identities
+    n01/0001.jpg  n01/0001.cls  n01/0001.json         one sample, "n01/0001": files of one name up to the first dot
+
+A tar is of samples where it holds a .cls, .id or .json file, or no folders.
 """
 
 from __future__ import annotations
 
-import json
+import bz2
+import gzip
+import lzma
+import struct
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from angulus import files
+from angulus import limits
 from angulus.checks import InputError, one_line
-from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out, too_long, unsafe
+from angulus.data.sources.common import (
+    MOST_BYTES,
+    Item,
+    LeftOut,
+    Remark,
+    SystemFiles,
+    is_system,
+    landmarks_of,
+    row_or_left_out,
+    score_of,
+    slashed,
+    text_of,
+    too_long,
+    unsafe,
+)
+from angulus.data.sources.damage import OnError
+from angulus.data.sources.naming import Naming, Wish, find_naming
+from angulus.files import IMAGE_SUFFIXES
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")
+_TEXTS = ("cls", "id", "json")
+_MOST_TEXT = 2**20  # bytes of a .cls, .id or .json
+_MOST_HEADER = (
+    2**24
+)  # bytes that tarfile may take at once for anything but an image: names of any length are read whole
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+# What a damaged tar makes tarfile raise; RecursionError comes from a chain of headers that describe each other.
+_DAMAGED = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
+    *(ValueError, RecursionError, IndexError, MemoryError),
+)
 
 
-def read(paths: list[Path]) -> Iterator[Item]:
-    """The samples of shards, in their order.
+@dataclass(frozen=True)
+class _Plan:
+    """How the tars are read: as samples or as photos, and what names identities."""
 
-    The image is the member that ends in .jpg, .jpeg, .png, .webp or .bmp; the identity that in .cls or .id, as text,
-    or in .json under identity, label or class; .json may give score and landmarks (ten numbers or five pairs) too.
+    samples: bool
+    stated: bool
+    by_shard: bool
+    naming: Naming
+    remarks: tuple[Remark, ...]
+
+
+def read(paths: Sequence[Path], wish: Wish | None = None, on_error: OnError | None = None) -> Iterator[Item]:
+    """The images of tars, in their order.
+
+    Of a sample, the image is the member that ends in .jpg, .jpeg, .png, .webp or .bmp; the identity that in .cls or
+    .id, as text, or in .json under identity, label or class, or where no sample has one the folder; .json may give
+    score and landmarks (ten numbers or five pairs) too. Where shards have samples of the same name, the shard's name
+    comes first in the id.
 
     Args:
-        paths: the shards, .tar or gzipped.
+        paths: the tars, plain or gzipped.
+        wish: how paths name identities.
+        on_error: what becomes of a tar that is damaged.
 
     Raises:
-        checks.InputError: a shard that is no tar, or is cut short.
+        checks.InputError: a tar that is none, or is cut short; a wish about folders for samples that state identities.
     """
+    on_error = on_error or OnError()
+    return _read(paths, _planned(paths, wish or Wish(), on_error), on_error)
+
+
+def _read(paths: Sequence[Path], plan: _Plan, on_error: OnError) -> Iterator[Item]:
+    yield from plan.remarks
     unused: Counter[str] = Counter()
+    system = SystemFiles()
     for path in paths:
+        before = f"{path.name.partition('.')[0]}/" if plan.by_shard else ""
         try:
-            with tarfile.open(path, "r|*") as archive:
-                for found in _samples(archive):
-                    yield found if isinstance(found, LeftOut) else _row(found, unused)
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} must be a whole tar; reading it gave: {one_line(error)}") from error
+            with _opened(path) as archive:
+                for found in _samples(archive, system) if plan.samples else _photos(archive, system):
+                    if isinstance(found, LeftOut):
+                        yield found
+                    elif plan.naming.takes(found.key):
+                        yield _row(found, before, plan, unused)
+        except _DAMAGED as error:
+            yield on_error.left_out(path.name, _refusal(path, error))
     for suffix, count in sorted(unused.items()):
         yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
+    yield from system.remarks()
+
+
+def _refusal(path: Path, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"{path} must be a whole tar; reading it gave: {one_line(error)}")
+
+
+class _Bounded:
+    """A stream that refuses to give more than an image's bytes at once: tarfile reads headers of any length whole."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self.most = _MOST_HEADER
+        self.last = b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes."""
+        if not 0 <= size <= self.most:
+            raise InputError(f"{self._path} must have headers of at most {self.most:,} bytes; one has {size:,}")
+        data = self._stream.read(size)
+        if size == tarfile.BLOCKSIZE:
+            self.last = data
+        return data
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    with path.open("rb") as file:
+        begins = file.read(5)
+    opener = next((opener for magic, opener in _OPENERS.items() if begins.startswith(magic)), open)
+    with opener(path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, path), mode="r:") as archive:  # type: ignore[call-overload]
+        yield archive
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The headers of a tar; one that is damaged is an error, where tarfile takes it for the end."""
+    for info in archive:
+        cast(Any, archive).members.clear()  # it keeps every header otherwise
+        yield info
+    last: bytes = cast(Any, archive.fileobj).last
+    if last.strip(b"\0"):
+        raise tarfile.ReadError(f"a damaged header at byte {archive.offset:,}")
+
+
+def _planned(paths: Sequence[Path], wish: Wish, on_error: OnError) -> _Plan:
+    """Look at all names, and at what states identities, before anything is read."""
+    names: list[str] = []
+    keys: set[int] = set()
+    samples = stated = repeated = False
+    for path in paths:
+        own: set[int] = set()
+        try:
+            with _opened(path) as archive:
+                for info in _members(archive):
+                    name = slashed(info.name)
+                    suffix = _key(name)[1]
+                    if not info.isfile() or is_system(name):
+                        continue
+                    if suffix in _TEXTS:
+                        samples = True
+                        stated = stated or suffix != "json" or _states(archive, info)
+                    elif name.lower().endswith(IMAGE_SUFFIXES):
+                        names.append(name)
+                        own.add(hash(_key(name)[0]))
+        except _DAMAGED as error:
+            on_error.left_out(path.name, _refusal(path, error))
+        repeated = repeated or not keys.isdisjoint(own)
+        keys |= own
+    if stated and wish != Wish():
+        raise InputError(
+            f"depth, split and identity_pattern go with folders of identities; the samples of {paths[0]} state theirs"
+        )
+    naming, remarks = (Naming(), ()) if stated else find_naming(names, paths[0].parent, wish)
+    if repeated:
+        remarks += (Remark(".", "tars have images of the same name; each one's id begins with the name of its tar"),)
+    samples = samples or not any("/" in name for name in names)
+    return _Plan(samples, stated, repeated, naming, remarks)
+
+
+def _key(name: str) -> tuple[str, str]:
+    """A sample's name and a member's suffix.
+
+    >>> _key("n01/0001.left.jpg")
+    ('n01/0001', 'left.jpg')
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix
 
 
 @dataclass
 class _Sample:
-    """A key and its members by suffix, as far as they were read."""
+    """A key and its members by suffix, as far as they are of use; the others without their bytes."""
 
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
 
+    def images(self) -> list[str]:
+        """The suffixes of its images."""
+        return [suffix for suffix in self.members if f".{suffix.lower()}" in IMAGE_SUFFIXES]
 
-def _samples(archive: tarfile.TarFile) -> Iterator[_Sample | LeftOut]:
+
+def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
+    """Each file as a sample of one member, whose key is the whole name."""
+    seen: set[str] = set()
+    for info in _members(archive):
+        name = slashed(info.name)
+        if info.isdir() or system.skips(name):
+            continue
+        try:
+            _check(info, name)
+            if name in seen:
+                raise InputError("the archive has an entry of this name before it")
+            seen.add(name)
+            yield _Sample(name, {"": _content(archive, info)})
+        except InputError as error:
+            yield LeftOut(info.name, str(error))
+
+
+def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
     sample: _Sample | None = None
-    for info in archive:
-        if info.isdir():
-            continue
-        reason = unsafe(info.name) or too_long(info.size)
-        if not info.isfile():
-            reason = "it is no regular file"
-        folder, slash, base = info.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        key = folder + slash + stem
-        if sample is not None and key != sample.key:
-            yield sample
-            sample = None
-        if sample is not None and suffix in sample.members:
-            reason = "the sample has a member of this name before it"
-        file = None if reason else archive.extractfile(info)
-        if reason or file is None:
-            yield LeftOut(info.name, reason or "it holds no bytes")
-            continue
-        sample = sample or _Sample(key)
-        sample.members[suffix] = file.read()
+    try:
+        for info in _members(archive):
+            name = slashed(info.name)
+            if info.isdir() or system.skips(name):
+                continue
+            key, suffix = _key(name)
+            if sample is not None and key != sample.key:
+                yield sample
+                sample = None
+            try:
+                _check(info, name)
+                kept = suffix in _TEXTS or (f".{suffix.lower()}" in IMAGE_SUFFIXES and not (sample and sample.images()))
+                if sample is not None and suffix in sample.members:
+                    raise InputError("the sample has a member of this name before it")
+                content = _content(archive, info) if kept else b""
+            except InputError as error:
+                yield LeftOut(info.name, str(error))
+                continue
+            sample = sample or _Sample(key)
+            sample.members[suffix] = content
+    except _DAMAGED:
+        if sample is not None:
+            yield LeftOut(sample.key, "the tar is damaged within this sample or right after it")
+        raise
     if sample is not None:
         yield sample
 
 
-def _row(sample: _Sample, unused: Counter[str]) -> Item:
-    members, key = sample.members, sample.key
-    images = [suffix for suffix in members if f".{suffix.lower()}" in files.IMAGE_SUFFIXES]
-    unused.update(suffix for suffix in members if suffix not in (*images, "cls", "id", "json"))
+def _check(info: tarfile.TarInfo, name: str) -> None:
+    reason = unsafe(name) or too_long(info.size)
+    if not info.isfile():
+        reason = "it is no regular file"
+    if reason:
+        raise InputError(reason)
+
+
+def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    """The bytes of a member, which must not be long where it is text."""
+    if _key(info.name)[1] in _TEXTS and info.size > _MOST_TEXT:
+        raise InputError(f"a .cls, .id or .json must have at most {_MOST_TEXT:,} bytes; it has {info.size:,}")
+    bounded: Any = archive.fileobj
+    bounded.most = MOST_BYTES
+    try:
+        file = archive.extractfile(info)
+        return b"" if file is None else file.read()
+    finally:
+        bounded.most = _MOST_HEADER
+
+
+def _row(sample: _Sample, before: str, plan: _Plan, unused: Counter[str]) -> Item:
+    members, key = sample.members, before + sample.key
+    images = sample.images() if plan.samples else [""]
+    unused.update(suffix for suffix in members if suffix not in (*images, *_TEXTS))
     if len(images) != 1:
         return LeftOut(key, f"a sample must have one image; its members are {', '.join(sorted(members))}")
+    identity = "" if plan.stated else plan.naming.identity_of(sample.key)
+    if identity is None:
+        return LeftOut(key, plan.naming.no_folder())
     try:
-        about = json.loads(members.get("json", b"{}"))
-        if not isinstance(about, dict):
-            raise InputError(".json must hold a mapping")
-        identity = _identity(members, about)
-        score = about.get("score")
+        about = _about(members.get("json", b"{}"))
         return row_or_left_out(
             key,
             members[images[0]],
-            identity,
-            landmarks=_landmarks(about.get("landmarks")),
-            score=None if score is None else float(score),
+            _identity(members, about) if plan.stated else identity,
+            landmarks=landmarks_of(about.get("landmarks")),
+            score=score_of(about.get("score")),
         )
     except (ValueError, TypeError) as error:
-        return LeftOut(key, f"what stands beside its image cannot be read: {one_line(error)}")
+        return LeftOut(key, f"what stands next to its image cannot be read: {one_line(error)}")
+
+
+def _about(text: bytes) -> dict[str, Any]:
+    about = limits.parse_json(text, ".json")
+    if not isinstance(about, dict):
+        raise InputError(".json must hold a mapping")
+    return about
+
+
+def _states(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
+    """Whether a .json states an identity."""
+    try:
+        about = _about(_content(archive, info))
+        return any(about.get(name) is not None for name in _IDENTITY_KEYS)
+    except InputError:
+        return False  # that sample is named when it is read
 
 
 def _identity(members: dict[str, bytes], about: dict[str, Any]) -> str:
     stated = [members[suffix].decode().strip() for suffix in ("cls", "id") if suffix in members]
-    stated += [str(about[name]) for name in _IDENTITY_KEYS if name in about]
-    if len(set(stated)) > 1:
-        raise InputError(f"its identity must be one; got {', '.join(sorted(set(stated)))}")
-    return stated[0] if stated else ""
-
-
-def _landmarks(value: Any) -> NDArray[np.float32] | None:
-    if value is None:
-        return None
-    flat = np.asarray(value, dtype=np.float32).ravel()
-    if flat.shape != (10,):
-        raise InputError(f"landmarks must be ten numbers; got {value!r:.80}")
-    return points(flat.tolist())
+    stated += [text_of(about[name], name) for name in _IDENTITY_KEYS if name in about]
+    known = sorted({each for each in stated if each})
+    if len(known) > 1:
+        raise InputError(f"its identity must be one; got {', '.join(known)}")
+    return known[0] if known else ""
