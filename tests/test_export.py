@@ -278,6 +278,6 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"s\.png must be 16 x 16 pixels"):
         export(model, out, images=tmp_path / "p")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"needs the package onnxruntime; pip install 'angulus\[onnx\]'"):
+    with pytest.raises(InputError, match=r"needs `pip install 'angulus\[onnx\]'` \(there is no package onnxruntime"):
         export(model, out)
     assert not out.exists()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import io
 import json
 import logging
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from angulus import checks, files
+from angulus import checks, extras, files
 from angulus.artifact import Config, Model
 from angulus.backbones.layers import UnitFeatures
 from angulus.embedding import drawn_pixels, read_pixels
@@ -332,9 +331,4 @@ def _starts(count: int) -> range:
 
 
 def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise checks.InputError(
-            f"exporting to ONNX needs the package {name.partition('.')[0]}; pip install 'angulus[onnx]'"
-        ) from error
+    return extras.load(name, "onnx", "exporting to ONNX")
