@@ -21,10 +21,10 @@ from angulus import export as exporting
 from angulus.artifact import Config
 from angulus.commands.export import export as command
 from angulus.contract import Contract
-from angulus.embedding import drawn_pixels
 from angulus.embeddings import Embeddings
 from angulus.export import export, run
 from angulus.lists.pairs import Pairs, read_pairs
+from angulus.model_images import drawn_pixels
 from angulus.parity import Parity, of_features, on_pairs
 from angulus.protocols.calibration import Calibration, Rate
 
