@@ -184,6 +184,13 @@ def test_a_configuration_that_names_what_is_not_known_is_refused(
         angulus.load(folder)
 
 
+def test_info_prints_nothing_that_a_terminal_obeys(folder: Path) -> None:
+    edit(folder, about={"data\x1b[2J": "x\x1b]0;title\x07\n[bold]", "seed": [1, 2]})
+    found = CliRunner().invoke(app, ["info", str(folder)])
+    assert "  data?[2J: x?]0;title? [bold]" in found.output and "  seed: [1, 2]" in found.output
+    assert "\x1b" not in found.output and "\x07" not in found.output
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a model folder \(config\.json: No such file or directory\); give"):
         angulus.load(tmp_path)
