@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -152,11 +154,26 @@ def test_weights_of_another_backbone_are_refused(folder: Path) -> None:
         ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model anew"),
         ({"options": 3}, r"options in .*config\.json must be names with values; got 3"),
         ({"about": []}, "about in .* must be names with values"),
-        ({"embedding_size": "x"}, "embedding_size in .* must be a whole number >= 1; got 'x'"),
-        ({"in_channels": 0}, "in_channels in .* must be a whole number >= 1; got 0"),
+        ({"embedding_size": "x"}, r"embedding_size in .* must be a whole number in \[1, .*\]; got 'x'"),
+        ({"in_channels": 0}, r"in_channels in .* must be a whole number in \[1, .*\]; got 0"),
         ({"normalize": 1}, "normalize in .* must be true or false"),
         ({"image_size": 8}, r"must give image_size as \[height, width\]; got 8"),
         ({"format": 2}, "must be an Angulus model of format 1"),
+        ({"embedding_size": 10**12}, r"embedding_size in .* must be a whole number in \[1, .*\]; got 1000000000000"),
+        ({"embedding_size": 10**6}, r"does not hold the weights .* must be \[1000000, \d+\]; got \[3, \d+\]"),
+        (
+            {"in_channels": 10**6, "image_size": [9, 9]},
+            "must give images of at most 67,108,864 numbers; got in_channels 1000000 and",
+        ),
+        ({"image_size": [10**9, 10**9]}, "must give images of at most 67,108,864 numbers"),
+        ({"image_size": [True, 8]}, "must give image_size as"),
+        ({"image_size": [8] * 9}, "must give image_size as"),
+        ({"contract": {"mean": 10**400}}, r"config\.json: input\.mean must be a finite number; got 10+\.\.\.0+;"),
+        (
+            {"backbone": "ir18", "image_size": [112, 112], "options": {"dropout": 10**4000}},
+            "dropout must be a finite number in",
+        ),
+        ({"backbone": ["small"]}, "names must be one of"),
     ],
 )
 def test_a_configuration_that_names_what_is_not_known_is_refused(
@@ -167,6 +184,13 @@ def test_a_configuration_that_names_what_is_not_known_is_refused(
         angulus.load(folder)
 
 
+def test_info_prints_nothing_that_a_terminal_obeys(folder: Path) -> None:
+    edit(folder, about={"data\x1b[2J": "x\x1b]0;title\x07\n[bold]", "seed": [1, 2]})
+    found = CliRunner().invoke(app, ["info", str(folder)])
+    assert "  data?[2J: x?]0;title? [bold]" in found.output and "  seed: [1, 2]" in found.output
+    assert "\x1b" not in found.output and "\x07" not in found.output
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a model folder \(config\.json: No such file or directory\); give"):
         angulus.load(tmp_path)
@@ -175,6 +199,51 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1")
     with pytest.raises(InputError, match="is not a model folder"):
         angulus.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"about": ' + "[" * 1000 + "]" * 1000 + "}", "must nest lists and mappings at most 64 deep"),
+        ('{"about": ' + "[" * 100_000 + "]" * 100_000 + "}", "must nest lists and mappings at most 64 deep"),
+        ('{"embedding_size": ' + "9" * 5000 + "}", r"config\.json must be JSON; reading it gave: .*4300 digits"),
+        ("\udcff", "must be JSON"),
+    ],
+    ids=["deep", "very deep", "5,000 digits", "no UTF-8"],
+)
+def test_a_configuration_that_python_cannot_read_is_refused_in_a_sentence(folder: Path, text: str, said: str) -> None:
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=f"is not a model folder .*{said}"):
+        angulus.load(folder)
+    found = CliRunner().invoke(app, ["info", str(folder)])
+    assert isinstance(found.exception, InputError)
+
+
+def test_no_memory_is_allocated_for_sizes_that_the_weights_do_not_have(folder: Path) -> None:
+    edit(folder, embedding_size=2**20, backbone="lenet5", image_size=[1024, 1024])  # 2**37 weights in the last layer
+    with pytest.raises(InputError, match="does not hold the weights of the backbone 'lenet5'"):
+        angulus.load(folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[-1] = value
+    edit(folder, model=safetensors.torch.save(tensors))
+    with pytest.raises(InputError, match=f"model.safetensors: weights must be finite; {re.escape(name)} holds NaN or"):
+        angulus.load(folder)
+    tensors[name] = torch.full_like(tensors[name], 1e300, dtype=torch.float64)  # infinite in the network's float32
+    edit(folder, model=safetensors.torch.save(tensors))
+    with pytest.raises(InputError, match="weights must be finite"):
+        angulus.load(folder)
+
+
+def test_a_calibration_of_nobody_is_refused_with_its_name(folder: Path) -> None:
+    for text in ("[]", '{"format": 1}', "{", '{"format": 1, "groups": 3}'):
+        (folder / "calibration.json").write_text(text)
+        with pytest.raises(InputError, match=r"calibration\.json"):
+            angulus.load(folder)
 
 
 def test_the_fingerprint_changes_with_what_features_depend_on_and_with_nothing_else(folder: Path) -> None:

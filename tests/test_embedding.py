@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -129,7 +131,7 @@ def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(model: Path, 
     with pytest.raises(InputError, match="holds no image"):
         embedding.run(model, source, out)
     (source / "anna" / "1.png").write_bytes(png(pixels(1, 8)[0]))
-    with pytest.raises(InputError, match=r"takes images \[batch, 3, 16, 16\]"):
+    with pytest.raises(InputError, match=r"1\.png cannot be embedded: the image must be 16 x 16 pixels.* got 8 x 8"):
         embedding.run(model, source, out)
     (source / "anna" / "1.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"1\.png cannot be embedded"):
@@ -164,7 +166,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert killed.returncode == -signal.SIGKILL
     assert not out.exists()
     parts = out.with_name("e.npz.parts")
-    assert len(list(parts.iterdir())) == 3
+    assert len(list(parts.glob("*.npz"))) == 3
     sizes: list[int] = []
     embed = artifact.Model.embed
 
@@ -189,7 +191,7 @@ def test_what_has_changed_since_a_stop_is_embedded_anew(model: Path, tmp_path: P
     (source / "anna" / "2.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"2\.png cannot be embedded"):
         embedding.run(model, source, out, batch=1)
-    assert len(list((tmp_path / "e.npz.parts").iterdir())) == 1
+    assert len(list((tmp_path / "e.npz.parts").glob("*.npz"))) == 1
     (source / "anna" / "1.png").write_bytes(png(second))
     (source / "anna" / "2.png").write_bytes(png(third))
     embedding.run(model, source, out, batch=1, flip="none")
@@ -222,7 +224,244 @@ def test_a_failure_on_one_rank_is_one_on_all(model: Path, tmp_path: Path) -> Non
         (tmp_path / "mixed" / "anna" / f"{number}.png").write_bytes(png(pixels(1, size)[0]))
     found = torchrun(model, tmp_path / "mixed", tmp_path / "e.npz", "--batch", 1)
     assert found.returncode != 0
-    assert found.stderr.count("takes images [batch, 3, 16, 16]") >= 1
-    assert "rank 1 failed" in found.stderr
+    assert found.stderr.count("anna/3.png cannot be embedded: the image must be 16 x 16 pixels") == 1
     assert not (tmp_path / "e.npz").exists()
-    assert len(list((tmp_path / "e.npz.parts").iterdir())) == 3
+    assert len(list((tmp_path / "e.npz.parts").glob("*.npz"))) == 3
+    skipped = torchrun(model, tmp_path / "mixed", tmp_path / "e.npz", "--batch", 1, "--on-error", "skip")
+    assert skipped.returncode == 0, skipped.stderr
+    assert Embeddings.read(tmp_path / "e.npz").ids.tolist() == [f"anna/{number}.png" for number in range(3)]
+    assert skipped.stdout.count("left out: anna/3.png") == 1 and not (tmp_path / "e.npz.parts").exists()
+
+
+def mixed(folder: Path, *sizes: int) -> Path:
+    """Images of these sizes; 0 is no image."""
+    (folder / "anna").mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        data = png(pixels(1, size)[0]) if size else b"none"
+        (folder / "anna" / f"{number}.png").write_bytes(data)
+    return folder
+
+
+def test_all_that_cannot_be_embedded_is_named_at_once_after_all_others_are_done(model: Path, tmp_path: Path) -> None:
+    source, out = mixed(tmp_path / "photos", 16, 8, 0, 16, 0), tmp_path / "e.npz"
+    with pytest.raises(InputError) as caught:
+        embedding.run(model, source, out, batch=2)
+    said = str(caught.value)
+    assert said.startswith("3 images cannot be embedded: ") and said.endswith("with --on-error skip")
+    assert all(f"anna/{number}.png (" in said for number in (1, 2, 4)) and "got 8 x 8" in said
+    assert not out.exists() and not (tmp_path / "e.npz.left-out.jsonl").exists()
+    assert (tmp_path / "e.npz.parts").exists()
+    told: list[object] = []
+    count = embedding.run(
+        model, source, out, batch=2, on_error="skip", on_left_out=lambda left, listed: told.extend([len(left), listed])
+    )
+    assert (count, told) == (2, [3, tmp_path / "e.npz.left-out.jsonl"])
+    assert Embeddings.read(out).ids.tolist() == ["anna/0.png", "anna/3.png"]
+    lines = [json.loads(line) for line in (tmp_path / "e.npz.left-out.jsonl").read_text().splitlines()]
+    assert sorted(line["where"] for line in lines) == [f"anna/{number}.png" for number in (1, 2, 4)]
+    found = CliRunner().invoke(app, ["embed", str(model), str(source), str(out), "--on-error", "skip"])
+    assert "left out: anna/1.png: the image must be 16 x 16" in found.output
+    assert "3 images left out, listed in" in found.output and "e.npz: 2 embeddings" in found.output
+    for number in (1, 2, 4):
+        (source / "anna" / f"{number}.png").unlink()
+    assert embedding.run(model, source, out, on_error="skip") == 2
+    assert not (tmp_path / "e.npz.left-out.jsonl").exists()
+
+
+def test_what_was_embedded_before_a_bad_image_was_found_is_not_embedded_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = mixed(tmp_path / "photos", 16, 8, 16, 0, 16), tmp_path / "e.npz"
+    with pytest.raises(InputError, match="2 images cannot be embedded"):
+        embedding.run(model, source, out, batch=2)
+
+    def refuse(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it embedded")
+
+    monkeypatch.setattr(artifact.Model, "embed", refuse)
+    assert embedding.run(model, source, out, batch=2, on_error="skip") == 3
+
+
+def test_many_bad_images_are_listed_in_a_file(model: Path, tmp_path: Path) -> None:
+    source = mixed(tmp_path / "photos", 16, *[0] * 7)
+    with pytest.raises(
+        InputError, match=r"^7 images cannot .*; and 2 more, all listed in .*left-out\.jsonl; take them"
+    ):
+        embedding.run(model, source, tmp_path / "e.npz")
+    assert len((tmp_path / "e.npz.parts" / "left-out.jsonl").read_text().splitlines()) == 7
+
+
+def test_a_source_of_another_model_ends_early(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "HOPELESS", 3)
+    source = mixed(tmp_path / "photos", 8, 8, 8, 8, 8, 16)
+    for on_error in ("stop", "skip"):
+        with pytest.raises(InputError, match=r"none of the first 3 images can be embedded: anna/2\.png: .* got 8 x 8"):
+            embedding.run(model, source, tmp_path / "e.npz", batch=1, on_error=on_error)
+    with pytest.raises(InputError, match="--on-error must be one of 'stop', 'skip'; got 'go'"):
+        embedding.run(model, source, tmp_path / "e.npz", on_error="go")
+    assert not list(tmp_path.glob("e.npz*"))
+
+
+def test_an_image_without_identity_or_score_leaves_those_of_others(model: Path, tmp_path: Path) -> None:
+    images = pixels(4)
+    rows = [
+        Row("0", png(images[0]), "ann", score=0.5),
+        Row("1", png(images[1]), ""),
+        Row("2", png(images[2]), "bob", score=0.25),
+        Row("3", png(images[3]), "", score=1.0),
+    ]
+    write_records(tmp_path / "records", rows)
+    for name in ("e.npz", "e.parquet", "e.safetensors"):
+        embedding.run(model, tmp_path / "records", tmp_path / name)
+        found = Embeddings.read(tmp_path / name)
+        assert found.labels is not None and found.labels.tolist() == ["ann", "", "bob", ""]
+        assert found.detector_scores is not None
+        np.testing.assert_array_equal(found.detector_scores, [0.5, np.nan, 0.25, 1.0])
+    write_records(tmp_path / "unknown", [Row("1", png(images[1]), "")])
+    embedding.run(model, tmp_path / "unknown", tmp_path / "u.npz")
+    found = Embeddings.read(tmp_path / "u.npz")
+    assert found.labels is None and found.detector_scores is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_a_feature_without_direction_is_named_and_not_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    source, out = mixed(tmp_path / "photos", 16, 16, 16), tmp_path / "e.npz"
+    embed = artifact.Model.embed
+
+    def broken(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
+        features = embed(self, images)
+        features[1] = value
+        return features
+
+    monkeypatch.setattr(artifact.Model, "embed", broken)
+    with pytest.raises(
+        InputError, match=r"anna/1\.png cannot be embedded: the model gives it a feature that is zero, Na"
+    ):
+        embedding.run(model, source, out)
+    assert not out.exists()
+    assert embedding.run(model, source, out, on_error="skip") == 2
+    assert Embeddings.read(out).ids.tolist() == ["anna/0.png", "anna/2.png"]
+
+
+def test_an_output_in_its_own_source_is_refused(model: Path, tmp_path: Path) -> None:
+    source = mixed(tmp_path / "photos", 16)
+    for out in (source / "e.npz", source / "anna" / "e.parquet", tmp_path / "x" / ".." / "photos" / "e.npz"):
+        with pytest.raises(
+            InputError, match=r"the output must not lie in the source, .*photos, which the next run reads"
+        ):
+            embedding.run(model, source, out)
+    assert [path.name for path in source.rglob("*")] == ["anna", "0.png"]
+    assert embedding.run(model, source, tmp_path / "e.npz") == embedding.run(model, source, tmp_path / "e.npz") == 1
+    (tmp_path / "images.parquet").write_bytes(b"images")
+    with pytest.raises(InputError, match="must not lie in the source"):
+        embedding.run(model, tmp_path / "images.parquet", tmp_path / "images.parquet")
+    assert (tmp_path / "images.parquet").read_bytes() == b"images"
+
+
+def test_a_second_run_on_one_output_is_refused_and_harms_nothing(model: Path, records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.npz"
+    refused: list[str] = []
+
+    def second(_: int) -> None:
+        found = subprocess.run(
+            [sys.executable, "-m", "angulus", "embed", str(model), str(records), str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 2
+        refused.append(" ".join(found.stderr.split()))
+
+    assert embedding.run(model, records, out, batch=6, on_images=second) == 11
+    assert len(refused) == 2
+    assert refused[0].endswith("e.npz.parts is in use by another process; wait for it to end, or choose another output")
+    assert not (tmp_path / "e.npz.parts").exists() and len(Embeddings.read(out)) == 11
+
+
+def stop(done: int) -> None:
+    if done >= 6:
+        raise KeyboardInterrupt
+
+
+def test_parts_of_another_model_and_half_written_ones_are_removed(model: Path, records: Path, tmp_path: Path) -> None:
+    out, parts = tmp_path / "e.npz", tmp_path / "e.npz.parts"
+    with pytest.raises(KeyboardInterrupt):
+        embedding.run(model, records, out, batch=2, flip="none", on_images=stop)
+    (parts / f".half.npz.{'0' * 32}.tmp").write_bytes(b"half")
+    before = {path.name for path in parts.glob("*.npz")}
+    assert len(before) == 3
+    with pytest.raises(KeyboardInterrupt):
+        embedding.run(model, records, out, batch=2, on_images=stop)
+    after = {path.name for path in parts.iterdir()} - {".lock"}
+    assert len(after) == 3 and not before & after
+    assert embedding.run(model, records, out, batch=2) == 11 and not parts.exists()
+
+
+def test_a_part_that_was_damaged_is_made_again(model: Path, records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.npz"
+    with pytest.raises(KeyboardInterrupt):
+        embedding.run(model, records, out, batch=11, on_images=stop)
+    (part,) = (tmp_path / "e.npz.parts").glob("*.npz")
+    features = np.load(part)["features"]
+    whole = part.read_bytes()
+    for damaged in (whole[:-40], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b""):
+        part.write_bytes(damaged)
+        with pytest.raises(KeyboardInterrupt):
+            embedding.run(model, records, out, batch=11, on_images=stop)
+        np.testing.assert_array_equal(np.load(part)["features"], features)
+
+
+STOPS_RANK_1 = """
+import os, signal, sys
+from pathlib import Path
+from angulus import embedding
+from angulus.distributed.launch import AGAIN, LostRank, process_group
+model, source, out, pid = map(Path, sys.argv[1:])
+
+def stop(done):
+    if done >= 4 and os.environ["RANK"] == "1":
+        pid.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+try:
+    with process_group(20.0, AGAIN) as ranks:
+        embedding.run(model, source, out, batch=1, ranks=ranks, on_images=stop)
+except LostRank as lost:
+    pid.with_name("said").write_text(str(lost))
+    raise SystemExit(1)
+"""
+
+
+def test_a_stopped_process_ends_the_others_with_a_sentence(model: Path, records: Path, tmp_path: Path) -> None:
+    script = tmp_path / "stops.py"
+    script.write_text(STOPS_RANK_1)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    arguments = [str(each) for each in (model, records, tmp_path / "e.npz", tmp_path / "pid")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*run, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "said").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.2)
+    finally:
+        if (tmp_path / "pid").exists():
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        process.communicate()
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("another process of the run has ended, or did not answer for 20 s")
+    assert said.endswith("run the same command again")
+    assert embedding.run(model, records, tmp_path / "e.npz", batch=1) == 11
+
+
+def test_a_model_loads_without_opencv(model: Path) -> None:
+    code = """
+import sys
+sys.modules["cv2"] = None
+import angulus.artifact, angulus.commands.embed, angulus.commands.info
+print(angulus.artifact.load(sys.argv[1]).name)
+"""
+    found = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -286,8 +286,8 @@ def with_values(row: int, value: float) -> NDArray[np.float32]:
             "norms must be finite and >= 0; got 7 of 7 rows: 'p0/0.jpg', 'p0/1.jpg', 'p1/2.jpg', ..",
         ),
         (
-            {"detector_scores": np.where(np.arange(7) == 4, np.nan, 0.0)},
-            "detector_scores must be finite; got 1 of 7 rows",
+            {"detector_scores": np.where(np.arange(7) == 4, np.inf, np.nan)},
+            "detector_scores must be finite, or NaN where not known; got 1 of 7 rows",
         ),
         ({"flipped": VECTORS[:, :4]}, r"flipped must have the shape \[7, 5\]; got \[7, 4\]"),
         ({"flipped": with_values(1, np.nan)}, "flipped must be finite; got NaN or Inf in 1 of 7 rows: 'p0/1.jpg'$"),

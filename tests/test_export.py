@@ -21,10 +21,10 @@ from angulus import export as exporting
 from angulus.artifact import Config
 from angulus.commands.export import export as command
 from angulus.contract import Contract
-from angulus.embedding import drawn_pixels
 from angulus.embeddings import Embeddings
 from angulus.export import export, run
 from angulus.lists.pairs import Pairs, read_pairs
+from angulus.model_images import drawn_pixels
 from angulus.parity import Parity, of_features, on_pairs
 from angulus.protocols.calibration import Calibration, Rate
 
@@ -278,6 +278,6 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"s\.png must be 16 x 16 pixels"):
         export(model, out, images=tmp_path / "p")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"needs the package onnxruntime; pip install 'angulus\[onnx\]'"):
+    with pytest.raises(InputError, match=r"needs `pip install 'angulus\[onnx\]'` \(there is no package onnxruntime"):
         export(model, out)
     assert not out.exists()

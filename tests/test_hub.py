@@ -99,8 +99,21 @@ def test_what_is_pushed_is_what_another_machine_fetches(folder: Path, tmp_path: 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules, "angulus.hub", raising=False)
-    with pytest.raises(InputError, match=r"need the package huggingface_hub; pip install 'angulus\[hub\]'"):
+    with pytest.raises(
+        InputError, match=r"models on a hub needs `pip install 'angulus\[hub\]'` \(there is no package hugg"
+    ):
         import angulus.hub  # noqa: F401
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "9" * 5000, "[1]", '"x"', "\udcff"])
+def test_a_strangers_configuration_is_refused_in_a_sentence(folder: Path, text: str) -> None:
+    from angulus.hub import HubModel
+
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=r"config\.json"):
+        HubModel.from_pretrained(str(folder))
+    with pytest.raises(InputError, match="a model is loaded as it was stored; got the argument 'size'"):
+        HubModel.from_pretrained(str(folder), size=3)
 
 
 def test_the_card_is_one_that_the_hub_reads_and_says_what_is_measured(folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from angulus import backbones, checks, files, model_card
+from angulus import backbones, checks, files, limits, model_card
 from angulus.backbones.layers import UnitFeatures
 from angulus.contract import Contract, Flip, Preprocessing
 from angulus.fingerprint import described, fingerprint, model_name, parts
@@ -30,6 +30,8 @@ from angulus.protocols.calibration import Calibration
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
+MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
+MOST_VALUES = 2**26  # of an image: 67 million
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Config:
         in_channels: of an image.
         image_size: height and width of an image, in pixels (of a volume: depth, height, width).
         embedding_size: d.
-        options: what else the backbone's constructor takes.
+        options: what else the backbone's constructor takes, but for where its first weights came from.
         normalize: whether features are scaled to length 1; their norms then say nothing.
         contract: what the pixels must be.
         about: where the weights come from (recipe, data, seed, versions), as plain values.
@@ -57,8 +59,8 @@ class Config:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The network, its weights drawn anew."""
-        network = backbones.build(
+        """The network, with new random weights: nothing is read, fetched or imported that `options` could name."""
+        network = backbones.rebuild(
             self.backbone,
             in_channels=self.in_channels,
             image_size=self.image_size,
@@ -146,7 +148,11 @@ def save(
         folder: where to.
         mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
         card: for people; None: one that says what the configuration does.
+
+    Raises:
+        checks.InputError: options that a stored model must not have, a mean image too few or too many.
     """
+    backbones.check_stored(config.backbone, config.options)
     Preprocessing(config.contract, mean_image)  # refused before anything is written
     files.make_folder(folder)
     (folder / CALIBRATION).unlink(missing_ok=True)
@@ -199,20 +205,53 @@ def _load(folder: Path) -> Model:
             f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {found[:12]}... in place of "
             f"{str(content['sha256'])[:12]}...; fetch or save the model anew"
         )
-    backbone = config.build()
     try:
         tensors = safetensors.torch.load(weights)
         mean_image = tensors.pop(MEAN_IMAGE, None)
+        _check_shapes(config, tensors, folder / CONFIG)
+        backbone = config.build()
         backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise checks.InputError(
             f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
-            f"({' '.join(str(error).split())[:200]}); fetch or save the model anew"
+            f"({checks.one_line(error)[:200]}); fetch or save the model anew"
         ) from error
     try:
+        _check_finite(backbone)
         return Model(config, backbone, found, mean_image=mean_image)
     except checks.InputError as error:
         raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
+
+
+def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of another shape than the network's before memory is allocated for it.
+
+    Raises:
+        RuntimeError: as PyTorch raises it where weights are loaded.
+        checks.InputError: sizes or options that the backbone cannot have.
+    """
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            empty = config.build()
+    except checks.InputError as error:
+        # a net of timm that cannot be built without numbers: its last layer at least must not be larger than the file
+        if any(value.ndim == 2 and len(value) == config.embedding_size for value in tensors.values()):
+            return
+        raise checks.InputError(f"{path}: {error}") from error
+    expected = {name: list(value.shape) for name, value in empty.state_dict().items()}
+    got = {name: list(value.shape) for name, value in tensors.items()}
+    for name in (*expected, *got):
+        if expected.get(name) != got.get(name):
+            raise RuntimeError(f"{name} must be {expected.get(name, 'left out')}; got {got.get(name, 'none')}")
+
+
+def _check_finite(backbone: nn.Module) -> None:
+    """Refuse weights that give no features."""
+    for name, value in backbone.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise checks.InputError(
+                f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
+            )
 
 
 def calibrate(folder: Path, calibration: Calibration) -> str:
@@ -268,9 +307,9 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
 def _content(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else f"{path.name}: {error}"
+        content = limits.parse_json(path.read_bytes(), path.name)
+    except (OSError, checks.InputError) as error:
+        reason = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
         reason = reason if folder.exists() else "there is no such folder"
         raise checks.InputError(
             f"{folder} is not a model folder ({reason}); give one that angulus train wrote as RUN/model"
@@ -284,7 +323,9 @@ def _config(content: dict[str, Any], path: Path) -> Config:
     known = {each.name for each in dataclasses.fields(Config)}
     unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
     if unknown:
-        raise checks.InputError(f"{path} has an unknown key {unknown[0]!r}{checks.nearest(unknown[0], known)}")
+        raise checks.InputError(
+            f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}"
+        )
     try:
         contract = Contract(**content["contract"])
         values = {name: content[name] for name in known if name != "contract"}
@@ -298,13 +339,19 @@ def _config(content: dict[str, Any], path: Path) -> Config:
 
 def _check_values(values: dict[str, Any], path: Path) -> None:
     """Refuse values of a type that a configuration cannot have."""
-    backbones.check_name(f"the backbone that {path} names", values["backbone"])
+    backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]
-    if not isinstance(size, list) or not all(isinstance(side, int) and side > 0 for side in size):
-        raise checks.InputError(f"{path} must give image_size as [height, width]; got {size!r}")
+    if not isinstance(size, list) or len(size) > 3 or not all(type(side) is int and side > 0 for side in size):
+        raise checks.InputError(f"{path} must give image_size as [height, width]; got {checks.shown(size)}")
     for name in ("in_channels", "embedding_size"):
-        checks.integer(f"{name} in {path}", values[name], low=1)
+        checks.integer(f"{name} in {path}", values[name], low=1, high=MOST_SIZE)
+    if values["in_channels"] * math.prod(size) > MOST_VALUES:
+        raise checks.InputError(
+            f"{path} must give images of at most {MOST_VALUES:,} numbers; got in_channels {values['in_channels']} and "
+            f"image_size {checks.shown(size)}"
+        )
     checks.flag(f"normalize in {path}", values["normalize"])
     for name in ("options", "about"):
         if not isinstance(values[name], dict):
-            raise checks.InputError(f"{name} in {path} must be names with values; got {values[name]!r}")
+            raise checks.InputError(f"{name} in {path} must be names with values; got {checks.shown(values[name])}")
+    backbones.check_stored(backbone, values["options"])

@@ -145,7 +145,7 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
         in_channels=images.train.pixels.shape[1],
         image_size=tuple(images.train.pixels.shape[2:]),
         embedding_size=recipe.backbone.embedding_size,
-        options=recipe.backbone.options,
+        options=backbones.stored_options(recipe.backbone.name, recipe.backbone.options),
         normalize=recipe.backbone.normalize,
         contract=recipe.input,
         about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},

@@ -36,7 +36,10 @@ def number(
     rule = _range(low, high, open_low, open_high)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} must be a number{rule}; got {shown(value)}{_hint(hint)}")
-    plain = float(value)
+    try:
+        plain = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        plain = math.inf
     inside = (low < plain if open_low else low <= plain) and (plain < high if open_high else plain <= high)
     if not inside or not math.isfinite(plain):
         raise InputError(f"{name} must be a finite number{rule}; got {shown(value)}{_hint(hint)}")

@@ -113,7 +113,7 @@ def main() -> None:
         again = "run the same command again (train: with --resume) to go on"
         _fail(f"{stopped}; its checkpoint is written: {again}", 130, told=not launch.speaks())
     except launch.LostRank as lost:
-        _fail(f"{lost}; go on from the last checkpoint by the same command with --resume", 1)
+        _fail(str(lost), 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 

@@ -1,11 +1,14 @@
-"""Images through a trained model to an embeddings file: in batches, by one process or many, going on after a stop."""
+"""Images through a trained model to an embeddings file: in batches, by one process or many, resumed after a stop."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import shutil
+import json
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import artifact, checks, columns, files
-from angulus.data import decode
+from angulus import artifact, checks, columns, files, model_images
 from angulus.data.rows import Row
-from angulus.data.sources import LeftOut, read_source
+from angulus.data.sources import LeftOut
 from angulus.distributed.runtime import Ranks
 from angulus.embeddings import Embeddings
+
+ON_ERROR = ("stop", "skip")
+LEFT_OUT = "left-out.jsonl"
+NAMED = 5  # images that a sentence names; the others are in a file
+HOPELESS = 1000  # images in a row, from the first, that cannot be embedded: the source is not for this model
 
 
 def run(
@@ -30,153 +37,268 @@ def run(
     flip: str | None = None,
     device: torch.device | None = None,
     ranks: Ranks | None = None,
+    on_error: str = "stop",
     on_images: Callable[[int], None] | None = None,
+    on_left_out: Callable[[list[LeftOut], Path], None] | None = None,
 ) -> int:
-    """Embed every image of a source; returns how many.
+    """Embed the images of a source.
 
     The features of each batch are kept in the folder `OUT.parts`, under a name that says what they are of, until `out`
-    is whole. A run that was stopped takes from there what is done, to the bit, and what has changed is done anew. Of
-    several ranks each embeds every so-manyth batch, on a disk that all see, and rank 0 writes `out`.
+    is whole. A run that was stopped takes from there what is done, to the bit, and repeats what has changed. Rank r of
+    n embeds every n-th batch, on a disk that all see, and rank 0 writes `out`.
 
     Args:
         model: its folder.
         source: records, or anything `angulus convert` reads. Images must be as large as the contract says already.
-        out: .npz, .safetensors or .parquet; gets ids, features, norms, the model's name and, where they are known,
-            labels and scores.
+        out: .npz, .safetensors or .parquet; gets ids, features, norms, the model's name and, where any are known,
+            labels ("" for an image without one) and scores (NaN).
         batch: images at a time, >= 1.
         flip: in place of the contract's rule for mirror images.
         device: where the model runs; None: the CPU.
         ranks: the processes that share the work, each of which calls this; None: this one alone.
+        on_error: "stop": images that cannot be embedded are an error that names them, once all others are done; "skip":
+            they are left out, and listed in `OUT.left-out.jsonl`.
         on_images: told how many are done.
+        on_left_out: told, on rank 0, once `out` is written, what was left out, and in which file it is listed.
 
     Raises:
-        checks.InputError: an image that cannot be read or is of another size, named; `out` is not written then. On
-            several ranks, where one of them fails all do.
+        checks.InputError: images that cannot be embedded, `out` in the source, or in use by another process; `out` is
+            not written then. On several ranks, where one of them fails all do.
+
+    Returns:
+        How many: on rank 0, which comes back once `out` is written, of `out`; on others, of the source.
     """
     checks.integer("batch", batch, low=1)
+    checks.choice("--on-error", on_error, ON_ERROR)
     columns.suffix_of(out)
     ranks = ranks or Ranks()
-    trained = artifact.load(model)
-    if flip is not None:
-        trained = trained.with_flip(flip)
-    trained.to(device or torch.device("cpu"))
-    parts = out.with_name(f"{out.name}.parts")
-    rows, kept = ranks.together(lambda: _embed_all(trained, source, batch, parts, ranks, on_images))
-    ranks.together(lambda: _join(rows, kept, trained.name, out) if ranks.rank == 0 else None)
+    refuse_within(source, out)
+    folder = out.with_name(f"{out.name}.parts")
+    trained = ranks.together(lambda: _loaded(model, flip, device))
+    with contextlib.ExitStack() as stack:
+        ranks.first(lambda: stack.enter_context(_held(folder)))
+        ranks.first(lambda: _remove_others(folder, trained.name))
+        work = _Work(trained, folder, ranks, _batches(source, batch))
+        ended = False
+        while not ended:  # all ranks meet after a batch each, so that none waits long for one that is lost
+            before = work.seen
+            ended = all(ranks.everywhere(work.step))
+            if on_images is not None and work.seen > before:
+                on_images(work.seen)
+        ranks.agree(images=work.digest.hexdigest())
+        unreadable = ranks.objects(work.unreadable)
+        if ranks.rank > 0:  # writing takes longer than others should wait
+            return work.seen
+        rows, features, left_out = _joined(work, unreadable)
+        _settle(left_out, len(rows), source, out, folder, on_error)
+        _embeddings(rows, features, trained.name).write(out)
+        _remove_parts(folder)
+    if left_out and on_left_out is not None:
+        on_left_out(left_out, _list_of(out))
     return len(rows)
 
 
-def _embed_all(
-    model: artifact.Model,
-    source: Path,
-    batch: int,
-    parts: Path,
-    ranks: Ranks,
-    on_images: Callable[[int], None] | None,
-) -> tuple[list[Row], list[Path]]:
-    """The rows of the source without their images, and the file of each batch's features; makes this rank's."""
-    rows: list[Row] = []
-    kept: list[Path] = []
-    for number, some in enumerate(_batches(_rows(source), batch)):
-        part = parts / f"{_digest(model.name, some)}.npy"
-        if number % ranks.count == ranks.rank and not part.exists():
-            features = _features(model, some)
-            files.make_folder(parts)
-            files.write_atomically(part, lambda file, features=features: np.save(file, features))  # type: ignore[misc]
-        kept.append(part)
-        rows += [dataclasses.replace(row, image=b"-") for row in some]  # the bytes are not needed any more
-        if on_images is not None:
-            on_images(len(rows))
-    if not rows:
-        raise checks.InputError(f"{source} holds no image to embed")
-    return rows, kept
+def refuse_within(source: Path, out: Path) -> None:
+    """Refuse an output that would replace the source, or that the next reader of the source would meet in it."""
+    if out.resolve() == source.resolve() or (source.is_dir() and out.resolve().is_relative_to(source.resolve())):
+        raise checks.InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
 
 
-def _digest(model: str, rows: list[Row]) -> str:
-    """What the features of a batch depend on, as a name: the model, and each image's id and bytes."""
-    digest = hashlib.blake2b(model.encode(), digest_size=16)
+def _loaded(model: Path, flip: str | None, device: torch.device | None) -> artifact.Model:
+    trained = artifact.load(model)
+    if flip is not None:
+        trained = trained.with_flip(flip)
+    return trained.to(device or torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder of an output's parts against a second run; it goes where nothing is left in it."""
+    with files.lock(folder, "the folder", way="choose another output"):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # also where another run has put its own lock there since
+                if all(path.name == ".lock" for path in folder.iterdir()):
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
+
+
+def _remove_others(folder: Path, model: str) -> None:
+    """Remove parts of other models, and what killed processes left half-written."""
+    _remove_parts(folder, but=f"{model}-")
+
+
+def _remove_parts(folder: Path, but: str | None = None) -> None:
+    for path in folder.iterdir():
+        if path.name != ".lock" and (but is None or not path.name.startswith(but)):
+            path.unlink()
+
+
+@dataclass
+class _Work:
+    """The batches of a source, of which this rank embeds every n-th.
+
+    Attributes:
+        rows: of each batch of all ranks, without their images, and the name of its part.
+        left_out: what the reader could not give.
+        unreadable: of this rank's batches, by their number: the name of the part, and why which rows are not in it.
+        digest: of all images, which must be the same on all ranks.
+    """
+
+    model: artifact.Model
+    folder: Path
+    ranks: Ranks
+    batches: Iterator[tuple[list[Row], list[LeftOut]]]
+    rows: list[tuple[list[Row], str]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    unreadable: dict[int, tuple[str, dict[int, str]]] = field(default_factory=dict)
+    digest: hashlib.blake2b = field(default_factory=hashlib.blake2b)
+    seen: int = 0
+    embedded: int = 0  # images that this rank has a feature of
+
+    def step(self) -> bool:
+        """Embed this rank's one of the next n batches; returns whether there are no more."""
+        for _ in range(self.ranks.count):
+            rows, left_out = next(self.batches, ([], []))
+            self.left_out += left_out
+            if not rows:
+                return True
+            name = _name(self.model.name, rows)
+            self.digest.update(name.encode())
+            number = len(self.rows)
+            if number % self.ranks.count == self.ranks.rank:
+                self._embed(number, rows, name)
+            self.rows.append(([dataclasses.replace(row, image=b"-") for row in rows], name))
+            self.seen += len(rows)
+        return False
+
+    def _embed(self, number: int, rows: list[Row], name: str) -> None:
+        """Make sure that the features of a batch are in their file."""
+        if _read(self.folder / name, len(rows)) is not None:
+            self.embedded += len(rows)
+            return
+        pixels, reasons = _decoded_batch(rows, self.model.config)
+        readable = [row for place, row in enumerate(rows) if place not in reasons]
+        if reasons:
+            name = _name(self.model.name, readable)
+            self.unreadable[number] = name, reasons
+        self.embedded += len(readable)
+        if not self.embedded and sum(len(each) for _, each in self.unreadable.values()) >= HOPELESS:
+            raise checks.InputError(
+                f"none of the first {HOPELESS:,} images can be embedded: {rows[0].id}: {next(iter(reasons.values()))}"
+            )
+        if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
+            features = self.model.embed(torch.stack(pixels)).cpu().numpy()
+            files.write_atomically(self.folder / name, lambda file: np.savez(file, features=features))
+
+
+def _batches(source: Path, size: int) -> Iterator[tuple[list[Row], list[LeftOut]]]:
+    """Rows of a source, so many at a time, and what was left out on the way to them."""
+    left_out: list[LeftOut] = []
+    found = model_images.rows(source, left_out)
+    while some := list(islice(found, size)):
+        yield some, left_out.copy()
+        left_out.clear()
+    yield [], left_out
+
+
+def _name(model: str, rows: list[Row]) -> str:
+    """The file of a batch's features, by what they depend on: the model, and each image's id and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         for each in (row.id.encode(errors="surrogatepass"), row.image):
             digest.update(len(each).to_bytes(8, "little"))
             digest.update(each)
-    return digest.hexdigest()
+    return f"{model}-{digest.hexdigest()}.npz"
 
 
-def _features(model: artifact.Model, rows: list[Row]) -> NDArray[np.float32]:
-    pixels = [pixels_of(row.image, row.id, model.config.in_channels) for row in rows]
-    shapes = {tuple(each.shape) for each in pixels}
-    if len(shapes) > 1:
-        raise checks.InputError(f"images must be of one size; got {sorted(shapes)} (channels, height, width)")
-    return model.embed(torch.stack(pixels)).cpu().numpy()
+def _read(path: Path, count: int) -> NDArray[np.float32] | None:
+    """The features of so many images from a part; None where there is none that is whole (a zip has checksums)."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            features: NDArray[np.float32] = archive["features"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return features if features.ndim == 2 and len(features) == count else None
 
 
-def _join(rows: list[Row], kept: list[Path], model: str, out: Path) -> None:
-    """Write the embeddings file, and remove the parts."""
-    features = np.concatenate([np.load(part) for part in kept])
-    named = all(row.identity for row in rows)
-    scored = all(row.score is not None for row in rows)
-    Embeddings(
+def _decoded_batch(rows: list[Row], config: artifact.Config) -> tuple[list[torch.Tensor], dict[int, str]]:
+    """The images of a batch that the model takes, and by its place in the batch why another is none."""
+    pixels: list[torch.Tensor] = []
+    reasons: dict[int, str] = {}
+    for place, row in enumerate(rows):
+        try:
+            pixels.append(model_images.decoded(row, config, "the image")[1])
+        except checks.InputError as error:
+            reasons[place] = str(error)
+    return pixels, reasons
+
+
+def _joined(
+    work: _Work, unreadable: list[dict[int, tuple[str, dict[int, str]]]]
+) -> tuple[list[Row], NDArray[np.float32], list[LeftOut]]:
+    """All rows that have features, their features, and what has none."""
+    of_batch = {number: found for each in unreadable for number, found in each.items()}
+    rows: list[Row] = []
+    parts: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)]
+    left_out = work.left_out.copy()
+    for number, (some, whole) in enumerate(work.rows):
+        name, reasons = of_batch.get(number, (whole, {}))
+        left_out += [LeftOut(some[place].id, reason) for place, reason in reasons.items()]
+        readable = [row for place, row in enumerate(some) if place not in reasons]
+        if not readable:
+            continue
+        features = _read(work.folder / name, len(readable))
+        if features is None:
+            raise checks.InputError(
+                f"{work.folder / name} must be whole, on a disk that all processes share; run the same command again"
+            )
+        usable = np.asarray(np.isfinite(features).all(axis=1) & features.any(axis=1))
+        for row, fine in zip(readable, usable.tolist(), strict=True):
+            if fine:
+                rows.append(row)
+            else:
+                left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
+        parts.append(features[usable])
+    return rows, np.concatenate(parts[1:] or parts), left_out
+
+
+def _settle(left_out: list[LeftOut], count: int, source: Path, out: Path, parts: Path, on_error: str) -> None:
+    """List what cannot be embedded, and refuse to go on where that was not allowed, or nothing else is there."""
+    listed = _list_of(out) if on_error == "skip" else parts / LEFT_OUT
+    if left_out and (on_error == "skip" or len(left_out) > NAMED):
+        lines = [json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) for item in left_out]
+        files.write_text(listed, "".join(f"{line}\n" for line in lines))
+    elif on_error == "skip":
+        listed.unlink(missing_ok=True)
+    if left_out and (on_error == "stop" or not count):
+        raise checks.InputError(_refusal(left_out, source, listed))
+    if not count:
+        raise checks.InputError(f"{source} holds no image to embed")
+
+
+def _refusal(left_out: list[LeftOut], source: Path, listed: Path) -> str:
+    way = f"out of {source}, or leave out whatever cannot be embedded with --on-error skip"
+    if len(left_out) == 1:
+        return f"{left_out[0].where} cannot be embedded: {left_out[0].reason}; take it {way}"
+    named = "; ".join(f"{item.where} ({item.reason})" for item in left_out[:NAMED])
+    more = f"; and {len(left_out) - NAMED:,} more, all listed in {listed}" if len(left_out) > NAMED else ""
+    return f"{len(left_out):,} images cannot be embedded: {named}{more}; take them {way}"
+
+
+def _list_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.{LEFT_OUT}")
+
+
+def _embeddings(rows: list[Row], features: NDArray[np.float32], model: str) -> Embeddings:
+    """Features with what is known of their images: "" and NaN where that is known of others only."""
+    scores = np.array([np.nan if row.score is None else row.score for row in rows], dtype=np.float64)
+    return Embeddings(
         features,
         np.array([row.id for row in rows]),
         norms=np.linalg.norm(features.astype(np.float64), axis=1),
-        labels=np.array([row.identity for row in rows]) if named else None,
-        detector_scores=np.array([row.score for row in rows], dtype=np.float64) if scored else None,
+        labels=model_images.known_labels(rows),
+        detector_scores=None if np.isnan(scores).all() else scores,
         models=np.full(len(rows), model),
-    ).write(out)
-    shutil.rmtree(kept[0].parent)
-
-
-def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, torch.Tensor]]:
-    """The images of a source as a model takes them, uint8 [channels, height, width]; another size is an error."""
-    return (_decoded(row, config) for row in _rows(source))
-
-
-def drawn_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0) -> list[tuple[Row, torch.Tensor]]:
-    """At most so many images of a source, as `read_pixels` gives them, each subset as likely as another."""
-    rng = np.random.default_rng(seed)
-    kept: list[Row] = []
-    for count, row in enumerate(_rows(source)):
-        if count < most:
-            kept.append(row)
-        elif (place := int(rng.integers(count + 1))) < most:
-            kept[place] = row
-    return [_decoded(row, config) for row in kept]
-
-
-def _decoded(row: Row, config: artifact.Config) -> tuple[Row, torch.Tensor]:
-    pixels = pixels_of(row.image, row.id, config.in_channels)
-    check_size(pixels, config, row.id)
-    return dataclasses.replace(row, image=b"-"), pixels
-
-
-def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None:
-    """Refuse an image [channels, height, width] of another size than the model's."""
-    if tuple(pixels.shape[1:]) != config.image_size:
-        sides = " x ".join(map(str, config.image_size))
-        raise checks.InputError(
-            f"{what} must be {sides} pixels, as the model's config.json says; got "
-            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); align and scale it with angulus prepare "
-            "(or verify it with --align)"
-        )
-
-
-def _rows(source: Path) -> Iterator[Row]:
-    """The rows of a source; an image that cannot be read is an error here, not left out."""
-    for item in read_source(source):
-        if not isinstance(item, LeftOut):
-            yield item
-        elif item.image:
-            raise checks.InputError(f"{item.where} cannot be embedded: {item.reason}; take it out of {source}")
-
-
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while some := list(islice(rows, size)):
-        yield some
-
-
-def pixels_of(image: bytes, what: str, channels: int) -> torch.Tensor:
-    """uint8 [channels, height, width] of an encoded image, which errors call `what`."""
-    pixels = torch.from_numpy(decode.decode(image, what)).permute(2, 0, 1)
-    if channels == 1:
-        pixels = pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
-    return pixels
+    )

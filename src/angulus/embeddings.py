@@ -35,8 +35,8 @@ class Embeddings:
         vectors: [N, d] float16, float32 or float64, not normalised; may be a memory map.
         ids: [N] of str, unique, not empty: what the benchmark's lists call the images.
         norms: [N] float64, finite, >= 0: the lengths before someone normalised the vectors; None: the vectors' lengths.
-        detector_scores: [N] float64, finite.
-        labels: [N] of str, the identities.
+        detector_scores: [N] float64, finite, or NaN where not known.
+        labels: [N] of str, the identities; "" where not known.
         groups: [N] of str, such as the demographic group.
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
@@ -313,9 +313,9 @@ class Embeddings:
             self._check_length(name, value)
             if value.dtype != np.float64:
                 raise self._wrong(f"{name} must be float64", value.dtype)
-            bad = ~np.isfinite(value) | ((value < 0) if name == "norms" else False)
+            bad = ~np.isfinite(value) | (value < 0) if name == "norms" else np.isinf(value)
             if bad.any():
-                rule = "finite and >= 0" if name == "norms" else "finite"
+                rule = "finite and >= 0" if name == "norms" else "finite, or NaN where not known"
                 raise self._wrong(f"{name} must be {rule}", self._named(np.flatnonzero(bad)))
 
     def _check_length(self, name: str, value: NDArray[Any]) -> None:

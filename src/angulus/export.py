@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import io
 import json
 import logging
@@ -25,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from angulus import checks, files
+from angulus import checks, extras, files
 from angulus.artifact import Config, Model
 from angulus.backbones.layers import UnitFeatures
-from angulus.embedding import drawn_pixels, read_pixels
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
+from angulus.model_images import drawn_pixels, known_labels, read_pixels
 from angulus.parity import Parity, of_features, on_pairs
 
 INPUT, OUTPUTS = "pixels", ("features", "norms")
@@ -46,7 +45,7 @@ _ROUNDINGS = 10  # both sides round, in different orders
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], who is shown [N] if all say so."""
+    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], who is shown [N] ("": unknown)."""
 
     ids: NDArray[np.str_]
     pixels: NDArray[np.uint8]
@@ -298,12 +297,9 @@ def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) 
     found = drawn_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
     if not found:
         raise checks.InputError(f"{source} holds no image to measure on")
-    named = all(row.identity for row, _ in found)
-    return _Images(
-        np.array([row.id for row, _ in found]),
-        np.stack([pixels.numpy() for _, pixels in found]),
-        np.array([row.identity for row, _ in found]) if named else None,
-    )
+    rows = [row for row, _ in found]
+    pixels = np.stack([pixels.numpy() for _, pixels in found])
+    return _Images(np.array([row.id for row in rows]), pixels, known_labels(rows))
 
 
 def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:
@@ -332,9 +328,4 @@ def _starts(count: int) -> range:
 
 
 def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise checks.InputError(
-            f"exporting to ONNX needs the package {name.partition('.')[0]}; pip install 'angulus[onnx]'"
-        ) from error
+    return extras.load(name, "onnx", "exporting to ONNX")

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from angulus import checks
 from angulus.checks import InputError
 
 
@@ -30,7 +31,7 @@ def load(module: str, extra: str, what: str) -> Any:
         if error.name is not None and error.name.partition(".")[0] == module.partition(".")[0]:
             raise InputError(missing(extra, what, error.name)) from error
         raise _broken(module, what, error) from error
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # also where it is installed next to another torch's parts
         raise _broken(module, what, error) from error
 
 
@@ -50,5 +51,6 @@ def missing(extra: str, what: str, module: str) -> str:
     return f"{what} needs `pip install 'angulus[{extra}]'` (there is no package {module})"
 
 
-def _broken(module: str, what: str, error: ImportError) -> InputError:
-    return InputError(f"{what} needs the package {module}, which is installed but cannot be imported: {error}")
+def _broken(module: str, what: str, error: Exception) -> InputError:
+    reason = checks.one_line(error)
+    return InputError(f"{what} needs the package {module}, which is installed but cannot be imported: {reason}")

@@ -8,12 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from angulus import artifact, checks, model_card
+from angulus import artifact, checks, extras, model_card
 
-try:
-    from huggingface_hub import ModelHubMixin, snapshot_download
-except ImportError as error:
-    raise checks.InputError("models on a hub need the package huggingface_hub; pip install 'angulus[hub]'") from error
+extras.load("huggingface_hub", "hub", "models on a hub")
+from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
 
 FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, model_card.NAME)
 
@@ -38,12 +36,33 @@ class HubModel(artifact.Model, ModelHubMixin):
             artifact.calibrate(save_directory, self.calibration)
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, token: str | bool | None, **options: Any
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
     ) -> HubModel:
-        """Of a folder, or of a repository, of which only the files of a model folder are fetched."""
-        if Path(model_id).is_dir():
-            return cls(artifact.load(model_id))
-        how = {name: options[name] for name in ("cache_dir", "force_download", "local_files_only")}
-        folder = snapshot_download(model_id, revision=revision, token=token, allow_patterns=list(FILES), **how)
+        """Of a folder, or of a repository, of which only the files of a model folder are fetched.
+
+        In place of the mixin's own, which reads a stranger's `config.json` without a check.
+        """
+        if model_kwargs:
+            name = next(iter(model_kwargs))
+            raise checks.InputError(f"a model is loaded as it was stored; got the argument {name!r}; leave it out")
+        if Path(pretrained_model_name_or_path).is_dir():
+            return cls(artifact.load(pretrained_model_name_or_path))
+        folder = snapshot_download(
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            token=token,
+            allow_patterns=list(FILES),
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
         return cls(artifact.load(folder))

@@ -71,7 +71,7 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         size=content["embedding_size"],
         given=_given(content),
         takes="\n".join(f"- {line}" for line in takes(content, contract)),
-        about="\n".join(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in about.items()),
+        about="\n".join(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in about.items()),
         version=content["angulus"],
         sha256=content["sha256"],
         fingerprint=digits,
@@ -152,7 +152,16 @@ def _errors(found: Calibration) -> list[str]:
     ]
 
 
-def _plain(value: object) -> str:
-    """A value in one line of Markdown."""
+def plain(value: object) -> str:
+    """A value in one line, without signs that a terminal obeys.
+
+    >>> plain("two\\n lines\\x1b[2J")
+    'two lines?[2J'
+    """
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"`{' '.join(shown.split()).replace('`', chr(39))}`"
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(shown.split()))
+
+
+def _code(value: object) -> str:
+    """A value as code in one line of Markdown."""
+    return f"`{plain(value).replace('`', chr(39))}`"

@@ -13,8 +13,8 @@ import torch
 from angulus import checks
 from angulus.artifact import Config, Model
 from angulus.data.rows import Row
-from angulus.embedding import check_size, pixels_of
 from angulus.fingerprint import described
+from angulus.model_images import check_size, pixels_of
 from angulus.protocols.calibration import Rate
 
 if TYPE_CHECKING:  # it needs OpenCV, and only photos need it

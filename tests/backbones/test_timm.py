@@ -73,7 +73,22 @@ def test_options_go_to_timm() -> None:
     [
         ("timm:toy_nets", {}, r"timm has no net 'toy_nets'; did you mean 'toy_net'\?"),
         ("timm:", {}, r"timm has no net ''$"),
+        ("timm:hf-hub:toy_net", {}, "timm has no net 'hf-hub:toy_net'"),
+        ("timm:local-dir:toy_net", {}, "timm has no net 'local-dir:toy_net'"),
         ("timm:toy_net", {"depth": 3}, r"timm cannot build 'toy_net' with {'depth': 3}: .*unexpected keyword"),
+        (
+            "timm:toy_net",
+            {"droprate": 0.1},
+            r"'timm:toy_net' must be among .*; got 'droprate'; did you mean 'drop_rate'",
+        ),
+        ("timm:toy_net", {"scriptable": True}, "must be among .*; got 'scriptable'"),
+        ("timm:toy_net", {"pretrained_cfg": {"url": "x"}}, "must be among .*; got 'pretrained_cfg'"),
+        ("timm:toy_net", {"pretrained_cfg_overlay": {"global_pool": ""}}, "must hold nothing but file, .*, url; got"),
+        ("timm:toy_net", {"pretrained": "yes"}, "option pretrained of 'timm:toy_net' must be true or false; got 'yes'"),
+        ("timm:toy_net", {"checkpoint_path": 3}, "option checkpoint_path of .* must be text; got 3"),
+        ("timm:toy_net", {"drop_rate": 1.5}, r"option drop_rate of .* must be a finite number in \[0, 1\); got 1\.5"),
+        ("timm:toy_net", {"img_size": 10**9}, "option img_size of .* must be a whole number in"),
+        ("timm:toy_net", {"global_pool": {"_target_": "os.system"}}, "must be one of timm's words"),
         (
             "timm:toy_net",
             {"image_size": 20},
@@ -97,9 +112,10 @@ def test_what_timm_cannot_build_is_refused(name: str, change: dict[str, object],
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ModuleNotFoundError("No module named 'timm'"), "No module named 'timm'"),
-        (RuntimeError("operator torchvision::nms does not exist\nmore"), "operator torchvision::nms does not exist"),
-        (ImportError(), "ImportError"),
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), r"`pip install 'angulus\[timm\]'`"),
+        (RuntimeError("operator torchvision::nms\ndoes not exist"), "but cannot be imported: operator .*nms does not"),
+        (OSError("libcudart.so: cannot open"), "but cannot be imported: libcudart.so: cannot open"),
+        (ImportError(), "but cannot be imported: ImportError"),
     ],
 )
 def test_without_timm_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
@@ -109,9 +125,7 @@ def test_without_timm_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch, error:
         return whole(wanted)
 
     monkeypatch.setattr(importlib, "import_module", failing)
-    with pytest.raises(
-        InputError, match=rf"'timm:resnet18' needs timm, which .* here \({reason}\); pip install timm, or"
-    ):
+    with pytest.raises(InputError, match=rf"the backbone 'timm:resnet18' needs .*{reason}"):
         build("timm:resnet18", **SIZES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typer.testing import CliRunner, Result
 import benchmark_files as files
 from angulus.checks import InputError
 from angulus.commands import evaluate as commands
+from angulus.distributed import launch
+from angulus.distributed.runtime import Ranks
 from angulus.protocols import result as results
 from angulus.protocols.calibration import Calibration
 from benchmark_files import PEOPLE, image
@@ -342,3 +345,19 @@ def test_digits_are_those_asked_for(folder: Path) -> None:
     assert f"{value:#.3g} " in run("evaluate", *files.lfw(folder), "--digits", 3).output
     assert f"{value:#.17g} " in run("evaluate", *files.lfw(folder), "--digits", 17).output
     assert run("evaluate", *files.lfw(folder), "--digits", 18, fails=True).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["megaface", "trillion-pairs"])
+def test_processes_do_not_wait_for_a_lost_one_for_ever(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[float, str]] = []
+
+    def group(timeout_s: float, way: str) -> contextlib.AbstractContextManager[Ranks]:
+        waited.append((timeout_s, way))
+        return contextlib.nullcontext(Ranks())
+
+    monkeypatch.setattr(launch, "process_group", group)
+    for options, expected in (([], 3600.0), (["--timeout-s", 5], 5.0)):
+        saved("evaluate", *EACH[name][0](folder), *options, to=folder / "r.json")
+        assert waited.pop() == (expected, "run the same command again")

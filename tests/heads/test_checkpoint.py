@@ -89,6 +89,47 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
         read_weight(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": "6"},
+        {"num_classes": 10**4000},
+        {"embedding_size": 1.5},
+        {"shards": [{"start": 0, "stop": "6", "file": "x"}]},
+        {"shards": [{"start": 0, "stop": 6, "file": ["x"]}]},
+        {"shards": [{"start": 0, "stop": 9, "file": "x"}, {"start": 9, "stop": 6, "file": "x"}]},
+        {"shards": {"start": 0}},
+        {"common": 3},
+        {"optimizers": []},
+        {"format": [1]},
+    ],
+)
+def test_an_index_of_other_kinds_of_values_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    index = json.loads((tmp_path / "head.json").read_text())
+    (tmp_path / "head.json").write_text(json.dumps(index | changes))
+    with pytest.raises(InputError, match="holds no readable head"):
+        load_head(head(), tmp_path)
+    with pytest.raises(InputError, match="holds no readable head"):
+        read_weight(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "9" * 5000, "[1]", '"x"', "\udcff"])
+def test_an_index_that_python_cannot_read_is_refused(text: str, tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    (tmp_path / "head.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match="holds no readable head"):
+        load_head(head(), tmp_path)
+
+
+def test_a_head_of_a_size_that_nobody_has_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    index = json.loads((tmp_path / "head.json").read_text())
+    (tmp_path / "head.json").write_text(json.dumps(index | {"embedding_size": 10**12}))
+    with pytest.raises(InputError, match="embedding_size = 1000000000000, this one has"):
+        load_head(head(), tmp_path)
+
+
 def test_the_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "head"
     save_head(head(), folder)

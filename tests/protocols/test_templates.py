@@ -128,6 +128,12 @@ def test_rows_of_templates() -> None:
         (EMBEDDINGS, replace(IMAGES, media=None), Pooling(), 'does not say which medium .* use pool="flat"'),
         (replace(EMBEDDINGS, detector_scores=None), IMAGES, Pooling(detector=True), "needs 'detector_scores'"),
         (
+            replace(EMBEDDINGS, detector_scores=np.full(COUNT, np.nan)),
+            IMAGES,
+            Pooling(detector=True),
+            "needs that of every image; these embeddings has none of .* among them; leave the option off, or add them",
+        ),
+        (
             replace(EMBEDDINGS, detector_scores=np.linspace(-1, 1, COUNT)),
             IMAGES,
             Pooling(detector=True),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
 
 from angulus import checks
+from angulus.backbones import timm_models
 from angulus.backbones.arcface import improved_residual_net
 from angulus.backbones.attention import attention56_irse
 from angulus.backbones.inception import inception_resnet_v1
@@ -73,6 +74,45 @@ def build(name: str, *, in_channels: int, image_size: ImageSize, embedding_size:
     >>> build("spherenet20", in_channels=3, image_size=(112, 96), embedding_size=512).image_size
     (112, 96)
     """
+    return _build(name, in_channels, image_size, embedding_size, options)
+
+
+def rebuild(name: str, *, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> nn.Module:
+    """Build the backbone of a stored model, which gets its weights afterwards.
+
+    As `build`, for options from a file that a stranger may have written: none of them reads, fetches or imports
+    anything. A stored `pretrained` is left out, for the weights are the stored ones.
+
+    Raises:
+        InputError: as `build`, and an option that says where to load weights from.
+    """
+    check_stored(name, options)
+    return _build(name, in_channels, image_size, embedding_size, stored_options(name, options))
+
+
+def stored_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """The options that a stored model is rebuilt with: all but those that say where the first weights come from."""
+    left_out = timm_models.FIRST_WEIGHTS if name.startswith(PREFIX) else ()
+    return {option: value for option, value in options.items() if option not in left_out}
+
+
+def check_stored(name: str, options: Mapping[str, object]) -> None:
+    """Refuse options that a stored model must not have, since they load weights or code from elsewhere.
+
+    Raises:
+        InputError: names the first.
+    """
+    for option in options:
+        if name.startswith(PREFIX) and option in timm_models.FIRST_WEIGHTS and option != "pretrained":
+            raise InputError(
+                f"options of a stored model of the backbone {name!r} must not hold {option!r}, which makes timm load "
+                "other weights; take it out of config.json, if you trust the rest"
+            )
+
+
+def _build(
+    name: str, in_channels: int, image_size: ImageSize, embedding_size: int, options: Mapping[str, object]
+) -> nn.Module:
     check_name("name", name)
     sizes: dict[str, object] = {
         "in_channels": in_channels,

@@ -3,16 +3,81 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from angulus import checks, extras
 from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes
 from angulus.checks import InputError
 
 PREFIX = "timm:"
+_NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)  # timm takes "hf-hub:..." and "local-dir:..." for places to load from
+_Check = Callable[[str, Any], object]
+
+
+def _side(name: str, value: Any) -> object:
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return [checks.integer(name, side, low=1, high=2**14) for side in sides]
+
+
+def _word(name: str, value: Any) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9_]{0,40}", value):
+        raise InputError(
+            f"{name} must be one of timm's words, of small letters, digits and _; got {checks.shown(value)}"
+        )
+    return value
+
+
+def _text(name: str, value: Any) -> object:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} must be text; got {checks.shown(value)}")
+    return value
+
+
+def _place(name: str, value: Any) -> object:
+    """Where weights are; whatever else timm reads of this mapping would shape the net, and not be stored."""
+    known = ("file", "hf_hub_filename", "hf_hub_id", "source", "url")
+    if not isinstance(value, dict) or not set(value) <= set(known):
+        raise InputError(f"{name} must hold nothing but {', '.join(known)}; got {checks.shown(value)}")
+    return value
+
+
+_rate: _Check = partial(checks.number, low=0, high=1, open_high=True)
+_factor: _Check = partial(checks.number, low=0, high=100)
+_count: _Check = partial(checks.integer, low=0, high=2**14)
+
+# What timm's constructors take that shapes a net and is a plain value. Whatever else they take may load or run things.
+_OPTIONS: dict[str, _Check] = {
+    **dict.fromkeys(("img_size", "patch_size", "window_size"), _side),
+    **dict.fromkeys(("act_layer", "class_pool", "global_pool", "norm_layer", "pool_type"), _word),
+    **dict.fromkeys(
+        ("attn_drop_rate", "drop_block_rate", "drop_path_rate", "drop_rate", "patch_drop_rate", "pos_drop_rate",
+         "proj_drop_rate"),
+        _rate,
+    ),
+    **dict.fromkeys(("init_values", "ls_init_value", "mlp_ratio"), _factor),
+    **dict.fromkeys(
+        ("base_width", "cardinality", "depth", "embed_dim", "num_heads", "output_stride", "reg_tokens", "stem_width"),
+        _count,
+    ),
+    **dict.fromkeys(
+        ("class_token", "dynamic_img_pad", "dynamic_img_size", "no_embed_class", "qk_norm", "qkv_bias", "use_rel_pos"),
+        checks.flag,
+    ),
+}  # fmt: skip
+# Where the first weights come from. These read files, fetch, or unpickle: a recipe may have them, a stored model not.
+_FIRST_WEIGHTS: dict[str, _Check] = {
+    "pretrained": checks.flag,
+    "pretrained_cfg_overlay": _place,
+    "checkpoint_path": _text,
+    "cache_dir": _text,
+}
+FIRST_WEIGHTS = tuple(_FIRST_WEIGHTS)
 
 
 def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> Backbone:
@@ -23,32 +88,40 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
         in_channels: channels of an image, >= 1.
         image_size: height and width in pixels, or one number for both; nets with positions want `img_size` as well.
         embedding_size: size of a feature, >= 1.
-        options: what else `timm.create_model` takes: `pretrained`, `img_size`, `drop_path_rate` ...
+        options: of what else `timm.create_model` takes, plain values that shape the net (`img_size`, `drop_path_rate`,
+            `global_pool` ...), and `FIRST_WEIGHTS`, such as `pretrained`. A model is stored without those, and rebuilt
+            from the others.
 
     Raises:
-        InputError: timm cannot be imported, knows no such net, or refuses an option or images of that size.
+        InputError: timm cannot be imported, knows no such net, or an option or images of that size are refused.
     """
     sides = check_sizes(f"{PREFIX}{name}", in_channels, image_size, embedding_size, smallest=1)
-    timm = _timm(name)
-    if not timm.is_model(name):
+    _check_options(name, options)
+    timm = extras.load("timm", "timm", f"the backbone '{PREFIX}{name}'")
+    if not _NAME.fullmatch(name) or not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise InputError(f"timm has no net {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
+        raise InputError(f"timm has no net {checks.shown(name)}{f'; did you mean {close[0]!r}?' if close else ''}")
     try:
         net = timm.create_model(name, in_chans=in_channels, num_classes=0, **options)
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"timm cannot build {name!r} with {options}: {_first_line(error)}") from error
+    except Exception as error:  # whatever the net's constructor raises for an option that is not its own
+        raise InputError(
+            f"timm cannot build {name!r} with {checks.shown(options)}: {checks.one_line(error)}"
+        ) from error
     width = _width(name, net, in_channels, sides)
     return Backbone(nn.Sequential(net, FeatureLayer(width, embedding_size)), in_channels, sides, embedding_size)
 
 
-def _timm(name: str) -> Any:
-    try:
-        return importlib.import_module("timm")
-    except (ImportError, OSError, RuntimeError) as error:  # also where it is installed beside another torch's parts
-        raise InputError(
-            f"the backbone '{PREFIX}{name}' needs timm, which cannot be imported here ({_first_line(error)}); "
-            "pip install timm, or choose a backbone of Angulus"
-        ) from error
+def _check_options(name: str, options: dict[str, object]) -> None:
+    """Refuse options that a stored model could not be rebuilt with."""
+    known = _OPTIONS | _FIRST_WEIGHTS
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(
+                f"options of the backbone '{PREFIX}{name}' must be among {', '.join(sorted(known))}; got "
+                f"{checks.shown(option)}{checks.nearest(option, known)}"
+            )
+        if value is not None:  # timm takes None for its own default
+            known[option](f"the option {option} of '{PREFIX}{name}'", value)
 
 
 def _width(name: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]) -> int:
@@ -59,7 +132,7 @@ def _width(name: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]) 
             pooled = net.eval()(torch.zeros(1, in_channels, *sides))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"timm's {name!r} cannot take images of {' x '.join(map(str, sides))} pixels: {_first_line(error)}; "
+            f"timm's {name!r} cannot take images of {' x '.join(map(str, sides))} pixels: {checks.one_line(error)}; "
             "give another image_size, or the option img_size where the net has one"
         ) from error
     net.train(training)
@@ -68,7 +141,3 @@ def _width(name: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]) 
             f"timm's {name!r} must give [batch, features]; it gives {list(pooled.shape)}: leave its pooling on"
         )
     return int(pooled.shape[1])
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

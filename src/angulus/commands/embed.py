@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
 
+from angulus.commands.engine import TimeoutS
 from angulus.commands.output import say
+
+if TYPE_CHECKING:
+    from angulus.data.sources import LeftOut
+
+_SHOWN = 10  # images left out that are printed; the file has all
 
 
 def embed(
@@ -23,10 +29,17 @@ def embed(
         typer.Option(help="none, sum or concat: how features of mirror images are joined; else as the model says."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    on_error: Annotated[
+        str,
+        typer.Option(
+            "--on-error", help="Images that cannot be embedded: stop names them after all others; skip leaves them out."
+        ),
+    ] = "stop",
+    timeout_s: TimeoutS = 600.0,
 ) -> None:
     """Write the features, norms and identities of images, as the model's contract wants them prepared.
 
-    Goes on where it stopped. Under torchrun, each process embeds its share.
+    Resumes where it stopped. Under torchrun, each process embeds its share.
     """
     from angulus import build, checks, embedding
     from angulus.distributed import launch
@@ -34,7 +47,10 @@ def embed(
     console = Console(stderr=True)
     checks.choice("flip", flip or "none", ("none", "sum", "concat"))
     try:
-        with launch.process_group(launch.LONGEST_S) as ranks, console.status("embedding ...") as status:
+        with (
+            launch.process_group(timeout_s, launch.AGAIN) as ranks,
+            console.status("embedding ...") as status,
+        ):
             count = embedding.run(
                 model,
                 source,
@@ -43,12 +59,18 @@ def embed(
                 flip=flip,
                 device=build.device(device, ranks, what="--device"),
                 ranks=ranks,
+                on_error=on_error,
                 on_images=lambda done: status.update(f"{done:,} images"),
+                on_left_out=_tell,
             )
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; what is done is kept in {out}.parts: run the same command again to go on", markup=False
-        )
+        console.print(f"stopped; progress is saved in {out}.parts: run the same command again to resume", markup=False)
         raise typer.Exit(130) from None
     if ranks.rank == 0:
         say(f"{out}: {count:,} embeddings")
+
+
+def _tell(left_out: list[LeftOut], listed: Path) -> None:
+    for item in left_out[:_SHOWN]:
+        say(f"left out: {item.where}: {item.reason}")
+    say(f"{len(left_out):,} images left out, listed in {listed}")

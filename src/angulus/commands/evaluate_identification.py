@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from angulus import checks
-from angulus.commands.engine import Device, engine
+from angulus.commands.engine import Device, TimeoutS, engine
 from angulus.commands.evaluate_verification import Embedded
 from angulus.commands.output import Digits, Draws, Fars, Flip, Json, Output, Plot, Seed
 
@@ -140,6 +140,7 @@ def megaface(
     ] = None,
     far: Fars = None,
     device: Device = "cpu",
+    timeout_s: TimeoutS = 3600.0,
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,
@@ -165,7 +166,7 @@ def megaface(
         raise checks.InputError("noises are left out of lists; give --probe-list and --distractor-list")
     else:
         lists = None
-    with engine(device) as options:
+    with engine(device, timeout_s) as options:
         found = protocol.megaface(
             Embeddings.read(probes),
             Embeddings.read(distractors),
@@ -191,6 +192,7 @@ def trillion_pairs(
         typer.Option("--search-far", help="FAR of the searches; repeat for several.", show_default=False),
     ] = None,
     device: Device = "cpu",
+    timeout_s: TimeoutS = 3600.0,
     draws: Draws = 1000,
     seed: Seed = 0,
     json: Json = None,
@@ -202,7 +204,7 @@ def trillion_pairs(
     from angulus.protocols import gallery as protocol
 
     output = Output(json, plot, digits)
-    with engine(device) as options:
+    with engine(device, timeout_s) as options:
         found = protocol.trillion_pairs(
             Embeddings.read(probes),
             Embeddings.read(gallery),

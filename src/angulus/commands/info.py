@@ -24,8 +24,8 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN
     say(f"  sha256 of the weights {loaded.sha256}")
     for line in model_card.takes(asdict(config), config.contract):
         say(f"  {line}")
-    for name, value in config.about.items():
-        say(f"  {name}: {value}")
+    for name, value in config.about.items():  # whoever wrote the folder may have written anything here
+        say(f"  {model_card.plain(name)}: {model_card.plain(value)}")
     found = loaded.calibration
     if found is None:
         say("  not calibrated; angulus calibrate --model finds a threshold")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
+from angulus.commands.engine import TimeoutS
 from angulus.commands.output import say
 
 
@@ -16,9 +17,7 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout-s", help="Under torchrun: seconds to wait for another process before giving up.")
-    ] = 600.0,
+    timeout_s: TimeoutS = 600.0,
 ) -> None:
     """Train one recipe and evaluate it on its test images; under torchrun, on all its processes together."""
     from angulus import recipe as recipes

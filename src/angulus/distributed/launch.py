@@ -17,7 +17,9 @@ import torch.distributed as dist
 from angulus import checks
 from angulus.distributed.runtime import Alike, Ranks
 
-LONGEST_S = 7 * 86_400.0  # seconds; and how long processes that meet only at the end of their shares wait
+LONGEST_S = 7 * 86_400.0  # seconds
+RESUME = "go on from the last checkpoint by the same command with --resume"
+AGAIN = "run the same command again"
 GRACE_S = 5.0  # seconds to say what happened, once torchrun has asked to end
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
@@ -42,11 +44,12 @@ def speaks(error: BaseException | None = None) -> bool:
 
 
 @contextmanager
-def process_group(timeout_s: float) -> Iterator[Ranks]:
+def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
     """Join the processes that torchrun started, and leave them at the end; alone, nothing is done.
 
     Args:
         timeout_s: seconds that one process waits for another before it gives up, > 0, a week at most.
+        way: how to go on after a process was lost.
 
     Raises:
         LostRank: a process ended, or did not answer in time.
@@ -74,7 +77,7 @@ def process_group(timeout_s: float) -> Iterator[Ranks]:
         if not _of_connection(error):
             raise
         raise LostRank(
-            f"another process of the run has ended, or did not answer for {timeout_s:g} s ({_first_line(error)})"
+            f"another process of the run has ended, or did not answer for {timeout_s:g} s ({_first_line(error)}); {way}"
         ) from error
     except BaseException:
         _leave(previous)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from angulus import checks, files
+from angulus import checks, files, limits
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
@@ -192,13 +192,13 @@ def _fitting(
     for name, own in (("num_classes", bound.num_classes), ("embedding_size", bound.embedding_size)):
         if index[name] != own:
             raise checks.InputError(
-                f"{folder} holds a head with {name} = {index[name]}, this one has {own}; make the head as it was "
-                "saved, or see angulus.heads.classes to add and remove classes"
+                f"{folder} holds a head with {name} = {checks.shown(index[name])}, this one has {own}; make the head "
+                "as it was saved, or see angulus.heads.classes to add and remove classes"
             )
     if index["objective"] != json.loads(json.dumps(to_mapping(bound.spec))):
         raise checks.InputError(
-            f"{folder} holds a head of another objective ({index['objective']}); to start from its class weights "
-            "alone, copy read_weight(folder) into head.weight"
+            f"{folder} holds a head of another objective ({checks.shown(index['objective'])}); to start from its "
+            "class weights alone, copy read_weight(folder) into head.weight"
         )
     kinds = _kinds(head, optimizers)
     for name, kind in kinds.items():
@@ -223,16 +223,29 @@ def _as(value: Tensor, parameter: Tensor) -> Tensor:
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        spans = [(shard["start"], shard["stop"]) for shard in index["shards"]]
-        joined = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
-        if index["format"] != FORMAT or not joined or spans[-1][1] != index["num_classes"] or set(KEYS) - set(index):
-            raise ValueError("its ranges of classes do not join, or another version wrote it")
+        index = limits.parse_json(path.read_bytes(), INDEX)
+        _check_index(index)
         return dict(index)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise checks.InputError(
-            f"{folder} holds no readable head ({INDEX}: {error}); give what save_head wrote"
+            f"{folder} holds no readable head ({INDEX}: {checks.one_line(error)}); give what save_head wrote"
         ) from error
+
+
+def _check_index(index: Any) -> None:
+    """Refuse what `save_head` does not write; raises what a value of another kind raises, too."""
+    if index["format"] != FORMAT or set(KEYS) - set(index):
+        raise ValueError("another version wrote it")
+    for name in ("num_classes", "embedding_size"):
+        checks.integer(name, index[name], low=1)
+    spans = [tuple(checks.integer(end, shard[end]) for end in ("start", "stop")) for shard in index["shards"]]
+    joined = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
+    if not joined or any(start >= stop for start, stop in spans) or spans[-1][1] != index["num_classes"]:
+        raise ValueError("its ranges of classes do not join")
+    if not all(isinstance(name, str) for name in (index["common"], *(shard["file"] for shard in index["shards"]))):
+        raise ValueError("it must name its files")
+    if not isinstance(index["optimizers"], dict):
+        raise ValueError("it must name its optimizers")
 
 
 def _read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict[str, Tensor]:

@@ -193,6 +193,12 @@ def _detector_weights(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArra
             "leave the option off, or add them"
         )
     scores = embeddings.detector_scores[rows]
+    if np.isnan(scores).any():
+        count, name = int(np.isnan(scores).sum()), embeddings.ids[rows][np.isnan(scores)][0]
+        raise InputError(
+            f"weighting by the detector's score needs that of every image; {embeddings.source} has none of {count}, "
+            f"{name!r} among them; leave the option off, or add them"
+        )
     if (scores < 0).any():
         raise InputError(f"{embeddings.source}: detector_scores that weight must be >= 0; got {scores.min()}")
     return scores
