@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.checks import InputError
+from angulus.columns.texts import is_text
 from angulus.lists.text import malformed, read_lines
 
 Header = tuple[int, int]  # folds, and pairs of each kind in one
@@ -26,6 +27,7 @@ class Pairs:
         left_identity, right_identity: [P] of str, who is shown; both or neither.
         groups: [P] of str, the group that a pair counts in.
         source: what the list is, for messages and results.
+        unknown: images that are in no pair because nobody knows whom they show.
     """
 
     left: NDArray[np.str_]
@@ -36,12 +38,13 @@ class Pairs:
     right_identity: NDArray[np.str_] | None = None
     groups: NDArray[np.str_] | None = None
     source: str = "these pairs"
+    unknown: int = 0
 
     def __post_init__(self) -> None:
         kinds = {"same": ("b", "bool"), "folds": ("i", "whole numbers")}
         for name, value in self._columns().items():
-            kind, called = kinds.get(name, ("U", "text"))
-            if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind != kind:
+            kind, called = kinds.get(name, ("", "text"))
+            if not isinstance(value, np.ndarray) or value.ndim != 1 or not _is(value, kind):
                 raise InputError(f"{self.source}: {name} must be an array [P] of {called}; got {_shown(value)}")
             if value.shape != self.left.shape or not len(value):
                 raise InputError(f"{self.source}: {name} must have one entry a pair, at least one; got {_shown(value)}")
@@ -82,7 +85,8 @@ class Pairs:
         return replace(self, **columns)
 
     def _columns(self) -> dict[str, NDArray[np.generic]]:
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
+        names = [field.name for field in fields(self) if field.name not in ("source", "unknown")]
+        values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -250,6 +254,10 @@ def _identities(
         return None, None
     first, second = (np.array([name.partition("/")[0] for name in ids.tolist()]) for ids in (left, right))
     return (first, second) if np.array_equal(first == second, same) else (None, None)
+
+
+def _is(value: NDArray[Any], kind: str) -> bool:
+    return value.dtype.kind == kind if kind else is_text(value)
 
 
 def _shown(value: object) -> str:

@@ -100,9 +100,8 @@ class Predictions:
         """
         if path.suffix != ".npz":
             raise checks.InputError(f"predictions must be in a file that ends in .npz; got {path}")
-        found = columns.read(path, ("labels", "predictions", "logits", "norms", "features", "probabilities"), ())
-        if "labels" not in found:
-            raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
+        names = ("labels", "predictions", "logits", "norms", "features", "probabilities")
+        found = columns.read(path, names, (), needed=["labels"])
         logits = found.get("logits")
         return Predictions.of(
             found["labels"],
