@@ -91,7 +91,7 @@ def read_lfw_pairs(path: Path) -> Pairs:
 
 
 def _parse_lfw(lines: list[str], path: Path) -> Pairs:
-    counts = header(lines[0]) or ((1, int(lines[0])) if is_count(lines[0].strip()) else None)
+    counts = header(lines[0]) or ((1, int(lines[0].strip())) if is_count(lines[0].strip()) else None)
     if counts is None and len(lines[0].split()) < 3:
         raise malformed(
             path, 1, "two whole numbers, the folds and the pairs of each kind in one, like `10 300`", lines[0]
@@ -215,4 +215,4 @@ def read_lfw_images(path: str | os.PathLike[str]) -> Images:
             name,
         ):
             raise malformed(path, number, "a person's number, one to a person", line)
-    return Images(np.array(list(images)), np.array(list(images.values())), os.fspath(path))
+    return Images(text_array(list(images)), text_array(list(images.values())), os.fspath(path))
