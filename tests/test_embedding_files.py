@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from angulus.checks import InputError
+from angulus.columns.parquet_footer import sizes
 from angulus.columns.texts import shortened, text_array
 from angulus.embeddings import Embeddings
 from angulus.protocols import calibrate
@@ -172,3 +173,46 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path: Path) -> None:
         assert line.endswith("raise the limit: angulus --max-unpacked 16G COMMAND, or ANGULUS_MAX_UNPACKED=16G")
     assert "ids must be unique" in said[2]  # a text that is stored once is in memory once
     assert int(said[3]) < 120  # MiB; most of it is pyarrow itself
+
+
+FLIPS = """
+import random, sys, warnings
+from pathlib import Path
+from angulus.checks import InputError
+from angulus.embeddings import Embeddings
+warnings.simplefilter("ignore")
+path, rng = Path(sys.argv[1]), random.Random(0)
+whole, refused = path.read_bytes(), 0
+footer = int.from_bytes(whole[-8:-4], "little")
+for _ in range(600):
+    data = bytearray(whole)
+    data[rng.randrange(len(data) - 8 - footer, len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    try:
+        Embeddings.read(path)
+    except InputError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_a_damaged_footer_of_parquet_never_ends_the_process(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    SMALL.write(tmp_path / "e.parquet")
+    command = [sys.executable, "-c", FLIPS, str(tmp_path / "e.parquet")]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 100
+
+
+def test_sizes_in_a_footer_are_those_that_pyarrow_finds(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "e.parquet"
+    columns = {"ids": IDS.tolist(), "norms": np.ones(40), "rows": VECTORS.tolist(), "few": np.ones(40, dtype=np.int32)}
+    parquet.write_table(arrow.table(columns), path, row_group_size=15)
+    metadata = parquet.ParquetFile(path).metadata
+    expected = []
+    for group in range(metadata.num_row_groups):
+        for chunk in (metadata.row_group(group).column(place) for place in range(metadata.num_columns)):
+            text = chunk.total_uncompressed_size if chunk.physical_type == "BYTE_ARRAY" else 0
+            width = {"INT32": 4, "FLOAT": 4}.get(chunk.physical_type, 8)
+            expected.append((chunk.path_in_schema.partition(".")[0], width * chunk.num_values + text))
+    assert list(sizes(path)) == expected and len(expected) == 12

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from angulus import limits
 from angulus.checks import InputError, one_line
+from angulus.columns import parquet_footer
 from angulus.columns.common import MATRICES, Columns, library
 
 _ROWS = 65_536  # a row group
-_WIDTHS = {"FLOAT": 4, "INT32": 4, "FIXED_LEN_BYTE_ARRAY": 4, "BOOLEAN": 1}  # bytes of a value in memory; else 8
 
 
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
@@ -26,11 +26,12 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
     arrow, parquet = library("pyarrow", path), library("pyarrow.parquet", path)
     columns: Columns = {}
     try:
+        size = sum(size for name, size in parquet_footer.sizes(path) if name in known)
+        limits.check_unpacked(size, path.stat().st_size, str(path))  # a repeated value takes a few bits in the file
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             wanted = [name for name in names if name in known]
             words = [name for name in wanted if _is_words(file.schema_arrow.field(name).type, arrow)]
-            _check_size(path, file.metadata, wanted, words)
         if len(set(names)) < len(names):
             raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
         with parquet.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
@@ -52,20 +53,6 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
         raise InputError(f"{path} must be a whole .parquet file; reading it gave: {one_line(error)}") from error
     columns |= {name: np.concatenate(pieces) for name, pieces in parts.items() if pieces}
     return columns, [name for name in names if name not in known]
-
-
-def _check_size(path: Path, metadata: Any, wanted: Sequence[str], words: Sequence[str]) -> None:
-    """Refuse a small file whose columns would fill the memory; a repeated value takes a few bits in it."""
-    size = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            name = chunk.path_in_schema.partition(".")[0]
-            if name in wanted:
-                size += _WIDTHS.get(chunk.physical_type, 8) * chunk.num_values
-                size += chunk.total_uncompressed_size if name in words else 0
-    limits.check_unpacked(size, path.stat().st_size, str(path))
 
 
 def _is_words(kind: Any, arrow: ModuleType) -> bool:
