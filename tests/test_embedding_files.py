@@ -70,7 +70,7 @@ def test_further_columns_are_named_once_and_not_read(tmp_path: Path, suffix: str
         parquet.write_table(
             arrow.table({"ids": IDS.tolist(), "embeddings": lists, "age": [1] * 40, "sub_ject": [{"a": 1}] * 40}), path
         )
-    with pytest.warns(UserWarning, match=rf"e{suffix} also holds age, sub_ject, which is not read$") as said:
+    with pytest.warns(UserWarning, match=rf"e{suffix} also holds age, sub_ject, which are not read$") as said:
         assert np.array_equal(Embeddings.read(path).vectors, VECTORS)
     assert len(said) == 1
 

@@ -137,6 +137,7 @@ def test_small_packed_files_cannot_fill_the_memory(tmp_path: Path) -> None:
         (b'{"' + b"k" * 5000 + b'": 1}', megaface.read_feature_list),
         (b"x" * 70_000 + b" 1\n", ijb.read_template_media),
         (b"no tar", cfp.read_cfp),
+        (b"TEMPLATE_ID,SUBJECT_ID,FILE," + b"x" * 5000 + b"\n1,2,a\n", ijb.read_templates),
     ],
 )
 def test_odd_numbers_nesting_and_length_end_in_a_short_sentence(

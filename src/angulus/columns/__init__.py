@@ -64,7 +64,8 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
             raise InputError(f"{path} must hold {name!r}; it holds {listed:.300}{_rename(name, others)}")
     if others:
         meant = "".join(_rename(name, others) for name in known if name not in columns)
-        checks.warn(f"{path} also holds {', '.join(sorted(others)):.300}, which is not read{meant}")
+        verb = "is" if len(others) == 1 else "are"
+        checks.warn(f"{path} also holds {', '.join(sorted(others)):.300}, which {verb} not read{meant}")
     return dict(columns)
 
 

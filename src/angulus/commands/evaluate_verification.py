@@ -28,6 +28,7 @@ def read_list(path: Path, form: str) -> Pairs:
     """A list of pairs; says which form it was taken to have, where nobody said."""
     from angulus.lists.lfw import FORMS, read_pair_list
 
+    checks.choice("--format", form, ("auto", *FORMS))
     pairs, found = read_pair_list(path, form)
     if form == "auto":
         folds = f"{pairs.fold_count} folds" if pairs.folds is not None else "no folds"

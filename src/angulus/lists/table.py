@@ -89,7 +89,8 @@ def _plain(column: Any) -> NDArray[Any]:
 def _name_the_line(path: str | os.PathLike[str], layout: Layout) -> None:
     """Read slowly up to the first malformed line and raise its error; return where there is none."""
     places = [(list(layout.columns).index(name), kind) for name, kind in layout.wanted.items()]
-    rule = f"{len(layout.columns)} columns ({layout.separator.join(layout.columns)}), numbers where they are due"
+    names = layout.separator.join(layout.columns)[:200]
+    rule = f"{len(layout.columns)} columns ({names}), numbers where they are due"
     with _opened(path) as file:
         for number, raw in enumerate(_lines(path, file), 1):
             line = _decoded(path, number, raw)

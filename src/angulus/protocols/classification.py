@@ -100,8 +100,14 @@ class Predictions:
         """
         if path.suffix != ".npz":
             raise checks.InputError(f"predictions must be in a file that ends in .npz; got {path}")
-        names = ("labels", "predictions", "logits", "norms", "features", "probabilities")
-        found = columns.read(path, names, (), needed=["labels"])
+        names = ("labels", "predictions", "logits", "norms", "features", "probabilities", "embeddings")
+        found = columns.read(path, names, ())
+        if "embeddings" in found:
+            raise checks.InputError(
+                f"{path} must hold predictions or logits; got embeddings; quality judges them by a list: give --pairs"
+            )
+        if "labels" not in found:
+            raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")
         return Predictions.of(
             found["labels"],
