@@ -178,7 +178,7 @@ def test_text_that_no_safetensors_header_holds_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(tensors, "_HEADER_LIMIT", 500)
     Embeddings(VECTORS, IDS).write(tmp_path / "x.safetensors")
     long = np.array(["x" * 100] * 7)
-    with pytest.raises(InputError, match=r"must fit the 500 bytes of a safetensors header; got 960; write .npz"):
+    with pytest.raises(InputError, match=r"must fit the 500 bytes of a safetensors header; got 1000; write .npz"):
         Embeddings(VECTORS, IDS, labels=long).write(tmp_path / "y.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
@@ -203,9 +203,8 @@ def test_parquet_of_others_with_plain_lists_and_dictionaries(tmp_path: Path) -> 
         ({"embeddings": [1.0, 2.0]}, "embeddings must be lists of floats; got double"),
         ({"ids": ["a", None]}, "ids must have no empty entries; got 1"),
         ({"ids": [["a"], ["b"]]}, "ids must be single values; got list"),
-        ({"norms": ["1", "2"]}, "norms must be numbers; got <U1"),
+        ({"norms": ["1", "2"]}, "norms must be numbers; got text"),
         ({"labels": [True, False]}, "labels must be text or numbers; got bool"),
-        ({"label": ["x", "y"]}, "must hold nothing but embeddings, ids, .*; got 'label'; did you mean 'labels'?"),
     ],
 )
 def test_parquet_refuses(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
@@ -265,8 +264,12 @@ def with_values(row: int, value: float) -> NDArray[np.float32]:
         ({"ids": None}, "must hold 'ids'; it holds embeddings$"),
         ({"embeddings": None}, "must hold 'embeddings'; it holds ids$"),
         (
-            {"embedding": VECTORS},
-            "must hold nothing but embeddings, ids, .* got 'embedding'; did you mean 'embeddings'?",
+            {"features": VECTORS, "embeddings": None},
+            "must hold 'embeddings'; it holds features, ids; rename 'features' to 'embeddings' if that is what it is$",
+        ),
+        (
+            {"Path": IDS, "ids": None},
+            "must hold 'ids'; it holds Path, embeddings; rename 'Path' to 'ids' if that is what it is$",
         ),
         ({"embeddings": VECTORS[0]}, r"embeddings must be an array of shape \[N, d\], both at least 1; got \[5\]"),
         ({"embeddings": VECTORS[:0]}, r"both at least 1; got \[0, 5\]"),
@@ -286,8 +289,8 @@ def with_values(row: int, value: float) -> NDArray[np.float32]:
             "norms must be finite and >= 0; got 7 of 7 rows: 'p0/0.jpg', 'p0/1.jpg', 'p1/2.jpg', ..",
         ),
         (
-            {"detector_scores": np.where(np.arange(7) == 4, np.inf, np.nan)},
-            "detector_scores must be finite, or NaN where not known; got 1 of 7 rows",
+            {"detector_scores": np.where(np.arange(7) == 4, np.inf, 0.0)},
+            "detector_scores must be finite, or NaN where there is none; got 1 of 7 rows",
         ),
         ({"flipped": VECTORS[:, :4]}, r"flipped must have the shape \[7, 5\]; got \[7, 4\]"),
         ({"flipped": with_values(1, np.nan)}, "flipped must be finite; got NaN or Inf in 1 of 7 rows: 'p0/1.jpg'$"),
@@ -340,7 +343,11 @@ def test_files_cut_short_are_refused(tmp_path: Path, suffix: str, keep: float) -
 def test_an_archive_whose_header_lies_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lie.npz"
     write_npz(path)
-    path.write_bytes(path.read_bytes().replace(b"(7, 5)", b"(9, 5)"))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data.replace(b"(7, 5)", b"(9, 5)"))
     with pytest.raises(
         InputError, match=r"embeddings.npy must hold 180 bytes, as its header says; the archive is damaged"
     ):
@@ -353,7 +360,7 @@ def test_archives_damaged_inside_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"PK\x03\x04", b"PK\x03\x05", 1))
     with pytest.raises(
-        InputError, match=r"the archive's entry embeddings.npy must start with its header; it is damaged"
+        InputError, match=r"inside.npz must be a whole .npz file; reading it gave: Bad magic number for file header"
     ):
         Embeddings.read(path)
     np.savez_compressed(path, embeddings=VECTORS, ids=IDS)
@@ -402,7 +409,7 @@ def test_archives_with_other_members_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("embeddings.npy", b"no array")
         archive.writestr("ids.npy", b"no array")
-    with pytest.raises(InputError, match=r"odd.npz must be a whole .npz file; reading it gave: "):
+    with pytest.raises(InputError, match=r"must be an array as np.savez writes it; got other bytes"):
         Embeddings.read(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("embeddings.npy", b"no array")

@@ -7,6 +7,7 @@ A file of them is all that an evaluation needs: `.npz` (mapped from disk where i
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks, columns, files
 from angulus.checks import InputError
+from angulus.columns.texts import is_missing, is_text, known_or_empty, text_array
 from angulus.fingerprint import described, parts
 
 NUMBERS = ("norms", "detector_scores")
 TEXTS = ("labels", "groups", "media", "templates", "models")
+UNKNOWN_ONES = ("labels", "groups")  # columns where some texts stand for nobody
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+_SAME_LENGTH = 2e-3  # float16 rounds a length by less
 _BLOCK = 2**21  # numbers a block, so that float64 work on a mapped file stays in tens of MiB
 
 
@@ -33,11 +37,13 @@ class Embeddings:
 
     Attributes:
         vectors: [N, d] float16, float32 or float64, not normalised; may be a memory map.
-        ids: [N] of str, unique, not empty: what the benchmark's lists call the images.
+        ids: [N] of str, unique, not empty: what the benchmark's lists call the images. This and all text may be an
+            array of `str` objects, as `columns.text_array` makes it where one text is far longer than the others.
         norms: [N] float64, finite, >= 0: the lengths before someone normalised the vectors; None: the vectors' lengths.
-        detector_scores: [N] float64, finite, or NaN where not known.
-        labels: [N] of str, the identities; "" where not known.
-        groups: [N] of str, such as the demographic group.
+        detector_scores: [N] float64, finite, or NaN where there is none.
+        labels: [N] of str, the identities; "" where nobody knows, as None, NaN and the texts that tools write for them
+            (None, nan, NaN, null, <NA>) become. An unknown one is nobody's: `known` says which have one.
+        groups: [N] of str, such as the demographic group; unknown as in `labels`.
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
         models: [N] of str, which model and flip rule made each vector, as `angulus embed` names them.
@@ -69,6 +75,7 @@ class Embeddings:
     def __post_init__(self) -> None:
         checks.choice("zero_vectors", self.zero_vectors, ("refuse", "keep"))
         self._check_vectors("embeddings", self.vectors)
+        self._settle_texts()
         self._check_texts()
         if self.flipped is not None:
             self._check_vectors("flipped", self.flipped)
@@ -89,16 +96,15 @@ class Embeddings:
         Names in the file: `embeddings` [N, d] and `ids`, and where there are any `norms`, `detector_scores`, `labels`,
         `groups`, `media`, `templates`, `models`, `flipped`. Whole numbers stand for text where text is due. A
         `.safetensors` keeps text as a JSON list in its metadata under the column's name, or one a line in
-        `PATH.NAME.txt`.
+        `PATH.NAME.txt`. A warning names other columns, which are not read. Checksums are verified where the file has
+        them, as every `.npz` does.
 
         Raises:
-            checks.InputError: the file cannot be read, has another name in it, or holds what `Embeddings` refuses.
+            checks.InputError: the file cannot be read, is damaged, lacks a name, or holds what `Embeddings` refuses.
         """
         path = Path(path)
-        found = columns.read(path, ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS), ("ids", *TEXTS))
-        for name in ("embeddings", "ids"):
-            if name not in found:
-                raise InputError(f"{path} must hold {name!r}; it holds {', '.join(sorted(found)) or 'nothing'}")
+        known = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
+        found = columns.read(path, known, ("ids", *TEXTS), needed=("embeddings", "ids"))
         texts = {name: columns.as_text(path, name, found[name]) for name in ("ids", *TEXTS) if name in found}
         numbers = {name: columns.as_numbers(path, name, found[name]) for name in NUMBERS if name in found}
         flipped = {"flipped": columns.as_native(found["flipped"])} if "flipped" in found else {}
@@ -130,7 +136,7 @@ class Embeddings:
         Raises:
             checks.InputError: ids are missing (counted, the first three named), or ambiguous without their suffix.
         """
-        asked = np.asarray(ids, dtype=np.str_).tolist()
+        asked = list(map(str, np.asarray(ids).tolist()))
         found = [self._row_of.get(name, -1) for name in asked]
         if -1 not in found:
             return np.array(found, dtype=np.int64)
@@ -142,7 +148,8 @@ class Embeddings:
             missing = list(dict.fromkeys(missing))
             raise InputError(
                 f"{len(missing)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}: "
-                f"{_first(missing)}; its ids look like {str(self.ids[0])!r}; name the embeddings as {what} does"
+                f"{_first(missing)}; its ids look like {checks.shown(str(self.ids[0]))}; name the embeddings as {what} "
+                "does"
             )
         self._check_unambiguous(asked, stems, what)
         return np.array([self._row_of_stem[stem] for stem in stems], dtype=np.int64)
@@ -203,6 +210,11 @@ class Embeddings:
         return result
 
     @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """[N] of bool: whose identity `labels` say."""
+        return np.asarray(np.zeros(len(self)) if self.labels is None else self.labels != "", dtype=bool)
+
+    @cached_property
     def model(self) -> str | None:
         """Which model and flip rule made all vectors; None where that is not said.
 
@@ -224,22 +236,48 @@ class Embeddings:
         """Where the vectors come from, and which model and flip rule made them where that is said; for a result."""
         return {"embeddings": self.source} | ({} if self.model is None else {"model": self.model})
 
+    def lengths(self, rows: NDArray[np.int64], flip: str | None = None) -> NDArray[np.float64]:
+        """Norms of the features [K] float64: before someone normalised them, and joined as `flip` says; see `fused`.
+
+        Raises:
+            checks.InputError: joined vectors are asked for, and only normalised ones are there (`norm_source`).
+        """
+        if self.norm_source(flip) is None:
+            raise self._wrong(
+                "norms must be the lengths of the vectors where mirror images are joined, for the length of a joined "
+                "vector cannot be told from normalised ones",
+                "others; leave flip out, write the vectors as the model gave them, or leave norms out",
+            )
+        return self.feature_norms[rows] if flip is None else _lengths(self.fused(rows, flip))
+
+    def norm_source(self, flip: str | None = None) -> str | None:
+        """What `lengths` takes, for a result; None where the vectors were normalised before they were joined."""
+        self._check_flip(flip)
+        if self._normalised:
+            return "the column norms, from before normalisation" if flip is None else None
+        return "lengths of the vectors"
+
     @cached_property
     def feature_norms(self) -> NDArray[np.float64]:
         """[N] float64: `norms` where given, else the lengths of the vectors."""
-        if self.norms is not None:
-            return np.asarray(self.norms, dtype=np.float64)
+        return self._vector_lengths if self.norms is None else np.asarray(self.norms, dtype=np.float64)
+
+    @cached_property
+    def _vector_lengths(self) -> NDArray[np.float64]:
         lengths = np.empty(len(self))
         for block in _blocks(*self.vectors.shape):
-            wide = self.vectors[block].astype(np.float64)
-            peak = np.abs(wide).max(axis=1)
-            wide /= np.where(peak > 0, peak, 1)[:, None]
-            lengths[block] = peak * np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            lengths[block] = _lengths(self.vectors[block])
         return lengths
 
     @cached_property
+    def _normalised(self) -> bool:
+        """Whether `norms` are other than the lengths of the vectors."""
+        return self.norms is not None and not np.allclose(self.norms, self._vector_lengths, rtol=_SAME_LENGTH, atol=0)
+
+    @cached_property
     def _makers(self) -> list[str]:
-        return [] if self.models is None else [str(name) for name in np.unique(self.models)]
+        names = [] if self.models is None else [str(name) for name in np.unique(self.models)]
+        return [] if names == [""] else names
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -290,17 +328,27 @@ class Embeddings:
         if value.dtype not in _DTYPES:
             raise self._wrong(f"{name} must be float16, float32 or float64", value.dtype)
 
+    def _settle_texts(self) -> None:
+        """Put "" for what is missing or unknown, in columns that may lack some."""
+        for name in TEXTS:
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray) and value.dtype == object:
+                filled = ["" if is_missing(each) else each for each in value.tolist()]
+                value = text_array(filled) if all(type(each) is str for each in filled) else value
+            if name in UNKNOWN_ONES and isinstance(value, np.ndarray) and is_text(value):
+                value = known_or_empty(value)
+            object.__setattr__(self, name, value)  # frozen for all others
+
     def _check_texts(self) -> None:
         for name in ("ids", *TEXTS):
             value = getattr(self, name)
             if value is None:
                 continue
             self._check_length(name, value)
-            if value.dtype.kind != "U":
+            if not is_text(value):
                 raise self._wrong(f"{name} must be an array of text", value.dtype)
         if len(self._row_of) < len(self):
-            distinct, counts = np.unique(self.ids, return_counts=True)
-            double = distinct[counts > 1].tolist()
+            double = [name for name, count in Counter(self.ids.tolist()).items() if count > 1]
             raise self._wrong("ids must be unique", f"{len(double)} that repeat: {_first(double)}")
         if "" in self._row_of:
             raise self._wrong("ids must not be empty", f"an empty one at row {self._row_of['']}")
@@ -315,7 +363,7 @@ class Embeddings:
                 raise self._wrong(f"{name} must be float64", value.dtype)
             bad = ~np.isfinite(value) | (value < 0) if name == "norms" else np.isinf(value)
             if bad.any():
-                rule = "finite and >= 0" if name == "norms" else "finite, or NaN where not known"
+                rule = "finite and >= 0" if name == "norms" else "finite, or NaN where there is none"
                 raise self._wrong(f"{name} must be {rule}", self._named(np.flatnonzero(bad)))
 
     def _check_length(self, name: str, value: NDArray[Any]) -> None:
@@ -352,6 +400,14 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
+def _lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The lengths of rows, in float64, whose squares may leave it."""
+    wide = vectors.astype(np.float64)
+    peak = np.abs(wide).max(axis=1)
+    wide /= np.where(peak > 0, peak, 1)[:, None]
+    return np.asarray(peak * np.sqrt(np.einsum("ij,ij->i", wide, wide)))
+
+
 def _stem(name: str) -> str:
     head, dot, suffix = name.rpartition(".")
     return head if dot and f".{suffix.lower()}" in files.IMAGE_SUFFIXES else name
@@ -359,4 +415,4 @@ def _stem(name: str) -> str:
 
 def _first(names: list[str], count: int | None = None) -> str:
     more = (len(names) if count is None else count) > 3
-    return ", ".join(repr(name) for name in names[:3]) + (", ..." if more else "")
+    return ", ".join(checks.shown(name) for name in names[:3]) + (", ..." if more else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -272,8 +273,8 @@ def test_compare_results_of_two_models(folder: Path) -> None:
             ["evaluate", "quality", "{}/model.npz", "--pairs", "{}/my-pairs.txt", "--measure", "changed"],
             "needs the model before: give --reference",
         ),
-        (["evaluate", "quality", "{}/model.npz"], "got 'embeddings'"),
-        (["evaluate", "classification", "{}/model.npz"], "got 'embeddings'"),
+        (["evaluate", "quality", "{}/model.npz"], "got embeddings; quality judges them by a list: give --pairs"),
+        (["evaluate", "classification", "{}/model.npz"], "must hold predictions or logits; got embeddings"),
         (["calibrate", "{}/model.npz", "--out", "c.txt"], "--out must name a file that ends in .json; got c.txt"),
         (
             ["calibrate", "{}/model.npz", "--out", "c.json", "--pairs", "{}/my-pairs.txt", "--impostors", "5"],
@@ -361,3 +362,33 @@ def test_processes_do_not_wait_for_a_lost_one_for_ever(
     for options, expected in (([], 3600.0), (["--timeout-s", 5], 5.0)):
         saved("evaluate", *EACH[name][0](folder), *options, to=folder / "r.json")
         assert waited.pop() == (expected, "run the same command again")
+
+
+def test_the_form_of_a_list_is_printed(folder: Path) -> None:
+    found = run("evaluate", "pairs", folder / "model.npz", "--pairs", folder / "my-pairs.txt", "--draws", "0")
+    assert "my-pairs.txt is read as plain (`a b 0|1` a line): " in found.output
+    assert (
+        "is read as"
+        not in run(
+            "evaluate",
+            "pairs",
+            folder / "model.npz",
+            "--pairs",
+            folder / "my-pairs.txt",
+            "--draws",
+            "0",
+            "--format",
+            "plain",
+        ).output
+    )
+
+
+def test_a_sorted_bin_set_names_the_ways_out(folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "e.npz", embeddings=rng.normal(size=(40, 4)), ids=np.arange(40))
+    (tmp_path / "s.bin").write_bytes(pickle.dumps(([b"x"] * 40, [True] * 10 + [False] * 10)))
+    command = ["evaluate", "bin", tmp_path / "e.npz", "--bin", tmp_path / "s.bin", "--draws", "0"]
+    found = run(*command, "--folds", "5", fails=True)
+    assert "draw the folds with --fold-seed 0, or take none with --folds 1" in str(found.exception)
+    assert "accuracy " in run(*command, "--folds", "5", "--fold-seed", "0").output
+    assert "best accuracy" in run(*command, "--folds", "1").output

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from angulus.checks import InputError
+from angulus.lists import bin_set
 from angulus.lists.bin_set import read_bin
 
 IMAGES = [bytes([255, 216, number, 0, 255]) for number in range(8)]
@@ -45,7 +46,18 @@ def test_a_real_set(data_folder: Path) -> None:
         [np.frombuffer(image, dtype=np.uint8).copy()[None] for image in IMAGES],
     ],
 )
-@pytest.mark.parametrize("flags", [FLAGS, [1, 0, 0, 1], np.array(FLAGS), [np.bool_(flag) for flag in FLAGS]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        FLAGS,
+        [1, 0, 0, 1],
+        np.array(FLAGS),
+        [np.bool_(flag) for flag in FLAGS],
+        np.array([1, 0, 0, 1]),
+        [np.int64(flag) for flag in FLAGS],
+        np.array(FLAGS, dtype=">i2"),
+    ],
+)
 def test_every_way_of_writing(tmp_path: Path, protocol: int, images: Any, flags: Any) -> None:
     for content in ((images, flags), [images, flags]):
         found = read_bin(written(tmp_path, content, protocol), folds=2)
@@ -74,7 +86,7 @@ def test_numpy_1_called_its_core_otherwise(tmp_path: Path) -> None:
     assert read_bin(tmp_path / "set.bin", folds=2).images == tuple(IMAGES)
 
 
-@pytest.mark.parametrize(("pairs", "folds", "sizes"), [(10, 10, [1] * 10), (11, 3, [4, 4, 3]), (3, 1, [3])])
+@pytest.mark.parametrize(("pairs", "folds", "sizes"), [(10, 10, [1] * 10), (11, 3, [4, 4, 3])])
 def test_folds_are_runs_of_pairs(tmp_path: Path, pairs: int, folds: int, sizes: list[int]) -> None:
     found = read_bin(written(tmp_path, ([b"x"] * (2 * pairs), [True] * pairs)), folds=folds)
     assert found.pairs.folds is not None
@@ -215,3 +227,57 @@ def test_more_than_a_pickle_is_refused(tmp_path: Path) -> None:
 def test_folds_are_as_many_as_pairs_at_most(tmp_path: Path, folds: Any) -> None:
     with pytest.raises(InputError, match="folds must be a whole number"):
         read_bin(written(tmp_path, (IMAGES, FLAGS)), folds=folds)
+
+
+def test_one_fold_is_none_and_drawn_folds_have_as_many_of_each_kind(tmp_path: Path) -> None:
+    """A set that is sorted by its flags has folds of one kind; drawn ones have both, alike for alike seeds."""
+    path = written(tmp_path, ([b"x"] * 60, [True] * 12 + [False] * 18))
+    assert read_bin(path, folds=1).pairs.folds is None
+    drawn = read_bin(path, folds=5, fold_seed=3).pairs
+    assert drawn.folds is not None
+    counts = [[int((kind & (drawn.folds == fold)).sum()) for fold in range(5)] for kind in (drawn.same, ~drawn.same)]
+    assert counts == [[3, 3, 2, 2, 2], [4, 4, 4, 3, 3]]
+    again, other = (read_bin(path, folds=5, fold_seed=seed).pairs.folds for seed in (3, 4))
+    assert again is not None and other is not None
+    assert drawn.folds.tolist() == again.tolist() != other.tolist()
+    with pytest.raises(InputError, match="fold_seed must be a whole number >= 0; got -1"):
+        read_bin(path, fold_seed=-1)
+
+
+def nested(depth: int) -> Any:
+    value: Any = ()
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ((nested(40), FLAGS), "must hold two images a flag|image 0 must be the bytes of an image file; got tuple"),
+        ((IMAGES, [nested(40)] * 4), r"flag 0 must be true or false; got \(+\.\.\.\), "),
+        ((IMAGES, [10**5000] * 4), "flag 0 must be true or false; got a whole number of 16,610 bits"),
+        (nested(40), "image 0 must be the bytes of an image file; got tuple"),
+    ],
+)
+def test_values_that_expand_are_named_in_short(tmp_path: Path, content: Any, sentence: str) -> None:
+    path = written(tmp_path, content, 4)
+    with pytest.raises(InputError, match=sentence) as found:
+        read_bin(path)
+    assert len(str(found.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x80\x04]r\xff\xff\xff\x7f.",  # remembers at a place that takes 34 GB to reach
+        b"]p99999999999\n.",
+        b"cnumpy.core.multiarray\n_reconstruct\n)R(I1\n(I1\ntcnumpy\ndtype\n(S'u1'\ntRI0\nI99999999999\ntb.",
+        b"]" * 1002 + b".",
+    ],
+)
+def test_a_small_pickle_cannot_fill_the_memory(tmp_path: Path, code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bin_set, "_MOST_STEPS", 1000)
+    (tmp_path / "bomb.bin").write_bytes(code)
+    with pytest.raises(InputError, match=r"bomb\.bin must be a whole pickled \.bin set; reading it gave: "):
+        read_bin(tmp_path / "bomb.bin")

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angulus.checks import InputError
-from angulus.lists.pairs import Pairs, read_lfw_images, read_lfw_pairs, read_pairs
+from angulus.lists.lfw import read_lfw_images, read_lfw_pairs, read_pair_list
+from angulus.lists.pairs import Pairs, pairs_text, read_pairs
 
 
 def written(folder: Path, text: str, name: str = "list.txt") -> Path:
@@ -151,8 +152,9 @@ def test_a_small_list_in_lfws_form(tmp_path: Path) -> None:
         (
             1,
             "A_B\t1\t4",
-            "line 1 must be two whole numbers, the folds and the pairs of each kind in one, like `10 300`",
+            "must begin with its folds and .*, like `10 300`, or have runs .*; got runs of several lengths",
         ),
+        (1, "", "line 1 must be two whole numbers, the folds and the pairs of each kind in one, like `10 300`"),
         (1, "2\t0", "line 1 must be two whole numbers"),
         (1, "3\t1", "must hold 6 pairs after its first line, 2 · 1 in each of 3 folds; got 4; it is cut short"),
         (2, "A_B\t1\tC\t4", "line 2 must be `name i j`, a genuine pair; got 'A_B.t1.tC.t4'"),
@@ -258,3 +260,100 @@ def test_select_refuses(chosen: list[Any], sentence: str) -> None:
 def test_pairs_refuse(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         few(**change)
+
+
+IDS_IN_LISTS = st.text(min_size=1, max_size=12).filter(lambda name: "\0" not in name)
+
+
+@given(st.lists(st.tuples(IDS_IN_LISTS, IDS_IN_LISTS, st.booleans()).filter(lambda row: row[0] != row[1]), min_size=1))
+def test_whatever_ids_are_written_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    left, right, same = zip(*rows, strict=True)
+    written_ones = Pairs(np.array(left), np.array(right), np.array(same))
+    path = written(tmp_path_factory.mktemp("any"), pairs_text(written_ones))
+    for read in (read_pairs(path), read_pair_list(path)[0]):
+        assert (read.left.tolist(), read.right.tolist(), read.same.tolist()) == (list(left), list(right), list(same))
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", " a", "a ", '"a"', 'a"', "\ufeffa", "a\u2028b", "\udcff", "0", "1\r"])
+def test_ids_that_a_line_cannot_hold_are_quoted(tmp_path: Path, name: str) -> None:
+    text = pairs_text(few(left=np.array([name, "b", "c"]), folds=None))
+    assert len(text.split("\n")) == 4
+    assert read_pairs(written(tmp_path, text)).left.tolist() == [name, "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"a, b.jpg","c.jpg",1\n', ["a, b.jpg", "c.jpg"]),
+        ("a b.jpg;c.jpg;1\n", ["a b.jpg", "c.jpg"]),
+        ("left;right;label\na;b;1\n", ["a", "b"]),
+        ("path1,path2,issame\na,b,1\n", ["a", "b"]),
+        ('"a b" c 1\n', ["a b", "c"]),
+    ],
+)
+def test_quotes_semicolons_and_headings(tmp_path: Path, text: str, expected: list[str]) -> None:
+    read = read_pairs(written(tmp_path, text))
+    assert [*read.left.tolist(), *read.right.tolist()] == expected
+
+
+@pytest.mark.parametrize("line", ['"a\tb\t1', 'a"b\tc\t1', '"a"x\tb\t1', '"a\\q"\tb\t1', '"a" "b"\tc\t1'])
+def test_a_quote_that_is_not_closed_or_stands_inside_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InputError, match="line 2 must be two different ids and 0 or 1"):
+        read_pairs(written(tmp_path, f"x\ty\t1\n{line}\n"))
+
+
+def test_rfws_list_has_no_first_line(tmp_path: Path) -> None:
+    text = "".join(
+        [f"m.0a{row}\t1\t{row + 2}\n" for row in range(3)] + [f"m.0a{row}\t1\tm.0b\t{row + 1}\n" for row in range(3)]
+    )
+    for read in (read_lfw_pairs(written(tmp_path, text * 4)), read_pair_list(written(tmp_path, text * 4))[0]):
+        assert read.folds is not None and read.folds.tolist() == np.repeat(range(4), 6).tolist()
+        assert (read.left[0], read.right[5]) == ("m.0a0/m.0a0_0001", "m.0b/m.0b_0003")
+    assert read_lfw_pairs(written(tmp_path, text)).folds is None  # one run of each kind
+    assert read_pair_list(written(tmp_path, "3\n" + text))[0].folds is None  # as LFW's pairsDevTrain.txt
+
+
+def two_lines(rows: list[tuple[str, str, int]]) -> str:
+    return "".join(f"{a} {number}\n{b} {number}\n" for a, b, number in rows)
+
+
+def test_calfws_list_numbers_the_folds_of_genuine_pairs(tmp_path: Path) -> None:
+    genuine = [(f"A_B_{row:04d}.jpg", f"A_B_{row + 1:04d}.jpg", 1 + row // 2) for row in range(6)]
+    impostor = [(f"A_B_{row:04d}.jpg", f"C_{row:04d}.jpg", 0) for row in range(9)]
+    read, form = read_pair_list(written(tmp_path, two_lines([*genuine, *impostor])))
+    assert form == "two-line" and read.folds is not None and read.left_identity is not None
+    assert read.folds.tolist() == [0, 0, 1, 1, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert read.same.tolist() == [True] * 6 + [False] * 9
+    assert (read.left[0], read.right[-1], read.left_identity[0]) == ("A_B_0000.jpg", "C_0008.jpg", "A_B")
+
+
+def test_a_two_line_list_with_flags_has_the_folds_of_its_runs(tmp_path: Path) -> None:
+    rows = [("A_1.jpg", "A_2.jpg", 1), ("A_1.jpg", "A_3.jpg", 1), ("A_1.jpg", "B_2.jpg", 0), ("A_1.jpg", "C_2.jpg", 0)]
+    read = read_pair_list(written(tmp_path, two_lines(rows * 2)))[0]
+    assert read.folds is not None and read.folds.tolist() == [0] * 4 + [1] * 4
+    assert read_pair_list(written(tmp_path, two_lines(rows)))[0].folds is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a_1.jpg 1\na_2.jpg 2\n", "line 2 must be another file than the line before, with the same number"),
+        ("a_1.jpg 1\na_1.jpg 1\n", "line 2 must be another file"),
+        ("a_1.jpg 1\na_2.jpg 1\nb_1.jpg 0\n", "must have two lines per pair; got 3; it is cut short"),
+        ("a_1.jpg 1\na_2.jpg \u00b2\nb_1.jpg 0\n", "line 2 must be `Name_0001.jpg 1`, a file and its pair's number"),
+    ],
+)
+def test_malformed_two_line_lists(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_pair_list(written(tmp_path, text), "two-line")
+
+
+def test_a_list_of_another_form_than_was_said_is_told_so(data_folder: Path, tmp_path: Path) -> None:
+    path = data_folder / "protocols" / "lfw_pairs.txt"
+    assert read_pair_list(path)[1] == "lfw"
+    with pytest.raises(
+        InputError, match=r"line 2 must be two different ids .*; its lines look like lfw: LFW's pairs.txt"
+    ):
+        read_pair_list(path, "plain")
+    with pytest.raises(InputError, match="format must be one of 'auto', 'plain', 'lfw', 'two-line'; got 'lwf'"):
+        read_pair_list(written(tmp_path, "a b 1"), "lwf")

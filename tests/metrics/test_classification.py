@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,3 +100,22 @@ def test_pairs_are_refused(function: object, labels: list[int], predictions: lis
 def test_top_k_refuses(labels: list[int], logits: list[list[float]], k: int, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         top_k_accuracy(labels, logits, k)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "types"),
+    [
+        (["1", "2"], [1, 2], "<U1 and int64"),
+        ([1.0, 2.0], ["1.0", "2.0"], "float64 and <U3"),
+        ([None, "a"], ["a", "a"], "object and <U1"),
+    ],
+)
+def test_labels_and_predictions_of_two_types_are_refused(labels: list[Any], predictions: list[Any], types: str) -> None:
+    with pytest.raises(InputError, match=f"must both be numbers or both text, or no one equals another; got {types}"):
+        accuracy(labels, predictions)
+
+
+def test_text_has_an_accuracy_and_no_classes_by_number() -> None:
+    assert accuracy(["a", "b"], ["a", "c"]) == 0.5
+    with pytest.raises(InputError, match="labels must be whole numbers; got <U1"):
+        accuracy_per_class(["a", "b"], ["a", "c"])

@@ -127,7 +127,8 @@ def test_groups_do_not_depend_on_the_order_of_samples() -> None:
     ("arguments", "sentence"),
     [
         (([1.0, 2.0], [True], [True, False]), r"one shape \[N\]; got \[2\], \[1\] and \[2\]"),
-        (([[1.0]], [[True]], [[False]]), r"one shape \[N\]; got \[1, 1\]"),
+        (([[1.0]], [[True]], [[False]]), r"norms must be .* of shape \[N\]; got shape \[1, 1\]"),
+        (([1.0, float("nan")], [True, True], [True, False]), r"norms must be finite numbers .*; got nan at 1"),
         (([1.0, 2.0], [True, True], [True, True]), "the group 'good' is empty"),
         (([1.0, 2.0], [True, True], [False, False]), "the group 'low' is empty"),
         (([], [], []), "the group 'good' is empty"),

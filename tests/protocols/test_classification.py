@@ -158,7 +158,7 @@ def test_files(tmp_path: Path) -> None:
     for name, sentence in {
         "c.npz": "must hold 'labels'; it holds logits",
         "d.npz": "must hold predictions or logits",
-        "e.npz": "got 'logit'; did you mean 'logits'",
+        "e.npz": "must hold predictions or logits",
         "f.npz": "there is no file",
         "g.csv": "must be in a file that ends in .npz",
     }.items():

@@ -313,8 +313,8 @@ def test_files_of_candidates(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", labels=[1], probabilities=[0.9])
     np.savez(tmp_path / "e.npz", label=[1], probabilities=[0.9], scans=["a"])
     for name, sentence in {
-        "d.npz": "must hold labels, probabilities, scans; it lacks scans",
-        "e.npz": "got 'label'; did you mean 'labels'",
+        "d.npz": "must hold 'scans'; it holds labels, probabilities$",
+        "e.npz": "must hold 'labels'; it holds label, .*; rename 'label' to 'labels'",
         "f.npz": "there is no file",
         "g.csv": "must be in a file that ends in .npz",
     }.items():

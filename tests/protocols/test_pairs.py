@@ -18,6 +18,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs, read_pairs
 from angulus.metrics.intervals import Units
 from angulus.metrics.verification import best_threshold, kfold_accuracy
+from angulus.protocols import judged
 from angulus.protocols import pairs as protocol
 from angulus.protocols.result import Result
 from angulus.protocols.vectors import pair_scores
@@ -312,3 +313,23 @@ def test_too_few_pairs_of_a_kind_are_warned_of() -> None:
     assert note.startswith("1 impostor pair is too few: all figures that count them are rough")
     assert "may be as high as 100% (rule of 3); give 30 or more" in note
     assert any(note.startswith("no interval of") for note in result.notes)  # most resamples lose the one pair
+
+
+def test_norms_have_one_source_that_the_result_names() -> None:
+    """The column where vectors were normalised; the length of the joined vector where mirror images are joined."""
+    lengths = np.linalg.norm(CROWD.vectors, axis=1)
+    joined = np.linalg.norm(CROWD.vectors + CROWD.flipped, axis=1)  # type: ignore[operator]
+    rows = [CROWD.rows(side, "pairs") for side in (PAIRS.left, PAIRS.right)]
+    for norms in (None, lengths):
+        found = protocol.evaluate(replace(CROWD, norms=norms), PAIRS, flip="sum", draws=0)
+        assert found.samples["norms"] == pytest.approx(np.minimum(*(joined[side] for side in rows)), rel=1e-12)
+        assert found.choices["norms"] == "lengths of the vectors"
+    normalised = replace(CROWD, norms=3 * lengths)
+    plain, summed = (protocol.evaluate(normalised, PAIRS, flip=flip, draws=0) for flip in (None, "sum"))
+    assert plain.samples["norms"] == pytest.approx(3 * np.minimum(*(lengths[side] for side in rows)))
+    assert plain.choices["norms"] == "the column norms, from before normalisation"
+    assert (summed.choices["norms"], "norms" in summed.samples) == ("unknown", False)
+    assert any("the quality of the pairs is unknown: the column norms of crowd" in note for note in summed.notes)
+    for judge in (lambda: judged.of_pairs(normalised, PAIRS, flip="sum"), lambda: judged.of_result(summed)):
+        with pytest.raises(InputError, match=r"norms must be the lengths of the vectors|got pairs without norms"):
+            judge()

@@ -322,8 +322,8 @@ def test_files_of_degraded_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", norms=[3.0], strengths=[0])
     np.savez(tmp_path / "f.npz", norms=[3.0], strength=[0], images=["a"])
     for name, sentence in {
-        "e.npz": "it lacks images",
-        "f.npz": "got 'strength'; did you mean 'strengths'",
+        "e.npz": "must hold 'images'; it holds norms, strengths$",
+        "f.npz": "must hold 'strengths'; it holds .*; rename 'strength' to 'strengths'",
         "g.npz": "there is no file",
         "h.csv": "must be in a file that ends in .npz",
     }.items():

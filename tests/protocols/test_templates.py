@@ -75,8 +75,13 @@ def test_pooling_is_the_slow_loop(
 ) -> None:
     monkeypatch.setattr(templates, "_ROWS", rows)
     embeddings = replace(EMBEDDINGS, norms=norms)
+    if norms is not None and how.flip:
+        with pytest.raises(InputError, match="norms must be the lengths of the vectors where mirror images are joined"):
+            pool(embeddings, IMAGES, how)
+        return
     pooled = pool(embeddings, IMAGES, how)
     slow = slow_pool(embeddings, IMAGES, how)
+    assert pooled.choices()["norms"] == embeddings.norm_source(how.flip)
     assert pooled.numbers.tolist() == sorted(slow)
     assert pooled.images == COUNT + 2
     for row, number in enumerate(pooled.numbers.tolist()):

@@ -10,8 +10,7 @@ from typing import Any
 
 from angulus import checks
 from angulus.embeddings import Embeddings
-from angulus.lists import bin_set, blufr, cfp, grouped, ijb, megaface, ytf
-from angulus.lists import pairs as pair_lists
+from angulus.lists import bin_set, blufr, cfp, grouped, ijb, lfw, megaface, ytf
 from angulus.protocols import classification as classifying
 from angulus.protocols import detection, gallery, groups, judged, open_set, quality, videos
 from angulus.protocols import pairs as verification
@@ -88,11 +87,11 @@ def _refuse_unknown(what: str, given: Iterable[str], known: tuple[str, ...]) -> 
 
 
 def _lfw(given: Given) -> Result:
-    return verification.evaluate(given.embeddings, pair_lists.read_lfw_pairs(given.lists["pairs"]), **given.options)
+    return verification.evaluate(given.embeddings, lfw.read_lfw_pairs(given.lists["pairs"]), **given.options)
 
 
 def _pairs(given: Given) -> Result:
-    return verification.evaluate(given.embeddings, pair_lists.read_pairs(given.lists["pairs"]), **given.options)
+    return verification.evaluate(given.embeddings, lfw.read_pair_list(given.lists["pairs"])[0], **given.options)
 
 
 def _cfp(given: Given) -> Result:
@@ -106,7 +105,7 @@ def _bin(given: Given) -> Result:
 
 
 def _rfw(given: Given) -> Result:
-    lists = grouped.joined({name: pair_lists.read_pairs(path) for name, path in given.lists.items()})
+    lists = grouped.joined({name: lfw.read_pair_list(path)[0] for name, path in given.lists.items()})
     return groups.evaluate(given.embeddings, lists, **given.options)
 
 

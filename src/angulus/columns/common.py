@@ -1,10 +1,8 @@
-"""What the formats share: known names, optional libraries, errors in a line."""
+"""What the formats share: types, optional libraries, text and numbers as what reads them wants them."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,20 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
+from angulus.checks import InputError, shown
+from angulus.columns.texts import is_missing, text_array
 
 Columns = dict[str, NDArray[Any]]
 
 MATRICES = ("embeddings", "flipped")
 
-
-def refuse_unknown(path: Path, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a name that is none of `known`, with the nearest one."""
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{path} must hold nothing but {', '.join(known)}; got {name!r}{meant}")
+_WIDE = 256  # letters; arrays of text at least as wide may be mostly padding
 
 
 def library(name: str, path: Path) -> ModuleType:
@@ -43,21 +35,36 @@ def as_native(value: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_text(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.str_]:
-    """A column of text; whole numbers stand for their digits."""
-    if value.dtype.kind == "S":
-        try:
-            return np.char.decode(value, "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: {name} must be text in UTF-8; got {error.object[:40]!r}") from error
-    if value.dtype.kind in "iuU":
+    """A column of text: whole numbers stand for their digits, bytes for UTF-8; None and NaN become ""."""
+    kind = value.dtype.kind
+    if kind == "U" and value.dtype.itemsize < 4 * _WIDE:
+        return np.array(value, dtype=np.str_)
+    if kind in "iu":
         return value.astype(np.str_)
-    raise InputError(f"{path}: {name} must be text or whole numbers; got {value.dtype}")
+    if kind not in ("USO" if name == "ids" else "USOf") or value.ndim != 1:
+        raise InputError(f"{path}: {name} must be text or whole numbers; got {value.dtype} {list(value.shape)}")
+    return text_array([_text(path, name, each) for each in value.tolist()])
+
+
+def _text(path: Path, name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: {name} must be text in UTF-8; got {value[:40]!r}") from error
+    if is_missing(value):
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return str(int(value))
+    raise InputError(f"{path}: {name} must be text or whole numbers; got {shown(value)}")
 
 
 def as_numbers(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.float64]:
     """A column of numbers as float64."""
     if value.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {name} must be numbers; got {value.dtype}")
+        raise InputError(f"{path}: {name} must be numbers; got {'text' if value.dtype.kind in 'UO' else value.dtype}")
     if value.ndim == 2 and value.shape[1] == 1:  # norms are often kept as [N, 1]
         value = value[:, 0]
     return value.astype(np.float64)

@@ -1,9 +1,11 @@
-"""Columns in `.npz`: matrices of an uncompressed archive are mapped from disk."""
+"""Columns in `.npz`: matrices and text of an uncompressed archive are mapped from disk; every checksum is verified."""
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,69 +13,87 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import limits
 from angulus.checks import InputError
-from angulus.columns.common import MATRICES, Columns, refuse_unknown
+from angulus.columns.common import MATRICES, Columns
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_BLOCK = 2**22  # bytes read at a time
 
 
-def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
-    """The columns of an archive; `texts` need no care here."""
+def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
+    """The known columns of an archive, and the names of the others."""
     with zipfile.ZipFile(path) as archive:
-        names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-        infos = dict(zip(names, archive.infolist(), strict=True))
-    refuse_unknown(path, names, known)
-    if len(infos) < len(names):
-        raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names))}")
-    mapped = {name: _mapped_member(path, infos[name]) for name in MATRICES if name in infos}
-    columns = {name: value for name, value in mapped.items() if value is not None}
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            if name not in columns:
-                columns[name] = _member(path, name, archive)
-    return columns
+        infos = archive.infolist()
+        names = [info.filename.removesuffix(".npy") for info in infos]
+        if len(set(names)) < len(names):
+            raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
+        mapped = (*MATRICES, *texts)
+        columns = {
+            name: _member(path, name, archive, info, mapped=name in mapped)
+            for name, info in zip(names, infos, strict=True)
+            if name in known
+        }
+    return columns, [name for name in names if name not in known]
 
 
-def _member(path: Path, name: str, archive: Any) -> NDArray[Any]:
-    try:
-        value: NDArray[Any] | bytes = archive[name]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise InputError(
-            f"{path}: {name} is an array of Python objects, which only pickle reads, and pickle runs code; "
-            f"save it as text or numbers, as in np.savez(..., {name}=np.array({name}, dtype=str))"
-        ) from error
-    if not isinstance(value, np.ndarray):
-        raise InputError(f"{path}: {name} must be an array as np.savez writes it; got other bytes")
-    return value
-
-
-def _mapped_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any] | None:
-    """The array of a stored member, mapped through its place in the archive; None for what has to be unpacked."""
+def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, mapped: bool) -> NDArray[Any]:
+    """The array of a member: mapped where that is asked for and it is stored as it is, else read."""
     if info.compress_type != zipfile.ZIP_STORED:
-        return None
+        limits.check_unpacked(info.file_size, info.compress_size, f"{path}: {name}")
+    with archive.open(info) as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+        except ValueError as error:
+            raise InputError(f"{path}: {name} must be an array as np.savez writes it; got other bytes") from error
+        if version not in _HEADERS:  # of field names beyond ASCII, which no column needs
+            stream.seek(0)
+            value: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return value
+        shape, fortran, dtype = _HEADERS[version](stream)
+        offset = stream.tell()
+        if dtype.hasobject:
+            raise InputError(
+                f"{path}: {name} is an array of Python objects, which only pickle reads, and pickle runs code; save it "
+                f'as text or numbers, as in np.savez(..., {name}=np.array({name}, dtype=str)), with "" for an unknown'
+            )
+        size = math.prod(shape) * dtype.itemsize
+        if offset + size != info.file_size:
+            raise InputError(
+                f"{path}: {info.filename} must hold {size} bytes, as its header says; the archive is damaged"
+            )
+        if not mapped or info.compress_type != zipfile.ZIP_STORED or size == 0:
+            plain: NDArray[Any] = np.frombuffer(stream.read(), dtype) if size else np.empty(shape, dtype)
+            return plain.reshape(shape, order="F" if fortran else "C")
+    start = _checked_start(path, info) + offset
+    return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
+
+
+def _checked_start(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin in the file, once their checksum is found right."""
     with path.open("rb") as file:
-        file.seek(info.header_offset)
-        local = file.read(30)
-        if len(local) < 30 or local[:4] != b"PK\x03\x04":
-            raise InputError(f"{path}: the archive's entry {info.filename} must start with its header; it is damaged")
-        file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # the name and the extra field
-        start = file.tell()
-        version = np.lib.format.read_magic(file)
-        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in headers:
-            return None
-        shape, fortran, dtype = headers[version](file)
-        offset = file.tell()
-    if dtype.hasobject:
-        return None
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if offset - start + size != info.file_size:
-        raise InputError(f"{path}: {info.filename} must hold {size} bytes, as its header says; the archive is damaged")
-    if size == 0:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
+        file.seek(info.header_offset + 26)  # zipfile has checked what stands before
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # the name and the extra field
+        start, left, found = file.tell(), info.file_size, 0
+        while left and (block := file.read(min(left, _BLOCK))):
+            found, left = zlib.crc32(block, found), left - len(block)
+    if left or found != info.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+    return start
 
 
 def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
     """What writes the columns into an open file."""
-    return lambda file: np.savez(file, **columns)  # type: ignore[arg-type]
+    arrays = {name: _of_one_width(path, name, value) for name, value in columns.items()}
+    return lambda file: np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _of_one_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:
+    if value.dtype != object:
+        return value
+    size = 4 * len(value) * max(map(len, value.tolist()))
+    if size > limits.most_unpacked():
+        raise InputError(
+            f"{path}: {name} would take {size:,} bytes, for .npz pads each text to the longest; write .parquet"
+        )
+    return value.astype(np.str_)

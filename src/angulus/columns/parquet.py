@@ -10,29 +10,39 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import limits
 from angulus.checks import InputError, one_line
-from angulus.columns.common import MATRICES, Columns, library, refuse_unknown
+from angulus.columns import parquet_footer
+from angulus.columns.common import MATRICES, Columns, library
 
 _ROWS = 65_536  # a row group
 
 
-def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
-    """The columns of a file; `texts` need no care here. A matrix is filled in place, so that it is in memory once."""
+def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
+    """The known columns of a file, and the names of the others.
+
+    A matrix is filled in place, so that it is in memory once; each text is in memory once however often it stands.
+    """
     arrow, parquet = library("pyarrow", path), library("pyarrow.parquet", path)
     columns: Columns = {}
     try:
+        size = sum(size for name, size in parquet_footer.sizes(path) if name in known)
+        limits.check_unpacked(size, path.stat().st_size, str(path))  # a repeated value takes a few bits in the file
         with parquet.ParquetFile(path) as file:
-            refuse_unknown(path, file.schema_arrow.names, known)
-            parts: dict[str, list[NDArray[Any]]] = {
-                name: [] for name in file.schema_arrow.names if name not in MATRICES
-            }
+            names = file.schema_arrow.names
+            wanted = [name for name in names if name in known]
+            words = [name for name in wanted if _is_words(file.schema_arrow.field(name).type, arrow)]
+        if len(set(names)) < len(names):
+            raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
+        with parquet.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
+            parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted if name not in MATRICES}
             start = 0
-            for batch in file.iter_batches(_ROWS):
+            for batch in file.iter_batches(_ROWS, columns=wanted):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    value = _arrow_column(path, name, column, arrow)
                     if name in parts:
-                        parts[name].append(value)
+                        parts[name].append(_single(path, name, column, name in texts, arrow))
                         continue
+                    value = _matrix(path, name, column, arrow)
                     if name not in columns:
                         columns[name] = np.empty((file.metadata.num_rows, value.shape[1]), value.dtype)
                     if value.shape[1] != columns[name].shape[1]:
@@ -41,28 +51,51 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> Columns:
                 start += len(batch)
     except arrow.ArrowException as error:
         raise InputError(f"{path} must be a whole .parquet file; reading it gave: {one_line(error)}") from error
-    return columns | {name: np.concatenate(pieces) for name, pieces in parts.items() if pieces}
+    columns |= {name: np.concatenate(pieces) for name, pieces in parts.items() if pieces}
+    return columns, [name for name in names if name not in known]
 
 
-def _arrow_column(path: Path, name: str, column: Any, arrow: ModuleType) -> NDArray[Any]:
+def _is_words(kind: Any, arrow: ModuleType) -> bool:
     kinds = arrow.types
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    checks = (kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary)
+    return any(check(kind) for check in checks)
+
+
+def _single(path: Path, name: str, column: Any, is_text: bool, arrow: ModuleType) -> NDArray[Any]:
+    """A column of single values: text and bytes as objects, None where there is none; numbers, NaN where none."""
+    kinds = arrow.types
+    if column.null_count and name == "ids":
+        raise InputError(f"{path}: {name} must have no empty entries; got {column.null_count}")
     if kinds.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    is_list = kinds.is_fixed_size_list(column.type) or kinds.is_list(column.type) or kinds.is_large_list(column.type)
-    values = column.flatten() if is_list else column
+        words = [*column.dictionary.to_pylist(), None]
+        return _objects([words[place] for place in column.indices.fill_null(len(words) - 1).to_pylist()])
+    if kinds.is_nested(column.type):
+        raise InputError(f"{path}: {name} must be single values; got {column.type}")
+    if is_text and (kinds.is_integer(column.type) or _is_words(column.type, arrow)):
+        return _objects(column.to_pylist())
+    if not (kinds.is_floating(column.type) or kinds.is_integer(column.type) or kinds.is_null(column.type)):
+        raise InputError(f"{path}: {name} must be text or numbers; got {column.type}")
+    plain: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return plain
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    objects = np.empty(len(values), dtype=object)
+    objects[:] = values
+    return objects
+
+
+def _matrix(path: Path, name: str, column: Any, arrow: ModuleType) -> NDArray[Any]:
+    kinds = arrow.types
+    if not (kinds.is_fixed_size_list(column.type) or kinds.is_list(column.type) or kinds.is_large_list(column.type)):
+        raise InputError(f"{path}: {name} must be lists of floats; got {column.type}")
+    values = column.flatten()
     if column.null_count or values.null_count:
         raise InputError(f"{path}: {name} must have no empty entries; got {column.null_count or values.null_count}")
-    if is_list != (name in MATRICES):
-        raise InputError(
-            f"{path}: {name} must be {'lists of floats' if name in MATRICES else 'single values'}; got {column.type}"
-        )
-    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
-        return np.array(column.to_pylist(), dtype=np.str_)
     if not (kinds.is_floating(values.type) or kinds.is_integer(values.type)):
-        raise InputError(f"{path}: {name} must be text or numbers; got {column.type}")
+        raise InputError(f"{path}: {name} must be lists of floats; got {column.type}")
     plain: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-    if not is_list:
-        return plain
     lengths = np.diff(column.offsets.to_numpy()) if hasattr(column, "offsets") else np.full(1, column.type.list_size)
     if len(set(lengths.tolist())) != 1:
         raise _uneven(path, name, int(lengths.min()), int(lengths.max()))
@@ -79,15 +112,16 @@ def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
 
     def as_arrow(value: NDArray[Any]) -> Any:
         if value.ndim == 1:
-            return arrow.array(value.tolist() if value.dtype.kind == "U" else value)
+            return arrow.array(value.tolist() if value.dtype.kind in "UO" else value)
         return arrow.FixedSizeListArray.from_arrays(arrow.array(np.ascontiguousarray(value).ravel()), value.shape[1])
 
     def table(start: int) -> Any:
         return arrow.table({name: as_arrow(value[start : start + _ROWS]) for name, value in columns.items()})
 
     def fill(file: BinaryIO) -> None:
-        words = [name for name, value in columns.items() if value.dtype.kind == "U" and name != "ids"]
-        with parquet.ParquetWriter(file, table(0).schema, use_dictionary=words, compression="none") as writer:
+        words = [name for name, value in columns.items() if value.dtype.kind in "UO" and name != "ids"]
+        options = {"use_dictionary": words, "compression": "none", "write_page_checksum": True}
+        with parquet.ParquetWriter(file, table(0).schema, **options) as writer:
             for start in range(0, len(columns["ids"]), _ROWS):
                 writer.write_table(table(start))
 

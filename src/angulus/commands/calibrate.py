@@ -30,7 +30,7 @@ def calibrate(
             "--pairs", help="A list of labelled pairs; else all pairs of the embeddings' labels.", show_default=False
         ),
     ] = None,
-    form: Format = "plain",
+    form: Format = "auto",
     fmr: Annotated[float, typer.Option("--fmr", help="The target: the threshold's FMR does not exceed it.")] = 1e-3,
     impostors: Annotated[
         Optional[int],  # noqa: UP045

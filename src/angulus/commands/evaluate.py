@@ -21,7 +21,7 @@ TABLE = (  # name, command, what it measures, what it reads
         "pairs",
         evaluate_verification.pairs,
         "the same of a list of one's own, of CALFW, CPLFW, AgeDB, SLLFW",
-        "embeddings; a list `a b 0|1`",
+        "embeddings; the list of pairs",
     ),
     (
         "cfp",

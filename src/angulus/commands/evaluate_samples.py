@@ -119,7 +119,7 @@ def quality(
         Optional[Path],  # noqa: UP045
         typer.Option("--pairs", help="A list of pairs, if SAMPLES are embeddings.", show_default=False),
     ] = None,
-    form: Format = "plain",
+    form: Format = "auto",
     reference: Reference = None,
     low_fraction: LowFraction = 0.2,
     bins: Annotated[int, typer.Option("--bins", help="Bins of norm.")] = 10,

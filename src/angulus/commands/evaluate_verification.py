@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from angulus import checks
-from angulus.commands.output import Digits, Draws, Fars, Flip, Json, Output, Plot, Seed
+from angulus.commands.output import Digits, Draws, Fars, Flip, Json, Output, Plot, Seed, say
 
 if TYPE_CHECKING:
     from angulus.lists.pairs import Pairs
-
-FORMATS = ("plain", "lfw")
 
 Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .safetensors or .parquet.")]
 Metric = Annotated[str, typer.Option("--metric", help="cosine, inner, euclidean or unit-euclidean.")]
@@ -21,15 +19,21 @@ Pca = Annotated[
     Optional[int],  # noqa: UP045  # typer
     typer.Option("--pca", help="Project onto so many directions, fitted on the training folds.", show_default=False),
 ]
-Format = Annotated[str, typer.Option("--format", help="plain: `a b 0|1` a line; lfw: as LFW's pairs.txt.")]
+Format = Annotated[
+    str, typer.Option("--format", help="plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: as it looks.")
+]
 
 
 def read_list(path: Path, form: str) -> Pairs:
-    """A list of pairs, plain or LFW's."""
-    from angulus.lists.pairs import read_lfw_pairs, read_pairs
+    """A list of pairs; says which form it was taken to have, where nobody said."""
+    from angulus.lists.lfw import FORMS, read_pair_list
 
-    checks.choice("--format", form, FORMATS)
-    return read_lfw_pairs(path) if form == "lfw" else read_pairs(path)
+    checks.choice("--format", form, ("auto", *FORMS))
+    pairs, found = read_pair_list(path, form)
+    if form == "auto":
+        folds = f"{pairs.fold_count} folds" if pairs.folds is not None else "no folds"
+        say(f"{path} is read as {found} ({FORMS[found]}): {len(pairs):,} pairs, {folds}")
+    return pairs
 
 
 def lfw(
@@ -53,7 +57,7 @@ def lfw(
 def pairs(
     embeddings: Embedded,
     pairs: Annotated[Path, typer.Option("--pairs", help="The list of pairs.")],
-    form: Format = "plain",
+    form: Format = "auto",
     metric: Metric = "cosine",
     flip: Flip = None,
     pca: Pca = None,
@@ -96,7 +100,13 @@ def cfp(
 def bin_set(
     embeddings: Embedded,
     bin_file: Annotated[Path, typer.Option("--bin", help="The .bin set, such as lfw.bin or agedb_30.bin.")],
-    folds: Annotated[int, typer.Option("--folds", help="Runs of consecutive pairs.")] = 10,
+    folds: Annotated[int, typer.Option("--folds", help="Runs of consecutive pairs; 1 for none.")] = 10,
+    fold_seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--fold-seed", help="Draw the folds instead, for a set that is sorted by its flags.", show_default=False
+        ),
+    ] = None,
     metric: Metric = "cosine",
     flip: Flip = None,
     pca: Pca = None,
@@ -111,7 +121,14 @@ def bin_set(
     from angulus.lists.bin_set import read_bin
 
     output = Output(json, plot, digits)
-    found = read_bin(bin_file, folds=folds).pairs
+    found = read_bin(bin_file, folds=folds, fold_seed=fold_seed).pairs
+    if fold_seed is None and found.folds is not None:
+        for fold in range(found.fold_count):
+            if len(set(found.same[found.folds == fold].tolist())) < 2:
+                raise checks.InputError(
+                    f"{bin_file}: fold {fold} must have both kinds of pairs, and has one, as in a set that is sorted "
+                    "by kind; draw the folds with --fold-seed 0, or take none with --folds 1"
+                )
     _pairs(embeddings, found, metric, flip, pca, far, draws, seed, output)
 
 
@@ -121,7 +138,7 @@ def rfw(
         list[str],
         typer.Option("--pairs", help="GROUP=FILE, repeated; or one FILE, with the embeddings' groups. All with folds."),
     ],
-    form: Format = "plain",
+    form: Format = "auto",
     metric: Metric = "cosine",
     flip: Flip = None,
     draws: Draws = 1000,

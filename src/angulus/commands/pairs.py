@@ -28,4 +28,5 @@ def data_pairs(
     text = pairs_text(drawn)
     files.make_folder(out.parent)
     files.write_text(out, text)
-    say(f"{out}: {len(drawn):,} pairs in {folds} folds")
+    unknown = f"; {drawn.unknown:,} images of unknown people are left out" if drawn.unknown else ""
+    say(f"{out}: {len(drawn):,} pairs in {folds} folds{unknown}")

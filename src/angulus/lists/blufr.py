@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.checks import InputError
+from angulus.columns.texts import text_array
 from angulus.lists.mat import read_mat
 
 _FIELDS = ("imageList", "labels", "trainIndex", "testIndex", "galIndex", "probIndex")
@@ -68,7 +69,7 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
     if missing:
         found = ", ".join(content) or "nothing"
         raise InputError(f"{where} must hold BLUFR's {', '.join(_FIELDS)}; it lacks {', '.join(missing)}; got {found}")
-    ids = np.array([_lfw_id(where, cell) for cell in _cells(where, "imageList", content["imageList"])])
+    ids = text_array([_lfw_id(where, cell) for cell in _cells(where, "imageList", content["imageList"])])
     if len(set(ids.tolist())) < len(ids):
         raise InputError(f"{where}: imageList must name each image once; got {len(ids) - len(set(ids.tolist()))} twice")
     labels = content["labels"]

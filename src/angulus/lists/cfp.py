@@ -9,13 +9,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
 from angulus import limits
 from angulus.checks import InputError
+from angulus.columns.texts import text_array
 from angulus.lists.pairs import Pairs
-from angulus.lists.text import lines_of, malformed
+from angulus.lists.text import Unpacked, lines_of, malformed
 
 _IMAGES = re.compile(r"(?:.*/)?Pair_list_[FP]\.txt")
 _FOLD = re.compile(r"(?:.*/)?([^/]+)/(FF|FP)/(\d{1,3})/(same|diff)\.txt")
@@ -89,7 +91,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield name, limits.read_file(file)
         return
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with _opened(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 _refuse_unsafe(path, member)
                 if member.isfile() and _is_list(member.name):
@@ -103,6 +105,13 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise InputError(
             f"{path} must be CFP's folder or a tar archive of it; got {error.strerror or error}"
         ) from error
+
+
+def _opened(path: Path) -> BinaryIO | Unpacked:
+    """The bytes of a tar archive, which may be gzipped whatever its name."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return Unpacked(path) if packed else path.open("rb")
 
 
 def _refuse_unsafe(path: Path, member: tarfile.TarInfo) -> None:
@@ -155,9 +164,9 @@ def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], 
                 right.append(second)
                 same.append(kind == "same")
                 folds.append(fold - 1)
-    first_people, second_people = (np.array([name.partition("/")[0] for name in ids]) for ids in (left, right))
+    first_people, second_people = (text_array([name.partition("/")[0] for name in ids]) for ids in (left, right))
     return Pairs(
-        np.array(left), np.array(right), np.array(same), np.array(folds), first_people, second_people, source=where
+        text_array(left), text_array(right), np.array(same), np.array(folds), first_people, second_people, source=where
     )
 
 

@@ -49,20 +49,20 @@ def draw_folds(
 
     Args:
         ids: [N] of the images.
-        identities: [N] who is shown.
+        identities: [N] who is shown; "" where nobody knows, which are in no pair and counted as `unknown`.
         folds: how many, >= 2.
         per: pairs of each kind in a fold, drawn without repeats.
         seed: of the draw.
 
     Raises:
-        checks.InputError: an image without identity, fewer than two people a fold, or a fold with fewer such pairs.
+        checks.InputError: fewer than two people a fold, or a fold with fewer such pairs.
     """
     checks.integer("folds", folds, low=2)
     checks.integer("per", per, low=1)
     rng = np.random.default_rng(checks.integer("seed", seed, low=0))
+    known, total = identities != "", len(ids)
+    ids, identities = ids[known], identities[known]
     names, people = np.unique(identities, return_inverse=True)
-    if "" in names:
-        raise InputError(f"every image must have an identity; {str(ids[identities == ''][0])!r} has none")
     if len(names) < 2 * folds:
         raise InputError(f"{folds} folds take {2 * folds} people or more; got {len(names)}; ask for fewer folds")
     drawn = []
@@ -86,6 +86,7 @@ def draw_folds(
         identities[left],
         identities[right],
         source="drawn pairs",
+        unknown=total - len(ids),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus import checks
 from angulus.checks import InputError
+from angulus.columns.texts import text_array
 from angulus.lists.table import Layout, first_line, read_table, stream_table
 from angulus.lists.text import malformed
 
@@ -111,7 +112,7 @@ def read_templates(*paths: str | os.PathLike[str], ids: str = "file") -> Templat
     if ids == "file":
         _refuse_two(source, "image", files, subjects, '; pass ids="file-subject" and name the embeddings so')
     else:
-        files = np.char.add(np.char.add(files, "#"), subjects.astype(np.str_))
+        files = text_array([f"{file}#{who}" for file, who in zip(files.tolist(), subjects.tolist(), strict=True)])
     return TemplateImages(files, templates, media, subjects, source)
 
 

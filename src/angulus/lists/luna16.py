@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.checks import InputError
+from angulus.columns.texts import text_array
 from angulus.lists.text import malformed, read_lines
 
 _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
@@ -121,7 +122,7 @@ def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
         seen[scan] = number
     if not seen:
         raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
-    return np.array(list(seen))
+    return text_array(list(seen))
 
 
 def _table(path: str | os.PathLike[str], heading: Sequence[str]) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
@@ -142,7 +143,7 @@ def _table(path: str | os.PathLike[str], heading: Sequence[str]) -> tuple[NDArra
         numbers.append(values)
     if not scans:
         raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
-    return np.array(scans), np.array(numbers)
+    return text_array(scans), np.array(numbers)
 
 
 def _refuse(path: str | os.PathLike[str], bad: NDArray[np.bool_], rule: str, values: NDArray[np.float64]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from angulus import limits
 from angulus.checks import InputError
+from angulus.columns.texts import known_or_empty, text_array
 from angulus.lists.text import lines_of, malformed, read_lines
 
 _FLOAT32 = 5  # the header's code for float32 elements
@@ -22,7 +23,7 @@ class FeatureList:
 
     Attributes:
         ids: [N] of str, the paths, unique.
-        identities: [N] of str, or None where the list has paths only.
+        identities: [N] of str, "" where nobody knows, or None where the list has paths only.
         source: what the list is, for messages and results.
     """
 
@@ -77,19 +78,19 @@ def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:
     where = os.fspath(path)
     content = limits.parse_json("\n".join(lines_of(limits.read_file(path), path)), where)
     if not isinstance(content, dict) or not {"path"} <= set(content) <= {"path", "id"}:
-        got = ", ".join(sorted(content)) if isinstance(content, dict) else type(content).__name__
+        got = ", ".join(sorted(content))[:300] if isinstance(content, dict) else type(content).__name__
         raise InputError(f'{where} must be a JSON object with "path" and, where known, "id"; got {got}')
     for name, values in content.items():
-        kinds = (str,) if name == "path" else (str, int)
-        if not isinstance(values, list) or not values or not all(isinstance(value, kinds) for value in values):
+        kinds = (str,) if name == "path" else (str, int, type(None))
+        if not isinstance(values, list) or not values or not all(type(value) in kinds for value in values):
             raise InputError(f'{where}: "{name}" must be a list of text, at least one')
         if len(values) != len(content["path"]):
             raise InputError(f'{where} must have one "id" a "path"; got {len(values)} and {len(content["path"])}')
     paths = content["path"]
     if len(set(paths)) != len(paths):
         raise InputError(f"{where} must name each path once; got {len(paths) - len(set(paths))} repeats")
-    people = np.array([str(value) for value in content["id"]]) if "id" in content else None
-    return FeatureList(np.array(paths), people, where)
+    people = text_array(["" if value is None else str(value) for value in content["id"]]) if "id" in content else None
+    return FeatureList(text_array(paths), None if people is None else known_or_empty(people), where)
 
 
 def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
@@ -112,7 +113,7 @@ def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
         entries[entry] = number
     if not entries:
         raise InputError(f"{os.fspath(path)} must name noisy images; it has comments only")
-    return np.array(list(entries))
+    return text_array(list(entries))
 
 
 def read_features(path: str | os.PathLike[str]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
-"""Pairs to verify: LFW's `pairs.txt`, LFW's list of images, and a plain `a b 0|1` list."""
+"""Pairs to verify, and a plain `a b 0|1` list of them."""
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,9 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.checks import InputError
+from angulus.columns.texts import is_text, text_array
 from angulus.lists.text import malformed, read_lines
 
 Header = tuple[int, int]  # folds, and pairs of each kind in one
+
+_FLAG_HEADINGS = ("label", "same", "is_same", "issame", "match", "genuine", "flag", "target", "y")
+_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,7 @@ class Pairs:
         left_identity, right_identity: [P] of str, who is shown; both or neither.
         groups: [P] of str, the group that a pair counts in.
         source: what the list is, for messages and results.
+        unknown: images that are in no pair because nobody knows whom they show.
     """
 
     left: NDArray[np.str_]
@@ -36,12 +42,13 @@ class Pairs:
     right_identity: NDArray[np.str_] | None = None
     groups: NDArray[np.str_] | None = None
     source: str = "these pairs"
+    unknown: int = 0
 
     def __post_init__(self) -> None:
         kinds = {"same": ("b", "bool"), "folds": ("i", "whole numbers")}
         for name, value in self._columns().items():
-            kind, called = kinds.get(name, ("U", "text"))
-            if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind != kind:
+            kind, called = kinds.get(name, ("", "text"))
+            if not isinstance(value, np.ndarray) or value.ndim != 1 or not _is(value, kind):
                 raise InputError(f"{self.source}: {name} must be an array [P] of {called}; got {_shown(value)}")
             if value.shape != self.left.shape or not len(value):
                 raise InputError(f"{self.source}: {name} must have one entry a pair, at least one; got {_shown(value)}")
@@ -82,27 +89,18 @@ class Pairs:
         return replace(self, **columns)
 
     def _columns(self) -> dict[str, NDArray[np.generic]]:
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
+        names = [field.name for field in fields(self) if field.name not in ("source", "unknown")]
+        values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images and who they show: ids [N] and identities [N], of str."""
-
-    ids: NDArray[np.str_]
-    identities: NDArray[np.str_]
-    source: str = "this list"
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """Read a list with a pair a line, `a b 0|1`, 1 being genuine; gzipped where its name ends in .gz.
 
-    A line is split at tabs where the first pair has them, else at commas, else at spaces. If the first line is two
-    whole numbers, `folds per`, there follow in each fold `per` genuine and then `per` impostor pairs.
+    A line is split at tabs where the first pair has them, else at commas, else at semicolons, else at spaces. An id in
+    double quotes is a JSON string, which can hold any of these. If the first line is two whole numbers, `folds per`,
+    there follow in each fold `per` genuine and then `per` impostor pairs; a heading such as `left,right,label` is
+    skipped.
 
     An id's identity is its first folder (`07210/000565.jpg`: 07210); identities are given only if all ids have a
     folder and the folders agree with every flag, for a folder may also mean something else.
@@ -110,122 +108,110 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     Raises:
         InputError: names file and line: a column too few or many, a flag that is not 0 or 1, a count off the header's.
     """
-    lines = read_lines(path)
-    header = _header(lines[0])
-    body = lines[1:] if header else lines
-    first = 2 if header else 1
-    separator = next((sign for sign in "\t," if body and sign in body[0]), None)
-    cells = [[cell.strip() for cell in line.split(separator)] for line in body]
-    for number, row in enumerate(cells, first):
+    return parse_pairs(read_lines(path), path)
+
+
+def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> Pairs:
+    """The pairs of the lines of a list; see `read_pairs`."""
+    counts = header(lines[0])
+    body = lines[1:] if counts else lines
+    separator = separator_of(body[0]) if body else None
+    if counts is None and _is_heading(cells_of(body[0], separator)):
+        body = body[1:]
+    first = 1 + len(lines) - len(body)
+    rows = [cells_of(line, separator) or [] for line in body]
+    for number, row in enumerate(rows, first):
         if len(row) != 3 or "" in row or row[2] not in ("0", "1") or row[0] == row[1]:
             raise malformed(path, number, "two different ids and 0 or 1, like `a.jpg b.jpg 1`", lines[number - 1])
-    left, right, flags = (np.array([row[column] for row in cells], dtype=np.str_) for column in range(3))
-    same = flags == "1"
-    folds = None if header is None else _folds(path, header, same)
-    left_identity, right_identity = _identities(left, right, same)
-    return Pairs(left, right, same, folds, left_identity, right_identity, source=os.fspath(path))
+    if not rows and counts is None:
+        raise InputError(f"{os.fspath(path)} must hold pairs after its heading; got none")
+    left, right = (text_array([row[column] for row in rows]) for column in range(2))
+    same = np.array([row[2] == "1" for row in rows], dtype=bool)
+    folds = None if counts is None else _folds(path, counts, same)
+    left_people, right_people = agreeing(_folders(left), _folders(right), same)
+    return Pairs(left, right, same, folds, left_people, right_people, source=os.fspath(path))
 
 
 def pairs_text(pairs: Pairs) -> str:
     """A list as `read_pairs` reads it: `folds per` where there are folds, then a line `a b 0|1` a pair, by tabs.
 
+    An id that a line could not hold as it is stands as a JSON string, `"a\\tb.jpg"`.
+
     Raises:
-        InputError: an id that no line can hold.
+        InputError: folds that are not runs of as many genuine and then impostor pairs each.
     """
-    for name in pairs.ids.tolist():
-        if name != name.strip() or "\t" in name or len(f"{name}x".splitlines()) > 1:
-            raise InputError(f"an id in a list must have no tab, no line's end and no space around it; got {name!r}")
-    lines = [f"{a}\t{b}\t{int(same)}\n" for a, b, same in zip(pairs.left, pairs.right, pairs.same, strict=True)]
-    if pairs.fold_count:
-        lines.insert(0, f"{pairs.fold_count}\t{len(pairs) // (2 * pairs.fold_count)}\n")
+    lines = [
+        f"{_cell(a)}\t{_cell(b)}\t{int(same)}\n"
+        for a, b, same in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), strict=True)
+    ]
+    if pairs.folds is not None and pairs.fold_count > 1:
+        counts = pairs.fold_count, len(pairs) // (2 * pairs.fold_count)
+        expected = np.repeat(np.arange(counts[0]), 2 * counts[1])
+        if not (np.array_equal(pairs.folds, expected) and np.array_equal(pairs.same, flags_of(counts))):
+            raise InputError(
+                f"{pairs.source}: folds in a list must be runs of as many genuine and then impostor pairs; got others"
+            )
+        lines.insert(0, f"{counts[0]}\t{counts[1]}\n")
     return "".join(lines)
 
 
-def read_lfw_pairs(path: str | os.PathLike[str]) -> Pairs:
-    """Read LFW's `pairs.txt` (View 2): ids are `Name/Name_0001`, identities are names.
+def cells_of(line: str, separator: str | None) -> list[str] | None:
+    """The cells of a line, those in double quotes read as JSON strings; None where a quote is no such string.
 
-    The first line is `folds<TAB>per`; each fold has `per` genuine lines `name<TAB>i<TAB>j`, then `per` impostor lines
-    `name<TAB>i<TAB>other<TAB>j`.
-
-    Raises:
-        InputError: names file and line: no header, another number of columns, an image number below 1, one person on
-            an impostor line or one image twice, lines that are missing or too many.
-
-    Source: G. B. Huang et al., "Labeled Faces in the Wild", UMass TR 07-49, 2007; the README of its View 2.
+    >>> cells_of(' a.jpg, "b, c.jpg",1', ",")
+    ['a.jpg', 'b, c.jpg', '1']
     """
-    lines = read_lines(path)
-    header = _header(lines[0])
-    if header is None:
-        raise malformed(
-            path, 1, "two whole numbers, the folds and the pairs of each kind in one, like `10 300`", lines[0]
-        )
-    folds, per = header
-    _check_count(path, header, len(lines) - 1)
-    same = _flags(header)
-    left, right = [], []
-    for number, (line, genuine) in enumerate(zip(lines[1:], same.tolist(), strict=True), 2):
-        cells = line.split("\t") if "\t" in line else line.split()
-        if len(cells) != (3 if genuine else 4):
-            rule = "`name i j`, a genuine pair" if genuine else "`name i other j`, an impostor pair"
-            raise malformed(path, number, rule, line)
-        name, other = cells[0], cells[0] if genuine else cells[2]
-        i, j = cells[1], cells[-1]
-        if not _counts(i) or not _counts(j) or (name == other) != genuine or (genuine and int(i) == int(j)):
-            rule = "two images (numbered from 1) of one person" if genuine else "images (numbered from 1) of two people"
-            raise malformed(path, number, rule, line)
-        left.append((name, f"{name}/{name}_{int(i):04d}"))
-        right.append((other, f"{other}/{other}_{int(j):04d}"))
-    left_identity, left_id = np.array(left, dtype=np.str_).T.copy()
-    right_identity, right_id = np.array(right, dtype=np.str_).T.copy()
-    numbers = np.repeat(np.arange(folds), 2 * per)
-    return Pairs(left_id, right_id, same, numbers, left_identity, right_identity, source=os.fspath(path))
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(separator)]
+    cells, rest = [], line.strip(" ")
+    while True:
+        if rest.startswith('"'):
+            try:
+                cell, end = _JSON.raw_decode(rest)
+            except ValueError:
+                return None
+            rest = rest[end:].lstrip(" ")
+        else:
+            cell = (rest.split(separator, 1) or [""])[0]
+            rest = rest[len(cell) :]
+            cell = cell.strip()
+            if cell.startswith('"') or '"' in cell:
+                return None
+        cells.append(cell)
+        if not rest:
+            return cells
+        if separator is not None and not rest.startswith(separator):
+            return None
+        rest = rest[len(separator or "") :].lstrip(" ")
 
 
-def read_lfw_images(path: str | os.PathLike[str]) -> Images:
-    """Read a list of LFW's images: a line `Name/Name_0001.jpg`, optionally followed by the person's number.
-
-    Raises:
-        InputError: names file and line: no folder, an image listed twice, a number that two people share or that
-            changes for one.
-    """
-    lines = read_lines(path)
-    number_of: dict[str, str] = {}
-    name_of: dict[str, str] = {}
-    images: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        cells = line.split()
-        name, slash, _ = cells[0].partition("/") if cells else ("", "", "")
-        if len(cells) not in (1, 2) or not name or not slash:
-            raise malformed(path, number, "`Name/Name_0001.jpg`, with or without the person's number", line)
-        if cells[0] in images:
-            raise malformed(path, number, "an image that is not listed before", cells[0])
-        images[cells[0]] = name
-        if len(cells) == 2 and (number_of.setdefault(name, cells[1]), name_of.setdefault(cells[1], name)) != (
-            cells[1],
-            name,
-        ):
-            raise malformed(path, number, "a person's number, one to a person", line)
-    return Images(np.array(list(images)), np.array(list(images.values())), os.fspath(path))
+def separator_of(line: str) -> str | None:
+    """What separates the cells of a line: a tab, a comma, a semicolon, or (None) spaces."""
+    return next((sign for sign in "\t,;" if sign in line), None)
 
 
-def _header(line: str) -> Header | None:
+def header(line: str) -> Header | None:
+    """Folds and pairs of each kind in one, where a line is these two numbers."""
     cells = line.split()
-    if len(cells) != 2 or not all(_counts(cell) for cell in cells):
+    if len(cells) != 2 or not all(is_count(cell) for cell in cells):
         return None
     return int(cells[0]), int(cells[1])
 
 
-def _counts(cell: str) -> bool:
+def is_count(cell: str) -> bool:
+    """Whether a cell is a whole number >= 1 of fewer than ten digits."""
     return cell.isascii() and cell.isdigit() and len(cell) < 10 and int(cell) > 0
 
 
-def _flags(header: Header) -> NDArray[np.bool_]:
-    folds, per = header
+def flags_of(counts: Header) -> NDArray[np.bool_]:
+    """The flags of a list in whose folds the genuine pairs come first."""
+    folds, per = counts
     return np.tile(np.repeat([True, False], per), folds)
 
 
-def _check_count(path: str | os.PathLike[str], header: Header, pairs: int) -> None:
-    folds, per = header
+def check_count(path: str | os.PathLike[str], counts: Header, pairs: int) -> None:
+    """Refuse a list that has not as many pairs as its first line says."""
+    folds, per = counts
     if pairs != 2 * folds * per:
         raise InputError(
             f"{os.fspath(path)} must hold {2 * folds * per} pairs after its first line, 2 · {per} in each of "
@@ -233,23 +219,53 @@ def _check_count(path: str | os.PathLike[str], header: Header, pairs: int) -> No
         )
 
 
-def _folds(path: str | os.PathLike[str], header: Header, same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    _check_count(path, header, len(same))
-    wrong = np.flatnonzero(same != _flags(header))
+def folds_of_runs(same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Folds of a list that does not name them: alternating runs of as many genuine and impostor pairs; None: no such.
+
+    >>> folds_of_runs(np.array([True, False, True, False])).tolist(), folds_of_runs(np.array([True, True, False]))
+    ([0, 0, 1, 1], None)
+    """
+    runs = np.flatnonzero(np.append(True, same[1:] != same[:-1]))
+    per = int(runs[1]) if len(runs) > 1 else len(same)
+    folds, rest = divmod(len(same), 2 * per)
+    regular = not rest and folds > 1 and np.array_equal(same, flags_of((folds, per)))
+    return np.repeat(np.arange(folds), 2 * per) if regular else None
+
+
+def agreeing(
+    first: list[str], second: list[str], same: NDArray[np.bool_]
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | tuple[None, None]:
+    """Who is shown on both sides, where these names are all there and agree with every flag."""
+    agree = all(a and b and (a == b) == flag for a, b, flag in zip(first, second, same.tolist(), strict=True))
+    return (text_array(first), text_array(second)) if agree else (None, None)
+
+
+def _folders(ids: NDArray[np.str_]) -> list[str]:
+    """The first folder of each id, or "" where it has none."""
+    return [name.partition("/")[0] if "/" in name else "" for name in ids.tolist()]
+
+
+def _is_heading(cells: list[str] | None) -> bool:
+    return cells is not None and len(cells) == 3 and cells[2].casefold() in _FLAG_HEADINGS
+
+
+def _cell(name: str) -> str:
+    plain = name == name.strip() and name.isprintable() and not name.startswith(('"', "\ufeff")) and '"' not in name
+    return name if plain else json.dumps(name)
+
+
+def _folds(path: str | os.PathLike[str], counts: Header, same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    check_count(path, counts, len(same))
+    wrong = np.flatnonzero(same != flags_of(counts))
     if len(wrong):
         row = int(wrong[0])
-        rule = f"the flag {int(not same[row])}, since a fold has {header[1]} genuine and then as many impostor pairs"
+        rule = f"the flag {int(not same[row])}, since a fold has {counts[1]} genuine and then as many impostor pairs"
         raise malformed(path, row + 2, rule, int(same[row]))
-    return np.repeat(np.arange(header[0], dtype=np.int64), 2 * header[1])
+    return np.repeat(np.arange(counts[0], dtype=np.int64), 2 * counts[1]) if counts[0] > 1 else None
 
 
-def _identities(
-    left: NDArray[np.str_], right: NDArray[np.str_], same: NDArray[np.bool_]
-) -> tuple[NDArray[np.str_], NDArray[np.str_]] | tuple[None, None]:
-    if not all("/" in name for ids in (left, right) for name in ids.tolist()):
-        return None, None
-    first, second = (np.array([name.partition("/")[0] for name in ids.tolist()]) for ids in (left, right))
-    return (first, second) if np.array_equal(first == second, same) else (None, None)
+def _is(value: NDArray[Any], kind: str) -> bool:
+    return value.dtype.kind == kind if kind else is_text(value)
 
 
 def _shown(value: object) -> str:

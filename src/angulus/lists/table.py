@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import zlib
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from angulus.checks import InputError, one_line
 from angulus.columns.common import library
-from angulus.lists.text import malformed
+from angulus.columns.texts import text_array
+from angulus.lists.text import Unpacked, malformed
 
 _BLOCK = 2**24  # bytes of text parsed at a time
 
@@ -59,7 +59,7 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
     count = 0
     try:
         reader = csv.open_csv(
-            os.fspath(path),
+            _opened(path),
             csv.ReadOptions(block_size=_BLOCK, column_names=list(layout.columns), skip_rows=int(layout.heading)),
             csv.ParseOptions(delimiter=layout.separator, quote_char=False),
             csv.ConvertOptions(
@@ -72,22 +72,25 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
         for batch in reader:
             count += len(batch)
             yield {name: _plain(batch.column(name)) for name in layout.wanted}
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, EOFError, zlib.error) as error:
         _name_the_line(path, layout)
-        raise InputError(f"{os.fspath(path)} must be a whole table; reading it gave: {one_line(error)}") from error
+        raise InputError(
+            f"{os.fspath(path)} must be a whole table; reading it gave: {one_line(error)[:300]}"
+        ) from error
     if not count:
         raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
 
 
 def _plain(column: Any) -> NDArray[Any]:
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return values.astype(np.str_) if values.dtype == object else values
+    return text_array(values.tolist()) if values.dtype == object else values
 
 
 def _name_the_line(path: str | os.PathLike[str], layout: Layout) -> None:
     """Read slowly up to the first malformed line and raise its error; return where there is none."""
     places = [(list(layout.columns).index(name), kind) for name, kind in layout.wanted.items()]
-    rule = f"{len(layout.columns)} columns ({layout.separator.join(layout.columns)}), numbers where they are due"
+    names = layout.separator.join(layout.columns)[:200]
+    rule = f"{len(layout.columns)} columns ({names}), numbers where they are due"
     with _opened(path) as file:
         for number, raw in enumerate(_lines(path, file), 1):
             line = _decoded(path, number, raw)
@@ -109,14 +112,20 @@ def _parses(cell: str, kind: Callable[[str], object]) -> bool:
 def _opened(path: str | os.PathLike[str]) -> io.BufferedIOBase:
     path = Path(path)
     try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        return Unpacked(path) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
 
 
 def _lines(path: str | os.PathLike[str], file: io.BufferedIOBase) -> Iterator[bytes]:
+    """The lines of a file, none of them longer than a block."""
     try:
-        yield from file
+        while line := file.readline(_BLOCK):
+            if len(line) == _BLOCK:
+                raise InputError(f"{os.fspath(path)} must have lines of fewer than {_BLOCK:,} bytes; got a longer one")
+            if isinstance(file, Unpacked):
+                file.count(len(line))
+            yield line
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{os.fspath(path)} must be a whole gzip file; got {error}") from error
 

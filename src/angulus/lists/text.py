@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+from pathlib import Path
 
 from angulus import limits
 from angulus.checks import InputError
@@ -11,6 +13,28 @@ from angulus.checks import InputError
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """A file's lines without their ends; line i stands at i − 1. Blank lines at the end are dropped."""
     return lines_of(limits.read_file(path), path)
+
+
+class Unpacked(gzip.GzipFile):
+    """A gzipped file that is refused as soon as it unpacks to too much."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._path, self._packed, self._unpacked = path, path.stat().st_size, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.count(len(data))
+        return data
+
+    def count(self, size: int) -> None:
+        """Take so many bytes more into account; for whoever reads lines.
+
+        Raises:
+            InputError: they are too many.
+        """
+        self._unpacked += size
+        limits.check_unpacked(self._unpacked, self._packed, str(self._path))
 
 
 def lines_of(data: bytes, where: str | os.PathLike[str]) -> list[str]:
@@ -29,5 +53,5 @@ def lines_of(data: bytes, where: str | os.PathLike[str]) -> list[str]:
 
 def malformed(where: str | os.PathLike[str], number: int, rule: str, got: object) -> InputError:
     """The error for a line: file, number (from 1), what it must be, what it is."""
-    shown = repr(got) if isinstance(got, str) else str(got)
-    return InputError(f"{os.fspath(where)} line {number} must be {rule}; got {shown[:200]}")
+    text = repr(got[:200]) if isinstance(got, str) else str(got)
+    return InputError(f"{os.fspath(where)} line {number} must be {rule}; got {text[:200]}")

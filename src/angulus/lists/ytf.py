@@ -7,7 +7,8 @@ import os
 import numpy as np
 
 from angulus.checks import InputError
-from angulus.lists.pairs import Pairs
+from angulus.columns.texts import text_array
+from angulus.lists.pairs import Pairs, is_count
 from angulus.lists.text import malformed, read_lines
 
 
@@ -28,7 +29,7 @@ def read_ytf_pairs(path: str | os.PathLike[str]) -> Pairs:
     rows, folds, split = [], [], 0
     for number, line in enumerate(lines[heading:], 1 + heading):
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) != 5 or not cells[0].isdigit() or not cells[1].isdigit() or cells[4] not in ("0", "1"):
+        if len(cells) != 5 or not is_count(cells[0]) or not is_count(cells[1]) or cells[4] not in ("0", "1"):
             raise malformed(path, number, "`split, pair, Name/0, Other/1, 0|1`", line)
         if int(cells[0]) not in (split, split + 1):
             raise malformed(path, number, f"of split {max(split, 1)} or the next", line)
@@ -41,5 +42,6 @@ def read_ytf_pairs(path: str | os.PathLike[str]) -> Pairs:
     sizes = np.bincount(folds) if folds else np.zeros(0, dtype=np.int64)
     if not len(sizes) or sizes.min() != sizes.max():
         raise InputError(f"{os.fspath(path)} must have splits of equal size; got {sizes.tolist()}; it is cut short")
-    left, right, left_identity, right_identity, flags = np.array(rows, dtype=np.str_).T.copy()
-    return Pairs(left, right, flags == "1", np.array(folds), left_identity, right_identity, source=os.fspath(path))
+    left, right, left_identity, right_identity = (text_array([row[place] for row in rows]) for place in range(4))
+    same = np.array([row[4] == "1" for row in rows])
+    return Pairs(left, right, same, np.array(folds), left_identity, right_identity, source=os.fspath(path))

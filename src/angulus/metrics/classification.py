@@ -19,8 +19,10 @@ def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def accuracy_per_class(labels: ArrayLike, predictions: ArrayLike) -> dict[int, float]:
-    """Accuracy over the samples of each class that occurs."""
+    """Accuracy over the samples of each class that occurs; classes are whole numbers."""
     labels, predictions = _pair(labels, predictions)
+    if labels.dtype.kind not in "biu":
+        raise checks.InputError(f"labels must be whole numbers; got {labels.dtype}")
     return {int(label): float((predictions[labels == label] == label).mean()) for label in np.unique(labels)}
 
 
@@ -59,4 +61,16 @@ def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.nda
             "labels and predictions must be [N] each with N >= 1; "
             f"got {list(labels.shape)} and {list(predictions.shape)}"
         )
+    kinds = [_kind(each) for each in (labels, predictions)]
+    if kinds[0] != kinds[1] or not kinds[0]:
+        raise checks.InputError(
+            "labels and predictions must both be numbers or both text, or no one equals another; "
+            f"got {labels.dtype} and {predictions.dtype}"
+        )
     return labels, predictions
+
+
+def _kind(values: np.ndarray) -> str:
+    if values.dtype == object:
+        return "text" if all(isinstance(each, str) for each in values.tolist()) else ""
+    return {"U": "text"}.get(values.dtype.kind, "numbers" if values.dtype.kind in "biuf" else "")

@@ -37,12 +37,19 @@ def low_quality(norms: ArrayLike, fraction: float = 0.2) -> NDArray[np.bool_]:
     >>> low_quality([5.0, 1.0, 3.0, 4.0, 2.0]).tolist()
     [False, True, False, False, False]
     """
-    norms = np.asarray(norms, dtype=np.float64)
-    if norms.ndim != 1 or not np.isfinite(norms).all() or (norms < 0).any():
-        raise checks.InputError(f"norms must be finite numbers >= 0 of shape [N]; got shape {list(norms.shape)}")
+    norms = _norms(norms)
     low = np.zeros(len(norms), dtype=bool)
     low[np.argsort(norms, kind="stable")[: low_count(len(norms), fraction)]] = True
     return low
+
+
+def _norms(values: ArrayLike) -> NDArray[np.float64]:
+    norms = np.asarray(values, dtype=np.float64)
+    bad = norms.ndim == 1 and ~(np.isfinite(norms) & (norms >= 0))
+    if norms.ndim != 1 or np.any(bad):
+        got = f"shape {list(norms.shape)}" if norms.ndim != 1 else f"{norms[bad][0]} at {int(np.argmax(bad))}"
+        raise checks.InputError(f"norms must be finite numbers >= 0 of shape [N]; got {got}")
+    return norms
 
 
 def low_count(total: int, fraction: float) -> int:
@@ -65,11 +72,11 @@ def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Gr
     """`good`, `low` and `entire`, each with its count, accuracy and mean norm.
 
     Args:
-        norms: [N].
+        norms: [N], finite, >= 0.
         correct: [N] of bool.
         low: [N] of bool, from `low_quality` of these norms or of another model's.
     """
-    norms, correct, low = np.asarray(norms, dtype=np.float64), np.asarray(correct, bool), np.asarray(low, bool)
+    norms, correct, low = _norms(norms), np.asarray(correct, bool), np.asarray(low, bool)
     if not norms.shape == correct.shape == low.shape or norms.ndim != 1:
         raise checks.InputError(
             "norms, correct and low must have one shape [N]; "
@@ -100,7 +107,7 @@ def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: st
 
     Source: FI Fig. 1.
     """
-    norms, correct = np.asarray(norms, dtype=np.float64), np.asarray(correct, dtype=bool)
+    norms, correct = _norms(norms), np.asarray(correct, dtype=bool)
     checks.integer("bins", bins, low=1)
     checks.choice("edges", edges, ("quantile", "width"))
     if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):

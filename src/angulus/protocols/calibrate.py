@@ -133,6 +133,8 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
 def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> Pairs:
     """Pairs of labelled images: all genuine ones, and all or so many impostor ones, drawn without repeats.
 
+    Images that nobody knows are in no pair, and are counted by `calibrate`.
+
     Args:
         embeddings: with labels, the identities.
         impostors: how many impostor pairs to draw; None: all, where they are a million or fewer.
@@ -145,7 +147,8 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     rng = np.random.default_rng(checks.integer("seed", seed, low=0))
     if embeddings.labels is None:
         raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
-    _, people = np.unique(embeddings.labels, return_inverse=True)
+    known = np.flatnonzero(embeddings.known)
+    _, people = np.unique(embeddings.labels[known], return_inverse=True)
     genuine, total = genuine_rows(people), impostor_count(people)
     if not len(genuine) or not total:
         raise checks.InputError(
@@ -160,7 +163,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     if impostors is not None:
         checks.integer("impostors", impostors, low=1, high=total)
     drawn = impostor_rows(people, total if impostors is None else impostors, rng)
-    rows = np.concatenate([genuine, drawn])
+    rows = known[np.concatenate([genuine, drawn])]
     left, right = rows.T
     return Pairs(
         embeddings.ids[left],
@@ -169,6 +172,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         left_identity=embeddings.labels[left],
         right_identity=embeddings.labels[right],
         source=f"pairs of {embeddings.source}",
+        unknown=len(embeddings) - len(known),
     )
 
 

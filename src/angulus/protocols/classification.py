@@ -100,7 +100,12 @@ class Predictions:
         """
         if path.suffix != ".npz":
             raise checks.InputError(f"predictions must be in a file that ends in .npz; got {path}")
-        found = columns.read(path, ("labels", "predictions", "logits", "norms", "features", "probabilities"), ())
+        names = ("labels", "predictions", "logits", "norms", "features", "probabilities", "embeddings")
+        found = columns.read(path, names, ())
+        if "embeddings" in found:
+            raise checks.InputError(
+                f"{path} must hold predictions or logits; got embeddings; quality judges them by a list: give --pairs"
+            )
         if "labels" not in found:
             raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")

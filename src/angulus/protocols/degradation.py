@@ -86,15 +86,11 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """Read `.npz`: norms, strengths, images, and where there are several kinds of degradation, kinds.
 
     Raises:
-        checks.InputError: the file cannot be read, lacks one of them, or has another name in it.
+        checks.InputError: the file cannot be read, or lacks one of them.
     """
     if path.suffix != ".npz":
         raise checks.InputError(f"norms of degraded images must be in a file that ends in .npz; got {path}")
-    found = columns.read(path, COLUMNS, ("images", "kinds"))
-    missing = [name for name in COLUMNS[:3] if name not in found]
-    if missing:
-        raise checks.InputError(f"{path} must hold {', '.join(COLUMNS[:3])}; it lacks {', '.join(missing)}")
-    return found
+    return columns.read(path, COLUMNS, ("images", "kinds"), needed=COLUMNS[:3])
 
 
 def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:

@@ -148,16 +148,12 @@ def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
     """Read `.npz`: labels, probabilities, scans, and where they are known nodules; what `candidates` takes.
 
     Raises:
-        checks.InputError: the file cannot be read, lacks one of them, or has another name in it.
+        checks.InputError: the file cannot be read, or lacks one of them.
     """
     if path.suffix != ".npz":
         raise checks.InputError(f"candidates must be in a file that ends in .npz; got {path}")
     names = ("labels", "probabilities", "scans", "nodules")
-    found = columns.read(path, names, ("scans", "nodules"))
-    missing = [name for name in names[:3] if name not in found]
-    if missing:
-        raise checks.InputError(f"{path} must hold {', '.join(names[:3])}; it lacks {', '.join(missing)}")
-    return found
+    return columns.read(path, names, ("scans", "nodules"), needed=names[:3])
 
 
 def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np.str_]) -> Matched:

@@ -47,7 +47,7 @@ def evaluate(
         pairs: the list.
         fmr: in (0, 1], which the impostor pairs must support.
         up_to: where the area ends, in (0, 1].
-        flip: None, "sum" or "concat", for the scores; norms are of the images as they are.
+        flip: None, "sum" or "concat", for the scores and the norms.
         draws: resamples of the people for the intervals, the threshold chosen anew in each; 0 for none.
         seed: of the resamples.
 
@@ -56,6 +56,7 @@ def evaluate(
 
     Source: ISO/IEC 29794-1:2024, error versus discard characteristic.
     """
+    scored.require_norms(embeddings, flip)
     found = scored.score(embeddings, pairs, flip=flip)
     samples = {
         **found.samples,

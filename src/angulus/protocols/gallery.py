@@ -53,7 +53,8 @@ def megaface(
     each probe with each distractor an impostor pair. Scores are cosines in float64; all pairs are looked at.
 
     Args:
-        probes: photos of people, by `labels` where no list says whom they show.
+        probes: photos of people, by `labels` where no list says whom they show; those of unknown people are left out
+            and counted.
         distractors: of other people, in the order in which they fill the gallery.
         lists: of the probes and of the distractors (`FeatureList.without` takes noise out): which are used, and in
             which order; None: all.
@@ -73,7 +74,8 @@ def megaface(
     """
     for k in ranks:
         checks.integer("rank", k, low=1)
-    sought = _Side.of(probes, lists[0] if lists else None, flip)
+    given = _Side.of(probes, lists[0] if lists else None, flip)
+    sought = given.of_known()
     others = _Side.of(distractors, lists[1] if lists else None, flip)
     _require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
@@ -108,6 +110,7 @@ def megaface(
         {
             "people": len(people),
             "probes": len(sought),
+            **_left_out("probes", given, sought),
             "distractors": len(others),
             "searches": len(looked_for),
             "genuine pairs": len(genuine.scores),
@@ -140,7 +143,8 @@ def trillion_pairs(
 
     Args:
         probes: with `labels`, the identities.
-        gallery: with `labels`; those of distractors are no probe's.
+        gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
+            out and counted, for nobody knows which pairs they would make.
         flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
@@ -154,7 +158,8 @@ def trillion_pairs(
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
     """
-    sought, held = _Side.of(probes, None, flip), _Side.of(gallery, None, flip)
+    given = _Side.of(probes, None, flip), _Side.of(gallery, None, flip)
+    sought, held = (side.of_known() for side in given)
     _require_apart(sought, held)
     names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
     ids = numbered[: len(sought)], numbered[len(sought) :]
@@ -196,7 +201,9 @@ def trillion_pairs(
         {
             "people": len(people),
             "probes": len(sought),
+            **_left_out("probes", given[0], sought),
             "gallery images": len(held),
+            **_left_out("gallery images", given[1], held),
             "genuine pairs": genuine,
             "impostor pairs": impostors,
             "probes in the gallery": int(mated.sum()),
@@ -228,6 +235,19 @@ class _Side:
             people = embeddings.labels[rows]
         return _Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
+    def of_known(self) -> _Side:
+        """The images whose people are known; an unknown one is nobody's.
+
+        Raises:
+            checks.InputError: nothing says whom the images show, or no image is left.
+        """
+        known = self.labelled() != ""
+        if known.all():
+            return self
+        if not known.any():
+            raise checks.InputError(f"{self.source} must say whom each image shows; its labels name nobody")
+        return _Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -236,6 +256,12 @@ class _Side:
         if self.people is None:
             raise checks.InputError(f"{self.source} must say whom each image shows; give the embeddings labels")
         return self.people
+
+
+def _left_out(what: str, given: _Side, used: _Side) -> dict[str, int]:
+    """For a result's counts, where there are any: images that show nobody knows whom."""
+    count = len(given) - len(used)
+    return {f"{what} of unknown people left out": count} if count else {}
 
 
 def _require_apart(sought: _Side, others: _Side) -> None:

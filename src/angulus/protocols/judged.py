@@ -75,6 +75,7 @@ def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -
     Raises:
         checks.InputError: an image without embedding, or pairs of one kind only in a fold or the list.
     """
+    scored.require_norms(embeddings, flip)
     return _judged(scored.score(embeddings, pairs, flip=flip).samples, embeddings.origin)
 
 
@@ -86,7 +87,8 @@ def of_result(result: Result) -> Judged:
     """
     known = (pairs_protocol.PROTOCOL, videos.PROTOCOL)
     if result.protocol not in known or "norms" not in result.samples:
-        got = result.protocol if result.samples else f"{result.protocol} without samples"
+        lacking = "norms" if result.samples and result.protocol in known else "samples"
+        got = result.protocol if result.samples and lacking == "samples" else f"{result.protocol} without {lacking}"
         raise checks.InputError(f"a result to judge pairs by must be one of {' or '.join(known)}; got {got}")
     return _judged(result.samples, result.about)
 

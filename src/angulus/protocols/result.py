@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from angulus import checks, environment, files
+from angulus.columns.texts import shortened
 from angulus.metrics.intervals import Interval
 
 FORMAT = 1  # of the JSON file
@@ -157,7 +158,7 @@ class Result:
             raise checks.InputError(f"a result is saved as .json; got {path}")
         beside = None
         if self.samples:
-            arrays = {name: np.asarray(values) for name, values in self.samples.items()}
+            arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
             place = path.with_suffix(SAMPLES)
             files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
             beside = {"file": place.name, "sha256": _digest(place)}

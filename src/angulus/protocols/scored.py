@@ -23,6 +23,10 @@ Rows = NDArray[np.int64]
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings gave; the others say which pairs
 
+_NO_NORMS = (
+    "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
+    "that the length of a vector joined with its mirror image's cannot be told"
+)
 _UNKNOWN = "intervals resample the pairs and not the people behind them, whom pairs share: they are too narrow; {why}"
 
 
@@ -32,7 +36,8 @@ class ScoredPairs:
 
     Attributes:
         samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
-            `right_identity`), `scores` [P] and `norms` [P], the smaller of the two images'; with PCA `scores` are each
+            `right_identity`), `scores` [P] and, where known, `norms` [P], the smaller of the two images' (fused as the
+            scores are); with PCA `scores` are each
             pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
             fitted without fold f.
         left, right: [P], rows of the embeddings.
@@ -82,13 +87,20 @@ def score(
     else:
         table = _fold_scores(vectors, *places, metric, pca, pairs)
         samples |= {"scores": table[pairs.folds, np.arange(len(pairs))], "fold_scores": table}
-    samples["norms"] = np.minimum(embeddings.feature_norms[left], embeddings.feature_norms[right])
     identities, notes = _identities(embeddings, pairs, left, right)
+    source = embeddings.norm_source(flip)
+    if source is None:
+        notes += (_NO_NORMS.format(source=embeddings.source),)
+    else:
+        norms = embeddings.lengths(rows, flip)
+        samples["norms"] = np.minimum(norms[places[0]], norms[places[1]])
     samples |= identities
     genuine = int(pairs.same.sum())
     counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(rows)}
     if identities:
         counts["people"] = units_of(samples).count
+    if pairs.unknown:
+        counts["images of unknown people left out"] = pairs.unknown
     where = {**embeddings.origin, "pairs": pairs.source}
     return ScoredPairs(
         samples,
@@ -98,6 +110,7 @@ def score(
             "score": METRICS[metric],
             "flip": flip_choice(embeddings, flip),
             "pca": "none" if pca is None else _PCA.format(size=pca),
+            "norms": source or "unknown",
         },
         counts,
         notes,
@@ -107,6 +120,15 @@ def score(
 
 
 _PCA = "{size} directions, of the vectors before any normalisation, fitted on the images of the other folds"
+
+
+def require_norms(embeddings: Embeddings, flip: str | None) -> None:
+    """Refuse embeddings whose norms, which are to say the quality, are not known when mirror images are joined.
+
+    Raises:
+        checks.InputError: as `Embeddings.lengths`.
+    """
+    embeddings.lengths(np.zeros(1, dtype=np.int64), flip)
 
 
 def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
@@ -151,7 +173,11 @@ def _identities(
     if embeddings.labels is None:
         return {}, (_UNKNOWN.format(why="neither the list nor the embeddings say who is shown"),)
     first, second = embeddings.labels[left], embeddings.labels[right]
-    wrong = int(((first == second) != pairs.same).sum())
+    known = embeddings.known[left] & embeddings.known[right]
+    wrong = int(((first == second) != pairs.same)[known].sum())
+    if not known.all():
+        unknown = int((~embeddings.known[np.union1d(left, right)]).sum())
+        return {}, (_UNKNOWN.format(why=f"the embeddings' labels do not say who {unknown:,} of the images show"),)
     if wrong:
         why = f"the embeddings' labels contradict {wrong:,} of the {len(pairs):,} pairs"
         return {}, (_UNKNOWN.format(why=why),)

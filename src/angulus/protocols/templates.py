@@ -85,6 +85,7 @@ class Templates:
         source: the list of images, for messages and results.
         embeddings: what was pooled, for results.
         flip: what was done with mirror images, for results.
+        norm_source: where the images' norms come from, for results.
         linked: whether the subjects are those that `link` found.
     """
 
@@ -97,6 +98,7 @@ class Templates:
     source: str
     embeddings: str = "these embeddings"
     flip: str = FLIPS[None]
+    norm_source: str = "lengths of the vectors"
     linked: bool = False
 
     def __len__(self) -> int:
@@ -104,7 +106,7 @@ class Templates:
 
     def choices(self) -> dict[str, object]:
         """For a result's choices."""
-        return {**self.how.choices(), "flip fusion": self.flip}
+        return {**self.how.choices(), "flip fusion": self.flip, "norms": self.norm_source}
 
     def rows(self, numbers: ArrayLike, what: str) -> NDArray[np.int64]:
         """Where templates [K] stand.
@@ -149,7 +151,7 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
         chosen = order[begin:end]
         vectors = embeddings.unit(rows[chosen], flip=how.flip)
         dtype, vectors = vectors.dtype, vectors.astype(np.float64)
-        long = vectors * lengths_of(embeddings, rows[chosen], how.flip)[:, None]
+        long = vectors * embeddings.lengths(rows[chosen], how.flip)[:, None]
         own_starts = starts[first:last] - begin
         of_medium = _changes(media[chosen], own_starts)
         norms[first:last] = np.linalg.norm(_means(long, of_medium, own_starts), axis=1)
@@ -161,9 +163,8 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
         units.append((pooled / lengths[:, None]).astype(dtype))
     subjects = None if images.subjects is None else images.subject_of(numbers)
     fused = flip_choice(embeddings, how.flip)
-    return Templates(
-        numbers, np.concatenate(units), norms, subjects, how, len(rows), images.source, embeddings.source, fused
-    )
+    sources = images.source, embeddings.source, fused, embeddings.norm_source(how.flip) or ""
+    return Templates(numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources)
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:
@@ -194,21 +195,14 @@ def _detector_weights(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArra
         )
     scores = embeddings.detector_scores[rows]
     if np.isnan(scores).any():
-        count, name = int(np.isnan(scores).sum()), embeddings.ids[rows][np.isnan(scores)][0]
+        missing = int(np.isnan(scores).sum())
         raise InputError(
-            f"weighting by the detector's score needs that of every image; {embeddings.source} has none of {count}, "
-            f"{name!r} among them; leave the option off, or add them"
+            f"weighting by the detector's score needs one of each image; {embeddings.source} lacks {missing:,} of the "
+            "templates'; leave the option off, or add them"
         )
     if (scores < 0).any():
         raise InputError(f"{embeddings.source}: detector_scores that weight must be >= 0; got {scores.min()}")
     return scores
-
-
-def lengths_of(embeddings: Embeddings, rows: NDArray[np.int64], flip: str | None) -> NDArray[np.float64]:
-    """Norms of features [K]: those that are given, else of the vectors, fused with the mirrored ones as `flip` says."""
-    if embeddings.norms is not None or flip is None:
-        return embeddings.feature_norms[rows]
-    return np.asarray(np.linalg.norm(embeddings.fused(rows, flip), axis=1), dtype=np.float64)
 
 
 def _blocks(starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

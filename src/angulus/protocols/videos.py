@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import checks, environment
+from angulus.columns import text_array
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
@@ -21,7 +22,6 @@ from angulus.protocols import pairs as pairs_protocol
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
 from angulus.protocols.scored import COLUMNS, strata_of
-from angulus.protocols.templates import lengths_of
 from angulus.protocols.vectors import flip_choice
 
 Floats = NDArray[np.float64]
@@ -101,6 +101,7 @@ def evaluate(
         {
             "score": SCORES[score],
             "flip": flip_choice(embeddings, flip),
+            "norms": embeddings.norm_source(flip),
             **pairs_protocol.figure_choices(folds=True),
             **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
             **resampling(said, draws, seed, sized=True),
@@ -154,7 +155,7 @@ class _Video:
     @staticmethod
     def of(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
         units = embeddings.unit(rows, flip=flip, dtype=np.float64)
-        return _Video(units.mean(axis=0), (units * lengths_of(embeddings, rows, flip)[:, None]).mean(axis=0))
+        return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
 
 
 def _scored(
@@ -187,7 +188,7 @@ def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
     """The rows of each video that the list names."""
     videos = embeddings.templates
     if videos is None:
-        videos = np.array([name.rpartition("/")[0] for name in embeddings.ids.tolist()], dtype=np.str_)
+        videos = text_array([name.rpartition("/")[0] for name in embeddings.ids.tolist()])
     order = np.argsort(videos, kind="stable")
     ordered = videos[order]
     wanted = pairs.ids

@@ -84,7 +84,8 @@ class Gallery:
         """
         checks.integer("batch", batch, low=1)
         ids = embeddings.ids.tolist()
-        labels = [None] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
+        named = [""] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
+        labels = [name or None for name in named]
         _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
         about = _about(embeddings, flip)
         known = self.store.about()
