@@ -135,7 +135,8 @@ def test_figures_of_one_of_two_have_no_difference() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"draws": 0}, "draws must be a whole number >= 1; got 0"),
+        ({"draws": 0}, r"draws must be a whole number in \[1, 100000\]; got 0"),
+        ({"draws": 10**50}, r"draws must be a whole number in \[1, 100000\]; got 1000"),
         ({"seed": -1}, "seed must be a whole number >= 0; got -1"),
         ({"level": 1.0}, r"level must be a finite number in \(0, 1\); got 1.0"),
     ],

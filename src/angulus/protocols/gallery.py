@@ -14,7 +14,7 @@ from angulus import checks, environment, scoring
 from angulus.embeddings import Embeddings
 from angulus.lists.megaface import FeatureList
 from angulus.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.protocols import rates
+from angulus.protocols import rates, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.tally import MEASURED, Tally, statistic
@@ -114,7 +114,9 @@ def megaface(
             "impostor pairs": impostors,
         },
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        notes=notes + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
+        notes=_warnings(tally, kept, sizes[0])
+        + notes
+        + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
         sources={"embeddings": sought.source, "distractors": others.source},
     )
 
@@ -203,7 +205,7 @@ def trillion_pairs(
             "impostor probes": int(strangers.sum()),
         },
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        notes=notes + more,
+        notes=_warnings(tally, kept) + notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
     )
 
@@ -267,6 +269,18 @@ def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], pe
     for far in fars:
         point = dir_at_far(curve, far, zero_ok=far == 0)
         tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
+
+
+def _warnings(tally: Tally, fars: Sequence[float], smallest: int | None = None) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart: by the TAR at the highest FAR, else by rank-1."""
+    rate, name = max(fars, default=0), f"TAR@FAR={rates.label(max(fars, default=0))}"
+    if not rate and smallest is not None:
+        rate, name = 1 / (smallest + 1), f"rank-1, {smallest:,} distractors"
+    if name not in tally.hits or not 0 < rate < 1:
+        return ()
+    hits, trials = (float(each[name].sum()) for each in (tally.hits, tally.trials))
+    said = separation.warning_at(name, hits / trials, rate, round(trials))
+    return (said,) if said else ()
 
 
 def _result(

@@ -99,7 +99,7 @@ def _judged(samples: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> J
         thresholds = np.full(len(same), best_of(Presorted.of(scores, same))[0])
     else:
         thresholds = folds.accuracy().thresholds[samples["folds"]]
-    columns = {name: samples[name] for name in scored.COLUMNS if name in samples}
+    columns = {name: samples[name] for name in (*scored.COLUMNS, scored.DISTINCT) if name in samples}
     source, model = str(origin.get("embeddings", "unknown embeddings")), origin.get("model")
     return Judged((scores >= thresholds) == same, samples["norms"], columns, source, model)
 

@@ -13,10 +13,10 @@ from scipy import sparse
 
 from angulus import checks, environment
 from angulus.lists.ijb import Comparisons
-from angulus.metrics.curves import ErrorCurve, Presorted
+from angulus.metrics.curves import ErrorCurve, Presorted, auc
 from angulus.metrics.intervals import Statistic, Units
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
-from angulus.protocols import rates
+from angulus.protocols import rates, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.template_stream import LEAST, Stream
@@ -72,7 +72,11 @@ def verify(
     for block in comparisons:
         stream.add(block)
     stream.require_both()
-    kept, notes = rates.supported(fars, stream.impostors)
+    distinct = stream.distinct()
+    repeats = stream.genuine + stream.impostors - sum(distinct)
+    kept, notes = rates.supported(fars, distinct[1], of="distinct impostor pairs" if repeats else "impostor pairs")
+    if repeats:
+        notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
     tail = _Tail.of(samples)
     comparable = _Folds.of(samples, tail)
@@ -107,13 +111,14 @@ def verify(
             "comparisons": stream.genuine + stream.impostors,
             "genuine": stream.genuine,
             "impostors": stream.impostors,
+            **({"repeated comparisons": repeats} if repeats else {}),
             "templates": len(templates),
             "images": templates.images,
             "subjects": units.count,
             "folds": folds,
         },
         curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
-        notes=(*notes, said, *without_interval(found)),
+        notes=(*_warnings(tail, curve, kept), *notes, said, *without_interval(found)),
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),
@@ -121,6 +126,17 @@ def verify(
             "templates": templates.source,
         },
     )
+
+
+def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
+    """What is to be said of a model that hardly tells subjects apart: by the AUC, or what is known of the curve."""
+    said = ""
+    if tail.whole:
+        said = separation.warning(auc(curve), whom="these subjects")
+    elif max(fars, default=0) > 0:
+        share, name = tar_at_far(curve, max(fars), zero_ok=True).tar, f"TAR@FAR={rates.label(max(fars))}"
+        said = separation.warning_at(name, share, max(fars), len(tail.genuine), "these subjects")
+    return (said,) if said else ()
 
 
 def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:

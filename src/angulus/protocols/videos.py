@@ -16,11 +16,12 @@ from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
 from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
-from angulus.protocols import hik, rates
+from angulus.protocols import hik, rates, separation
 from angulus.protocols import pairs as pairs_protocol
 from angulus.protocols.numbers import numbers, resampling, without_interval
+from angulus.protocols.repeats import distinct
 from angulus.protocols.result import Result
-from angulus.protocols.scored import COLUMNS, strata_of
+from angulus.protocols.scored import COLUMNS, DISTINCT, strata_of
 from angulus.protocols.templates import lengths_of
 from angulus.protocols.vectors import flip_choice
 
@@ -68,7 +69,8 @@ def evaluate(
         fars, draws, seed: as in `pairs.evaluate`.
 
     Raises:
-        checks.InputError: a video without frames, a list without folds, or a fold with pairs of one kind only.
+        checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
+            with pairs of one kind only.
 
     Source: L. Wolf, T. Hassner, I. Maoz, CVPR 2011; NF Sec. 5.3, Table 5 (mean and histogram); CM Sec. 5.3 (cosine).
     """
@@ -78,8 +80,13 @@ def evaluate(
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy is taken; add them")
     _refuse_one_kind(pairs)
     frames = _frames(embeddings, pairs)
+    named, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, named, pairs.source)
     samples = _scored(embeddings, pairs, frames, score, flip, c)
-    kept, notes = rates.supported(fars, int((~pairs.same).sum()))
+    if once.notes:
+        samples[DISTINCT] = once.number
+    kept, notes = rates.supported(fars, once.impostors, of=once.supporting)
+    notes += once.notes
     samples["fars"] = np.array(kept, dtype=np.float64)
     accuracy, said = _fold_accuracy(samples), "people" if "left_identity" in samples else "pairs"
     used = sum(map(len, frames.values()))
@@ -109,12 +116,18 @@ def evaluate(
             "pairs": len(pairs),
             "genuine": int(pairs.same.sum()),
             "impostors": int((~pairs.same).sum()),
+            **once.counts,
             "videos": len(frames),
             "frames": used,
             "folds": pairs.fold_count,
         },
         curves=pairs_protocol.curves(curve, PROTOCOL),
-        notes=(*notes, f"± of the accuracy: standard error over {pairs.fold_count} folds", *without_interval(figures)),
+        notes=(
+            *separation.notes_of(figures),
+            *notes,
+            f"± of the accuracy: standard error over {pairs.fold_count} folds",
+            *without_interval(figures),
+        ),
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),

@@ -32,6 +32,7 @@ PICTURES = {
 
 
 GENERATED = "NOT A RESULT: made on generated stand-in data"
+ALIKE = "all alike"  # instead of ±: seeds whose differences have no spread tell nothing of other seeds
 WIDE = 4  # columns of benchmarks in a table of the terminal
 
 
@@ -95,6 +96,8 @@ def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[s
 def _shift(difference: Difference) -> str:
     if math.isnan(difference.mean):
         return NONE
+    if difference.no_interval:
+        return f"{difference.mean:+.2f}, {ALIKE}"
     return f"{difference.mean:+.2f} ± {difference.high - difference.mean:.2f}"
 
 
@@ -160,7 +163,8 @@ def markdown(comparison: Comparison) -> str:
             parts += [
                 f"## {part.name}: minus {against(comparison)}, seed by seed",
                 markdown_table(["loss", *part.titles], [[name, *cells] for name, cells in found]),
-                "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds.",
+                "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds; none "
+                "where all seeds differ alike.",
             ]
     if not recipe.evaluation.benchmarks:
         parts += ["## Each model's own split", markdown_table(*columns(comparison, own=True))]
