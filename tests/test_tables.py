@@ -63,7 +63,12 @@ LISTS: dict[str, tuple[str, str | None, dict[str, str]]] = {  # protocol -> ids 
     "megaface": (
         "model",
         "megaface",
-        {"probes": "facescrub_features_list.json", "distractors": "megaface_features_list.json"},
+        {
+            "probes": "facescrub_features_list.json",
+            "distractors": "megaface_features_list.json",
+            "probe_noises": "facescrub_noises.txt",
+            "distractor_noises": "megaface_noises.txt",
+        },
     ),
     "trillion-pairs": ("probes", "gallery", {}),
 }

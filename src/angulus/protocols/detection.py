@@ -76,7 +76,7 @@ def luna16(
     matched = match(marks, nodules, excluded, scans)
     where_all = {"marks": marks.scans, "nodules": nodules.scans, "excluded findings": excluded.scans}
     outside = {name: where[~np.isin(where, scans)] for name, where in where_all.items()}
-    if len(outside["marks"]) == len(marks):
+    if len(marks) and len(outside["marks"]) == len(marks):
         raise checks.InputError(
             f"the marks must lie in the listed scans; none of {len(marks):,} does: the first is in "
             f"{str(marks.scans[0])!r}, and the list names scans like {str(scans[0])!r}"
@@ -86,9 +86,9 @@ def luna16(
         for name, where in outside.items()
         if len(where)
     )
-    if not (matched.nodule & (matched.scores > -np.inf)).any():
+    if len(marks) and not (matched.nodule & (matched.scores > -np.inf)).any():
         notes = (
-            f"{WARNING}no mark hits a nodule; are the marks' coordinates x, y, z in millimetres of the scanner's world?",
+            f"{WARNING}no mark hits a nodule; are their coordinates x, y, z in millimetres of the scanner's world?",
             *notes,
         )
     left_out = {f"{name} of other scans": len(where) for name, where in outside.items() if len(where)}

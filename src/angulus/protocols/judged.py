@@ -20,6 +20,8 @@ from angulus.protocols import scored, videos
 from angulus.protocols.result import Result
 
 Floats = NDArray[np.float64]
+
+QUALITY = "quality"  # the protocol that splits samples by their norms
 Flags = NDArray[np.bool_]
 
 
@@ -89,6 +91,20 @@ def of_result(result: Result) -> Judged:
         got = result.protocol if result.samples else f"{result.protocol} without samples"
         raise checks.InputError(f"a result to judge pairs by must be one of {' or '.join(known)}; got {got}")
     return _judged(result.samples, result.about)
+
+
+def of_quality(result: Result) -> Judged:
+    """The samples of a saved result of `quality`.
+
+    Raises:
+        checks.InputError: another result, or one that was saved without samples.
+    """
+    samples = dict(result.samples)
+    if result.protocol != QUALITY or "correct" not in samples:
+        raise checks.InputError(f"a result of {QUALITY} with its samples is needed; got {result.protocol}")
+    correct, norms = samples.pop("correct"), samples.pop("norms")
+    columns = {name: values for name, values in samples.items() if name not in ("low", "own_low")}
+    return Judged(correct, norms, columns, str(result.about["embeddings"]), result.about.get("model"))
 
 
 def _judged(samples: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> Judged:

@@ -135,10 +135,11 @@ def caption(comparison: Comparison) -> str:
     seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
     if grid.folds:
         seeds += f", {len(grid.parts)} folds pooled"
-    if comparison.recipe.evaluation.benchmarks:
-        return seeds
-    counts = comparison.rows[0].counts
     splitter = f"the {grid.quality_split} model" if grid.quality_split else "each model itself"
+    if comparison.recipe.evaluation.benchmarks:
+        split = any(each.by_quality for each in comparison.recipe.evaluation.benchmarks)
+        return f"{seeds}; good and low are split by the norms of {splitter}" if split else seeds
+    counts = comparison.rows[0].counts
     return (
         f"{seeds}; low = the {counts['low']:,} of {counts['entire']:,} test images with the smallest feature norms of "
         f"{splitter}"
