@@ -31,6 +31,7 @@ PROTOCOL = "calibrate"
 MEASURED = (*scored.MEASURED, "threshold")
 
 MOST_IMPOSTORS = 1_000_000  # pairs of images made without being asked how many
+MOST_DRAWN = 100_000_000  # pairs of images at all; they take about 10 GB
 
 
 def calibrate(
@@ -169,7 +170,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
             f"{MOST_IMPOSTORS:,}"
         )
     if impostors is not None:
-        checks.integer("impostors", impostors, low=1, high=total)
+        checks.integer("impostors", impostors, low=1, high=min(total, MOST_DRAWN))
     drawn = impostor_rows(people, total if impostors is None else impostors, rng)
     rows = np.concatenate([genuine, drawn])
     left, right = rows.T

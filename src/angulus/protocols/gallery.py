@@ -125,7 +125,7 @@ def megaface(
             "impostor pairs": impostors,
         },
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        notes=_warnings(tally, kept, sizes[0])
+        notes=_warnings(tally, f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1))
         + notes
         + (() if any(each is not None for each in noises) else (_UNCLEANED,))
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
@@ -217,7 +217,7 @@ def trillion_pairs(
             "impostor probes": int(strangers.sum()),
         },
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        notes=_warnings(tally, kept) + notes + more,
+        notes=_warnings(tally, f"TAR@FAR={rates.label(max(kept, default=0))}", max(kept, default=0)) + notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
     )
 
@@ -332,11 +332,8 @@ def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], pe
         tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
 
 
-def _warnings(tally: Tally, fars: Sequence[float], smallest: int | None = None) -> tuple[str, ...]:
-    """What is to be said where people are hardly told apart: by the TAR at the highest FAR, else by rank-1."""
-    rate, name = max(fars, default=0), f"TAR@FAR={rates.label(max(fars, default=0))}"
-    if not rate and smallest is not None:
-        rate, name = 1 / (smallest + 1), f"rank-1, {smallest:,} distractors"
+def _warnings(tally: Tally, name: str, rate: float) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart, by a figure that guessing brings to `rate`."""
     if name not in tally.hits or not 0 < rate < 1:
         return ()
     hits, trials = (float(each[name].sum()) for each in (tally.hits, tally.trials))

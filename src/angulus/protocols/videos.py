@@ -35,6 +35,8 @@ MEASURED = (
     "histograms",
 )  # the samples that the embeddings gave; the others say which pairs they are
 
+MOST_C = 1e6  # with more, the machine may train for ever on what it cannot separate
+
 SCORES = {
     "mean": "mean of all frame similarities",
     "cosine": "cosine of the mean embeddings (of frames at their length)",
@@ -65,7 +67,7 @@ def evaluate(
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
         flip: None, "sum" or "concat": fuse each frame with its mirrored one.
-        c: the machine's regularisation, > 0; the paper does not say its own.
+        c: the machine's regularisation, in (0, 1e6]; the paper does not say its own.
         fars, draws, seed: as in `pairs.evaluate`.
 
     Raises:
@@ -75,7 +77,7 @@ def evaluate(
     Source: L. Wolf, T. Hassner, I. Maoz, CVPR 2011; NF Sec. 5.3, Table 5 (mean and histogram); CM Sec. 5.3 (cosine).
     """
     checks.choice("score", score, SCORES)
-    checks.number("c", c, low=0, open_low=True)
+    checks.number("c", c, low=0, high=MOST_C, open_low=True)
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy is taken; add them")
     _refuse_one_kind(pairs)
