@@ -90,10 +90,11 @@ def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[s
     if len(grid.seeds) < 2 or not others or not part.compared:
         return None
     found = [(row, [comparison.difference(row, title) for title in part.titles.values()]) for row in others]
-    return [(row.variant, [_shift(each) for each in cells]) for row, cells in found]
+    return [(row.variant, [shift(each) for each in cells]) for row, cells in found]
 
 
-def _shift(difference: Difference) -> str:
+def shift(difference: Difference) -> str:
+    """A difference with half of its interval, or that there is none."""
     if math.isnan(difference.mean):
         return NONE
     if difference.no_interval:
