@@ -361,7 +361,10 @@ def test_one_scan_has_no_interval() -> None:
     result = detection.luna16(*given, draws=200)
     assert result["CPM"] == 1
     assert all(number.interval is None for number in result.numbers)
-    assert any(note.startswith("no interval of CPM, ") and note.endswith("resample but one") for note in result.notes)
+    assert any(
+        note.startswith("no interval of CPM, ") and note.endswith("one alone cannot be resampled")
+        for note in result.notes
+    )
 
 
 def test_scans_that_are_all_found_have_no_interval() -> None:

@@ -12,7 +12,7 @@ from angulus import checks
 from angulus.metrics.intervals import MOST_DRAWS, Interval, Statistic, Units, bootstrap
 from angulus.protocols.result import Number
 
-_ALONE = "there is nothing to resample but one"
+_ALONE = "one alone cannot be resampled"
 
 
 def numbers(
