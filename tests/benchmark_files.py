@@ -220,6 +220,7 @@ def megaface(folder: Path) -> list[object]:
         json.dumps({"path": [f"d/{number}.jpg" for number in range(120)]})
     )
     (folder / "megaface_noises.txt").write_text("d/7.jpg\nd/8.jpg")
+    (folder / "facescrub_noises.txt").write_text(f"{probes[0]}\n")
     lists = [
         "--probe-list",
         folder / "facescrub_features_list.json",

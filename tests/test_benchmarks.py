@@ -126,10 +126,12 @@ def test_a_run_embeds_the_images_and_keeps_the_numbers_of_the_protocol(
     assert kept["protocol"] == "pairs"
     whole = Result.read(tmp_path / "run/benchmarks/Digits.json")
     number = whole.number("accuracy")
-    assert number.interval is not None
     assert kept["numbers"]["accuracy"]["value"] == number.value
-    bounds = [number.interval.low, number.interval.high]  # undefined where resamples often lack a kind of pair
-    assert kept["numbers"]["accuracy"]["interval"] == [None if math.isnan(each) else each for each in bounds]
+    if number.interval is None:  # undefined where resamples often lack a kind of pair
+        assert kept["numbers"]["accuracy"]["interval"] is None
+        assert kept["numbers"]["accuracy"]["no_interval"] == number.no_interval != ""
+    else:
+        assert kept["numbers"]["accuracy"]["interval"] == [number.interval.low, number.interval.high]
     assert 0.5 < number.value <= 1
     assert json.loads((tmp_path / "run/results.json").read_text()) == json.loads(json.dumps(results))
     assert not list((tmp_path / "run").glob(".embeddings-*"))
@@ -202,7 +204,11 @@ def test_the_paired_interval_is_students() -> None:
         assert [found.low, found.high] == pytest.approx([expected.low, expected.high])
         assert found.mean == pytest.approx(second.mean() - first.mean())
         assert found.decided == (stats.ttest_rel(second, first).pvalue < 0.1)
-    assert not paired_difference([0.01, 0.01]).decided  # two seeds that agree by chance say nothing of the spread
+    for alike in ([0.01, 0.01], [0.0, 0.0, 0.0], [0.3, 0.1 + 0.2, 0.3]):  # 100 % thrice, or two that agree by chance
+        found = paired_difference(alike)
+        assert not found.decided and found.no_interval
+        assert math.isnan(found.low) and math.isnan(found.high)
+        assert report.shift(found) == f"{alike[0]:+.2f}, all alike"
     with pytest.raises(InputError, match="differences must be of at least two seeds; got 1"):
         paired_difference([0.5])
 

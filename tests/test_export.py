@@ -258,7 +258,7 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
         ({"images": tmp_path}, "holds no image"),
         ({"ranges": folder / "images"}, "for precision int8 only; got float32; leave --ranges out"),
         ({"precision": "int8", "ranges": tmp_path}, "holds no image"),
-        ({"draws": -1}, "draws must be a whole number >= 0"),
+        ({"draws": -1}, r"draws must be a whole number in \[0, 100000\]"),
         ({"images": folder / "images", "pairs": replace(pairs, left=np.char.add("x", pairs.left))}, "no embedding in"),
     ):
         with pytest.raises(InputError, match=said):

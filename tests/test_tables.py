@@ -29,6 +29,7 @@ from angulus.data.records import Row, write_records
 from angulus.embeddings import Embeddings
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
+from angulus.protocols.result import Result
 from angulus.recipe import Recipe
 from angulus.report import comparison as report
 from angulus.reproduce import read_measured
@@ -63,7 +64,12 @@ LISTS: dict[str, tuple[str, str | None, dict[str, str]]] = {  # protocol -> ids 
     "megaface": (
         "model",
         "megaface",
-        {"probes": "facescrub_features_list.json", "distractors": "megaface_features_list.json"},
+        {
+            "probes": "facescrub_features_list.json",
+            "distractors": "megaface_features_list.json",
+            "probe_noises": "facescrub_noises.txt",
+            "distractor_noises": "megaface_noises.txt",
+        },
     ),
     "trillion-pairs": ("probes", "gallery", {}),
 }
@@ -193,6 +199,31 @@ def test_two_steps_on_a_stand_in_lead_to_the_table(
     assert steps(found) == 2 * len(section(found.recipe).parts)
     with pytest.raises(InputError, match="generated stand-in data: it is no result"):
         read_measured(found.folder / "comparison.json")
+
+
+def test_the_softmax_model_splits_the_videos_of_all(
+    benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CM Sec. 5 by the method of Sec. 3: good and low by one model's norms; counted by hand from the saved pairs."""
+    content, splits = two_steps("cm-t4", benchmarks)
+    monkeypatch.setenv("ANGULUS_DATA", str(benchmarks))
+    monkeypatch.setattr(build, "splits", lambda recipe: splits)
+    path = tmp_path / "cm-t4.yaml"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    found = compare(str(path), tmp_path / "runs")
+    softmax, other = (
+        Result.read(tmp_path / "runs" / row.variant / "seed-0" / "benchmarks" / "YTF.json").samples
+        for row in found.rows
+    )
+    assert not np.array_equal(softmax["low"], other["low"])
+    low = np.zeros(len(other["norms"]), dtype=bool)
+    low[np.argsort(softmax["norms"], kind="stable")[: math.floor(0.2 * len(low) + 0.5)]] = True
+    columns = found.rows[1].columns
+    assert columns["YTF low %"].mean == pytest.approx(100 * other["correct"][low].mean())
+    assert columns["YTF good %"].mean == pytest.approx(100 * other["correct"][~low].mean())
+    assert columns["YTF entire %"].mean == pytest.approx(100 * other["correct"].mean())
+    assert 50 <= columns["IJB-B balanced %"].mean <= 100
+    assert "good and low are split by the norms of the Softmax model" in report.caption(found)
 
 
 def beyond_the_stand_in(loaded: Recipe, title: str) -> bool:

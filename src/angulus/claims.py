@@ -93,7 +93,8 @@ class Compare:
         sweep: `{key.path: [values]}`: each variant is trained with each value (with several keys, each combination).
         folds: `{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once a value, such as
             `{data.options.fold: [0, 1, 2]}`, and their test images are measured together.
-        quality_split: the variant whose norms split good from low for all; None lets each model split for itself.
+        quality_split: the variant whose norms split good from low for all, test images and pairs of benchmarks; None
+            lets each model split for itself.
         baseline: the variant that the others are compared with, seed by seed; None is the first one.
         analyses: what `angulus compare` looks closer at; see `report.analyses`.
     """

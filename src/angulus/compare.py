@@ -15,12 +15,14 @@ import numpy as np
 
 from angulus import build, checks, files, folds
 from angulus import recipe as recipes
+from angulus.benchmarks.settings import Benchmark
 from angulus.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.data.images import Splits
-from angulus.evaluation import load_test, low_quality
+from angulus.evaluation import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.metrics import quality
 from angulus.metrics.seeds import Difference, paired_difference
-from angulus.protocols.result import null_for_nan
+from angulus.protocols.quality import by_norms_of
+from angulus.protocols.result import Result, null_for_nan
 from angulus.recipe import Recipe
 from angulus.run import run
 from angulus.run_files import RECIPE, holds_run, read_results, refuse_other_recipe
@@ -131,6 +133,12 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
         build.job(single, *build.hold_out(single, splits))
     if grid.folds:
         folds.refuse_one_model(recipe)
+    split = [each.name for each in recipe.evaluation.benchmarks if each.by_quality]
+    if split and grid.quality_split is not None and recipe.training.snapshots is not None:
+        raise checks.InputError(
+            f"compare.quality_split splits the benchmark {split[0]!r} by one model's norms, and training.snapshots "
+            "measures several models: leave one of them out"
+        )
 
 
 def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
@@ -241,10 +249,18 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
         whole = results.get("snapshots", {}).get("mean", results)  # NF averages over models on the way
         for each in recipe.evaluation.benchmarks:
             numbers = whole["benchmarks"][each.name]["numbers"]
+            if each.by_quality and grid.quality_split is not None:
+                numbers = _by_norms_of(each, where, run_folder(folder, grid.quality_split, seed))
             _add(columns, {title: each.value(title, numbers) for title in each.columns})
         seconds += results["training"]["seconds"]
     counts = {name: group.count for name, group in groups.items()}
     return Row(variant, _cells(columns), _cells(own), counts, seconds)
+
+
+def _by_norms_of(benchmark: Benchmark, own: Path, splitter: Path) -> dict[str, Any]:
+    """The numbers of a benchmark that tells good from low, by the norms of the splitter's model."""
+    results = (Result.read(folder / BENCHMARKS / f"{benchmark.name}.json") for folder in (own, splitter))
+    return plain_numbers(by_norms_of(*results))
 
 
 def _group_columns(groups: Mapping[str, quality.Group]) -> dict[str, float]:

@@ -144,7 +144,7 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
             result = _result(benchmark, embedded, columns)
             files.make_folder(folder / BENCHMARKS)
             result.save(folder / BENCHMARKS / f"{benchmark.name}.json")
-            numbers = _numbers(result)
+            numbers = plain_numbers(result)
             for title in benchmark.columns:
                 if benchmark.number(title, numbers) is None:
                     checks.warn(
@@ -165,7 +165,7 @@ def _result(
     return PROTOCOLS[benchmark.protocol].run(Given(lists, benchmark.options, images, others, columns))
 
 
-def _numbers(result: Result) -> dict[str, Any]:
+def plain_numbers(result: Result) -> dict[str, Any]:
     """Each number as plain values; what is undefined is null."""
 
     def plain(value: float | None) -> float | None:
@@ -176,6 +176,7 @@ def _numbers(result: Result) -> dict[str, Any]:
             "value": plain(number.value),
             "interval": None if number.interval is None else [plain(number.interval.low), plain(number.interval.high)],
             "spread": plain(number.spread),
+            **({"no_interval": number.no_interval} if number.no_interval else {}),
         }
         for number in result.numbers
     }

@@ -29,6 +29,7 @@ from angulus.artifact import Config, Model
 from angulus.backbones.layers import UnitFeatures
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
+from angulus.metrics.intervals import MOST_DRAWS
 from angulus.model_images import drawn_pixels, known_labels, read_pixels
 from angulus.parity import Parity, of_features, on_pairs
 
@@ -87,7 +88,7 @@ def export(
             file whose output differs by more than 1e-5 and than rounding explains; nothing is written then.
     """
     _refuse_early(out, precision, images, ranges, pairs)
-    checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
     on_stage("reading images")
     given = _generated(model.config, seed) if images is None else _read(images, model.config)
     on_stage(f"PyTorch's features of {len(given.ids):,} images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from angulus.checks import InputError
 from angulus.commands import evaluate as commands
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
+from angulus.embeddings import Embeddings
 from angulus.protocols import result as results
 from angulus.protocols.calibration import Calibration
 from benchmark_files import PEOPLE, image
@@ -115,6 +117,56 @@ def test_luna16_by_hand(folder: Path) -> None:
     found = saved("evaluate", *files.luna16(folder), to=folder / "l.json")
     assert found["CPM"] == found["sensitivity of all marks"] == 0.5
     assert found.counts["false positives"] == found.counts["ignored on excluded findings"] == 1
+
+
+def test_marks_of_unknown_scans_are_refused(folder: Path) -> None:
+    _, marks, *options = files.luna16(folder)
+    heading, *rows = Path(str(marks)).read_text().splitlines()
+    Path(str(marks)).write_text("\n".join([heading, *(f"other-{row}" for row in rows)]) + "\n")
+    found = run("evaluate", "luna16", marks, *options, "--json", folder / "l.json", fails=True)
+    assert isinstance(found.exception, InputError)
+    assert "the marks must lie in the listed scans" in str(found.exception)
+    assert not (folder / "l.json").exists()
+
+
+def test_a_list_that_repeats_or_contradicts_itself(folder: Path) -> None:
+    lines = (folder / "my-pairs.txt").read_text().splitlines()[1:]  # without the folds
+    listed = folder / "again.txt"
+    listed.write_text("\n".join([*lines, *lines]) + "\n")
+    calibrated = run("calibrate", folder / "model.npz", "--pairs", listed, "--fmr", 0.2, "--out", folder / "c.json")
+    assert f"{len(lines)} of the {2 * len(lines)} pairs repeat another" in calibrated.output
+    read = Calibration.read(folder / "c.json")
+    assert read.genuine + read.impostors == len(lines)
+    a, b, flag = lines[0].split()
+    listed.write_text("\n".join([*lines, f"{b} {a} {1 - int(flag)}"]).replace("\t", " ") + "\n")
+    for command in (["evaluate", "pairs"], ["calibrate"]):
+        out = ["--out", folder / "d.json"] if command == ["calibrate"] else []
+        found = run(*command, folder / "model.npz", "--pairs", listed, *out, fails=True)
+        assert isinstance(found.exception, InputError)
+        said = f"pair 1 ({a} {b} {flag}) and pair {len(lines) + 1} ({b} {a} {1 - int(flag)}) contradict each other"
+        assert said in str(found.exception)
+    assert not (folder / "d.json").exists()
+
+
+def test_a_model_that_tells_nobody_apart_is_warned_of(folder: Path) -> None:
+    """In the terminal first, in the result, and in the calibration."""
+    found = Embeddings.read(folder / "model.npz")
+    blind = np.random.default_rng(3).normal(size=found.vectors.shape)
+    genuine = np.array([name[:3] for name in found.ids.tolist()])
+    centres = np.random.default_rng(4).normal(size=(len(np.unique(genuine)), blind.shape[1]))
+    weak = blind + 0.3 * centres[np.unique(genuine, return_inverse=True)[1]]
+    Embeddings(weak, found.ids, labels=genuine).write(folder / "weak.npz")
+    for command, options in (
+        (["evaluate", "pairs"], []),
+        (["calibrate"], ["--fmr", 0.2, "--out", folder / "c.json"]),
+    ):
+        lists = ["--pairs", folder / "my-pairs.txt"]
+        output = run(*command, folder / "weak.npz", *lists, *options, "--json", folder / "r.json").output
+        assert output.startswith("warning: ") and "chance is 0.5" in output.splitlines()[0]
+        assert results.Result.read(folder / "r.json").notes[0] == output.splitlines()[0]
+    saved = json.loads((folder / "c.json").read_text())
+    assert set(saved["auc"]) == {"value", "interval"}
+    assert Calibration.read(folder / "c.json").warning.startswith("warning: ")
 
 
 def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:
@@ -263,7 +315,7 @@ def test_compare_results_of_two_models(folder: Path) -> None:
         ),
         (["evaluate", "rfw", "{}/model.npz", "--pairs", "a=x", "--pairs", "a=y"], "each group once; got a=x a=y"),
         (["evaluate", "megaface", "a", "b", "--probe-list", "c"], "--probe-list and --distractor-list go together"),
-        (["evaluate", "megaface", "a", "b", "--probe-noises", "c"], "noises are left out of lists; give --probe-list"),
+        (["evaluate", "megaface", "a", "b", "--probe-noises", "c"], "noises are taken out of lists; give --probe-list"),
         (["evaluate", "quality", "{}/model.npz", "--measure", "best"], "--measure must be one of 'split', 'bins'"),
         (
             ["evaluate", "quality", "{}/model.npz", "--measure", "discard"],

@@ -135,7 +135,8 @@ def test_figures_of_one_of_two_have_no_difference() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"draws": 0}, "draws must be a whole number >= 1; got 0"),
+        ({"draws": 0}, r"draws must be a whole number in \[1, 100000\]; got 0"),
+        ({"draws": 10**50}, r"draws must be a whole number in \[1, 100000\]; got 1000"),
         ({"seed": -1}, "seed must be a whole number >= 0; got -1"),
         ({"level": 1.0}, r"level must be a finite number in \(0, 1\); got 1.0"),
     ],
@@ -155,3 +156,26 @@ def test_bad_options_are_refused_before_any_work(options: dict[str, float], sent
 def test_units_refuse(arguments: tuple[list[int], ...]) -> None:
     with pytest.raises(InputError, match=r"units must be \[N\] each with N >= 1; got shapes"):
         Units.of(*arguments)
+
+
+def test_one_unit_has_no_interval() -> None:
+    figures = mean_of(np.array([1.0, 2.0]))
+    assert bootstrap(figures, Units.of(["ann", "ann"]), draws=50) == {}  # type: ignore[arg-type]
+    assert paired_bootstrap(figures, figures, Units.of(["ann", "ann"]), draws=50) == {}  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="draws must be"):
+        bootstrap(figures, Units.of(["ann"]), draws=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.2, 0.3, ""),
+        (1.0, 1.0, "alike"),
+        (1 - 1e-14, 1.0, "alike"),
+        (0.0, 0.0, "alike"),
+        (np.nan, np.nan, "undefined"),
+    ],
+)
+def test_intervals_that_say_nothing(low: float, high: float, said: str) -> None:
+    found = Interval(low, high).degenerate
+    assert said in found and bool(found) == bool(said)

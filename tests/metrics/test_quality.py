@@ -192,7 +192,7 @@ def test_many_ties_leave_fewer_bins_and_lose_no_sample() -> None:
     [
         (([], []), {}, r"norms and correct must be \[N\] each with N >= 1; got \[0\] and \[0\]"),
         (([1.0], [True, False]), {}, r"got \[1\] and \[2\]"),
-        (([1.0], [True]), {"bins": 0}, "bins must be a whole number >= 1; got 0"),
+        (([1.0], [True]), {"bins": 0}, r"bins must be a whole number in \[1, 10000\]; got 0"),
         (([1.0], [True]), {"edges": "widths"}, "edges must be one of 'quantile', 'width'; got 'widths'; did you mean"),
     ],
 )

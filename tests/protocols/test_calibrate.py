@@ -74,7 +74,7 @@ def test_a_group_without_pairs_of_a_kind_has_no_rate_and_one_without_false_accep
 def test_without_groups_there_are_overall_rates_only() -> None:
     calibration, result = calibrate(replace(CROWD, groups=None), PAIRS, target_fmr=0.1, draws=0)
     assert calibration.groups == ()
-    assert [number.name for number in result.numbers] == ["threshold for FMR=1e-1", "FMR", "FNMR"]
+    assert [number.name for number in result.numbers] == ["threshold for FMR=1e-1", "FMR", "FNMR", "AUC"]
     figures, _ = statistic(result.samples)
     assert set(figures(PAIRS.same.astype(float))) == {"FMR", "FNMR"}  # no impostor drawn: no threshold to choose
 
@@ -174,7 +174,7 @@ CALIBRATION = Calibration(
     slope=10.0,
     intercept=-3.0,
     flip="concat",
-    groups=(GroupRates("a", 3, 0, Rate(math.nan, Interval(math.nan, math.nan)), Rate(0.5)),),
+    groups=(GroupRates("a", 3, 0, Rate(math.nan), Rate(0.5)),),
     about={"embeddings": "mine.npz"},
 )
 
@@ -202,11 +202,32 @@ def test_probabilities_follow_from_ratio_and_prior() -> None:
         CALIBRATION.accepts([math.nan])
 
 
+ONE, NONE = ({"value": value, "interval": None} for value in (1.0, None))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"format": 2}, "its format is not 1"),
-        ({"threshold": {"value": None, "interval": None}}, "threshold must be a finite number; got nan"),
+        ({"threshold": {"value": None, "interval": None}}, "threshold must be a finite number in .-1, 1.; got nan"),
+        ({"fmr": {"value": -7, "interval": None}}, "FMR must be a finite number in .0, 0.01.; got -7"),
+        ({"fmr": {"value": 0.5, "interval": None}}, "FMR must be a finite number in .0, 0.01.; got 0.5"),
+        ({"fmr": None}, "FMR must have a value and an interval; got None"),
+        ({"fmr": {"value": 0.01, "interval": {"low": 0.5, "high": 0.1, "level": 0.95}}}, "go from low to high"),
+        ({"fmr": {"value": 0.01, "interval": {"low": -3, "high": 0.1, "level": 0.95}}}, "interval of FMR must be .*-3"),
+        ({"fnmr": {"value": 1.5, "interval": None}}, "FNMR must be a finite number in .0, 1.; got 1.5"),
+        ({"auc": {"value": 2, "interval": None}}, "AUC must be a finite number in .0, 1.; got 2"),
+        ({"threshold": {"value": 10**400, "interval": None}}, "too large"),
+        ({"threshold": {"value": 60, "interval": None}}, "threshold must be a finite number in .-1, 1.; got 60"),
+        ({"groups": json.loads("[" * 100 + "]" * 100)}, "at most 64 deep"),
+        (
+            {"groups": [{"name": "a", "genuine": -1, "impostors": 1, "fmr": ONE, "fnmr": ONE}]},
+            "genuine of group a must be a whole number >= 0",
+        ),
+        (
+            {"groups": [{"name": "a", "genuine": 1, "impostors": 1, "fmr": NONE, "fnmr": ONE}]},
+            "FMR of group a must be a finite number in .0, 1.; got nan",
+        ),
         ({"slope": -1.0}, "slope must be a finite number > 0"),
         ({"metric": "inner"}, "metric must be one of 'cosine'"),
         ({"flip": "mean"}, "flip must be one of 'sum', 'concat'; got 'mean'; or null"),

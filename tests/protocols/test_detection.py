@@ -332,3 +332,44 @@ def test_draws_must_be_a_count(draws: object) -> None:
             np.array(["a"]),
             draws=draws,  # type: ignore[arg-type]
         )
+
+
+def test_marks_of_unknown_scans_only_are_refused() -> None:
+    there = findings(("a", 0, 6))
+    sentence = r"the marks must lie in the listed scans; none of 2 does: the first is in 'x', .* scans like 'a'"
+    with pytest.raises(InputError, match=sentence):
+        evaluate(marks(("x", 0, 0.5), ("y", 0, 0.5)), there)
+
+
+def test_a_partial_mismatch_is_counted() -> None:
+    given, there = marks(("a", 0, 0.9), ("x", 0, 0.5), ("x", 9, 0.5)), findings(("a", 0, 6), ("y", 0, 6))
+    result = evaluate(given, there)
+    assert (result.counts["marks"], result.counts["marks of other scans"]) == (1, 2)
+    assert result.counts["nodules of other scans"] == 1
+    assert "excluded findings of other scans" not in result.counts
+
+
+def test_marks_that_hit_nothing_are_warned_of() -> None:
+    result = evaluate(marks(("a", 900, 0.9)), findings(("a", 0, 6)))
+    assert result["CPM"] == 0
+    assert result.notes[0].startswith("warning: no mark hits a nodule")
+    assert not evaluate(marks(("a", 0, 0.9)), findings(("a", 0, 6))).notes
+
+
+def test_one_scan_has_no_interval() -> None:
+    given = marks(("a", 0, 0.9)), findings(("a", 0, 6)), findings(), np.array(["a"])
+    result = detection.luna16(*given, draws=200)
+    assert result["CPM"] == 1
+    assert all(number.interval is None for number in result.numbers)
+    assert any(
+        note.startswith("no interval of CPM, ") and note.endswith("one alone cannot be resampled")
+        for note in result.notes
+    )
+
+
+def test_scans_that_are_all_found_have_no_interval() -> None:
+    names = [f"s{number}" for number in range(20)]
+    given = marks(*((name, 0.0, 0.9) for name in names)), findings(*((name, 0.0, 6.0) for name in names))
+    result = detection.luna16(*given, findings(), np.array(names), draws=200)
+    assert (result["CPM"], result.number("CPM").interval) == (1, None)
+    assert any(note.endswith("the resamples are all alike") for note in result.notes)

@@ -149,6 +149,66 @@ def test_lists_choose_order_and_leave_noise_out() -> None:
     )
 
 
+def toy(share: float = 0.14) -> tuple[Embeddings, Embeddings, np.ndarray]:
+    """People whose photos lie well together, but for a share that shows anybody; distractors; the noisy ids."""
+    rng = np.random.default_rng(0)
+    people, photos, size = 20, 6, 32
+    labels = np.repeat(np.arange(people), photos)
+    vectors = rng.normal(size=(people, size))[labels] + 0.62 * rng.normal(size=(len(labels), size))
+    noisy = np.sort(rng.permutation(len(labels))[: round(share * len(labels))])
+    vectors[noisy] = rng.normal(size=(len(noisy), size))
+    ids = np.array([f"p{label}/{place}" for place, label in enumerate(labels)])
+    probes = Embeddings(vectors, ids, labels=labels.astype(str), source="probes")
+    return probes, strangers(200, size), ids[noisy]
+
+
+def test_noisy_probes_are_removed_or_replaced_as_asked() -> None:
+    """Noise costs ranks; both rules get them back, but a replaced photo is easier to find than a real one."""
+    probes, others, noisy = toy()
+    lists = FeatureList(probes.ids, probes.labels, "probes"), FeatureList(others.ids, None, "distractors")
+    figures = {}
+    for rule, noises in (("none", None), ("remove", noisy), ("replace", noisy)):
+        rule_of = {} if noises is None else {"noise_rule": rule}
+        result = megaface(probes, others, lists=lists, noises=(noises, None), draws=0, **rule_of)
+        figures[rule] = result["rank-1, 200 distractors"]
+        assert any("no list of noise is given" in note for note in result.notes) == (noises is None)
+    bad = np.isin(probes.ids, noisy)
+    vectors = probes.vectors.copy()
+    for row in np.flatnonzero(bad):
+        clean = [
+            probes.vectors[other] / np.linalg.norm(probes.vectors[other])
+            for other in range(len(probes))
+            if probes.labels[other] == probes.labels[row] and not bad[other]  # type: ignore[index]
+        ]
+        vectors[row] = np.mean(clean, axis=0)
+    by_hand = {
+        "none": slow_megaface(probes, others, 1, 200),
+        "remove": slow_megaface(only(probes, np.flatnonzero(~bad)), others, 1, 200),
+        "replace": slow_megaface(replace(probes, vectors=vectors), others, 1, 200),
+    }
+    assert figures == pytest.approx(by_hand)
+    assert figures["none"] < 0.8 < 0.9 < figures["remove"] < figures["replace"] < 1
+
+
+def test_what_became_of_noise_is_said() -> None:
+    probes, others, noisy = toy()
+    lists = FeatureList(probes.ids, probes.labels, "probes"), FeatureList(others.ids, None, "distractors")
+    result = megaface(probes, others, lists=lists, noises=(noisy, others.ids[:3]), draws=0)
+    assert result.choices["noisy probes"] == f"{len(noisy)} removed"
+    assert result.choices["noisy distractors"] == "3 removed"
+    assert result.counts["distractors"] == 197
+    alone = probes.ids[:6]  # all photos of one person: nothing to replace them by
+    result = megaface(probes, others, lists=lists, noises=(alone, None), noise_rule="replace", draws=0)
+    assert result.choices["noisy probes"] == (
+        "0 replaced by the mean of the person's others (6 of people without another photo removed)"
+    )
+    assert result.counts["people"] == 19
+    with pytest.raises(InputError, match="noises are taken out of lists; give the lists"):
+        megaface(probes, others, noises=(noisy, None))
+    with pytest.raises(InputError, match="noise_rule must be one of 'remove', 'replace'; got 'mean'"):
+        megaface(probes, others, lists=lists, noises=(noisy, None), noise_rule="mean")
+
+
 def test_flip_adds_the_mirrored_vectors() -> None:
     assert PROBES.flipped is not None
     turned = replace(DISTRACTORS, flipped=DISTRACTORS.vectors)

@@ -204,7 +204,10 @@ def test_who_changed() -> None:
 def test_nothing_changes_between_a_model_and_itself() -> None:
     result = changed.evaluate(samples_of(), samples_of(), draws=10)
     assert result["share fixed"] == result["share broken"] == 0
-    assert result.notes == ("no sample is fixed, broken: such have no mean norm",)
+    assert result.notes == (
+        "no sample is fixed, broken: such have no mean norm",
+        "no interval of share fixed, share broken: the resamples are all alike",
+    )
 
 
 def test_discard_is_the_one_of_a_slow_loop() -> None:

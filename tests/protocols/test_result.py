@@ -21,7 +21,8 @@ RESULT = Result(
     (
         Number("accuracy", 1 / 3, Interval(0.1, 0.7, 0.9), spread=0.0123456),
         Number("TAR@FAR=1e-3", 0.5, None, threshold=-2.5e-7),
-        Number("ratio [bold]", math.nan, Interval(math.nan, math.nan)),
+        Number("ratio [bold]", math.nan),
+        Number("CPM", 1.0, no_interval="the resamples are all alike"),
     ),
     {"flip": "none", "fars": [0.1, 0.01], "sorted": True},
     {"pairs": 6000, "folds": 10},
@@ -30,6 +31,9 @@ RESULT = Result(
     samples={"scores": np.array([0.1, 0.2 + 0.1]), "left": np.array(["a/1", "ü/2"]), "same": np.array([True, False])},
     about={"embeddings": "mine.npz"},
 )
+
+
+BACKWARDS = {"low": 0.9, "high": 0.1, "level": 0.95}
 
 
 def words(result: Result, digits: int = 4) -> str:
@@ -50,6 +54,23 @@ def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
         assert again.samples[name].dtype == values.dtype
     assert np.array_equal(again.curves[0].x, RESULT.curves[0].x)
     assert "NaN" not in (tmp_path / "tea.json").read_text()
+
+
+def test_intervals_that_say_nothing_are_not_read_as_intervals(tmp_path: Path) -> None:
+    """Earlier versions saved intervals without width, and of NaN."""
+    path = tmp_path / "tea.json"
+    replace(RESULT, samples={}).save(path)
+    content = json.loads(path.read_text())
+    ends = {"accuracy": (0.5, 0.5), "TAR@FAR=1e-3": (None, None)}
+    for number in content["numbers"]:
+        del number["no_interval"]
+        if number["name"] in ends:
+            number["interval"] = dict(zip(("low", "high"), ends[number["name"]], strict=True)) | {"level": 0.95}
+    path.write_text(json.dumps(content))
+    again = Result.read(path)
+    assert [number.interval for number in again.numbers] == [None] * 4
+    assert again.number("accuracy").no_interval == "the resamples are all alike"
+    assert again.number("TAR@FAR=1e-3").no_interval == "undefined in more than a tenth of the resamples"
 
 
 def test_a_result_without_samples_has_no_second_file(tmp_path: Path) -> None:
@@ -74,6 +95,11 @@ def test_the_table_says_everything() -> None:
         assert part in said, part
     assert "0.33333333333" in words(RESULT, 11)
     assert next(line for line in said.splitlines() if "ratio [bold]" in line).count("undefined") == 1  # no interval
+    assert next(line for line in said.splitlines() if "CPM" in line).split("│")[3].strip() == "none"
+    near = words(Result("tea", (Number("a", 0.99997, Interval(0.99996, 0.99998)),), {}, {}))
+    assert "[0.99996, 0.99998]" in near  # and not [1.000, 1.000]
+    loud = words(replace(RESULT, notes=("a note", "warning: nothing is told apart")))
+    assert loud.startswith("warning: nothing is told apart\n") and loud.count("warning") == 1
     plain = words(Result("tea", (Number("a", 1.0),), {}, {}))
     assert "interval" not in plain
     assert "threshold" not in plain
@@ -103,7 +129,11 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
         ({"protocol": 5}, "5 stands where a str is due"),
         ({"numbers": None}, "None stands where a list is due"),
         ({"numbers": [5]}, "5 stands where a dict is due"),
-        ({"numbers": [{"name": "a", "value": 1}]}, "it lacks 'interval'"),
+        ({"numbers": [{"name": "a", "value": 1}]}, "it lacks 'threshold'"),
+        (
+            {"numbers": [{"name": "a", "value": 1, "threshold": None, "spread": None, "interval": BACKWARDS}]},
+            "an interval must go from low to high at a level in .0, 1.; got 0.9 to 0.1 at 0.95",
+        ),
         (
             {"numbers": [{"name": "a", "value": 10**400, "interval": None, "threshold": None, "spread": None}]},
             "too large",

@@ -90,7 +90,10 @@ def test_ranks_of_a_planted_gallery() -> None:
     probes = templates_of([0, 1, 2, 3], np.array([[1.0, 0.0]] * 4), "p")
     result = identify([gallery], probes, ranks=(1, 2, 3, 4), draws=0)
     assert [result[f"rank-{k}"] for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
-    assert "TPIR@FPIR is left out at FPIRs that need more searches without mate" in result.notes[0]
+    assert "TPIR@FPIR is left out at FPIRs that need more searches without mate" in result.notes[1]
+    assert result.notes[0] == (
+        "warning: this model hardly tells these subjects apart (rank-1 in G1 is 0.25; guessing reaches 0.25)"
+    )
     assert [curve.kind for curve in result.curves] == ["cmc"]
     assert result.curves[0].y.tolist() == [0.25, 0.5, 0.75, 1.0]
     twins = templates_of([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]), "twins")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from angulus.checks import InputError
 from angulus.embeddings import Embeddings
@@ -68,13 +69,23 @@ def test_figures_are_those_of_slow_loops() -> None:
     templates, whole = template_set()
     scores, same = slow_scores(templates, whole), whole.same.tolist()
     result = verify(templates, [whole], folds=5, draws=0)
-    assert [number.name for number in result.numbers] == ["TAR@FAR=1e-1", "TAR@FAR=1e-2", "accuracy"]
+    assert [number.name for number in result.numbers] == [
+        "TAR@FAR=1e-1",
+        "TAR@FAR=1e-2",
+        "balanced accuracy",
+        "accuracy",
+    ]
     for far in (1e-1, 1e-2):
         number = result.number(f"TAR@FAR={far:.0e}".replace("e-0", "e-"))
         assert number.value == pytest.approx(slow_tar(scores, same, far))
         accepted = np.array(scores) >= number.threshold - 1e-12
         assert accepted[whole.same].mean() == pytest.approx(number.value)
         assert accepted[~whole.same].mean() <= far
+    flags, scored = np.array(same), np.array(scores)
+    best = max(balanced_accuracy_score(flags, scored >= threshold) for threshold in scores)
+    number = result.number("balanced accuracy")
+    assert number.value == pytest.approx(best)
+    assert balanced_accuracy_score(flags, scored >= number.threshold - 1e-12) == pytest.approx(best)
     folds = kfold_accuracy(scores, same, folds_of(templates, whole, 5))
     assert result["accuracy"] == pytest.approx(folds.mean)
     assert result.number("accuracy").spread == pytest.approx(folds.standard_error)
@@ -91,6 +102,41 @@ def test_figures_are_those_of_slow_loops() -> None:
     assert result.choices["mode"] == "N1D0F0"
     assert "1e-3 (1,000)" in result.notes[0]
     assert f"to accept nothing is {(900 - genuine) / 900:.6g} accurate" in result.notes[-1]
+
+
+def test_a_balanced_accuracy_that_is_not_certain_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the highest impostors are kept only, a threshold below them might be better."""
+    monkeypatch.setattr(template_stream, "LEAST", 0)
+    monkeypatch.setattr(template_verification, "LEAST", 0)
+    templates, whole = template_set(1, count=120, subjects=60)
+    few = verify(templates, [whole], fars=[0.002], folds=3, draws=0)
+    assert "balanced accuracy" not in [number.name for number in few.numbers]
+    assert any(note.startswith("no balanced accuracy: ") for note in few.notes)
+    every = verify(templates, [whole], fars=[0.5], folds=3, draws=0)
+    scores, flags = np.array(slow_scores(templates, whole)), whole.same
+    best = max(balanced_accuracy_score(flags, scores >= threshold) for threshold in scores)
+    assert every["balanced accuracy"] == pytest.approx(best)
+
+
+def test_repeated_comparisons_do_not_support_a_far() -> None:
+    templates, whole = template_set()
+    both = [whole, Comparisons(whole.right, whole.left, whole.same)]
+    once, twice = verify(templates, [whole], folds=5, draws=0), verify(templates, both, folds=5, draws=0)
+    assert [n.name for n in twice.numbers if "FAR" in n.name] == [n.name for n in once.numbers if "FAR" in n.name]
+    assert twice.counts["repeated comparisons"] == 900 and "repeated comparisons" not in once.counts
+    with pytest.raises(InputError, match=r"FAR 0\.001 needs at least 1,000 distinct impostor pairs; got 8"):
+        verify(templates, both, fars=[1e-3], folds=5)
+    mixed = Comparisons(whole.left[:2], whole.right[:2], ~whole.same[:2])
+    with pytest.raises(
+        InputError, match=r"genuine exactly where metadata\.csv shows one subject; got .*, comparison 901"
+    ):
+        verify(templates, [whole, mixed], folds=5)
+    unnamed = replace(templates, subjects=None)
+    with pytest.raises(InputError, match=r"genuine \(1\) or impostor \(0\); \d+ \d+ is listed as both"):
+        verify(unnamed, [whole, mixed], folds=5)
+    alone = Comparisons(whole.left[:1], whole.left[:1], np.array([True]))
+    with pytest.raises(InputError, match=r"must be of two templates; comparison 901 is of \d+ alone"):
+        verify(templates, [whole, alone], folds=5)
 
 
 @pytest.mark.parametrize("size", [1, 7, 900])
@@ -189,7 +235,7 @@ def test_without_subjects_there_are_no_intervals_and_no_folds() -> None:
     templates, whole = template_set(6)
     known = verify(templates, [whole], folds=5, draws=30)
     unknown = verify(replace(templates, subjects=None), [whole], draws=30)
-    assert [number.name for number in unknown.numbers] == ["TAR@FAR=1e-1", "TAR@FAR=1e-2"]
+    assert [number.name for number in unknown.numbers] == ["TAR@FAR=1e-1", "TAR@FAR=1e-2", "balanced accuracy"]
     assert unknown["TAR@FAR=1e-2"] == known["TAR@FAR=1e-2"]
     assert all(number.interval is None for number in unknown.numbers)
     assert unknown.notes[-1].startswith("the list does not say who is shown: no intervals")
@@ -244,7 +290,7 @@ def test_the_published_ijba_lists(data_folder: Path) -> None:
     [
         ({"folds": 1}, "folds must be a whole number >= 2; got 1"),
         ({"fars": [1e-4]}, "FAR 0.0001 needs at least 10,000 impostor pairs"),
-        ({"draws": -1}, "draws must be a whole number >= 0"),
+        ({"draws": -1}, r"draws must be a whole number in \[0, 100000\]"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, object], sentence: str) -> None:

@@ -226,7 +226,8 @@ def test_the_published_list_with_a_frame_a_video(data_folder: Path) -> None:
     ("change", "options", "sentence"),
     [
         ({}, {"score": "median"}, "score must be one of 'mean', 'cosine', 'max', 'histogram'; got 'median'"),
-        ({}, {"c": 0}, "c must be a finite number > 0; got 0"),
+        ({}, {"c": 0}, r"c must be a finite number in \(0, 1e\+06\]; got 0"),
+        ({}, {"c": 1e300}, r"c must be a finite number in \(0, 1e\+06\]; got 1e\+300"),
         ({}, {"flip": "mean"}, "flip must be one of"),
         ({}, {"fars": [1e-3]}, "FAR 0.001 needs at least 1,000 impostor pairs; got 18"),
         ({"folds": np.zeros(36, dtype=int)}, {}, "splits.txt must have two folds or more"),

@@ -182,7 +182,7 @@ def test_where_nothing_can_be_shown_each_reason_is_in_the_refusal(folder: Path, 
     for said in (r"stopped: its training has not ended", r"there is nothing there", r"0 of the comparison's 6 runs"):
         assert re.search(said, str(refused.value))
     assert not (tmp_path / "page.html").exists()
-    with pytest.raises(InputError, match=r"^draws must be a whole number >= 0; got -1"):
+    with pytest.raises(InputError, match=r"^draws must be a whole number in \[0, 100000\]; got -1"):
         gather([folder / "ended", folder / "stopped"], draws=-1)
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from angulus import checks
 from angulus.benchmarks.table import PROTOCOLS
+from angulus.protocols import quality
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 PERCENT = " %"  # how the title of a column ends whose numbers are shares, shown times 100
@@ -51,6 +52,11 @@ class Benchmark:
                 rule = "needs" if wanted else "takes no"
                 raise checks.InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
         protocol.check(where, self.lists, self.options)
+
+    @property
+    def by_quality(self) -> bool:
+        """Whether it tells samples of good quality from low ones, by norms."""
+        return PROTOCOLS[self.protocol].evaluate is quality.evaluate
 
     def value(self, title: str, numbers: dict[str, Any]) -> float:
         """What a column shows of the numbers that `evaluation` kept; NaN where one is absent or undefined.

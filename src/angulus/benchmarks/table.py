@@ -118,7 +118,7 @@ def _ytf(given: Given) -> Result:
 
 
 def _quality(base: Callable[[Given], Result]) -> Callable[[Given], Result]:
-    """Good and low of the pairs that another protocol judges, by each model's own norms."""
+    """Good and low of the pairs that another protocol judges, by its own norms; a comparison splits them anew."""
 
     def run(given: Given) -> Result:
         options = dict(given.options)
@@ -144,14 +144,22 @@ def _ijb_verify(given: Given) -> Result:
 
 
 def _megaface(given: Given) -> Result:
-    def listed(name: str) -> megaface.FeatureList:
-        found = megaface.read_feature_list(given.lists[f"{name}s"])
-        noises = given.lists.get(f"{name}_noises")
-        return found if noises is None else found.without(megaface.read_noises(noises))
-
     assert given.others is not None
-    lists = (listed("probe"), listed("distractor")) if "probes" in given.lists else None
-    return gallery.megaface(given.embeddings, given.others, lists=lists, **given.options)
+    files = given.lists
+    lists = tuple(megaface.read_feature_list(files[name]) for name in ("probes", "distractors") if name in files)
+    noises = [megaface.read_noises(files[name]) if name in files else None for name in _NOISES]
+    if len(lists) == 1:
+        raise checks.InputError("megaface needs lists.probes and lists.distractors, both or neither; got one")
+    return gallery.megaface(
+        given.embeddings,
+        given.others,
+        lists=(lists[0], lists[1]) if lists else None,
+        noises=(noises[0], noises[1]),
+        **given.options,
+    )
+
+
+_NOISES = ("probe_noises", "distractor_noises")
 
 
 def _trillion_pairs(given: Given) -> Result:
@@ -197,7 +205,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "megaface": Protocol(
         _megaface,
         gallery.megaface,
-        optional=("probes", "distractors", "probe_noises", "distractor_noises"),
+        optional=("probes", "distractors", *_NOISES),
         others=True,
     ),
     "trillion-pairs": Protocol(_trillion_pairs, gallery.trillion_pairs, others=True),

@@ -127,12 +127,19 @@ def megaface(
     ] = None,
     probe_noises: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--probe-noises", help="Probes to leave out; needs both lists.", show_default=False),
+        typer.Option("--probe-noises", help="Probes that show somebody else; needs both lists.", show_default=False),
     ] = None,
     distractor_noises: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--distractor-noises", help="Distractors to leave out; needs both lists.", show_default=False),
     ] = None,
+    noise_rule: Annotated[
+        str,
+        typer.Option(
+            "--noise-rule",
+            help="Noisy probes: remove, or replace by the mean of the person's others, as insightface does.",
+        ),
+    ] = "remove",
     flip: Flip = None,
     rank: Annotated[
         Optional[list[int]],  # noqa: UP045
@@ -149,28 +156,25 @@ def megaface(
 ) -> None:
     """MegaFace: rank-k among 10, 100, ... all distractors, and TAR at FARs."""
     from angulus.embeddings import Embeddings
-    from angulus.lists.megaface import FeatureList, read_feature_list, read_noises
+    from angulus.lists.megaface import read_feature_list, read_noises
     from angulus.protocols import gallery as protocol
 
     output = Output(json, plot, digits)
     if (probe_list is None) != (distractor_list is None):
         raise checks.InputError("--probe-list and --distractor-list go together; give both, or neither")
-
-    def listed(path: Path, noises: Path | None) -> FeatureList:
-        found = read_feature_list(path)
-        return found if noises is None else found.without(read_noises(noises))
-
+    lists = None
     if probe_list is not None and distractor_list is not None:
-        lists = listed(probe_list, probe_noises), listed(distractor_list, distractor_noises)
+        lists = read_feature_list(probe_list), read_feature_list(distractor_list)
     elif probe_noises is not None or distractor_noises is not None:
-        raise checks.InputError("noises are left out of lists; give --probe-list and --distractor-list")
-    else:
-        lists = None
+        raise checks.InputError("noises are taken out of lists; give --probe-list and --distractor-list")
+    noisy = [None if path is None else read_noises(path) for path in (probe_noises, distractor_noises)]
     with engine(device, timeout_s) as options:
         found = protocol.megaface(
             Embeddings.read(probes),
             Embeddings.read(distractors),
             lists=lists,
+            noises=(noisy[0], noisy[1]),
+            noise_rule=noise_rule,
             flip=flip,
             ranks=rank or (1, 10),
             fars=far or None,

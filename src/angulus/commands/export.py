@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -130,6 +129,6 @@ def _figure(number: Number, form: str) -> str:
     """A value with its standard error and its interval, where they are defined."""
     interval = number.interval
     said = format(number.value, form) + (f" ± {number.spread:.4f}" if number.spread is not None else "")
-    if interval is None or math.isnan(interval.low):
+    if interval is None:
         return said
     return f"{said} [{interval.low:{form}}, {interval.high:{form}}]"

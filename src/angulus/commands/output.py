@@ -83,7 +83,7 @@ class Output:
             if isinstance(part, Table):
                 show_table(part)
             else:
-                say(str(part))
+                Console().print(part, highlight=False, soft_wrap=True)
         if self.json is not None:
             files.make_folder(self.json.parent)
             result.save(self.json)

@@ -17,7 +17,7 @@ from angulus.data.sources import Options
 from angulus.doctor.measure import Measured, has_pairs, intervals, measure
 from angulus.doctor.sample import take_sample
 from angulus.doctor.trials import FAULTS, MENDS, Trial, after, trials
-from angulus.metrics.intervals import Interval
+from angulus.metrics.intervals import MOST_DRAWS, Interval
 
 LEAST = 0.05  # a change must do better by this share of what there is, or it is not named, however sure
 FALSE_ALARM = 0.05  # of all trials together: each has an interval of 1 − FALSE_ALARM / trials
@@ -40,7 +40,7 @@ class Outcome:
     name: str
     family: str
     norm_ratio: float
-    norm_interval: Interval
+    norm_interval: Interval | None
     before: float | None
     separation: float | None
     gain: float | None
@@ -110,7 +110,8 @@ class Diagnosis:
 
     def _suspicion(self, each: Outcome, first: bool) -> str:
         resampled = "images" if each.gain is None else "identities"
-        level = f"{each.norm_interval.level:.1%} of {self.draws:,} paired resamples of the {resampled}"
+        bounds = each.gain_interval or each.norm_interval
+        level = f"{bounds.level if bounds else 0.95:.1%} of {self.draws:,} paired resamples of the {resampled}"
         said = (
             f"Likely {FAULTS[each.family]}: with {each.name}, "
             if first
@@ -147,7 +148,7 @@ def diagnose(
         model: its folder.
         images: records, or what `sources.read_source` reads; best 10 identities or more with several images each.
         limit: images looked at, >= 2.
-        draws: resamples of the identities (images, where no identities are known), >= 100.
+        draws: resamples of the identities (images, where no identities are known), in [100, 100,000].
         options: as `sources.read_source` takes them.
         device: where the model runs; None: the CPU.
         on_trial: told how many changes were tried, and how many there are to try, as far as is known then.
@@ -156,7 +157,7 @@ def diagnose(
         checks.InputError: no model, no images, or neither norms nor identities to compare by.
     """
     checks.integer("limit", limit, low=2)
-    checks.integer("draws", draws, low=100)
+    checks.integer("draws", draws, low=100, high=MOST_DRAWS)
     trained = artifact.load(model).to(device or torch.device("cpu"))
     sample = take_sample(trained, images, limit, options)
     every = list(trials(trained))
@@ -252,15 +253,15 @@ def _compare(
     ]
 
 
-def _clear(value: float, interval: Interval, least: float) -> bool:
-    return value >= least and interval.low > 0
+def _clear(value: float, interval: Interval | None, least: float) -> bool:
+    return interval is not None and value >= least and interval.low > 0
 
 
 def _outcome(
     trial: Trial,
-    ratios: tuple[float, Interval],
+    ratios: tuple[float, Interval | None],
     before: float | None,
-    gain: tuple[float, Interval] | None,
+    gain: tuple[float, Interval | None] | None,
     better: bool,
 ) -> Outcome:
     log, interval = ratios
@@ -269,7 +270,7 @@ def _outcome(
         trial.name,
         trial.family,
         float(np.exp(log)),
-        Interval(float(np.exp(interval.low)), float(np.exp(interval.high)), interval.level),
+        interval and Interval(float(np.exp(interval.low)), float(np.exp(interval.high)), interval.level),
         before,
         None if before is None or value is None else before + value,
         value,
@@ -283,4 +284,6 @@ def _strength(each: Outcome) -> float:
 
 
 def _ratio(each: Outcome) -> str:
-    return f"{each.norm_ratio:.3f} times theirs ({each.norm_interval.low:.3f} to {each.norm_interval.high:.3f})"
+    between = each.norm_interval
+    said = f" ({between.low:.3f} to {between.high:.3f})" if between else ""
+    return f"{each.norm_ratio:.3f} times theirs{said}"

@@ -96,11 +96,13 @@ def measure(model: Model, sample: Sample, trial: Trial | None, paired: bool) -> 
     )
 
 
-def intervals(differences: Floats, units: NDArray[np.str_], draws: int, level: float) -> list[tuple[float, Interval]]:
-    """The mean of each row of differences [T, N], and its interval when the units [N] are drawn anew."""
+def intervals(
+    differences: Floats, units: NDArray[np.str_], draws: int, level: float
+) -> list[tuple[float, Interval | None]]:
+    """The mean of each row of differences [T, N], and its interval when the units [N] are drawn anew; None for one."""
 
     def means(weights: Floats) -> dict[str, float]:
         return {str(n): float(mean) for n, mean in enumerate(differences @ weights / weights.sum())}
 
     found = bootstrap(means, Units.of(units), draws=draws, level=level)
-    return [(float(row.mean()), found[str(n)]) for n, row in enumerate(differences)]
+    return [(float(row.mean()), found.get(str(n))) for n, row in enumerate(differences)]

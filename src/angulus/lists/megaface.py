@@ -35,7 +35,13 @@ class FeatureList:
         return len(self.ids)
 
     def without(self, noises: NDArray[np.str_]) -> FeatureList:
-        """The images that are not noise.
+        """The images that are not noise, as `noisy` finds it."""
+        kept = ~self.noisy(noises)
+        people = None if self.identities is None else self.identities[kept]
+        return FeatureList(self.ids[kept], people, self.source)
+
+    def noisy(self, noises: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which images are noise, [N].
 
         An entry of `noises` meets a path that it equals or that ends with it after a `/`: `a/b.jpg` or `b.jpg` meets
         `c/a/b.jpg`. An entry may meet none, for noise lists cover more images than one list has.
@@ -61,8 +67,7 @@ class FeatureList:
             raise InputError(
                 f"{self.source}: some of the {len(noises)} noises must meet paths like {example!r}; got none"
             )
-        people = None if self.identities is None else self.identities[~noisy]
-        return FeatureList(self.ids[~noisy], people, self.source)
+        return noisy
 
 
 def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:

@@ -41,7 +41,12 @@ def rank_k(ranks: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
     >>> rank_k([1, 3, 1, 9], 1)
     0.5
     """
-    return float(cmc(ranks, k, weights)[-1])
+    ranks = _ranks(ranks)
+    checks.integer("k", k, low=1)
+    amount = how_often(weights, len(ranks))
+    if amount.sum() <= 0:
+        raise checks.InputError(f"rank-{k} needs a probe of weight > 0; got none among {len(ranks)}")
+    return float(amount[ranks <= k].sum() / amount.sum())
 
 
 @dataclass(frozen=True, eq=False)

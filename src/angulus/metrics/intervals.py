@@ -13,6 +13,10 @@ from angulus import checks
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Mapping[str, float]]
 
+MOST_DRAWS = 100_000  # resamples; the ends of a 95 % interval are then known to a hundredth of its width
+
+_ALIKE = 1e-12  # of the larger end: what rounding leaves between resamples that are the same
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -21,6 +25,19 @@ class Interval:
     low: float
     high: float
     level: float = 0.95
+
+    @property
+    def degenerate(self) -> str:
+        """Why this says nothing of how the figure would move; empty for an interval that does.
+
+        >>> Interval(1.0, 1.0).degenerate, Interval(0.5, 1.0).degenerate
+        ('the resamples are all alike', '')
+        """
+        if np.isnan(self.low) or np.isnan(self.high):
+            return "undefined in more than a tenth of the resamples"
+        if self.high - self.low <= _ALIKE * max(abs(self.low), abs(self.high)):
+            return "the resamples are all alike"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -85,19 +102,20 @@ def bootstrap(
 
     `units.count` units are drawn with replacement `draws` times; each time `statistic` gets the items' weights [N]. A
     resample in which a figure is undefined (NaN, or absent) is left out of that figure's interval; a figure undefined
-    in more than a tenth of them has the interval (NaN, NaN).
+    in more than a tenth of them has the interval (NaN, NaN). One unit alone cannot be resampled: no intervals.
 
     Args:
         statistic: weights [N] -> {name: figure}.
         units: what is drawn.
-        draws: resamples, >= 1.
+        draws: resamples, in [1, 100,000].
         seed: of the draws.
         level: share of the resamples inside, in (0, 1).
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Ch. 13; ISO/IEC 19795-1 (subjects are drawn).
     """
     checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
-    figures = [dict(statistic(units.weights(drawn))) for drawn in _draws(units.count, draws, seed)]
+    resamples = _draws(units.count, draws, seed)
+    figures = [dict(statistic(units.weights(drawn))) for drawn in resamples] if units.count > 1 else []
     return _percentiles(figures, level)
 
 
@@ -107,7 +125,7 @@ def paired_bootstrap(
     """Percentile intervals of second − first, both measured on the same resamples, of the figures that both give."""
     checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
     figures = []
-    for drawn in _draws(units.count, draws, seed):
+    for drawn in _draws(units.count, draws, seed) if units.count > 1 else ():
         weights = units.weights(drawn)
         before, after = first(weights), second(weights)
         figures.append({name: after[name] - before[name] for name in before if name in after})
@@ -115,7 +133,7 @@ def paired_bootstrap(
 
 
 def _draws(units: int, draws: int, seed: int) -> Iterator[Floats]:
-    checks.integer("draws", draws, low=1)
+    checks.integer("draws", draws, low=1, high=MOST_DRAWS)
     rng = np.random.default_rng(checks.integer("seed", seed, low=0))
     return (rng.multinomial(units, np.full(units, 1 / units)).astype(np.float64) for _ in range(draws))
 

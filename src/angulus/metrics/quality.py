@@ -108,7 +108,7 @@ def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: st
     Source: FI Fig. 1.
     """
     norms, correct = _norms(norms), np.asarray(correct, dtype=bool)
-    checks.integer("bins", bins, low=1)
+    checks.integer("bins", bins, low=1, high=10_000)
     checks.choice("edges", edges, ("quantile", "width"))
     if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
         raise checks.InputError(

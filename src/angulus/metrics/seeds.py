@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,20 +11,28 @@ from scipy import stats
 
 from angulus import checks
 
+_ALIKE = 1e-12  # of the largest: what rounding leaves between differences that are the same
+
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, and where it lies with confidence `level`; an interval without 0 tells them apart."""
+    """Mean of paired differences, and where it lies with confidence `level`; an interval without 0 tells them apart.
+
+    Attributes:
+        low, high: NaN where the differences are all alike, as at 100 % with every seed: no spread, no interval.
+        no_interval: why there is none, or empty.
+    """
 
     mean: float
     low: float
     high: float
     level: float = 0.95
+    no_interval: str = ""
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves 0 out; never where the differences have no spread, as two seeds by chance may."""
-        return self.high > self.low and (self.low > 0 or self.high < 0)
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
 
 
 def paired_difference(differences: Sequence[float], level: float = 0.95) -> Difference:
@@ -40,11 +49,15 @@ def paired_difference(differences: Sequence[float], level: float = 0.95) -> Diff
     >>> found = paired_difference([0.1, 0.3, 0.2])
     >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3)
     (0.2, -0.048, 0.448)
+    >>> paired_difference([0.0, 0.0, 0.0]).no_interval
+    "the seeds' differences are all alike"
     """
     checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise checks.InputError(f"differences must be of at least two seeds; got {len(values)}: train with more seeds")
     mean = float(values.mean())
+    if np.ptp(values) <= _ALIKE * np.abs(values).max():
+        return Difference(mean, math.nan, math.nan, level, "the seeds' differences are all alike")
     reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Difference(mean, mean - reach, mean + reach, level)

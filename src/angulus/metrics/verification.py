@@ -138,6 +138,22 @@ def best_of(presorted: Presorted, weights: ArrayLike | None = None) -> tuple[flo
     return threshold, (totals[1] + gain) / sum(totals)
 
 
+def balanced_accuracy(curve: ErrorCurve) -> tuple[float, float]:
+    """The threshold of the highest balanced accuracy (TAR + 1 − FMR) / 2, and that accuracy, in [0.5, 1].
+
+    Unlike the plain accuracy it does not depend on how many impostors there are for a genuine pair: to accept nothing,
+    or everything, is 0.5 accurate. Of equally good thresholds the highest is returned.
+
+    >>> from angulus.metrics.curves import error_curve
+    >>> balanced_accuracy(error_curve([0.9, 0.8, 0.7, 0.1], [True, False, False, False]))
+    (0.9, 1.0)
+    """
+    gain = np.append(0.0, curve.tar - curve.fmr)
+    row = int(np.argmax(gain))
+    threshold = float(curve.thresholds[row - 1]) if row else above(curve.thresholds[0])
+    return threshold, float(1 + gain[row]) / 2
+
+
 def kfold_accuracy(
     scores: ArrayLike, same: ArrayLike, folds: ArrayLike, weights: ArrayLike | None = None
 ) -> FoldAccuracy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from angulus import checks
 from angulus.embeddings import Embeddings
 from angulus.lists.drawn import genuine_rows, impostor_count, impostor_rows
 from angulus.lists.pairs import Pairs
-from angulus.metrics.curves import Presorted
+from angulus.metrics.curves import Presorted, auc
 from angulus.metrics.intervals import Statistic, Units
 from angulus.metrics.likelihood import likelihood_ratio
-from angulus.metrics.verification import tar_at_far
-from angulus.protocols import rates, scored
+from angulus.metrics.verification import require_support, tar_at_far
+from angulus.protocols import rates, scored, separation
 from angulus.protocols.calibration import Calibration, GroupRates, Rate
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.pairs import curves
 from angulus.protocols.result import Result
+from angulus.protocols.scored import ScoredPairs
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +31,7 @@ PROTOCOL = "calibrate"
 MEASURED = (*scored.MEASURED, "threshold")
 
 MOST_IMPOSTORS = 1_000_000  # pairs of images made without being asked how many
+MOST_DRAWN = 100_000_000  # pairs of images at all; they take about 10 GB
 
 
 def calibrate(
@@ -43,7 +46,7 @@ def calibrate(
     """The lowest threshold whose FMR does not exceed the target, FMR and FNMR at it, overall and per group.
 
     A group's FMR is that of the impostor pairs within it. Intervals are over other people: of the threshold, were it
-    chosen on them; of the rates, at the threshold chosen here.
+    chosen on them; of the rates, at the threshold chosen here. A pair that is listed several times counts once.
 
     Args:
         embeddings: of all images of the pairs; where the pairs do not say so, its labels are the identities and its
@@ -55,20 +58,23 @@ def calibrate(
         seed: of the resamples.
 
     Raises:
-        checks.InputError: an image without embedding, fewer than 1 / target_fmr impostor pairs, no genuine pair, or
-            genuine scores that are no higher than the impostors'.
+        checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
+            1 / target_fmr distinct impostor pairs, no genuine pair, or genuine scores that are no higher than the
+            impostors'.
 
     Source: ISO/IEC 19795-1; G. Doddington et al., Speech Communication 31, 2000 (the rule of 30).
     """
     checks.number("target_fmr", target_fmr, low=0, high=1, open_low=True)
-    found = scored.score(embeddings, pairs, flip=flip)
-    scores = found.samples["scores"]
-    curve = Presorted.of(scores, pairs.same).curve()
-    point = tar_at_far(curve, target_fmr)
-    slope, intercept = likelihood_ratio(scores, pairs.same)
-    samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
+    every = scored.score(embeddings, pairs, flip=flip)
     if pairs.groups is not None or embeddings.groups is not None:
-        samples["groups"] = scored.groups_of(embeddings, pairs, found)
+        every.samples["groups"] = scored.groups_of(embeddings, pairs, every)
+    found = _once(every)
+    scores, same = found.samples["scores"], found.samples["same"]
+    curve = Presorted.of(scores, same).curve()
+    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
+    point = tar_at_far(curve, target_fmr)
+    slope, intercept = likelihood_ratio(scores, same)
+    samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
     name = f"threshold for FMR={rates.label(target_fmr)}"
     figures = numbers(
         *statistic(samples), draws=draws, seed=seed, thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold)
@@ -83,7 +89,10 @@ def calibrate(
         },
         found.counts,
         curves=curves(curve, PROTOCOL),
-        notes=_notes(samples, target_fmr, point.false_accepts) + without_interval(figures) + found.notes,
+        notes=separation.notes_of(figures)
+        + _notes(samples, target_fmr, point.false_accepts)
+        + without_interval(figures)
+        + found.notes,
         samples=samples,
         about=found.about,
     )
@@ -94,10 +103,11 @@ def calibrate(
         threshold=measured[name],
         fmr=measured["FMR"],
         fnmr=measured["FNMR"],
-        genuine=found.counts["genuine"],
-        impostors=found.counts["impostors"],
+        genuine=found.distinct.genuine,
+        impostors=found.distinct.impostors,
         slope=slope,
         intercept=intercept,
+        auc=measured["AUC"],
         flip=flip,
         model=embeddings.model,
         groups=groups,
@@ -119,13 +129,15 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     name = f"threshold for FMR={rates.label(target)}"
 
     def figures(weights: Floats) -> dict[str, float]:
-        values = {}
-        if all(amount.any() for amount in presorted.amounts(weights)):
-            values[name] = tar_at_far(presorted.curve(weights), target, zero_ok=True).threshold
+        values: dict[str, float] = {}
+        both = all(amount.any() for amount in presorted.amounts(weights))
+        curve = presorted.curve(weights) if both else None
+        if curve is not None:
+            values[name] = tar_at_far(curve, target, zero_ok=True).threshold
         for part, member in parts.items():
             values[f"FMR{part}"] = _share(accepted, weights * (member & ~same))
             values[f"FNMR{part}"] = _share(~accepted, weights * (member & same))
-        return values
+        return values if curve is None else values | {"AUC": auc(curve)}
 
     return figures, scored.units_of(samples)
 
@@ -161,7 +173,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
             f"{MOST_IMPOSTORS:,}"
         )
     if impostors is not None:
-        checks.integer("impostors", impostors, low=1, high=total)
+        checks.integer("impostors", impostors, low=1, high=min(total, MOST_DRAWN))
     drawn = impostor_rows(people, total if impostors is None else impostors, rng)
     rows = known[np.concatenate([genuine, drawn])]
     left, right = rows.T
@@ -173,6 +185,18 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         right_identity=embeddings.labels[right],
         source=f"pairs of {embeddings.source}",
         unknown=len(embeddings) - len(known),
+    )
+
+
+def _once(found: ScoredPairs) -> ScoredPairs:
+    """Each pair once."""
+    if not found.distinct.notes:
+        return found
+    first = found.distinct.first
+    columns = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
+    counts = {"genuine": found.distinct.genuine, "impostors": found.distinct.impostors}
+    return replace(
+        found, samples=columns, left=found.left[first], right=found.right[first], counts=found.counts | counts
     )
 
 

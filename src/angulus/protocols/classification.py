@@ -17,7 +17,7 @@ from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols import quality
 from angulus.protocols.judged import Judged
 from angulus.protocols.numbers import numbers, resampling, without_interval
-from angulus.protocols.result import Number, Result
+from angulus.protocols.result import WARNING, Number, Result
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -165,7 +165,7 @@ def evaluate(
         if values is not None:
             samples[name] = values
     samples |= {**lows, "per_class": np.array(per_class)}
-    notes = () if given.norms is not None else ("without norms there are no good and low samples",)
+    notes = _warnings(given) + (() if given.norms is not None else ("without norms there are no good and low samples",))
     figures = numbers(*statistic(samples), draws=draws, seed=seed)
     return Result(
         PROTOCOL,
@@ -243,6 +243,18 @@ def _lows(given: Predictions, reference: Predictions | None, fraction: float) ->
     if reference is None and given.norms is None:
         return {}
     return quality.low_samples(given.judged(), None if reference is None else reference.judged(), fraction)
+
+
+def _warnings(given: Predictions) -> tuple[str, ...]:
+    """What is to be said of a model that is no better than one that always says the commonest class."""
+    accuracy, blind = float(given.correct.mean()), float(np.unique(given.labels, return_counts=True)[1].max())
+    blind /= len(given.labels)
+    if accuracy > blind or blind == 1:
+        return ()
+    return (
+        f"{WARNING}this model hardly tells these classes apart (accuracy {accuracy:.3f}; to say the commonest class "
+        f"always is {blind:.3f} accurate)",
+    )
 
 
 def _whole(source: str, name: str, values: Any) -> NDArray[np.int64]:

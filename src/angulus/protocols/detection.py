@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from angulus.lists.luna16 import Findings, Marks
 from angulus.metrics import froc
 from angulus.metrics.intervals import Statistic, Units
 from angulus.protocols.numbers import numbers, resampling, without_interval
-from angulus.protocols.result import Curve, Result
+from angulus.protocols.result import WARNING, Curve, Result
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def luna16(
         seed: of the resamples.
 
     Raises:
-        checks.InputError: no nodule in these scans.
+        checks.InputError: no nodule in these scans, or no mark in them although there are marks.
 
     Source: A. A. A. Setio et al., Medical Image Analysis 42, 2017, Sec. 3.3; the evaluation that the challenge
     publishes, whose counts this meets.
@@ -76,11 +76,23 @@ def luna16(
     matched = match(marks, nodules, excluded, scans)
     where_all = {"marks": marks.scans, "nodules": nodules.scans, "excluded findings": excluded.scans}
     outside = {name: where[~np.isin(where, scans)] for name, where in where_all.items()}
+    if len(marks) and len(outside["marks"]) == len(marks):
+        raise checks.InputError(
+            f"the marks must lie in the listed scans; none of {len(marks):,} does: the first is in "
+            f"{str(marks.scans[0])!r}, and the list names scans like {str(scans[0])!r}"
+        )
     notes = tuple(
         f"{len(where):,} {name} lie in scans that are not in the list, {str(where[0])!r} first; they are left out"
         for name, where in outside.items()
         if len(where)
     )
+    if len(marks) and not (matched.nodule & (matched.scores > -np.inf)).any():
+        notes = (
+            f"{WARNING}no mark hits a nodule; are their coordinates x, y, z in millimetres of the scanner's world?",
+            *notes,
+        )
+    left_out = {f"{name} of other scans": len(where) for name, where in outside.items() if len(where)}
+    matched = replace(matched, counts={**matched.counts, **left_out})
     choices = {
         "hit": "nearer to the centre than diameter / 2",
         "diameter of unmeasured findings": f"{UNMEASURED_MM:g} mm",

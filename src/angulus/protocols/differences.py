@@ -27,7 +27,7 @@ from angulus.protocols import (
     template_verification,
     videos,
 )
-from angulus.protocols.numbers import without_interval
+from angulus.protocols.numbers import with_interval, without_interval
 from angulus.protocols.result import Number, Result
 
 Samples = Mapping[str, NDArray[Any]]
@@ -96,10 +96,11 @@ def compare_results(
     if units.count != others.count or not np.array_equal([units.first, units.second], [others.first, others.second]):
         raise checks.InputError("both results must be of the same people in the same order; got others")
     intervals = paired_bootstrap(before, after, units, draws=draws, seed=seed)
-    shared = [number.name for number in first.numbers if number.name in intervals]
+    theirs = {number.name for number in second.numbers}
+    shared = [number.name for number in first.numbers if number.name in theirs]
     own = [number.name for result in (first, second) for number in result.numbers if number.name not in shared]
     unlike = {name: f"{first.choices.get(name)} | {second.choices.get(name)}" for name in differing}
-    figures = tuple(Number(name, second[name] - first[name], intervals[name]) for name in shared)
+    figures = tuple(with_interval(Number(name, second[name] - first[name]), intervals) for name in shared)
     notes = [note for note in first.notes if note in second.notes]
     return Result(
         f"{first.protocol}, second − first",

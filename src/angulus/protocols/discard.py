@@ -14,7 +14,7 @@ from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
 from angulus.metrics.discard import Discard, area, error_versus_discard
 from angulus.metrics.intervals import Statistic, Units
-from angulus.metrics.verification import tar_at_far
+from angulus.metrics.verification import require_support, tar_at_far
 from angulus.protocols import rates, scored
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
@@ -63,6 +63,7 @@ def evaluate(
         "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
         "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
     }
+    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting)
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
     figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds={"FNMR": point.threshold})
     curve = _curve(samples, point.threshold, np.ones(len(pairs)))

@@ -14,7 +14,7 @@ from angulus import checks, environment, scoring
 from angulus.embeddings import Embeddings
 from angulus.lists.megaface import FeatureList
 from angulus.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.protocols import rates
+from angulus.protocols import rates, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.tally import MEASURED, Tally, statistic
@@ -23,6 +23,7 @@ from angulus.scoring.identities import Identities
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
 
 __all__ = ["MEASURED", "MEGAFACE", "TRILLION_PAIRS", "megaface", "statistic", "trillion_pairs"]
 
@@ -30,6 +31,11 @@ MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
 
 MEGAFACE_FARS = (1e-4, 1e-5, 1e-6)  # CM and MV report the last
 PAIRS_FARS = (1e-7, 1e-8, 1e-9)  # Trillion-Pairs reports the last
+NOISE_RULES = ("remove", "replace")
+_UNCLEANED = (
+    "no list of noise is given: figures that are published for cleaned lists (97 % and more, since ArcFace) are not "
+    "comparable"
+)
 SEARCH_FARS = (1e-2, 1e-3)  # Trillion-Pairs reports the last
 
 
@@ -38,6 +44,8 @@ def megaface(
     distractors: Embeddings,
     *,
     lists: tuple[FeatureList, FeatureList] | None = None,
+    noises: Noises = (None, None),
+    noise_rule: str = "remove",
     flip: str | None = None,
     ranks: Sequence[int] = (1, 10),
     fars: Sequence[float] | None = None,
@@ -56,8 +64,10 @@ def megaface(
         probes: photos of people, by `labels` where no list says whom they show; those of unknown people are left out
             and counted.
         distractors: of other people, in the order in which they fill the gallery.
-        lists: of the probes and of the distractors (`FeatureList.without` takes noise out): which are used, and in
-            which order; None: all.
+        lists: of the probes and of the distractors: which are used, and in which order; None: all.
+        noises: the images of both lists that show somebody else, or nobody. Such distractors are removed.
+        noise_rule: what becomes of such probes: "remove": they are left out; "replace": the mean of the person's other
+            photos, as unit vectors, stands for each, as in insightface's script, by which ArcFace reports its figures.
         flip: None, "sum" or "concat".
         ranks: k of rank-k.
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-4, 1e-5, 1e-6 that they do.
@@ -74,9 +84,9 @@ def megaface(
     """
     for k in ranks:
         checks.integer("rank", k, low=1)
-    given = _Side.of(probes, lists[0] if lists else None, flip)
+    checks.choice("noise_rule", noise_rule, NOISE_RULES)
+    given, others, said = _sides((probes, distractors), lists, noises, noise_rule, flip)
     sought = given.of_known()
-    others = _Side.of(distractors, lists[1] if lists else None, flip)
     _require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
     if photos.max() < 2:
@@ -105,6 +115,7 @@ def megaface(
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(probes, flip),
+            **said,
             "smaller galleries": "the first distractors of the list",
         },
         {
@@ -117,7 +128,10 @@ def megaface(
             "impostor pairs": impostors,
         },
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        notes=notes + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
+        notes=_warnings(tally, f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1))
+        + notes
+        + (() if any(each is not None for each in noises) else (_UNCLEANED,))
+        + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
         sources={"embeddings": sought.source, "distractors": others.source},
     )
 
@@ -210,7 +224,7 @@ def trillion_pairs(
             "impostor probes": int(strangers.sum()),
         },
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        notes=notes + more,
+        notes=_warnings(tally, f"TAR@FAR={rates.label(max(kept, default=0))}", max(kept, default=0)) + notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
     )
 
@@ -264,6 +278,55 @@ def _left_out(what: str, given: _Side, used: _Side) -> dict[str, int]:
     return {f"{what} of unknown people left out": count} if count else {}
 
 
+def _sides(
+    both: tuple[Embeddings, Embeddings],
+    lists: tuple[FeatureList, FeatureList] | None,
+    noises: Noises,
+    rule: str,
+    flip: str | None,
+) -> tuple[_Side, _Side, dict[str, str]]:
+    """Probes and distractors without their noise, and the choices that say what became of it."""
+    said = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
+    if lists is None:
+        if any(each is not None for each in noises):
+            raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
+        return _Side.of(both[0], None, flip), _Side.of(both[1], None, flip), said
+    (sought, others), (of_probes, of_others) = lists, noises
+    if of_others is not None:
+        before, others = len(others), others.without(of_others)
+        said["noisy distractors"] = f"{before - len(others):,} removed"
+    far = _Side.of(both[1], others, flip)
+    if of_probes is None:
+        return _Side.of(both[0], sought, flip), far, said
+    noisy = int(sought.noisy(of_probes).sum())
+    if rule == "remove":
+        said["noisy probes"] = f"{noisy:,} removed"
+        return _Side.of(both[0], sought.without(of_probes), flip), far, said
+    side = _replaced(_Side.of(both[0], sought, flip), sought.noisy(of_probes))
+    gone = len(sought) - len(side)
+    said["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
+        f" ({gone:,} of people without another photo removed)" if gone else ""
+    )
+    return side, far, said
+
+
+def _replaced(side: _Side, noisy: NDArray[np.bool_]) -> _Side:
+    """Noisy images as the mean of the unit vectors of the person's others; people without others are left out.
+
+    Source: insightface, recognition/_evaluation_/megaface/remove_noises.py. Differs: that adds random numbers of at
+    most 0.001 to the mean, so that two replaced photos of a person are not quite equal.
+    """
+    _, person = np.unique(side.labelled(), return_inverse=True)
+    units = side.vectors.astype(np.float64)
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    sums = np.zeros((int(person.max()) + 1, units.shape[1]))  # of the direction of the mean
+    np.add.at(sums, person[~noisy], units[~noisy])
+    vectors = np.where(noisy[:, None], sums[person], side.vectors)
+    kept = np.isin(person, person[~noisy])
+    people = None if side.people is None else side.people[kept]
+    return _Side(vectors[kept], side.ids[kept], people, side.source)
+
+
 def _require_apart(sought: _Side, others: _Side) -> None:
     both = np.intersect1d(sought.ids, others.ids)
     if len(both):
@@ -293,6 +356,15 @@ def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], pe
     for far in fars:
         point = dir_at_far(curve, far, zero_ok=far == 0)
         tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
+
+
+def _warnings(tally: Tally, name: str, rate: float) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart, by a figure that guessing brings to `rate`."""
+    if name not in tally.hits or not 0 < rate < 1:
+        return ()
+    hits, trials = (float(each[name].sum()) for each in (tally.hits, tally.trials))
+    said = separation.warning_at(name, hits / trials, rate, round(trials))
+    return (said,) if said else ()
 
 
 def _result(

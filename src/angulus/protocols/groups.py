@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from angulus import checks
 from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
-from angulus.metrics.curves import error_curve
+from angulus.metrics.curves import auc, error_curve
 from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import PresortedFolds
-from angulus.protocols import scored
+from angulus.protocols import scored, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.pairs import curves
 from angulus.protocols.result import Result
@@ -85,7 +85,7 @@ def evaluate(
             for g in groups
             for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
         ),
-        notes=notes + without_interval(figures) + found.notes,
+        notes=_warnings(groups, samples) + notes + without_interval(figures) + found.notes,
         samples=samples,
         about=found.about,
     )
@@ -149,6 +149,13 @@ def _groups(samples: Mapping[str, NDArray[Any]]) -> list[_Group]:
     if len(groups) < 2:
         raise checks.InputError(f"groups must be at least two, to be compared; got {[group.name for group in groups]}")
     return groups
+
+
+def _warnings(groups: list[_Group], samples: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """What is to be said of groups whose people the model hardly tells apart."""
+    found = {each.name: auc(error_curve(samples["scores"][each.rows], samples["same"][each.rows])) for each in groups}
+    said = (separation.warning(value, whom=f"the people of group {name}") for name, value in found.items())
+    return tuple(filter(None, said))
 
 
 def _rest(counts: Mapping[str, int], across: int) -> dict[str, int]:

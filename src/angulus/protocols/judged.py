@@ -20,6 +20,8 @@ from angulus.protocols import scored, videos
 from angulus.protocols.result import Result
 
 Floats = NDArray[np.float64]
+
+QUALITY = "quality"  # the protocol that splits samples by their norms
 Flags = NDArray[np.bool_]
 
 
@@ -93,6 +95,20 @@ def of_result(result: Result) -> Judged:
     return _judged(result.samples, result.about)
 
 
+def of_quality(result: Result) -> Judged:
+    """The samples of a saved result of `quality`.
+
+    Raises:
+        checks.InputError: another result, or one that was saved without samples.
+    """
+    samples = dict(result.samples)
+    if result.protocol != QUALITY or "correct" not in samples:
+        raise checks.InputError(f"a result of {QUALITY} with its samples is needed; got {result.protocol}")
+    correct, norms = samples.pop("correct"), samples.pop("norms")
+    columns = {name: values for name, values in samples.items() if name not in ("low", "own_low")}
+    return Judged(correct, norms, columns, str(result.about["embeddings"]), result.about.get("model"))
+
+
 def _judged(samples: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> Judged:
     scores, same, folds = samples["scores"], samples["same"], scored.folds_of(samples)
     if "histograms" in samples:
@@ -101,7 +117,7 @@ def _judged(samples: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> J
         thresholds = np.full(len(same), best_of(Presorted.of(scores, same))[0])
     else:
         thresholds = folds.accuracy().thresholds[samples["folds"]]
-    columns = {name: samples[name] for name in scored.COLUMNS if name in samples}
+    columns = {name: samples[name] for name in (*scored.COLUMNS, scored.DISTINCT) if name in samples}
     source, model = str(origin.get("embeddings", "unknown embeddings")), origin.get("model")
     return Judged((scores >= thresholds) == same, samples["norms"], columns, source, model)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from angulus import checks
-from angulus.metrics.intervals import Statistic, Units, bootstrap
+from angulus.metrics.intervals import MOST_DRAWS, Interval, Statistic, Units, bootstrap
 from angulus.protocols.result import Number
+
+_ALONE = "one alone cannot be resampled"
 
 
 def numbers(
@@ -27,14 +31,26 @@ def numbers(
         draws: resamples; 0 for no intervals.
         thresholds, spreads: of the figures that have one.
     """
-    checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
     checks.integer("seed", seed, low=0)
     values = statistic(units.weights(np.ones(units.count)))
     intervals = bootstrap(statistic, units, draws=draws, seed=seed) if draws else {}
     return tuple(
-        Number(name, value, intervals.get(name), (thresholds or {}).get(name), (spreads or {}).get(name))
+        with_interval(
+            Number(name, value, None, (thresholds or {}).get(name), (spreads or {}).get(name)),
+            intervals if draws else None,
+        )
         for name, value in values.items()
     )
+
+
+def with_interval(number: Number, intervals: Mapping[str, Interval] | None) -> Number:
+    """A figure with its interval of these, or with why it has none; None for intervals that nobody asked for."""
+    if intervals is None or math.isnan(number.value):
+        return number
+    interval = intervals.get(number.name)
+    why = (interval.degenerate if interval else "") if intervals else _ALONE
+    return replace(number, interval=None if why else interval, no_interval=why)
 
 
 def resampling(unit: str, draws: int, seed: int, *, sized: bool = False) -> dict[str, object]:
@@ -46,6 +62,9 @@ def resampling(unit: str, draws: int, seed: int, *, sized: bool = False) -> dict
 
 
 def without_interval(figures: Sequence[Number]) -> tuple[str, ...]:
-    """A note on the figures whose interval is undefined, for so few people that most resamples lose what they need."""
-    names = [number.name for number in figures if number.interval is not None and np.isnan(number.interval.low)]
-    return (f"no interval of {', '.join(names)}: undefined in more than a tenth of the resamples",) if names else ()
+    """Notes on the figures that have no interval, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for number in figures:
+        if number.no_interval:
+            reasons.setdefault(number.no_interval, []).append(number.name)
+    return tuple(f"no interval of {', '.join(names)}: {why}" for why, names in reasons.items())

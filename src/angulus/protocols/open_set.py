@@ -15,7 +15,7 @@ from angulus.embeddings import Embeddings
 from angulus.lists.blufr import Blufr, Trial
 from angulus.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols import rates
+from angulus.protocols import rates, separation
 from angulus.protocols.numbers import numbers
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.vectors import METRICS, Vectors, flip_choice, projected
@@ -106,7 +106,10 @@ def evaluate(
             "least impostor probes of a trial": impostor_probes,
         },
         curves=_curves(found, asked),
-        notes=notes + more + ("the trials draw from the same people: resampling them gives intervals too narrow",),
+        notes=_warnings(statistics(np.ones(len(blufr.trials))), verified, blufr)
+        + notes
+        + more
+        + ("the trials draw from the same people: resampling them gives intervals too narrow",),
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),
@@ -128,6 +131,17 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
         return {name: float(value) for name, value in {**dict(zip(names, means, strict=True)), **lower}.items()}
 
     return figures, Units.of(np.arange(len(values)))
+
+
+def _warnings(figures: Mapping[str, float], fars: Sequence[float], blufr: Blufr) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart, by the VR at the highest FAR."""
+    far = max(fars, default=0)
+    if not 0 < far < 1:
+        return ()
+    count = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
+    name = f"VR@FAR={rates.label(far)}"
+    said = separation.warning_at(name, figures[name], far, count)
+    return (said,) if said else ()
 
 
 _PARTS = ("train", "test", "gallery", "genuine", "impostor")

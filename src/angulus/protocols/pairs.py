@@ -13,7 +13,7 @@ from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, best_of, tar_at_far
-from angulus.protocols import rates, scored
+from angulus.protocols import rates, scored, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 
@@ -60,7 +60,7 @@ def evaluate(
     found = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
     presorted = Presorted.of(found.samples["scores"], pairs.same)
     curve = presorted.curve()
-    kept, notes = rates.supported(fars, found.counts["impostors"])
+    kept, notes = rates.supported(fars, found.distinct.impostors, of=found.distinct.supporting)
     thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
     spreads, folds = {}, scored.folds_of(found.samples)
     if folds is None:
@@ -70,7 +70,7 @@ def evaluate(
         chosen = folds.accuracy()
         spreads["accuracy"] = chosen.standard_error
         notes += (f"± of the accuracy: standard error over {len(chosen.accuracies)} folds", _threshold_note(chosen))
-    notes += rates.too_few({"genuine": found.counts["genuine"], "impostor": found.counts["impostors"]})
+    notes += rates.too_few({"genuine": found.distinct.genuine, "impostor": found.distinct.impostors})
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
     samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}
@@ -81,7 +81,7 @@ def evaluate(
         {**found.choices, **figure_choices(folds is not None), **resampling(found.unit, draws, seed, sized=True)},
         found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
         curves=curves(curve, PROTOCOL),
-        notes=notes + without_interval(figures) + found.notes,
+        notes=separation.notes_of(figures) + notes + without_interval(figures) + found.notes,
         samples=samples,
         about=found.about,
     )

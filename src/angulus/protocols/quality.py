@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from angulus.metrics import quality
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols.judged import Flags, Floats, Judged, refuse_other_samples
+from angulus.protocols.judged import QUALITY, Flags, Floats, Judged, of_quality, refuse_other_samples
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Result
 from angulus.protocols.scored import units_of
 
-PROTOCOL = "quality"
+PROTOCOL = QUALITY
 MEASURED = ("correct", "norms", "low", "own_low")  # the samples that the model gave
 
 
@@ -50,6 +50,16 @@ def evaluate(
         samples=samples,
         about=given.about,
     )
+
+
+def by_norms_of(own: Result, reference: Result) -> Result:
+    """A saved result split anew, by the norms of another model's result of the same samples; without intervals.
+
+    Raises:
+        checks.InputError: results of another protocol, without samples, or of other samples.
+    """
+    fraction = float(own.choices["low fraction"])
+    return evaluate(of_quality(own), of_quality(reference), low_fraction=fraction, draws=0)
 
 
 def low_samples(given: Judged, reference: Judged | None, fraction: float) -> dict[str, Flags]:

@@ -8,7 +8,7 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from angulus.metrics.intervals import Interval
 FORMAT = 1  # of the JSON file
 SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
 KINDS = ("roc", "det", "cmc", "froc", "discard")
+WARNING = "warning: "  # how a note begins that is shown first and in red
 MOST_POINTS = 2000  # of a saved curve; more cannot be seen
 
 _RATE = re.compile(r"@[^=]*=([0-9.]+(?:e[+-]?[0-9]+)?)")
@@ -38,9 +39,10 @@ class Number:
     Args:
         name: such as "accuracy" or "TAR@FAR=1e-3".
         value: NaN where it is undefined, which the result's notes then explain.
-        interval: a percentile interval, or None where none is defined.
+        interval: a percentile interval, or None where there is none; never one of NaN or without width.
         threshold: the score from which on a pair is accepted, where the figure has one.
         spread: a standard error or deviation that the protocol asks for, where it does.
+        no_interval: why an interval that was asked for is None.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Number:
     interval: Interval | None = None
     threshold: float | None = None
     spread: float | None = None
+    no_interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,12 @@ class Result:
         return [float(found[1]) for number in self.numbers if (found := _RATE.search(number.name))]
 
     def table(self, digits: int = 4) -> Group:
-        """For the terminal: the numbers to so many significant digits, then counts, and a choice or note a line."""
+        """For the terminal: warnings, numbers to so many significant digits, counts, and a choice or note a line."""
         checks.integer("digits", digits, low=1, high=17)
         table = Table(title=self.protocol)
         table.add_column("number", no_wrap=True)
         optional = {
-            "interval": any(_interval(number.interval, digits) for number in self.numbers),
+            "interval": any(number.interval for number in self.numbers),
             "threshold": any(number.threshold is not None for number in self.numbers),
             "spread": any(number.spread is not None for number in self.numbers),
         }
@@ -138,15 +141,17 @@ class Result:
             table.add_column(head, justify="right", no_wrap=True)
         for number in self.numbers:
             cells = {
-                "interval": _interval(number.interval, digits),
-                "threshold": _digits(number.threshold, digits),
-                "spread": _digits(number.spread, digits),
+                "interval": span(number, digits, "[{}, {}]"),
+                "threshold": "" if number.threshold is None else shown(number.threshold, digits),
+                "spread": "" if number.spread is None else shown(number.spread, digits),
             }
-            row = [number.name, _digits(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
+            row = [number.name, shown(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
             table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
-        return Group(table, *map(Text, (counts, *choices, *self.notes)))
+        warnings = [Text(note, style="bold red") for note in self.notes if note.startswith(WARNING)]
+        notes = (note for note in self.notes if not note.startswith(WARNING))
+        return Group(*warnings, table, *map(Text, (counts, *choices, *notes)))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
@@ -238,16 +243,21 @@ def _curve(saved: dict[str, Any]) -> Curve:
 
 
 def _number(saved: dict[str, Any]) -> Number:
-    interval = read_interval(saved["interval"])
-    more = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
-    return Number(_a(str, saved["name"]), nan_for_null(saved["value"]), interval, *more)
+    threshold, spread = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
+    number = Number(_a(str, saved["name"]), nan_for_null(saved["value"]), None, threshold, spread)
+    if saved["interval"] is None:
+        return replace(number, no_interval=_a(str, saved.get("no_interval", "")))
+    interval = read_interval(_a(dict, saved["interval"]))
+    why = interval.degenerate  # of a result that an earlier version saved
+    return replace(number, interval=None if why else interval, no_interval=why)
 
 
-def read_interval(saved: Mapping[str, Any] | None) -> Interval | None:
+def read_interval(saved: Mapping[str, Any]) -> Interval:
     """An interval from JSON."""
-    if saved is None:
-        return None
-    return Interval(nan_for_null(saved["low"]), nan_for_null(saved["high"]), saved["level"])
+    low, high, level = nan_for_null(saved["low"]), nan_for_null(saved["high"]), float(saved["level"])
+    if low > high or math.inf in (high, -low) or not 0 < level < 1:
+        raise ValueError(f"an interval must go from low to high at a level in (0, 1); got {low} to {high} at {level}")
+    return Interval(low, high, level)
 
 
 def nan_for_null(value: float | None) -> float:
@@ -266,19 +276,29 @@ def null_for_nan(value: Any) -> Any:
     return value
 
 
-def _digits(value: float | None, digits: int) -> str:
-    """To so many significant digits, trailing zeros kept; small magnitudes as powers of ten."""
-    if value is None:
-        return ""
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:#.{digits}g}".rstrip(".")
+def shown(value: float, digits: int = 4) -> str:
+    """To so many significant digits, trailing zeros kept; small magnitudes as powers of ten.
+
+    >>> shown(0.5), shown(28), shown(math.nan)
+    ('0.5000', '28.00', 'undefined')
+    """
+    return "undefined" if math.isnan(value) else f"{value:#.{digits}g}".rstrip(".")
 
 
-def _interval(interval: Interval | None, digits: int) -> str:
-    if interval is None or math.isnan(interval.low):  # a note says why
-        return ""
-    return f"[{_digits(interval.low, digits)}, {_digits(interval.high, digits)}]"
+def span(number: Number, digits: int = 4, form: str = "{} to {}") -> str:
+    """Both ends of a figure's interval, to as many digits more as tell them apart; "none" where a note says why.
+
+    >>> span(Number("TAR", 0.99997, Interval(0.99996, 0.99998)))
+    '0.99996 to 0.99998'
+    >>> span(Number("TAR", 1.0, no_interval="the resamples are all alike"))
+    'none'
+    """
+    if number.interval is None:
+        return "none" if number.no_interval else ""
+    low, high = number.interval.low, number.interval.high
+    while digits < 17 and shown(low, digits) == shown(high, digits):
+        digits += 1
+    return form.format(shown(low, digits), shown(high, digits))
 
 
 def _plain(value: Any) -> str:

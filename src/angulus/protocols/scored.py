@@ -15,12 +15,14 @@ from angulus.embeddings import Embeddings
 from angulus.lists.pairs import Pairs
 from angulus.metrics.intervals import Units
 from angulus.metrics.verification import PresortedFolds
+from angulus.protocols.repeats import Distinct, distinct
 from angulus.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
+DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
 MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings gave; the others say which pairs
 
 _NO_NORMS = (
@@ -36,11 +38,12 @@ class ScoredPairs:
 
     Attributes:
         samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
-            `right_identity`), `scores` [P] and, where known, `norms` [P], the smaller of the two images' (fused as the
-            scores are); with PCA `scores` are each
+            `right_identity`; `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where
+            known, `norms` [P], the smaller of the two images' (fused as the scores are); with PCA `scores` are each
             pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
             fitted without fold f.
         left, right: [P], rows of the embeddings.
+        distinct: the pairs, each once.
         choices: how the scores came about.
         counts: how many pairs, images, ...
         notes: what a reader must know of them.
@@ -51,6 +54,7 @@ class ScoredPairs:
     samples: dict[str, NDArray[Any]]
     left: Rows
     right: Rows
+    distinct: Distinct
     choices: dict[str, Any]
     counts: dict[str, int]
     notes: tuple[str, ...]
@@ -71,17 +75,21 @@ def score(
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
 
     Raises:
-        checks.InputError: an image without embedding, embeddings of several models, PCA without folds, or more
+        checks.InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
+            image with itself, embeddings of several models, PCA without folds, or more
             directions than there can be.
     """
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
     left, right = both[: len(pairs)], both[len(pairs) :]
     rows, place = np.unique(both, return_inverse=True)
     places = place[: len(pairs)], place[len(pairs) :]
+    once = distinct(*places, pairs.same, embeddings.ids[rows], pairs.source)
     vectors = embeddings.fused(rows, flip)
     samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same}
     if pairs.folds is not None:
         samples["folds"] = pairs.folds
+    if once.notes:
+        samples[DISTINCT] = once.number
     if pca is None:
         samples["scores"] = pair_scores(vectors, *places, metric)
     else:
@@ -97,6 +105,7 @@ def score(
     samples |= identities
     genuine = int(pairs.same.sum())
     counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(rows)}
+    counts |= once.counts
     if identities:
         counts["people"] = units_of(samples).count
     if pairs.unknown:
@@ -106,6 +115,7 @@ def score(
         samples,
         left,
         right,
+        once,
         {
             "score": METRICS[metric],
             "flip": flip_choice(embeddings, flip),
@@ -113,7 +123,7 @@ def score(
             "norms": source or "unknown",
         },
         counts,
-        notes,
+        notes + once.notes,
         "people" if identities else "pairs",
         {**environment.describe(torch.device("cpu")), **where},
     )
@@ -132,9 +142,11 @@ def require_norms(embeddings: Embeddings, flip: str | None) -> None:
 
 
 def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
-    """The people of pairs where they are known, else each pair (or other sample) by itself."""
+    """The people of pairs where they are known, else each distinct pair (or other sample) by itself."""
     if "left_identity" in samples:
         return Units.of(samples["left_identity"], samples["right_identity"])
+    if DISTINCT in samples:
+        return Units.of(samples[DISTINCT])
     return Units.of(np.arange(len(samples["same" if "same" in samples else "correct"])))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from angulus import checks, environment, scoring
 from angulus.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols import rates
+from angulus.protocols import rates, separation
 from angulus.protocols.numbers import numbers, resampling, without_interval
 from angulus.protocols.result import Curve, Result
 from angulus.protocols.templates import Templates
@@ -91,10 +91,21 @@ def identify(
             "searches without mate": int((~samples["mated"]).sum()),
         },
         curves=_curves(samples, len(galleries)),
-        notes=notes + without_interval(figures),
+        notes=_warnings(samples, galleries) + notes + without_interval(figures),
         samples=samples,
         about={**environment.describe(torch.device("cpu")), "embeddings": probes.embeddings, "probes": probes.source},
     )
+
+
+def _warnings(samples: Mapping[str, NDArray[Any]], galleries: Sequence[Templates]) -> tuple[str, ...]:
+    """What is to be said where subjects are hardly told apart, by rank-1 in the smallest gallery."""
+    number = int(np.argmin([len(gallery) for gallery in galleries]))
+    ranks = samples["ranks"][(samples["gallery"] == number) & samples["mated"]]
+    if len(galleries[number]) < 2:
+        return ()
+    name = f"rank-1 in G{number + 1}"
+    said = separation.warning_at(name, rank_k(ranks, 1), 1 / len(galleries[number]), len(ranks), "these subjects")
+    return (said,) if said else ()
 
 
 def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:

@@ -34,6 +34,7 @@ class Stream:
         self.genuine = self.impostors = 0
         self._genuine: list[tuple[NDArray[Any], ...]] = []
         self._impostors: list[tuple[NDArray[Any], ...]] = []
+        self._keys: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # of unordered pairs of templates
         self._pairs = sparse.csr_array((len(self.subjects), len(self.subjects)), dtype=np.int64)
 
     def add(self, block: Comparisons) -> None:
@@ -44,15 +45,25 @@ class Stream:
         """
         left, right = (self.templates.rows(numbers, "the comparisons") for numbers in (block.left, block.right))
         first, second = self.place[left], self.place[right]
+        before = self.genuine + self.impostors
+        alone = np.flatnonzero(left == right)
+        if len(alone):
+            row = int(alone[0])
+            raise checks.InputError(
+                f"comparisons must be of two templates; comparison {before + row + 1:,} is of {block.left[row]} alone"
+            )
         if self.templates.subjects is not None and not np.array_equal(first == second, block.same):
             row = int(np.flatnonzero((first == second) != block.same)[0])
+            says = "other genuine comparisons link" if self.templates.linked else f"{self.templates.source} shows"
             raise checks.InputError(
-                f"comparisons must be genuine exactly where {self.templates.source} shows one subject; "
-                f"got {block.left[row]} {block.right[row]} {int(block.same[row])}"
+                f"comparisons must be genuine exactly where {says} one subject; "
+                f"got {block.left[row]} {block.right[row]} {int(block.same[row])}, comparison {before + row + 1:,}"
             )
         scores = _dots(self.templates.units, left, right)
         norms = np.minimum(self.templates.norms[left], self.templates.norms[right])
         same, other = block.same, ~block.same
+        keys = np.minimum(left, right) * len(self.templates) + np.maximum(left, right)
+        self._keys.append((keys[same], keys[other]))
         self._genuine.append((scores[same], first[same], norms[same]))
         self._impostors.append((scores[other], first[other], second[other]))
         ones = np.ones(int(other.sum()), dtype=np.int64)
@@ -64,6 +75,21 @@ class Stream:
         for name, count in (("genuine", self.genuine), ("impostor", self.impostors)):
             if not count:
                 raise checks.InputError(f"comparisons need at least one {name} one; got none")
+
+    def distinct(self) -> tuple[int, int]:
+        """How many genuine and how many impostor comparisons there are, each counted once, in either order.
+
+        Raises:
+            checks.InputError: two templates are compared as genuine and as impostor.
+        """
+        genuine, impostors = (np.unique(np.concatenate(keys)) for keys in zip(*self._keys, strict=True))
+        both = np.intersect1d(genuine, impostors, assume_unique=True)
+        if len(both):
+            first, second = self.templates.numbers[list(divmod(int(both[0]), len(self.templates)))]
+            raise checks.InputError(
+                f"comparisons must be genuine (1) or impostor (0); {first} {second} is listed as both; remove one"
+            )
+        return len(genuine), len(impostors)
 
     def samples(self, fars: Sequence[float], spare: float) -> dict[str, NDArray[Any]]:
         """What the figures need; the impostors' highest scores reach `spare` times as far as the highest of `fars`.

@@ -17,11 +17,12 @@ from angulus.lists.pairs import Pairs
 from angulus.metrics.curves import Presorted
 from angulus.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
-from angulus.protocols import hik, rates
+from angulus.protocols import hik, rates, separation
 from angulus.protocols import pairs as pairs_protocol
 from angulus.protocols.numbers import numbers, resampling, without_interval
+from angulus.protocols.repeats import distinct
 from angulus.protocols.result import Result
-from angulus.protocols.scored import COLUMNS, strata_of
+from angulus.protocols.scored import COLUMNS, DISTINCT, strata_of
 from angulus.protocols.vectors import flip_choice
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,8 @@ MEASURED = (
     "norms",
     "histograms",
 )  # the samples that the embeddings gave; the others say which pairs they are
+
+MOST_C = 1e6  # with more, the machine may train for ever on what it cannot separate
 
 SCORES = {
     "mean": "mean of all frame similarities",
@@ -64,22 +67,28 @@ def evaluate(
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
         flip: None, "sum" or "concat": fuse each frame with its mirrored one.
-        c: the machine's regularisation, > 0; the paper does not say its own.
+        c: the machine's regularisation, in (0, 1e6]; the paper does not say its own.
         fars, draws, seed: as in `pairs.evaluate`.
 
     Raises:
-        checks.InputError: a video without frames, a list without folds, or a fold with pairs of one kind only.
+        checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
+            with pairs of one kind only.
 
     Source: L. Wolf, T. Hassner, I. Maoz, CVPR 2011; NF Sec. 5.3, Table 5 (mean and histogram); CM Sec. 5.3 (cosine).
     """
     checks.choice("score", score, SCORES)
-    checks.number("c", c, low=0, open_low=True)
+    checks.number("c", c, low=0, high=MOST_C, open_low=True)
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy is taken; add them")
     _refuse_one_kind(pairs)
     frames = _frames(embeddings, pairs)
+    named, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, named, pairs.source)
     samples = _scored(embeddings, pairs, frames, score, flip, c)
-    kept, notes = rates.supported(fars, int((~pairs.same).sum()))
+    if once.notes:
+        samples[DISTINCT] = once.number
+    kept, notes = rates.supported(fars, once.impostors, of=once.supporting)
+    notes += once.notes
     samples["fars"] = np.array(kept, dtype=np.float64)
     accuracy, said = _fold_accuracy(samples), "people" if "left_identity" in samples else "pairs"
     used = sum(map(len, frames.values()))
@@ -110,12 +119,18 @@ def evaluate(
             "pairs": len(pairs),
             "genuine": int(pairs.same.sum()),
             "impostors": int((~pairs.same).sum()),
+            **once.counts,
             "videos": len(frames),
             "frames": used,
             "folds": pairs.fold_count,
         },
         curves=pairs_protocol.curves(curve, PROTOCOL),
-        notes=(*notes, f"± of the accuracy: standard error over {pairs.fold_count} folds", *without_interval(figures)),
+        notes=(
+            *separation.notes_of(figures),
+            *notes,
+            f"± of the accuracy: standard error over {pairs.fold_count} folds",
+            *without_interval(figures),
+        ),
         samples=samples,
         about={
             **environment.describe(torch.device("cpu")),

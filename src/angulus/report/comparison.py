@@ -32,6 +32,7 @@ PICTURES = {
 
 
 GENERATED = "NOT A RESULT: made on generated stand-in data"
+ALIKE = "all alike"  # instead of ±: seeds whose differences have no spread tell nothing of other seeds
 WIDE = 4  # columns of benchmarks in a table of the terminal
 
 
@@ -89,12 +90,15 @@ def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[s
     if len(grid.seeds) < 2 or not others or not part.compared:
         return None
     found = [(row, [comparison.difference(row, title) for title in part.titles.values()]) for row in others]
-    return [(row.variant, [_shift(each) for each in cells]) for row, cells in found]
+    return [(row.variant, [shift(each) for each in cells]) for row, cells in found]
 
 
-def _shift(difference: Difference) -> str:
+def shift(difference: Difference) -> str:
+    """A difference with half of its interval, or that there is none."""
     if math.isnan(difference.mean):
         return NONE
+    if difference.no_interval:
+        return f"{difference.mean:+.2f}, {ALIKE}"
     return f"{difference.mean:+.2f} ± {difference.high - difference.mean:.2f}"
 
 
@@ -132,10 +136,11 @@ def caption(comparison: Comparison) -> str:
     seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
     if grid.folds:
         seeds += f", {len(grid.parts)} folds pooled"
-    if comparison.recipe.evaluation.benchmarks:
-        return seeds
-    counts = comparison.rows[0].counts
     splitter = f"the {grid.quality_split} model" if grid.quality_split else "each model itself"
+    if comparison.recipe.evaluation.benchmarks:
+        split = any(each.by_quality for each in comparison.recipe.evaluation.benchmarks)
+        return f"{seeds}; good and low are split by the norms of {splitter}" if split else seeds
+    counts = comparison.rows[0].counts
     return (
         f"{seeds}; low = the {counts['low']:,} of {counts['entire']:,} test images with the smallest feature norms of "
         f"{splitter}"
@@ -160,7 +165,8 @@ def markdown(comparison: Comparison) -> str:
             parts += [
                 f"## {part.name}: minus {against(comparison)}, seed by seed",
                 markdown_table(["loss", *part.titles], [[name, *cells] for name, cells in found]),
-                "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds.",
+                "Mean of the paired differences ± half of its 95 % interval, by Student's t over the seeds; none "
+                "where all seeds differ alike.",
             ]
     if not recipe.evaluation.benchmarks:
         parts += ["## Each model's own split", markdown_table(*columns(comparison, own=True))]

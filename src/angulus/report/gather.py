@@ -12,6 +12,7 @@ from angulus import checks, compare
 from angulus import recipe as recipes
 from angulus.compare import Comparison
 from angulus.evaluation import BENCHMARKS
+from angulus.metrics.intervals import MOST_DRAWS
 from angulus.protocols.result import Result
 from angulus.report import model, unfinished
 from angulus.report.model import DataSets, Model
@@ -56,7 +57,7 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
     """
     if not paths:
         raise checks.InputError("a report needs at least one run, comparison or saved result; got none")
-    checks.integer("draws", draws, low=0, hint="0 gives no intervals")
+    checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
     reader = _Reader(Content(), draws)
     for path in dict.fromkeys(each.resolve() for each in paths):
         with reader.kept():

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from angulus.protocols import groups, scored
-from angulus.protocols.result import KINDS, Curve, Number, Result
+from angulus.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.charts import Chart, Figure
 from angulus.report.page import Table
-from angulus.report.tables import NONE, digits, span
+from angulus.report.tables import NONE
 
 Results = Mapping[str, Result]  # by the names that the report gives them
 
@@ -83,7 +83,7 @@ def group_errors(measured: Results) -> list[Chart]:
 
 
 def _alone(name: str, result: Result) -> Table:
-    shown = {
+    asked = {
         "interval": any(number.interval for number in result.numbers),
         "threshold": any(number.threshold is not None for number in result.numbers),
         "±": any(number.spread is not None for number in result.numbers),
@@ -93,12 +93,12 @@ def _alone(name: str, result: Result) -> Table:
     rows = []
     for number in result.numbers:
         cells = {
-            "interval": "" if number.interval is None else span(number.interval),
-            "threshold": "" if number.threshold is None else digits(number.threshold),
-            "±": "" if number.spread is None else digits(number.spread),
+            "interval": span(number),
+            "threshold": "" if number.threshold is None else shown(number.threshold),
+            "±": "" if number.spread is None else shown(number.spread),
         }
-        rows.append([number.name, digits(number.value), *(cells[each] for each in heads if shown[each])])
-    head = ["number", "value", *(said for each, said in heads.items() if shown[each])]
+        rows.append([number.name, shown(number.value), *(cells[each] for each in heads if asked[each])])
+    head = ["number", "value", *(said for each, said in heads.items() if asked[each])]
     caption = name if name == result.protocol else f"{name}: {result.protocol}"
     notes = (_counts(result), features(result), *result.notes)
     return Table(caption, head, rows, tuple(filter(None, notes)))
@@ -115,7 +115,7 @@ def _beside(protocol: str, results: Results) -> Table:
             values = [None if number is None else getattr(number, what) for number in column]
             if any(value is not None for value in values):
                 head.append(f"{name}, {'±' if what == 'spread' else what}")
-                columns.append([NONE if value is None else digits(value) for value in values])
+                columns.append([NONE if value is None else shown(value) for value in values])
     rows = [[name, *cells] for name, *cells in zip(results, *columns, strict=True)]
     return Table(f"{protocol}: {len(results)} results", head, rows, tuple(_beside_notes(results)))
 
@@ -161,10 +161,7 @@ def _number(result: Result, name: str) -> Number | None:
 
 
 def _with_interval(number: Number) -> str:
-    said = digits(number.value)
-    if number.interval is None or np.isnan(number.interval.low):
-        return said
-    return f"{said} [{digits(number.interval.low)}, {digits(number.interval.high)}]"
+    return shown(number.value) + (f" {span(number, form='[{}, {}]')}" if number.interval else "")
 
 
 def _counts(result: Result) -> str:
@@ -184,8 +181,8 @@ def _figures(result: Result, curve: Curve) -> list[Figure]:
     for number in result.numbers:
         rate = number.name.removeprefix(start)
         if rate != number.name and np.isfinite(number.value):
-            y, said = number.value, f"{number.name}: {digits(number.value)}"
+            y, said = number.value, f"{number.name}: {shown(number.value)}"
             if curve.kind == "det":
-                y, said = 1 - y, f"FNMR at FMR {rate}: {digits(1 - y)}"
-            found.append(Figure(float(rate), y, said, digits(y)))
+                y, said = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"
+            found.append(Figure(float(rate), y, said, shown(y)))
     return found

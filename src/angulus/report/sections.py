@@ -15,6 +15,7 @@ from angulus import recipe as recipes
 from angulus.data.images import Images
 from angulus.metrics.curves import error_curve
 from angulus.protocols import judged, pairs, videos
+from angulus.protocols.numbers import without_interval
 from angulus.protocols.result import Number, Result
 from angulus.recipe import Recipe
 from angulus.report import charts, comparison, measured, pictures, space
@@ -104,7 +105,14 @@ def _models(content: Content) -> Table:
     if content.comparisons:
         split = "the norms that the comparison splits by"
     brackets = f"In brackets: {first.choices['intervals']}. " if first.numbers[0].interval else ""
-    notes = (f"{brackets}Good and low quality are split by {split}. Features: {measured.FEATURES['none']}.",)
+    notes = (
+        f"{brackets}Good and low quality are split by {split}. Features: {measured.FEATURES['none']}.",
+        *(
+            f"{model.name}: {note}"
+            for model in content.models
+            for note in without_interval([model.figures.number(name) for name in FIGURES])
+        ),
+    )
     return Table(f"Test images, {of_seed}", ["run", *FIGURES.values(), "training"], rows, notes)
 
 

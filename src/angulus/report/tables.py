@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 from angulus.compare import Cell
-from angulus.metrics.intervals import Interval
 
 NONE = "—"  # no number
 
@@ -21,20 +20,6 @@ def cell(value: Cell, digits: int) -> str:
         return NONE
     deviation = "" if math.isnan(value.deviation) else f" ± {value.deviation:.{digits}f}"
     return f"{value.mean:.{digits}f}{deviation}"
-
-
-def digits(value: float) -> str:
-    """A number to four significant digits.
-
-    >>> digits(0.5), digits(28), digits(math.nan)
-    ('0.5000', '28.00', 'undefined')
-    """
-    return "undefined" if math.isnan(value) else f"{value:#.4g}".rstrip(".")
-
-
-def span(interval: Interval) -> str:
-    """Both ends of an interval."""
-    return "undefined" if math.isnan(interval.low) else f"{digits(interval.low)} to {digits(interval.high)}"
 
 
 def number(values: Mapping[str, float], name: str) -> str:

@@ -1,0 +1,95 @@
+"""What is said of a model that hardly tells people apart: the rule, and each protocol that says it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from angulus.embeddings import Embeddings
+from angulus.metrics.intervals import Interval
+from angulus.protocols import classification, gallery, groups, pairs, separation
+from angulus.protocols.calibrate import calibrate, pairs_of_images
+from angulus.protocols.calibration import Calibration, Rate
+from people import crowd, crowd_pairs
+
+GOOD = crowd(12, 4, 16, noise=0.5)
+GROUPED = crowd_pairs(GOOD, grouped=True)
+LIST = crowd_pairs(GOOD)
+
+
+def blind(given: Embeddings, seed: int = 0) -> Embeddings:
+    return replace(given, vectors=np.random.default_rng(seed).normal(size=given.vectors.shape))
+
+
+@pytest.mark.parametrize(
+    ("auc", "interval", "said"),
+    [
+        (0.95, None, ""),
+        (0.95, Interval(0.9, 0.97), ""),
+        (0.6, None, ""),
+        (0.599, None, "hardly tells these people apart (AUC 0.599; chance is 0.5)"),
+        (0.5, Interval(0.45, 0.55), "hardly tells these people apart (AUC 0.500 [0.45, 0.55]; chance is 0.5)"),
+        (0.45, Interval(0.42, 0.48), "hardly tells these people apart (AUC 0.450 [0.42, 0.48]; chance is 0.5)"),
+        (0.8, Interval(0.5, 1.0), "whether this model tells these people apart is not known (AUC 0.800 [0.5, 1]"),
+        (
+            0.1,
+            None,
+            "two of these people look more alike to this model than two images of one (AUC 0.100; chance is 0.5)",
+        ),
+        (0.1, Interval(0.0, 0.6), "hardly tells these people apart"),
+    ],
+)
+def test_the_rule(auc: float, interval: Interval | None, said: str) -> None:
+    found = separation.warning(auc, interval)
+    assert (found == "") == (said == "")
+    assert said in found and found.startswith("warning: " if said else "")
+
+
+def test_one_point_is_judged_as_the_auc_of_normal_scores() -> None:
+    gap = np.sqrt(2) * stats.norm.ppf(0.6)
+    for far in (1e-6, 1e-3, 0.1, 0.5):
+        limit = stats.norm.sf(stats.norm.isf(far) - gap)
+        assert separation.warning_at("TAR", limit * 1.001, far, 10**9) == ""
+        assert "hardly" in separation.warning_at("TAR", limit * 0.999, far, 10**9)
+    assert separation.warning_at("TAR", 0.0, 1e-6, 1000) == ""  # none was to be expected
+    assert "hardly" in separation.warning_at("TAR", 0.0, 0.1, 1000)
+
+
+def test_every_protocol_of_pairs_says_it() -> None:
+    for given, warned in ((GOOD, False), (blind(GOOD), True)):
+        results = [
+            pairs.evaluate(given, LIST, draws=0),
+            groups.evaluate(given, GROUPED, draws=0),
+            gallery.megaface(given, other(500), draws=0),
+        ]
+        for result in results:
+            assert any(note.startswith("warning: ") for note in result.notes) == warned, result.protocol
+            assert not warned or result.notes[0].startswith("warning: ")
+
+
+def other(count: int) -> Embeddings:
+    return Embeddings(np.random.default_rng(9).normal(size=(count, 16)), np.array([f"d{n}" for n in range(count)]))
+
+
+def test_a_calibration_keeps_the_auc_and_says_it_again(tmp_path: Path) -> None:
+    weak = replace(GOOD, vectors=0.25 * GOOD.vectors + np.random.default_rng(1).normal(size=GOOD.vectors.shape))
+    for given, warned in ((GOOD, False), (weak, True)):
+        calibration, result = calibrate(given, pairs_of_images(given), target_fmr=0.01, draws=100)
+        number = result.number("AUC")
+        assert calibration.auc == Rate(number.value, number.interval)
+        calibration.write(tmp_path / "calibration.json")
+        again = Calibration.read(tmp_path / "calibration.json")
+        assert again.auc == calibration.auc
+        assert again.warning.startswith("warning: ") == warned == result.notes[0].startswith("warning: ")
+    assert replace(calibration, auc=None).warning == ""
+
+
+def test_a_classifier_that_only_knows_the_commonest_class() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 30])
+    for predictions, warned in ((labels, False), (0 * labels, True), (labels[::-1], True)):
+        result = classification.evaluate(classification.Predictions.of(labels, predictions=predictions), draws=0)
+        assert any(note.startswith("warning: ") for note in result.notes) == warned
