@@ -153,9 +153,9 @@ def _parts(url: str) -> SplitResult:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port of letters, a bracket without its other
         good = False
-    if not good or parts.query or parts.fragment:
+    if not good or parts.query or parts.fragment or "@" in parts.path:
         scheme, _, rest = url.partition("://")
-        shown = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+        shown = f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
         raise checks.InputError(
             f"a gallery must be a folder or http(s)://HOST:6333/COLLECTION; got {shown!r:.200}; a key goes into "
             f"{KEY_VARIABLE}"
