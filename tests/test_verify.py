@@ -212,6 +212,9 @@ def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
     nobody.write_bytes(b"")
     with pytest.raises(InputError, match=r"2\.png must be an image; it is empty"):
         verify(model, first, nobody, threshold=0.5, detector=Planted())
+    nobody.write_bytes(b"text")
+    with pytest.raises(InputError, match=r"2\.png must show a face .*\(.*must be an image; its first bytes"):
+        verify(model, first, nobody, threshold=0.5, detector=Planted())
     with pytest.raises(InputError, match="detector must be 'mtcnn' or"):
         verify(model, first, second, threshold=0.5, detector="none")
     artifact.save(CONFIG, CONFIG.build(), tmp_path / "plain")

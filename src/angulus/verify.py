@@ -203,9 +203,11 @@ class _Choice:
         self.taken: Taken | None = None
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """Of one image, one face or none."""
+        """Of one image, one face or none; of a photo that could not be read, nothing."""
         from angulus.data.photos import chosen, usable
 
+        if not images:
+            return []
         (faces,) = self.detector.detect(images)
         if not len(faces):
             return [faces]
