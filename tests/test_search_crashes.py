@@ -172,6 +172,8 @@ def test_a_killed_removal_is_finished_by_the_next_opening(tmp_path: Path, kill: 
         assert len(again) == 399
     for trace in (vector, name.encode(), keys([name])[0].encode()):
         assert not holders(where, trace)
+    indexed = lancedb.connect(str(where)).open_table("gallery").index_stats("vector_idx")
+    assert (indexed.num_indexed_rows, indexed.num_unindexed_rows) == (399, 0)
     assert again.store.present(people.ids.tolist()) == set(people.ids.tolist()) - {name}
     assert again.remove([name]) == 1  # the same command as before the crash is no error
     with pytest.raises(InputError, match="are not in"):
@@ -213,6 +215,28 @@ def test_a_journal_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     ):
         open_gallery(tmp_path / "g").query(made(2))
     assert len(stored(tmp_path / "g")) == 20
+
+
+def test_what_damaged_files_raise_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class RustPanic(Exception):
+        pass
+
+    gallery = open_gallery(tmp_path / "g")
+    gallery.add(made(20))
+
+    def fail_with(error: Exception) -> None:
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr(gallery.store._open(), "checkout_latest", fail)
+
+    for error in (RustPanic("rust future panicked"), OSError("disk"), RuntimeError("lance error")):
+        fail_with(error)
+        with pytest.raises(InputError, match=rf"the gallery .*g cannot be read or written: {error}"):
+            gallery.query(made(2))
+    fail_with(AttributeError("a fault of ours"))
+    with pytest.raises(AttributeError, match="a fault of ours"):
+        gallery.query(made(2))
 
 
 def test_a_gallery_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
