@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -307,8 +308,6 @@ def test_places_that_hold_no_gallery_are_refused(tmp_path: Path) -> None:
     (tmp_path / "letters" / "mine.txt").write_text("dear")
     with pytest.raises(InputError, match="is not a gallery, and not empty"):
         open_gallery(tmp_path / "letters").add(made(3))
-    with pytest.raises(InputError, match=r"http\(s\)://HOST:6333/COLLECTION; got ftp"):
-        open_gallery("ftp://host/x")
     lancedb = pytest.importorskip("lancedb")
     lancedb.connect(str(tmp_path / "other")).create_table("gallery", [{"a": 1}])
     with pytest.raises(InputError, match="is not a gallery that angulus search made"):
@@ -318,6 +317,110 @@ def test_places_that_hold_no_gallery_are_refused(tmp_path: Path) -> None:
         each.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be read or written"):
         open_gallery(tmp_path / "g").query(made(3))
+
+
+def test_many_matches_are_bounded(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = made(40)
+    gallery.add(people)
+    answers = gallery.query(people, top=10**30)
+    assert [len(each.matches) for each in answers] == [40] * 40
+    monkeypatch.setattr("angulus.search.gallery._BYTES", 4 * D * 50 * 3)  # three queries at a time
+    assert gallery.query(people, top=40) == answers
+    monkeypatch.setattr("angulus.search.gallery.MOST_MATCHES", 1000)
+    assert len(gallery.query(people, top=25)) == 40
+    with pytest.raises(InputError, match="top must be a whole number <= 25; got 26; of 40 queries"):
+        gallery.query(people, top=26)
+
+
+def test_an_index_looks_at_no_more_than_there_is(tmp_path: Path) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    people = made(300)
+    gallery.add(people)
+    gallery.index("ivf-pq")
+    answers = gallery.query(people, top=3, effort=10**30)
+    assert [each.matches[0].id for each in answers] == people.ids.tolist()
+
+
+def test_people_who_are_not_known_have_no_identity(gallery: Gallery) -> None:
+    gallery.add(replace(made(4), labels=np.array(["ann", "", "bob", ""])))
+    shown = [each.matches[0].identity for each in gallery.query(made(4), top=1)]
+    assert shown == ["ann", None, "bob", None]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://host/x",
+        "http:///x",
+        "http://host:port/x",
+        "http://host:99999/x",
+        "http://host:0/x",
+        "http://[::1/x",
+        "http://host/x?api-key=secret",
+        "http://host/x#secret",
+        "s3://anna:secret@host/x",
+        "http://anna:secret@host:x/faces",
+        "http://anna:secret@host/x?a=secret",
+        "http://anna:sec/secret@host:y/x",
+        "http://anna:12/secret@host/x",
+    ],
+)
+def test_addresses_that_are_none_are_refused_and_no_password_is_shown(address: str) -> None:
+    pytest.importorskip("qdrant_client")
+    with pytest.raises(InputError, match="must be a folder or http") as error:
+        open_gallery(address)
+    assert "secret" not in str(error.value) and "QDRANT_API_KEY" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "3",
+        "[" * 5000 + "]" * 5000,
+        '{"format": 1, "size": 1e400}',
+        '{"format": 1, "size": 0}',
+        '{"format": 1, "size": ' + "9" * 5000 + "}",
+        '{"format": 1, "size": 16, "flip": "x"}',
+        '{"format": 1, "size": 16, "model": [[1]]}',
+        '{"format": 1, "size": 16, "more": 1}',
+        '{"format": {"a": 1}, "size": 16}',
+    ],
+)
+def test_odd_words_about_a_gallery_are_refused(text: str | None) -> None:
+    with pytest.raises(InputError, match="g is not a gallery that angulus search made") as error:
+        About.read(text, "g")
+    assert len(str(error.value)) < 500
+
+
+def test_vectors_of_another_size_than_it_says_are_refused(tmp_path: Path) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    pa = pytest.importorskip("pyarrow")
+    texts = [pa.field(name, pa.string()) for name in ("key", "id", "identity")]
+    for number, fields in enumerate(([*texts, pa.field("vector", pa.list_(pa.float32(), 8))], texts)):
+        schema = pa.schema(fields, metadata={b"angulus": About(D).text().encode()})
+        lancedb.connect(str(tmp_path / str(number))).create_table("gallery", schema=schema)
+        with pytest.raises(InputError, match="other columns"):
+            open_gallery(tmp_path / str(number)).add(made(3, model=None))
+
+
+def test_what_cannot_be_fused_late_leaves_the_gallery_as_it_was(gallery: Gallery) -> None:
+    people = made(30)
+    flipped = people.vectors.copy()
+    flipped[25] *= -1
+    with pytest.raises(InputError, match="must not be zero"):
+        gallery.add(replace(people, flipped=flipped), flip="sum", batch=10)
+    assert gallery.store.about() is None
+
+
+def test_a_server_that_never_answers_is_a_sentence() -> None:
+    pytest.importorskip("qdrant_client")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = f"http://anna:secret@127.0.0.1:{server.getsockname()[1]}/faces"
+        with pytest.raises(InputError, match=r"collection faces on http://127\.0\.0\.1:\d+ cannot be read") as error:
+            open_gallery(where).add(made(3))
+    assert "secret" not in str(error.value)
 
 
 def test_a_server_that_is_not_there_is_a_sentence() -> None:
@@ -335,7 +438,7 @@ def test_a_server_that_is_not_there_is_a_sentence() -> None:
 def test_a_missing_package_is_named(package: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     place = where if "://" in where else str(tmp_path / where)
-    with pytest.raises(InputError, match=r"needs the package \w+; pip install 'angulus\[search\]'"):
+    with pytest.raises(InputError, match=r"a gallery needs `pip install 'angulus\[search\]'` \(there is no package"):
         open_gallery(place).add(made(3))
 
 
@@ -356,7 +459,7 @@ def calibration(**changes: object) -> Calibration:
     return replace(whole, **changes)
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     people, where = made(300), str(tmp_path / "g")
     people.write(tmp_path / "e.npz")
     near(people, 25).write(tmp_path / "q.npz")
@@ -381,9 +484,14 @@ def test_the_commands(tmp_path: Path) -> None:
     nobody = sum(not each for each in expected)
     assert f"{nobody} of 25 are nobody who is known (threshold 0.6000)" in said
     assert "FMR 0.01 a comparison: among 300 rows, up to 95 % of unknown people" in said
+    assert "FNMR 0.02: of the photos of one person" in said
     assert "and 5 more" in said
     assert "no threshold: the nearest are shown" in run("query", where, tmp_path / "q.npz")
     assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
+    monkeypatch.setattr(Calibration, "warning", "this model hardly tells people apart (AUC 0.486)")
+    with pytest.warns(UserWarning, match=r"hardly tells people apart \(AUC 0\.486"):
+        run("query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--json", tmp_path / "w.json")
+    assert "AUC 0.486" in json.loads((tmp_path / "w.json").read_text())["warning"]
     said = run("query", where, tmp_path / "q.npz", "--threshold", 0.99, "--approximate")
     assert "nobody" in said and "% of the true 5 nearest, over 25 queries" in said
     assert "1 removed, 299 left" in run("remove", where, people.ids[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import zlib
 from dataclasses import replace
@@ -21,12 +22,13 @@ import angulus
 from angulus import InputError, artifact, embedding
 from angulus.artifact import Config
 from angulus.commands.calibrate import calibrate as calibrate_command
+from angulus.commands.verify import lines
 from angulus.commands.verify import verify as command
 from angulus.contract import Contract
 from angulus.embeddings import Embeddings
 from angulus.protocols.calibrate import calibrate, pairs_of_images
-from angulus.protocols.calibration import Calibration
-from angulus.verify import verify
+from angulus.protocols.calibration import Calibration, Rate
+from angulus.verify import Decision, verify
 
 CONFIG = Config(
     "small", in_channels=3, image_size=(16, 16), embedding_size=5, contract=Contract(colour="rgb", flip="sum")
@@ -202,18 +204,109 @@ def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
     one, other = Embeddings.read(tmp_path / "e.npz").unit(dtype=np.float64)
     model = angulus.load(tmp_path / "model")
     first, second, nobody = (tmp_path / "photos" / "anna" / f"{number}.png" for number in range(3))
-    found = verify(model, first, second, threshold=0.5, detector=Planted())
+    with pytest.warns(UserWarning, match=r"1\.png shows 2 faces; number 2 from the left was taken, the largest"):
+        found = verify(model, first, second, threshold=0.5, detector=Planted())
     assert found.score == pytest.approx(float(one @ other), abs=1e-6)
     with pytest.raises(InputError, match=r"2\.png must show a face that .* \(no face was found\)"):
         verify(model, first, nobody, threshold=0.5, detector=Planted())
     nobody.write_bytes(b"")
     with pytest.raises(InputError, match=r"2\.png must be an image; it is empty"):
         verify(model, first, nobody, threshold=0.5, detector=Planted())
+    nobody.write_bytes(b"text")
+    with pytest.raises(InputError, match=r"2\.png must show a face .*\(.*must be an image; its first bytes"):
+        verify(model, first, nobody, threshold=0.5, detector=Planted())
     with pytest.raises(InputError, match="detector must be 'mtcnn' or"):
         verify(model, first, second, threshold=0.5, detector="none")
     artifact.save(CONFIG, CONFIG.build(), tmp_path / "plain")
     with pytest.raises(InputError, match="whose contract names a template, and this one's does not"):
         verify(angulus.load(tmp_path / "plain"), first, second, threshold=0.5, detector=Planted())
+
+
+def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    from angulus.data import detect
+    from planted_faces import Planted, photo, png
+
+    contract = Contract(size=(32, 32), colour="rgb", template="five_points")
+    config = Config("small", 3, (32, 32), 5, contract=contract)
+    torch.manual_seed(0)
+    artifact.save(config, config.build(), tmp_path / "model")
+    squares = [(110, 90, 50, 250), (2, 10, 60, 240), (165, 5, 33, 255), (70, 12, 40, 245), (45, 120, 9, 250)]
+    (tmp_path / "many.png").write_bytes(png(photo(*squares)))
+    boxes = sorted((left, top, left + side, top + side) for left, top, side, _ in squares)
+    for number, (left, top, side, level) in enumerate(sorted(squares)):
+        (tmp_path / f"{number + 1}.png").write_bytes(png(photo((left, top, side, level))))
+    model, many = angulus.load(tmp_path / "model"), tmp_path / "many.png"
+    with pytest.warns(
+        UserWarning, match=r"many\.png shows 5 faces; number 1 from the left .* \(x 2 to 62, y 10 to 70\)"
+    ):
+        found = verify(model, many, tmp_path / "4.png", threshold=0.5, detector=Planted())
+    assert [(each.found, each.number) for each in found.faces] == [(5, 1), (1, 1)]
+    assert len(found.warnings) == 1 and "choose another with --face" in found.warnings[0]
+    for number in (1, 3, 4, 5):
+        chosen = verify(model, many, tmp_path / f"{number}.png", threshold=0.5, detector=Planted(), faces=[number])
+        assert chosen.score == pytest.approx(1, abs=1e-6) and chosen.warnings == ()
+        assert chosen.faces[0].number == number and chosen.faces[0].box == boxes[number - 1]
+    for faces, said in (
+        ([6], r"many\.png: the number of a face must be a whole number <= 5; got 6"),
+        ([0], "the number of a face must be a whole number >= 1; got 0"),
+        ([2], r"many\.png must show a face number 2 from the left that can be used; .* is 9 pixels across"),
+        ([1, 2], r"4\.png: the number of a face must be .* <= 1; got 2"),
+        ([1, 1, 1], "at most two, one per photo; got 3"),
+    ):
+        with pytest.raises(InputError, match=said):
+            verify(model, many, tmp_path / "4.png", threshold=0.5, detector=Planted(), faces=faces)
+    with pytest.raises(InputError, match="a face is chosen on photos that are aligned"):
+        verify(model, many, many, threshold=0.5, faces=[1])
+    monkeypatch.setattr(detect, "make", lambda word: Planted())
+    arguments = ["verify", str(tmp_path / "model"), str(many), str(many), "--threshold", "0.5", "--align"]
+    run = CliRunner().invoke(app, [*arguments, "--face", "4", "--face", "3", "--json", str(tmp_path / "d.json")])
+    assert run.exit_code == 0, run.output
+    assert "face of A: number 4 of 5 from the left (x 110 to 160, y 90 to 140)" in run.output
+    assert "face of B: number 3 of 5 from the left" in run.output
+    saved = json.loads((tmp_path / "d.json").read_text())
+    assert saved["faces"][0] == {"found": 5, "number": 4, "box": [110, 90, 160, 140]} and saved["warnings"] == []
+    with pytest.warns(UserWarning, match="shows 5 faces"):
+        assert CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "d.json")]).exit_code == 0
+    assert len(json.loads((tmp_path / "d.json").read_text())["warnings"]) == 2
+    wrong = CliRunner().invoke(app, [*arguments[:-1], "--face", "1"])
+    assert "--face chooses among faces for --align; got 1 without it" in str(wrong.exception)
+
+
+def test_the_answer_is_explained_where_the_likelier_one_is_another() -> None:
+    one_percent, misses = Rate(0.01), Rate(0.21)
+    found = Decision(False, 0.31, 0.38, (20.0, 21.0), one_percent, 5400, 0.58, misses, 1200)
+    said = "\n".join(lines(found, 0.5))
+    assert "FMR 0.01: 1 in 100 pairs of two people pass it (measured on 5,400)" in said
+    assert "FNMR 0.21: 21 in 100 pairs of one person fail it (measured on 1,200)" in said
+    assert "of one person with probability 58 %, if 50 % of the compared pairs are" in said
+    assert "no contradiction: the threshold lets few pairs of two people pass (1 in 100), and for that it turns" in said
+    said = "\n".join(lines(replace(found, same=True, score=0.4, probability=0.02), 0.001))
+    assert "probability 2 %, if 0.1 % of" in said and "most pairs of this score are of two" in said
+    for calm in (replace(found, probability=0.42), replace(found, same=True, probability=0.9)):
+        assert "contradiction" not in "".join(lines(calm, 0.5))
+    said = "\n".join(lines(replace(found, fmr=Rate(0.0), fnmr=Rate(math.nan)), 0.5))
+    assert "FMR 0: no pairs of two" in said and "as high as 0.00056" in said and "nobody knows how many" in said
+
+
+def test_a_model_that_hardly_tells_people_apart_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = angulus.load(folder / "model")
+    images = folder / "people/0/0.png", folder / "people/0/1.png"
+    weak, strong = (replace(model.calibration, auc=Rate(value)) for value in (0.486, 0.98))
+    monkeypatch.setattr(model, "calibration", weak)
+    with pytest.warns(UserWarning, match=r"this model hardly tells people apart \(AUC 0\.486; chance is 0\.5\)"):
+        found = verify(model, *images)
+    assert len(found.warnings) == 1
+    monkeypatch.setattr(model, "calibration", strong)
+    assert verify(model, *images).warnings == ()
+
+
+def test_images_that_never_end_are_refused(folder: Path) -> None:
+    model, good = angulus.load(folder / "model"), folder / "people/0/0.png"
+    os.mkfifo(folder / "pipe.png")
+    for endless in (folder / "pipe.png", Path("/dev/zero"), folder):
+        with pytest.raises(InputError, match="must be a file; it is none"):
+            verify(model, good, endless)
 
 
 def bomb() -> bytes:
@@ -237,7 +330,7 @@ def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
     assert first == ("same person" if saved["same"] else "not the same person")
     text = " ".join(rest)
     assert f"score {saved['score']:.4f}" in text and f"threshold {saved['threshold']:.4f}" in text
-    assert "FMR" in text and "54 pairs of two people" in text and "probability" in text
+    assert "FMR" in text and "pairs of two people pass it (measured on 54)" in text and "probability" in text
     given = CliRunner().invoke(app, [*arguments, "--threshold", "0.5"])
     assert "it was given, not calibrated" in given.output
     for options, text in (

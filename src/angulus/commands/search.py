@@ -38,7 +38,7 @@ def add(
 
     read, opened = Embeddings.read(embeddings), _open(gallery)
     opened.add(read, flip=flip, batch=batch, on_rows=lambda count: say(f"{count:,} of {len(read):,} are kept"))
-    say(f"{gallery}: {len(opened):,} in all")
+    say(f"{opened.store.where}: {len(opened):,} in all")
 
 
 @search_app.command("remove")
@@ -49,18 +49,17 @@ def remove(
     """Take rows out, also of the files."""
     opened = _open(gallery)
     count = opened.remove(ids)
-    say(f"{gallery}: {count:,} removed, {len(opened):,} left")
+    say(f"{opened.store.where}: {count:,} removed, {len(opened):,} left")
 
 
 @search_app.command("index")
 def index(
     gallery: Where, kind: Annotated[str, typer.Option("--kind", help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
 ) -> None:
-    """Build what approximate queries need; rows that come later are found without it until it is built anew."""
+    """Build what approximate queries need; rows that come later are found without it until it is built again."""
     opened = _open(gallery)
-    opened.about()
-    opened.store.index(kind)
-    say(f"{gallery}: {kind} over {len(opened):,}")
+    opened.index(kind)
+    say(f"{opened.store.where}: {kind} over {len(opened):,}")
 
 
 @search_app.command("info")
@@ -71,7 +70,7 @@ def info(gallery: Where) -> None:
     opened = _open(gallery)
     about = opened.about()
     fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
-    say(f"{gallery}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
+    say(f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
 
 
 @search_app.command("query")
@@ -116,7 +115,7 @@ def query(
         raise checks.InputError("one of --calibration and --threshold must say what is near enough; got both")
     read, opened = Embeddings.read(embeddings), _open(gallery)
     known = None if calibration is None else _calibration(calibration)
-    limit = threshold if known is None else threshold_of(known, opened.about(), gallery)
+    limit = threshold if known is None else threshold_of(known, opened.about(), opened.store.where)
     effort = (EFFORT if effort is None else effort) if approximate else None
     answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort)
     _show(answers)
@@ -125,8 +124,12 @@ def query(
         say("no threshold: the nearest are shown, whoever they are; give --calibration or --threshold")
     else:
         say(f"{nobody:,} of {len(answers):,} are nobody who is known (threshold {limit:.4f})")
+    warning = None
     if known is not None:
         _warn_of_many(known, len(opened))
+        warning = known.warning or None
+        if warning:
+            checks.warn(warning)
     if effort is not None:
         recall = opened.recall(read, top=top, flip=flip, effort=effort)
         say(
@@ -134,11 +137,11 @@ def query(
         )
     if json is not None:
         files.make_folder(json.parent)
-        files.write_json(json, {"threshold": limit, "answers": [asdict(each) for each in answers]})
+        files.write_json(json, {"threshold": limit, "warning": warning, "answers": [asdict(each) for each in answers]})
 
 
 def _warn_of_many(known: Calibration, count: int) -> None:
-    """Say what the FMR of one comparison means for a search among many."""
+    """Say what the error rates of one comparison mean for a search among many."""
     from angulus.search import false_positives
 
     share = false_positives(known.fmr.value, count)
@@ -146,12 +149,15 @@ def _warn_of_many(known: Calibration, count: int) -> None:
         f"FMR {known.fmr.value:.2g} a comparison: among {count:,} rows, up to {100 * share:.2g} % of unknown people "
         "are taken for someone"
     )
+    say(f"FNMR {known.fnmr.value:.2g}: of the photos of one person, the share of pairs that are below the threshold")
 
 
 def _calibration(path: Path) -> Calibration:
     from angulus import artifact
     from angulus.protocols.calibration import Calibration
 
+    if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or a device never ends
+        raise checks.InputError(f"--calibration must be a file or a folder; {path} is none")
     if path.is_dir() and not (path / artifact.CALIBRATION).exists():
         raise checks.InputError(
             f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model, or give "

@@ -52,7 +52,7 @@ class Header:
     height: int
 
 
-def header(data: bytes, what: str = "the image") -> Header:
+def header(data: bytes, what: str = "the file") -> Header:
     """Read the size and kind of an encoded image, without decoding it.
 
     Args:
@@ -70,7 +70,7 @@ def header(data: bytes, what: str = "the image") -> Header:
     return _open(data, what)[1]
 
 
-def decode(data: bytes, what: str = "the image") -> NDArray[np.uint8]:
+def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
     """Decode an image to uint8 RGB [height, width, 3].
 
     The image is turned upright by its EXIF orientation. Grey becomes three equal channels, CMYK becomes RGB. Of 16 bits
@@ -180,7 +180,7 @@ def _unread(data: bytes, what: str) -> str:
     for start, magic, kind, way in _UNREAD:
         if data[start : start + len(magic)] == magic:
             return f"{what} must be {', '.join(KINDS[:-1])} or {KINDS[-1]}; it is {kind}; {way}"
-    return f"{what} must be an image ({', '.join(KINDS)}); its first bytes are {data[:8]!r}, or its header is damaged"
+    return f"{what} must be an image; its first bytes are {data[:8]!r}; kinds that are read: {', '.join(KINDS)}"
 
 
 @cache

@@ -115,6 +115,11 @@ def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Out
     return outcomes
 
 
+def usable(faces: Faces, crops: Crops) -> NDArray[np.intp]:
+    """The rows of the faces that are large and sure enough."""
+    return np.flatnonzero((_shorter_sides(faces) >= crops.min_size) & (faces.scores >= crops.min_score))
+
+
 def chosen(faces: Faces, rows: NDArray[np.intp], choose: Choose, image: Image) -> int:
     """The row of the face to take, among some rows; the better score decides between equals.
 
@@ -157,12 +162,10 @@ def _outcome(photo: Row, image: Image, faces: Faces, crops: Crops) -> Outcome:
             photo.id, photo.identity, "no face", False, "no face was found", 0, picture=_picture(image, faces, -1)
         )
         return Outcome(photo.id, None, note)
-    sizes = _shorter_sides(faces)
-    large, sure = sizes >= crops.min_size, faces.scores >= crops.min_score
-    good = np.flatnonzero(large & sure)
+    sizes, good = _shorter_sides(faces), usable(faces, crops)
     face = chosen(faces, good if len(good) else np.arange(len(faces)), crops.choose, image)
     if not len(good):
-        problem: Problem = "low score" if large[face] else "too small"
+        problem: Problem = "low score" if sizes[face] >= crops.min_size else "too small"
         detail = (
             f"the {crops.choose} face is {sizes[face]:.0f} pixels across, with a score of {faces.scores[face]:.3f}; "
             f"asked for are {crops.min_size:g} pixels and {crops.min_score:g}"

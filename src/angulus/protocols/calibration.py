@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from angulus import checks, files, limits
 from angulus.metrics.intervals import Interval
 from angulus.protocols import separation
-from angulus.protocols.result import nan_for_null, null_for_nan, read_interval
+from angulus.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
 
 FORMAT = 1  # of the JSON file
 
@@ -101,7 +101,9 @@ class Calibration:
     @property
     def warning(self) -> str:
         """The sentence for a model that hardly tells people apart, as measured here; empty for one that does."""
-        return "" if self.auc is None else separation.warning(self.auc.value, self.auc.interval, "people")
+        if self.auc is None:
+            return ""
+        return separation.warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
 
     def accepts(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Which scores are taken for the same person."""

@@ -15,12 +15,15 @@ from angulus.fingerprint import described, parts
 from angulus.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import About, Found, Store
+from angulus.search.store import About, Found, Store, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query looks at
 
 _MARGIN = 10  # rows beyond those asked for: a store ranks in float32, and what is shown is ranked in float64
 _QUERIES = 256  # at a time
+_FUSED = 10_000  # rows at a time
+_BYTES = 2**28  # of the rows that are found for those queries
+MOST_MATCHES = 10_000_000  # in all answers, which are kept in memory
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ class Gallery:
             embeddings: of one model, that of the gallery; their labels are the identities.
             flip: fuse with the mirrored images' embeddings: None, "sum" or "concat".
             batch: rows a commit, >= 1.
-            on_rows: told how many are kept, after each commit: a crash loses none of them, and adding anew completes
-                the rest.
+            on_rows: called with the number of rows kept, after each commit: a crash loses none of them, and adding
+                again completes the rest.
 
         Raises:
-            checks.InputError: another model, dimension or flip than the gallery's; no gallery, and not an empty place.
+            checks.InputError: another model, dimension or flip than the gallery's; no gallery, and not an empty place;
+                a vector that cannot be fused; another process that writes the gallery for too long.
         """
         checks.integer("batch", batch, low=1)
         ids = embeddings.ids.tolist()
@@ -88,19 +92,21 @@ class Gallery:
         labels = [name or None for name in named]
         _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
         about = _about(embeddings, flip)
-        known = self.store.about()
-        if known is not None:
-            _same(about, known, embeddings.source, self.store.where)
-        for start in range(0, len(ids), batch):
-            rows = np.arange(start, min(start + batch, len(ids)))
-            vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
-            if known is None and start == 0:  # not before: what cannot be fused leaves no empty gallery
+        self._check_same(about, embeddings.source)
+        if flip is not None:
+            for start in range(0, len(ids), _FUSED):  # what cannot be fused is refused before anything is written
+                embeddings.fused(slice(start, start + _FUSED), flip)
+        with self.store.writing():
+            if not self._check_same(about, embeddings.source):  # again: another process may have made it meanwhile
                 self.store.create(about)
-            part = slice(start, start + batch)
-            self.store.put(ids[part], labels[part], vectors)
-            if on_rows is not None:
-                on_rows(int(rows[-1]) + 1)
-        self.store.tidy()
+            for start in range(0, len(ids), batch):
+                part = slice(start, start + batch)
+                rows = np.arange(len(ids))[part]
+                vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
+                self.store.put(ids[part], labels[part], vectors)
+                if on_rows is not None:
+                    on_rows(int(rows[-1]) + 1)
+            self.store.tidy()
         return len(ids)
 
     def remove(self, ids: list[str]) -> int:
@@ -109,17 +115,31 @@ class Gallery:
         Raises:
             checks.InputError: an id that is not there; nothing is taken out then.
         """
-        self._known()
-        _writable(ids, "what is asked for")
+        self._begun()
+        _writable(ids, "the command")
         asked = list(dict.fromkeys(ids))
-        missing = sorted(set(asked) - self.store.present(asked))
-        if missing:
-            named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
-            raise checks.InputError(
-                f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}; nothing is removed"
-            )
-        self.store.delete(asked)
+        with self.store.writing():
+            present = self.store.present(asked)
+            done = {name for name, key in zip(asked, keys(asked), strict=True) if key in self.store.finished}
+            missing = sorted(set(asked) - present - done)
+            if missing:
+                named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+                raise checks.InputError(
+                    f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}; nothing is removed"
+                )
+            if present:
+                self.store.delete(sorted(present))
         return len(asked)
+
+    def index(self, kind: str) -> None:
+        """Build what approximate queries need.
+
+        Raises:
+            checks.InputError: an empty gallery, too few rows, or another kind than the store has.
+        """
+        self._known()
+        with self.store.writing():
+            self.store.index(kind)
 
     def query(
         self,
@@ -134,7 +154,7 @@ class Gallery:
 
         Args:
             embeddings: of the gallery's model.
-            top: matches a query at most, >= 1.
+            top: matches per query at most, >= 1; all answers together hold at most `MOST_MATCHES`.
             threshold: cosine in [-1, 1]; None: the best are shown, however low.
             flip: as the gallery was made.
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
@@ -148,10 +168,16 @@ class Gallery:
             checks.number("threshold", threshold, low=-1, high=1)
         if effort is not None:
             checks.integer("effort", effort, low=1)
-        _same(_about(embeddings, flip), self._known(), embeddings.source, self.store.where)
+        about = self._known()
+        _same(_about(embeddings, flip), about, embeddings.source, self.store.where)
+        count = self.store.count()
+        top = min(top, count)
+        checks.integer("top", top, high=max(1, MOST_MATCHES // len(embeddings)), hint=f"of {len(embeddings):,} queries")
+        effort = None if effort is None else min(effort, count)
+        step = max(1, min(_QUERIES, _BYTES // (4 * about.size * (top + _MARGIN))))
         answers = []
-        for start in range(0, len(embeddings), _QUERIES):
-            rows = np.arange(start, min(start + _QUERIES, len(embeddings)))
+        for start in range(0, len(embeddings), step):
+            rows = np.arange(start, min(start + step, len(embeddings)))
             queries = embeddings.unit(rows, flip=flip, dtype=np.float64).astype(np.float64, copy=False)
             found = self.store.nearest(queries.astype(np.float32), top + _MARGIN, effort=effort)
             for row, query, near in zip(rows.tolist(), queries, found, strict=True):
@@ -188,10 +214,21 @@ class Gallery:
         """What the gallery holds."""
         return self._known()
 
-    def _known(self) -> About:
+    def _check_same(self, about: About, source: str) -> bool:
+        """Whether there is a gallery; one that the vectors do not belong into is refused."""
+        known = self.store.about()
+        if known is not None:
+            _same(about, known, source, self.store.where)
+        return known is not None
+
+    def _begun(self) -> About:
         about = self.store.about()
         if about is None:
             raise checks.InputError(f"there is no gallery in {self.store.where} yet; make one with angulus search add")
+        return about
+
+    def _known(self) -> About:
+        about = self._begun()
         if not self.store.count():
             raise checks.InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
         return about
@@ -200,8 +237,6 @@ class Gallery:
 def open_gallery(where: str | Path) -> Gallery:
     """A gallery in a folder (LanceDB), or in a collection http://HOST:6333/COLLECTION (Qdrant)."""
     if isinstance(where, str) and "://" in where:
-        if not where.startswith(("http://", "https://")):
-            raise checks.InputError(f"a gallery must be a folder or http(s)://HOST:6333/COLLECTION; got {where}")
         return Gallery(QdrantStore.at(where))
     return Gallery(LanceStore(Path(where)))
 

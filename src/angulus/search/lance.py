@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from angulus import checks, files
-from angulus.search.store import About, Found, Vectors, keys, library
+from angulus import checks, extras, files
+from angulus.search.removals import Removals
+from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
 KINDS = ("ivf-pq", "hnsw")
 LEAST = 256  # rows that an index learns its codes from
+WAIT_S = 600.0  # for another process that writes the gallery; an index of a million rows takes two minutes
 
-_KEPT = timedelta(hours=1)  # an older state of the table, for who still reads it
-_KEYS = 1000  # in one condition
+_KEPT = timedelta(hours=1)  # an older state of the table, for processes that still read it
+_TERMS = 1000  # in one condition
 _REFINE = 10  # times as many rows as are asked for are compared by their full vectors
 
 
@@ -28,23 +32,53 @@ class LanceStore:
 
     A process that dies within a `put` leaves the table as it was before. What the system has not yet written to the
     disk when the power fails is not guarded. Deleting rewrites the files that held the rows, so that faces which have
-    to go are gone; a process that reads at that moment may have to ask again.
+    to go are gone; the keys are written down first, and whoever opens the gallery next finishes what a crash stopped.
+    A process that reads at that moment may have to ask again.
+
+    Args:
+        folder: made when something is added.
+        wait_s: seconds to wait for another process that writes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, wait_s: float = WAIT_S) -> None:
+        self.folder, self.wait_s = folder, wait_s
+        self.finished: set[str] = set()
+        self._removals = Removals(folder)
         self._table: Any = None
+        self._writes = self._sound = False
 
     @property
     def where(self) -> str:
         return str(self.folder)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock(0))
+            except checks.InputError as error:
+                if not isinstance(error.__cause__, filelock.Timeout):
+                    raise
+                checks.warn(f"waiting for another process that writes {self.where}, at most {self.wait_s:g} s")
+                stack.enter_context(self._lock(self.wait_s))
+            self._writes = True
+            stack.callback(setattr, self, "_writes", False)
+            if self._begun():
+                self._repair()
+            yield
+
     def about(self) -> About | None:
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+        if not self._begun():
             return None
-        if not (self.folder / f"{TABLE}.lance").is_dir():
-            raise checks.InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
-        return About.read((self._open().schema.metadata or {}).get(META), self.where)
+        schema = self._latest().schema
+        about = About.read((schema.metadata or {}).get(META), self.where)
+        vector = schema.field("vector").type if "vector" in schema.names else None
+        if {"key", "id", "identity"} - set(schema.names) or vector != pa.list_(pa.float32(), about.size):
+            raise checks.InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
+        if not self._writes and (self._removals.path.exists() or self._doubles()):
+            with self.writing():
+                pass  # it repairs
+        return about
 
     def create(self, about: About) -> None:
         files.make_folder(self.folder)
@@ -55,8 +89,8 @@ class LanceStore:
             pa.field("vector", pa.list_(pa.float32(), about.size), nullable=False),
         ]
         schema = pa.schema(fields, metadata={META: about.text().encode()})
-        with self._said():
-            self._table = library("lancedb").connect(str(self.folder)).create_table(TABLE, schema=schema)
+        with self._errors_named():
+            self._table = _lancedb().connect(str(self.folder)).create_table(TABLE, schema=schema)
 
     def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
         table = self._open()
@@ -66,29 +100,20 @@ class LanceStore:
             pa.array(list(identities), pa.string()),
             pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]),
         ]
-        with self._said():
+        with self._errors_named():
             merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(pa.Table.from_arrays(columns, schema=table.schema))
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        table, found = self._open(), set()
-        with self._said():
-            for condition in _conditions(ids):
-                found |= set(table.search().where(condition).select(["id"]).to_arrow()["id"].to_pylist())
-        return found
+        return {name for rows in self._rows_of(keys(ids)) for name in rows["id"].to_pylist()}
 
     def delete(self, ids: Sequence[str]) -> None:
-        table = self._open()
-        with self._said():
-            for condition in _conditions(ids):
-                table.delete(condition)
-            pieces = table.to_lance()
-            pieces.optimize.compact_files(materialize_deletions_threshold=0.0)
-            pieces.cleanup_old_versions(timedelta(0))
-            table.checkout_latest()
+        self._removals.begin(keys(ids))
+        self._erase()
 
     def count(self) -> int:
-        return int(self._open().count_rows())
+        with self._errors_named():
+            return int(self._open().count_rows())
 
     def index(self, kind: str) -> None:
         checks.choice("the kind of index", kind, KINDS)
@@ -98,18 +123,18 @@ class LanceStore:
                 f"an index learns its codes from {LEAST} rows at least; {self.where} has {count}, and exact queries "
                 "need none"
             )
-        indices = library("lancedb.index")
+        indices = extras.load("lancedb.index", EXTRA, WHAT)
         size = table.schema.field("vector").type.list_size
         if kind == "ivf-pq":
             parts = next(each for each in range(max(1, size // 8), 0, -1) if size % each == 0)
             config = indices.IvfPq(distance_type="dot", num_sub_vectors=parts)
         else:
             config = indices.HnswSq(distance_type="dot")
-        with self._said():
+        with self._errors_named():
             table.create_index("vector", config=config, replace=True)
 
     def tidy(self) -> None:
-        with self._said():
+        with self._errors_named():
             self._open().optimize(cleanup_older_than=_KEPT)
 
     def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
@@ -124,7 +149,7 @@ class LanceStore:
                     "for exact answers"
                 )
             search = search.nprobes(effort).ef(max(effort, _REFINE * top)).refine_factor(_REFINE)
-        with self._said():
+        with self._errors_named():
             rows = search.limit(top).select(["id", "identity", "vector", "_distance"]).to_arrow()
         number = rows["query_index"].to_numpy() if "query_index" in rows.schema.names else np.zeros(len(rows), int)
         size = table.schema.field("vector").type.list_size
@@ -136,26 +161,109 @@ class LanceStore:
             found.append(Found([ids[row] for row in chosen], [identities[row] for row in chosen], vectors[chosen]))
         return found
 
+    def _begun(self) -> bool:
+        """Whether there is a gallery; what a process left that died while it made one is none."""
+        if not self.folder.exists():
+            return False
+        table = self.folder / f"{TABLE}.lance"
+        if not table.is_dir():
+            if self.folder.is_dir() and {each.name for each in self.folder.iterdir()} <= {".lock"}:
+                return False
+            raise checks.InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
+        return any(table.glob("_versions/*.manifest")) or any(table.glob("data/*"))
+
     def _open(self) -> Any:
         if self._table is None:
-            with self._said():
-                self._table = library("lancedb").connect(str(self.folder)).open_table(TABLE)
+            with self._errors_named():
+                self._table = _lancedb().connect(str(self.folder)).open_table(TABLE)
         return self._table
 
+    def _latest(self) -> Any:
+        """The table as the last writer left it."""
+        table = self._open()
+        with self._errors_named():
+            table.checkout_latest()
+        return table
+
+    def _lock(self, wait_s: float) -> Any:
+        return files.lock(self.folder, "the gallery", wait_s=wait_s, way="run the same command again")
+
+    def _repair(self) -> None:
+        """Finish what a process that died has begun, and drop what two that wrote at once have doubled."""
+        self._latest()
+        pending = self._removals.pending()
+        if pending:
+            self._erase()
+            self.finished |= set(pending)
+            checks.warn(f"{self.where}: finished the removal of {len(pending):,} rows that another command had begun")
+        doubles = self._doubles()
+        if doubles:
+            with self._errors_named():
+                self._drop(doubles)
+            checks.warn(
+                f"{self.where} held {len(doubles):,} rows more than ids, from commands that added to it at once; of "
+                "each id the row that was added last is kept"
+            )
+
+    def _erase(self) -> None:
+        """Delete the rows of the pending removals, and every file that holds them."""
+        table = self._open()
+        extras.require(EXTRA, "removing from a gallery", "lance")
+        with self._errors_named():
+            for rows in self._rows_of(self._removals.pending()):
+                self._drop(rows["_rowid"].to_pylist())
+            pieces = table.to_lance()
+            pieces.optimize.compact_files(materialize_deletions_threshold=0.0)
+            # nobody else writes: a file that no version knows is what a process left that died
+            pieces.cleanup_old_versions(timedelta(0), delete_unverified=True)
+            table.checkout_latest()
+            self._removals.end()
+
+    def _doubles(self) -> list[int]:
+        """The rows of ids that stand in several, but for the one of each that was added last; looked for once."""
+        if self._sound:
+            return []
+        with self._errors_named():
+            rows = self._select(["key"])
+        last = rows.group_by("key").aggregate([("_rowid", "max")])
+        self._sound = len(last) == len(rows)
+        kept = pc.is_in(rows["_rowid"], value_set=last["_rowid_max"].combine_chunks())
+        doubles: list[int] = [] if self._sound else rows["_rowid"].filter(pc.invert(kept)).to_pylist()
+        return doubles
+
+    def _rows_of(self, named: Sequence[str]) -> Iterator[Any]:
+        """The rows of some keys, in parts; a key holds nothing but digits, a to f and dashes."""
+        with self._errors_named():
+            for start in range(0, len(named), _TERMS):
+                terms = ", ".join(map(repr, named[start : start + _TERMS]))
+                yield self._select(["id"], f"key IN ({terms})")
+
+    def _select(self, columns: list[str], condition: str | None = None) -> Any:
+        """Columns and `_rowid` of all rows, or of those that a condition names."""
+        table = self._open()
+        search = table.search().select(columns).with_row_id(True).limit(max(1, table.count_rows()))
+        return (search if condition is None else search.where(condition)).to_arrow()
+
+    def _drop(self, rows: Sequence[int]) -> None:
+        """Delete rows by number: a condition stays in the table's history, and shall not hold a key."""
+        for start in range(0, len(rows), _TERMS):
+            self._table.delete(f"_rowid IN ({', '.join(map(str, rows[start : start + _TERMS]))})")
+
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         """Make a sentence of what LanceDB raises: a disk that is full, files that are damaged."""
         try:
             yield
-        except (RuntimeError, OSError, ValueError) as error:
-            if isinstance(error, checks.InputError):
+        except checks.InputError:
+            raise
+        except Exception as error:
+            panic = type(error).__name__ == "RustPanic"  # of damaged files; the class is nowhere to be imported from
+            if not panic and not isinstance(error, RuntimeError | OSError | ValueError):
                 raise
-            told = " ".join(str(error).split())[:300]
-            raise checks.InputError(f"the gallery {self.where} cannot be read or written: {told}") from error
+            raise checks.InputError(
+                f"the gallery {self.where} cannot be read or written: {checks.one_line(error):.300}"
+            ) from error
 
 
-def _conditions(ids: Sequence[str]) -> Iterator[str]:
-    """SQL that chooses rows by key; keys hold nothing but digits, a to f and dashes."""
-    named = keys(ids)
-    for start in range(0, len(named), _KEYS):
-        yield f"key IN ({', '.join(repr(each) for each in named[start : start + _KEYS])})"
+def _lancedb() -> Any:
+    return extras.load("lancedb", EXTRA, WHAT)

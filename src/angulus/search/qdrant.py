@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from angulus import checks
-from angulus.search.store import About, Found, Vectors, keys, library
+from angulus import checks, extras
+from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
 
 META = "angulus"
 KEY_VARIABLE = "QDRANT_API_KEY"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _BATCH = 500  # points a request
+_USER = re.compile(r"://[^\s/]*@")  # who asks, and the password
 
 
 class QdrantStore:
@@ -37,25 +38,29 @@ class QdrantStore:
                 "http://HOST:6333/COLLECTION"
             )
         self.client, self.collection, self.address = client, collection, address
-        self.models = library("qdrant_client.models")
+        self.finished: set[str] = set()
+        self.models = extras.load("qdrant_client.models", EXTRA, WHAT)
 
     @staticmethod
     def at(url: str) -> QdrantStore:
         """The collection http://HOST:PORT/COLLECTION; the key, if one is needed, is in QDRANT_API_KEY."""
-        parts = urlsplit(url)
-        collection = parts.path.strip("/")
+        parts = _parts(url)
         address = f"{parts.scheme}://{parts.netloc}"
-        client = library("qdrant_client").QdrantClient(
+        client = extras.load("qdrant_client", EXTRA, WHAT).QdrantClient(
             url=address, api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False
         )
-        return QdrantStore(client, collection, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")  # no password
+        return QdrantStore(client, parts.path.strip("/"), _USER.sub("://", address))
 
     @property
     def where(self) -> str:
         return f"the collection {self.collection} on {self.address}"
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing: the server takes one request after another, and an id is a point's name."""
+        return nullcontext()
+
     def about(self) -> About | None:
-        with self._said():
+        with self._errors_named():
             if not self.client.collection_exists(self.collection):
                 return None
             kept = self.client.get_collection(self.collection).config.metadata
@@ -63,36 +68,40 @@ class QdrantStore:
 
     def create(self, about: About) -> None:
         models = self.models
-        with self._said():
-            self.client.create_collection(
-                self.collection,
-                vectors_config=models.VectorParams(size=about.size, distance=models.Distance.DOT),
-                metadata={META: about.text()},
-            )
+        try:
+            with self._errors_named():
+                self.client.create_collection(
+                    self.collection,
+                    vectors_config=models.VectorParams(size=about.size, distance=models.Distance.DOT),
+                    metadata={META: about.text()},
+                )
+        except checks.InputError:
+            if self.about() != about:  # another process may have made it in the meantime
+                raise
 
     def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
         points = [
             self.models.PointStruct(id=key, vector=vector.tolist(), payload={"id": name, "identity": identity})
             for key, name, identity, vector in zip(keys(ids), ids, identities, vectors, strict=True)
         ]
-        with self._said():
+        with self._errors_named():
             for start in range(0, len(points), _BATCH):
                 self.client.upsert(self.collection, points[start : start + _BATCH], wait=True)
 
     def present(self, ids: Sequence[str]) -> set[str]:
         found, named = set(), keys(ids)
-        with self._said():
+        with self._errors_named():
             for start in range(0, len(named), _BATCH):
                 part = self.client.retrieve(self.collection, named[start : start + _BATCH], with_payload=["id"])
                 found |= {point.payload["id"] for point in part}
         return found
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self._said():
+        with self._errors_named():
             self.client.delete(self.collection, self.models.PointIdsList(points=keys(ids)), wait=True)
 
     def count(self) -> int:
-        with self._said():
+        with self._errors_named():
             return int(self.client.count(self.collection, exact=True).count)
 
     def index(self, kind: str) -> None:
@@ -109,25 +118,46 @@ class QdrantStore:
             models.QueryRequest(query=each.tolist(), limit=top, params=params, with_payload=True, with_vector=True)
             for each in queries
         ]
-        with self._said():
-            answers = self.client.query_batch_points(self.collection, requests)
-        found = []
-        for answer in answers:
-            points = answer.points
-            vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, queries.shape[1])
-            payloads = [point.payload for point in points]
-            found.append(Found([each["id"] for each in payloads], [each["identity"] for each in payloads], vectors))
-        return found
+        with self._errors_named():
+            answers = [answer.points for answer in self.client.query_batch_points(self.collection, requests)]
+            return [self._found(points, queries.shape[1]) for points in answers]
+
+    @staticmethod
+    def _found(points: Sequence[Any], size: int) -> Found:
+        vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, size)
+        payloads = [point.payload for point in points]
+        return Found([each["id"] for each in payloads], [each["identity"] for each in payloads], vectors)
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
-        """Make a sentence of what the client raises: a server that is not there, a key that is wrong."""
-        exceptions = library("qdrant_client.http.exceptions")
+    def _errors_named(self) -> Iterator[None]:
+        """Make a sentence of what the client raises: a server that is not there, a key that is wrong, odd points."""
+        exceptions = extras.load("qdrant_client.http.exceptions", EXTRA, WHAT)
         try:
             yield
-        except (exceptions.ApiException, OSError, ValueError) as error:
-            told = " ".join(str(error).split())[:300]
+        except (exceptions.ApiException, OSError, ValueError, TypeError, KeyError) as error:
+            said = _USER.sub("://", checks.one_line(error))
             raise checks.InputError(
-                f"{self.where} cannot be read or written: {told}; see whether a Qdrant server answers there, and "
+                f"{self.where} cannot be read or written: {said:.300}; see whether a Qdrant server answers there, and "
                 f"whether it wants a key in {KEY_VARIABLE}"
             ) from error
+
+
+def _parts(url: str) -> SplitResult:
+    """An address in parts; no message shows a password in it.
+
+    Raises:
+        checks.InputError: no host, a port that is none, or more than a collection's path.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port of letters, a bracket without its other
+        good = False
+    if not good or parts.query or parts.fragment or "@" in parts.path:
+        scheme, _, rest = url.partition("://")
+        shown = f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
+        raise checks.InputError(
+            f"a gallery must be a folder or http(s)://HOST:6333/COLLECTION; got {shown!r:.200}; a key goes into "
+            f"{KEY_VARIABLE}"
+        )
+    return parts

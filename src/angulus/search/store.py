@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks
+from angulus import checks, limits
 
 Vectors = NDArray[np.float32]
 FORMAT = 1
+EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and what needs it
 
 
 @dataclass(frozen=True)
 class About:
-    """What a gallery's vectors are; kept in the store beside them.
+    """What a gallery's vectors are; kept in the store with them.
 
     Attributes:
         size: d, numbers a vector.
@@ -40,15 +41,22 @@ class About:
     @staticmethod
     def read(text: object, where: str) -> About:
         """What `text` gave, or what is wrong with it."""
+        wrong = f"{where} is not a gallery that angulus search made"
+        if not isinstance(text, str | bytes):
+            raise checks.InputError(f"{wrong} (it does not say which vectors it holds)")
         try:
-            content = json.loads(text)  # type: ignore[arg-type]  # a TypeError is caught
+            content = limits.parse_json(text, "what it says of its vectors")
             if content.pop("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT}")
             about = About(**content)
             checks.integer("its size", about.size, low=1)
+            if not isinstance(about.model, str | None):
+                raise ValueError(f"its model must be a name or null; got {checks.shown(about.model)}")
+            if about.flip is not None:
+                checks.choice("its flip", about.flip, ("sum", "concat"), hint="or null")
             return about
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise checks.InputError(f"{where} is not a gallery that angulus search made ({error})") from error
+            raise checks.InputError(f"{wrong} ({checks.one_line(error):.300})") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +75,23 @@ class Found:
 
 
 class Store(Protocol):
-    """Keeps unit vectors under ids. Ids are any text: a store uses `keys` where it needs a name of its own."""
+    """Keeps unit vectors under ids. Ids are any text: a store uses `keys` where it needs a name of its own.
+
+    Attributes:
+        finished: keys of rows whose removal an earlier process began and this one finished.
+    """
+
+    finished: set[str]
 
     @property
     def where(self) -> str:
         """What to call it in messages."""
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Where `create`, `put`, `delete`, `index` and `tidy` belong: one process at a time, the others wait."""
+
     def about(self) -> About | None:
-        """What it holds; None where there is nothing yet."""
+        """What it holds, up to date and without what a crash left; None where there is nothing yet."""
 
     def create(self, about: About) -> None:
         """Make it, empty."""
@@ -86,7 +103,7 @@ class Store(Protocol):
         """Which of the ids are there."""
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Take them out, and out of what is stored."""
+        """Take them out, and out of what is stored; a crash leaves no more to do than to open the gallery again."""
 
     def count(self) -> int:
         """How many there are."""
@@ -110,13 +127,3 @@ def keys(ids: Sequence[str]) -> list[str]:
     ['7f111f5b-41af-197a-f628-b389b2393033']
     """
     return [str(uuid.UUID(bytes=hashlib.blake2b(each.encode(), digest_size=16).digest())) for each in ids]
-
-
-def library(name: str) -> Any:
-    """A library that only one store needs, or the sentence that says how to get it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise checks.InputError(
-            f"this gallery needs the package {name.partition('.')[0]}; pip install 'angulus[search]'"
-        ) from error
