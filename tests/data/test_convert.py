@@ -170,7 +170,7 @@ def test_what_is_refused(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must hold images; read as folder, it gave none"):
         convert(tmp_path / "poor", tmp_path / "out")
     (tmp_path / "poor" / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"the first left out is a.jpg: the image must be an image; it is empty"):
+    with pytest.raises(InputError, match=r"the first left out is a.jpg: the file must be an image; it is empty"):
         convert(tmp_path / "poor", tmp_path / "out")
 
 
