@@ -215,6 +215,21 @@ class Nowhere(Planted):
         return [Faces(each.boxes, np.zeros_like(each.landmarks), each.scores) for each in super().detect(images)]
 
 
+class Neighbourly(Planted):
+    """Whose boxes depend on how many images it is given at once, as a batched network's last bits do."""
+
+    def detect(self, images: list[np.ndarray]) -> list[Faces]:
+        moved = len(images) - 1
+        return [Faces(each.boxes, each.landmarks + moved, each.scores) for each in super().detect(images)]
+
+
+def test_a_crop_depends_on_its_photo_alone() -> None:
+    photos = [Row(str(n), png(photo((40 + n, 40, 60, 250), width=200 + n)), "") for n in range(5)]
+    alone = [process([each], Neighbourly(), EXACT)[0].row for each in photos]
+    together = [each.row for each in process(photos, Neighbourly(), EXACT)]
+    assert [row.image for row in together] == [row.image for row in alone]
+
+
 def test_landmarks_that_fit_nothing_are_reported(tmp_path: Path) -> None:
     outcome = process([Row("1", png(ONE), "ann")], Nowhere(), EXACT)[0]
     assert outcome.row is None

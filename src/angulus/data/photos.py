@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -23,7 +23,6 @@ Problem = Literal[
     "left out", "cannot be read", "no face", "too small", "low score", "cannot be aligned", "several faces", "one photo"
 ]
 
-_MOST_PIXELS = 8_000_000  # detected in together: what a batch may hold in memory
 _PICTURE_SIDE = 240  # of a report's picture, in pixels
 _JPEG_QUALITY = 95
 _GREEN, _RED = (0, 200, 0), (255, 60, 60)
@@ -96,23 +95,24 @@ class Outcome:
 
 
 def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Outcome]:
-    """Photos to crops and notes, in their order; the detector is given several at once.
+    """Photos to crops and notes, in their order.
+
+    The detector is given one photo at a time: what becomes of a photo depends on nothing else.
 
     Args:
         photos: their bytes, ids and identities.
         detector: finds the faces.
         crops: which face, and which crop of it.
     """
-    outcomes: list[Outcome] = []
-    for batch in _batches(photos):
-        found = iter(detector.detect([image for _, image in batch if not isinstance(image, InputError)]))
-        for photo, image in batch:
-            if isinstance(image, InputError):
-                note = Note(photo.id, photo.identity, "cannot be read", False, str(image))
-                outcomes.append(Outcome(photo.id, None, note))
-            else:
-                outcomes.append(_outcome(photo, image, next(found), crops))
-    return outcomes
+    return [_processed(photo, detector, crops) for photo in photos]
+
+
+def _processed(photo: Row, detector: Detector, crops: Crops) -> Outcome:
+    try:
+        image = decode(photo.image, "the file")
+    except InputError as error:
+        return Outcome(photo.id, None, Note(photo.id, photo.identity, "cannot be read", False, str(error)))
+    return _outcome(photo, image, detector.detect([image])[0], crops)
 
 
 def chosen(faces: Faces, rows: NDArray[np.intp], choose: Choose, image: Image) -> int:
@@ -130,25 +130,6 @@ def chosen(faces: Faces, rows: NDArray[np.intp], choose: Choose, image: Image) -
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         value = -((centres - np.array(image.shape[1::-1]) / 2) ** 2).sum(axis=1)
     return int(rows[np.lexsort((-faces.scores[rows], -value))[0]])
-
-
-def _batches(photos: Sequence[Row]) -> Iterator[list[tuple[Row, Image | InputError]]]:
-    """Photos with their pixels, or with why there are none; a batch is as large as memory should hold."""
-    batch: list[tuple[Row, Image | InputError]] = []
-    pixels = 0
-    for photo in photos:
-        try:
-            image: Image | InputError = decode(photo.image)
-        except InputError as error:
-            image = error
-        size = 0 if isinstance(image, InputError) else image.shape[0] * image.shape[1]
-        if batch and pixels + size > _MOST_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-        batch.append((photo, image))
-        pixels += size
-    if batch:
-        yield batch
 
 
 def _outcome(photo: Row, image: Image, faces: Faces, crops: Crops) -> Outcome:

@@ -22,7 +22,7 @@ from angulus.data.workers import Workers
 _TITLE = "Photos that are not plainly one good face"
 RECORDS = "records"  # in the output folder, beside the report
 
-_TASK_PHOTOS = 8  # given to a worker at a time: enough for batches, few enough to stop soon after
+_TASK_PHOTOS = 8  # given to a worker at a time: few enough to stop soon after
 _TASK_BYTES = 16 * 2**20
 _COMMIT_PHOTOS = 1_000  # what a crash may cost
 
