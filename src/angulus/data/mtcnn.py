@@ -86,8 +86,8 @@ class Mtcnn:
     def detect(self, images: Sequence[Image]) -> list[Faces]:
         """Find the faces in images of any sizes.
 
-        What is found in an image depends on that image alone, to the bit: each has its own calls of the networks, on one
-        thread. The sums of a convolution are ordered by the shape of its batch and by the number of threads.
+        What is found in an image depends on that image alone, to the bit: each has its own calls of the networks, on
+        one thread. The sums of a convolution are ordered by the shape of its batch and by the number of threads.
 
         Args:
             images: uint8 RGB [height, width, 3].
