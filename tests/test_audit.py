@@ -338,8 +338,13 @@ def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(t
     with pytest.raises(InputError, match="out must not lie in the source"):
         apply_removals(source, {}, source / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="must not be there"):
-        apply_removals(source, {}, source)
+    other = records(tmp_path / "other", [Row("a.png", png(picture(1)), "ann")])
+    with pytest.raises(InputError, match=r"must not be there.*it holds whole records; choose another"):
+        apply_removals(source, {}, other)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"must not be there.*it holds 'letter.txt'; choose another"):
+        apply_removals(source, {}, tmp_path / "full")
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -299,7 +300,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monke
 
     def full(handle: int) -> None:
         written.append(handle)
-        if len(written) > 3:
+        if len(written) > 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -330,6 +331,12 @@ def test_what_a_crash_lost_is_done_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(table(out)) == 20
 
 
+def environment() -> dict[str, str]:
+    """For a Python that imports what this one does, and these tests' helpers."""
+    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     source = put(tmp_path / "photos", many(64))
     out = tmp_path / "out"
@@ -344,8 +351,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         prepare.prepare_faces(source, out, photos.Crops(encoding="png"), detector=Planted(), workers=1, on_photo=slow)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(source), str(out)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as running:
         assert running.stdout is not None
         while int(running.stdout.readline()) < 20:
             pass
@@ -405,8 +411,54 @@ def test_a_source_that_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         prepare(source, tmp_path / "out", on_photo=stop)
     (source / "p0/000.png").unlink()
-    with pytest.raises(InputError, match=r"1 crops of photos that .* has not, 'p0/000.png' among them"):
+    with pytest.raises(InputError, match=r"was begun with 1 rows that .* has not, 'p0/000.png' among them"):
         prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("change", ["kept", "dropped", "identity"])
+def test_photos_are_compared_by_content(tmp_path: Path, whole: bool, change: str) -> None:
+    source = put(tmp_path / "photos", {"l.csv": b"path,identity\n"} | {f"{n}.png": png(ONE) for n in range(20)})
+    put(source, {"1.png": png(photo()), "21.png": png(photo())})
+    lines = [f"{n}.png,{'ann' if n < 10 else 'bob'}\n" for n in range(22) if n != 20]
+    (source / "l.csv").write_text("path,identity\n" + "".join(lines))
+
+    def stop(count: int) -> None:
+        if not whole and count >= 16:
+            raise Stop
+
+    with contextlib.suppress(Stop):
+        prepare(source / "l.csv", tmp_path / "out", on_photo=stop)
+    changes = {
+        "kept": ("0.png", {"0.png": png(photo((60, 40, 90, 250)))}),
+        "dropped": ("1.png", {"1.png": png(ONE)}),
+        "identity": ("0.png", {"l.csv": (source / "l.csv").read_bytes().replace(b"\n0.png,ann", b"\n0.png,bob")}),
+    }
+    named, files = changes[change]
+    before = (source / named).read_bytes(), (source / "l.csv").read_bytes()
+    put(source, files)
+    with pytest.raises(InputError, match=rf"was begun with another '{named}'.*remove what was begun"):
+        prepare(source / "l.csv", tmp_path / "out")
+    put(source, {named: before[0], "l.csv": before[1]})
+    assert prepare(source / "l.csv", tmp_path / "out").rows == 19
+
+
+def test_a_photo_that_was_added_is_not_passed_over(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"a/1.png": png(ONE)})
+    prepare(source, tmp_path / "out")
+    assert prepare(source, tmp_path / "out").rows == 1
+    put(source, {"a/2.png": png(ONE)})
+    with pytest.raises(InputError, match=r"is whole, and was made before .* had 'a/2.png'"):
+        prepare(source, tmp_path / "out")
+
+
+def test_other_settings_are_free_where_no_photo_gave_a_crop(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE)})
+    with pytest.raises(InputError, match="it has none"):
+        prepare(source, tmp_path / "out", Crops(min_size=200, encoding="png"))
+    done = prepare(source, tmp_path / "out")
+    assert (done.rows, done.problems) == (1, {})
+    assert len((tmp_path / "out" / face_report.JOURNAL).read_text().splitlines()) == 1
 
 
 def test_photos_without_any_face_are_an_error_that_points_to_the_report(tmp_path: Path) -> None:
@@ -423,9 +475,10 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     source = put(tmp_path / "photos", {"1.png": png(ONE), "2.png": png(photo())})
     prepare(source, tmp_path / "out")
     journal = tmp_path / "out" / face_report.JOURNAL
-    assert json.loads(journal.read_text())["id"] == "2.png"
-    journal.write_text("{}\n" + journal.read_text())
-    with pytest.raises(InputError, match=r"report.jsonl line 1 must be a note"):
+    about, note = journal.read_text().splitlines()
+    assert json.loads(note)["id"] == "2.png"
+    journal.write_text(f"{about}\n{{}}\n{note}\n")
+    with pytest.raises(InputError, match=r"report.jsonl line 2 must be a note"):
         prepare(source, tmp_path / "out")
 
 

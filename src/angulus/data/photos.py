@@ -71,6 +71,7 @@ class Note:
         score, size_px, residual_px: of the chosen face: its confidence, the shorter side of its box, and how far its
             landmarks are from the template, in pixels of the crop.
         picture: a small JPEG of the photo, the faces framed; empty where it cannot be read.
+        source: `Row.checksum` of the photo; None for what is left out.
     """
 
     id: str
@@ -83,15 +84,17 @@ class Note:
     size_px: float | None = None
     residual_px: float | None = None
     picture: bytes = b""
+    source: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a photo: a row, a note, or both."""
+    """What became of a photo: a row, a note, or both; and its own `Row.checksum`."""
 
     id: str
     row: Row | None
     note: Note | None
+    source: int | None = None
 
 
 def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Outcome]:
@@ -104,7 +107,11 @@ def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Out
         detector: finds the faces.
         crops: which face, and which crop of it.
     """
-    return [_processed(photo, detector, crops) for photo in photos]
+    return [_with_source(_processed(photo, detector, crops), photo.checksum()) for photo in photos]
+
+
+def _with_source(outcome: Outcome, source: int) -> Outcome:
+    return replace(outcome, source=source, note=outcome.note and replace(outcome.note, source=source))
 
 
 def _processed(photo: Row, detector: Detector, crops: Crops) -> Outcome:
