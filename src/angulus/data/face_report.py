@@ -26,6 +26,13 @@ JOURNAL, TABLE, PAGE = "report.jsonl", "report.csv", "report.html"
 PICTURES = 200  # of each problem, in the journal and on the page; the table has all
 
 _COLUMNS = tuple(field.name for field in fields(Note) if field.name not in ("picture", "source"))
+_FORMULA = (
+    *"=+-@",
+    "\t",
+    "\r",
+    "\n",
+    *(chr(ord(sign) + 0xFEE0) for sign in "=+-@"),
+)  # the last are the full-width ones
 _STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left}"
@@ -141,7 +148,7 @@ def write(folder: Path, notes: Sequence[Note], title: str) -> None:
         title: of the page.
     """
     table = io.StringIO(newline="")
-    writer = csv.writer(table)
+    writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
     for note in notes:
         data = asdict(note)
@@ -191,8 +198,18 @@ def _anchor(problem: str) -> str:
     return problem.replace(" ", "-")
 
 
-def _cell(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else value
+def _cell(value: object) -> str:
+    """A value as a spreadsheet takes it for text or a number: an apostrophe goes before what would be a formula.
+
+    Source: OWASP, "CSV Injection". Names of files come from strangers.
+
+    >>> _cell("=cmd|' /C calc'!A0/1.jpg"), _cell("1.jpg"), _cell(0.98765)
+    ("'=cmd|' /C calc'!A0/1.jpg", '1.jpg', '0.9877')
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _bytes(text: str) -> bytes:

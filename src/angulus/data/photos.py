@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks
+from angulus import checks, extras
 from angulus.checks import InputError
 from angulus.contract import template_points
 from angulus.data.align import align
@@ -183,6 +182,7 @@ def _shorter_sides(faces: Faces) -> NDArray[np.float32]:
 
 def _picture(image: Image, faces: Faces, face: int) -> bytes:
     """The photo scaled down, the considered face in a green frame and the others in red ones."""
+    cv2 = extras.load("cv2", "faces", "preparing faces")
     height, width = image.shape[:2]
     scale = min(1.0, _PICTURE_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -194,6 +194,7 @@ def _picture(image: Image, faces: Faces, face: int) -> bytes:
 
 
 def _encoded(pixels: Image, encoding: str, quality: int = _JPEG_QUALITY) -> bytes:
+    cv2 = extras.load("cv2", "faces", "preparing faces")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding == "jpeg" else []
-    _, data = cv2.imencode(f".{encoding}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    return data.tobytes()
+    data: bytes = cv2.imencode(f".{encoding}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    return data

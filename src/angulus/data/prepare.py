@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from angulus import extras
 from angulus.checks import InputError
 from angulus.data import face_report
 from angulus.data.detect import Detector
@@ -78,6 +79,7 @@ def prepare_faces(
         checks.InputError: the source cannot be read, has changed, or no photo gave a crop, `out` lies in the source or
             holds something else, a detector that cannot be had.
     """
+    extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
