@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -104,9 +105,14 @@ def _digest(model: str, rows: list[Row]) -> str:
 
 def _features(model: artifact.Model, rows: list[Row]) -> NDArray[np.float32]:
     pixels = [pixels_of(row.image, row.id, model.config.in_channels) for row in rows]
-    shapes = {tuple(each.shape) for each in pixels}
+    shapes = Counter(tuple(each.shape) for each in pixels)
     if len(shapes) > 1:
-        raise checks.InputError(f"images must be of one size; got {sorted(shapes)} (channels, height, width)")
+        usual, odd = shapes.most_common(1)[0][0], shapes.most_common()[-1][0]
+        named = next(row.id for row, each in zip(rows, pixels, strict=True) if tuple(each.shape) == odd)
+        raise checks.InputError(
+            f"images must be of one size; {named!r} has {list(odd)} where others have {list(usual)} (channels, height, "
+            "width); bring them to one with `angulus prepare images`, or faces with `angulus prepare faces`"
+        )
     return model.embed(torch.stack(pixels)).cpu().numpy()
 
 

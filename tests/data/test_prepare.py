@@ -546,7 +546,9 @@ def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
     half = cv2.imencode(".jpg", cv2.resize(group, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))[1].tobytes()
     source = put(tmp_path / "photos", {"group/t1.jpg": half, "none/grey.png": png(photo())})
     run = CliRunner().invoke(
-        prepare_app, [str(source), str(tmp_path / "out"), "--size", "112x96", "--workers", "1"], catch_exceptions=False
+        prepare_app,
+        ["faces", str(source), str(tmp_path / "out"), "--size", "112x96", "--workers", "1"],
+        catch_exceptions=False,
     )
     assert run.exit_code == 0, run.output
     assert "1 crops 112x96 of 1 identities" in run.output
@@ -561,7 +563,9 @@ def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
 @pytest.mark.parametrize("size", ["", "112x", "x96", "112,96", "large"])
 def test_sizes_that_are_none_are_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(InputError, match="size must be pixels, such as 112, or 112x96"):
-        CliRunner().invoke(prepare_app, [str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False)
+        CliRunner().invoke(
+            prepare_app, ["faces", str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False
+        )
 
 
 def test_an_archives_paths_do_not_leave_it(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
 
 from angulus.commands.output import kept_on_a_stop, say
+
+if TYPE_CHECKING:
+    from angulus.data.convert import Converted
 
 _SHOWN = 10  # things left out that are printed; the file has them all
 
@@ -55,6 +58,13 @@ def convert(
         done = conversion.convert(
             source, out, kind=kind, options=Options(depth, root), selection=selection, on_row=on_row
         )
+    say("\n".join(summary(done, out)))
+
+
+def summary(done: Converted, out: str) -> list[str]:
+    """What a conversion did, in lines."""
+    from angulus.data.convert import LEFT_OUT
+
     sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {len(sizes)} size(s): {shown}"]
@@ -65,6 +75,6 @@ def convert(
     if done.single:
         lines.append(f"{done.single:,} identities have one image")
     if done.left_out:
-        lines.append(f"{len(done.left_out):,} things were left out; {out}/{conversion.LEFT_OUT} lists them:")
+        lines.append(f"{len(done.left_out):,} things were left out; {out}/{LEFT_OUT} lists them:")
         lines += [f"  {item.where}: {item.reason}" for item in done.left_out[:_SHOWN]]
-    say("\n".join(lines))
+    return lines

@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from angulus.checks import InputError
 from angulus.data import decode
 from angulus.data.record_writer import RecordWriter
+from angulus.data.resize import Resize
 from angulus.data.resume import Earlier
 from angulus.data.rows import Row
 from angulus.data.select import Selection, select
@@ -55,6 +56,7 @@ def convert(
     kind: str | None = None,
     options: Options | None = None,
     selection: Selection | None = None,
+    resize: Resize | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Converted:
     """Convert a data set to records; resumes where an earlier try stopped. Every image is decoded once, as a check.
@@ -70,6 +72,7 @@ def convert(
         kind: of the source, if its name does not tell.
         options: what some readers ask for.
         selection: which images are taken; None: all.
+        resize: what is made of each image; None: it stays as it was encoded.
         on_row: told the number of rows so far.
 
     Raises:
@@ -88,19 +91,19 @@ def convert(
     met: set[str] = set()
     not_taken = 0
     about = {"source": source.name, "kind": kind, "depth": options.depth, **selection.about()}
+    about |= asdict(resize) if resize else {}
     with RecordWriter(out, about=about) as writer:
         earlier = Earlier(writer.sources, out)
         for item in items:
             if item is None:
                 not_taken += 1
                 continue
-            found = item if isinstance(item, LeftOut) else _added(item, met, earlier, writer)
+            found = item if isinstance(item, LeftOut) else _added(item, met, earlier, writer, resize)
             if isinstance(found, LeftOut):
                 left_out.append(found)
                 continue
             met.add(found.id)
-            header = decode.header(found.image)
-            sizes[header.width, header.height] += 1
+            sizes[_size(found, resize)] += 1
             shown[found.identity] += 1
             if on_row is not None:
                 on_row(len(met))
@@ -115,17 +118,28 @@ def convert(
     return Converted(len(met), len(shown), unknown, single, dict(sizes), not_taken, tuple(left_out))
 
 
-def _added(row: Row, met: set[str], earlier: Earlier, writer: RecordWriter) -> Row | LeftOut:
+def _added(row: Row, met: set[str], earlier: Earlier, writer: RecordWriter, resize: Resize | None) -> Row | LeftOut:
+    """A row of the source that is in the records now, or why it is not."""
     if row.id in met:
         return LeftOut(row.id, "the source has a row of this id before it")
     if earlier.has(row):
         return row
     try:
-        decode.decode(row.image, "the file")
+        if resize is None:
+            decode.decode(row.image, "the file")
+        made = row if resize is None else resize(row)
     except InputError as error:
         return LeftOut(row.id, str(error))
-    writer.add(row)
+    writer.add(made, row.checksum())
     return row
+
+
+def _size(row: Row, resize: Resize | None) -> tuple[int, int]:
+    """Width and height of what the records hold of a row of the source."""
+    if resize is not None:
+        return resize.width, resize.height
+    header = decode.header(row.image)
+    return header.width, header.height
 
 
 def _write_beside(store: Store, source: Path, kind: str, left_out: list[LeftOut]) -> None:
