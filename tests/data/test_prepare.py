@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+import zlib
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,7 +28,7 @@ from typer.testing import CliRunner
 from angulus.checks import InputError
 from angulus.commands.prepare import prepare_app
 from angulus.contract import template_points
-from angulus.data import face_report, mtcnn_nets, workers
+from angulus.data import detect, face_report, mtcnn_nets, workers
 from angulus.data import prepare as preparing
 from angulus.data.decode import decode
 from angulus.data.detect import Faces
@@ -249,6 +250,15 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     assert done.rows == 1
     assert "cannot be read: Permission denied" in table(tmp_path / "out")["closed"]["detail"]
+
+
+def test_a_model_file_is_known_by_content(tmp_path: Path) -> None:
+    for data in (b"one", b"two"):
+        (tmp_path / "yunet.onnx").write_bytes(data)
+        assert detect.described(f"yunet:{tmp_path / 'yunet.onnx'}") == f"yunet:yunet.onnx {zlib.crc32(data):08x}"
+    assert detect.described("mtcnn") == "mtcnn"
+    with pytest.raises(InputError, match="there is no file"):
+        detect.described("yunet:nowhere.onnx")
 
 
 class Nowhere(Planted):

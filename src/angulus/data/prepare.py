@@ -11,7 +11,7 @@ from typing import Any
 
 from angulus import extras
 from angulus.checks import InputError
-from angulus.data import face_report
+from angulus.data import detect, face_report
 from angulus.data.detect import Detector
 from angulus.data.face_report import Journal
 from angulus.data.photos import Crops, Note
@@ -84,7 +84,7 @@ def prepare_faces(
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
     items = read_source(source, kind, options)  # before anything is written: it may be refused
-    named = detector if isinstance(detector, str) else type(detector).__name__
+    named = detect.described(detector) if isinstance(detector, str) else type(detector).__name__
     about = {"source": source.name, "kind": kind or kind_of(source), "depth": options.depth if options else None}
     about |= {"detector": named, **asdict(crops)}
     if _whole(out / RECORDS, about):
