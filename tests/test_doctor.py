@@ -294,7 +294,7 @@ def test_what_cannot_be_diagnosed_is_refused(model: Path, backbone: torch.nn.Mod
         diagnose(model, tmp_path / "empty")
     (tmp_path / "texts" / "a").mkdir(parents=True)
     (tmp_path / "texts" / "a" / "b.png").write_text("no image")
-    with pytest.raises(InputError, match=r"1 things in it were left out, such as .*b\.png: the image must be"):
+    with pytest.raises(InputError, match=r"1 things in it were left out, such as .*b\.png: the file must be"):
         diagnose(model, tmp_path / "texts")
     with pytest.raises(InputError, match="there is no"):
         diagnose(model, tmp_path / "absent")
