@@ -103,6 +103,17 @@ def test_signature_of_a_mirror_image_is_the_mirrored_signature() -> None:
     assert not signature(np.full((5, 7, 3), 9, np.uint8)).any()
 
 
+@pytest.mark.parametrize("size", [(112, 112), (64, 64), (250, 250), (97, 130), (16, 16), (300, 20), (1200, 900)])
+def test_signatures_are_those_of_opencvs_area_average(size: tuple[int, int]) -> None:
+    """But for averages so near to a half that the last bit rounds them."""
+    blurred = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(*size, 3)), (0, 0), 5)
+    pixels = cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float64)
+    steps = np.concatenate([each.ravel() - each.mean() for each in (np.diff(small, axis=0), np.diff(small, axis=1))])
+    assert signature(pixels).astype(np.float64) @ steps / np.linalg.norm(steps) > 0.9999
+
+
 def loop_kept(count: int, twins: list[Twins]) -> set[int]:
     """What stays, by going through the pairs one by one."""
     stays = set(range(count))
@@ -338,8 +349,13 @@ def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(t
     with pytest.raises(InputError, match="out must not lie in the source"):
         apply_removals(source, {}, source / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="must not be there"):
-        apply_removals(source, {}, source)
+    other = records(tmp_path / "other", [Row("a.png", png(picture(1)), "ann")])
+    with pytest.raises(InputError, match=r"must not be there.*it holds whole records; choose another"):
+        apply_removals(source, {}, other)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"must not be there.*it holds 'letter.txt'; choose another"):
+        apply_removals(source, {}, tmp_path / "full")
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:

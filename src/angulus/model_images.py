@@ -73,11 +73,11 @@ def decoded(row: Row, config: artifact.Config, what: str | None = None) -> tuple
 def check_size(pixels: torch.Tensor, config: artifact.Config, what: str) -> None:
     """Refuse an image [channels, height, width] of another size than the model's."""
     if tuple(pixels.shape[1:]) != config.image_size:
-        sides = " x ".join(map(str, config.image_size))
+        sides, size = (separator.join(map(str, config.image_size)) for separator in (" x ", "x"))
         raise checks.InputError(
             f"{what} must be {sides} pixels, as the model's config.json says; got "
-            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); align and scale it with angulus prepare "
-            "(or verify it with --align)"
+            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); bring images to that size with `angulus prepare "
+            f"images --size {size}`, or faces with `angulus prepare faces` (or verify with --align)"
         )
 
 

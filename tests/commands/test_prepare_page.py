@@ -69,6 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     first, second, *_ = next(iter(seen.values()))
     put(folder / "photos" / Path(first).parent / "copy.jpg", photo(crops[first]))
     put(folder / "photos" / "nobody" / "empty.jpg", b"")
+    put(folder / "products" / "cup" / "1.jpg", photo(crops[first]))
     put(folder / "first.jpg", photo(crops[first]))
     put(folder / "second.jpg", photo(crops[second]))
     with zipfile.ZipFile(folder / "aligned.zip", "w") as archive:

@@ -21,7 +21,7 @@ from angulus.checks import InputError
 from angulus.commands.convert import convert as command
 from angulus.data.convert import LEFT_OUT, PAIRS, convert
 from angulus.data.records import Records, Row
-from angulus.data.sources import Item
+from angulus.data.sources import Item, Options
 from angulus.lists.pairs import read_pairs
 from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
@@ -83,8 +83,57 @@ def test_a_source_that_has_changed_is_told(tree: Path, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         convert(tree, tmp_path / "out", on_row=stop)
     (tree / "ann" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"holds 1 rows that .* has not, 'ann/0.png' among them"):
+    with pytest.raises(InputError, match=r"was begun with 1 rows that .* has not, 'ann/0.png' among them"):
         convert(tree, tmp_path / "out")
+
+
+def listed(folder: Path, identities: str, points: str = "1 2 3 4 5 6 7 8 9 10") -> Path:
+    """A list of five images with these identities, in letters, and landmarks."""
+    folder.mkdir(exist_ok=True)
+    names = [f"{axis}{n}" for n in range(1, 6) for axis in "xy"]
+    lines = ["path,identity,score," + ",".join(names)]
+    for number, identity in enumerate(identities):
+        if not (folder / f"{number}.png").exists():
+            (folder / f"{number}.png").write_bytes(png(number))
+        lines.append(f"{number}.png,{identity},0.5," + ",".join(points.split()))
+    (folder / "l.csv").write_text("\n".join(lines) + "\n")
+    return folder / "l.csv"
+
+
+@pytest.mark.parametrize("change", ["identity", "image", "landmarks"])
+def test_what_was_read_is_compared_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    source, out = listed(tmp_path / "set", "aabbc"), tmp_path / "out"
+
+    def stop(count: int) -> None:
+        if count == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out, on_row=stop)
+    if change == "identity":
+        listed(tmp_path / "set", "abbbc")
+    elif change == "image":
+        (tmp_path / "set" / "1.png").write_bytes(png(77))
+    else:
+        listed(tmp_path / "set", "aabbc", "1 2 3 4 5 6 7 8 9 11")
+    named = "1.png" if change != "landmarks" else "0.png"
+    with pytest.raises(InputError, match=rf"was begun with another '{named}'.*remove what was begun"):
+        convert(source, out)
+    assert len(Records(out, unfinished=True)) == 3
+    listed(tmp_path / "set", "aabbc")
+    (tmp_path / "set" / "1.png").write_bytes(png(1))
+    assert convert(source, out).identities == 3
+    assert Records(out).identities.tolist() == list("aabbc")
+
+
+def test_a_failed_try_does_not_block_another(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.png").write_bytes(png())
+    with pytest.raises(InputError, match="it gave none"):
+        convert(tmp_path / "set", tmp_path / "out", options=Options(depth=2))
+    assert not (tmp_path / "out").exists()
+    assert convert(tmp_path / "set", tmp_path / "out").rows == 1
 
 
 def test_a_bin_set_keeps_its_pairs(tmp_path: Path) -> None:

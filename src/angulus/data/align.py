@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from angulus import extras
 from angulus.checks import InputError
 from angulus.contract import template_points
 
@@ -113,6 +113,7 @@ def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], height: int, wid
         matrix: [2, 3], from the image to the crop.
         height, width: of the crop.
     """
+    cv2 = extras.load("cv2", "faces", "aligning faces")
     crop: Any = cv2.warpAffine(
         image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )

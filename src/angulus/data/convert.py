@@ -6,13 +6,15 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from angulus.checks import InputError
 from angulus.data import decode
 from angulus.data.record_writer import RecordWriter
+from angulus.data.resize import Resize
+from angulus.data.resume import Earlier
 from angulus.data.rows import Row
 from angulus.data.select import Selection, select
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
@@ -54,9 +56,12 @@ def convert(
     kind: str | None = None,
     options: Options | None = None,
     selection: Selection | None = None,
+    resize: Resize | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Converted:
-    """Convert a data set to records; goes on where an earlier try stopped. Every image is decoded once, as a check.
+    """Convert a data set to records; resumes where an earlier try stopped. Every image is decoded once, as a check.
+
+    What an earlier try has read is compared by content: a source that has changed since is refused.
 
     `out` gets `left-out.jsonl`, a line for each thing in the source that did not become a row; the pairs of a `.bin`
     set go to `pairs.txt`.
@@ -67,11 +72,12 @@ def convert(
         kind: of the source, if its name does not tell.
         options: what some readers ask for.
         selection: which images are taken; None: all.
+        resize: what is made of each image; None: it stays as it was encoded.
         on_row: told the number of rows so far.
 
     Raises:
         checks.InputError: the source or the selection's list cannot be read, no row is left, or `out` lies in the
-            source or holds something else.
+            source, holds something else, or was begun with a row that has changed since.
     """
     options = options or Options()
     if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
@@ -85,47 +91,56 @@ def convert(
     met: set[str] = set()
     not_taken = 0
     about = {"source": source.name, "kind": kind, "depth": options.depth, **options.about(), **selection.about()}
+    about |= asdict(resize) if resize else {}
     with RecordWriter(out, about=about) as writer:
-        before = writer.ids
+        earlier = Earlier(writer.sources, out)
         for item in items:
             if item is None:
                 not_taken += 1
                 continue
-            found = item if isinstance(item, LeftOut) else _checked(item, met)
+            found = item if isinstance(item, LeftOut) else _added(item, met, earlier, writer, resize)
             if isinstance(found, LeftOut):
                 left_out.append(found)
                 continue
             met.add(found.id)
-            if found.id not in before:
-                writer.add(found)
-            header = decode.header(found.image)
-            sizes[header.width, header.height] += 1
+            sizes[_size(found, resize)] += 1
             shown[found.identity] += 1
             if on_row is not None:
                 on_row(len(met))
-        if before - met:
-            raise InputError(
-                f"{out} holds {len(before - met)} rows that {source} has not, {min(before - met)!r} among them; "
-                "the source has changed since: remove what was converted, and start anew"
-            )
+        earlier.check_none_left(source)
         if not met:
             images = [item for item in left_out if item.image] or left_out
             first = f"; the first left out is {images[0].where}: {images[0].reason}" if images else ""
             raise InputError(f"{source} must hold images; read as {kind}, it gave none{first}")
+        writer.commit()
         _write_beside(open_store(out), source, kind, left_out)
     unknown = shown.pop("", 0)
     single = sum(count == 1 for count in shown.values())
     return Converted(len(met), len(shown), unknown, single, dict(sizes), not_taken, tuple(left_out))
 
 
-def _checked(row: Row, met: set[str]) -> Row | LeftOut:
+def _added(row: Row, met: set[str], earlier: Earlier, writer: RecordWriter, resize: Resize | None) -> Row | LeftOut:
+    """A row of the source that is in the records now, or why it is not."""
     if row.id in met:
         return LeftOut(row.id, "the source has a row of this id before it")
+    if earlier.has(row):
+        return row
     try:
-        decode.decode(row.image)
+        if resize is None:
+            decode.decode(row.image, "the file")
+        made = row if resize is None else resize(row)
     except InputError as error:
         return LeftOut(row.id, str(error))
+    writer.add(made, row.checksum())
     return row
+
+
+def _size(row: Row, resize: Resize | None) -> tuple[int, int]:
+    """Width and height of what the records hold of a row of the source."""
+    if resize is not None:
+        return resize.width, resize.height
+    header = decode.header(row.image)
+    return header.width, header.height
 
 
 def _write_beside(store: Store, source: Path, kind: str, left_out: list[LeftOut]) -> None:

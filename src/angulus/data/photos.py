@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks
+from angulus import checks, extras
 from angulus.checks import InputError
 from angulus.contract import template_points
 from angulus.data.align import align
@@ -23,7 +22,6 @@ Problem = Literal[
     "left out", "cannot be read", "no face", "too small", "low score", "cannot be aligned", "several faces", "one photo"
 ]
 
-_MOST_PIXELS = 8_000_000  # detected in together: what a batch may hold in memory
 _PICTURE_SIDE = 240  # of a report's picture, in pixels
 _JPEG_QUALITY = 95
 _GREEN, _RED = (0, 200, 0), (255, 60, 60)
@@ -72,6 +70,7 @@ class Note:
         score, size_px, residual_px: of the chosen face: its confidence, the shorter side of its box, and how far its
             landmarks are from the template, in pixels of the crop.
         picture: a small JPEG of the photo, the faces framed; empty where it cannot be read.
+        source: `Row.checksum` of the photo; None for what is left out.
     """
 
     id: str
@@ -84,35 +83,42 @@ class Note:
     size_px: float | None = None
     residual_px: float | None = None
     picture: bytes = b""
+    source: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a photo: a row, a note, or both."""
+    """What became of a photo: a row, a note, or both; and its own `Row.checksum`."""
 
     id: str
     row: Row | None
     note: Note | None
+    source: int | None = None
 
 
 def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Outcome]:
-    """Photos to crops and notes, in their order; the detector is given several at once.
+    """Photos to crops and notes, in their order.
+
+    The detector is given one photo at a time: what becomes of a photo depends on nothing else.
 
     Args:
         photos: their bytes, ids and identities.
         detector: finds the faces.
         crops: which face, and which crop of it.
     """
-    outcomes: list[Outcome] = []
-    for batch in _batches(photos):
-        found = iter(detector.detect([image for _, image in batch if not isinstance(image, InputError)]))
-        for photo, image in batch:
-            if isinstance(image, InputError):
-                note = Note(photo.id, photo.identity, "cannot be read", False, str(image))
-                outcomes.append(Outcome(photo.id, None, note))
-            else:
-                outcomes.append(_outcome(photo, image, next(found), crops))
-    return outcomes
+    return [_with_source(_processed(photo, detector, crops), photo.checksum()) for photo in photos]
+
+
+def _with_source(outcome: Outcome, source: int) -> Outcome:
+    return replace(outcome, source=source, note=outcome.note and replace(outcome.note, source=source))
+
+
+def _processed(photo: Row, detector: Detector, crops: Crops) -> Outcome:
+    try:
+        image = decode(photo.image, "the file")
+    except InputError as error:
+        return Outcome(photo.id, None, Note(photo.id, photo.identity, "cannot be read", False, str(error)))
+    return _outcome(photo, image, detector.detect([image])[0], crops)
 
 
 def usable(faces: Faces, crops: Crops) -> NDArray[np.intp]:
@@ -135,25 +141,6 @@ def chosen(faces: Faces, rows: NDArray[np.intp], choose: Choose, image: Image) -
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         value = -((centres - np.array(image.shape[1::-1]) / 2) ** 2).sum(axis=1)
     return int(rows[np.lexsort((-faces.scores[rows], -value))[0]])
-
-
-def _batches(photos: Sequence[Row]) -> Iterator[list[tuple[Row, Image | InputError]]]:
-    """Photos with their pixels, or with why there are none; a batch is as large as memory should hold."""
-    batch: list[tuple[Row, Image | InputError]] = []
-    pixels = 0
-    for photo in photos:
-        try:
-            image: Image | InputError = decode(photo.image)
-        except InputError as error:
-            image = error
-        size = 0 if isinstance(image, InputError) else image.shape[0] * image.shape[1]
-        if batch and pixels + size > _MOST_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-        batch.append((photo, image))
-        pixels += size
-    if batch:
-        yield batch
 
 
 def _outcome(photo: Row, image: Image, faces: Faces, crops: Crops) -> Outcome:
@@ -198,6 +185,7 @@ def _shorter_sides(faces: Faces) -> NDArray[np.float32]:
 
 def _picture(image: Image, faces: Faces, face: int) -> bytes:
     """The photo scaled down, the considered face in a green frame and the others in red ones."""
+    cv2 = extras.load("cv2", "faces", "preparing faces")
     height, width = image.shape[:2]
     scale = min(1.0, _PICTURE_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -209,6 +197,7 @@ def _picture(image: Image, faces: Faces, face: int) -> bytes:
 
 
 def _encoded(pixels: Image, encoding: str, quality: int = _JPEG_QUALITY) -> bytes:
+    cv2 = extras.load("cv2", "faces", "preparing faces")
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding == "jpeg" else []
-    _, data = cv2.imencode(f".{encoding}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    return data.tobytes()
+    data: bytes = cv2.imencode(f".{encoding}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    return data

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from angulus import extras
 from angulus.checks import InputError
-from angulus.data import face_report
+from angulus.data import detect, face_report
 from angulus.data.detect import Detector
 from angulus.data.face_report import Journal
 from angulus.data.photos import Crops, Note
 from angulus.data.records import Records, RecordWriter
+from angulus.data.resume import Earlier
 from angulus.data.rows import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.data.workers import Workers
@@ -22,7 +24,7 @@ from angulus.data.workers import Workers
 _TITLE = "Photos that are not plainly one good face"
 RECORDS = "records"  # in the output folder, beside the report
 
-_TASK_PHOTOS = 8  # given to a worker at a time: enough for batches, few enough to stop soon after
+_TASK_PHOTOS = 8  # given to a worker at a time: few enough to stop soon after
 _TASK_BYTES = 16 * 2**20
 _COMMIT_PHOTOS = 1_000  # what a crash may cost
 
@@ -61,7 +63,8 @@ def prepare_faces(
 
     `out` gets `records/`, and `report.csv`, `report.html` and `report.jsonl`, which name every photo that gave no crop
     or more than one face, and everything in the source that is no photo. A try that was stopped goes on when it is
-    called again with the same source and settings; what is done is not done again.
+    called again with the same source and settings; what is done is not done again, and compared by content: a source
+    that has changed since is refused.
 
     Args:
         source: what `sources.read_source` reads.
@@ -73,48 +76,51 @@ def prepare_faces(
         on_photo: told the number of photos so far, with those of earlier tries.
 
     Raises:
-        checks.InputError: the source cannot be read or no photo gave a crop, `out` lies in the source or holds
-            something else, a detector that cannot be had.
+        checks.InputError: the source cannot be read, has changed, or no photo gave a crop, `out` lies in the source or
+            holds something else, a detector that cannot be had.
     """
+    extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
     items = read_source(source, kind, options)  # before anything is written: it may be refused
-    named = detector if isinstance(detector, str) else type(detector).__name__
+    named = detect.described(detector) if isinstance(detector, str) else type(detector).__name__
     about = {"source": source.name, "kind": kind or kind_of(source), "depth": options.depth if options else None}
     about |= {"detector": named, **asdict(crops)}
-    if not _whole(out / RECORDS, about):
+    if _whole(out / RECORDS, about):
+        _check_unchanged(out, about, items, source)
+    else:
         with contextlib.ExitStack() as held:
             crew = held.enter_context(contextlib.closing(Workers(detector, crops, workers)))
             writer = held.enter_context(RecordWriter(out / RECORDS, about=about))
-            journal = held.enter_context(contextlib.closing(Journal(out)))
+            journal = held.enter_context(contextlib.closing(Journal(out, about)))
             # A note on a photo that was kept is on disk before its row; that photo is done when its row is there.
-            run = _Run(writer, journal, writer.ids | journal.dropped)
+            run = _Run(writer, journal, Earlier(writer.sources | journal.dropped, out))
             _fill(run, items, crew, on_photo)
             _check_rows(run, source, out)
-    return _finished(out)
+    return _finished(out, about)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What a run writes to; ids that need no work, and those met so far."""
+    """What a run writes to; photos that need no work, and ids met so far."""
 
     writer: RecordWriter
     journal: Journal
-    done: frozenset[str]
+    earlier: Earlier
     met: set[str] = field(default_factory=set)
 
 
 def _fill(run: _Run, items: Iterable[Row | LeftOut], crew: Workers, on_photo: Callable[[int], None] | None) -> None:
     """Process what is not done; whatever happens, what was done is committed and reported."""
-    count, committed = len(run.done), 0
+    count, committed = len(run.earlier), 0
     try:
         with contextlib.closing(crew.process(_tasks(run, items))) as results:
             for outcomes in results:
                 run.journal.add(outcome.note for outcome in outcomes if outcome.note is not None)
                 for outcome in outcomes:
                     if outcome.row is not None:
-                        run.writer.add(outcome.row)
+                        run.writer.add(outcome.row, outcome.source)
                 count, committed = count + len(outcomes), committed + len(outcomes)
                 if committed >= _COMMIT_PHOTOS:
                     run.writer.commit()
@@ -138,7 +144,7 @@ def _tasks(run: _Run, items: Iterable[Row | LeftOut]) -> Iterator[list[Row]]:
                 run.journal.add([note])
             continue
         run.met.add(item.id)
-        if item.id in run.done:
+        if run.earlier.has(item):
             continue
         task.append(item)
         size += len(item.image)
@@ -160,22 +166,38 @@ def _whole(records: Path, about: dict[str, Any]) -> bool:
     return True
 
 
+def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | LeftOut], source: Path) -> None:
+    """Refuse a source that is no longer what whole records were made from: nothing would tell that they are old."""
+    records = Records(out / RECORDS)
+    if records.source_checksums is None:
+        return  # of version 1, which does not say
+    checksums = dict(zip(records.ids.tolist(), records.source_checksums.tolist(), strict=True))
+    with contextlib.closing(Journal(out, about)) as journal:
+        earlier = Earlier(checksums | journal.dropped, out)
+    met: set[str] = set()
+    for item in items:
+        if isinstance(item, LeftOut) or item.id in met:
+            continue
+        met.add(item.id)
+        if not earlier.has(item):
+            raise InputError(
+                f"{out} is whole, and was made before {source} had {item.id!r}; prepare the photos of now into another "
+                "folder, or remove this one and run the same command again"
+            )
+    earlier.check_none_left(source)
+
+
 def _check_rows(run: _Run, source: Path, out: Path) -> None:
-    gone = run.writer.ids - run.met
-    if gone:
-        raise InputError(
-            f"{out} holds {len(gone)} crops of photos that {source} has not, {min(gone)!r} among them; the source has "
-            "changed since: remove what was prepared, and start anew"
-        )
+    run.earlier.check_none_left(source)
     if not len(run.writer):
         said = f"{out / face_report.TABLE} says why, photo by photo" if run.journal.notes else "it holds no photos"
         raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {said}")
 
 
-def _finished(out: Path) -> Prepared:
+def _finished(out: Path, about: dict[str, Any]) -> Prepared:
     """Write the report, with the identities of one photo, which only the whole tells."""
     records = Records(out / RECORDS)
-    with contextlib.closing(Journal(out)) as journal:
+    with contextlib.closing(Journal(out, about)) as journal:
         notes = journal.notes
     shown = Counter(records.identities.tolist())
     shown.pop("", None)

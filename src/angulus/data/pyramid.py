@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus import extras
 from angulus.data.boxes import Floats
 from angulus.data.detect import Image
 
@@ -37,12 +36,13 @@ class Pyramid:
     """An image and its halvings: what is scaled down a lot begins from one of those, at a fraction of the time."""
 
     def __init__(self, image: Image) -> None:
+        self._cv2 = extras.load("cv2", "faces", "detecting faces")
         self.height, self.width = image.shape[:2]
         self._halved = [image]
         while min(image.shape[:2]) >= 2 * _LEAST:
             height, width = (side // 2 for side in image.shape[:2])
             even = image[: 2 * height, : 2 * width]  # an odd last row is left out
-            image = _resized(even, width, height, cv2.INTER_AREA)
+            image = self._resized(even, width, height, self._cv2.INTER_AREA)
             self._halved.append(image)
 
     def levels(self, scale: float, step: float, least: int) -> Iterator[Level]:
@@ -56,7 +56,7 @@ class Pyramid:
             width, height = (2 * math.ceil(side * scale / 2) for side in (self.width, self.height))
             pixel = 2**number * source.shape[1] / width, 2**number * source.shape[0] / height
             # to no less than half the size four pixels see all that INTER_AREA would, in a fifth of the time
-            yield Level(_resized(source, width, height, cv2.INTER_LINEAR), pixel)
+            yield Level(self._resized(source, width, height, self._cv2.INTER_LINEAR), pixel)
             scale *= step
 
     def squares(self, boxes: Floats, side: int) -> Squares:
@@ -88,10 +88,8 @@ class Pyramid:
             if inside.shape[:2] != (bottom - top, right - left):
                 beyond = (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0)
                 inside = np.pad(inside, beyond)
-            cv2.resize(inside, (side, side), dst=patch, interpolation=cv2.INTER_AREA)
+            self._cv2.resize(inside, (side, side), dst=patch, interpolation=self._cv2.INTER_AREA)
         return patches
 
-
-def _resized(image: Image, width: int, height: int, interpolation: int) -> Image:
-    small: Any = cv2.resize(image, (width, height), interpolation=interpolation)
-    return np.asarray(small, dtype=np.uint8)
+    def _resized(self, image: Image, width: int, height: int, interpolation: int) -> Image:
+        return np.asarray(self._cv2.resize(image, (width, height), interpolation=interpolation), dtype=np.uint8)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+from numpy.typing import ArrayLike
 
-from angulus import checks, files
-from angulus.checks import InputError, one_line
+from angulus import checks, files, limits
+from angulus.checks import InputError
 from angulus.data import decode, layout
+from angulus.data.later_columns import write_column
 from angulus.data.rows import Row
 from angulus.data.store import LocalStore, Store, open_store, read
 
@@ -25,7 +26,8 @@ class RecordWriter:
     """Adds rows to records; what is committed survives a crash, and the next writer of the same path goes on from it.
 
     As a context manager it finishes the records when the block ends, and leaves them unfinished, with what was
-    committed, when the block raises. Rows come back in the order in which they were added.
+    committed, when the block raises; where nothing was committed, it leaves nothing. Rows come back in the order in
+    which they were added.
 
     >>> import tempfile, cv2, numpy
     >>> png = cv2.imencode(".png", numpy.zeros((4, 4, 3), numpy.uint8))[1].tobytes()
@@ -51,21 +53,28 @@ class RecordWriter:
         self._batch_rows = checks.integer("batch_rows", batch_rows, low=1, high=layout.MOST_ROWS)
         self._about = _plain(about or {})
         self._store: Store = open_store(path)
-        self._pending: list[tuple[Row, decode.Header]] = []
-        self._pending_bytes = 0
+        self._pending: list[tuple[Row, decode.Header, int]] = []
+        self._pending_bytes = self._parts = 0
+        self._made = isinstance(self._store, LocalStore) and not self._store.folder.exists()
         self._held = contextlib.ExitStack()
         if isinstance(self._store, LocalStore):
-            self._held.enter_context(files.lock(self._store.folder))
+            self._held.enter_context(files.lock(self._store.folder, "records", way="choose another folder"))
         try:
-            self._parts, self._ids = self._begin()
+            self._sources = self._begin()
         except BaseException:
             self._held.close()
             raise
+        self._ids = set(self._sources)
 
     @property
     def ids(self) -> frozenset[str]:
         """The ids that are there, committed or not: what a caller that resumes leaves out."""
         return frozenset(self._ids)
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Of earlier tries' rows, by id: `Row.checksum` of what each was made from."""
+        return self._sources
 
     def __contains__(self, id: object) -> bool:
         return id in self._ids
@@ -73,8 +82,12 @@ class RecordWriter:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, source: int | None = None) -> None:
         """Take a row; it is durable at the next commit.
+
+        Args:
+            row: with an id of its own.
+            source: `Row.checksum` of what it was made from; None: of itself.
 
         Raises:
             checks.InputError: an id that is there already, or an image that is none by its header.
@@ -85,7 +98,8 @@ class RecordWriter:
             raise InputError(
                 f"row {row.id!r}: image must have at most {layout.MOST_IMAGE_BYTES} bytes; got {len(row.image)}"
             )
-        self._pending.append((row, decode.header(row.image, f"row {row.id!r}: image")))
+        header = decode.header(row.image, f"row {row.id!r}: image")
+        self._pending.append((row, header, row.checksum() if source is None else source))
         self._ids.add(row.id)
         self._pending_bytes += len(row.image)
         if len(self._pending) >= self._batch_rows or self._pending_bytes >= PART_BYTES:
@@ -94,11 +108,18 @@ class RecordWriter:
     def commit(self) -> None:
         """Make all rows so far durable."""
         if self._pending:
-            rows, headers = zip(*self._pending, strict=True)
-            data = layout.part(rows, headers)
+            rows, headers, sources = zip(*self._pending, strict=True)
+            data = layout.part(rows, headers, sources)
+            if not self._parts:
+                self._describe({})
             self._store.write(layout.part_name(self._parts), lambda file: file.write(data))
             self._parts += 1
             self._pending, self._pending_bytes = [], 0
+
+    def add_column(self, name: str, values: ArrayLike) -> None:
+        """Commit, and put a column next to the rows so far; one of an earlier try is replaced."""
+        self.commit()
+        write_column(self._store, name, np.asarray(values), len(self), replace=True)
 
     def finish(self) -> int:
         """Commit, say that the records are whole, and let go of them; returns how many rows there are.
@@ -115,6 +136,8 @@ class RecordWriter:
 
     def close(self) -> None:
         """Let go of the records without finishing them; rows that are not committed are lost."""
+        if not self._parts and isinstance(self._store, LocalStore):
+            self._leave_nothing(self._store.folder)
         self._held.close()
 
     def __enter__(self) -> RecordWriter:
@@ -129,37 +152,56 @@ class RecordWriter:
         finally:
             self.close()
 
-    def _begin(self) -> tuple[int, set[str]]:
+    def _begin(self) -> dict[str, int]:
         where, names = self._store.where, self._store.names()
         if layout.ABOUT not in names:
             if names:
                 raise InputError(
-                    f"{where} must be empty or hold unfinished records; it holds {names[0]!r}; take another"
+                    f"{where} must be empty or hold unfinished records; it holds {names[0]!r}; choose another folder"
                 )
-            self._describe({})
-            return 0, set()
+            return {}
         there = about_of(self._store)
         if "rows" in there:
-            raise InputError(f"{where} holds whole records of {there['rows']} rows; remove it, or choose another path")
+            raise InputError(
+                f"{where} holds whole records of {there['rows']} rows; remove it, or choose another folder"
+            )
+        parts = part_names(names, where)
+        if not parts:
+            return {}  # whatever it was to be, nothing was written
         if there["about"] != self._about:
             raise InputError(
                 f"{where} holds unfinished records about something else, {there['about']}; "
-                "go on with the same source and settings, or remove it"
+                "use the same source and settings to resume, or remove it"
             )
-        self._remove_leftovers()
-        parts = part_names(names, where)
-        return len(parts), {id for name in parts for id in _ids_of(self._store, name)}
+        if there["version"] != layout.VERSION:
+            raise InputError(
+                f"{where} holds unfinished records of version {there['version']}, without the checksums that say "
+                "whether the source has changed; remove it and run the same command again"
+            )
+        self._remove_leftovers(names)
+        self._parts = len(parts)
+        return {id: source for name in parts for id, source in _sources_of(self._store, name)}
 
     def _describe(self, whole: dict[str, int]) -> None:
         text = {"format": layout.FORMAT, "version": layout.VERSION} | whole | {"about": self._about}
         data = (json.dumps(text, indent=2, ensure_ascii=False) + "\n").encode()
         self._store.write(layout.ABOUT, lambda file: file.write(data))
 
-    def _remove_leftovers(self) -> None:
-        """Files that a writer was at when it was ended; the lock says that no other one is at work."""
+    def _remove_leftovers(self, names: Iterable[str]) -> None:
+        """Temporary files of a writer that was killed; those of the next part are removed when it is written."""
         if isinstance(self._store, LocalStore):
-            for path in self._store.folder.glob(".rows-*.parquet.*"):
-                path.unlink(missing_ok=True)
+            for name in names:
+                files.remove_leftovers(self._store.folder / name)
+
+    def _leave_nothing(self, folder: Path) -> None:
+        """Remove what a writer without a committed row has made: a retry may have other settings."""
+        with contextlib.suppress(OSError):
+            for name in (layout.ABOUT, layout.part_name(0)):
+                files.remove_leftovers(folder / name)
+            (folder / layout.ABOUT).unlink(missing_ok=True)
+            (folder / ".lock").unlink(missing_ok=True)
+            if self._made:
+                folder.rmdir()
 
 
 def write_records(path: Path | str, rows: Iterable[Row], *, about: Mapping[str, Any] | None = None) -> int:
@@ -187,18 +229,20 @@ def about_of(store: Store) -> dict[str, Any]:
             f"{store.where} must hold records; there is no {layout.ABOUT} in it; make them with "
             "`angulus convert` or `angulus prepare faces`"
         )
-    try:
-        found = json.loads(read(store, layout.ABOUT))
-    except ValueError as error:
-        raise InputError(f"{store.where}/{layout.ABOUT} must be JSON; {one_line(error)}") from error
+    found = limits.parse_json(read(store, layout.ABOUT), f"{store.where}/{layout.ABOUT}")
     if not isinstance(found, dict) or found.get("format") != layout.FORMAT:
         raise InputError(f"{store.where}/{layout.ABOUT} must say that its format is {layout.FORMAT}; it does not")
-    if found.get("version") != layout.VERSION:
+    if found.get("version") not in layout.READABLE:
         raise InputError(
-            f"{store.where} must be records of version {layout.VERSION}; got {found.get('version')!r}; "
-            "read it with the version of angulus that wrote it, or a later one"
+            f"{store.where} must be records of version {layout.VERSION} or before; got "
+            f"{checks.shown(found.get('version'))}; read it with the version of angulus that wrote it, or a later one"
         )
-    return {"about": {}} | found
+    found = {"about": {}} | found
+    if not isinstance(found["about"], dict):
+        raise InputError(
+            f"{store.where}/{layout.ABOUT} must hold a mapping as about; got {checks.shown(found['about'])}"
+        )
+    return found
 
 
 def part_names(names: Iterable[str], where: str) -> list[str]:
@@ -211,13 +255,11 @@ def part_names(names: Iterable[str], where: str) -> list[str]:
     return found
 
 
-def _ids_of(store: Store, name: str) -> list[str]:
-    try:
-        with store.open(name) as file:
-            ids: list[str] = pq.read_table(file, columns=["id"]).column(0).to_pylist()
-    except pa.ArrowException as error:
-        raise InputError(f"{store.where}/{name} must be a whole Parquet file; {one_line(error)}") from error
-    return ids
+def _sources_of(store: Store, name: str) -> Iterator[tuple[str, int]]:
+    """Ids of a part, and the checksum of what each was made from."""
+    with store.open(name) as file, layout.reading(f"{store.where}/{name}"):
+        table = layout.open_part(file).read(["id", "source_crc32"])
+        yield from zip(*(table.column(name).to_pylist() for name in ("id", "source_crc32")), strict=True)
 
 
 def _plain(about: Mapping[str, Any]) -> dict[str, Any]:

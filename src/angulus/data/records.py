@@ -5,6 +5,7 @@ Chosen over Lance, a folder of files, a zip and Arrow's IPC files; docs/records.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.checks import InputError, one_line
+from angulus.checks import InputError, shown
 from angulus.data import layout
 from angulus.data.later_columns import later_columns, read_column, write_column
 from angulus.data.record_writer import RecordWriter, about_of, part_names, write_records
@@ -55,16 +56,18 @@ class Records:
             )
         self._parts = part_names(self._store.names(), self.where)
         found = self._each_part(layout.image_places)
-        counts = [len(lengths) for _, lengths in found]
+        counts = [len(places.lengths) for places in found]
         self._first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._starts = np.concatenate([np.empty(0, np.int64), *(starts for starts, _ in found)])
-        self._lengths = np.concatenate([np.empty(0, np.int64), *(lengths for _, lengths in found)])
+        none = np.empty(0, np.int64)
+        self._starts = np.concatenate([none, *(places.starts for places in found)])
+        self._lengths = np.concatenate([none, *(places.lengths for places in found)])
+        self._checksums = np.concatenate([none, *(places.checksums for places in found)])
         if described.get("rows", len(self)) != len(self):
-            raise InputError(f"{self.where} must hold {described['rows']} rows, as it says; got {len(self)}")
+            raise InputError(f"{self.where} must hold {shown(described['rows'])} rows, as it says; got {len(self)}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the columns that were read: workers want images."""
-        columns = ("ids", "identities", "landmarks", "scores", "sizes")
+        columns = ("ids", "identities", "landmarks", "scores", "sizes", "source_checksums")
         return {name: value for name, value in self.__dict__.items() if name not in columns}
 
     def __len__(self) -> int:
@@ -76,12 +79,12 @@ class Records:
     @cached_property
     def ids(self) -> NDArray[np.str_]:
         """[N] what lists call the images."""
-        return np.array(self._stored("id").to_pylist(), dtype=np.str_)
+        return self._texts("id")
 
     @cached_property
     def identities(self) -> NDArray[np.str_]:
         """[N] who or what is shown; "" where not known."""
-        return np.array(self._stored("identity").to_pylist(), dtype=np.str_)
+        return self._texts("identity")
 
     @cached_property
     def landmarks(self) -> NDArray[np.float32]:
@@ -98,6 +101,11 @@ class Records:
     def sizes(self) -> NDArray[np.int64]:
         """[N, 2] width and height in pixels, as stored: before an EXIF tag turns the image."""
         return np.stack([self._stored(name).to_numpy() for name in ("width", "height")], axis=1).astype(np.int64)
+
+    @cached_property
+    def source_checksums(self) -> NDArray[np.int64] | None:
+        """[N] `Row.checksum` of what each row was made from; None in records of version 1, which have none."""
+        return None if (self._checksums < 0).any() else self._stored("source_crc32").to_numpy().astype(np.int64)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -147,10 +155,16 @@ class Records:
                 for part, start, length in zip(parts.tolist(), starts, lengths, strict=True)
             ]
         )
-        for row, part, length, data in zip(wanted, parts, lengths, found, strict=True):
-            if len(data) != length + prefix or int.from_bytes(data[:prefix], "little") != length:
-                raise InputError(f"{self.where}/{self._parts[part]} must be as it was written; row {row} is damaged")
-        return [data[prefix:] for data in found]
+        images = [data[prefix:] for data in found]
+        checksums = self._checksums[wanted].tolist()
+        for place, (image, length, checksum) in enumerate(zip(images, lengths, checksums, strict=True)):
+            whole = len(image) == length == int.from_bytes(found[place][:prefix], "little")
+            if not whole or (checksum >= 0 and zlib.crc32(image) != checksum):
+                raise layout.damaged(
+                    f"{self.where}/{self._parts[parts[place]]}",
+                    f"it holds other bytes as the image of row {wanted[place]}",
+                )
+        return images
 
     def rows(self, rows: ArrayLike) -> list[Row]:
         """K rows with all that was written of them."""
@@ -166,21 +180,21 @@ class Records:
             for row, image in zip(wanted.tolist(), self.images(wanted), strict=True)
         ]
 
+    def _texts(self, name: str) -> NDArray[np.str_]:
+        stored = self._stored(name)
+        with layout.reading(self.where):  # text that is not UTF-8
+            return np.array(stored.to_pylist(), dtype=np.str_)
+
     def _stored(self, name: str) -> pa.ChunkedArray:
-        found = self._each_part(lambda file, where: file.read([name]).column(0).chunks)
+        found = self._each_part(lambda file, where: layout.read_column(file, name, where).chunks)
         chunks = [chunk for part in found for chunk in part]
         return pa.chunked_array(chunks, type=layout.SCHEMA.field(name).type)
 
     def _each_part(self, use: Callable[[pq.ParquetFile, str], Any]) -> list[Any]:
         def one(name: str) -> Any:
             where = f"{self.where}/{name}"
-            try:
-                with self._store.open(name) as file:
-                    return use(pq.ParquetFile(file), where)
-            except pa.ArrowException as error:
-                raise InputError(
-                    f"{where} must be a whole part of records; reading it gave: {one_line(error)}"
-                ) from error
+            with self._store.open(name) as file, layout.reading(where):
+                return use(layout.open_part(file), where)
 
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(one, self._parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +47,10 @@ class Row:
                 raise InputError(f"row {self.id!r}: landmarks must be [5, 2] finite numbers; got {self.landmarks!r}")
         if self.score is not None and not math.isfinite(self.score):
             raise InputError(f"row {self.id!r}: score must be finite, or None where not known; got {self.score!r}")
+
+    def checksum(self) -> int:
+        """CRC-32 of the image and all that is known of it, but for the id: another one where the source has changed."""
+        points = b"" if self.landmarks is None else np.asarray(self.landmarks, "<f4").tobytes()
+        score = None if self.score is None else float(self.score)
+        known = f"{len(self.identity)} {self.identity} {score!r} {len(points)} ".encode(errors="surrogatepass")
+        return zlib.crc32(self.image, zlib.crc32(known + points))

@@ -12,10 +12,9 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-import cv2
 import torch
 
-from angulus import checks
+from angulus import checks, extras
 from angulus.data import detect
 from angulus.data.detect import Detector
 from angulus.data.photos import Crops, Outcome, process
@@ -96,7 +95,7 @@ def _begin(detector: str | Detector, crops: Crops) -> None:
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    extras.load("cv2", "faces", "preparing faces").setNumThreads(1)
     _state = detect.make(detector) if isinstance(detector, str) else detector, crops
 
 

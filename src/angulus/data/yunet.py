@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
-from angulus import checks
+from angulus import checks, extras
 from angulus.data.detect import Faces, Image, check_image
 
 
@@ -31,12 +30,13 @@ class YuNet:
         """
         checks.number("threshold", threshold, low=0, high=1, open_low=True, open_high=True)
         checks.number("overlap", overlap, low=0, high=1, open_low=True, open_high=True)
+        self._cv2 = cv2 = extras.load("cv2", "faces", "the detector yunet")
         if not os.path.isfile(path):
             raise checks.InputError(f"detector yunet needs its ONNX file; there is no file {os.fspath(path)}")
         try:
             self._model = cv2.FaceDetectorYN.create(os.fspath(path), "", (320, 320), threshold, overlap)
             self.detect([np.zeros((320, 320, 3), dtype=np.uint8)])  # another network is found out at its first run
-        except cv2.error as error:
+        except self._cv2.error as error:
             raise checks.InputError(
                 f"detector yunet needs an ONNX file that OpenCV {cv2.__version__} takes for YuNet; "
                 f"{os.fspath(path)} is none: {' '.join(str(error.err).split())}"
@@ -54,7 +54,7 @@ class YuNet:
         check_image(image)
         height, width = image.shape[:2]
         self._model.setInputSize((width, height))
-        _, found = self._model.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        _, found = self._model.detect(self._cv2.cvtColor(image, self._cv2.COLOR_RGB2BGR))
         rows = np.zeros((0, 15), dtype=np.float32) if found is None else np.asarray(found, dtype=np.float32)
         rows = rows[np.argsort(-rows[:, 14], kind="stable")]
         # left, top, width, height; then five points, the person's right eye, which is the image's left, first

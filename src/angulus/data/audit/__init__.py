@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from angulus.data.audit.removals import Removal, Removed, apply_removals, read_list, write_list
+from angulus.data.audit.removals import Removal, Removed, apply_removals, check_free, read_list, write_list
 from angulus.data.audit.run import CERTAIN, LISTS, Audit, DataSet, Settings, audit
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Settings",
     "apply_removals",
     "audit",
+    "check_free",
     "read_list",
     "write_list",
 ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,8 @@ from angulus.data.rows import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 
 SIDE = 16  # of the grey thumbnail whose steps from pixel to pixel are the signature
+_GREY = np.array([9798, 19235, 3735], dtype=np.int32)  # parts of 2^15: ITU-R BT.601, as OpenCV rounds it
+_BAND = 256  # rows at a time
 _STEPS = SIDE * (SIDE - 1)  # downward ones, then as many to the right
 
 
@@ -123,7 +124,7 @@ def take_inventory(
 def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     """What an image looks like, [480] of unit length: the steps between neighbours in a grey 16x16 thumbnail.
 
-        t = area average of the grey image;  v = t[y+1, x] − t[y, x];  h = t[y, x+1] − t[y, x]
+        t = area average of the grey image, in whole grey levels;  v = t[y+1, x] − t[y, x];  h = t[y, x+1] − t[y, x]
         (v − mean(v), h − mean(h)), over its length
 
     Encoding anew, resizing and a change of brightness or contrast hardly move it. Steps and not the grey values
@@ -132,12 +133,26 @@ def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     Args:
         pixels: uint8 RGB [height, width, 3].
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    height, width = pixels.shape[:2]
+    down, across = _shares(height), _shares(width)
+    small = np.zeros((SIDE, SIDE))
+    for top in range(0, height, _BAND):  # a large image is not held as whole numbers
+        grey = (pixels[top : top + _BAND].astype(np.int32) @ _GREY + 2**14) >> 15
+        small += down[:, top : top + _BAND] @ (grey @ across.T)
+    small = small.round()
     down, right = np.diff(small, axis=0).ravel(), np.diff(small, axis=1).ravel()
     steps = np.concatenate([down - down.mean(), right - right.mean()])
     length = float(np.linalg.norm(steps))
     return (steps / length if length > 0 else steps).astype(np.float16)
+
+
+def _shares(size: int) -> NDArray[np.float64]:
+    """[16, size]: the share that each of `size` pixels in a row has in each of 16 equal parts of the row."""
+    edges = np.linspace(0, size, SIDE + 1)[:, None]
+    pixels = np.arange(size)
+    shared = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    shares: NDArray[np.float64] = np.maximum(shared, 0) * (SIDE / size)
+    return shares
 
 
 def mirrored(signatures: NDArray[np.float16]) -> NDArray[np.float16]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from angulus import files
 from angulus.checks import InputError
-from angulus.data import decode
+from angulus.data import layout
 from angulus.data.convert import LEFT_OUT
-from angulus.data.record_writer import RecordWriter
+from angulus.data.record_writer import RecordWriter, about_of
 from angulus.data.records import Records
+from angulus.data.resume import Earlier
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.data.store import open_store
 from angulus.lists.text import malformed, read_lines
@@ -89,22 +91,22 @@ def apply_removals(
 ) -> Removed:
     """Write records of a data set without the images that the lists name; later columns of records come along.
 
+    Resumes where an earlier try stopped. The records are whole once all of it is there.
+
     `out` gets `left-out.jsonl`: a line for each row that is not in it, with the list and the reason.
 
     Args:
         source: records, or what `sources.read_source` reads; it stays as it is.
         lists: by their name, what to remove.
-        out: a path or URL as `RecordWriter` takes; nothing may be there.
+        out: a path or URL as `RecordWriter` takes.
         kind, options: as `sources.read_source` takes them.
         on_row: told how many rows are written.
 
     Raises:
-        checks.InputError: a list names an id that the source has not, nothing would be left, or something is at `out`.
+        checks.InputError: a list names an id that the source has not, nothing would be left, something else is at
+            `out`, or it was begun with a row that has changed since.
     """
-    if open_store(out).names():
-        raise InputError(f"{out} must not be there, or be an empty folder, to write what is left; choose another")
-    if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
-        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
+    check_free(source, out)
     kind = kind or kind_of(source)
     reasons: dict[str, list[tuple[str, str]]] = {}
     for name, removals in lists.items():
@@ -112,29 +114,50 @@ def apply_removals(
             reasons.setdefault(each.id, []).append((name, each.reason))
     _check_named(source, _ids(source, kind, options), reasons)
     about = {"source": source.name, "kind": kind, "removed": {name: len(each) for name, each in lists.items()}}
-    kept, gone = [], []
+    kept: set[str] = set()
+    gone: list[LeftOut] = []
     with RecordWriter(out, about=about) as writer:
-        for place, item in enumerate(read_source(source, kind, options)):
+        earlier = Earlier(writer.sources, out)
+        for item in read_source(source, kind, options):
             if isinstance(item, LeftOut):
                 gone.append(item)
             elif item.id in reasons:
                 gone += [LeftOut(item.id, f"{name}: {reason}") for name, reason in reasons[item.id]]
-            elif item.id in writer:
+            elif item.id in kept:
                 gone.append(LeftOut(item.id, "the source has a row of this id before it"))
             else:
-                decode.header(item.image, item.id)
-                writer.add(item)
-                kept.append(place)
+                kept.add(item.id)
+                if not earlier.has(item):
+                    writer.add(item)
                 if on_row is not None:
                     on_row(len(kept))
+        earlier.check_none_left(f"{source} without what the lists name")
+        writer.commit()
         text = "".join(
             json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in gone
         )
         open_store(out).write(LEFT_OUT, lambda file: file.write(text.encode()))
-    if kind == "records":
-        _copy_columns(Records(source), Records(out), kept)
+        if kind == "records":  # before the new ones say that they are whole
+            _copy_columns(Records(source), Records(out, unfinished=True).ids, writer)
     removed = {name: len(each) for name, each in lists.items()}
     return Removed(len(kept), removed, len({item.where for item in gone}))
+
+
+def check_free(source: Path, out: Path | str) -> None:
+    """Refuse a place for what is left that lies in the source, or holds whole records or something else.
+
+    Raises:
+        checks.InputError: as it says; unfinished records are for `apply_removals` to judge.
+    """
+    if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
+        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
+    store = open_store(out)
+    names = store.names()
+    if names and (layout.ABOUT not in names or "rows" in about_of(store)):
+        raise InputError(
+            f"{out} must not be there, or be an empty folder or unfinished records of the same command, to write what "
+            f"is left; it holds {'whole records' if layout.ABOUT in names else repr(names[0])}; choose another folder"
+        )
 
 
 def _ids(source: Path, kind: str, options: Options | None) -> Iterator[str]:
@@ -160,6 +183,8 @@ def _check_named(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tu
         raise InputError(f"lists must leave at least one image of {source}; these name all of them")
 
 
-def _copy_columns(source: Records, out: Records, kept: list[int]) -> None:
+def _copy_columns(source: Records, ids: NDArray[np.str_], writer: RecordWriter) -> None:
+    rows = {id: row for row, id in enumerate(source.ids.tolist())}
+    kept = np.array([rows[id] for id in ids.tolist()], dtype=np.int64)
     for name in source.columns:
-        out.add_column(name, source.column(name)[np.array(kept, dtype=np.int64)])
+        writer.add_column(name, source.column(name)[kept])

@@ -110,7 +110,7 @@ def row_or_left_out(
     except UnicodeEncodeError:
         return LeftOut(where.encode(errors="backslashreplace").decode(), "its name is not UTF-8; rename it")
     try:
-        decode.header(image)
+        decode.header(image, "the file")
         return Row(id, image, identity, landmarks, score)
     except InputError as error:
         return LeftOut(where, str(error), image=not where.lower().endswith(_NO_IMAGES))

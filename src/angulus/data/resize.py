@@ -1,0 +1,85 @@
+"""Images of any size to images of one, without aliasing: what is no face has no landmarks to be aligned by."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from angulus import checks
+from angulus.data import decode
+from angulus.data.rows import Row
+
+Crop = Literal["center", "resize", "pad"]
+
+_JPEG_QUALITY = 95
+_MOST_SIDE = 16_384  # pixels
+
+
+@dataclass(frozen=True)
+class Resize:
+    """What is made of every image.
+
+    Args:
+        height, width: in pixels, 1 to 16,384.
+        crop: "center" takes the largest part about the middle that has the asked shape; "resize" takes all, and
+            stretches it; "pad" takes all, and fills up with white, as transparent pixels are shown.
+        encoding: JPEG of quality 95, or PNG, which keeps every bit.
+    """
+
+    height: int
+    width: int
+    crop: Crop = "center"
+    encoding: Literal["jpeg", "png"] = "jpeg"
+
+    def __post_init__(self) -> None:
+        checks.integer("size", self.height, low=1, high=_MOST_SIDE)
+        checks.integer("size", self.width, low=1, high=_MOST_SIDE)
+        checks.choice("crop", self.crop, get_args(Crop))
+        checks.choice("encoding", self.encoding, ("jpeg", "png"))
+
+    def __call__(self, row: Row) -> Row:
+        """The row with its image in the new size, landmarks moved along.
+
+        Raises:
+            checks.InputError: an image that cannot be decoded.
+        """
+        pixels = decode.decode(row.image, "the file")
+        image, scale, shift = self.apply(pixels)
+        points = None
+        if row.landmarks is not None:
+            points = ((np.asarray(row.landmarks) + 0.5) * scale + shift - 0.5).astype(np.float32)
+        data = io.BytesIO()
+        image.save(data, self.encoding, quality=_JPEG_QUALITY)
+        return Row(row.id, data.getvalue(), row.identity, points, row.score)
+
+    def apply(self, pixels: NDArray[np.uint8]) -> tuple[Image.Image, NDArray[np.float64], NDArray[np.float64]]:
+        """The new image, and the scale and shift [2] in x and y that take corners of pixels from the old one to it.
+
+        Args:
+            pixels: uint8 RGB [height, width, 3].
+        """
+        image = Image.fromarray(pixels)
+        old, new = np.array(image.size, dtype=np.float64), np.array([self.width, self.height])
+        if self.crop == "center":
+            part = new * (old / new).min()  # of the old image
+            corner = (old - part) / 2
+            box = (*corner.tolist(), *(corner + part).tolist())
+            return self._resized(image, new, box), new / part, -corner * new / part
+        if self.crop == "resize":
+            return self._resized(image, new), new / old, np.zeros(2)
+        inner = np.clip(np.rint(old * (new / old).min()), 1, new).astype(np.int64)
+        corner = (new - inner) // 2
+        canvas = Image.new("RGB", (self.width, self.height), (decode.BACKGROUND,) * 3)
+        canvas.paste(self._resized(image, inner), tuple(corner.tolist()))
+        return canvas, inner / old, corner.astype(np.float64)
+
+    @staticmethod
+    def _resized(image: Image.Image, size: NDArray[np.int64], box: tuple[float, ...] | None = None) -> Image.Image:
+        """By Lanczos' filter, as wide as the step from pixel to pixel: nothing between them is passed over."""
+        width, height = size.tolist()
+        return image.resize((width, height), Image.Resampling.LANCZOS, box)  # type: ignore[arg-type]
