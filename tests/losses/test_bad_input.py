@@ -64,10 +64,16 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "annealing start": (lambda: margins.Annealing(start=-1), "annealing.start must be a finite number >= 0; got -1"),
     "annealing low": (lambda: margins.Annealing(low=-1), "annealing.low must be a finite number >= 0; got -1"),
     "annealing rate": (lambda: margins.Annealing(rate=-1), "annealing.rate must be a finite number >= 0; got -1"),
-    "combined m1 < 1": (lambda: L.combined_margin(64, 0.9, 0, 0), "m1 must be a finite number >= 1; got 0.9"),
-    "combined m2 < 0": (lambda: L.combined_margin(64, 1, -0.1, 0), "m2 must be a finite number >= 0; got -0.1"),
-    "combined m3 >= pi": (lambda: L.combined_margin(64, 1, 0, 4), "got 4; m3 is in radians"),
-    "combined form": (lambda: L.combined_margin(64, 1, 0, 0, "PSI"), "form must be one of 'raw', 'psi'; got 'PSI'"),
+    "combined multiplier < 1": (
+        lambda: L.combined_margin(64, multiplier=0.9),
+        "multiplier must be a finite number >= 1; got 0.9",
+    ),
+    "combined cosine < 0": (
+        lambda: L.combined_margin(64, cosine=-0.1),
+        "cosine must be a finite number >= 0; got -0.1",
+    ),
+    "combined angle >= pi": (lambda: L.combined_margin(64, angle=4), "got 4; angle is in radians"),
+    "combined form": (lambda: L.combined_margin(64, form="PSI"), "form must be one of 'raw', 'psi'; got 'PSI'"),
     "combined gradient": (
         lambda: margins.Combined(gradient="x"),
         "gradient must be one of 'exact', 'straight_through'",

@@ -173,7 +173,7 @@ SATURATED: dict[str, tuple[Objective, Callable[..., list[float]]]] = {
     "cosface": (losses.cosface(S, 0.35), partial(family.cosface, s=S)),
     "arcface": (losses.arcface(S, 0.5), partial(family.arcface, s=S)),
     "combined_margin": (
-        losses.combined_margin(S, 1.1, 0.2, 0.3),
+        losses.combined_margin(S, multiplier=1.1, cosine=0.2, angle=0.3),
         partial(family.combined_margin, s=S, m1=1.1, m2=0.2, m3=0.3),
     ),
     "sphereface": (losses.sphereface(3, S), partial(family.sphereface, m=3, s=S)),

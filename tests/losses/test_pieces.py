@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
@@ -168,8 +172,8 @@ def test_recipes(recipe: dict[str, Any], objective: Objective) -> None:
 
 def test_build_calls_the_alias() -> None:
     assert build("cosface", s=64, m=0.35) == L.cosface(64, 0.35)
-    margin = {"kind": "combined", "m1": 1, "m2": 0.1}
-    assert build("cm_m_softmax", margin=margin).margin == losses.margins.Combined(1, 0.1)
+    margin = {"kind": "combined", "multiplier": 1, "cosine": 0.1}
+    assert build("cm_m_softmax", margin=margin).margin == losses.margins.Combined(cosine=0.1)
     assert build("focal_softmax", s=8, margin=AdditiveCosine(0.1)) == L.focal_softmax(8, margin=AdditiveCosine(0.1))
     assert {name: alias.__name__ for name, alias in ALIASES.items()} == {name: name for name in ALIASES}
     assert set(ALIASES) < set(losses.__all__)
@@ -274,3 +278,50 @@ def test_replace_center_takes_a_center_loss_alone() -> None:
     for wrong in (losses.iam(0.1), losses.normface() + losses.center_loss(0.1)):
         with pytest.raises(InputError, match="center must be center_loss"):
             base.replace(center=wrong)
+
+
+def test_the_combined_margin_by_insightface_and_by_the_paper() -> None:
+    """insightface: cos(m1 θ + m2) − m3. MV: cos(m1 θ + m3) − m2. Both by hand, at one θ."""
+    theta, (m1, m2, m3) = 0.7, (1.1, 0.5, 0.2)
+    point = torch.tensor(theta, dtype=torch.float64)
+    insightface = L.combined_margin(64, multiplier=m1, angle=m2, cosine=m3).margin
+    paper = L.combined_margin(64, multiplier=m1, angle=m3, cosine=m2).margin
+    assert insightface is not None and paper is not None
+    assert insightface(point, point).item() == pytest.approx(math.cos(m1 * theta + m2) - m3, rel=1e-12)
+    assert paper(point, point).item() == pytest.approx(math.cos(m1 * theta + m3) - m2, rel=1e-12)
+    assert insightface.formula() == "(cos(1.1θ + 0.5) − 0.2)"
+
+
+@pytest.mark.parametrize(
+    "typed", [lambda: L.combined_margin(64, 1.0, 0.5, 0.0), lambda: losses.margins.Combined(1.0, 0.5, 0.0)]
+)
+def test_the_three_margins_are_never_taken_by_place(typed: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        typed()
+
+
+def test_a_recipe_with_the_papers_numbers_is_told_the_names() -> None:
+    with pytest.raises(InputError, match=r"no parameter 'm1'.*it takes s, multiplier, angle, cosine, form"):
+        from_recipe({"kind": "combined_margin", "s": 64, "m1": 1, "m2": 0.5, "m3": 0})
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda: L.cosface(64, 28.6), "m = 28.6 is taken off the cosine"),
+        (lambda: L.cosface(0.35, 64), "m = 64 is taken off the cosine"),
+        (lambda: L.arcface(64, 3), "m = 3 is an angle in radians"),
+        (lambda: L.combined_margin(64, angle=3), "angle = 3 is in radians"),
+        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is taken off"),
+    ],
+)
+def test_a_margin_out_of_range_warns(made: Callable[[], object], named: str) -> None:
+    with pytest.warns(UserWarning, match=f"{named}.*negative even at θ = 0; the papers use 0.5 radians"):
+        made()
+
+
+@pytest.mark.parametrize("m", [0.0, 0.35, 0.5, 0.8, 1.0])
+def test_usual_margins_do_not_warn(m: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        L.cosface(64, m), L.arcface(64, m), L.combined_margin(64, angle=m, cosine=0.1 * m)

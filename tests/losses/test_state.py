@@ -256,7 +256,7 @@ HEADS: dict[str, Objective] = {
     "softmax": L.softmax(bias=True),
     "weight_normalized": L.weight_normalized(),
     "arcface": L.arcface(16, 0.5),
-    "combined": Objective(radius=losses.radius.Fixed(16), margin=Combined(1, 0.1, 0.9)),
+    "combined": Objective(radius=losses.radius.Fixed(16), margin=Combined(cosine=0.1, angle=0.9)),
     "cosface": L.cosface(16, 0.35),
     "normface eps": L.normface(8.0, eps=0.2),
     "contraction": L.cm_softmax(gamma=0.5, lower=3, upper=7),

@@ -5,6 +5,7 @@ Angles in radians; s, m, t as the papers have them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -67,9 +68,15 @@ def arcface(s: float, m: float, beyond_pi: str = "linear", gradient: str = "exac
     return Objective(radius=Fixed(s), margin=AdditiveAngle(m, beyond_pi, gradient))
 
 
-def combined_margin(s: float, m1: float, m2: float, m3: float, form: str = "raw") -> Objective:
-    """Combined margin: target s (cos(m1 θ + m3) − m2), others s cosθ_j. Source: MV Sec. 3.1."""
-    return Objective(radius=Fixed(s), margin=Combined(m1, m2, m3, form))
+def combined_margin(
+    s: float, *, multiplier: float = 1.0, angle: float = 0.0, cosine: float = 0.0, form: str = "raw"
+) -> Objective:
+    """Combined margin: target s (cos(multiplier·θ + angle) − cosine), others s cosθ_j.
+
+    insightface's `margin_list=(m1, m2, m3)` is `multiplier=m1, angle=m2, cosine=m3`; the paper's m2 and m3 stand the
+    other way round. See `margins.Combined`. Source: MV Sec. 3.1.
+    """
+    return Objective(radius=Fixed(s), margin=Combined(multiplier=multiplier, angle=angle, cosine=cosine, form=form))
 
 
 def sphereface(
@@ -224,7 +231,7 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
         return pieces.from_mapping(mapping)
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
-    taken = ALIASES[name].__code__.co_varnames[: ALIASES[name].__code__.co_argcount]
+    taken = inspect.signature(ALIASES[name]).parameters
     beside = {key: parameters.pop(key) for key in pieces.NAMES if key in parameters and key not in taken}
     return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in beside.items()})
 
