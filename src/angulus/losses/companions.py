@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from angulus import checks
-from angulus.losses.running import Statistics
+from angulus.losses.running import Statistics, Wide, wide_dtype
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class CenterLoss:
         return f"center loss on {features} features with λ = {self.lam:g}, α = {self.alpha:g}"
 
 
-class Centers(nn.Module):
-    """`CenterLoss`, bound: holds `centers` [C, d], zero at first, which `observe` moves."""
+class Centers(Wide):
+    """`CenterLoss`, bound: holds `centers` [C, d] in float32 or wider, zero at first, which `observe` moves."""
 
     centers: Tensor
 
     def __init__(self, spec: CenterLoss, num_classes: int, embedding_size: int) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("centers", torch.zeros(num_classes, embedding_size))
+        self.register_buffer("centers", torch.zeros(num_classes, embedding_size, dtype=wide_dtype()))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         points = self._points(features)

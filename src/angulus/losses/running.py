@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -48,8 +48,29 @@ def whole_batch(mean_norm: Tensor) -> Iterator[None]:
         _mean_of_all_ranks.reset(token)
 
 
-class RunningMean(nn.Module):
-    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`."""
+class Wide(nn.Module):
+    """A module whose buffers stay float32 or wider, whatever dtype the modules around it are cast to.
+
+    A mean that moves by a hundredth of a difference does not move at all in bfloat16.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Wide:
+        def kept_wide(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            narrow = moved.is_floating_point() and moved.dtype.itemsize < 4
+            return tensor.to(moved.device) if narrow else moved
+
+        super()._apply(kept_wide, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def wide_dtype() -> torch.dtype:
+    """What running figures are made in: float32, or the default dtype where that is wider."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
+class RunningMean(Wide):
+    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`, in float32 or wider."""
 
     value: Tensor
     count: Tensor
@@ -57,7 +78,7 @@ class RunningMean(nn.Module):
     def __init__(self, momentum: float = 0.99) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("value", torch.tensor(0.0))
+        self.register_buffer("value", torch.tensor(0.0, dtype=wide_dtype()))
         self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
 
     def value_or(self, otherwise: Tensor) -> Tensor:
