@@ -11,7 +11,7 @@ from angulus import checks
 from angulus.distributed.runtime import in_running_ddp
 from angulus.heads.functional import batch_loss, counted, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import margined, measures
+from angulus.heads.rows import margined, measures, radius_of
 from angulus.heads.sampling import ClassSampling, checked
 from angulus.heads.updates import attached
 from angulus.kernels.reference import lengths
@@ -102,8 +102,9 @@ class DenseHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
             logits = plain_logits(unit, self.weight, spec)
-            if self.objective.radius is not None:
-                logits = self.objective.radius(norms)[:, None] * logits
+            radius = radius_of(self.objective, norms)
+            if radius is not None:
+                logits = radius[:, None] * logits
             return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     @torch.no_grad()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 
 import torch
 from torch import Tensor
 
 from angulus import checks
 from angulus.heads.geometry import geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, request
+from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
 from angulus.heads.updates import Update
 from angulus.kernels.reference import lengths
@@ -101,6 +102,28 @@ def batch_loss(
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
 
 
+def widened(features: Tensor, weight: Tensor) -> Tensor:
+    """The features in the dtype of the loss: float32, or wider where they or the weight are.
+
+    The gradient is rounded back to 16 bits once, here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
+    """
+    wide = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
+    if features.dtype == torch.float16 and wide.requires_grad:
+        wide.register_hook(_warn_of_overflow)
+    return wide
+
+
+def _warn_of_overflow(gradient: Tensor) -> None:
+    overflow = (gradient.abs() > torch.finfo(torch.float16).max).any(dim=1)
+    if bool(overflow.any()):
+        row = int(overflow.nonzero()[0, 0])
+        warnings.warn(
+            f"the gradient of features row {row} exceeds float16's 65504 and becomes infinite, as it does near a zero "
+            "feature; a torch.amp.GradScaler skips such a step, without one give the head features in float32",
+            stacklevel=2,
+        )
+
+
 def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
     """What the radius multiplies, without margin, [B, C]: cosines, or w_j·x̂ for raw weights."""
     weight = weight.to(unit.dtype)
@@ -167,9 +190,9 @@ def _rows_loss(
     """The loss of rows that are known to be sound."""
     eps, weight = bound.spec.eps, seen.weight
     # cast once: what the norms, the angles and the centres send back is summed before it is rounded to 16 bits
-    features = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
+    features = widened(features, weight)
     norms, unit = normalize(features, eps)
-    radius = None if bound.radius is None else bound.radius(norms)
+    radius = radius_of(bound, norms)
     with torch.no_grad():
         before = geometry(norms, unit, weight[seen.labels], eps)
     asked = ask(bound, before, radius)

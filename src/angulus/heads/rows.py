@@ -26,12 +26,33 @@ class Asked:
     hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
 
 
+def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
+    """What multiplies the cosines, [B]; None without a cross-entropy.
+
+    At a zero feature x̂ stands for x itself. So where the radius is k‖x‖ it is k there, and the logits k·w_j·x keep
+    their gradient; their value is zero either way.
+    """
+    if bound.radius is None:
+        return None
+    radius: Tensor = bound.radius(norms)
+    if not _linear(bound.spec):
+        return radius
+    return torch.where(norms > 0, radius, bound.radius(torch.ones_like(norms)))
+
+
+def _linear(spec: Objective) -> bool:
+    """Whether logits without margin are linear in the feature."""
+    return getattr(spec.radius, "linear", False) and spec.eps == 0
+
+
 def ask(bound: BoundObjective, before: Geometry, radius: Tensor | None) -> Asked:
     """The constants of the reduction, from the geometry of detached class weights."""
     spec = bound.spec
     with torch.no_grad():
         threshold = margined(bound, before)
     constant = Rows(before.norms, before.cos, threshold, bound.scale)
+    if _linear(spec):  # a zero feature has no angle: no negative is changed
+        threshold = torch.where(before.norms > 0, threshold, torch.inf)
     asks = tuple((factor, penalty, penalty.ask(constant)) for factor, penalty in bound.terms)
     plain = [asked.scale for _, _, asked in asks if isinstance(asked, Plain)]
     if _needs_plain_focal(spec) and radius is not None:
@@ -90,7 +111,9 @@ def finish(
     value = margined(bound, target)
     loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]
     if radius is not None:
-        loss, divisor = _cross_entropy(bound.spec, weigh, target, value, radius, bias, reduced)
+        # a zero feature has no angle for a margin to act on
+        own = torch.where(target.norms > 0, value, target.cos) if _linear(bound.spec) else value
+        loss, divisor = _cross_entropy(bound.spec, weigh, target, own, radius, bias, reduced)
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
     plain, hinges = iter(reduced.plain), iter(reduced.hinges)

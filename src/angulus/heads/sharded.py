@@ -21,9 +21,9 @@ from angulus import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
 from angulus.distributed.runtime import Elsewhere, Ranks, in_running_ddp
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits
+from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits, widened
 from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, measures, request
+from angulus.heads.rows import Finished, ask, finish, measures, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
 from angulus.heads.updates import attached
 from angulus.kernels.reduction import Reduced, Request
@@ -211,10 +211,7 @@ class ShardedHead(nn.Module):
 
     def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> Finished:
         bound, ranks = self.objective, self.ranks
-        features = features.to(
-            torch.promote_types(features.dtype, torch.promote_types(self.weight.dtype, torch.float32))
-        )
-        features = scale_gradient(features, ranks.count)  # DDP averages what it should sum
+        features = scale_gradient(widened(features, self.weight), ranks.count)  # DDP averages what it should sum
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
@@ -222,7 +219,7 @@ class ShardedHead(nn.Module):
             seen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
             with torch.no_grad():
                 before, _ = self._targets(norms, everyone, seen, sizes)
-            radius = None if bound.radius is None else bound.radius(norms)
+            radius = radius_of(bound, norms)
             asked = ask(bound, before, radius)
             wanted = replace(self._shared(request(bound, radius, asked), sizes), update=attached(self.weight))
             reduced = self.kernel(everyone, seen.weight, seen.biases, seen.labels, wanted)
@@ -305,9 +302,10 @@ class ShardedHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
             logits = plain_logits(gather(unit, sizes, ranks), self.weight, spec)
-            if self.objective.radius is not None:
-                with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
-                    logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
+            with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
+                radius = radius_of(self.objective, norms)
+            if radius is not None:
+                logits = gather(radius[:, None], sizes, ranks) * logits
             if self.bias is not None:
                 logits = logits + self.bias.to(logits.dtype)
             own = sizes[ranks.rank]

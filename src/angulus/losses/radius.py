@@ -2,7 +2,8 @@
 
 A spec is frozen and knows neither C nor d; `bind(num_classes, embedding_size)` returns what is called: the spec itself
 where it needs nothing more, a module where it learns or keeps a running figure. `has_scale` says that the radius is one
-number for all samples, which the bound form then gives as `scale`.
+number for all samples, which the bound form then gives as `scale`; `linear` that it is a multiple of the norm, so that
+logits without margin are linear in the feature, at zero too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Identity:
 
     factor: float = 1.0
     kind: ClassVar[str] = "identity"
+    linear: ClassVar[bool] = True
     stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = False
     scale: ClassVar[None] = None
