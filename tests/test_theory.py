@@ -204,4 +204,4 @@ def test_agent_distortion_and_its_bound() -> None:
     with torch.no_grad():
         head.weight[1] = torch.tensor(agent)
     stats = head.statistics(torch.tensor(members), torch.ones(6, dtype=torch.long))
-    assert float(stats.values["agent_distortion"]) == pytest.approx(bound, rel=1e-12)
+    assert float(stats["agent_distortion"]) == pytest.approx(bound, rel=1e-12)

@@ -272,7 +272,7 @@ def agent_distortion(anchor: ArrayLike, features: ArrayLike, agent: ArrayLike) -
 def agent_distortion_bound(features: ArrayLike, agent: ArrayLike) -> float:
     """What `agent_distortion` never exceeds, whatever the anchor: mean_j d(f_j, w)². NormFace reports 0.5 to 0.6.
 
-    Source: NF Prop. 3. `DenseHead` tracks its mean over samples during training, as `objective.agent_distortion`.
+    Source: NF Prop. 3. Training logs its mean over the samples of a step as `agent_distortion` (`head.seen`).
 
     >>> agent_distortion_bound([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
     1.0

@@ -1,4 +1,4 @@
-"""What an objective learns and keeps: saved, restored, moved, and moved on by `observe` as the papers say."""
+"""What an objective learns and keeps: saved, restored, and moved as the papers say."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from angulus import DenseHead, class_loss, losses
 from angulus.losses import BoundObjective, Objective, Statistics
 from angulus.losses.margins import AdditiveAngle, Annealing, Combined
+from angulus.losses.running import RunningMean, StepCount
 from losses.aliases import CASES
 from losses.oracles import SEEN_STEP, Case
 from scalar import margins as scalar_margins
@@ -26,7 +27,6 @@ CLASSES, SIZE = 4, 3
 FEATURES = torch.tensor([[0.9, 0.1, -0.4], [-0.3, 1.3, 0.2], [0.5, -0.8, 1.0], [0.7, 0.6, -1.1]], dtype=torch.float64)
 WEIGHT = 2 * FEATURES.flip(0) + 0.1
 LABELS = torch.tensor([0, 1, 1, 3])
-RUNNING = {"agent_distortion.value", "agent_distortion.count"}
 KEPT: dict[str, tuple[Objective, set[str]]] = {
     "arcface": (L.arcface(64, 0.5), set()),
     "learned s": (L.normface(), {"radius.s"}),
@@ -42,24 +42,28 @@ KEPT: dict[str, tuple[Objective, set[str]]] = {
 }
 
 
-def stats(
-    norm: float = 2.0, step: int | None = None, features: Tensor = FEATURES, labels: Tensor = LABELS
-) -> Statistics:
-    values = {"norm": torch.tensor(norm), "agent_distortion": torch.tensor(0.5)}
-    return Statistics(values, features, labels, step)
+def stats(norm: float = 2.0, features: Tensor = FEATURES, labels: Tensor = LABELS) -> Statistics:
+    return Statistics({"norm": torch.tensor(norm)}, len(features), features, labels)
+
+
+def go_to(bound: BoundObjective, step: int) -> None:
+    """Let every schedule stand at this optimiser step."""
+    for module in bound.modules():
+        if isinstance(module, StepCount):
+            module.step.fill_(step)
 
 
 def loss(bound: BoundObjective, features: Tensor = FEATURES, **more: Any) -> Tensor:
-    return class_loss(features, WEIGHT, LABELS, bound, reduction="none", **more)
+    return class_loss(features, WEIGHT, LABELS, bound.eval(), reduction="none", **more)
 
 
 @pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
 def test_what_is_kept_is_in_state_dict(objective: Objective, names: set[str]) -> None:
-    assert set(objective.bind(CLASSES, SIZE).state_dict()) == names | RUNNING
+    assert set(objective.bind(CLASSES, SIZE).state_dict()) == names
     learned = {name for name in names if name in ("radius.s", "ring.R")}
     assert {name for name, _ in objective.bind(CLASSES, SIZE).named_parameters()} == learned
     head = DenseHead(SIZE, CLASSES, objective)
-    assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names | RUNNING}
+    assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names}
 
 
 STATEFUL = {name: case for name, case in CASES.items() if case.objective.stateful}
@@ -73,8 +77,9 @@ def test_state_is_saved_and_restored(case: Case) -> None:
     with torch.no_grad():
         for parameter in bound.parameters():
             parameter.mul_(1.25)
-    bound.observe(stats(norm=0.7, step=SEEN_STEP))
-    bound.observe(stats(norm=0.4, step=SEEN_STEP + 1))
+    bound.observe(stats(norm=0.7))
+    bound.observe(stats(norm=0.4))
+    go_to(bound, SEEN_STEP + 1)
     file = io.BytesIO()
     torch.save(bound.state_dict(), file)
     file.seek(0)
@@ -82,8 +87,8 @@ def test_state_is_saved_and_restored(case: Case) -> None:
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(loss(restored, bias=bias), loss(bound, bias=bias))
     assert not torch.equal(loss(restored, bias=bias), fresh)
-    restored.observe(stats(norm=3.0, step=40))
-    bound.observe(stats(norm=3.0, step=40))
+    restored.observe(stats(norm=3.0))
+    bound.observe(stats(norm=3.0))
     for name, value in bound.state_dict().items():
         assert torch.equal(restored.state_dict()[name], value), name
 
@@ -97,7 +102,8 @@ def test_a_copy_is_independent(case: Case) -> None:
     with torch.no_grad():
         for parameter in copied.parameters():
             parameter.mul_(1.25)
-    copied.observe(stats(norm=0.4, step=SEEN_STEP + 1))
+    copied.observe(stats(norm=0.4))
+    go_to(copied, SEEN_STEP + 1)
     assert torch.equal(loss(bound, bias=bias), before)
     assert not torch.equal(loss(copied, bias=bias), before)
 
@@ -105,9 +111,9 @@ def test_a_copy_is_independent(case: Case) -> None:
 @pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
 def test_to_moves_all_of_it(objective: Objective, names: set[str]) -> None:
     bound = objective.bind(CLASSES, SIZE)
-    bound.observe(stats(step=5))
+    bound.observe(stats())
     bound.to(torch.float64)
-    whole = {"ring.started", *(name for name in names | RUNNING if name.endswith((".count", ".step")))}
+    whole = {"ring.started", *(name for name in names if name.endswith((".count", ".step")))}
     for name, value in bound.state_dict().items():
         assert value.is_floating_point() != (name in whole)
         assert name in whole or value.dtype == torch.float64
@@ -118,7 +124,6 @@ def test_an_optimiser_moves_what_is_learned() -> None:
     head = DenseHead(SIZE, CLASSES, L.normface(20) + L.ring_loss(0.1)).double()
     optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
     before = {name: value.detach().clone() for name, value in head.named_parameters()}
-    head.observe(head.statistics(FEATURES, LABELS))
     head(FEATURES, LABELS).backward()
     optimiser.step()
     assert set(before) == {"weight", "objective.radius.s", "objective.ring.R"}
@@ -127,8 +132,7 @@ def test_an_optimiser_moves_what_is_learned() -> None:
 
 
 def test_running_means_weigh_a_short_history_evenly_and_then_forget() -> None:
-    bound = L.softmax().bind(CLASSES, SIZE).double()
-    running = bound.agent_distortion
+    running = RunningMean().double()
     assert running.value_or(torch.tensor(9.0)).item() == 9.0
     seen = [0.5, 2.0, -1.0, 4.0]
     for k, value in enumerate(seen, 1):
@@ -165,7 +169,7 @@ def test_the_bound_of_incay_follows_the_mean_norm(classes: int, factor: float) -
     limit = factor * 0.5
     features = torch.tensor([[limit - 1e-6, 0, 0], [0, limit + 1e-6, 0]], dtype=torch.float64)
     weight = torch.zeros(classes, SIZE, dtype=torch.float64)
-    rows = class_loss(features, weight, torch.tensor([0, 1]), bound, reduction="none") - math.log(classes)
+    rows = class_loss(features, weight, torch.tensor([0, 1]), bound.eval(), reduction="none") - math.log(classes)
     assert rows.tolist() == pytest.approx([-((limit - 1e-6) ** 2), 0.0], abs=1e-12)
 
 
@@ -180,8 +184,8 @@ def test_incay_starts_at_its_step() -> None:
     bound = (L.softmax() + L.feature_incay(1.0, start_step=3)).bind(CLASSES, SIZE).double()
     plain = class_loss(FEATURES, WEIGHT, LABELS, L.softmax(), reduction="none")
     full = class_loss(FEATURES, WEIGHT, LABELS, L.softmax() + L.feature_incay(1.0), reduction="none")
-    for step, expected in ((None, plain), (2, plain), (3, full), (1, plain), (None, plain), (None, full), (None, full)):
-        bound.observe(stats(step=step))  # None counts on from the last step
+    for expected in (plain, plain, full, full):
+        bound.observe(stats())
         assert torch.equal(loss(bound), expected)
 
 
@@ -189,8 +193,7 @@ def test_annealing_follows_the_step() -> None:
     bound = L.sphereface(3, 16, annealing=Annealing(40.0, 3.0, 0.1)).bind(CLASSES, SIZE).double()
     features, weight, labels = FEATURES.tolist(), WEIGHT.tolist(), LABELS.tolist()
     for step in (0, 1, 57, 1000):
-        if step:
-            bound.observe(stats(step=step))
+        go_to(bound, step)
         lam = scalar_margins.annealing_lam(step, 40.0, 3.0)
         expected = family.sphereface(features, weight, labels, 3, 16.0, lam=lam)
         torch.testing.assert_close(loss(bound), torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
@@ -234,7 +237,7 @@ def test_class_loss_gives_the_centres_no_gradient_of_their_own() -> None:
     assert list(bound.parameters()) == []
 
 
-def test_a_heads_observe_reaches_every_piece() -> None:
+def test_a_training_step_reaches_every_piece() -> None:
     objective = (
         L.cm_m_softmax(losses.margins.Multiplicative(3, annealing=Annealing()), gamma="auto")
         + L.feature_incay(0.1, bound="auto", start_step=2)
@@ -243,13 +246,13 @@ def test_a_heads_observe_reaches_every_piece() -> None:
     )
     head = DenseHead(SIZE, CLASSES, objective).double()
     before = {name: value.clone() for name, value in head.objective.state_dict().items()}
-    head.observe(head.statistics(FEATURES, LABELS, step=9))
+    head(FEATURES, LABELS)
     after = head.objective.state_dict()
     assert {name for name in after if torch.equal(after[name], before[name])} == set()
     mean = FEATURES.norm(dim=1).mean()
     for name in ("radius.mean_norm.value", "incay.mean_norm.value", "ring.R"):
         torch.testing.assert_close(after[name], mean)
-    assert after["margin.counter.step"] == after["incay.counter.step"] == 9
+    assert after["margin.counter.step"] == after["incay.counter.step"] == 1
 
 
 HEADS: dict[str, Objective] = {
@@ -306,7 +309,7 @@ def test_logits_statistics_and_diagnosis_by_numpy(objective: Objective) -> None:
     by = by_numpy(head, features, labels)
     np.testing.assert_allclose(head.logits(features).detach().numpy()[by["rows"]], by["logits"], rtol=1e-11, atol=1e-12)
 
-    seen = head.statistics(features, labels, step=3)
+    seen = head.statistics(features, labels)
     theta = np.arccos(by["own"])
     expected = {
         "norm": by["norms"].mean(),
@@ -321,12 +324,14 @@ def test_logits_statistics_and_diagnosis_by_numpy(objective: Objective) -> None:
     if m is not None:
         expected["beyond_pi_minus_m"] = (theta > math.pi - m).mean()
         assert expected["beyond_pi_minus_m"] > 0
-    assert seen.values.keys() == expected.keys()
+    assert seen.keys() == expected.keys()
     for name, value in expected.items():
-        assert seen.values[name].item() == pytest.approx(value, rel=1e-6), name
-        assert not seen.values[name].requires_grad and seen.values[name].ndim == 0
-    assert seen.step == 3 and torch.equal(seen.labels, labels[labels >= 0])
-    assert torch.equal(seen.features, features[labels >= 0])
+        assert seen[name].item() == pytest.approx(value, rel=1e-6), name
+        assert not seen[name].requires_grad and seen[name].ndim == 0
+    head(features, labels)
+    assert {name: value.item() for name, value in head.seen.items()} == {
+        name: pytest.approx(value, rel=1e-6) for name, value in expected.items()
+    }
 
     found = head.diagnose(features, labels)
     target = {
@@ -378,13 +383,12 @@ def test_a_new_head() -> None:
     )
 
 
-def test_statistics_ask_for_no_gradient_and_observe_keeps_none() -> None:
+def test_figures_ask_for_no_gradient_and_keep_none() -> None:
     head, features, labels = head_and_data(L.normface() + L.ring_loss(0.1) + L.center_loss(0.2))
     features.requires_grad_()
-    seen = head.statistics(features, labels)
-    assert not seen.features.requires_grad
-    head.observe(seen)
-    head(features, labels).backward()
+    for _ in range(2):
+        head(features, labels).backward()
+    assert not any(value.requires_grad for value in [*head.seen.values(), *head.buffers()])
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
@@ -392,7 +396,7 @@ def test_arcface_margin_is_read_from_the_spec_it_was_built_with() -> None:
     head, features, labels = head_and_data(L.mv_softmax(16, AdditiveAngle(2.5), 0.3, "fixed"))
     by = by_numpy(head, features, labels)
     share = (np.arccos(by["own"]) > math.pi - 2.5).mean()
-    assert head.statistics(features, labels).values["beyond_pi_minus_m"].item() == pytest.approx(share, rel=1e-6)
+    assert head.statistics(features, labels)["beyond_pi_minus_m"].item() == pytest.approx(share, rel=1e-6)
 
 
 @pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16], ids=str)

@@ -166,9 +166,9 @@ class Ring(Penalty):
 
 
 class LearnedRing(nn.Module):
-    """`Ring(radius=None)`, bound: holds the parameter `R`, which the first `observe` sets to that step's mean norm.
+    """`Ring(radius=None)`, bound: holds the parameter `R`, which the first training step sets to its mean norm.
 
-    Until then the batch's own mean norm stands in for its value.
+    That step's own loss takes the mean norm too; from then on R is the optimiser's.
     """
 
     started: Tensor
@@ -184,7 +184,8 @@ class LearnedRing(nn.Module):
 
     def forward(self, rows: Rows, answer: object = None) -> Tensor:
         R = self.R.to(rows.norms.dtype)
-        R = torch.where(self.started, R, R + (batch_mean(rows.norms) - R).detach())
+        # a copy: the flag may be set before backward reads it
+        R = torch.where(self.started.clone(), R, R + (batch_mean(rows.norms) - R).detach())
         return self.lam / 2 * (rows.norms - R) ** 2
 
     @torch.no_grad()

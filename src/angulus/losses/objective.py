@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from angulus import checks
@@ -16,7 +18,7 @@ from angulus.losses.negatives import Keep, NegativesSpec
 from angulus.losses.penalties import IAM, PenaltySpec
 from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.radius import Contraction, Fixed, RadiusSpec
-from angulus.losses.running import RunningMean, Statistics
+from angulus.losses.running import Statistics, merged
 from angulus.losses.weighting import WeightingSpec
 
 PIECES: dict[str, Any] = {
@@ -267,8 +269,12 @@ class Objective:
 class BoundObjective(nn.Module):
     """An `Objective` that knows C and d: its pieces ready to be called, and what they learn and keep, in one module.
 
-    `state_dict` holds learned s and R, centres, running means and step counts. A head owns one; `angulus.class_loss`
-    reads it and never changes it; `observe` moves what moves once an optimiser step.
+    `state_dict` holds learned s and R, centres, running means and step counts, or nothing where nothing is learned or
+    kept. A head owns one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode moves the
+    figures that it keeps, after it has read them; under `eval()` or `torch.no_grad()` they stay.
+
+    Attributes:
+        seen: means over the rows of the last training step, by name; see `DenseHead.statistics`.
     """
 
     def __init__(self, spec: Objective, num_classes: int, embedding_size: int) -> None:
@@ -293,16 +299,54 @@ class BoundObjective(nn.Module):
             self.terms.append((weight, bound))
             if isinstance(bound, nn.Module):
                 self.add_module(penalty.name, bound)
-        self.agent_distortion = RunningMean()
+        self.seen: dict[str, Tensor] = {}
+        self._parts: list[Statistics] = []  # of a step whose last micro-batch is still to come
+        self._accumulating = False
 
     @property
     def scale(self) -> float | Tensor | None:
         """The radius where it is one number for all samples, else None."""
         return getattr(self.radius, "scale", None)
 
+    @property
+    def moves(self) -> bool:
+        """Whether a loss moves the figures now."""
+        return self.training and torch.is_grad_enabled()
+
+    @contextmanager
+    def accumulate(self) -> Iterator[None]:
+        """Around every micro-batch of an optimiser step but the last, whose figures then move by all of them together.
+
+        >>> from angulus import losses
+        >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(10, 8)
+        >>> with bound.accumulate():
+        ...     pass  # class_loss(...).backward() of the first micro-batches
+        """
+        before, self._accumulating = self._accumulating, True
+        try:
+            yield
+        except BaseException:
+            self._parts.clear()  # of a step that will not be
+            raise
+        finally:
+            self._accumulating = before
+
+    @property
+    def accumulating(self) -> bool:
+        """Whether an optimiser step has more micro-batches to come."""
+        return self._accumulating
+
+    def take(self, stats: Statistics) -> None:
+        """Keep what a micro-batch saw, and with the last one of a step move by all; losses call it."""
+        self._parts.append(stats)
+        if not self._accumulating:
+            whole = merged(self._parts)
+            self._parts = []
+            self.seen = whole.values
+            self.observe(whole)
+
     def observe(self, stats: Statistics) -> None:
-        """Move the running figures; call it once an optimiser step."""
-        self.agent_distortion.update(stats.values["agent_distortion"])
+        """Move the running figures by what an optimiser step saw."""
         for piece in self.children():
             observe = getattr(piece, "observe", None)
             if observe is not None:

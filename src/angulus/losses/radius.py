@@ -236,7 +236,7 @@ class Contraction:
 class AutoContraction(nn.Module):
     """`Contraction(gamma="auto")`, bound: keeps the running mean norm that γ is chosen from.
 
-    Until the first `observe`, the batch's own mean norm stands in for it.
+    Until it first moves, the batch's own mean norm stands in for it.
     """
 
     scale = None

@@ -1,8 +1,8 @@
-"""What training observes once an optimiser step, and the running means that are kept of it."""
+"""What an optimiser step sees, and the running means that are kept of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,27 +13,38 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one optimiser step saw: `head.statistics(features, labels)` makes it, `head.observe(stats)` takes it.
+    """What one optimiser step saw; every piece of an objective that keeps a figure moves by it, in `observe(stats)`.
 
     Args:
-        values: scalars by name (0-d tensors, detached), each fit to be logged: `norm`, `radius`, `target_cos`,
-            `agent_distortion`, and what the pieces of the objective add.
-        features: the batch, detached [B, d]; companions such as center loss move by it.
-        labels: [B].
-        step: the loop's count of optimiser steps, or None to count calls.
+        values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
+        rows: how many there were, on all ranks.
+        features: they, detached [rows, d], where the objective has a center loss, else none.
+        labels: [rows], likewise.
     """
 
     values: dict[str, Tensor]
+    rows: int
     features: Tensor
     labels: Tensor
-    step: int | None = None
+
+
+def merged(parts: Sequence[Statistics]) -> Statistics:
+    """What the micro-batches of one optimiser step look like together."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = sum(part.rows for part in parts)
+    values = {
+        name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values
+    }
+    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
+    return Statistics(values, rows, features, labels)
 
 
 _mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks", default=None)
 
 
 def batch_mean(norms: Tensor) -> Tensor:
-    """The mean norm of the batch, detached: what stands in for a running mean before the first `observe`."""
+    """The mean norm of the batch, detached: what stands in for a running mean before its first move."""
     whole = _mean_of_all_ranks.get()
     return norms.detach().mean() if whole is None else whole.to(norms.dtype)
 
@@ -95,7 +106,7 @@ class RunningMean(Wide):
 
 
 class StepCount(nn.Module):
-    """The optimiser step that a schedule reads; moves in `observe`, kept in `state_dict`."""
+    """How many optimiser steps a schedule has seen; kept in `state_dict`."""
 
     step: Tensor
 
@@ -105,4 +116,4 @@ class StepCount(nn.Module):
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
-        self.step.fill_(int(self.step) + 1 if stats.step is None else stats.step)
+        self.step += 1

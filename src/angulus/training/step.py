@@ -1,9 +1,9 @@
-"""Parts of a step: the loss of a micro-batch, statistics of several, and the gradient's norm over all ranks."""
+"""Parts of a step: the loss of a micro-batch, what waits for the last one, and the gradient's norm over all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from angulus.heads.sharded import ShardedHead
 from angulus.losses.objective import Objective
 from angulus.losses.penalties import FeatureIncay, Ring
 from angulus.losses.radius import Contraction
-from angulus.losses.running import Statistics
 from angulus.losses.weighting import HardMining
 from angulus.training import checkpoint
 
@@ -71,23 +70,14 @@ def mistaken(head: Head, features: Tensor, labels: Tensor) -> Tensor:
     return (head.logits(features).argmax(1) != labels).sum()
 
 
-def not_yet(network: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Before the last micro-batch the processes leave their gradients apart; they are summed once, at the end."""
-    if last or not isinstance(network, DistributedDataParallel):
-        return nullcontext()
-    return network.no_sync()
-
-
-def joined(parts: Sequence[Statistics], shares: Sequence[float]) -> Statistics:
-    """What the micro-batches of a step look like together; `shares` are those of their rows."""
-    if len(parts) == 1:
-        return parts[0]
-    values = {
-        name: torch.stack([share * part.values[name] for share, part in zip(shares, parts, strict=True)]).sum()
-        for name in parts[0].values
-    }
-    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
-    return Statistics(values, features, labels, parts[0].step)
+@contextmanager
+def not_yet(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
+    """Before the last micro-batch gradients are not summed over the processes, and the head's figures do not move."""
+    if last:
+        yield
+        return
+    with head.accumulate(), network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
+        yield
 
 
 def clip(parameters: Sequence[nn.Parameter], limit: float, head: Head, ranks: Ranks) -> None:
