@@ -120,7 +120,7 @@ def incay() -> Figure:
         "log: 2 / ‖x‖": 2 / norms,
         "linear: 2 ‖x‖": 2 * norms,
     }
-    bound = theory.incay_bound(2.0, 10, 16)
+    bound = theory.incay_bound(2.0, 16, 10)
     return plots.curves(
         norms,
         lines,

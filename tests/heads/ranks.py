@@ -293,7 +293,7 @@ def dense_heads_on_several_ranks(rank: int, count: int) -> float:
         worst = max(worst, refused(lambda: mined(inputs[own, :SIZE], labels[own]), "ShardedHead, or scope='rank'"))
         sampled = DenseHead(SIZE, CLASSES, ARCFACE, sampling=ClassSampling(0.5))
         worst = max(worst, refused(sampled.synchronize, "for class sampling"))
-        bound, weight = objective.bind(CLASSES, SIZE), torch.randn(CLASSES, SIZE)
+        bound, weight = objective.bind(SIZE, CLASSES), torch.randn(CLASSES, SIZE)
         worst = max(
             worst, refused(lambda: angulus.class_loss(inputs[own, :SIZE], weight, labels[own], bound), "would train")
         )

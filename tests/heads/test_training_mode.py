@@ -69,7 +69,7 @@ def test_ten_lines_move_the_centres_to_their_classes(kind: type[Head]) -> None:
     for _ in range(60):
         labels = torch.randint(3, (16,), generator=generator)
         head(places[labels] + 0.01 * torch.randn(16, 2, generator=generator), labels).backward()
-    torch.testing.assert_close(head.objective.center.centers, places, rtol=0, atol=0.02)
+    torch.testing.assert_close(head.objective.center_loss.centers, places, rtol=0, atol=0.02)
 
 
 @every_head
@@ -147,7 +147,7 @@ def test_a_step_given_up_within_accumulate_is_forgotten() -> None:
 def test_class_loss_moves_a_bound_objective_and_no_spec() -> None:
     features, labels = rows()
     weight = torch.randn(CLASSES, SIZE)
-    bound = EVERYTHING.bind(CLASSES, SIZE)
+    bound = EVERYTHING.bind(SIZE, CLASSES)
     before = state(bound)
     angulus.class_loss(features, weight, labels, bound.eval())
     assert same(before, state(bound))

@@ -99,7 +99,7 @@ class Case:
 
     def bind(self, num_classes: int, size: int, dtype: torch.dtype = torch.float64) -> BoundObjective:
         """The bound objective, its running figures fed where the case says so."""
-        bound = self.objective.bind(num_classes, size).to(dtype)
+        bound = self.objective.bind(size, num_classes).to(dtype)
         for _ in range(SEEN_STEP if self.seen else 0):
             bound.observe(seen(size))
         return bound.eval()  # a loss leaves it as it is
@@ -111,9 +111,9 @@ class Case:
             if "s" in self.learns:
                 bound.radius.s.fill_(p.s)
             if "R" in self.learns:
-                bound.get_submodule("ring").R.fill_(p.R)
-            if bound.center is not None:
-                bound.center.centers.copy_(torch.tensor(p.centers, dtype=dtype))
+                bound.get_submodule("ring_loss").R.fill_(p.R)
+            if bound.center_loss is not None:
+                bound.center_loss.centers.copy_(torch.tensor(p.centers, dtype=dtype))
         return bound
 
 

@@ -113,7 +113,7 @@ def test_two_classes_reach_every_loss_that_allows_them() -> None:
     } | {"mv_softmax-contracted", "iam-cm"}
     for name in refused:
         with pytest.raises(InputError, match=r"needs C >= 3 classes; got C = 2; give lower and upper, or"):
-            CASES[name].objective.bind(2, 3)
+            CASES[name].objective.bind(3, 2)
 
 
 @every_case
@@ -234,7 +234,7 @@ def test_one_class(case: Case) -> None:
     p = Point(NOISE.double().tolist(), PLAIN.double()[:1].tolist(), [0, 0, 0, 0], [0.5], 11.0, 1.75, [[0.1, 0.2, 0.3]])
     if case.least > 1:
         with pytest.raises(InputError, match=r"num_classes.* >= 2; got 1"):
-            case.objective.bind(1, 3)
+            case.objective.bind(3, 1)
         return
     bound, data = case.bind_at(p), batch(p, case)
     extra = [0.0] * 4 if case.extra is None else case.extra(p)(p)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.companions import CenterLoss
@@ -20,7 +21,7 @@ from angulus.losses.negatives import Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
 from angulus.losses.pieces import from_mapping, to_mapping
-from angulus.losses.radius import Contraction, Fixed, Identity
+from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.weighting import Focal, HardMining
 from losses.aliases import CASES
 from losses.oracles import Case
@@ -60,8 +61,8 @@ def test_words_and_formula_mention_every_piece(case: Case) -> None:
         (penalty.words(), penalty.formula().replace("e^{s·", f"e^{{{scale}·")) for _, penalty in objective.penalties
     ]
     mentioned += [(f"{weight:g} × ", f"{weight:g}·") for weight, _ in objective.penalties if weight != 1]
-    if objective.center is not None:
-        mentioned.append((objective.center.words(), objective.center.formula()))
+    if objective.center_loss is not None:
+        mentioned.append((objective.center_loss.words(), objective.center_loss.formula()))
     if objective.radius is not None:
         mentioned.append((objective.radius.words(), objective.radius.formula()))
         mentioned.append((f"{objective.weights} weights", "‖w_j‖" if objective.weights == "raw" else "z_j = "))
@@ -126,7 +127,7 @@ def test_words_and_formulas_in_full(name: str, words: str, formula: str) -> None
 RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a paper": ({"kind": "arcface", "s": 64, "m": 0.5}, L.arcface(64, 0.5)),
     "penalties beside it": (
-        {"kind": "arcface", "s": 64, "m": 0.5, "incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
+        {"kind": "arcface", "s": 64, "m": 0.5, "feature_incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
         L.arcface(64, 0.5) + L.feature_incay(0.01) + 2 * L.iam(0.1),
     ),
     "a penalty that is null": ({"kind": "softmax", "iam": None}, L.softmax()),
@@ -149,13 +150,13 @@ RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a radius that is the alias's own": ({"kind": "ring_loss", "lam": 0.1, "radius": 3}, L.ring_loss(0.1, 3)),
     "an eps that is the alias's own": ({"kind": "normface", "eps": 1e-5}, L.normface(eps=1e-5)),
     "a center that is the alias's own": ({"kind": "c_triplet", "center": "gated"}, L.c_triplet(center="gated")),
-    "a center beside it": ({"kind": "softmax", "center": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
+    "a center beside it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
     "pieces": (
         {
             "radius": {"kind": "fixed", "s": 64},
             "margin": {"kind": "multiplicative", "m": 4, "annealing": {"low": 2}},
             "negatives": {"kind": "mv_adaptive", "t": 0.3},
-            "ring": {"lam": 0.1},
+            "ring_loss": {"lam": 0.1},
         },
         L.mv_softmax(64, Multiplicative(4, annealing=Annealing(low=2)), 0.3, "adaptive") + L.ring_loss(0.1),
     ),
@@ -196,22 +197,22 @@ def test_replace_changes_a_penalty(new: Any) -> None:
 
 
 def test_replace_keeps_the_factor_of_a_scaled_objective() -> None:
-    assert L.softmax().replace(ring=0.5 * L.ring_loss(1)).penalties == (Term(0.5, Ring(1)),)
+    assert L.softmax().replace(ring_loss=0.5 * L.ring_loss(1)).penalties == (Term(0.5, Ring(1)),)
 
 
 def test_replace_takes_a_center_as_an_objective_a_spec_or_none() -> None:
     base = L.softmax() + L.center_loss(0.1)
-    assert base.replace(center=L.center_loss(0.2)).center == CenterLoss(0.2)
-    assert base.replace(center=CenterLoss(0.2)).center == CenterLoss(0.2)
-    assert base.replace(center=None) == L.softmax()
+    assert base.replace(center_loss=L.center_loss(0.2)).center_loss == CenterLoss(0.2)
+    assert base.replace(center_loss=CenterLoss(0.2)).center_loss == CenterLoss(0.2)
+    assert base.replace(center_loss=None) == L.softmax()
 
 
 def test_addition_is_the_same_in_any_order() -> None:
     parts = [L.arcface(64, 0.5), L.iam(0.1), L.feature_incay(0.2), L.center_loss(0.3)]
     wanted = parts[0] + parts[1] + parts[2] + parts[3]
     assert wanted.radius == Fixed(64) and wanted.margin == AdditiveAngle(0.5)
-    assert wanted.penalties == (Term(1.0, IAM(0.1)), Term(1.0, FeatureIncay(0.2)))
-    assert wanted.center == CenterLoss(0.3)
+    assert wanted.penalties == (Term(1.0, FeatureIncay(0.2)), Term(1.0, IAM(0.1)))
+    assert wanted.center_loss == CenterLoss(0.3)
     assert parts[3] + parts[2] + parts[1] + parts[0] == wanted
     assert (parts[2] + parts[3]) + (parts[1] + parts[0]) == wanted
     assert hash(parts[3] + parts[2] + parts[1] + parts[0]) == hash(wanted)
@@ -228,7 +229,7 @@ def test_a_factor_scales_every_term() -> None:
     scaled = 0.5 * (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2))
     assert scaled.cross_entropy == 0.5
     assert scaled.penalties == (Term(2.0, IAM(0.1)),)
-    assert scaled.center == CenterLoss(0.1)
+    assert scaled.center_loss == CenterLoss(0.1)
     assert scaled == (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2)) * 0.5
     assert 2 * (0.5 * L.softmax()) == L.softmax()
     assert 3 * L.c_triplet() + L.normface() == L.normface() + 3 * L.c_triplet()
@@ -251,7 +252,7 @@ def test_what_keeps_state() -> None:
     stateful = {name for name, case in CASES.items() if case.objective.stateful}
     learned = {name for name, case in CASES.items() if {"s", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
-    centred = {name for name, case in CASES.items() if case.objective.center is not None}
+    centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
     assert stateful == learned | seen | centred | {"cm_softmax-auto-unseen", "feature_incay-auto-unseen"}
     assert not Objective(radius=Fixed(2), negatives=Keep()).stateful
     assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps
@@ -274,10 +275,10 @@ def test_losses_that_differ_have_formulas_that_differ() -> None:
 
 def test_replace_center_takes_a_center_loss_alone() -> None:
     base = losses.arcface(64, 0.5)
-    assert base.replace(center=losses.center_loss(0.1)) == base + losses.center_loss(0.1)
+    assert base.replace(center_loss=losses.center_loss(0.1)) == base + losses.center_loss(0.1)
     for wrong in (losses.iam(0.1), losses.normface() + losses.center_loss(0.1)):
-        with pytest.raises(InputError, match="center must be center_loss"):
-            base.replace(center=wrong)
+        with pytest.raises(InputError, match="center_loss must be center_loss"):
+            base.replace(center_loss=wrong)
 
 
 def test_the_combined_margin_by_insightface_and_by_the_paper() -> None:
@@ -325,3 +326,75 @@ def test_usual_margins_do_not_warn(m: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         L.cosface(64, m), L.arcface(64, m), L.combined_margin(64, angle=m, cosine=0.1 * m)
+
+
+DEFAULTS: dict[str, Objective] = {
+    "softmax": Objective(radius=Identity(), weights="raw"),
+    "weight_normalized": Objective(radius=Identity()),
+    "feature_normalized": Objective(radius=Learned(20), weights="raw"),
+    "l2_softmax": Objective(radius=Fixed(30), weights="raw"),
+    "normface": Objective(radius=Learned(20)),
+    "coco": Objective(radius=Coco()),
+    "cosface": Objective(radius=Fixed(64), margin=AdditiveCosine(0.35)),
+    "arcface": Objective(radius=Fixed(64), margin=AdditiveAngle(0.5)),
+    "combined_margin": Objective(radius=Fixed(64), margin=losses.margins.Combined()),
+    "sphereface": Objective(radius=Identity(), margin=Multiplicative(4)),
+    "l_softmax": Objective(radius=Identity(), weights="raw", margin=Multiplicative(4)),
+    "focal_softmax": Objective(radius=Fixed(32), weighting=Focal(2)),
+    "hm_softmax": Objective(radius=Fixed(32), weighting=HardMining(0.9)),
+    "mv_softmax": Objective(radius=Fixed(32), margin=AdditiveAngle(0.5), negatives=MVAdaptive(0.3)),
+    "cm_softmax": Objective(radius=Contraction(0.9, 1.0)),
+    "cm_m_softmax": Objective(radius=Contraction(0.9, 1.0), margin=AdditiveAngle(0.5)),
+    "c_contrastive": Objective(penalties=(Term(1.0, losses.penalties.CContrastive(1.0)),)),
+    "c_triplet": Objective(penalties=(Term(1.0, losses.penalties.CTriplet(0.8)),)),
+    "iam": Objective(penalties=(Term(1.0, IAM(0.1)),)),
+    "feature_incay": Objective(penalties=(Term(1.0, FeatureIncay(0.1)),)),
+    "ring_loss": Objective(penalties=(Term(1.0, Ring(0.01)),)),
+    "center_loss": Objective(center_loss=CenterLoss(0.003, 0.5)),
+}
+
+
+def test_every_alias_has_the_defaults_of_its_paper() -> None:
+    assert list(DEFAULTS) == angulus.list_losses() == list(ALIASES)
+    for name, expected in DEFAULTS.items():
+        assert ALIASES[name]() == build(name) == from_recipe({"kind": name}) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("margin", "mode", "t"),
+    [
+        (AdditiveAngle(0.4), "fixed", 0.2),
+        (AdditiveAngle(0.4), "adaptive", 0.3),
+        (AdditiveCosine(0.3), "fixed", 0.25),
+        (AdditiveCosine(0.3), "adaptive", 0.2),
+    ],
+)
+def test_mv_takes_the_papers_t_for_its_margin(margin: Any, mode: Any, t: float) -> None:
+    negatives: Any = L.mv_softmax(margin=margin, mode=mode).negatives
+    assert negatives.t == t
+    for other in (None, Multiplicative(3)):
+        with pytest.raises(InputError, match=r"the paper gives no t for this margin .*; give t"):
+            L.mv_softmax(margin=other, mode=mode)
+
+
+@pytest.mark.parametrize("name", ["feature_incay", "ring_loss", "center_loss", "iam"])
+def test_a_penalty_has_one_name(name: str) -> None:
+    """In Python, as a kind, next to a kind, in the resolved mapping and in the state."""
+    objective = L.arcface() + ALIASES[name]()
+    mapping = to_mapping(objective)
+    assert mapping[name]
+    assert from_recipe({"kind": "arcface", name: mapping[name]}) == objective
+    assert objective.replace(**{name: None}) == L.arcface()
+    assert L.arcface().replace(**{name: ALIASES[name]()}) == objective
+
+
+def test_a_plain_objective_has_nothing_but_the_class_weights() -> None:
+    head = angulus.DenseHead(4, 3, L.arcface())
+    weight = torch.eye(3, 4)
+    head.load_state_dict({"weight": weight})
+    assert torch.equal(head.weight, weight)
+    head(torch.randn(2, 4), torch.tensor([0, 1]))
+    assert list(head.state_dict()) == ["weight"]
+    for name, case in CASES.items():
+        bound = case.bind(12, 8) if case.least <= 12 else None
+        assert bound is None or bool(bound.state_dict()) == case.objective.stateful or "incay" in name, name

@@ -217,7 +217,7 @@ def test_hard_mining_keeps_the_floor(keep: float, rows: int, count: int) -> None
 
 
 def contraction_of(norms: Tensor, spec: Contraction) -> Tensor:
-    return spec.bind(10, 64)(norms)
+    return spec.bind(64, 10)(norms)
 
 
 def test_contraction_starts_at_lower_stays_below_upper_and_keeps_the_order() -> None:
@@ -235,7 +235,7 @@ def test_contraction_starts_at_lower_stays_below_upper_and_keeps_the_order() -> 
 def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool) -> None:
     norms = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
     spec = Contraction(lower=2, upper=6, detach_norm=detach)
-    value = spec.bind(10, 64)(norms)
+    value = spec.bind(64, 10)(norms)
     assert value.requires_grad != detach
     if not detach:
         gradient = torch.autograd.grad(value.sum(), norms)[0]
@@ -244,7 +244,7 @@ def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool
 
 def test_spec_scales() -> None:
     assert Fixed(3.0).scale == 3.0 and Identity.scale is None
-    assert Learned(3).bind(4, 2).scale.item() == 3.0
+    assert Learned(3).bind(2, 4).scale.item() == 3.0
     assert penalties.IAM(0.1).needs_scale and not penalties.IAM(0.1, 5).needs_scale
 
 

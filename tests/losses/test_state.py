@@ -30,14 +30,14 @@ LABELS = torch.tensor([0, 1, 1, 3])
 KEPT: dict[str, tuple[Objective, set[str]]] = {
     "arcface": (L.arcface(64, 0.5), set()),
     "learned s": (L.normface(), {"radius.s"}),
-    "learned R": (L.softmax() + L.ring_loss(0.1), {"ring.R", "ring.started"}),
-    "centres": (L.softmax() + L.center_loss(0.1), {"center.centers"}),
+    "learned R": (L.softmax() + L.ring_loss(0.1), {"ring_loss.R", "ring_loss.started"}),
+    "centres": (L.softmax() + L.center_loss(0.1), {"center_loss.centers"}),
     "gamma": (L.cm_softmax(gamma="auto"), {"radius.mean_norm.value", "radius.mean_norm.count"}),
     "incay's bound": (
         L.softmax() + L.feature_incay(0.1, bound="auto"),
-        {"incay.mean_norm.value", "incay.mean_norm.count"},
+        {"feature_incay.mean_norm.value", "feature_incay.mean_norm.count"},
     ),
-    "incay's start": (L.softmax() + L.feature_incay(0.1, start_step=3), {"incay.counter.step"}),
+    "incay's start": (L.softmax() + L.feature_incay(0.1, start_step=3), {"feature_incay.counter.step"}),
     "annealing": (L.sphereface(4, annealing=Annealing()), {"margin.counter.step"}),
 }
 
@@ -59,9 +59,9 @@ def loss(bound: BoundObjective, features: Tensor = FEATURES, **more: Any) -> Ten
 
 @pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
 def test_what_is_kept_is_in_state_dict(objective: Objective, names: set[str]) -> None:
-    assert set(objective.bind(CLASSES, SIZE).state_dict()) == names
-    learned = {name for name in names if name in ("radius.s", "ring.R")}
-    assert {name for name, _ in objective.bind(CLASSES, SIZE).named_parameters()} == learned
+    assert set(objective.bind(SIZE, CLASSES).state_dict()) == names
+    learned = {name for name in names if name in ("radius.s", "ring_loss.R")}
+    assert {name for name, _ in objective.bind(SIZE, CLASSES).named_parameters()} == learned
     head = DenseHead(SIZE, CLASSES, objective)
     assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names}
 
@@ -71,7 +71,7 @@ STATEFUL = {name: case for name, case in CASES.items() if case.objective.statefu
 
 @pytest.mark.parametrize("case", STATEFUL.values(), ids=STATEFUL.keys())
 def test_state_is_saved_and_restored(case: Case) -> None:
-    bound = case.objective.bind(CLASSES, SIZE).double()
+    bound = case.objective.bind(SIZE, CLASSES).double()
     bias = torch.full((CLASSES,), 0.5, dtype=torch.float64) if case.objective.bias else None
     fresh = loss(bound, bias=bias)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_state_is_saved_and_restored(case: Case) -> None:
     file = io.BytesIO()
     torch.save(bound.state_dict(), file)
     file.seek(0)
-    restored = case.objective.bind(CLASSES, SIZE).double()
+    restored = case.objective.bind(SIZE, CLASSES).double()
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(loss(restored, bias=bias), loss(bound, bias=bias))
     assert not torch.equal(loss(restored, bias=bias), fresh)
@@ -95,7 +95,7 @@ def test_state_is_saved_and_restored(case: Case) -> None:
 
 @pytest.mark.parametrize("case", STATEFUL.values(), ids=STATEFUL.keys())
 def test_a_copy_is_independent(case: Case) -> None:
-    bound = case.objective.bind(CLASSES, SIZE).double()
+    bound = case.objective.bind(SIZE, CLASSES).double()
     bias = torch.full((CLASSES,), 0.5, dtype=torch.float64) if case.objective.bias else None
     before = loss(bound, bias=bias)
     copied = copy.deepcopy(bound)
@@ -110,10 +110,10 @@ def test_a_copy_is_independent(case: Case) -> None:
 
 @pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
 def test_to_moves_all_of_it(objective: Objective, names: set[str]) -> None:
-    bound = objective.bind(CLASSES, SIZE)
+    bound = objective.bind(SIZE, CLASSES)
     bound.observe(stats())
     bound.to(torch.float64)
-    whole = {"ring.started", *(name for name in names if name.endswith((".count", ".step")))}
+    whole = {"ring_loss.started", *(name for name in names if name.endswith((".count", ".step")))}
     for name, value in bound.state_dict().items():
         assert value.is_floating_point() != (name in whole)
         assert name in whole or value.dtype == torch.float64
@@ -126,7 +126,7 @@ def test_an_optimiser_moves_what_is_learned() -> None:
     before = {name: value.detach().clone() for name, value in head.named_parameters()}
     head(FEATURES, LABELS).backward()
     optimiser.step()
-    assert set(before) == {"weight", "objective.radius.s", "objective.ring.R"}
+    assert set(before) == {"weight", "objective.radius.s", "objective.ring_loss.R"}
     for name, value in head.named_parameters():
         assert not torch.equal(value, before[name]), name
 
@@ -147,7 +147,7 @@ def test_running_means_weigh_a_short_history_evenly_and_then_forget() -> None:
 
 
 def test_gamma_auto_takes_the_mean_norm_to_the_middle() -> None:
-    bound = L.cm_softmax(gamma="auto", lower=3, upper=7).bind(CLASSES, SIZE).double()
+    bound = L.cm_softmax(gamma="auto", lower=3, upper=7).bind(SIZE, CLASSES).double()
     norms = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
     # before anything was observed, the batch's own mean, 3
     assert bound.radius(norms).tolist() == pytest.approx(
@@ -164,7 +164,7 @@ def test_gamma_auto_takes_the_mean_norm_to_the_middle() -> None:
 @pytest.mark.parametrize(("classes", "factor"), [(5, 1 + math.sqrt(2)), (6, 3.0), (40, 3.0)])
 def test_the_bound_of_incay_follows_the_mean_norm(classes: int, factor: float) -> None:
     """d = 3: (1 + √2) times the mean norm while C < 6, else 3 times; a norm equal to the bound still counts."""
-    bound = (L.softmax() + L.feature_incay(1.0, "linear", bound="auto")).bind(classes, SIZE).double()
+    bound = (L.softmax() + L.feature_incay(1.0, "linear", bound="auto")).bind(SIZE, classes).double()
     bound.observe(stats(norm=0.5))
     limit = factor * 0.5
     features = torch.tensor([[limit - 1e-6, 0, 0], [0, limit + 1e-6, 0]], dtype=torch.float64)
@@ -181,7 +181,7 @@ def test_a_norm_equal_to_the_bound_still_counts() -> None:
 
 
 def test_incay_starts_at_its_step() -> None:
-    bound = (L.softmax() + L.feature_incay(1.0, start_step=3)).bind(CLASSES, SIZE).double()
+    bound = (L.softmax() + L.feature_incay(1.0, start_step=3)).bind(SIZE, CLASSES).double()
     plain = class_loss(FEATURES, WEIGHT, LABELS, L.softmax(), reduction="none")
     full = class_loss(FEATURES, WEIGHT, LABELS, L.softmax() + L.feature_incay(1.0), reduction="none")
     for expected in (plain, plain, full, full):
@@ -190,7 +190,7 @@ def test_incay_starts_at_its_step() -> None:
 
 
 def test_annealing_follows_the_step() -> None:
-    bound = L.sphereface(3, 16, annealing=Annealing(40.0, 3.0, 0.1)).bind(CLASSES, SIZE).double()
+    bound = L.sphereface(3, 16, annealing=Annealing(40.0, 3.0, 0.1)).bind(SIZE, CLASSES).double()
     features, weight, labels = FEATURES.tolist(), WEIGHT.tolist(), LABELS.tolist()
     for step in (0, 1, 57, 1000):
         go_to(bound, step)
@@ -200,8 +200,8 @@ def test_annealing_follows_the_step() -> None:
 
 
 def test_the_ring_starts_at_the_first_mean_norm() -> None:
-    bound = (L.softmax() + L.ring_loss(2.0)).bind(CLASSES, SIZE).double()
-    ring = bound.get_submodule("ring")
+    bound = (L.softmax() + L.ring_loss(2.0)).bind(SIZE, CLASSES).double()
+    ring = bound.get_submodule("ring_loss")
     norms = FEATURES.norm(dim=1)
     plain = class_loss(FEATURES, WEIGHT, LABELS, L.softmax(), reduction="none")
     torch.testing.assert_close(loss(bound) - plain, (norms - norms.mean()) ** 2)
@@ -217,23 +217,23 @@ def test_the_ring_starts_at_the_first_mean_norm() -> None:
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 0.0])
 def test_centres_move_by_their_own_rule(alpha: float, normalize: bool) -> None:
-    bound = (L.softmax() + L.center_loss(0.1, alpha, normalize)).bind(CLASSES, SIZE).double()
+    bound = (L.softmax() + L.center_loss(0.1, alpha, normalize)).bind(SIZE, CLASSES).double()
     centers = FEATURES.roll(1, 0) * 0.3
-    bound.center.centers.copy_(centers)
+    bound.center_loss.centers.copy_(centers)
     for labels, rows in ((LABELS, slice(None)), (torch.tensor([2, -100, 2, -100]), slice(None, None, 2))):
         expected = scalar_penalties.center_update(
-            FEATURES[rows].tolist(), labels[rows].tolist(), bound.center.centers.tolist(), alpha, normalize
+            FEATURES[rows].tolist(), labels[rows].tolist(), bound.center_loss.centers.tolist(), alpha, normalize
         )
         bound.observe(stats(labels=labels))
         torch.testing.assert_close(
-            bound.center.centers, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+            bound.center_loss.centers, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
         )
-    assert torch.equal(bound.center.centers[2] == centers[2], torch.full((3,), alpha == 0))
-    assert not bound.center.centers.requires_grad
+    assert torch.equal(bound.center_loss.centers[2] == centers[2], torch.full((3,), alpha == 0))
+    assert not bound.center_loss.centers.requires_grad
 
 
 def test_class_loss_gives_the_centres_no_gradient_of_their_own() -> None:
-    bound = (L.softmax() + L.center_loss(0.1)).bind(CLASSES, SIZE)
+    bound = (L.softmax() + L.center_loss(0.1)).bind(SIZE, CLASSES)
     assert list(bound.parameters()) == []
 
 
@@ -250,9 +250,9 @@ def test_a_training_step_reaches_every_piece() -> None:
     after = head.objective.state_dict()
     assert {name for name in after if torch.equal(after[name], before[name])} == set()
     mean = FEATURES.norm(dim=1).mean()
-    for name in ("radius.mean_norm.value", "incay.mean_norm.value", "ring.R"):
+    for name in ("radius.mean_norm.value", "feature_incay.mean_norm.value", "ring_loss.R"):
         torch.testing.assert_close(after[name], mean)
-    assert after["margin.counter.step"] == after["incay.counter.step"] == 1
+    assert after["margin.counter.step"] == after["feature_incay.counter.step"] == 1
 
 
 HEADS: dict[str, Objective] = {
@@ -412,14 +412,14 @@ def test_running_figures_stay_wide_whatever_the_heads_dtype(cast: torch.dtype) -
     for name, value in plain.objective.state_dict().items():
         assert torch.equal(narrow.objective.state_dict()[name], value), name
     assert plain.objective.radius.mean_norm.value.item() > 23.9
-    assert narrow.double().objective.center.centers.dtype == torch.float64
+    assert narrow.double().objective.center_loss.centers.dtype == torch.float64
 
 
 def test_figures_made_under_a_narrow_default_are_wide() -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        bound = (L.cm_softmax(gamma="auto") + L.center_loss(0.1)).bind(CLASSES, SIZE)
+        bound = (L.cm_softmax(gamma="auto") + L.center_loss(0.1)).bind(SIZE, CLASSES)
     finally:
         torch.set_default_dtype(before)
-    assert bound.radius.mean_norm.value.dtype == bound.center.centers.dtype == torch.float32
+    assert bound.radius.mean_norm.value.dtype == bound.center_loss.centers.dtype == torch.float32

@@ -73,7 +73,7 @@ class DenseHead(nn.Module):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
         self.kernel = Kernel(impl, products)
         self.sampling = checked(sampling, objective)
-        self.objective = objective.bind(num_classes, embedding_size)
+        self.objective = objective.bind(embedding_size, num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
         self.reset_parameters()

@@ -213,14 +213,14 @@ def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjec
     if objective.stateful:
         raise checks.InputError(
             f"this objective learns or keeps figures ({objective}); bind it once, "
-            "`bound = objective.bind(num_classes, embedding_size)`, and pass `bound`, or use angulus.DenseHead"
+            "`bound = objective.bind(embedding_size, num_classes)`, and pass `bound`, or use angulus.DenseHead"
         )
     return _bind(objective, num_classes, embedding_size)
 
 
 @functools.lru_cache(maxsize=64)
 def _bind(objective: Objective, num_classes: int, embedding_size: int) -> BoundObjective:
-    return objective.bind(num_classes, embedding_size).eval()  # shared by all callers, so it keeps nothing of any
+    return objective.bind(embedding_size, num_classes).eval()  # shared by all callers, so it keeps nothing of any
 
 
 def _rows_loss(
@@ -238,6 +238,6 @@ def _rows_loss(
     target = geometry(norms, unit, reduced.rows, eps)
     own = None if chosen.bias is None else chosen.bias[chosen.labels]
     finished = finish(bound, target, radius, own, asked, reduced)
-    if bound.center is not None:
-        finished = dataclasses.replace(finished, extra=finished.extra + bound.center(features, labels))
+    if bound.center_loss is not None:
+        finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(features, labels))
     return finished, target

@@ -109,7 +109,7 @@ class ShardedHead(nn.Module):
         self.counts = split_classes(num_classes, self.ranks.count, counts)
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
-        self.objective = objective.bind(num_classes, embedding_size)
+        self.objective = objective.bind(embedding_size, num_classes)
         self.weight = nn.Parameter(torch.empty(len(self.classes), embedding_size))
         self.bias = nn.Parameter(torch.zeros(len(self.classes))) if objective.bias else None
         self.reset_parameters()
@@ -227,8 +227,8 @@ class ShardedHead(nn.Module):
             target, bias = self._targets(norms, everyone, chosen, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
             finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
-        if bound.center is not None:
-            finished = replace(finished, extra=finished.extra + bound.center(features, labels))
+        if bound.center_loss is not None:
+            finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
         return finished, lambda: self._seen(target, features, labels, sizes, mean_norm)
 
     def _seen(

@@ -53,6 +53,6 @@ def seen(
     values = measures(bound, target)
     sums = total(torch.stack([value.sum() for value in values.values()]), ranks) / sum(sizes)
     means = dict(zip(values, sums.unbind(), strict=True))
-    if bound.center is None:
+    if bound.center_loss is None:
         return Statistics(means, sum(sizes), features[:0].detach(), labels[:0])
     return Statistics(means, sum(sizes), gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks))

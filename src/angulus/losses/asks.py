@@ -56,7 +56,7 @@ class Penalty:
     def stateful(self) -> bool:
         return False
 
-    def bind(self, num_classes: int, embedding_size: int) -> Any:
+    def bind(self, embedding_size: int, num_classes: int) -> Any:
         return self
 
     def ask(self, rows: Rows) -> Ask:

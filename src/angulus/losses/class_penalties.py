@@ -49,7 +49,7 @@ class IAM(Penalty):
     def needs_scale(self) -> bool:  # type: ignore[override]
         return self.s is None
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundIAM:
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundIAM:
         if num_classes < 2:
             raise checks.InputError(f"iam needs another class to part from: num_classes >= 2; got {num_classes}")
         return _BoundIAM(self, math.log(num_classes - 1))
@@ -103,7 +103,7 @@ class CContrastive(Penalty):
         checks.number("m", self.m, low=0, high=4, open_low=True)
         checks.choice("classes", self.classes, ("sum", "mean"))
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundCContrastive:
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCContrastive:
         return _BoundCContrastive(self, _others(self.name, num_classes))
 
     def formula(self) -> str:
@@ -153,7 +153,7 @@ class CTriplet(Penalty):
         if self.center is not None:
             checks.choice("center", self.center, ("additive", "gated"), hint="or null")
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundCTriplet:
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCTriplet:
         return _BoundCTriplet(self, _others(self.name, num_classes))
 
     def formula(self) -> str:

@@ -29,15 +29,15 @@ class CenterLoss:
     lam: float
     alpha: float = 0.5
     normalize: bool = False
-    name: ClassVar[str] = "center"
+    name: ClassVar[str] = "center_loss"
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, low=0)
         checks.number("alpha", self.alpha, low=0, high=1)
         checks.flag("normalize", self.normalize)
 
-    def bind(self, num_classes: int, embedding_size: int) -> Centers:
-        return Centers(self, num_classes, embedding_size)
+    def bind(self, embedding_size: int, num_classes: int) -> Centers:
+        return Centers(self, embedding_size, num_classes)
 
     def formula(self) -> str:
         return f"{self.lam / 2:g}·‖{'x̂' if self.normalize else 'x'} − c_y‖²"
@@ -52,7 +52,7 @@ class Centers(Wide):
 
     centers: Tensor
 
-    def __init__(self, spec: CenterLoss, num_classes: int, embedding_size: int) -> None:
+    def __init__(self, spec: CenterLoss, embedding_size: int, num_classes: int) -> None:
         super().__init__()
         self.spec = spec
         self.register_buffer("centers", torch.zeros(num_classes, embedding_size, dtype=wide_dtype()))

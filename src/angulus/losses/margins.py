@@ -27,7 +27,7 @@ class Margin(Protocol):
 
     @property
     def stateful(self) -> bool: ...
-    def bind(self, num_classes: int, embedding_size: int) -> Margin | nn.Module: ...
+    def bind(self, embedding_size: int, num_classes: int) -> Margin | nn.Module: ...
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor: ...
     def formula(self) -> str: ...
 
@@ -41,7 +41,7 @@ class Stateless:
     def formula(self) -> str:
         return f"{self.kind}(θ)"
 
-    def bind(self, num_classes: int, embedding_size: int):  # type: ignore[no-untyped-def]  # returns Self
+    def bind(self, embedding_size: int, num_classes: int):  # type: ignore[no-untyped-def]  # returns Self
         return self
 
 
@@ -159,7 +159,7 @@ class Multiplicative:
     def stateful(self) -> bool:
         return isinstance(self.annealing, Annealing)
 
-    def bind(self, num_classes: int, embedding_size: int) -> Multiplicative | AnnealedMargin:
+    def bind(self, embedding_size: int, num_classes: int) -> Multiplicative | AnnealedMargin:
         return AnnealedMargin(self, self.annealing) if isinstance(self.annealing, Annealing) else self
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class FeatureIncay(Penalty):
     bound: float | str | None = None
     start_step: int = 0
     reference_norm: float | None = None
-    name: ClassVar[str] = "incay"
+    name: ClassVar[str] = "feature_incay"
     reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -59,8 +59,8 @@ class FeatureIncay(Penalty):
     def stateful(self) -> bool:
         return self.start_step > 0 or (self.bound == "auto" and self.reference_norm is None)
 
-    def bind(self, num_classes: int, embedding_size: int) -> BoundIncay:
-        return BoundIncay(self, theory.incay_factor(num_classes, embedding_size))
+    def bind(self, embedding_size: int, num_classes: int) -> BoundIncay:
+        return BoundIncay(self, theory.incay_factor(embedding_size, num_classes))
 
     def value(self, norms: Tensor) -> Tensor:
         """λ · P(‖x‖), without bound or start."""
@@ -138,7 +138,7 @@ class Ring(Penalty):
 
     lam: float
     radius: float | None = None
-    name: ClassVar[str] = "ring"
+    name: ClassVar[str] = "ring_loss"
     reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -150,7 +150,7 @@ class Ring(Penalty):
     def stateful(self) -> bool:
         return self.radius is None
 
-    def bind(self, num_classes: int, embedding_size: int) -> Ring | LearnedRing:
+    def bind(self, embedding_size: int, num_classes: int) -> Ring | LearnedRing:
         return LearnedRing(self.lam) if self.radius is None else self
 
     def __call__(self, rows: Rows, answer: object = None) -> Tensor:

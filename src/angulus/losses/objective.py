@@ -26,7 +26,7 @@ PIECES: dict[str, Any] = {
     "margin": Margin,
     "negatives": NegativesSpec,
     "weighting": WeightingSpec,
-    "center": CenterLoss,
+    "center_loss": CenterLoss,
 }
 
 
@@ -54,7 +54,7 @@ class Objective:
         eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each kind.
-        center: center loss beside it, or None.
+        center_loss: center loss next to it, or None.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -72,7 +72,7 @@ class Objective:
     eps: float = 0.0
     cross_entropy: float = 1.0
     penalties: tuple[Term, ...] = ()
-    center: CenterLoss | None = None
+    center_loss: CenterLoss | None = None
 
     def __post_init__(self) -> None:
         for slot, kind in PIECES.items():
@@ -122,7 +122,7 @@ class Objective:
     def stateful(self) -> bool:
         """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
         pieces = [self.radius, self.margin, *(term.penalty for term in self.penalties)]
-        return self.center is not None or any(piece is not None and piece.stateful for piece in pieces)
+        return self.center_loss is not None or any(piece is not None and piece.stateful for piece in pieces)
 
     @property
     def reads_norms(self) -> list[str]:
@@ -142,14 +142,14 @@ class Objective:
             if isinstance(term.penalty, IAM) and term.penalty.logits == "margin" and self.margin is None:
                 raise checks.InputError("iam(logits='margin') takes the base's margin, but the base has none")
 
-    def bind(self, num_classes: int, embedding_size: int) -> BoundObjective:
+    def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """Resolve what depends on C and d, warn once, and hold parameters and running figures.
 
         Args:
-            num_classes: C over all ranks.
             embedding_size: d.
+            num_classes: C over all ranks.
         """
-        return BoundObjective(self, num_classes, embedding_size)
+        return BoundObjective(self, embedding_size, num_classes)
 
     def replace(self, **changes: Any) -> Objective:
         """A copy with pieces changed; a penalty's name takes an objective that holds it, a penalty spec, or None.
@@ -169,11 +169,11 @@ class Objective:
             terms.pop(name, None)
             if new is not None:
                 terms[name] = _single_term(name, new)
-        center = changes.get("center")
+        center = changes.get("center_loss")
         if isinstance(center, Objective):
-            if center != Objective(center=center.center) or center.center is None:
-                raise checks.InputError(f"center must be center_loss(...) alone, or None; got {center}")
-            changes["center"] = center.center
+            if center != Objective(center_loss=center.center_loss) or center.center_loss is None:
+                raise checks.InputError(f"center_loss must be center_loss(...) alone, or None; got {center}")
+            changes["center_loss"] = center.center_loss
         changes.setdefault("penalties", tuple(terms.values()))
         return dataclasses.replace(self, **changes)
 
@@ -185,13 +185,13 @@ class Objective:
                 "two cross-entropies, each with a radius, cannot be one objective: a sample has one radius; "
                 "add penalties or proxy losses to one of them, or change a piece with replace()"
             )
-        if self.center is not None and other.center is not None:
-            raise checks.InputError("center is given twice; use replace(center=...) to change it")
+        if self.center_loss is not None and other.center_loss is not None:
+            raise checks.InputError("center_loss is given twice; use replace(center_loss=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
         return dataclasses.replace(
             base,
             penalties=self.penalties + other.penalties,
-            center=base.center or extra.center,
+            center_loss=base.center_loss or extra.center_loss,
             eps=base.eps or extra.eps,
         )
 
@@ -203,7 +203,7 @@ class Objective:
             self,
             cross_entropy=self.cross_entropy * factor if self.radius is not None else self.cross_entropy,
             penalties=tuple(Term(factor * weight, penalty) for weight, penalty in self.penalties),
-            center=self.center and dataclasses.replace(self.center, lam=factor * self.center.lam),
+            center_loss=self.center_loss and dataclasses.replace(self.center_loss, lam=factor * self.center_loss.lam),
         )
 
     __rmul__ = __mul__
@@ -225,8 +225,8 @@ class Objective:
                 yield self.weighting.words()
         for weight, penalty in self.penalties:
             yield ("" if weight == 1 else f"{weight:g} × ") + penalty.words()
-        if self.center is not None:
-            yield self.center.words()
+        if self.center_loss is not None:
+            yield self.center_loss.words()
 
     def formula(self) -> str:
         """The loss of one sample as a formula.
@@ -238,7 +238,7 @@ class Objective:
         terms = [
             ("" if weight == 1 else f"{weight:g}·") + self._at_base(penalty).formula()
             for weight, penalty in self.penalties
-        ] + ([self.center.formula()] if self.center else [])
+        ] + ([self.center_loss.formula()] if self.center_loss else [])
         if self.radius is None:
             return " + ".join(terms)
         raw = self.weights == "raw"
@@ -277,7 +277,7 @@ class BoundObjective(nn.Module):
         seen: means over the rows of the last training step, by name; see `DenseHead.statistics`.
     """
 
-    def __init__(self, spec: Objective, num_classes: int, embedding_size: int) -> None:
+    def __init__(self, spec: Objective, embedding_size: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes = checks.integer("num_classes", num_classes, low=1)
         self.embedding_size = checks.integer("embedding_size", embedding_size, low=1)
@@ -290,12 +290,12 @@ class BoundObjective(nn.Module):
                 )
         self.spec = spec
         # a bound piece is its spec, or a module where it keeps state; either is called as the spec's slot says
-        self.radius: Any = spec.radius and spec.radius.bind(num_classes, embedding_size)
-        self.margin: Any = spec.margin and spec.margin.bind(num_classes, embedding_size)
-        self.center: Any = spec.center and spec.center.bind(num_classes, embedding_size)
+        self.radius: Any = spec.radius and spec.radius.bind(embedding_size, num_classes)
+        self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
+        self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
-            bound = penalty.bind(num_classes, embedding_size)
+            bound = penalty.bind(embedding_size, num_classes)
             self.terms.append((weight, bound))
             if isinstance(bound, nn.Module):
                 self.add_module(penalty.name, bound)
@@ -318,7 +318,7 @@ class BoundObjective(nn.Module):
         """Around every micro-batch of an optimiser step but the last, whose figures then move by all of them together.
 
         >>> from angulus import losses
-        >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(10, 8)
+        >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(8, 10)
         >>> with bound.accumulate():
         ...     pass  # class_loss(...).backward() of the first micro-batches
         """

@@ -19,7 +19,7 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "weighting": weighting.TABLE,
 }
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
-NAMES = (*PLAIN, *SLOTS, *penalties.TABLE, "center")
+NAMES = (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
 
 
 def piece(slot: str, value: object) -> Any:
@@ -56,8 +56,8 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
         out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
     for weight, penalty in objective.penalties:
         out[penalty.name] = dataclasses.asdict(penalty) | ({} if weight == 1 else {"weight": weight})
-    if objective.center is not None:
-        out["center"] = dataclasses.asdict(objective.center)
+    if objective.center_loss is not None:
+        out["center_loss"] = dataclasses.asdict(objective.center_loss)
     return out
 
 
@@ -79,7 +79,7 @@ def change(name: str, value: object) -> Any:
     """What `Objective.replace` takes under that name, from plain values."""
     if name in SLOTS:
         return piece(name, value)
-    if name == "center":
+    if name == "center_loss":
         return center(value)
     return term(name, value) if name in penalties.TABLE and value is not None else value
 
@@ -98,6 +98,6 @@ def center(value: object) -> CenterLoss | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise checks.InputError(f"center must be a mapping of its parameters, or null; got {value!r}")
-    made: CenterLoss = call(CenterLoss, "center", value)
+        raise checks.InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
+    made: CenterLoss = call(CenterLoss, "center_loss", value)
     return made

@@ -1,6 +1,6 @@
 """Radius: what the norm of a feature becomes before it multiplies the cosines, `radius(norms[B]) -> [B]`.
 
-A spec is frozen and knows neither C nor d; `bind(num_classes, embedding_size)` returns what is called: the spec itself
+A spec is frozen and knows neither C nor d; `bind(embedding_size, num_classes)` returns what is called: the spec itself
 where it needs nothing more, a module where it learns or keeps a running figure. `has_scale` says that the radius is one
 number for all samples, which the bound form then gives as `scale`; `linear` that it is a multiple of the norm, so that
 logits without margin are linear in the feature, at zero too.
@@ -39,7 +39,7 @@ class Identity:
     def __post_init__(self) -> None:
         checks.number("factor", self.factor, low=0, open_low=True)
 
-    def bind(self, num_classes: int, embedding_size: int) -> Identity:
+    def bind(self, embedding_size: int, num_classes: int) -> Identity:
         return self
 
     def __call__(self, norms: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Fixed:
     def scale(self) -> float:
         return self.s
 
-    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
+    def bind(self, embedding_size: int, num_classes: int) -> Fixed:
         return self
 
     def __call__(self, norms: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Coco:
     stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = True
 
-    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
+    def bind(self, embedding_size: int, num_classes: int) -> Fixed:
         return Fixed(theory.coco_scale(num_classes))
 
     def formula(self) -> str:
@@ -112,7 +112,7 @@ class Learned:
     def __post_init__(self) -> None:
         checks.number("s", self.s, low=0, open_low=True)
 
-    def bind(self, num_classes: int, embedding_size: int) -> LearnedRadius:
+    def bind(self, embedding_size: int, num_classes: int) -> LearnedRadius:
         return LearnedRadius(self.s)
 
     def formula(self) -> str:
@@ -184,7 +184,7 @@ class Contraction:
     def stateful(self) -> bool:
         return self.gamma == "auto"
 
-    def bind(self, num_classes: int, embedding_size: int) -> Contraction | AutoContraction:
+    def bind(self, embedding_size: int, num_classes: int) -> Contraction | AutoContraction:
         """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
 
         Errors: C or p for which no positive lower bound exists, naming the ways out.
