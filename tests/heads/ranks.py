@@ -34,6 +34,7 @@ from angulus.heads.checkpoint import load_head, read_weight, save_head
 from angulus.losses import Objective, Statistics
 from angulus.losses.running import whole_batch
 from angulus.losses.weighting import HardMining
+from losses import own
 from losses.aliases import CASES
 
 CLASSES, SIZE, INPUT = 7, 5, 6
@@ -48,6 +49,7 @@ OTHERS = {
     "global hard mining": losses.normface().replace(weighting=HardMining(0.6, scope="global")) + losses.iam(0.2),
     "auto contraction from the first batch": losses.cm_softmax(gamma="auto"),
     "ring from the first batch": losses.softmax() + losses.ring_loss(0.1),
+    **{f"own {role}": objective for role, objective in own.objectives().items()},
 }
 
 

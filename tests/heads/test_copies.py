@@ -1,4 +1,4 @@
-"""Every head and bound objective copied, pickled, sent to another process, saved, and cast, as any module of PyTorch."""
+"""Every head and bound objective copied, pickled, sent to a process, saved and cast, as any module of PyTorch."""
 
 from __future__ import annotations
 

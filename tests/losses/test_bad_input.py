@@ -127,7 +127,7 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "cross_entropy": (lambda: Objective(cross_entropy=-1), "cross_entropy must be a finite number >= 0; got -1"),
     "a factor < 0": (lambda: -1 * L.iam(0.1), "the factor before an objective must be a finite number >= 0; got -1"),
     "radius is no piece": (lambda: Objective(radius=64), "radius must be a radius piece or None; got 64"),
-    "a margin as radius": (lambda: L.softmax().replace(radius=margins.AdditiveCosine(0.1)), "radius must be a radius"),
+    "a margin as radius": (lambda: L.softmax().replace(radius=margins.AdditiveCosine(0.1)), "AdditiveCosine lacks"),
     "margin is no piece": (lambda: L.mv_softmax(32, "arc", 0.1, "fixed"), "margin must be a margin piece or None"),
     "negatives is None": (lambda: L.softmax().replace(negatives=None), "negatives must be a negatives piece; got None"),
     "weighting is no piece": (
@@ -136,7 +136,7 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "center is no piece": (
         lambda: L.softmax().replace(center_loss=0.1),
-        "center_loss must be a center_loss piece or None; got 0.1",
+        "center_loss must be a CenterLoss or None; got 0.1",
     ),
     "margin with eps": (
         lambda: L.normface(eps=1e-8).replace(margin=margins.AdditiveCosine(0.35)),
@@ -156,11 +156,11 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "iam is given twice; use replace(iam=...)",
     ),
     "two centres": (lambda: L.center_loss(1) + L.center_loss(2), "center_loss is given twice; use replace("),
-    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base's radius is ‖x‖; give iam(beta, s=...)"),
-    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base's radius is f(‖x‖); give iam(beta, s="),
+    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base's radius is ‖x‖; give iam(..., s=...)"),
+    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base's radius is f(‖x‖); give iam(..., s="),
     "iam without a margin": (
         lambda: L.normface() + L.iam(0.1, logits="margin"),
-        "takes the base's margin, but the base",
+        "takes the base's margined cosine (logits='margin'), but the base",
     ),
     "margin without radius": (lambda: L.c_triplet().replace(margin=margins.AdditiveAngle(0.1)), "give it a radius"),
     "weighting without radius": (lambda: L.c_triplet().replace(weighting=weighting.Focal()), "give it a radius"),

@@ -236,8 +236,9 @@ def test_a_factor_scales_every_term() -> None:
     assert (3 * L.c_triplet()).cross_entropy == 1
 
 
-@pytest.mark.parametrize("other", [1, "x", None, IAM(0.1)], ids=str)
-def test_only_objectives_are_added(other: Any) -> None:
+@pytest.mark.parametrize("other", [1, "x", None, AdditiveCosine(0.1)], ids=str)
+def test_only_objectives_and_penalties_are_added(other: Any) -> None:
+    assert L.arcface() + IAM(0.1) == L.arcface() + L.iam(0.1)
     with pytest.raises(TypeError, match="unsupported operand"):
         L.softmax() + other
 

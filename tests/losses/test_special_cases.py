@@ -243,7 +243,7 @@ def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool
 
 
 def test_spec_scales() -> None:
-    assert Fixed(3.0).scale == 3.0 and Identity.scale is None
+    assert Fixed(3.0).scale == 3.0 and Identity().scale is None
     assert Learned(3).bind(2, 4).scale.item() == 3.0
     assert penalties.IAM(0.1).needs_scale and not penalties.IAM(0.1, 5).needs_scale
 

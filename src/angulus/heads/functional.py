@@ -105,7 +105,7 @@ def batch_loss(
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
-    if ranks.count > 1 and getattr(bound.spec.weighting, "scope", "rank") == "global":
+    if ranks.count > 1 and bound.spec.mines_globally:
         raise checks.InputError(
             "hard mining with scope='global' ranks the rows of all processes, which DenseHead does not see; use "
             "angulus.ShardedHead, or scope='rank'"

@@ -42,7 +42,7 @@ def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
 
 def _linear(spec: Objective) -> bool:
     """Whether logits without margin are linear in the feature."""
-    return getattr(spec.radius, "linear", False) and spec.eps == 0
+    return spec.radius is not None and spec.radius.linear and spec.eps == 0
 
 
 def ask(bound: BoundObjective, before: Geometry, radius: Tensor | None) -> Asked:
@@ -67,7 +67,7 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
     return Request(
         radius=radius,
         threshold=asked.threshold if spec.remaps else None,
-        coefficients=spec.negatives.coefficients,
+        coefficients=bound.negatives.coefficients,
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
         plain_scales=asked.plain_scales,
@@ -107,7 +107,7 @@ def finish(
         reduced: the answers.
         weigh: stands in for the objective's weighting, where that must see the rows of other ranks.
     """
-    weigh = weigh or bound.spec.weighting
+    weigh = weigh or bound.weighting
     value = margined(bound, target)
     loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]
     if radius is not None:
@@ -142,7 +142,7 @@ def measures(bound: BoundObjective, target: Geometry) -> dict[str, Tensor]:
 
 def _needs_plain_focal(spec: Objective) -> bool:
     """Where every negative is kept, the loss's own reduction is the plain one already."""
-    return spec.remaps and getattr(spec.weighting, "probability", "margin") == "plain"
+    return spec.remaps and spec.plain_probability
 
 
 def _cross_entropy(
@@ -166,7 +166,7 @@ def _cross_entropy(
     loss, divisor = -log_p, log_p.shape[0]
     if weigh is not None:
         log_not_p = F.logsigmoid(-advantage)
-        if getattr(spec.weighting, "probability", "margin") == "plain":
+        if spec.plain_probability:
             log_sum = reduced.plain[-1] if spec.remaps else reduced.log_sum
             log_not_p = F.logsigmoid(log_sum - logit(target.cos))
         weight, divisor = weigh(loss, log_p, log_not_p)

@@ -284,8 +284,8 @@ class ShardedHead(nn.Module):
 
     def _weigh(self, sizes: list[int]) -> Any:
         """The objective's weighting, seeing the rows of all ranks where its scope is global."""
-        weighting = self.objective.spec.weighting
-        if getattr(weighting, "scope", "rank") == "rank" or weighting is None:
+        weighting = self.objective.weighting
+        if not self.objective.spec.mines_globally:
             return weighting
         start = sum(sizes[: self.ranks.rank])
         own = slice(start, start + sizes[self.ranks.rank])

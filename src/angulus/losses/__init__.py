@@ -1,6 +1,6 @@
 """The loss algebra: pieces, the `Objective` that they make, and the papers' losses by name."""
 
-from angulus.losses import margins, negatives, penalties, radius, weighting
+from angulus.losses import margins, negatives, penalties, radius, roles, weighting
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.papers import (
     ALIASES,
@@ -63,6 +63,7 @@ __all__ = [
     "penalties",
     "radius",
     "ring_loss",
+    "roles",
     "softmax",
     "sphereface",
     "weight_normalized",

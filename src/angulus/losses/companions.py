@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from angulus import checks
+from angulus.losses.roles import Stateless
 from angulus.losses.running import Statistics, Wide, wide_dtype
 
 
 @dataclass(frozen=True)
-class CenterLoss:
+class CenterLoss(Stateless):
     """Center loss: λ/2 · ‖x − c_y‖², the centres c moving by a rule of their own, not by the optimiser.
 
     After an optimiser step: c_j ← c_j − α Σ_{y_i=j}(c_j − x_i) / (1 + n_j), n_j the samples of class j in the batch.
@@ -30,6 +31,7 @@ class CenterLoss:
     alpha: float = 0.5
     normalize: bool = False
     name: ClassVar[str] = "center_loss"
+    stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, low=0)

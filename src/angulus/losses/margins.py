@@ -8,41 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from angulus import checks
+from angulus.losses import roles
+from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
 
 
-@runtime_checkable
-class Margin(Protocol):
-    """What every margin spec offers. A new one is a frozen dataclass with these, and a line in `TABLE`."""
-
-    kind: ClassVar[str]
-
-    @property
-    def stateful(self) -> bool: ...
-    def bind(self, embedding_size: int, num_classes: int) -> Margin | nn.Module: ...
-    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor: ...
-    def formula(self) -> str: ...
-
-
-class Stateless:
-    """What a margin needs beside its formula when it keeps no state: it is bound as it is, and named by its kind."""
-
-    kind: ClassVar[str]
-    stateful: ClassVar[bool] = False
+class Stateless(roles.Stateless):
+    """The usual answers of a margin, which is then its call and its kind."""
 
     def formula(self) -> str:
         return f"{self.kind}(θ)"
-
-    def bind(self, embedding_size: int, num_classes: int):  # type: ignore[no-untyped-def]  # returns Self
-        return self
 
 
 @dataclass(frozen=True)
@@ -126,7 +109,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Multiplicative:
+class Multiplicative(Stateless):
     """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
 
     Args:

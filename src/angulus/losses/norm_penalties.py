@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, theory
-from angulus.losses.asks import Ask, Penalty, Rows
+from angulus.losses.asks import Ask, Rows, Stateless
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
-class FeatureIncay(Penalty):
+class FeatureIncay(Stateless):
     """Feature incay: λ · P(‖x‖), which lets the norms grow. On the raw features, so before any normalisation.
 
     P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
@@ -57,7 +57,11 @@ class FeatureIncay(Penalty):
 
     @property
     def stateful(self) -> bool:
-        return self.start_step > 0 or (self.bound == "auto" and self.reference_norm is None)
+        return self.start_step > 0 or self.reads_batch
+
+    @property
+    def reads_batch(self) -> bool:
+        return self.bound == "auto" and self.reference_norm is None
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundIncay:
         return BoundIncay(self, theory.incay_factor(embedding_size, num_classes))
@@ -94,7 +98,7 @@ class BoundIncay(nn.Module):
         super().__init__()
         self.spec = spec
         self.factor = factor
-        self.mean_norm = RunningMean() if spec.bound == "auto" and spec.reference_norm is None else None
+        self.mean_norm = RunningMean() if spec.reads_batch else None
         self.counter = StepCount() if spec.start_step > 0 else None
 
     def ask(self, rows: Rows) -> Ask:
@@ -126,7 +130,7 @@ class BoundIncay(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ring(Penalty):
+class Ring(Stateless):
     """Ring loss: λ/2 · (‖x‖ − R)², R given or learned.
 
     Args:
@@ -149,6 +153,10 @@ class Ring(Penalty):
     @property
     def stateful(self) -> bool:
         return self.radius is None
+
+    @property
+    def reads_batch(self) -> bool:
+        return self.stateful  # R starts at the first batch's mean norm
 
     def bind(self, embedding_size: int, num_classes: int) -> Ring | LearnedRing:
         return LearnedRing(self.lam) if self.radius is None else self

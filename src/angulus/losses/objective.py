@@ -12,21 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks
+from angulus.losses import roles
 from angulus.losses.companions import CenterLoss
-from angulus.losses.margins import Margin
-from angulus.losses.negatives import Keep, NegativesSpec
-from angulus.losses.penalties import IAM, PenaltySpec
+from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
-from angulus.losses.radius import Contraction, Fixed, RadiusSpec
 from angulus.losses.running import Statistics, merged
-from angulus.losses.weighting import WeightingSpec
 
-PIECES: dict[str, Any] = {
-    "radius": RadiusSpec,
-    "margin": Margin,
-    "negatives": NegativesSpec,
-    "weighting": WeightingSpec,
-    "center_loss": CenterLoss,
+ROLES: dict[str, type] = {
+    "radius": roles.Radius,
+    "margin": roles.Margin,
+    "negatives": roles.Negatives,
+    "weighting": roles.Weighting,
 }
 
 
@@ -34,7 +30,7 @@ class Term(NamedTuple):
     """A penalty and the factor before it."""
 
     weight: float
-    penalty: PenaltySpec
+    penalty: roles.Penalty
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,10 @@ class Objective:
     softmax cross-entropy on unit weights; radius fixed at s = 64; target cos(θ + 0.5)
     """
 
-    radius: RadiusSpec | None = None
-    margin: Margin | None = None
-    negatives: NegativesSpec = Keep()  # noqa: RUF009  # frozen
-    weighting: WeightingSpec | None = None
+    radius: roles.Radius | None = None
+    margin: roles.Margin | None = None
+    negatives: roles.Negatives = Keep()  # noqa: RUF009  # frozen
+    weighting: roles.Weighting | None = None
     weights: str = "unit"
     bias: bool = False
     eps: float = 0.0
@@ -75,16 +71,18 @@ class Objective:
     center_loss: CenterLoss | None = None
 
     def __post_init__(self) -> None:
-        for slot, kind in PIECES.items():
+        for slot, role in ROLES.items():
             chosen = getattr(self, slot)
-            optional = slot != "negatives"
-            if not isinstance(chosen, kind) and not (optional and chosen is None):
-                raise checks.InputError(f"{slot} must be a {slot} piece{' or None' * optional}; got {chosen!r}")
+            if chosen is not None or slot == "negatives":
+                roles.check(role, slot, chosen)
+        if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
+            raise checks.InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
         if not isinstance(self.penalties, tuple):
             raise checks.InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
         for term in self.penalties:
             if not isinstance(term, Term):
                 raise checks.InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
+            roles.check(roles.Penalty, "penalty", term.penalty)
         # sorted, so that objectives are equal in whatever order their penalties were added
         object.__setattr__(self, "penalties", tuple(sorted(self.penalties, key=lambda term: term.penalty.name)))
         checks.choice("weights", self.weights, ("unit", "raw"))
@@ -116,13 +114,28 @@ class Objective:
     @property
     def remaps(self) -> bool:
         """Whether some non-target cosines are changed."""
-        return not isinstance(self.negatives, Keep)
+        return self.negatives.kind != Keep.kind
+
+    @property
+    def plain_probability(self) -> bool:
+        """Whether the weighting reads p without margin."""
+        return self.weighting is not None and self.weighting.probability == "plain"
+
+    @property
+    def mines_globally(self) -> bool:
+        """Whether the weighting sees the rows of all ranks."""
+        return self.weighting is not None and self.weighting.scope == "global"
+
+    @property
+    def pieces(self) -> list[roles.Piece]:
+        """Every piece that it has."""
+        slots = [getattr(self, slot) for slot in ROLES]
+        return [piece for piece in slots if piece is not None] + [term.penalty for term in self.penalties]
 
     @property
     def stateful(self) -> bool:
         """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
-        pieces = [self.radius, self.margin, *(term.penalty for term in self.penalties)]
-        return self.center_loss is not None or any(piece is not None and piece.stateful for piece in pieces)
+        return self.center_loss is not None or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
@@ -137,10 +150,14 @@ class Objective:
                     "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
                 )
                 raise checks.InputError(
-                    f"iam takes its scale from a base with one s, but {base}; give iam(beta, s=...)"
+                    f"{term.penalty.name} takes its scale from a base with one s, but {base}; give "
+                    f"{term.penalty.name}(..., s=...)"
                 )
-            if isinstance(term.penalty, IAM) and term.penalty.logits == "margin" and self.margin is None:
-                raise checks.InputError("iam(logits='margin') takes the base's margin, but the base has none")
+            if term.penalty.needs_margin and self.margin is None:
+                raise checks.InputError(
+                    f"this {term.penalty.name} takes the base's margined cosine (logits='margin'), but the base has "
+                    "no margin"
+                )
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """Resolve what depends on C and d, warn once, and hold parameters and running figures.
@@ -178,6 +195,8 @@ class Objective:
         return dataclasses.replace(self, **changes)
 
     def __add__(self, other: object) -> Objective:
+        if isinstance(getattr(other, "name", None), str) and hasattr(other, "ask"):
+            other = Objective(penalties=(Term(1.0, other),))  # type: ignore[arg-type]  # checked there
         if not isinstance(other, Objective):
             return NotImplemented
         if self.radius is not None and other.radius is not None:
@@ -251,19 +270,18 @@ class Objective:
         body = f"{factor}{weighting}({fraction})" if factor or weighting else fraction
         margin = "" if self.margin is None else _unusual(self.margin)
         where = [f"t = {t}{margin}", f"z_j = {z}"]
-        if isinstance(self.radius, Contraction):
-            where.append("f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower)")
+        if self.radius.where:
+            where.append(self.radius.where)
         if self.eps:
             where.append(f"unit vectors v / √(‖v‖² + {self.eps:g})")
-        if getattr(self.weighting, "probability", "") == "plain":
+        if self.plain_probability:
             where.append("p° without margin")
         return ", ".join([" + ".join([body, *terms]), *where])
 
-    def _at_base(self, penalty: PenaltySpec) -> PenaltySpec:
-        """IAM that takes the base's fixed scale, with that scale written in."""
-        if isinstance(penalty, IAM) and penalty.s is None and isinstance(self.radius, Fixed):
-            return dataclasses.replace(penalty, s=self.radius.s)
-        return penalty
+    def _at_base(self, penalty: roles.Penalty) -> roles.Penalty:
+        """The penalty with the base's scale written in, where that is a number already."""
+        scale = getattr(self.radius, "scale", None)
+        return penalty.at_scale(scale) if isinstance(scale, int | float) else penalty
 
 
 class BoundObjective(nn.Module):
@@ -292,6 +310,8 @@ class BoundObjective(nn.Module):
         # a bound piece is its spec, or a module where it keeps state; either is called as the spec's slot says
         self.radius: Any = spec.radius and spec.radius.bind(embedding_size, num_classes)
         self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
+        self.negatives: Any = spec.negatives.bind(embedding_size, num_classes)
+        self.weighting: Any = spec.weighting and spec.weighting.bind(embedding_size, num_classes)
         self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
@@ -356,7 +376,7 @@ class BoundObjective(nn.Module):
         return f"{self.spec}, num_classes={self.num_classes}, embedding_size={self.embedding_size}"
 
 
-def _unusual(margin: Margin) -> str:
+def _unusual(margin: roles.Margin) -> str:
     """What the margin's formula does not show: another way past π than the default, another gradient."""
     usual = {"beyond_pi": "linear", "gradient": "exact"}
     options = [
@@ -369,6 +389,6 @@ def _single_term(name: str, new: object) -> Term:
     if isinstance(new, Objective) and len(new.penalties) == 1 and new.radius is None:
         new = new.penalties[0]
     term = new if isinstance(new, Term) else Term(1.0, new)  # type: ignore[arg-type]
-    if not isinstance(term.penalty, PENALTIES[name]):
+    if getattr(term.penalty, "name", None) != name:
         raise checks.InputError(f"{name} must be a {name} penalty or None; got {new!r}")
     return term

@@ -13,11 +13,12 @@ from typing import Any, Literal
 from angulus import checks
 from angulus.losses import pieces
 from angulus.losses.companions import CenterLoss
-from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Margin, Multiplicative
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, PenaltySpec, Ring
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.roles import Margin, Penalty
 from angulus.losses.weighting import Focal, HardMining
 
 # t of MV Sec. 4, by kind of margin and mode
@@ -298,7 +299,7 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
     taken = inspect.signature(ALIASES[name]).parameters
-    beside = {key: parameters.pop(key) for key in pieces.NAMES if key in parameters and key not in taken}
+    beside = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
     return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in beside.items()})
 
 
@@ -306,5 +307,5 @@ def _scale(s: float, learn: bool) -> Fixed | Learned:
     return Learned(s) if checks.flag("learn", learn) else Fixed(s)
 
 
-def _penalty(penalty: PenaltySpec) -> Objective:
+def _penalty(penalty: Penalty) -> Objective:
     return Objective(penalties=(Term(1.0, penalty),))

@@ -19,7 +19,11 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "weighting": weighting.TABLE,
 }
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
-NAMES = (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
+
+
+def names() -> tuple[str, ...]:
+    """What an objective's mapping may hold; the tables of penalties may have grown."""
+    return (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
 
 
 def piece(slot: str, value: object) -> Any:
@@ -55,7 +59,8 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
         chosen = getattr(objective, slot)
         out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
     for weight, penalty in objective.penalties:
-        out[penalty.name] = dataclasses.asdict(penalty) | ({} if weight == 1 else {"weight": weight})
+        spec: Any = penalty  # a dataclass, as an objective checks
+        out[spec.name] = dataclasses.asdict(spec) | ({} if weight == 1 else {"weight": weight})
     if objective.center_loss is not None:
         out["center_loss"] = dataclasses.asdict(objective.center_loss)
     return out
@@ -68,9 +73,9 @@ def from_mapping(mapping: Mapping[str, Any]) -> Objective:
     0.1
     """
     for name in mapping:
-        if name not in NAMES:
-            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, NAMES)}")
-    changes = {name: change(name, mapping[name]) for name in NAMES if mapping.get(name) is not None}
+        if name not in names():
+            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, names())}")
+    changes = {name: change(name, mapping[name]) for name in names() if mapping.get(name) is not None}
     terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
     return Objective(**changes, penalties=terms)
 

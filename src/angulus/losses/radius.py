@@ -1,10 +1,4 @@
-"""Radius: what the norm of a feature becomes before it multiplies the cosines, `radius(norms[B]) -> [B]`.
-
-A spec is frozen and knows neither C nor d; `bind(embedding_size, num_classes)` returns what is called: the spec itself
-where it needs nothing more, a module where it learns or keeps a running figure. `has_scale` says that the radius is one
-number for all samples, which the bound form then gives as `scale`; `linear` that it is a multiple of the norm, so that
-logits without margin are linear in the feature, at zero too.
-"""
+"""Radius: what the norm of a feature becomes before it multiplies the cosines; the role is `losses.roles.Radius`."""
 
 from __future__ import annotations
 
@@ -18,11 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, theory
+from angulus.losses import roles
+from angulus.losses.roles import Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
+class Stateless(roles.Stateless):
+    """The usual answers of a radius, which is then its call and its kind."""
+
+    has_scale: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    where: ClassVar[str] = ""
+
+    @property
+    def scale(self) -> float | None:
+        return None
+
+
 @dataclass(frozen=True)
-class Identity:
+class Identity(Stateless):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
@@ -32,15 +40,9 @@ class Identity:
     factor: float = 1.0
     kind: ClassVar[str] = "identity"
     linear: ClassVar[bool] = True
-    stateful: ClassVar[bool] = False
-    has_scale: ClassVar[bool] = False
-    scale: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         checks.number("factor", self.factor, low=0, open_low=True)
-
-    def bind(self, embedding_size: int, num_classes: int) -> Identity:
-        return self
 
     def __call__(self, norms: Tensor) -> Tensor:
         return norms if self.factor == 1 else self.factor * norms
@@ -54,12 +56,11 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Stateless):
     """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
 
     s: float
     kind: ClassVar[str] = "fixed"
-    stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -68,9 +69,6 @@ class Fixed:
     @property
     def scale(self) -> float:
         return self.s
-
-    def bind(self, embedding_size: int, num_classes: int) -> Fixed:
-        return self
 
     def __call__(self, norms: Tensor) -> Tensor:
         return torch.full_like(norms, self.s)
@@ -83,11 +81,10 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(Stateless):
     """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
-    stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = True
 
     def bind(self, embedding_size: int, num_classes: int) -> Fixed:
@@ -101,7 +98,7 @@ class Coco:
 
 
 @dataclass(frozen=True)
-class Learned:
+class Learned(Stateless):
     """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
 
     s: float = 20.0
@@ -138,7 +135,7 @@ class LearnedRadius(nn.Module):
 
 
 @dataclass(frozen=True)
-class Contraction:
+class Contraction(Stateless):
     """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
 
     f(0) = lower, f < upper, and f keeps the order of the norms.
@@ -165,8 +162,7 @@ class Contraction:
     upper_factor: float = 3.0
     detach_norm: bool = False
     kind: ClassVar[str] = "contraction"
-    has_scale: ClassVar[bool] = False
-    scale: ClassVar[None] = None
+    where: ClassVar[str] = "f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower)"
 
     def __post_init__(self) -> None:
         checks.number("p", self.p, low=0, high=1, open_low=True, open_high=True)
@@ -183,6 +179,10 @@ class Contraction:
     @property
     def stateful(self) -> bool:
         return self.gamma == "auto"
+
+    @property
+    def reads_batch(self) -> bool:
+        return self.stateful  # until it has seen a step, the batch's own mean norm stands in
 
     def bind(self, embedding_size: int, num_classes: int) -> Contraction | AutoContraction:
         """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
@@ -260,5 +260,4 @@ class AutoContraction(nn.Module):
         self.mean_norm.update(stats.values["norm"])
 
 
-RadiusSpec = Identity | Fixed | Coco | Learned | Contraction
-TABLE: dict[str, type[RadiusSpec]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}
+TABLE: dict[str, type[Radius]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}

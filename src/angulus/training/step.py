@@ -16,31 +16,16 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.losses.objective import Objective
-from angulus.losses.penalties import FeatureIncay, Ring
-from angulus.losses.radius import Contraction
-from angulus.losses.weighting import HardMining
 from angulus.training import checkpoint
 
 
 def refuse_whole_batch(objective: Objective) -> None:
     """Refuse what reads the whole batch, for micro-batches see a part of it."""
-    pieces = [objective.radius, objective.weighting, *(term.penalty for term in objective.penalties)]
-    broken = {
-        "hard mining": any(isinstance(piece, HardMining) for piece in pieces),
-        "a contraction with gamma: auto": any(
-            isinstance(each, Contraction) and each.gamma == "auto" for each in pieces
-        ),
-        "a ring whose R is learned": any(isinstance(piece, Ring) and piece.radius is None for piece in pieces),
-        "feature incay up to bound: auto": any(
-            isinstance(piece, FeatureIncay) and piece.bound == "auto" and piece.reference_norm is None
-            for piece in pieces
-        ),
-    }
-    for name, found in broken.items():
-        if found:
+    for piece in objective.pieces:
+        if piece.reads_batch:
             raise checks.InputError(
-                f"training.accumulate needs a loss whose rows stand alone, and {name} reads the whole batch (at its "
-                "first step at least); set training.accumulate=1, or change that piece"
+                "training.accumulate needs a loss whose rows stand alone, and this piece reads the whole batch (at "
+                f"its first step at least): {piece.words()}; set training.accumulate=1, or change that piece"
             )
 
 
