@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,3 +223,15 @@ def test_without_float16_features_that_are_not_finite_stay_an_error(kind: type[H
     with torch.autocast("cpu", torch.float16):
         rows_lost = head(features, labels, reduction="none")
     assert bool(rows_lost.isnan().all())
+
+
+def test_the_loop_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs/head.md"
+    loop, accumulated, *_ = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    names: dict[str, Any] = {}
+    exec(loop, names)
+    assert "target_cos" in capsys.readouterr().out
+    head: DenseHead = names["head"]
+    assert int(head.objective.margin.counter.step) == 10 and bool(head.objective.center_loss.centers.any())
+    exec(accumulated, names)
+    assert int(head.objective.margin.counter.step) == 11

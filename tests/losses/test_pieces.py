@@ -322,10 +322,17 @@ def test_a_margin_out_of_range_warns(made: Callable[[], object], named: str) -> 
         made()
 
 
+@pytest.mark.parametrize("made", [lambda: L.sphereface(64, 4), lambda: L.combined_margin(64, multiplier=28.6)])
+def test_an_angle_taken_many_times_warns(made: Callable[[], object]) -> None:
+    with pytest.warns(UserWarning, match="multiplies the angle; the papers use 3 and 4"):
+        made()
+
+
 @pytest.mark.parametrize("m", [0.0, 0.35, 0.5, 0.8, 1.0])
 def test_usual_margins_do_not_warn(m: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        L.sphereface(4), L.l_softmax(2), L.combined_margin(multiplier=3)
         L.cosface(64, m), L.arcface(64, m), L.combined_margin(64, angle=m, cosine=0.1 * m)
 
 

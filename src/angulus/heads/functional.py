@@ -20,7 +20,8 @@ from angulus.heads.train_mode import may_overflow, overflowed, partners, seen
 from angulus.heads.updates import Update
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
 from angulus.losses.running import whole_batch
 
 REDUCTIONS = ("mean", "sum", "none")

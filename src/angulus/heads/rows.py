@@ -13,7 +13,8 @@ from torch import Tensor
 from angulus.heads.geometry import Geometry
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.asks import Hinge, Plain, Rows
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
 
 
 @dataclass(frozen=True)

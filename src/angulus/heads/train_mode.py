@@ -10,7 +10,7 @@ from angulus.distributed.collectives import gather, total
 from angulus.distributed.runtime import Ranks, ddp_ranks
 from angulus.heads.geometry import Geometry
 from angulus.heads.rows import measures
-from angulus.losses.objective import BoundObjective
+from angulus.losses.bound import BoundObjective
 from angulus.losses.running import Statistics
 
 

@@ -1,7 +1,8 @@
 """The loss algebra: pieces, the `Objective` that they make, and the papers' losses by name."""
 
 from angulus.losses import margins, negatives, penalties, radius, roles, weighting
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
 from angulus.losses.papers import (
     ALIASES,
     arcface,

@@ -19,6 +19,7 @@ from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
+MOST_TIMES = 8  # an angle is multiplied by without a warning; twice what any paper has
 
 
 class Stateless(roles.Stateless):
@@ -135,6 +136,7 @@ class Multiplicative(Stateless):
             checks.integer("m", whole, low=1, hint="form='raw' takes a fraction")
         else:
             checks.number("m", self.m, low=1)
+        _warn_of_many_turns(self, "m", self.m)
         if self.annealing is not None and not isinstance(self.annealing, Annealing):
             checks.number("annealing", self.annealing, low=0, hint="or an Annealing schedule")
 
@@ -206,6 +208,7 @@ class Combined(Stateless):
 
     def __post_init__(self) -> None:
         checks.number("multiplier", self.multiplier, low=1)
+        _warn_of_many_turns(self, "multiplier", self.multiplier)
         checks.number("angle", self.angle, low=0, high=math.pi, open_high=True, hint="angle is in radians")
         checks.number("cosine", self.cosine, low=0)
         checks.choice("form", self.form, ("raw", "psi"))
@@ -246,6 +249,12 @@ def _warn_of_no_reward(margin: Margin, name: str, unit: str, at_zero: float) -> 
             f"{margin.kind}: {name} = {getattr(margin, name):g} {unit}, and the target is negative even at θ = 0; the "
             "papers use 0.5 radians, or 0.35 off the cosine"
         )
+
+
+def _warn_of_many_turns(margin: Margin, name: str, times: float) -> None:
+    """Warn where the angle is multiplied beyond anyone's use: a scale, or degrees, in the place of m."""
+    if times > MOST_TIMES:
+        checks.warn(f"{margin.kind}: {name} = {times:g} multiplies the angle; the papers use 3 and 4")
 
 
 def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:
