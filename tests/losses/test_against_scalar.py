@@ -113,6 +113,7 @@ def test_a_head_gives_the_same_loss(case: Case) -> None:
     head = DenseHead(SIZE, CLASSES, case.objective).double()
     bound = case.bind_at(POINT)
     head.objective.load_state_dict(bound.state_dict())
+    head.eval()  # or the first of the three would move what the others read
     data = batch(POINT, case)
     with torch.no_grad():
         head.weight.copy_(data.weight)

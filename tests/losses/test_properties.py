@@ -28,7 +28,7 @@ def reads_norms(case: Case) -> bool:
     return (
         objective.eps > 0
         or (objective.radius is not None and objective.radius.kind not in SCALED_RADII)
-        or bool({"incay", "ring"} & names)
+        or bool({"feature_incay", "ring_loss"} & names)
         or (objective.center_loss is not None and not objective.center_loss.normalize)
     )
 

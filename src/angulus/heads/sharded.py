@@ -188,7 +188,8 @@ class ShardedHead(nn.Module):
             features, labels, kept = counted(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
-            same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, int(self.training)]
+            mode = int(self.training) + 2 * int(self.objective.training)
+            same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, mode]
             same += [int(self.objective.accumulating), REDUCTIONS.index(reduction)]
             facts = [0, int(not torch.isfinite(features).all()), len(features), *same]
         except Exception as error:  # whatever it is: the others wait for this rank's word
