@@ -31,8 +31,8 @@ def target_logits() -> Figure:
         "ArcFace, m = 0.5": margins.AdditiveAngle(0.5),
         "A-Softmax, ψ, m = 3": margins.Multiplicative(3),
         "A-Softmax, ψ, m = 3, λ = 5": margins.Multiplicative(3, annealing=5.0),
-        "combined, 1, 0.2, 0.3": margins.Combined(1.0, 0.2, 0.3),
-        "combined, 2, 0, 0, ψ": margins.Combined(2.0, 0.0, 0.0, form="psi"),
+        "combined, θ + 0.3, − 0.2": margins.Combined(angle=0.3, cosine=0.2),
+        "combined, 2θ, ψ": margins.Combined(multiplier=2.0, form="psi"),
     }
     lines = {"no margin": np.cos(THETA)} | {name: target_curve(margin) for name, margin in chosen.items()}
     return plots.curves(DEGREES, lines, title="Target logit over s", x_label="θ, degrees", y_label="margin(θ)", mark=90)
@@ -120,7 +120,7 @@ def incay() -> Figure:
         "log: 2 / ‖x‖": 2 / norms,
         "linear: 2 ‖x‖": 2 * norms,
     }
-    bound = theory.incay_bound(2.0, 10, 16)
+    bound = theory.incay_bound(2.0, 16, 10)
     return plots.curves(
         norms,
         lines,

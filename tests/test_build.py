@@ -60,7 +60,7 @@ def test_normalize_gives_the_head_unit_features_with_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "what"), [("{kind: softmax}", "radius ‖x‖"), ("{kind: normface, ring: {lam: 0.1}}", "ring")]
+    ("objective", "what"), [("{kind: softmax}", "radius ‖x‖"), ("{kind: normface, ring_loss: {lam: 0.1}}", "ring")]
 )
 def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str) -> None:
     chosen = tiny.validated("backbone.normalize=true", f"objective={objective}")
@@ -93,7 +93,7 @@ def test_a_test_set_too_small_to_split_is_refused() -> None:
     ("override", "sentence"),
     [
         ("backbone.options={depth: 3}", "options of the backbone 'small' must be left out, since there are none; got"),
-        ("objective={ring: {lam: 0.1}}", "nothing here trains the class weights"),
+        ("objective={ring_loss: {lam: 0.1}}", "nothing here trains the class weights"),
         ("training.device=abacus", "training.device 'abacus' cannot be used here; use auto or cpu"),
     ],
 )

@@ -293,7 +293,10 @@ def test_every_variant_is_looked_at_before_the_first_is_trained(path: str, tmp_p
             "{A: {}, B: {backbone.options: {depth: 3}}}",
             "options of the backbone 'small' must be left",
         ),
-        "nothing that trains": ("{A: {}, B: {objective: {ring: {lam: 0.1}}}}", "nothing here trains the class weights"),
+        "nothing that trains": (
+            "{A: {}, B: {objective: {ring_loss: {lam: 0.1}}}}",
+            "nothing here trains the class weights",
+        ),
         "no such device": ("{A: {}, B: {training.device: abacus}}", "training.device 'abacus' cannot be used here"),
         "other evaluation": (
             "{A: {}, B: {evaluation.low_fraction: 0.5}}",

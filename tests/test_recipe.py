@@ -107,7 +107,7 @@ def test_the_resolved_recipe_stores_pieces_and_all_defaults() -> None:
         "{kind: sphereface, m: 4, annealing: {start: 100, low: 1, rate: 0.5}}",
         "{kind: mv_softmax, s: 32, margin: {kind: additive_cosine, m: 0.35}, t: 0.2, mode: adaptive}",
         "{kind: focal_softmax, s: 30, gamma: 2}",
-        "{kind: softmax, bias: true, center: {lam: 0.01}, incay: {lam: 0.1, weight: 0.5}}",
+        "{kind: softmax, bias: true, center_loss: {lam: 0.01}, feature_incay: {lam: 0.1, weight: 0.5}}",
         "{kind: normface, eps: 1e-5}",
         "{kind: normface, c_triplet: {m: 0.8, center: gated, weight: 0.1}}",
     ],
@@ -256,7 +256,7 @@ def test_what_is_no_plain_value_is_refused() -> None:
     [
         ("5", "objective: input should be an object; got 5"),
         ("{kind: arcfce}", "objective.kind must be one of .* got 'arcfce'; did you mean 'arcface'"),
-        ("{kind: arcface, s: 64}", "arcface needs m"),
+        ("{radius: {kind: fixed}}", "radius fixed needs s"),
         ("{kind: arcface, s: 64, m: 0.5, mm: 1}", "arcface has no parameter 'mm'; did you mean 'm'"),
         ("{kind: arcface, s: '64', m: 0.5}", "s must be a number > 0; got '64'"),
         ("{kind: arcface, s: -1, m: 0.5}", "s must be a finite number > 0; got -1"),
@@ -512,6 +512,6 @@ def test_a_name_is_a_plain_folder_name(name: str) -> None:
         recipe.validate(tiny.content() | {"name": name})
 
 
-def test_all_that_an_objective_lacks_is_named_at_once() -> None:
-    with pytest.raises(InputError, match="arcface needs s and m"):
-        tiny.validated("objective.kind=arcface")
+def test_what_a_penalty_lacks_is_named() -> None:
+    with pytest.raises(InputError, match="feature_incay needs lam"):
+        tiny.validated("objective={kind: softmax, feature_incay: {}}")

@@ -72,14 +72,14 @@ def test_separation_factor(degrees: float, factor: float) -> None:
 @pytest.mark.parametrize(("classes", "size"), [(10, 64), (127, 64), (128, 64), (129, 64), (10, 2), (3, 2), (4, 2)])
 def test_incay_bound(classes: int, size: int) -> None:
     for norm in (0.5, 200.0):
-        bound = theory.incay_bound(norm, classes, size)
+        bound = theory.incay_bound(norm, size, classes)
         assert bound == pytest.approx(oracle.incay_bound(norm, classes, size), rel=1e-14)
-        assert bound == pytest.approx(norm * theory.incay_factor(classes, size), rel=1e-14)
+        assert bound == pytest.approx(norm * theory.incay_factor(size, classes), rel=1e-14)
 
 
 def test_the_numbers_that_the_papers_print() -> None:
     assert float(theory.loss_floor(1.0, 10575)) == pytest.approx(8.27, abs=0.005)  # NF, Sec. 3.3
-    assert theory.incay_bound(200.0, 10, 512) == pytest.approx(483, abs=0.5)  # FI, Sec. 3.4
+    assert theory.incay_bound(200.0, 512, 10) == pytest.approx(483, abs=0.5)  # FI, Sec. 3.4
     assert theory.coco_scale(10575) == pytest.approx(7.633, abs=5e-4)
     assert theory.coco_scale(2) == 3.0
 
@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "loss must be in (0, log 5 = 1.60944); got 1.6",
     ),
     "a loss of one class": (lambda: theory.scale_for_loss(0.1, 1), "num_classes must be a whole number >= 2; got 1"),
-    "a norm": (lambda: theory.incay_bound(0, 10, 64), "reference_norm must be a finite number > 0; got 0"),
+    "a norm": (lambda: theory.incay_bound(0, 64, 10), "reference_norm must be a finite number > 0; got 0"),
 }
 
 
@@ -204,4 +204,4 @@ def test_agent_distortion_and_its_bound() -> None:
     with torch.no_grad():
         head.weight[1] = torch.tensor(agent)
     stats = head.statistics(torch.tensor(members), torch.ones(6, dtype=torch.long))
-    assert float(stats.values["agent_distortion"]) == pytest.approx(bound, rel=1e-12)
+    assert float(stats["agent_distortion"]) == pytest.approx(bound, rel=1e-12)

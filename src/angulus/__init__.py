@@ -8,6 +8,7 @@ from angulus.heads.functional import class_loss
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.heads.sampling import ClassSampling
 from angulus.heads.sharded import ShardedHead
+from angulus.losses import list_losses
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SparseSGD",
     "__version__",
     "class_loss",
+    "list_losses",
     "load",
     "losses",
     "theory",

@@ -109,13 +109,16 @@ def warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+def batch(
+    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, *, finite_features: bool = True
+) -> None:
     """Check types, shapes, dtypes, devices and finiteness of what a class loss is given; not the labels' range."""
     matrices(features, weight)
     if not isinstance(labels, Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
     _batch(features, weight, labels, bias)
-    finite(features, "features")
+    if finite_features:
+        finite(features, "features")
 
 
 def matrices(features: Tensor, weight: Tensor) -> None:

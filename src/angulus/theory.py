@@ -139,19 +139,19 @@ def scale_for_loss(loss: ArrayLike, num_classes: int) -> Array:
     return np.asarray(-(n - 1) / n * (np.log(np.expm1(loss)) - math.log(n - 1)))
 
 
-def incay_bound(reference_norm: float, num_classes: int, embedding_size: int) -> float:
+def incay_bound(reference_norm: float, embedding_size: int, num_classes: int) -> float:
     """The norm beyond which feature incay stops: (1 + √2) · a where C < 2d, else 3 · a; a a reference (mean) norm.
 
     Source: FI Property 3. Differs: C < 2d permits classes 90° apart, but does not ensure it.
 
-    >>> round(incay_bound(200.0, 10, 64))
+    >>> round(incay_bound(200.0, 64, 10))
     483
     """
     a = checks.number("reference_norm", reference_norm, low=0, open_low=True)
-    return a * incay_factor(num_classes, embedding_size)
+    return a * incay_factor(embedding_size, num_classes)
 
 
-def incay_factor(num_classes: int, embedding_size: int) -> float:
+def incay_factor(embedding_size: int, num_classes: int) -> float:
     """`incay_bound` over its reference norm."""
     return separation_factor(math.pi / 2 if num_classes < 2 * embedding_size else math.pi)
 
@@ -272,7 +272,7 @@ def agent_distortion(anchor: ArrayLike, features: ArrayLike, agent: ArrayLike) -
 def agent_distortion_bound(features: ArrayLike, agent: ArrayLike) -> float:
     """What `agent_distortion` never exceeds, whatever the anchor: mean_j d(f_j, w)². NormFace reports 0.5 to 0.6.
 
-    Source: NF Prop. 3. `DenseHead` tracks its mean over samples during training, as `objective.agent_distortion`.
+    Source: NF Prop. 3. Training logs its mean over the samples of a step as `agent_distortion` (`head.seen`).
 
     >>> agent_distortion_bound([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
     1.0

@@ -7,6 +7,7 @@ Rank 0 writes the worst difference of every comparison to RESULTS, as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -26,11 +27,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import angulus
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
 from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import load_head, read_weight, save_head
-from angulus.losses import Objective
+from angulus.losses import Objective, Statistics
+from angulus.losses.running import whole_batch
 from angulus.losses.weighting import HardMining
+from losses import own
 from losses.aliases import CASES
 
 CLASSES, SIZE, INPUT = 7, 5, 6
@@ -45,6 +49,7 @@ OTHERS = {
     "global hard mining": losses.normface().replace(weighting=HardMining(0.6, scope="global")) + losses.iam(0.2),
     "auto contraction from the first batch": losses.cm_softmax(gamma="auto"),
     "ring from the first batch": losses.softmax() + losses.ring_loss(0.1),
+    **{f"own {role}": objective for role, objective in own.objectives().items()},
 }
 
 
@@ -97,7 +102,7 @@ def compare(objective: Objective, impl: str, counts: list[int], rank: int, count
     own = owned[rank]
     one, many = backbone(), backbone()
     wrapped = DistributedDataParallel(many) if count > 1 else many
-    dense = DenseHead(SIZE, CLASSES, objective, impl="reference")
+    dense = DenseHead(SIZE, CLASSES, objective, impl="reference", alone=True)
     sharded = ShardedHead(SIZE, CLASSES, objective, impl=impl, class_counts=counts)
     held = slice(sharded.classes.start, sharded.classes.stop)
     with torch.no_grad():
@@ -121,9 +126,8 @@ def compare(objective: Objective, impl: str, counts: list[int], rank: int, count
         own_parameters = zip(sharded.objective.parameters(), dense.objective.parameters(), strict=True)
         pairs += [(_or_zero(a), _or_zero(b)) for a, b in own_parameters]
         here, there = sharded.statistics(many(inputs[own]), labels[own]), dense.statistics(one(inputs), labels)
-        pairs += [(here.values[name], there.values[name]) for name in there.values]
-        sharded.observe(here)
-        dense.observe(there)
+        pairs += [(here[name], there[name]) for name in there]
+        pairs += [(sharded.seen[name], dense.seen[name]) for name in there]
         pairs += list(zip(sharded.objective.state_dict().values(), dense.objective.state_dict().values(), strict=True))
         worst = max([worst, *(difference(a, b) for a, b in pairs)])
     return worst
@@ -144,7 +148,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def heads(count: int, objective: Objective = ARCFACE) -> tuple[DenseHead, ShardedHead]:
-    dense, sharded = DenseHead(SIZE, CLASSES, objective), ShardedHead(SIZE, CLASSES, objective)
+    dense, sharded = DenseHead(SIZE, CLASSES, objective, alone=True), ShardedHead(SIZE, CLASSES, objective)
     with torch.no_grad():
         torch.manual_seed(3)
         dense.weight.copy_(torch.randn(CLASSES, SIZE))
@@ -265,11 +269,115 @@ def wrapped_heads_are_refused(rank: int, count: int) -> float:
     together = DistributedDataParallel(Model(dense))
     together(inputs, labels).backward()
     BackwardSGD(dense, lr=0.1)
-    worst = max(worst, refused(lambda: together(inputs, labels), "cannot average what BackwardSGD updates"))
+    worst = max(worst, refused(lambda: together(inputs, labels), "cannot be averaged over processes"))
     left_out = Model(sharded())
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(left_out, ["head.weight"])
     DistributedDataParallel(left_out)(inputs, labels).backward()
     return worst
+
+
+def dense_heads_on_several_ranks(rank: int, count: int) -> float:
+    """By itself it is refused; synchronised, or within DDP, its copies stay one and see the rows of all ranks."""
+    inputs, labels, owned = batch(count)
+    own = owned[rank]
+    objective = losses.cm_softmax(gamma="auto", lower=3, upper=9) + losses.center_loss(0.1) + losses.ring_loss(0.1)
+    worst = 0.0
+    if count > 1:
+        torch.manual_seed(4)  # the same weights on every rank do not stay the same
+        for plain in (objective, ARCFACE):
+            head, said = DenseHead(SIZE, CLASSES, plain), f"torch.distributed runs {count} processes"
+            worst = max(worst, refused(lambda head=head: head(inputs[own, :SIZE], labels[own]), said))
+            with torch.no_grad():
+                head(inputs[own, :SIZE], labels[own])
+            head.eval()(inputs[own, :SIZE], labels[own])
+        mined = DenseHead(SIZE, CLASSES, losses.hm_softmax(8.0).replace(weighting=HardMining(0.5, scope="global")))
+        mined.synchronize()
+        worst = max(worst, refused(lambda: mined(inputs[own, :SIZE], labels[own]), "ShardedHead, or scope='rank'"))
+        sampled = DenseHead(SIZE, CLASSES, ARCFACE, sampling=ClassSampling(0.5))
+        worst = max(worst, refused(sampled.synchronize, "for class sampling"))
+        bound, weight = objective.bind(SIZE, CLASSES), torch.randn(CLASSES, SIZE)
+        worst = max(
+            worst, refused(lambda: angulus.class_loss(inputs[own, :SIZE], weight, labels[own], bound), "would train")
+        )
+    joinings = [DenseHead.synchronize, lambda head: copy.deepcopy(head.synchronize())]
+    for join in [*joinings, DistributedDataParallel] if count > 1 else joinings:
+        worst = max(worst, together(join, objective, rank, count))
+    return worst
+
+
+def together(join: Callable[[DenseHead], nn.Module], objective: Objective, rank: int, count: int) -> float:
+    """The worst difference, over three steps, from one process that holds every row: weights, state and backbone."""
+    inputs, labels, owned = batch(count)
+    own = owned[rank]
+    torch.manual_seed(100 + rank)
+    joined = join(DenseHead(SIZE, CLASSES, objective))
+    many = DistributedDataParallel(backbone()) if count > 1 else backbone()
+    head = joined.module if isinstance(joined, DistributedDataParallel) else joined
+    one, whole = backbone(), DenseHead(SIZE, CLASSES, objective, alone=True).eval()
+    whole.load_state_dict(head.state_dict())
+    steps = [torch.optim.SGD([*a.parameters(), *b.parameters()], lr=0.1) for a, b in ((many, joined), (one, whole))]
+    worst = 0.0
+    for _ in range(3):
+        for optimizer in steps:
+            optimizer.zero_grad()
+        joined(many(inputs[own]), labels[own]).backward()
+        features = one(inputs)
+        norm = features.detach().norm(dim=1).mean()
+        with whole_batch(norm):
+            losses_by_rank = [whole(features[rows], labels[rows]) for rows in owned]
+        whole.objective.observe(Statistics({"norm": norm}, len(inputs), features.detach(), labels))
+        (sum(losses_by_rank) / count).backward()
+        for optimizer in steps:
+            optimizer.step()
+        plain = many.module if count > 1 else many
+        pairs = [*zip(head.state_dict().values(), whole.state_dict().values(), strict=True)]
+        pairs += [*zip(plain.parameters(), one.parameters(), strict=True)]
+        pairs.append((head.seen["norm"], norm))
+        worst = max([worst, *(difference(a, b) for a, b in pairs)])
+    return worst
+
+
+def accumulation(rank: int, count: int) -> float:
+    """Two micro-batches of every rank move what one batch of them all moves, and a rank that forgets is refused."""
+    inputs, labels, owned = batch(count)
+    features = backbone()(inputs).detach()
+    objective = losses.cm_softmax(gamma="auto", lower=3, upper=9) + losses.center_loss(0.1)
+    dense, sharded = heads(count, objective)
+    own = torch.arange(len(inputs))[owned[rank]]
+    with sharded.accumulate():
+        sharded(features[own], labels[own])
+    sharded(2 * features[own], labels[own])
+    dense(torch.cat([features, 2 * features]), labels.repeat(2))
+    pairs = list(zip(sharded.objective.buffers(), dense.objective.buffers(), strict=True))
+    worst = max([difference(a, b) for a, b in pairs] + [difference(sharded.seen["norm"], dense.seen["norm"])])
+    if count > 1:
+        with sharded.accumulate() if rank == 0 else contextlib.nullcontext():
+            worst = max(worst, refused(lambda: sharded(features[own], labels[own]), "the same head.accumulate()"))
+    return worst
+
+
+def overflow(rank: int, count: int) -> float:
+    """An infinite float16 feature on one rank: NaN for the loss and every gradient on all, and nothing moves."""
+    inputs, labels, owned = batch(count)
+    features = backbone()(inputs).detach()[owned[rank]].half()
+    features[:1] *= torch.inf if rank == count - 1 else 1.0
+    for head in (
+        heads(count, losses.cm_softmax(gamma="auto"))[1],
+        DenseHead(SIZE, CLASSES, losses.cm_softmax(gamma="auto")),
+    ):
+        if isinstance(head, DenseHead):
+            head.synchronize()
+        before = [buffer.clone() for buffer in head.buffers()]
+        loss = head(features.requires_grad_(), labels[owned[rank]])
+        loss.backward()
+        nan = [loss, features.grad, *(parameter.grad for parameter in head.parameters())]
+        if not all(bool(each.isnan().all()) for each in nan):
+            return 1.0
+        if not all(torch.equal(a, b) for a, b in zip(head.buffers(), before, strict=True)):
+            return 2.0
+    said = "features must be finite" if rank == count - 1 else "refused its batch"
+    sharded = heads(count)[1]
+    return refused(lambda: sharded(features.detach().double(), labels[owned[rank]]), said)
 
 
 def ignored_rows(rank: int, count: int) -> float:
@@ -396,10 +504,9 @@ def checkpoints(rank: int, count: int) -> float:
     for _ in range(2):
         sharded(features[owned[rank]], labels[owned[rank]]).backward()
         optimizer.step()
-        sharded.observe(sharded.statistics(features[owned[rank]], labels[owned[rank]]))
         save_head(sharded, path, optimizer)
     expected = sharded(features[owned[rank]], labels[owned[rank]]).detach()
-    dense = DenseHead(SIZE, CLASSES, objective.replace(bias=True))
+    dense = DenseHead(SIZE, CLASSES, objective.replace(bias=True), alone=True)
     other = torch.optim.AdamW(dense.parameters(), lr=0.1)
     load_head(dense, path, other)
     held = slice(sharded.classes.start, sharded.classes.stop)
@@ -415,7 +522,7 @@ def checkpoints(rank: int, count: int) -> float:
             moments = torch.optim.AdamW(fewer.parameters(), lr=0.1)
             load_head(fewer, path, moments)
             rows = [slice(0, 6), slice(6, 11)][rank]
-            worst = max(worst, difference(fewer(features[rows], labels[rows]), expected))
+            worst = max(worst, difference(fewer.eval()(features[rows], labels[rows]), expected))
             save_head(fewer, path / "two", moments)
         dist.barrier()
         more = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), class_counts=[2, 4, 1])
@@ -455,6 +562,9 @@ CHECKS = (
     updates_within_backward,
     second_derivatives,
     wrapped_heads_are_refused,
+    dense_heads_on_several_ranks,
+    accumulation,
+    overflow,
     ignored_rows,
     hard_mining_within_each_rank,
     float16_overflow_skips_everywhere,

@@ -13,7 +13,7 @@ def trained(objective: losses.Objective) -> DenseHead:
     torch.manual_seed(0)
     head = DenseHead(4, 5, objective, impl="chunked", sampling=ClassSampling(0.5)).double()
     features, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 4])
-    head.observe(head.statistics(features, labels))
+    head(features, labels)
     with torch.no_grad():
         for parameter in head.objective.parameters():
             parameter.add_(1.0)
@@ -34,9 +34,9 @@ def test_new_classes_leave_the_old_as_they_were() -> None:
     torch.testing.assert_close(more.logits(features)[:, :5], head.logits(features))
     assert bool((more.weight[5:] == rows).all()) and bool((more.bias[5:] == 0).all())
     assert more.objective.num_classes == 7
-    assert bool((more.objective.ring.R == head.objective.ring.R).all())
-    assert bool((more.objective.center.centers[:5] == head.objective.center.centers).all())
-    assert not more.objective.center.centers[5:].any()
+    assert bool((more.objective.ring_loss.R == head.objective.ring_loss.R).all())
+    assert bool((more.objective.center_loss.centers[:5] == head.objective.center_loss.centers).all())
+    assert not more.objective.center_loss.centers[5:].any()
     assert more.kernel == head.kernel and more.sampling == head.sampling
 
 

@@ -176,7 +176,7 @@ def test_what_cannot_go_together_is_refused() -> None:
     with pytest.raises(InputError, match=r"class sampling is not defined with c_triplet"):
         DenseHead(6, 40, OBJECTIVE + losses.c_triplet(), sampling=ClassSampling(0.5))
     focal = MV_IAM.replace(weighting=losses.weighting.Focal(2.0, probability="plain"), iam=None)
-    with pytest.raises(InputError, match=r"probability='plain' over MV negatives"):
+    with pytest.raises(InputError, match=r"probability='plain' over changed negatives"):
         DenseHead(6, 40, focal, sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"must be an angulus\.ClassSampling"):
         DenseHead(6, 40, OBJECTIVE, sampling=0.1)  # type: ignore[arg-type]

@@ -71,4 +71,4 @@ def test_one_process_needs_no_group_and_says_what_it_holds() -> None:
     head = ShardedHead(4, 3, losses.normface())
     assert "classes=0..2 of rank 0 of 1" in repr(head)
     with pytest.raises(InputError, match="unbound"):
-        ShardedHead(4, 3, losses.normface().bind(3, 4))  # type: ignore[arg-type]
+        ShardedHead(4, 3, losses.normface().bind(4, 3))  # type: ignore[arg-type]

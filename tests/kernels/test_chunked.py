@@ -224,7 +224,7 @@ def test_a_second_backward_is_refused_whatever_the_shape(batch_size: int) -> Non
 def test_large_negative_scales_and_transposed_weights() -> None:
     features, weight, labels = problem(4)
     for objective in (losses.normface(16.0), losses.arcface(16.0, 0.5)):
-        bound = objective.bind(50, 8).double()
+        bound = objective.bind(8, 50).double()
         for parameter in bound.parameters():
             parameter.data.fill_(-200.0)
         sideways = weight.detach().T.contiguous().T.requires_grad_()

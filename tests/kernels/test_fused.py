@@ -398,3 +398,16 @@ def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize("norm", [1e6, 1e10, 1e20, 1e30])
+def test_large_logits_keep_a_finite_gradient(norm: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = norm * torch.nn.functional.normalize(torch.randn(6, 8, generator=generator))
+    weight, labels = torch.randn(11, 8, generator=generator), torch.arange(6)
+    found = []
+    for impl in ("reference", "fused"):
+        leaves = features.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_()
+        found.append(torch.autograd.grad(class_loss(*leaves, labels.to(DEVICE), losses.softmax(), impl=impl), leaves))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

@@ -104,19 +104,21 @@ TABLE = (
     ),
     Case(
         "combined_margin",
-        L.combined_margin(16, 1.1, 0.2, 0.3),
+        L.combined_margin(16, multiplier=1.1, cosine=0.2, angle=0.3),
         of(family.combined_margin, 16.0, 1.1, 0.2, 0.3),
         least=1,
     ),
     Case(
         "combined_margin-psi",
-        L.combined_margin(16, 2.5, 0.1, 0.4, "psi"),
+        L.combined_margin(16, multiplier=2.5, cosine=0.1, angle=0.4, form="psi"),
         of(family.combined_margin, 16.0, 2.5, 0.1, 0.4, "psi"),
         least=1,
     ),
     Case(
         "combined_margin-straight_through",
-        L.combined_margin(16, 1, 0, 0).replace(margin=Combined(2.0, 0.1, 0.3, "psi", "straight_through")),
+        L.normface(16, False).replace(
+            margin=Combined(multiplier=2.0, cosine=0.1, angle=0.3, form="psi", gradient="straight_through")
+        ),
         straight_through(16.0, lambda theta: scalar_margins.combined(theta, 2.0, 0.1, 0.3, "psi")),
         held=True,
         least=1,

@@ -99,10 +99,10 @@ class Case:
 
     def bind(self, num_classes: int, size: int, dtype: torch.dtype = torch.float64) -> BoundObjective:
         """The bound objective, its running figures fed where the case says so."""
-        bound = self.objective.bind(num_classes, size).to(dtype)
-        if self.seen:
+        bound = self.objective.bind(size, num_classes).to(dtype)
+        for _ in range(SEEN_STEP if self.seen else 0):
             bound.observe(seen(size))
-        return bound
+        return bound.eval()  # a loss leaves it as it is
 
     def bind_at(self, p: Point, dtype: torch.dtype = torch.float64) -> BoundObjective:
         """The bound objective with the point's s, R and centres."""
@@ -111,16 +111,15 @@ class Case:
             if "s" in self.learns:
                 bound.radius.s.fill_(p.s)
             if "R" in self.learns:
-                bound.get_submodule("ring").R.fill_(p.R)
-            if bound.center is not None:
-                bound.center.centers.copy_(torch.tensor(p.centers, dtype=dtype))
+                bound.get_submodule("ring_loss").R.fill_(p.R)
+            if bound.center_loss is not None:
+                bound.center_loss.centers.copy_(torch.tensor(p.centers, dtype=dtype))
         return bound
 
 
 def seen(size: int) -> Statistics:
     """What one step saw, without samples: centres stay."""
-    values = {"norm": torch.tensor(SEEN_NORM), "agent_distortion": torch.tensor(0.5)}
-    return Statistics(values, torch.zeros(0, size), torch.zeros(0, dtype=torch.long), SEEN_STEP)
+    return Statistics({"norm": torch.tensor(SEEN_NORM)}, 1, torch.zeros(0, size), torch.zeros(0, dtype=torch.long))
 
 
 @dataclass(frozen=True)

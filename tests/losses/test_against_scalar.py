@@ -102,7 +102,7 @@ def gradients(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     for name in case.learns:
         leaves[name] = {"bias": data.bias, "s": getattr(bound.radius, "s", None)}.get(name)
         if name == "R":
-            leaves[name] = bound.get_submodule("ring").R
+            leaves[name] = bound.get_submodule("ring_loss").R
     assert sum(1 for _ in bound.parameters()) == len({"s", "R"} & set(case.learns))
     total = (torch.tensor(COEFFICIENTS, dtype=dtype) * data.loss(bound)).sum()
     return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
@@ -113,6 +113,7 @@ def test_a_head_gives_the_same_loss(case: Case) -> None:
     head = DenseHead(SIZE, CLASSES, case.objective).double()
     bound = case.bind_at(POINT)
     head.objective.load_state_dict(bound.state_dict())
+    head.eval()  # or the first of the three would move what the others read
     data = batch(POINT, case)
     with torch.no_grad():
         head.weight.copy_(data.weight)

@@ -64,10 +64,16 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "annealing start": (lambda: margins.Annealing(start=-1), "annealing.start must be a finite number >= 0; got -1"),
     "annealing low": (lambda: margins.Annealing(low=-1), "annealing.low must be a finite number >= 0; got -1"),
     "annealing rate": (lambda: margins.Annealing(rate=-1), "annealing.rate must be a finite number >= 0; got -1"),
-    "combined m1 < 1": (lambda: L.combined_margin(64, 0.9, 0, 0), "m1 must be a finite number >= 1; got 0.9"),
-    "combined m2 < 0": (lambda: L.combined_margin(64, 1, -0.1, 0), "m2 must be a finite number >= 0; got -0.1"),
-    "combined m3 >= pi": (lambda: L.combined_margin(64, 1, 0, 4), "got 4; m3 is in radians"),
-    "combined form": (lambda: L.combined_margin(64, 1, 0, 0, "PSI"), "form must be one of 'raw', 'psi'; got 'PSI'"),
+    "combined multiplier < 1": (
+        lambda: L.combined_margin(64, multiplier=0.9),
+        "multiplier must be a finite number >= 1; got 0.9",
+    ),
+    "combined cosine < 0": (
+        lambda: L.combined_margin(64, cosine=-0.1),
+        "cosine must be a finite number >= 0; got -0.1",
+    ),
+    "combined angle >= pi": (lambda: L.combined_margin(64, angle=4), "got 4; angle is in radians"),
+    "combined form": (lambda: L.combined_margin(64, form="PSI"), "form must be one of 'raw', 'psi'; got 'PSI'"),
     "combined gradient": (
         lambda: margins.Combined(gradient="x"),
         "gradient must be one of 'exact', 'straight_through'",
@@ -121,14 +127,17 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "cross_entropy": (lambda: Objective(cross_entropy=-1), "cross_entropy must be a finite number >= 0; got -1"),
     "a factor < 0": (lambda: -1 * L.iam(0.1), "the factor before an objective must be a finite number >= 0; got -1"),
     "radius is no piece": (lambda: Objective(radius=64), "radius must be a radius piece or None; got 64"),
-    "a margin as radius": (lambda: L.softmax().replace(radius=margins.AdditiveCosine(0.1)), "radius must be a radius"),
+    "a margin as radius": (lambda: L.softmax().replace(radius=margins.AdditiveCosine(0.1)), "AdditiveCosine lacks"),
     "margin is no piece": (lambda: L.mv_softmax(32, "arc", 0.1, "fixed"), "margin must be a margin piece or None"),
     "negatives is None": (lambda: L.softmax().replace(negatives=None), "negatives must be a negatives piece; got None"),
     "weighting is no piece": (
         lambda: L.softmax().replace(weighting=2.0),
         "weighting must be a weighting piece or None",
     ),
-    "center is no piece": (lambda: L.softmax().replace(center=0.1), "center must be a center piece or None; got 0.1"),
+    "center is no piece": (
+        lambda: L.softmax().replace(center_loss=0.1),
+        "center_loss must be a CenterLoss or None; got 0.1",
+    ),
     "margin with eps": (
         lambda: L.normface(eps=1e-8).replace(margin=margins.AdditiveCosine(0.35)),
         "a margin acts on the exact angle, which has no eps; got eps = 1e-08; use 0",
@@ -146,12 +155,12 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: L.softmax() + L.iam(0.1, 2) + L.iam(0.2, 2),
         "iam is given twice; use replace(iam=...)",
     ),
-    "two centres": (lambda: L.center_loss(1) + L.center_loss(2), "center is given twice; use replace(center=...)"),
-    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base's radius is ‖x‖; give iam(beta, s=...)"),
-    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base's radius is f(‖x‖); give iam(beta, s="),
+    "two centres": (lambda: L.center_loss(1) + L.center_loss(2), "center_loss is given twice; use replace("),
+    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base's radius is ‖x‖; give iam(..., s=...)"),
+    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base's radius is f(‖x‖); give iam(..., s="),
     "iam without a margin": (
         lambda: L.normface() + L.iam(0.1, logits="margin"),
-        "takes the base's margin, but the base",
+        "takes the base's margined cosine (logits='margin'), but the base",
     ),
     "margin without radius": (lambda: L.c_triplet().replace(margin=margins.AdditiveAngle(0.1)), "give it a radius"),
     "weighting without radius": (lambda: L.c_triplet().replace(weighting=weighting.Focal()), "give it a radius"),
@@ -161,7 +170,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: L.softmax().replace(maring=None),
         "an objective has no piece 'maring'; did you mean 'margin'",
     ),
-    "wrong penalty": (lambda: L.softmax().replace(ring=L.iam(0.1, 2)), "ring must be a ring penalty or None; got"),
+    "wrong penalty": (
+        lambda: L.softmax().replace(ring_loss=L.iam(0.1, 2)),
+        "ring_loss must be a ring_loss penalty or None; got",
+    ),
     "no penalty": (lambda: L.softmax().replace(iam=0.1), "iam must be a iam penalty or None; got 0.1"),
     # by name and by recipe
     "unknown alias": (lambda: L.build("arcfase"), "got 'arcfase'; did you mean 'arcface'?"),
@@ -169,7 +181,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: L.build("arcface", s=1, m=0.1, mm=2),
         "arcface has no parameter 'mm'; did you mean 'm'?",
     ),
-    "missing parameter": (lambda: L.build("arcface", s=64), "arcface needs m"),
+    "missing parameter": (
+        lambda: from_mapping({"margin": {"kind": "additive_angle"}}),
+        "margin additive_angle needs m",
+    ),
     "unknown kind": (lambda: L.from_recipe({"kind": "arc_face"}), "objective.kind must be one of"),
     "margin kind": (
         lambda: L.build("cm_m_softmax", margin={"kind": "angle"}),
@@ -202,36 +217,36 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "iam.weight must be a finite number",
     ),
     "center as a number": (
-        lambda: from_mapping({"center": 0.1}),
-        "center must be a mapping of its parameters, or null",
+        lambda: from_mapping({"center_loss": 0.1}),
+        "center_loss must be a mapping of its parameters, or null",
     ),
-    "center parameter": (lambda: from_mapping({"center": {"alpha": 0.5}}), "center needs lam"),
+    "center parameter": (lambda: from_mapping({"center_loss": {"alpha": 0.5}}), "center_loss needs lam"),
     # binding
-    "C = 0": (lambda: L.softmax().bind(0, 3), "num_classes must be a whole number >= 1; got 0"),
-    "d = 0": (lambda: L.softmax().bind(3, 0), "embedding_size must be a whole number >= 1; got 0"),
-    "d fraction": (lambda: L.softmax().bind(3, 2.5), "embedding_size must be a whole number"),
-    "coco, C = 1": (lambda: L.coco().bind(1, 3), "num_classes must be a whole number >= 2; got 1"),
-    "iam, C = 1": (lambda: (L.softmax() + L.iam(0.1, 2)).bind(1, 3), "iam needs another class to part from"),
+    "C = 0": (lambda: L.softmax().bind(3, 0), "num_classes must be a whole number >= 1; got 0"),
+    "d = 0": (lambda: L.softmax().bind(0, 3), "embedding_size must be a whole number >= 1; got 0"),
+    "d fraction": (lambda: L.softmax().bind(2.5, 3), "embedding_size must be a whole number"),
+    "coco, C = 1": (lambda: L.coco().bind(3, 1), "num_classes must be a whole number >= 2; got 1"),
+    "iam, C = 1": (lambda: (L.softmax() + L.iam(0.1, 2)).bind(3, 1), "iam needs another class to part from"),
     "c_contrastive, C = 1": (
-        lambda: L.c_contrastive().bind(1, 3),
+        lambda: L.c_contrastive().bind(3, 1),
         "c_contrastive needs another class: num_classes >= 2",
     ),
-    "c_triplet, C = 1": (lambda: L.c_triplet().bind(1, 3), "c_triplet needs another class: num_classes >= 2; got 1"),
-    "ideal bound, C = 2": (lambda: L.cm_softmax().bind(2, 3), "needs C >= 3 classes; got C = 2; give lower and upper"),
+    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs another class: num_classes >= 2; got 1"),
+    "ideal bound, C = 2": (lambda: L.cm_softmax().bind(3, 2), "needs C >= 3 classes; got C = 2; give lower and upper"),
     "ideal bound, p small": (
-        lambda: L.cm_softmax(p=0.25).bind(5, 3),
+        lambda: L.cm_softmax(p=0.25).bind(3, 5),
         "p must exceed 1 / (C - 1) = 0.25 for a positive lower bound with C = 5 classes; got 0.25; raise p",
     ),
-    "exact bound, p small": (lambda: L.cm_softmax(p=0.2, bound="exact").bind(5, 3), "p must exceed 1 / C = 0.2, which"),
+    "exact bound, p small": (lambda: L.cm_softmax(p=0.2, bound="exact").bind(3, 5), "p must exceed 1 / C = 0.2, which"),
     "upper below the ideal": (
-        lambda: L.cm_softmax(upper=4).bind(10, 8),
+        lambda: L.cm_softmax(upper=4).bind(8, 10),
         "upper must be >= lower = 4.27667; got 4; give",
     ),
-    "nothing trains": (lambda: L.iam(0.1, 4).bind(3, 2), "nothing here trains the class weights"),
-    "nothing trains but centres": (lambda: L.center_loss(0.1).bind(3, 2), "add a base loss such as softmax()"),
-    "iam alone": (lambda: (L.c_triplet() + L.iam(0.1)).bind(3, 2), "from a base with one s, but here is no base loss"),
+    "nothing trains": (lambda: L.iam(0.1, 4).bind(2, 3), "nothing here trains the class weights"),
+    "nothing trains but centres": (lambda: L.center_loss(0.1).bind(2, 3), "add a base loss such as softmax()"),
+    "iam alone": (lambda: (L.c_triplet() + L.iam(0.1)).bind(2, 3), "from a base with one s, but here is no base loss"),
     "a head of a bound objective": (
-        lambda: DenseHead(3, 4, L.softmax().bind(4, 3)),
+        lambda: DenseHead(3, 4, L.softmax().bind(3, 4)),
         "must be an unbound angulus.losses",
     ),
     "a head of a name": (lambda: DenseHead(3, 4, "softmax"), "objective must be an unbound angulus.losses.Objective"),
@@ -302,13 +317,13 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
         {"objective": "arcface"},
         "objective must be an angulus.losses.Objective, bound or not; got 'arcface'",
     ),
-    "unbound": ({"objective": L.normface()}, "bind it once, `bound = objective.bind(num_classes, embedding_size)`"),
+    "unbound": ({"objective": L.normface()}, "bind it once, `bound = objective.bind(embedding_size, num_classes)`"),
     "bound to another C": (
-        {"objective": L.softmax().bind(5, 3)},
+        {"objective": L.softmax().bind(3, 5)},
         "is bound to 5 classes of size 3; weight has shape [4, 3]",
     ),
     "bound to another d": (
-        {"objective": L.softmax().bind(4, 2)},
+        {"objective": L.softmax().bind(2, 4)},
         "is bound to 4 classes of size 2; weight has shape [4, 3]",
     ),
     "nothing trains": ({"objective": L.feature_incay(0.1)}, "nothing here trains the class weights (feature incay"),
@@ -349,11 +364,11 @@ def test_iam_warns_beyond_the_papers_range(beta: float) -> None:
 
 def test_contraction_warns_where_its_premise_fails_and_only_there() -> None:
     with pytest.warns(UserWarning, match=r"C <= 2 d classes can lie 90° apart.*C = 10 and d = 2.*4\.277; give lower"):
-        L.cm_softmax().bind(10, 2)
+        L.cm_softmax().bind(2, 10)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        L.cm_softmax().bind(10, 5)
-        L.cm_softmax(lower=4, upper=12).bind(10, 2)
+        L.cm_softmax().bind(5, 10)
+        L.cm_softmax(lower=4, upper=12).bind(2, 10)
 
 
 def test_a_spec_is_bound_and_warned_of_once() -> None:
@@ -384,4 +399,4 @@ def test_specs_are_frozen() -> None:
     for spec in (L.softmax(), radius.Fixed(1), margins.AdditiveAngle(0.1), weighting.Focal(), CenterLoss(0.1)):
         with pytest.raises(AttributeError, match="cannot assign"):
             setattr(spec, next(iter(vars(spec)), "radius"), 2)
-    assert isinstance(L.softmax().bind(3, 2), BoundObjective)
+    assert isinstance(L.softmax().bind(2, 3), BoundObjective)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
+import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.companions import CenterLoss
@@ -16,7 +21,7 @@ from angulus.losses.negatives import Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
 from angulus.losses.pieces import from_mapping, to_mapping
-from angulus.losses.radius import Contraction, Fixed, Identity
+from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.weighting import Focal, HardMining
 from losses.aliases import CASES
 from losses.oracles import Case
@@ -56,8 +61,8 @@ def test_words_and_formula_mention_every_piece(case: Case) -> None:
         (penalty.words(), penalty.formula().replace("e^{s·", f"e^{{{scale}·")) for _, penalty in objective.penalties
     ]
     mentioned += [(f"{weight:g} × ", f"{weight:g}·") for weight, _ in objective.penalties if weight != 1]
-    if objective.center is not None:
-        mentioned.append((objective.center.words(), objective.center.formula()))
+    if objective.center_loss is not None:
+        mentioned.append((objective.center_loss.words(), objective.center_loss.formula()))
     if objective.radius is not None:
         mentioned.append((objective.radius.words(), objective.radius.formula()))
         mentioned.append((f"{objective.weights} weights", "‖w_j‖" if objective.weights == "raw" else "z_j = "))
@@ -122,7 +127,7 @@ def test_words_and_formulas_in_full(name: str, words: str, formula: str) -> None
 RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a paper": ({"kind": "arcface", "s": 64, "m": 0.5}, L.arcface(64, 0.5)),
     "penalties beside it": (
-        {"kind": "arcface", "s": 64, "m": 0.5, "incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
+        {"kind": "arcface", "s": 64, "m": 0.5, "feature_incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
         L.arcface(64, 0.5) + L.feature_incay(0.01) + 2 * L.iam(0.1),
     ),
     "a penalty that is null": ({"kind": "softmax", "iam": None}, L.softmax()),
@@ -145,13 +150,13 @@ RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a radius that is the alias's own": ({"kind": "ring_loss", "lam": 0.1, "radius": 3}, L.ring_loss(0.1, 3)),
     "an eps that is the alias's own": ({"kind": "normface", "eps": 1e-5}, L.normface(eps=1e-5)),
     "a center that is the alias's own": ({"kind": "c_triplet", "center": "gated"}, L.c_triplet(center="gated")),
-    "a center beside it": ({"kind": "softmax", "center": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
+    "a center beside it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
     "pieces": (
         {
             "radius": {"kind": "fixed", "s": 64},
             "margin": {"kind": "multiplicative", "m": 4, "annealing": {"low": 2}},
             "negatives": {"kind": "mv_adaptive", "t": 0.3},
-            "ring": {"lam": 0.1},
+            "ring_loss": {"lam": 0.1},
         },
         L.mv_softmax(64, Multiplicative(4, annealing=Annealing(low=2)), 0.3, "adaptive") + L.ring_loss(0.1),
     ),
@@ -168,8 +173,8 @@ def test_recipes(recipe: dict[str, Any], objective: Objective) -> None:
 
 def test_build_calls_the_alias() -> None:
     assert build("cosface", s=64, m=0.35) == L.cosface(64, 0.35)
-    margin = {"kind": "combined", "m1": 1, "m2": 0.1}
-    assert build("cm_m_softmax", margin=margin).margin == losses.margins.Combined(1, 0.1)
+    margin = {"kind": "combined", "multiplier": 1, "cosine": 0.1}
+    assert build("cm_m_softmax", margin=margin).margin == losses.margins.Combined(cosine=0.1)
     assert build("focal_softmax", s=8, margin=AdditiveCosine(0.1)) == L.focal_softmax(8, margin=AdditiveCosine(0.1))
     assert {name: alias.__name__ for name, alias in ALIASES.items()} == {name: name for name in ALIASES}
     assert set(ALIASES) < set(losses.__all__)
@@ -192,22 +197,22 @@ def test_replace_changes_a_penalty(new: Any) -> None:
 
 
 def test_replace_keeps_the_factor_of_a_scaled_objective() -> None:
-    assert L.softmax().replace(ring=0.5 * L.ring_loss(1)).penalties == (Term(0.5, Ring(1)),)
+    assert L.softmax().replace(ring_loss=0.5 * L.ring_loss(1)).penalties == (Term(0.5, Ring(1)),)
 
 
 def test_replace_takes_a_center_as_an_objective_a_spec_or_none() -> None:
     base = L.softmax() + L.center_loss(0.1)
-    assert base.replace(center=L.center_loss(0.2)).center == CenterLoss(0.2)
-    assert base.replace(center=CenterLoss(0.2)).center == CenterLoss(0.2)
-    assert base.replace(center=None) == L.softmax()
+    assert base.replace(center_loss=L.center_loss(0.2)).center_loss == CenterLoss(0.2)
+    assert base.replace(center_loss=CenterLoss(0.2)).center_loss == CenterLoss(0.2)
+    assert base.replace(center_loss=None) == L.softmax()
 
 
 def test_addition_is_the_same_in_any_order() -> None:
     parts = [L.arcface(64, 0.5), L.iam(0.1), L.feature_incay(0.2), L.center_loss(0.3)]
     wanted = parts[0] + parts[1] + parts[2] + parts[3]
     assert wanted.radius == Fixed(64) and wanted.margin == AdditiveAngle(0.5)
-    assert wanted.penalties == (Term(1.0, IAM(0.1)), Term(1.0, FeatureIncay(0.2)))
-    assert wanted.center == CenterLoss(0.3)
+    assert wanted.penalties == (Term(1.0, FeatureIncay(0.2)), Term(1.0, IAM(0.1)))
+    assert wanted.center_loss == CenterLoss(0.3)
     assert parts[3] + parts[2] + parts[1] + parts[0] == wanted
     assert (parts[2] + parts[3]) + (parts[1] + parts[0]) == wanted
     assert hash(parts[3] + parts[2] + parts[1] + parts[0]) == hash(wanted)
@@ -224,15 +229,16 @@ def test_a_factor_scales_every_term() -> None:
     scaled = 0.5 * (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2))
     assert scaled.cross_entropy == 0.5
     assert scaled.penalties == (Term(2.0, IAM(0.1)),)
-    assert scaled.center == CenterLoss(0.1)
+    assert scaled.center_loss == CenterLoss(0.1)
     assert scaled == (L.arcface(64, 0.5) + 4 * L.iam(0.1) + L.center_loss(0.2)) * 0.5
     assert 2 * (0.5 * L.softmax()) == L.softmax()
     assert 3 * L.c_triplet() + L.normface() == L.normface() + 3 * L.c_triplet()
     assert (3 * L.c_triplet()).cross_entropy == 1
 
 
-@pytest.mark.parametrize("other", [1, "x", None, IAM(0.1)], ids=str)
-def test_only_objectives_are_added(other: Any) -> None:
+@pytest.mark.parametrize("other", [1, "x", None, AdditiveCosine(0.1)], ids=str)
+def test_only_objectives_and_penalties_are_added(other: Any) -> None:
+    assert L.arcface() + IAM(0.1) == L.arcface() + L.iam(0.1)
     with pytest.raises(TypeError, match="unsupported operand"):
         L.softmax() + other
 
@@ -247,7 +253,7 @@ def test_what_keeps_state() -> None:
     stateful = {name for name, case in CASES.items() if case.objective.stateful}
     learned = {name for name, case in CASES.items() if {"s", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
-    centred = {name for name, case in CASES.items() if case.objective.center is not None}
+    centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
     assert stateful == learned | seen | centred | {"cm_softmax-auto-unseen", "feature_incay-auto-unseen"}
     assert not Objective(radius=Fixed(2), negatives=Keep()).stateful
     assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps
@@ -270,7 +276,133 @@ def test_losses_that_differ_have_formulas_that_differ() -> None:
 
 def test_replace_center_takes_a_center_loss_alone() -> None:
     base = losses.arcface(64, 0.5)
-    assert base.replace(center=losses.center_loss(0.1)) == base + losses.center_loss(0.1)
+    assert base.replace(center_loss=losses.center_loss(0.1)) == base + losses.center_loss(0.1)
     for wrong in (losses.iam(0.1), losses.normface() + losses.center_loss(0.1)):
-        with pytest.raises(InputError, match="center must be center_loss"):
-            base.replace(center=wrong)
+        with pytest.raises(InputError, match="center_loss must be center_loss"):
+            base.replace(center_loss=wrong)
+
+
+def test_the_combined_margin_by_insightface_and_by_the_paper() -> None:
+    """insightface: cos(m1 θ + m2) − m3. MV: cos(m1 θ + m3) − m2. Both by hand, at one θ."""
+    theta, (m1, m2, m3) = 0.7, (1.1, 0.5, 0.2)
+    point = torch.tensor(theta, dtype=torch.float64)
+    insightface = L.combined_margin(64, multiplier=m1, angle=m2, cosine=m3).margin
+    paper = L.combined_margin(64, multiplier=m1, angle=m3, cosine=m2).margin
+    assert insightface is not None and paper is not None
+    assert insightface(point, point).item() == pytest.approx(math.cos(m1 * theta + m2) - m3, rel=1e-12)
+    assert paper(point, point).item() == pytest.approx(math.cos(m1 * theta + m3) - m2, rel=1e-12)
+    assert insightface.formula() == "(cos(1.1θ + 0.5) − 0.2)"
+
+
+@pytest.mark.parametrize(
+    "typed", [lambda: L.combined_margin(64, 1.0, 0.5, 0.0), lambda: losses.margins.Combined(1.0, 0.5, 0.0)]
+)
+def test_the_three_margins_are_never_taken_by_place(typed: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        typed()
+
+
+def test_a_recipe_with_the_papers_numbers_is_told_the_names() -> None:
+    with pytest.raises(InputError, match=r"no parameter 'm1'.*it takes s, multiplier, angle, cosine, form"):
+        from_recipe({"kind": "combined_margin", "s": 64, "m1": 1, "m2": 0.5, "m3": 0})
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda: L.cosface(64, 28.6), "m = 28.6 is taken off the cosine"),
+        (lambda: L.cosface(0.35, 64), "m = 64 is taken off the cosine"),
+        (lambda: L.arcface(64, 3), "m = 3 is an angle in radians"),
+        (lambda: L.combined_margin(64, angle=3), "angle = 3 is in radians"),
+        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is taken off"),
+    ],
+)
+def test_a_margin_out_of_range_warns(made: Callable[[], object], named: str) -> None:
+    with pytest.warns(UserWarning, match=f"{named}.*negative even at θ = 0; the papers use 0.5 radians"):
+        made()
+
+
+@pytest.mark.parametrize("made", [lambda: L.sphereface(64, 4), lambda: L.combined_margin(64, multiplier=28.6)])
+def test_an_angle_taken_many_times_warns(made: Callable[[], object]) -> None:
+    with pytest.warns(UserWarning, match="multiplies the angle; the papers use 3 and 4"):
+        made()
+
+
+@pytest.mark.parametrize("m", [0.0, 0.35, 0.5, 0.8, 1.0])
+def test_usual_margins_do_not_warn(m: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        L.sphereface(4), L.l_softmax(2), L.combined_margin(multiplier=3)
+        L.cosface(64, m), L.arcface(64, m), L.combined_margin(64, angle=m, cosine=0.1 * m)
+
+
+DEFAULTS: dict[str, Objective] = {
+    "softmax": Objective(radius=Identity(), weights="raw"),
+    "weight_normalized": Objective(radius=Identity()),
+    "feature_normalized": Objective(radius=Learned(20), weights="raw"),
+    "l2_softmax": Objective(radius=Fixed(30), weights="raw"),
+    "normface": Objective(radius=Learned(20)),
+    "coco": Objective(radius=Coco()),
+    "cosface": Objective(radius=Fixed(64), margin=AdditiveCosine(0.35)),
+    "arcface": Objective(radius=Fixed(64), margin=AdditiveAngle(0.5)),
+    "combined_margin": Objective(radius=Fixed(64), margin=losses.margins.Combined()),
+    "sphereface": Objective(radius=Identity(), margin=Multiplicative(4)),
+    "l_softmax": Objective(radius=Identity(), weights="raw", margin=Multiplicative(4)),
+    "focal_softmax": Objective(radius=Fixed(32), weighting=Focal(2)),
+    "hm_softmax": Objective(radius=Fixed(32), weighting=HardMining(0.9)),
+    "mv_softmax": Objective(radius=Fixed(32), margin=AdditiveAngle(0.5), negatives=MVAdaptive(0.3)),
+    "cm_softmax": Objective(radius=Contraction(0.9, 1.0)),
+    "cm_m_softmax": Objective(radius=Contraction(0.9, 1.0), margin=AdditiveAngle(0.5)),
+    "c_contrastive": Objective(penalties=(Term(1.0, losses.penalties.CContrastive(1.0)),)),
+    "c_triplet": Objective(penalties=(Term(1.0, losses.penalties.CTriplet(0.8)),)),
+    "iam": Objective(penalties=(Term(1.0, IAM(0.1)),)),
+    "feature_incay": Objective(penalties=(Term(1.0, FeatureIncay(0.1)),)),
+    "ring_loss": Objective(penalties=(Term(1.0, Ring(0.01)),)),
+    "center_loss": Objective(center_loss=CenterLoss(0.003, 0.5)),
+}
+
+
+def test_every_alias_has_the_defaults_of_its_paper() -> None:
+    assert list(DEFAULTS) == angulus.list_losses() == list(ALIASES)
+    for name, expected in DEFAULTS.items():
+        assert ALIASES[name]() == build(name) == from_recipe({"kind": name}) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("margin", "mode", "t"),
+    [
+        (AdditiveAngle(0.4), "fixed", 0.2),
+        (AdditiveAngle(0.4), "adaptive", 0.3),
+        (AdditiveCosine(0.3), "fixed", 0.25),
+        (AdditiveCosine(0.3), "adaptive", 0.2),
+    ],
+)
+def test_mv_takes_the_papers_t_for_its_margin(margin: Any, mode: Any, t: float) -> None:
+    negatives: Any = L.mv_softmax(margin=margin, mode=mode).negatives
+    assert negatives.t == t
+    for other in (None, Multiplicative(3)):
+        with pytest.raises(InputError, match=r"the paper gives no t for this margin .*; give t"):
+            L.mv_softmax(margin=other, mode=mode)
+
+
+@pytest.mark.parametrize("name", ["feature_incay", "ring_loss", "center_loss", "iam"])
+def test_a_penalty_has_one_name(name: str) -> None:
+    """In Python, as a kind, next to a kind, in the resolved mapping and in the state."""
+    objective = L.arcface() + ALIASES[name]()
+    mapping = to_mapping(objective)
+    assert mapping[name]
+    assert from_recipe({"kind": "arcface", name: mapping[name]}) == objective
+    assert objective.replace(**{name: None}) == L.arcface()
+    assert L.arcface().replace(**{name: ALIASES[name]()}) == objective
+
+
+def test_a_plain_objective_has_nothing_but_the_class_weights() -> None:
+    head = angulus.DenseHead(4, 3, L.arcface())
+    weight = torch.eye(3, 4)
+    head.load_state_dict({"weight": weight})
+    assert torch.equal(head.weight, weight)
+    head(torch.randn(2, 4), torch.tensor([0, 1]))
+    assert list(head.state_dict()) == ["weight"]
+    for name, case in CASES.items():
+        bound = case.bind(12, 8) if case.least <= 12 else None
+        assert bound is None or bool(bound.state_dict()) == case.objective.stateful or "incay" in name, name

@@ -28,8 +28,8 @@ def reads_norms(case: Case) -> bool:
     return (
         objective.eps > 0
         or (objective.radius is not None and objective.radius.kind not in SCALED_RADII)
-        or bool({"incay", "ring"} & names)
-        or (objective.center is not None and not objective.center.normalize)
+        or bool({"feature_incay", "ring_loss"} & names)
+        or (objective.center_loss is not None and not objective.center_loss.normalize)
     )
 
 
@@ -68,8 +68,8 @@ class Problem:
         self.labels = torch.randint(classes, (draw.rows,), generator=self.generator)
         self.bias = self.normal(classes) if case.objective.bias else None
         self.bound = case.bind(classes, draw.size)
-        if self.bound.center is not None:
-            self.bound.center.centers.copy_(self.normal(classes, draw.size))
+        if self.bound.center_loss is not None:
+            self.bound.center_loss.centers.copy_(self.normal(classes, draw.size))
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_losses_are_finite_and_reductions_agree(case: Case) -> None:
         torch.testing.assert_close(problem.loss("sum"), rows.sum(), rtol=1e-12, atol=1e-12)
         if case.divisor(draw.rows) == draw.rows:
             torch.testing.assert_close(problem.loss("mean"), rows.mean(), rtol=1e-12, atol=1e-12)
-        if case.objective.radius is not None and not case.objective.penalties and case.objective.center is None:
+        if case.objective.radius is not None and not case.objective.penalties and case.objective.center_loss is None:
             assert float(rows.detach().min()) >= 0
 
     law()
@@ -122,8 +122,8 @@ def test_permuted_classes_change_nothing(case: Case) -> None:
         problem.weight, problem.labels = problem.weight[order], torch.argsort(order)[problem.labels]
         if problem.bias is not None:
             problem.bias = problem.bias[order]
-        if problem.bound.center is not None:
-            problem.bound.center.centers.copy_(problem.bound.center.centers[order])
+        if problem.bound.center_loss is not None:
+            problem.bound.center_loss.centers.copy_(problem.bound.center_loss.centers[order])
         torch.testing.assert_close(problem.loss(), before, rtol=1e-9, atol=1e-9)
 
     law()

@@ -23,7 +23,7 @@ MARGINS = {
     "additive_cosine": AdditiveCosine(0.35),
     "additive_angle": AdditiveAngle(0.5),
     "multiplicative": Multiplicative(3),
-    "combined": Combined(1.1, 0.1, 0.2),
+    "combined": Combined(multiplier=1.1, cosine=0.1, angle=0.2),
 }
 SAME = {
     **{
@@ -43,11 +43,11 @@ SAME = {
     "sphereface, m = 1": (L.sphereface(1, 16), L.normface(16, False)),
     "sphereface on the norm, m = 1": (L.sphereface(1), L.weight_normalized()),
     "l_softmax, m = 1": (L.l_softmax(1), L.softmax()),
-    "combined of nothing": (L.combined_margin(16, 1, 0, 0), L.normface(16, False)),
-    "combined is cosface": (L.combined_margin(16, 1, 0.35, 0), L.cosface(16, 0.35)),
-    "combined is arcface": (L.combined_margin(16, 1, 0, 0.5), L.arcface(16, 0.5, beyond_pi="plain")),
-    "combined is raw sphereface": (L.combined_margin(16, 2.5, 0, 0), L.sphereface(2.5, 16, "raw")),
-    "combined psi is sphereface": (L.combined_margin(16, 3, 0, 0, "psi"), L.sphereface(3, 16)),
+    "combined of nothing": (L.combined_margin(16), L.normface(16, False)),
+    "combined is cosface": (L.combined_margin(16, cosine=0.35), L.cosface(16, 0.35)),
+    "combined is arcface": (L.combined_margin(16, angle=0.5), L.arcface(16, 0.5, beyond_pi="plain")),
+    "combined is raw sphereface": (L.combined_margin(16, multiplier=2.5), L.sphereface(2.5, 16, "raw")),
+    "combined psi is sphereface": (L.combined_margin(16, multiplier=3, form="psi"), L.sphereface(3, 16)),
     "a huge annealing is no margin": (L.sphereface(4, 16, annealing=1e14), L.normface(16, False)),
     "annealing by 0 is all of it": (L.sphereface(4, 16, annealing=0), L.sphereface(4, 16)),
     **{
@@ -124,14 +124,14 @@ THETA = torch.linspace(0, math.pi, 2001)
 FALLING = {
     **{f"psi, m = {m}": Multiplicative(m) for m in (1, 2, 3, 4, 7)},
     "psi, annealed": Multiplicative(4, annealing=2.0),
-    "combined psi": Combined(2.5, 0.1, 0.7, "psi"),
-    "combined psi, m3 only": Combined(1.0, 0.0, 2.0, "psi"),
+    "combined psi": Combined(multiplier=2.5, cosine=0.1, angle=0.7, form="psi"),
+    "combined psi, angle only": Combined(angle=2.0, form="psi"),
     "additive cosine": AdditiveCosine(0.35),
     **{f"linear, m = {m}": AdditiveAngle(m) for m in (0.0, 0.2, 0.5, 1.0, 2.0)},
 }
 TURNING = {
     "raw": Multiplicative(2.0, "raw"),
-    "combined raw": Combined(1.0, 0.0, 0.5),
+    "combined raw": Combined(angle=0.5),
     "plain": AdditiveAngle(0.5, "plain"),
     "easy": AdditiveAngle(0.5, "easy"),
 }
@@ -155,7 +155,7 @@ def test_margins_that_turn_back(margin: margins.Margin) -> None:
 def test_psi_at_pi_opens_no_further_period(m: int, dtype: torch.dtype) -> None:
     theta = 2 * torch.atan2(torch.tensor(1.0, dtype=dtype), torch.tensor(0.0, dtype=dtype))
     assert Multiplicative(m)(theta, theta).item() == pytest.approx(1 - 2 * m, abs=1e-5)
-    assert Combined(m, form="psi")(theta, theta).item() == pytest.approx(1 - 2 * m, abs=1e-5)
+    assert Combined(multiplier=m, form="psi")(theta, theta).item() == pytest.approx(1 - 2 * m, abs=1e-5)
 
 
 def test_the_steps_that_are_documented() -> None:
@@ -180,7 +180,7 @@ def test_the_steps_that_are_documented() -> None:
         AdditiveAngle(0.5, "easy"),
         Multiplicative(3),
         Multiplicative(2.5, "raw"),
-        Combined(2, 0.1, 0.3),
+        Combined(multiplier=2, cosine=0.1, angle=0.3),
     ],
     ids=str,
 )
@@ -217,7 +217,7 @@ def test_hard_mining_keeps_the_floor(keep: float, rows: int, count: int) -> None
 
 
 def contraction_of(norms: Tensor, spec: Contraction) -> Tensor:
-    return spec.bind(10, 64)(norms)
+    return spec.bind(64, 10)(norms)
 
 
 def test_contraction_starts_at_lower_stays_below_upper_and_keeps_the_order() -> None:
@@ -235,7 +235,7 @@ def test_contraction_starts_at_lower_stays_below_upper_and_keeps_the_order() -> 
 def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool) -> None:
     norms = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
     spec = Contraction(lower=2, upper=6, detach_norm=detach)
-    value = spec.bind(10, 64)(norms)
+    value = spec.bind(64, 10)(norms)
     assert value.requires_grad != detach
     if not detach:
         gradient = torch.autograd.grad(value.sum(), norms)[0]
@@ -243,8 +243,8 @@ def test_the_gradient_flows_through_the_contraction_unless_detached(detach: bool
 
 
 def test_spec_scales() -> None:
-    assert Fixed(3.0).scale == 3.0 and Identity.scale is None
-    assert Learned(3).bind(4, 2).scale.item() == 3.0
+    assert Fixed(3.0).scale == 3.0 and Identity().scale is None
+    assert Learned(3).bind(2, 4).scale.item() == 3.0
     assert penalties.IAM(0.1).needs_scale and not penalties.IAM(0.1, 5).needs_scale
 
 

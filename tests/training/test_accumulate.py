@@ -32,7 +32,7 @@ def state(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
     "objective",
     [
         "{kind: normface, s: 10, learn: true}",
-        "{kind: softmax, bias: true, center: {lam: 0.1, normalize: true}}",
+        "{kind: softmax, bias: true, center_loss: {lam: 0.1, normalize: true}}",
         "{kind: mv_softmax, s: 10, margin: {kind: additive_angle, m: 0.2}, t: 0.2, mode: fixed, iam: {beta: 0.1}}",
         "{kind: focal_softmax, s: 10, gamma: 2}",
     ],
@@ -64,12 +64,18 @@ def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["objective={kind: hm_softmax, s: 10, keep: 0.5}"], "hard mining reads the whole batch"),
-        (["objective={kind: cm_softmax, gamma: auto}"], "a contraction with gamma: auto reads the whole batch"),
-        (["objective={kind: softmax, ring: {lam: 0.1}}"], "a ring whose R is learned reads the whole batch"),
+        (["objective={kind: hm_softmax, s: 10, keep: 0.5}"], "reads the whole batch .*: hard mining"),
         (
-            ["objective={kind: softmax, incay: {lam: 0.1, form: linear, bound: auto}}"],
-            "feature incay up to bound: auto reads the whole batch",
+            ["objective={kind: cm_softmax, gamma: auto}"],
+            "reads the whole batch .*the contraction of the norm with γ = auto",
+        ),
+        (
+            ["objective={kind: softmax, ring_loss: {lam: 0.1}}"],
+            "reads the whole batch .*: ring loss .* at a learned radius",
+        ),
+        (
+            ["objective={kind: softmax, feature_incay: {lam: 0.1, form: linear, bound: auto}}"],
+            "reads the whole batch .*: feature incay .* up to the norm bound auto",
         ),
         (["training.accumulate=9"], "leaves 8 of 72 images for the smallest batch, too few for 1 process and"),
         (["training.accumulate=5", "backbone.name=small"], "each needs 2 a micro-batch, since batch norm cannot train"),

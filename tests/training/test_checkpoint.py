@@ -74,7 +74,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
         ),
         (["backbone.name=lenet5"], r"of another backbone: it lacks layers\.\d.* and \d+ more"),
         (["objective.learn=true"], "of another head: it has also objective.radius.s; resume with the recipe"),
-        (["objective.center={lam: 0.1}"], "of another head: it has also objective.center.centers"),
+        (["objective.center_loss={lam: 0.1}"], "of another head: it has also objective.center_loss.centers"),
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(

@@ -201,9 +201,9 @@ RESUMED = {
     "rmsprop": ["training.optimizer={kind: rmsprop, lr: 0.001}"],
     "clip": ["training.clip_norm=0.5"],
     "learned s": ["objective.learn=true"],
-    "learned ring": ["objective={kind: softmax, bias: true, ring: {lam: 0.01}}"],
+    "learned ring": ["objective={kind: softmax, bias: true, ring_loss: {lam: 0.01}}"],
     "gamma auto": ["objective={kind: cm_softmax, gamma: auto}"],
-    "center": ["objective.center={lam: 0.1}"],
+    "center": ["objective.center_loss={lam: 0.1}"],
     "annealed": ["objective={kind: sphereface, m: 3, s: 10, annealing: {start: 100, low: 1, rate: 0.5}}"],
     "bfloat16": ["training.precision=bfloat16"],
 }

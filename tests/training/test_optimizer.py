@@ -41,18 +41,18 @@ PLAIN |= {"layers.2.weight", "layers.5.weight", "layers.10.weight", "layers.11.b
 def test_convolutions_linear_layers_and_class_weights_decay_and_nothing_else() -> None:
     decay, plain = decaying(Optimizer(weight_decay=0.1))
     assert decay == WEIGHTS
-    assert plain == PLAIN | {"objective.radius.s", "objective.ring.R"}
+    assert plain == PLAIN | {"objective.radius.s", "objective.ring_loss.R"}
 
 
 def test_biases_and_norm_layers_decay_when_asked_and_s_and_r_do_not() -> None:
     decay, plain = decaying(Optimizer(weight_decay=0.1, decay_bias_and_norm=True))
     assert decay == WEIGHTS | PLAIN
-    assert plain == {"objective.radius.s", "objective.ring.R"}
+    assert plain == {"objective.radius.s", "objective.ring_loss.R"}
 
 
 def test_s_and_r_decay_when_asked_and_biases_do_not() -> None:
     decay, plain = decaying(Optimizer(weight_decay=0.1, decay_objective=True))
-    assert decay == WEIGHTS | {"objective.radius.s", "objective.ring.R"}
+    assert decay == WEIGHTS | {"objective.radius.s", "objective.ring_loss.R"}
     assert plain == PLAIN
 
 

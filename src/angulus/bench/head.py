@@ -156,7 +156,7 @@ class Problem:
 
     def _head(self, impl: str, sampling: ClassSampling | None = None) -> DenseHead:
         head = DenseHead(self.shape.size, 1, ARCFACE, impl=impl, sampling=sampling)
-        head.objective = ARCFACE.bind(self.shape.classes, self.shape.size)
+        head.objective = ARCFACE.bind(self.shape.size, self.shape.classes)
         head.weight = torch.nn.Parameter(self.weight.detach())  # shared: no second C x d
         return head
 

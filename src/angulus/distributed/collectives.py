@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus.distributed.runtime import Ranks
+
+_SUMMED: Any = WeakTensorKeyDictionary()  # parameters whose gradients are summed over ranks
 
 
 def exchange(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
@@ -61,6 +66,25 @@ def total(value: Tensor, ranks: Ranks) -> Tensor:
     if ranks.count > 1:
         dist.all_reduce(value, group=ranks.group)
     return value
+
+
+def broadcast(values: Iterable[Tensor], ranks: Ranks) -> None:
+    """Overwrite the values of every rank by rank 0's."""
+    if ranks.count > 1:
+        first = 0 if ranks.group is None else dist.get_global_rank(ranks.group, 0)
+        for value in values:
+            dist.broadcast(value, first, group=ranks.group)
+
+
+def sum_gradients(parameters: Iterable[Parameter], ranks: Ranks, factor: float = 1.0) -> None:
+    """Let backward sum the gradients of these parameters over the ranks, times a factor.
+
+    To be called at every step: a copy of a parameter has no hooks, and one that has them is left as it is.
+    """
+    for parameter in parameters:
+        if ranks.count > 1 and parameter.requires_grad and parameter not in _SUMMED:
+            parameter.register_hook(lambda gradient: factor * total(gradient, ranks))  # type: ignore[no-untyped-call]
+            _SUMMED[parameter] = True
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:

@@ -54,6 +54,9 @@ class Ranks:
             raise checks.InputError("this process is not in the given process group; make the head on its members only")
         return Ranks(rank, dist.get_world_size(group), group)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
+        return self  # the processes of a copied head are the same
+
     def objects(self, value: Any) -> list[Any]:
         """The values that every rank gives, by rank; for set-up, not for every step."""
         if self.count == 1:
@@ -114,16 +117,17 @@ class Ranks:
                     )
 
 
-def in_running_ddp(parameter: Parameter) -> bool:
-    """Whether a `DistributedDataParallel` that holds this parameter, and averages its gradient, is in its forward now.
+def ddp_ranks(parameter: Parameter) -> Ranks | None:
+    """The ranks of the `DistributedDataParallel` that is in its forward now and averages this parameter's gradient.
 
     The one sign of it is private: DDP tells nothing to the modules that it holds.
     """
     running = getattr(DistributedDataParallel, "_active_ddp_module", None)
     if running is None:
-        return False
+        return None
     found = (name for name, each in running.module.named_parameters() if each is parameter)
-    return any(name not in running.parameters_to_ignore for name in found)
+    averaged = any(name not in running.parameters_to_ignore for name in found)
+    return Ranks.here(running.process_group) if averaged else None
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:

@@ -82,7 +82,12 @@ def _dense(head: DenseHead) -> None:
 
 def _rebuilt(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
     """A head of these rows, the first of which are the classes `old` of `head`."""
-    options = {"impl": head.kernel.impl, "products": head.kernel.products, "sampling": head.sampling}
+    options = {
+        "impl": head.kernel.impl,
+        "products": head.kernel.products,
+        "sampling": head.sampling,
+        "alone": head.alone,
+    }
     new = DenseHead(rows.shape[1], len(rows), head.objective.spec, **options)  # type: ignore[arg-type]
     new.to(rows)
     state = new.state_dict()

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from angulus import checks
-from angulus.distributed.runtime import in_running_ddp
+from angulus.distributed.collectives import broadcast, sum_gradients
+from angulus.distributed.runtime import Ranks
 from angulus.heads.functional import batch_loss, counted, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import margined, measures
+from angulus.heads.rows import margined, radius_of
 from angulus.heads.sampling import ClassSampling, checked
+from angulus.heads.train_mode import partners, seen
 from angulus.heads.updates import attached
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
-from angulus.losses.running import Statistics
 
 
 class DenseHead(nn.Module):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
-    In a training loop of your own, call `head.observe(head.statistics(features, labels))` once an optimiser step:
-    centres, running means (`gamma="auto"`, the incay bound) and annealing move there, and only there.
+    In training mode a call also moves what the objective keeps, as BatchNorm's does: centres, running means
+    (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them. Under `eval()` or
+    `torch.no_grad()` nothing moves. An optimiser step of several micro-batches has all but the last in
+    `with head.accumulate():`.
+
+    On several processes it is trained within `DistributedDataParallel`, or next to a wrapped backbone after
+    `head.synchronize()`; anything else is refused.
 
     Args:
         embedding_size: d.
@@ -32,12 +40,15 @@ class DenseHead(nn.Module):
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
         impl, products: the kernel and the dtype of its products, as in `angulus.class_loss`.
         sampling: a `ClassSampling`, for training mode only, or None: every step sees all classes.
+        alone: True where several processes run and this head is yet trained by this one alone, or its gradients are
+            averaged by your own code.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
         bias: [C], zero at first, or None.
         objective: the bound objective.
         num_classes, embedding_size: C and d.
+        seen: the figures of the last training step, by name, as `statistics` gives them.
 
     >>> import torch, angulus
     >>> head = angulus.DenseHead(8, 10, angulus.losses.normface())
@@ -54,13 +65,15 @@ class DenseHead(nn.Module):
         impl: str = "auto",
         products: torch.dtype | None = None,
         sampling: ClassSampling | None = None,
+        alone: bool = False,
     ) -> None:
         super().__init__()
+        self.alone, self.ranks = checks.flag("alone", alone), Ranks()
         if not isinstance(objective, Objective):
             raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
         self.kernel = Kernel(impl, products)
         self.sampling = checked(sampling, objective)
-        self.objective = objective.bind(num_classes, embedding_size)
+        self.objective = objective.bind(embedding_size, num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
         self.reset_parameters()
@@ -74,12 +87,14 @@ class DenseHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
-        update = attached(self.weight)
-        if update is not None and in_running_ddp(self.weight):
+        ranks, update = self._partners(), attached(self.weight)
+        if update is not None and ranks.count > 1:
             raise checks.InputError(
-                "DistributedDataParallel cannot average what BackwardSGD updates within backward, so its copies of the "
-                "head would part; use another optimiser, or angulus.ShardedHead beside the wrapped backbone"
+                "what BackwardSGD updates within backward cannot be averaged over processes, so their copies of the "
+                "head would part; use another optimiser, or angulus.ShardedHead next to the wrapped backbone"
             )
+        if self.ranks.count > 1:
+            sum_gradients(self.parameters(), self.ranks, 1 / self.ranks.count)
         return batch_loss(
             features,
             self.weight,
@@ -87,10 +102,50 @@ class DenseHead(nn.Module):
             self.objective,
             bias=self.bias,
             kernel=self.kernel,
+            ranks=ranks,
             sampling=self.sampling if self.training else None,
             update=update,
             reduction=reduction,
         )
+
+    def _partners(self) -> Ranks:
+        """The ranks that train this head together."""
+        if self.alone or not (self.training and torch.is_grad_enabled()):
+            return Ranks()
+        if self.ranks.count > 1:
+            return self.ranks
+        return partners(
+            self.weight,
+            "wrap the head, or a module that holds it, in DistributedDataParallel; or call head.synchronize() once and "
+            "leave it next to the wrapped backbone; or use angulus.ShardedHead; or say DenseHead(..., alone=True)",
+        )
+
+    def synchronize(self, group: Any = None) -> DenseHead:
+        """Make this head and its copies on the other ranks one: every rank calls it, once, before training.
+
+        Weights and running figures become rank 0's; from then on every backward averages the head's gradients over the
+        ranks, as DistributedDataParallel does those of the backbone, and figures move by the rows of all ranks.
+
+        Args:
+            group: the process group, or None for the default one.
+        """
+        if self.sampling is not None:
+            raise checks.InputError(
+                "each rank would draw other classes, whose sparse gradients have no average; use angulus.ShardedHead "
+                "for class sampling, or sampling=None"
+            )
+        self.ranks = Ranks.here(group)
+        broadcast([*(each.detach() for each in self.parameters()), *self.buffers()], self.ranks)
+        return self
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Around every micro-batch of an optimiser step but the last: figures move once, by all of them."""
+        return self.objective.accumulate()
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """What `statistics` gives, of the last training step; of all ranks where the objective keeps figures."""
+        return self.objective.seen
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights.
@@ -102,22 +157,22 @@ class DenseHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
             logits = plain_logits(unit, self.weight, spec)
-            if self.objective.radius is not None:
-                logits = self.objective.radius(norms)[:, None] * logits
+            radius = radius_of(self.objective, norms)
+            if radius is not None:
+                logits = radius[:, None] * logits
             return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     @torch.no_grad()
-    def statistics(self, features: Tensor, labels: Tensor, step: int | None = None) -> Statistics:
-        """What this batch looks like, at O(B · d): mean norm, radius, target cosine, and what `observe` reads.
+    def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What this batch looks like, at O(B · d), as means over its rows; nothing moves.
 
-        Values: `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
+        `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
         contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples whose
         margined angle exceeds π.
         """
         features, labels, _ = counted(features, self.weight, labels)
-        values = measures(self.objective, self._target(features, labels))
-        means = {name: value.mean() for name, value in values.items()}
-        return Statistics(means, features.detach(), labels, step)
+        target = self._target(features, labels)
+        return seen(self.objective, target, features, labels, Ranks(), [len(labels)]).values
 
     @torch.no_grad()
     def diagnose(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -144,10 +199,6 @@ class DenseHead(nn.Module):
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
         return geometry(norms, unit, self.weight[labels], eps)
-
-    def observe(self, stats: Statistics) -> None:
-        """Move the running figures of the objective; the loop calls it once an optimiser step."""
-        self.objective.observe(stats)
 
     @property
     def num_classes(self) -> int:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from angulus import checks
-from angulus.heads.geometry import geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, request
+from angulus.distributed.collectives import gather
+from angulus.distributed.runtime import Ranks
+from angulus.heads.geometry import Geometry, geometry, normalize
+from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
+from angulus.heads.train_mode import may_overflow, overflowed, partners, seen
 from angulus.heads.updates import Update
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
+from angulus.losses.running import whole_batch
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -39,7 +46,7 @@ def class_loss(
         features: [B, d], floating point, finite. float16 and bfloat16 are computed in float32.
         weight: class weights [C, d].
         labels: integers [B] in [0, C); rows with −100 are dropped first.
-        objective: a spec that keeps no state, or a bound objective. It is not changed.
+        objective: a spec that keeps no state, or a bound objective, whose figures move while it is in training mode.
         bias: [C], where the objective has one.
         impl: the kernel: "reference", plain autograd of any order; "chunked" and "fused" (Triton), which hold no B × C
             matrix and have first derivatives; or "auto", which takes one of those where B × C is large.
@@ -61,13 +68,20 @@ def class_loss(
     0.0581
     """
     checks.matrices(features, weight)
+    bound, ranks = resolve(objective, weight), Ranks()
+    if bound.moves and bound.spec.stateful:
+        ranks = partners(
+            weight,
+            "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
+        )
     return batch_loss(
         features,
         weight,
         labels,
-        resolve(objective, weight),
+        bound,
         bias=bias,
         kernel=Kernel(impl, products),
+        ranks=ranks,
         reduction=reduction,
     )
 
@@ -80,25 +94,74 @@ def batch_loss(
     *,
     bias: Tensor | None,
     kernel: Kernel,
+    ranks: Ranks,
     sampling: ClassSampling | None = None,
     update: Update | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """What `class_loss` and `DenseHead` share."""
+    """What `class_loss` and `DenseHead` share: the loss of this process's rows; figures move by those of all ranks."""
     checks.choice("reduction", reduction, REDUCTIONS)
-    total = len(features) if isinstance(features, Tensor) else 0
+    lenient = may_overflow(features)
     features, labels, kept = counted(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
+    if ranks.count > 1 and bound.spec.mines_globally:
+        raise checks.InputError(
+            "hard mining with scope='global' ranks the rows of all processes, which DenseHead does not see; use "
+            "angulus.ShardedHead, or scope='rank'"
+        )
+    joint = ranks if bound.moves and bound.spec.stateful else Ranks()
     with torch.autocast(features.device.type, enabled=False):
-        finished = _rows_loss(features, sample(sampling, weight, bias, labels), labels, bound, kernel, update)
-    rows = finished.loss + finished.extra
-    if not bool(torch.isfinite(rows).all()):
-        raise not_finite(rows, weight)
+        wide = widened(features, weight)
+        sizes, mean_norm, sound = _of_all(wide, joint, lenient)
+        if not sound:
+            learned = [weight, *([] if bias is None else [bias]), *bound.parameters()]
+            return overflowed(features, kept, reduction, learned)
+        with nullcontext() if mean_norm is None else whole_batch(mean_norm):
+            finished, target = _rows_loss(wide, sample(sampling, weight, bias, labels), labels, bound, kernel, update)
+            rows = finished.loss + finished.extra
+            if not bool(torch.isfinite(rows).all()):
+                raise not_finite(rows, weight)
+            if bound.moves:
+                bound.take(seen(bound, target, wide, labels, joint, sizes))
     if reduction == "none":
-        return rows if len(rows) == total else rows.new_zeros(total).masked_scatter(kept, rows)
+        return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
+
+
+@torch.no_grad()
+def _of_all(features: Tensor, ranks: Ranks, lenient: bool) -> tuple[list[int], Tensor | None, bool]:
+    """(how many rows each rank has, the mean norm of all where there are several ranks, whether all are finite)."""
+    if ranks.count == 1:
+        return [len(features)], None, not lenient or bool(torch.isfinite(features).all())
+    finite = torch.isfinite(features).all()
+    own = torch.stack([finite.new_tensor(len(features), dtype=torch.float64), normalize(features)[0].double().sum()])
+    table = gather(torch.cat([own, finite.double()[None]])[None], [1] * ranks.count, ranks)
+    counts, norms, sound = table.unbind(dim=1)
+    return [int(count) for count in counts], norms.sum() / counts.sum(), bool(sound.all())
+
+
+def widened(features: Tensor, weight: Tensor) -> Tensor:
+    """The features in the dtype of the loss: float32, or wider where they or the weight are.
+
+    The gradient is rounded back to 16 bits once, here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
+    """
+    wide = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
+    if features.dtype == torch.float16 and wide.requires_grad:
+        wide.register_hook(_warn_of_overflow)  # type: ignore[no-untyped-call]
+    return wide
+
+
+def _warn_of_overflow(gradient: Tensor) -> None:
+    overflow = (gradient.abs() > torch.finfo(torch.float16).max).any(dim=1)
+    if bool(overflow.any()):
+        row = int(overflow.nonzero()[0, 0])
+        warnings.warn(
+            f"the gradient of features row {row} exceeds float16's 65504 and becomes infinite, as it does near a zero "
+            "feature; a torch.amp.GradScaler skips such a step, without one give the head features in float32",
+            stacklevel=2,
+        )
 
 
 def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
@@ -125,7 +188,7 @@ def counted(
 
     `num_classes` is C where `weight` holds a part of the classes; then another rank may have the rows that count.
     """
-    checks.batch(features, weight, labels, bias)
+    checks.batch(features, weight, labels, bias, finite_features=not may_overflow(features))
     labels = labels.long()  # before any comparison: −100 as uint8 is 156
     kept = labels != checks.IGNORE_INDEX
     if num_classes is None and not bool(kept.any()):
@@ -151,33 +214,31 @@ def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjec
     if objective.stateful:
         raise checks.InputError(
             f"this objective learns or keeps figures ({objective}); bind it once, "
-            "`bound = objective.bind(num_classes, embedding_size)`, and pass `bound`, or use angulus.DenseHead"
+            "`bound = objective.bind(embedding_size, num_classes)`, and pass `bound`, or use angulus.DenseHead"
         )
     return _bind(objective, num_classes, embedding_size)
 
 
 @functools.lru_cache(maxsize=64)
 def _bind(objective: Objective, num_classes: int, embedding_size: int) -> BoundObjective:
-    return objective.bind(num_classes, embedding_size)
+    return objective.bind(embedding_size, num_classes).eval()  # shared by all callers, so it keeps nothing of any
 
 
 def _rows_loss(
-    features: Tensor, seen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel, update: Update | None
-) -> Finished:
-    """The loss of rows that are known to be sound."""
-    eps, weight = bound.spec.eps, seen.weight
-    # cast once: what the norms, the angles and the centres send back is summed before it is rounded to 16 bits
-    features = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
+    features: Tensor, chosen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel, update: Update | None
+) -> tuple[Finished, Geometry]:
+    """The loss of rows that are known to be sound, and their target's geometry."""
+    eps, weight = bound.spec.eps, chosen.weight
     norms, unit = normalize(features, eps)
-    radius = None if bound.radius is None else bound.radius(norms)
+    radius = radius_of(bound, norms)
     with torch.no_grad():
-        before = geometry(norms, unit, weight[seen.labels], eps)
+        before = geometry(norms, unit, weight[chosen.labels], eps)
     asked = ask(bound, before, radius)
     wanted = dataclasses.replace(request(bound, radius, asked), update=update)
-    reduced = kernel(unit, weight, seen.biases, seen.labels, wanted)
+    reduced = kernel(unit, weight, chosen.biases, chosen.labels, wanted)
     target = geometry(norms, unit, reduced.rows, eps)
-    own = None if seen.bias is None else seen.bias[seen.labels]
+    own = None if chosen.bias is None else chosen.bias[chosen.labels]
     finished = finish(bound, target, radius, own, asked, reduced)
-    if bound.center is None:
-        return finished
-    return dataclasses.replace(finished, extra=finished.extra + bound.center(features, labels))
+    if bound.center_loss is not None:
+        finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(features, labels))
+    return finished, target

@@ -23,17 +23,29 @@ class Geometry:
 
 
 def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero."""
+    """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero.
+
+    Rows whose squares would over- or underflow are scaled first; one of entries below 2^-110 (float64: 2^-1006) counts
+    as zero, since 1 / ‖x‖ would overflow. Without a branch, so that it can be exported.
+    """
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    norms = torch.linalg.vector_norm(features, dim=1)
-    limit = torch.finfo(features.dtype).max ** 0.5
-    if bool(((norms > limit / 16) | (norms < 16 / limit)).any()):  # the squares over- or underflow
-        largest = features.detach().abs().amax(dim=1)
-        scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-        norms = scale * torch.linalg.vector_norm(features / scale[:, None], dim=1)
-        if eps == 0:
-            return norms, features / torch.where(norms > 0, norms, torch.ones_like(norms))[:, None]
-    return norms, features / lengths(features, eps)[:, None]
+    limits = torch.finfo(features.dtype)
+    limit, least = limits.max**0.5, limits.tiny * 2**16
+    with torch.no_grad():
+        length = torch.linalg.vector_norm(features, dim=1)
+        outside = length > limit / 16
+        if eps == 0:  # a positive one outweighs small squares
+            outside = outside | (length < 16 / limit)
+        largest = features.abs().amax(dim=1)
+        zero = largest < least
+        scale = torch.where(outside & ~zero, largest, torch.ones_like(largest))
+    scaled = features / scale[:, None]
+    norms = torch.linalg.vector_norm(scaled, dim=1).masked_fill(zero, 0.0)
+    if eps == 0:
+        divisor = torch.where(norms > 0, norms, torch.ones_like(norms))
+    else:
+        divisor = torch.sqrt(scaled.square().sum(dim=1) + eps / scale**2)
+    return scale * norms, scaled / divisor[:, None]
 
 
 def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:

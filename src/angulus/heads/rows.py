@@ -13,7 +13,8 @@ from torch import Tensor
 from angulus.heads.geometry import Geometry
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.asks import Hinge, Plain, Rows
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,33 @@ class Asked:
     hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
 
 
+def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
+    """What multiplies the cosines, [B]; None without a cross-entropy.
+
+    At a zero feature x̂ stands for x itself. So where the radius is k‖x‖ it is k there, and the logits k·w_j·x keep
+    their gradient; their value is zero either way.
+    """
+    if bound.radius is None:
+        return None
+    radius: Tensor = bound.radius(norms)
+    if not _linear(bound.spec):
+        return radius
+    return torch.where(norms > 0, radius, bound.radius(torch.ones_like(norms)))
+
+
+def _linear(spec: Objective) -> bool:
+    """Whether logits without margin are linear in the feature."""
+    return spec.radius is not None and spec.radius.linear and spec.eps == 0
+
+
 def ask(bound: BoundObjective, before: Geometry, radius: Tensor | None) -> Asked:
     """The constants of the reduction, from the geometry of detached class weights."""
     spec = bound.spec
     with torch.no_grad():
         threshold = margined(bound, before)
     constant = Rows(before.norms, before.cos, threshold, bound.scale)
+    if _linear(spec):  # a zero feature has no angle: no negative is changed
+        threshold = torch.where(before.norms > 0, threshold, torch.inf)
     asks = tuple((factor, penalty, penalty.ask(constant)) for factor, penalty in bound.terms)
     plain = [asked.scale for _, _, asked in asks if isinstance(asked, Plain)]
     if _needs_plain_focal(spec) and radius is not None:
@@ -46,7 +68,7 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
     return Request(
         radius=radius,
         threshold=asked.threshold if spec.remaps else None,
-        coefficients=spec.negatives.coefficients,
+        coefficients=bound.negatives.coefficients,
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
         plain_scales=asked.plain_scales,
@@ -86,11 +108,13 @@ def finish(
         reduced: the answers.
         weigh: stands in for the objective's weighting, where that must see the rows of other ranks.
     """
-    weigh = weigh or bound.spec.weighting
+    weigh = weigh or bound.weighting
     value = margined(bound, target)
     loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]
     if radius is not None:
-        loss, divisor = _cross_entropy(bound.spec, weigh, target, value, radius, bias, reduced)
+        # a zero feature has no angle for a margin to act on
+        own = torch.where(target.norms > 0, value, target.cos) if _linear(bound.spec) else value
+        loss, divisor = _cross_entropy(bound.spec, weigh, target, own, radius, bias, reduced)
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
     plain, hinges = iter(reduced.plain), iter(reduced.hinges)
@@ -119,7 +143,7 @@ def measures(bound: BoundObjective, target: Geometry) -> dict[str, Tensor]:
 
 def _needs_plain_focal(spec: Objective) -> bool:
     """Where every negative is kept, the loss's own reduction is the plain one already."""
-    return spec.remaps and getattr(spec.weighting, "probability", "margin") == "plain"
+    return spec.remaps and spec.plain_probability
 
 
 def _cross_entropy(
@@ -143,7 +167,7 @@ def _cross_entropy(
     loss, divisor = -log_p, log_p.shape[0]
     if weigh is not None:
         log_not_p = F.logsigmoid(-advantage)
-        if getattr(spec.weighting, "probability", "margin") == "plain":
+        if spec.plain_probability:
             log_sum = reduced.plain[-1] if spec.remaps else reduced.log_sum
             log_not_p = F.logsigmoid(log_sum - logit(target.cos))
         weight, divisor = weigh(loss, log_p, log_not_p)

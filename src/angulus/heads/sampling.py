@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from angulus import checks
+from angulus.losses.asks import Hinge, Plain
 from angulus.losses.objective import Objective
 
 
@@ -45,15 +46,14 @@ def checked(sampling: ClassSampling | None, objective: Objective) -> ClassSampli
         return None
     if not isinstance(sampling, ClassSampling):
         raise checks.InputError(f"sampling must be an angulus.ClassSampling or None; got {sampling!r}")
-    names = [term.penalty.name for term in objective.penalties]
-    hinges = [name for name in names if name in ("c_contrastive", "c_triplet")]
+    hinges = [term.penalty.name for term in objective.penalties if term.penalty.asks is Hinge]
     if hinges:
         raise checks.InputError(
             f"class sampling is not defined with {', '.join(hinges)}, which counts all classes: leave one of them out"
         )
-    plain_focal = objective.remaps and getattr(objective.weighting, "probability", "margin") == "plain"
-    if sampling.corrected and ("iam" in names or plain_focal):
-        what = "iam" if "iam" in names else "a focal weight with probability='plain' over MV negatives"
+    plain = [term.penalty.name for term in objective.penalties if term.penalty.asks is Plain]
+    if sampling.corrected and (plain or (objective.remaps and objective.plain_probability)):
+        what = ", ".join(plain) or "a weighting with probability='plain' over changed negatives"
         raise checks.InputError(
             f"corrected sampling is defined for the sum of a cross-entropy alone; leave {what} out, "
             "or give corrected=False"

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus import checks
-from angulus.distributed.collectives import exchange, gather, scale_gradient, to_owners, total
-from angulus.distributed.runtime import Elsewhere, Ranks, in_running_ddp
+from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
+from angulus.distributed.runtime import Elsewhere, Ranks, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits
+from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits, widened
 from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, measures, request
+from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
+from angulus.heads.train_mode import overflowed, seen
 from angulus.heads.updates import attached
 from angulus.kernels.reduction import Reduced, Request
 from angulus.kernels.select import Kernel
@@ -38,9 +39,9 @@ _FACTS = (  # that all ranks must share, in the order of `_agreed`
     "torch.is_grad_enabled()",
     "requires_grad of the head's parameters (as bits)",
     "mode (train or eval)",
+    "head.accumulate()",
     f"reduction (a place in {REDUCTIONS})",
 )
-_SUMMED: Any = WeakTensorKeyDictionary()  # parameters whose gradients are summed over the ranks
 INITIAL_BLOCK = 4096  # classes whose first weights come from one seed, whatever rank holds them
 
 
@@ -108,7 +109,7 @@ class ShardedHead(nn.Module):
         self.counts = split_classes(num_classes, self.ranks.count, counts)
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
-        self.objective = objective.bind(num_classes, embedding_size)
+        self.objective = objective.bind(embedding_size, num_classes)
         self.weight = nn.Parameter(torch.empty(len(self.classes), embedding_size))
         self.bias = nn.Parameter(torch.zeros(len(self.classes))) if objective.bias else None
         self.reset_parameters()
@@ -130,12 +131,15 @@ class ShardedHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
-        features, labels, kept, sizes = self._agreed(features, labels, reduction)
-        self._sum_gradients()
+        features, labels, kept, sizes, sound = self._agreed(features, labels, reduction)
+        # what all ranks hold (s, R): each rank's gradient is that of its own rows
+        sum_gradients(self.objective.parameters(), self.ranks)
+        if not sound:
+            return overflowed(features, kept, reduction, list(self.parameters()))
         with torch.autocast(features.device.type, enabled=False):
             refusal: checks.InputError | None = None
             try:
-                finished = self._loss(features, labels, sizes)
+                finished, figures = self._loss(features, labels, sizes)
             except checks.InputError as error:  # of a penalty, after the last exchange: the others wait for the total
                 nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
                 refusal, finished = error, Finished(nothing, 0, nothing)
@@ -150,6 +154,8 @@ class ShardedHead(nn.Module):
             if not int(bad):
                 raise Elsewhere("the loss cannot be found on another rank; its own message says why")
             raise not_finite(rows, self.weight)
+        if self.objective.moves:
+            self.objective.take(figures())
         if reduction == "none":
             return rows.new_zeros(len(kept)).masked_scatter(kept, rows)
         if reduction == "mean":
@@ -159,20 +165,13 @@ class ShardedHead(nn.Module):
             own, whole = rows.sum(), loss + extra
         return own + (whole.to(own) - own.detach())  # every rank shows the whole, and differentiates its own rows
 
-    def _sum_gradients(self) -> None:
-        """Let the gradients of what all ranks hold (s, R) be summed over them: each rank's is that of its own rows.
-
-        Looked after at every call: a copy of the head has parameters of its own, without hooks.
-        """
-        for parameter in self.objective.parameters():
-            if parameter.requires_grad and parameter not in _SUMMED:
-                parameter.register_hook(lambda gradient: total(gradient, self.ranks))  # type: ignore[no-untyped-call]
-                _SUMMED[parameter] = True
-
     def _agreed(
         self, features: Tensor, labels: Tensor, reduction: str = "mean"
-    ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """The checked rows that count, which they are, and how many each rank has; refused on all ranks alike."""
+    ) -> tuple[Tensor, Tensor, Tensor, list[int], bool]:
+        """The checked rows that count, which they are, how many each rank has, and whether all are finite.
+
+        What one rank refuses is refused on all alike.
+        """
         refusal: Exception | None = None
         try:
             if self.ranks.count == 1 and self.ranks.group is None and Ranks.here().count > 1:
@@ -180,7 +179,7 @@ class ShardedHead(nn.Module):
                     "this head was made before torch.distributed.init_process_group(), so it holds all classes for "
                     "itself; make it after"
                 )
-            if in_running_ddp(self.weight):
+            if ddp_ranks(self.weight) is not None:
                 raise checks.InputError(
                     "a ShardedHead must not be within DistributedDataParallel, which writes one rank's shard over the "
                     "others' and averages their gradients; wrap the backbone alone, and call the head on its output"
@@ -189,10 +188,12 @@ class ShardedHead(nn.Module):
             features, labels, kept = counted(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
-            same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, int(self.training)]
-            facts = [0, len(features), *same, REDUCTIONS.index(reduction)]
+            mode = int(self.training) + 2 * int(self.objective.training)
+            same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, mode]
+            same += [int(self.objective.accumulating), REDUCTIONS.index(reduction)]
+            facts = [0, int(not torch.isfinite(features).all()), len(features), *same]
         except Exception as error:  # whatever it is: the others wait for this rank's word
-            refusal, facts = error, [1] + [0] * (len(_FACTS) + 1)
+            refusal, facts = error, [1] + [0] * (len(_FACTS) + 2)
         device = self.weight.device
         told = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
         if refusal is not None:
@@ -200,38 +201,42 @@ class ShardedHead(nn.Module):
         refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
         if refused:
             raise Elsewhere(f"rank {refused[0]} refused its batch; its own message says why")
-        for place, name in enumerate(_FACTS, start=2):
+        for place, name in enumerate(_FACTS, start=3):
             if len({row[place] for row in told}) > 1:
                 given = [row[place] for row in told]
                 raise checks.InputError(f"all ranks must give the same {name}; got {given}, by rank")
-        sizes = [row[1] for row in told]
+        sizes = [row[2] for row in told]
         if sum(sizes) == 0:
             raise checks.InputError(f"every label of every rank is {checks.IGNORE_INDEX} (ignored)")
-        return features, labels, kept, sizes
+        return features, labels, kept, sizes, not any(row[1] for row in told)
 
-    def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> Finished:
+    def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
+        """The loss of this rank's rows, and what gives the figures of all ranks' rows."""
         bound, ranks = self.objective, self.ranks
-        features = features.to(
-            torch.promote_types(features.dtype, torch.promote_types(self.weight.dtype, torch.float32))
-        )
-        features = scale_gradient(features, ranks.count)  # DDP averages what it should sum
+        features = scale_gradient(widened(features, self.weight), ranks.count)  # DDP averages what it should sum
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
             everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
-            seen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
+            chosen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
             with torch.no_grad():
-                before, _ = self._targets(norms, everyone, seen, sizes)
-            radius = None if bound.radius is None else bound.radius(norms)
+                before, _ = self._targets(norms, everyone, chosen, sizes)
+            radius = radius_of(bound, norms)
             asked = ask(bound, before, radius)
             wanted = replace(self._shared(request(bound, radius, asked), sizes), update=attached(self.weight))
-            reduced = self.kernel(everyone, seen.weight, seen.biases, seen.labels, wanted)
-            target, bias = self._targets(norms, everyone, seen, sizes, reduced.rows)
+            reduced = self.kernel(everyone, chosen.weight, chosen.biases, chosen.labels, wanted)
+            target, bias = self._targets(norms, everyone, chosen, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
             finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
-        if bound.center is None:
-            return finished
-        return Finished(finished.loss, finished.divisor, finished.extra + bound.center(features, labels))
+        if bound.center_loss is not None:
+            finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
+        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm)
+
+    def _seen(
+        self, target: Geometry, features: Tensor, labels: Tensor, sizes: list[int], mean_norm: Tensor
+    ) -> Statistics:
+        with whole_batch(mean_norm):
+            return seen(self.objective, target, features, labels, self.ranks, sizes)
 
     def _local(self, labels: Tensor, sizes: list[int]) -> Tensor:
         """The labels of all ranks' rows as classes of this rank, −1 for those of others, [B of all]."""
@@ -240,19 +245,19 @@ class ShardedHead(nn.Module):
         return torch.where(here, everyone - self.classes.start, -1)
 
     def _targets(
-        self, norms: Tensor, everyone: Tensor, seen: Sample, sizes: list[int], rows: Tensor | None = None
+        self, norms: Tensor, everyone: Tensor, chosen: Sample, sizes: list[int], rows: Tensor | None = None
     ) -> tuple[Geometry, Tensor | None]:
         """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those.
 
         `rows` are the kernel's weight[labels], through which the gradient goes.
         """
-        held = (seen.labels >= 0).nonzero().squeeze(1)
-        weight = seen.weight[seen.labels[held]] if rows is None else rows[held]
+        held = (chosen.labels >= 0).nonzero().squeeze(1)
+        weight = chosen.weight[chosen.labels[held]] if rows is None else rows[held]
         found = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
         columns = [found.dot, found.cos, found.theta, found.length]
-        if seen.bias is not None:
-            columns.append(seen.bias[seen.labels[held]].to(found.dot.dtype))
-        table = everyone.new_zeros(len(seen.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
+        if chosen.bias is not None:
+            columns.append(chosen.bias[chosen.labels[held]].to(found.dot.dtype))
+        table = everyone.new_zeros(len(chosen.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
         dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
         return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
 
@@ -280,8 +285,8 @@ class ShardedHead(nn.Module):
 
     def _weigh(self, sizes: list[int]) -> Any:
         """The objective's weighting, seeing the rows of all ranks where its scope is global."""
-        weighting = self.objective.spec.weighting
-        if getattr(weighting, "scope", "rank") == "rank" or weighting is None:
+        weighting = self.objective.weighting
+        if not self.objective.spec.mines_globally:
             return weighting
         start = sum(sizes[: self.ranks.rank])
         own = slice(start, start + sizes[self.ranks.rank])
@@ -305,9 +310,10 @@ class ShardedHead(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
             logits = plain_logits(gather(unit, sizes, ranks), self.weight, spec)
-            if self.objective.radius is not None:
-                with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
-                    logits = gather(self.objective.radius(norms)[:, None], sizes, ranks) * logits
+            with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
+                radius = radius_of(self.objective, norms)
+            if radius is not None:
+                logits = gather(radius[:, None], sizes, ranks) * logits
             if self.bias is not None:
                 logits = logits + self.bias.to(logits.dtype)
             own = sizes[ranks.rank]
@@ -316,26 +322,25 @@ class ShardedHead(nn.Module):
         parts = torch.split(moved, [own * count for count in self.counts])
         return torch.cat([part.view(own, count) for part, count in zip(parts, self.counts, strict=True)], dim=1)
 
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Around every micro-batch of an optimiser step but the last, on all ranks; see `DenseHead.accumulate`."""
+        return self.objective.accumulate()
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """Means over the rows of all ranks at the last training step; see `DenseHead.statistics`."""
+        return self.objective.seen
+
     @torch.no_grad()
-    def statistics(self, features: Tensor, labels: Tensor, step: int | None = None) -> Statistics:
+    def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What the batch of all ranks looks like, the same on each; see `DenseHead.statistics`."""
-        features, labels, _, sizes = self._agreed(features, labels)
+        features, labels, _, sizes, _ = self._agreed(features, labels)
         features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
-        seen = Sample(self.weight, self.bias, self._local(labels, sizes))
-        target, _ = self._targets(norms, everyone, seen, sizes)
-        with whole_batch(total(norms.sum(), self.ranks) / sum(sizes)):
-            values = measures(self.objective, target)
-        sums = total(torch.stack([value.sum() for value in values.values()]), self.ranks) / sum(sizes)
-        if self.objective.center is not None:  # the centres move by the rows of all ranks
-            features = gather(features.detach().to(norms.dtype), sizes, self.ranks)
-            labels = gather(labels, sizes, self.ranks)
-        return Statistics(dict(zip(values, sums.unbind(), strict=True)), features, labels, step)
-
-    def observe(self, stats: Statistics) -> None:
-        """Move the running figures of the objective, alike on all ranks; the loop calls it once an optimiser step."""
-        self.objective.observe(stats)
+        chosen = Sample(self.weight, self.bias, self._local(labels, sizes))
+        target, _ = self._targets(norms, everyone, chosen, sizes)
+        return self._seen(target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)).values
 
     @property
     def num_classes(self) -> int:

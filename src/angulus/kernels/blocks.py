@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -167,6 +167,10 @@ class Sums:
         flat = [number for pair in self.hinges for number in pair]
         return (*(each.value() for each in self.log_sums), *flat)
 
+    def bounded(self) -> list[bool]:
+        """Of each log-sum, whether its logits stay within the range of exp."""
+        return [each.bounded for each in self.log_sums]
+
     def counts(self) -> list[Tensor]:
         return [count for _, count in self.hinges]
 
@@ -214,8 +218,10 @@ class _LogSum:
 class Backward:
     """The coefficients that carry the gradients of the reductions back to a block's products."""
 
-    def __init__(self, request: Request, kept: list[Tensor], grads: tuple[Tensor, ...]) -> None:
-        self.request = request
+    def __init__(
+        self, request: Request, kept: list[Tensor], grads: tuple[Tensor, ...], bounded: Sequence[bool]
+    ) -> None:
+        self.request, self.bounded = request, bounded
         count = len(kept) // 2
         self.means = kept[1::2]
         self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in kept[0::2]]
@@ -237,14 +243,13 @@ class Backward:
         on_products: Tensor | None = None
         on_cosines: Tensor | None = None
         on_bias: Tensor | None = None
-        log_sums = iter(zip(self.shifts, self.factors, strict=True))
+        log_sums = iter(zip(self.shifts, self.factors, self.bounded, strict=True))
         if request.radius is not None:
-            shift, factor = next(log_sums)
+            shift, factor, bounded = next(log_sums)
             mapped, above = _mapped(base, request, block)
-            shares = torch.addcmul(shift, mapped, request.radius, out=block.room[3])
-            if bias is not None:
-                shares += bias[block.classes, None].to(shares.dtype)
-            _mask(shares.exp_(), block, 0.0)
+            own = None if bias is None else bias[block.classes, None].to(mapped.dtype)
+            shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+            _mask(shares, block, 0.0)
             if bias is not None:
                 on_bias = torch.mv(shares, self.of_log_sums[0])
             shares *= factor
@@ -254,10 +259,10 @@ class Backward:
                 on_cosines = shares
             else:
                 on_products = shares
-        for scale, (shift, factor) in zip(request.plain_scales, log_sums, strict=True):
+        for scale, (shift, factor, bounded) in zip(request.plain_scales, log_sums, strict=True):
             assert cosines is not None
             out = block.room[4 if on_cosines is None else 2]
-            shares = _mask(torch.addcmul(shift, cosines, scale, out=out).exp_(), block, 0.0)
+            shares = _mask(_shares(cosines, scale, None, shift, bounded, out), block, 0.0)
             on_cosines = shares.mul_(factor) if on_cosines is None else on_cosines.addcmul_(shares, factor)
         for offset, gradient in zip(request.hinge_offsets, self.of_hinges, strict=True):
             assert cosines is not None
@@ -273,3 +278,18 @@ class Backward:
             on_products = on_cosines if on_products is None else on_products.add_(on_cosines)
         assert on_products is not None
         return on_products, on_lengths, on_bias
+
+
+def _shares(scaled: Tensor, scale: Tensor, bias: Tensor | None, shift: Tensor, bounded: bool, out: Tensor) -> Tensor:
+    """exp(scale · scaled + bias + shift) into `out`.
+
+    A large logit less its log-sum must be rounded as forward rounded it: one multiply-add rounds once, and at logits of
+    1e8 the difference is several units, which exp makes anything of.
+    """
+    if bounded:
+        shares = torch.addcmul(shift, scaled, scale, out=out)
+        return shares.exp_() if bias is None else shares.add_(bias).exp_()
+    shares = torch.mul(scaled, scale, out=out)
+    if bias is not None:
+        shares += bias
+    return shares.add_(shift).exp_()

@@ -75,6 +75,7 @@ class _Streamed(torch.autograd.Function):
         if recording:
             ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.kept())
             ctx.request, ctx.within, ctx.stash, ctx.spent = request, within, stash, False
+            ctx.bounded = sums.bounded()
         ctx.mark_non_differentiable(*sums.counts())
         return (weight[labels.clamp_min(0)], *sums.results())
 
@@ -94,7 +95,7 @@ class _Streamed(torch.autograd.Function):
         unit, weight, bias, labels, inverse, *kept = ctx.saved_tensors
         request: Request = ctx.request
         stash, ctx.stash, ctx.spent = ctx.stash, None, True
-        back = Backward(request, kept, grads)
+        back = Backward(request, kept, grads, ctx.bounded)
         needs_unit, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if stash is not None:
             grad_weight = stash

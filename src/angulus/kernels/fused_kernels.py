@@ -164,7 +164,7 @@ def coefficient_tile(
             if BIASED:
                 logits += _column(bias, columns, classes, table)
         logits = tl.where(others, logits - _row(table, past + slot, rows, batch), float("-inf"))
-        on_logits = tl.exp(logits) * _row(table, past + LOGS + slot, rows, batch)
+        on_logits = tl.exp(tl.minimum(logits, 0.0)) * _row(table, past + LOGS + slot, rows, batch)
         if slot < RADIUS:
             if BIASED:
                 tl.store(sums + row_tiles.to(tl.int64) * classes, tl.sum(on_logits, axis=0), mask=columns < classes)

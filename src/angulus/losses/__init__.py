@@ -1,7 +1,8 @@
 """The loss algebra: pieces, the `Objective` that they make, and the papers' losses by name."""
 
-from angulus.losses import margins, negatives, penalties, radius, weighting
-from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses import margins, negatives, penalties, radius, roles, weighting
+from angulus.losses.bound import BoundObjective
+from angulus.losses.objective import Objective
 from angulus.losses.papers import (
     ALIASES,
     arcface,
@@ -22,6 +23,7 @@ from angulus.losses.papers import (
     iam,
     l2_softmax,
     l_softmax,
+    list_losses,
     mv_softmax,
     normface,
     ring_loss,
@@ -54,6 +56,7 @@ __all__ = [
     "iam",
     "l2_softmax",
     "l_softmax",
+    "list_losses",
     "margins",
     "mv_softmax",
     "negatives",
@@ -61,6 +64,7 @@ __all__ = [
     "penalties",
     "radius",
     "ring_loss",
+    "roles",
     "softmax",
     "sphereface",
     "weight_normalized",

@@ -8,9 +8,12 @@ ask the pair (Σ_{j≠y} max(0, offset + 2 cos_j), how many are active), to None
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
+
+from angulus.losses import roles
+from angulus.losses.roles import Penalty
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,28 @@ class Hinge(NamedTuple):
 Ask = Plain | Hinge | None
 
 
-class Penalty:
-    """Defaults of a penalty that keeps no state and asks for nothing."""
+class Stateless(roles.Stateless):
+    """The usual answers of a penalty that asks for nothing, which is then its call and its name."""
 
-    needs_scale: ClassVar[bool] = False
+    name: ClassVar[str]
+    asks: ClassVar[type[Plain] | type[Hinge] | None] = None
     trains_classes: ClassVar[bool] = False
     reads_norms: ClassVar[bool] = False
 
     @property
-    def stateful(self) -> bool:
+    def needs_scale(self) -> bool:
         return False
 
-    def bind(self, num_classes: int, embedding_size: int) -> Any:
+    @property
+    def needs_margin(self) -> bool:
+        return False
+
+    def at_scale(self, s: float) -> Penalty:
+        """The same where the base loss has this scale, for its formula."""
         return self
 
     def ask(self, rows: Rows) -> Ask:
         return None
+
+    def formula(self) -> str:
+        return self.name

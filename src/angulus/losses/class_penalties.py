@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from angulus import checks
-from angulus.losses.asks import Ask, Hinge, Penalty, Plain, Rows
+from angulus.losses.asks import Ask, Hinge, Plain, Rows, Stateless
 
 
 @dataclass(frozen=True)
-class IAM(Penalty):
+class IAM(Stateless):
     """Inter-class angular margin: β · [log Σ_{j≠y} e^{s c_j} − log(C − 1) − log Σ_j e^{s c_j}].
 
     Always on unit features and unit weights. It is negative, at least −β(2s + log(1 + (C − 1) e^{−2s})), so a total
@@ -34,6 +35,7 @@ class IAM(Penalty):
     s: float | None = None
     logits: str = "plain"
     name: ClassVar[str] = "iam"
+    asks: ClassVar[type[Plain]] = Plain
 
     def __post_init__(self) -> None:
         beta = checks.number("beta", self.beta, low=0)
@@ -46,10 +48,17 @@ class IAM(Penalty):
         checks.choice("logits", self.logits, ("plain", "margin"))
 
     @property
-    def needs_scale(self) -> bool:  # type: ignore[override]
+    def needs_scale(self) -> bool:
         return self.s is None
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundIAM:
+    @property
+    def needs_margin(self) -> bool:
+        return self.logits == "margin"
+
+    def at_scale(self, s: float) -> IAM:
+        return dataclasses.replace(self, s=s) if self.s is None else self
+
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundIAM:
         if num_classes < 2:
             raise checks.InputError(f"iam needs another class to part from: num_classes >= 2; got {num_classes}")
         return _BoundIAM(self, math.log(num_classes - 1))
@@ -84,7 +93,7 @@ class _BoundIAM:
 
 
 @dataclass(frozen=True)
-class CContrastive(Penalty):
+class CContrastive(Stateless):
     """C-contrastive: ‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, m − ‖x̂ − ŵ_j‖²). Trains the class weights by itself. C ≥ 2.
 
     Args:
@@ -97,13 +106,14 @@ class CContrastive(Penalty):
     m: float = 1.0
     classes: str = "sum"
     name: ClassVar[str] = "c_contrastive"
+    asks: ClassVar[type[Hinge]] = Hinge
     trains_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("m", self.m, low=0, high=4, open_low=True)
         checks.choice("classes", self.classes, ("sum", "mean"))
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundCContrastive:
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCContrastive:
         return _BoundCContrastive(self, _others(self.name, num_classes))
 
     def formula(self) -> str:
@@ -129,7 +139,7 @@ class _BoundCContrastive:
 
 
 @dataclass(frozen=True)
-class CTriplet(Penalty):
+class CTriplet(Stateless):
     """C-triplet: Σ_{j≠y} max(0, m + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²). Trains the class weights by itself. C ≥ 2.
 
     Args:
@@ -145,6 +155,7 @@ class CTriplet(Penalty):
     classes: str = "sum"
     center: str | None = None
     name: ClassVar[str] = "c_triplet"
+    asks: ClassVar[type[Hinge]] = Hinge
     trains_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -153,7 +164,7 @@ class CTriplet(Penalty):
         if self.center is not None:
             checks.choice("center", self.center, ("additive", "gated"), hint="or null")
 
-    def bind(self, num_classes: int, embedding_size: int) -> _BoundCTriplet:
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCTriplet:
         return _BoundCTriplet(self, _others(self.name, num_classes))
 
     def formula(self) -> str:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from angulus import checks
-from angulus.losses.running import Statistics
+from angulus.losses.roles import Stateless
+from angulus.losses.running import Statistics, Wide, wide_dtype
 
 
 @dataclass(frozen=True)
-class CenterLoss:
+class CenterLoss(Stateless):
     """Center loss: λ/2 · ‖x − c_y‖², the centres c moving by a rule of their own, not by the optimiser.
 
     After an optimiser step: c_j ← c_j − α Σ_{y_i=j}(c_j − x_i) / (1 + n_j), n_j the samples of class j in the batch.
@@ -29,15 +30,16 @@ class CenterLoss:
     lam: float
     alpha: float = 0.5
     normalize: bool = False
-    name: ClassVar[str] = "center"
+    name: ClassVar[str] = "center_loss"
+    stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, low=0)
         checks.number("alpha", self.alpha, low=0, high=1)
         checks.flag("normalize", self.normalize)
 
-    def bind(self, num_classes: int, embedding_size: int) -> Centers:
-        return Centers(self, num_classes, embedding_size)
+    def bind(self, embedding_size: int, num_classes: int) -> Centers:
+        return Centers(self, embedding_size, num_classes)
 
     def formula(self) -> str:
         return f"{self.lam / 2:g}·‖{'x̂' if self.normalize else 'x'} − c_y‖²"
@@ -47,15 +49,15 @@ class CenterLoss:
         return f"center loss on {features} features with λ = {self.lam:g}, α = {self.alpha:g}"
 
 
-class Centers(nn.Module):
-    """`CenterLoss`, bound: holds `centers` [C, d], zero at first, which `observe` moves."""
+class Centers(Wide):
+    """`CenterLoss`, bound: holds `centers` [C, d] in float32 or wider, zero at first, which `observe` moves."""
 
     centers: Tensor
 
-    def __init__(self, spec: CenterLoss, num_classes: int, embedding_size: int) -> None:
+    def __init__(self, spec: CenterLoss, embedding_size: int, num_classes: int) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("centers", torch.zeros(num_classes, embedding_size))
+        self.register_buffer("centers", torch.zeros(num_classes, embedding_size, dtype=wide_dtype()))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         points = self._points(features)

@@ -8,41 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from angulus import checks
+from angulus.losses import roles
+from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
+MOST_TIMES = 8  # an angle is multiplied by without a warning; twice what any paper has
 
 
-@runtime_checkable
-class Margin(Protocol):
-    """What every margin spec offers. A new one is a frozen dataclass with these, and a line in `TABLE`."""
-
-    kind: ClassVar[str]
-
-    @property
-    def stateful(self) -> bool: ...
-    def bind(self, num_classes: int, embedding_size: int) -> Margin | nn.Module: ...
-    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor: ...
-    def formula(self) -> str: ...
-
-
-class Stateless:
-    """What a margin needs beside its formula when it keeps no state: it is bound as it is, and named by its kind."""
-
-    kind: ClassVar[str]
-    stateful: ClassVar[bool] = False
+class Stateless(roles.Stateless):
+    """The usual answers of a margin, which is then its call and its kind."""
 
     def formula(self) -> str:
         return f"{self.kind}(θ)"
-
-    def bind(self, num_classes: int, embedding_size: int):  # type: ignore[no-untyped-def]  # returns Self
-        return self
 
 
 @dataclass(frozen=True)
@@ -54,6 +38,7 @@ class AdditiveCosine(Stateless):
 
     def __post_init__(self) -> None:
         checks.number("m", self.m, low=0)
+        _warn_of_no_reward(self, "m", "is taken off the cosine", 1 - self.m)
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
         return torch.cos(theta) - self.m
@@ -83,6 +68,7 @@ class AdditiveAngle(Stateless):
         checks.number("m", self.m, low=0, high=math.pi, open_high=True, hint="m is in radians")
         checks.choice("beyond_pi", self.beyond_pi, ("linear", "plain", "easy"))
         checks.choice("gradient", self.gradient, GRADIENTS)
+        _warn_of_no_reward(self, "m", "is an angle in radians", math.cos(self.m))
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
         cos = torch.cos(theta)
@@ -124,7 +110,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Multiplicative:
+class Multiplicative(Stateless):
     """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
 
     Args:
@@ -150,6 +136,7 @@ class Multiplicative:
             checks.integer("m", whole, low=1, hint="form='raw' takes a fraction")
         else:
             checks.number("m", self.m, low=1)
+        _warn_of_many_turns(self, "m", self.m)
         if self.annealing is not None and not isinstance(self.annealing, Annealing):
             checks.number("annealing", self.annealing, low=0, hint="or an Annealing schedule")
 
@@ -157,7 +144,7 @@ class Multiplicative:
     def stateful(self) -> bool:
         return isinstance(self.annealing, Annealing)
 
-    def bind(self, num_classes: int, embedding_size: int) -> Multiplicative | AnnealedMargin:
+    def bind(self, embedding_size: int, num_classes: int) -> Multiplicative | AnnealedMargin:
         return AnnealedMargin(self, self.annealing) if isinstance(self.annealing, Annealing) else self
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
@@ -196,45 +183,54 @@ class AnnealedMargin(nn.Module):
         self.counter.observe(stats)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Combined(Stateless):
-    """cos(m1·θ + m3) − m2: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
+    """cos(multiplier·θ + angle) − cosine: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
+
+    By keyword only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2, insightface's
+    `margin_list=(m1, m2, m3)` means cos(m1·θ + m2) − m3. So its (1.0, 0.5, 0.0) is `angle=0.5`, and its (1.0, 0.0, 0.4)
+    is `cosine=0.4`.
 
     Args:
-        m1: factor of the angle, ≥ 1.
-        m2: taken off the cosine, ≥ 0.
-        m3: added to the angle, radians in [0, π).
+        multiplier: factor of the angle, ≥ 1.
+        angle: added to the angle, radians in [0, π).
+        cosine: taken off the cosine, ≥ 0.
         form: `"raw"` as written, or `"psi"`: cos continued past π so that it falls all the way.
         gradient: `"exact"` or `"straight_through"`.
     """
 
-    m1: float = 1.0
-    m2: float = 0.0
-    m3: float = 0.0
+    multiplier: float = 1.0
+    angle: float = 0.0
+    cosine: float = 0.0
     form: str = "raw"
     gradient: str = "exact"
     kind: ClassVar[str] = "combined"
 
     def __post_init__(self) -> None:
-        checks.number("m1", self.m1, low=1)
-        checks.number("m2", self.m2, low=0)
-        checks.number("m3", self.m3, low=0, high=math.pi, open_high=True, hint="m3 is in radians")
+        checks.number("multiplier", self.multiplier, low=1)
+        _warn_of_many_turns(self, "multiplier", self.multiplier)
+        checks.number("angle", self.angle, low=0, high=math.pi, open_high=True, hint="angle is in radians")
+        checks.number("cosine", self.cosine, low=0)
         checks.choice("form", self.form, ("raw", "psi"))
         checks.choice("gradient", self.gradient, GRADIENTS)
+        _warn_of_no_reward(self, "angle", "is in radians", math.cos(self.angle))
+        _warn_of_no_reward(self, "cosine", "is taken off the cosine", 1 - self.cosine)
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
-        angle = self.m1 * theta + self.m3
-        value = monotone_cos(angle, self.m1 * math.pi + self.m3) if self.form == "psi" else torch.cos(angle)
-        return _with_gradient(value - self.m2, torch.cos(theta), self.gradient)
+        angle = self.multiplier * theta + self.angle
+        largest = self.multiplier * math.pi + self.angle
+        value = monotone_cos(angle, largest) if self.form == "psi" else torch.cos(angle)
+        return _with_gradient(value - self.cosine, torch.cos(theta), self.gradient)
 
     def past_pi(self, theta: Tensor) -> Tensor:
-        """Where m1 θ + m3 exceeds π, [B] of bool."""
-        return self.m1 * theta + self.m3 > math.pi
+        """Where multiplier·θ + angle exceeds π, [B] of bool."""
+        return self.multiplier * theta + self.angle > math.pi
 
     def formula(self) -> str:
-        angle = ("" if self.m1 == 1 else f"{self.m1:g}") + "θ" + (f" + {self.m3:g}" if self.m3 else "")
+        angle = ("" if self.multiplier == 1 else f"{self.multiplier:g}") + "θ"
+        angle += f" + {self.angle:g}" if self.angle else ""
         body = f"cos({angle})" if self.form == "raw" else f"ψ({angle})"
-        return f"({body} − {self.m2:g})" if self.m2 else body
+        return f"({body} − {self.cosine:g})" if self.cosine else body
 
 
 def monotone_cos(angle: Tensor, largest: float) -> Tensor:
@@ -244,6 +240,21 @@ def monotone_cos(angle: Tensor, largest: float) -> Tensor:
     """
     k = torch.floor(angle.detach() / math.pi).clamp(0, max(0, math.ceil(largest / math.pi - 1e-9) - 1))
     return (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
+
+
+def _warn_of_no_reward(margin: Margin, name: str, unit: str, at_zero: float) -> None:
+    """Warn where even a feature on its own class weight, θ = 0, has a negative target: often degrees for radians."""
+    if at_zero < 0:
+        checks.warn(
+            f"{margin.kind}: {name} = {getattr(margin, name):g} {unit}, and the target is negative even at θ = 0; the "
+            "papers use 0.5 radians, or 0.35 off the cosine"
+        )
+
+
+def _warn_of_many_turns(margin: Margin, name: str, times: float) -> None:
+    """Warn where the angle is multiplied beyond anyone's use: a scale, or degrees, in the place of m."""
+    if times > MOST_TIMES:
+        checks.warn(f"{margin.kind}: {name} = {times:g} multiplies the angle; the papers use 3 and 4")
 
 
 def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:

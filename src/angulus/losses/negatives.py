@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from angulus import checks
+from angulus.losses import roles
+from angulus.losses.roles import Negatives
 
 Coefficients = tuple[float, float, float]
 
 
+class Stateless(roles.Stateless):
+    """The usual answers of negatives, which are then their coefficients and their kind."""
+
+
 @dataclass(frozen=True)
-class Keep:
+class Keep(Stateless):
     """Leave every cosine as it is."""
 
     kind: ClassVar[str] = "keep"
@@ -28,7 +34,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class MVFixed:
+class MVFixed(Stateless):
     """c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, fixed. Source: MV Eq. 7."""
 
     t: float
@@ -46,7 +52,7 @@ class MVFixed:
 
 
 @dataclass(frozen=True)
-class MVAdaptive:
+class MVAdaptive(Stateless):
     """(1 + t)·c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, adaptive. Source: MV Eq. 8."""
 
     t: float
@@ -63,5 +69,4 @@ class MVAdaptive:
         return f"(cos θ_j + {self.t:g}·(cos θ_j + 1)·I_j)"
 
 
-NegativesSpec = Keep | MVFixed | MVAdaptive
-TABLE: dict[str, type[NegativesSpec]] = {piece.kind: piece for piece in (Keep, MVFixed, MVAdaptive)}
+TABLE: dict[str, type[Negatives]] = {piece.kind: piece for piece in (Keep, MVFixed, MVAdaptive)}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, theory
-from angulus.losses.asks import Ask, Penalty, Rows
+from angulus.losses.asks import Ask, Rows, Stateless
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
-class FeatureIncay(Penalty):
+class FeatureIncay(Stateless):
     """Feature incay: λ · P(‖x‖), which lets the norms grow. On the raw features, so before any normalisation.
 
     P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
@@ -38,7 +38,7 @@ class FeatureIncay(Penalty):
     bound: float | str | None = None
     start_step: int = 0
     reference_norm: float | None = None
-    name: ClassVar[str] = "incay"
+    name: ClassVar[str] = "feature_incay"
     reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -57,10 +57,14 @@ class FeatureIncay(Penalty):
 
     @property
     def stateful(self) -> bool:
-        return self.start_step > 0 or (self.bound == "auto" and self.reference_norm is None)
+        return self.start_step > 0 or self.reads_batch
 
-    def bind(self, num_classes: int, embedding_size: int) -> BoundIncay:
-        return BoundIncay(self, theory.incay_factor(num_classes, embedding_size))
+    @property
+    def reads_batch(self) -> bool:
+        return self.bound == "auto" and self.reference_norm is None
+
+    def bind(self, embedding_size: int, num_classes: int) -> BoundIncay:
+        return BoundIncay(self, theory.incay_factor(embedding_size, num_classes))
 
     def value(self, norms: Tensor) -> Tensor:
         """λ · P(‖x‖), without bound or start."""
@@ -94,7 +98,7 @@ class BoundIncay(nn.Module):
         super().__init__()
         self.spec = spec
         self.factor = factor
-        self.mean_norm = RunningMean() if spec.bound == "auto" and spec.reference_norm is None else None
+        self.mean_norm = RunningMean() if spec.reads_batch else None
         self.counter = StepCount() if spec.start_step > 0 else None
 
     def ask(self, rows: Rows) -> Ask:
@@ -126,7 +130,7 @@ class BoundIncay(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ring(Penalty):
+class Ring(Stateless):
     """Ring loss: λ/2 · (‖x‖ − R)², R given or learned.
 
     Args:
@@ -138,7 +142,7 @@ class Ring(Penalty):
 
     lam: float
     radius: float | None = None
-    name: ClassVar[str] = "ring"
+    name: ClassVar[str] = "ring_loss"
     reads_norms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -150,7 +154,11 @@ class Ring(Penalty):
     def stateful(self) -> bool:
         return self.radius is None
 
-    def bind(self, num_classes: int, embedding_size: int) -> Ring | LearnedRing:
+    @property
+    def reads_batch(self) -> bool:
+        return self.stateful  # R starts at the first batch's mean norm
+
+    def bind(self, embedding_size: int, num_classes: int) -> Ring | LearnedRing:
         return LearnedRing(self.lam) if self.radius is None else self
 
     def __call__(self, rows: Rows, answer: object = None) -> Tensor:
@@ -166,9 +174,9 @@ class Ring(Penalty):
 
 
 class LearnedRing(nn.Module):
-    """`Ring(radius=None)`, bound: holds the parameter `R`, which the first `observe` sets to that step's mean norm.
+    """`Ring(radius=None)`, bound: holds the parameter `R`, which the first training step sets to its mean norm.
 
-    Until then the batch's own mean norm stands in for its value.
+    That step's own loss takes the mean norm too; from then on R is the optimiser's.
     """
 
     started: Tensor
@@ -184,7 +192,8 @@ class LearnedRing(nn.Module):
 
     def forward(self, rows: Rows, answer: object = None) -> Tensor:
         R = self.R.to(rows.norms.dtype)
-        R = torch.where(self.started, R, R + (batch_mean(rows.norms) - R).detach())
+        # a copy: the flag may be set before backward reads it
+        R = torch.where(self.started.clone(), R, R + (batch_mean(rows.norms) - R).detach())
         return self.lam / 2 * (rows.norms - R) ** 2
 
     @torch.no_grad()

@@ -7,24 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
-
 from angulus import checks
+from angulus.losses import roles
+from angulus.losses.bound import BoundObjective
 from angulus.losses.companions import CenterLoss
-from angulus.losses.margins import Margin
-from angulus.losses.negatives import Keep, NegativesSpec
-from angulus.losses.penalties import IAM, PenaltySpec
+from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
-from angulus.losses.radius import Contraction, Fixed, RadiusSpec
-from angulus.losses.running import RunningMean, Statistics
-from angulus.losses.weighting import WeightingSpec
 
-PIECES: dict[str, Any] = {
-    "radius": RadiusSpec,
-    "margin": Margin,
-    "negatives": NegativesSpec,
-    "weighting": WeightingSpec,
-    "center": CenterLoss,
+ROLES: dict[str, type] = {
+    "radius": roles.Radius,
+    "margin": roles.Margin,
+    "negatives": roles.Negatives,
+    "weighting": roles.Weighting,
 }
 
 
@@ -32,7 +26,7 @@ class Term(NamedTuple):
     """A penalty and the factor before it."""
 
     weight: float
-    penalty: PenaltySpec
+    penalty: roles.Penalty
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Objective:
         eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each kind.
-        center: center loss beside it, or None.
+        center_loss: center loss next to it, or None.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -61,28 +55,30 @@ class Objective:
     softmax cross-entropy on unit weights; radius fixed at s = 64; target cos(θ + 0.5)
     """
 
-    radius: RadiusSpec | None = None
-    margin: Margin | None = None
-    negatives: NegativesSpec = Keep()  # noqa: RUF009  # frozen
-    weighting: WeightingSpec | None = None
+    radius: roles.Radius | None = None
+    margin: roles.Margin | None = None
+    negatives: roles.Negatives = Keep()  # noqa: RUF009  # frozen
+    weighting: roles.Weighting | None = None
     weights: str = "unit"
     bias: bool = False
     eps: float = 0.0
     cross_entropy: float = 1.0
     penalties: tuple[Term, ...] = ()
-    center: CenterLoss | None = None
+    center_loss: CenterLoss | None = None
 
     def __post_init__(self) -> None:
-        for slot, kind in PIECES.items():
+        for slot, role in ROLES.items():
             chosen = getattr(self, slot)
-            optional = slot != "negatives"
-            if not isinstance(chosen, kind) and not (optional and chosen is None):
-                raise checks.InputError(f"{slot} must be a {slot} piece{' or None' * optional}; got {chosen!r}")
+            if chosen is not None or slot == "negatives":
+                roles.check(role, slot, chosen)
+        if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
+            raise checks.InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
         if not isinstance(self.penalties, tuple):
             raise checks.InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
         for term in self.penalties:
             if not isinstance(term, Term):
                 raise checks.InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
+            roles.check(roles.Penalty, "penalty", term.penalty)
         # sorted, so that objectives are equal in whatever order their penalties were added
         object.__setattr__(self, "penalties", tuple(sorted(self.penalties, key=lambda term: term.penalty.name)))
         checks.choice("weights", self.weights, ("unit", "raw"))
@@ -114,13 +110,28 @@ class Objective:
     @property
     def remaps(self) -> bool:
         """Whether some non-target cosines are changed."""
-        return not isinstance(self.negatives, Keep)
+        return self.negatives.kind != Keep.kind
+
+    @property
+    def plain_probability(self) -> bool:
+        """Whether the weighting reads p without margin."""
+        return self.weighting is not None and self.weighting.probability == "plain"
+
+    @property
+    def mines_globally(self) -> bool:
+        """Whether the weighting sees the rows of all ranks."""
+        return self.weighting is not None and self.weighting.scope == "global"
+
+    @property
+    def pieces(self) -> list[roles.Piece]:
+        """Every piece that it has."""
+        slots = [getattr(self, slot) for slot in ROLES]
+        return [piece for piece in slots if piece is not None] + [term.penalty for term in self.penalties]
 
     @property
     def stateful(self) -> bool:
         """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
-        pieces = [self.radius, self.margin, *(term.penalty for term in self.penalties)]
-        return self.center is not None or any(piece is not None and piece.stateful for piece in pieces)
+        return self.center_loss is not None or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
@@ -135,19 +146,23 @@ class Objective:
                     "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
                 )
                 raise checks.InputError(
-                    f"iam takes its scale from a base with one s, but {base}; give iam(beta, s=...)"
+                    f"{term.penalty.name} takes its scale from a base with one s, but {base}; give "
+                    f"{term.penalty.name}(..., s=...)"
                 )
-            if isinstance(term.penalty, IAM) and term.penalty.logits == "margin" and self.margin is None:
-                raise checks.InputError("iam(logits='margin') takes the base's margin, but the base has none")
+            if term.penalty.needs_margin and self.margin is None:
+                raise checks.InputError(
+                    f"this {term.penalty.name} takes the base's margined cosine (logits='margin'), but the base has "
+                    "no margin"
+                )
 
-    def bind(self, num_classes: int, embedding_size: int) -> BoundObjective:
+    def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """Resolve what depends on C and d, warn once, and hold parameters and running figures.
 
         Args:
-            num_classes: C over all ranks.
             embedding_size: d.
+            num_classes: C over all ranks.
         """
-        return BoundObjective(self, num_classes, embedding_size)
+        return BoundObjective(self, embedding_size, num_classes)
 
     def replace(self, **changes: Any) -> Objective:
         """A copy with pieces changed; a penalty's name takes an objective that holds it, a penalty spec, or None.
@@ -167,15 +182,17 @@ class Objective:
             terms.pop(name, None)
             if new is not None:
                 terms[name] = _single_term(name, new)
-        center = changes.get("center")
+        center = changes.get("center_loss")
         if isinstance(center, Objective):
-            if center != Objective(center=center.center) or center.center is None:
-                raise checks.InputError(f"center must be center_loss(...) alone, or None; got {center}")
-            changes["center"] = center.center
+            if center != Objective(center_loss=center.center_loss) or center.center_loss is None:
+                raise checks.InputError(f"center_loss must be center_loss(...) alone, or None; got {center}")
+            changes["center_loss"] = center.center_loss
         changes.setdefault("penalties", tuple(terms.values()))
         return dataclasses.replace(self, **changes)
 
     def __add__(self, other: object) -> Objective:
+        if isinstance(getattr(other, "name", None), str) and hasattr(other, "ask"):
+            other = Objective(penalties=(Term(1.0, other),))  # type: ignore[arg-type]  # checked there
         if not isinstance(other, Objective):
             return NotImplemented
         if self.radius is not None and other.radius is not None:
@@ -183,13 +200,13 @@ class Objective:
                 "two cross-entropies, each with a radius, cannot be one objective: a sample has one radius; "
                 "add penalties or proxy losses to one of them, or change a piece with replace()"
             )
-        if self.center is not None and other.center is not None:
-            raise checks.InputError("center is given twice; use replace(center=...) to change it")
+        if self.center_loss is not None and other.center_loss is not None:
+            raise checks.InputError("center_loss is given twice; use replace(center_loss=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
         return dataclasses.replace(
             base,
             penalties=self.penalties + other.penalties,
-            center=base.center or extra.center,
+            center_loss=base.center_loss or extra.center_loss,
             eps=base.eps or extra.eps,
         )
 
@@ -201,7 +218,7 @@ class Objective:
             self,
             cross_entropy=self.cross_entropy * factor if self.radius is not None else self.cross_entropy,
             penalties=tuple(Term(factor * weight, penalty) for weight, penalty in self.penalties),
-            center=self.center and dataclasses.replace(self.center, lam=factor * self.center.lam),
+            center_loss=self.center_loss and dataclasses.replace(self.center_loss, lam=factor * self.center_loss.lam),
         )
 
     __rmul__ = __mul__
@@ -223,8 +240,8 @@ class Objective:
                 yield self.weighting.words()
         for weight, penalty in self.penalties:
             yield ("" if weight == 1 else f"{weight:g} × ") + penalty.words()
-        if self.center is not None:
-            yield self.center.words()
+        if self.center_loss is not None:
+            yield self.center_loss.words()
 
     def formula(self) -> str:
         """The loss of one sample as a formula.
@@ -236,7 +253,7 @@ class Objective:
         terms = [
             ("" if weight == 1 else f"{weight:g}·") + self._at_base(penalty).formula()
             for weight, penalty in self.penalties
-        ] + ([self.center.formula()] if self.center else [])
+        ] + ([self.center_loss.formula()] if self.center_loss else [])
         if self.radius is None:
             return " + ".join(terms)
         raw = self.weights == "raw"
@@ -249,70 +266,21 @@ class Objective:
         body = f"{factor}{weighting}({fraction})" if factor or weighting else fraction
         margin = "" if self.margin is None else _unusual(self.margin)
         where = [f"t = {t}{margin}", f"z_j = {z}"]
-        if isinstance(self.radius, Contraction):
-            where.append("f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower)")
+        if self.radius.where:
+            where.append(self.radius.where)
         if self.eps:
             where.append(f"unit vectors v / √(‖v‖² + {self.eps:g})")
-        if getattr(self.weighting, "probability", "") == "plain":
+        if self.plain_probability:
             where.append("p° without margin")
         return ", ".join([" + ".join([body, *terms]), *where])
 
-    def _at_base(self, penalty: PenaltySpec) -> PenaltySpec:
-        """IAM that takes the base's fixed scale, with that scale written in."""
-        if isinstance(penalty, IAM) and penalty.s is None and isinstance(self.radius, Fixed):
-            return dataclasses.replace(penalty, s=self.radius.s)
-        return penalty
+    def _at_base(self, penalty: roles.Penalty) -> roles.Penalty:
+        """The penalty with the base's scale written in, where that is a number already."""
+        scale = getattr(self.radius, "scale", None)
+        return penalty.at_scale(scale) if isinstance(scale, int | float) else penalty
 
 
-class BoundObjective(nn.Module):
-    """An `Objective` that knows C and d: its pieces ready to be called, and what they learn and keep, in one module.
-
-    `state_dict` holds learned s and R, centres, running means and step counts. A head owns one; `angulus.class_loss`
-    reads it and never changes it; `observe` moves what moves once an optimiser step.
-    """
-
-    def __init__(self, spec: Objective, num_classes: int, embedding_size: int) -> None:
-        super().__init__()
-        self.num_classes = checks.integer("num_classes", num_classes, low=1)
-        self.embedding_size = checks.integer("embedding_size", embedding_size, low=1)
-        if spec.radius is None:
-            spec._check_scale(False)
-            if not any(term.penalty.trains_classes for term in spec.penalties):
-                raise checks.InputError(
-                    f"nothing here trains the class weights ({spec}); add a base loss such as softmax() or normface(), "
-                    "or a proxy loss such as c_contrastive()"
-                )
-        self.spec = spec
-        # a bound piece is its spec, or a module where it keeps state; either is called as the spec's slot says
-        self.radius: Any = spec.radius and spec.radius.bind(num_classes, embedding_size)
-        self.margin: Any = spec.margin and spec.margin.bind(num_classes, embedding_size)
-        self.center: Any = spec.center and spec.center.bind(num_classes, embedding_size)
-        self.terms: list[tuple[float, Any]] = []
-        for weight, penalty in spec.penalties:
-            bound = penalty.bind(num_classes, embedding_size)
-            self.terms.append((weight, bound))
-            if isinstance(bound, nn.Module):
-                self.add_module(penalty.name, bound)
-        self.agent_distortion = RunningMean()
-
-    @property
-    def scale(self) -> float | Tensor | None:
-        """The radius where it is one number for all samples, else None."""
-        return getattr(self.radius, "scale", None)
-
-    def observe(self, stats: Statistics) -> None:
-        """Move the running figures; call it once an optimiser step."""
-        self.agent_distortion.update(stats.values["agent_distortion"])
-        for piece in self.children():
-            observe = getattr(piece, "observe", None)
-            if observe is not None:
-                observe(stats)
-
-    def extra_repr(self) -> str:
-        return f"{self.spec}, num_classes={self.num_classes}, embedding_size={self.embedding_size}"
-
-
-def _unusual(margin: Margin) -> str:
+def _unusual(margin: roles.Margin) -> str:
     """What the margin's formula does not show: another way past π than the default, another gradient."""
     usual = {"beyond_pi": "linear", "gradient": "exact"}
     options = [
@@ -325,6 +293,6 @@ def _single_term(name: str, new: object) -> Term:
     if isinstance(new, Objective) and len(new.penalties) == 1 and new.radius is None:
         new = new.penalties[0]
     term = new if isinstance(new, Term) else Term(1.0, new)  # type: ignore[arg-type]
-    if not isinstance(term.penalty, PENALTIES[name]):
+    if getattr(term.penalty, "name", None) != name:
         raise checks.InputError(f"{name} must be a {name} penalty or None; got {new!r}")
     return term

@@ -1,22 +1,33 @@
 """The losses by their papers' names: each is an `Objective` of a few pieces. `build(name, ...)` is the one table.
 
-Angles in radians; s, m, t as the papers have them.
+Angles in radians; s, m, t as the papers have them. Every alias has defaults: those of its paper, or of the paper here
+that compares with it, as its docstring says.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from angulus import checks
 from angulus.losses import pieces
 from angulus.losses.companions import CenterLoss
-from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Margin, Multiplicative
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, PenaltySpec, Ring
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.roles import Margin, Penalty
 from angulus.losses.weighting import Focal, HardMining
+
+# t of MV Sec. 4, by kind of margin and mode
+MV_T = {
+    ("additive_angle", "fixed"): 0.2,
+    ("additive_angle", "adaptive"): 0.3,
+    ("additive_cosine", "fixed"): 0.25,
+    ("additive_cosine", "adaptive"): 0.2,
+}
 
 
 def softmax(bias: bool = False) -> Objective:
@@ -34,8 +45,11 @@ def feature_normalized(s: float = 20.0, learn: bool = True) -> Objective:
     return Objective(radius=_scale(s, learn), weights="raw")
 
 
-def l2_softmax(alpha: float, learn: bool = False, bias: bool = False) -> Objective:
-    """L2-softmax: logits α w_j·x̂ (+ b_j), α > 0 fixed or learned. Source: Ranjan et al. 2017."""
+def l2_softmax(alpha: float = 30.0, learn: bool = False, bias: bool = False) -> Objective:
+    """L2-softmax: logits α w_j·x̂ (+ b_j), α > 0 fixed or learned. Source: Ranjan et al. 2017.
+
+    The paper bounds α from below (`theory.contraction_lower`); 30 is what our recipe of IAM Table 5 takes.
+    """
     return Objective(
         radius=_scale(checks.number("alpha", alpha, low=0, open_low=True), learn), weights="raw", bias=bias
     )
@@ -54,52 +68,88 @@ def coco(alpha: float | None = None) -> Objective:
     return Objective(radius=Coco() if alpha is None else Fixed(checks.number("alpha", alpha, low=0, open_low=True)))
 
 
-def cosface(s: float, m: float) -> Objective:
-    """CosFace, AM-Softmax: target s (cosθ − m), others s cosθ_j. Papers: s = 64, m = 0.35. Source: IAM Eq. 5."""
+def cosface(s: float = 64.0, m: float = 0.35) -> Objective:
+    """CosFace, AM-Softmax: target s (cosθ − m), others s cosθ_j. Source: IAM Eq. 5.
+
+    Defaults: Wang et al. 2018 (CosFace); MV takes s = 32, IAM s = 30.
+    """
     return Objective(radius=Fixed(s), margin=AdditiveCosine(m))
 
 
-def arcface(s: float, m: float, beyond_pi: str = "linear", gradient: str = "exact") -> Objective:
-    """ArcFace: target s cos(θ + m), others s cosθ_j. Papers: s = 64, m = 0.5 radians. Source: IAM Eq. 6.
+def arcface(s: float = 64.0, m: float = 0.5, beyond_pi: str = "linear", gradient: str = "exact") -> Objective:
+    """ArcFace: target s cos(θ + m), others s cosθ_j, m in radians. Source: IAM Eq. 6.
 
-    `beyond_pi` and `gradient` as in `margins.AdditiveAngle`.
+    Defaults: Deng et al. 2019; MV takes s = 32, CM s = 10 on MNIST. `beyond_pi` and `gradient` as in
+    `margins.AdditiveAngle`.
     """
     return Objective(radius=Fixed(s), margin=AdditiveAngle(m, beyond_pi, gradient))
 
 
-def combined_margin(s: float, m1: float, m2: float, m3: float, form: str = "raw") -> Objective:
-    """Combined margin: target s (cos(m1 θ + m3) − m2), others s cosθ_j. Source: MV Sec. 3.1."""
-    return Objective(radius=Fixed(s), margin=Combined(m1, m2, m3, form))
+def combined_margin(
+    s: float = 64.0, *, multiplier: float = 1.0, angle: float = 0.0, cosine: float = 0.0, form: str = "raw"
+) -> Objective:
+    """Combined margin: target s (cos(multiplier·θ + angle) − cosine), others s cosθ_j.
+
+    insightface's `margin_list=(m1, m2, m3)` is `multiplier=m1, angle=m2, cosine=m3`; the paper's m2 and m3 stand the
+    other way round. By default none of the three acts. See `margins.Combined`. Source: MV Sec. 3.1.
+    """
+    return Objective(radius=Fixed(s), margin=Combined(multiplier=multiplier, angle=angle, cosine=cosine, form=form))
 
 
 def sphereface(
-    m: float, s: float | None = None, form: str = "psi", annealing: float | Annealing | None = None
+    m: float = 4.0, s: float | None = None, form: str = "psi", annealing: float | Annealing | None = None
 ) -> Objective:
-    """SphereFace, A-Softmax: target r ψ(θ), others r cosθ_j; r = s, or ‖x‖ where s is None. Source: IAM Eq. 4."""
+    """SphereFace, A-Softmax: target r ψ(θ), others r cosθ_j; r = s, or ‖x‖ where s is None. Source: IAM Eq. 4.
+
+    Default: m = 4 of FI Table 1, without annealing; MV takes m = 3 and s = 32. Training from scratch wants
+    `annealing=margins.Annealing()`.
+    """
     return Objective(radius=Identity() if s is None else Fixed(s), margin=Multiplicative(m, form, annealing))
 
 
-def l_softmax(m: float, annealing: float | Annealing | None = None) -> Objective:
-    """L-Softmax: target ‖w_y‖‖x‖ ψ(θ), others w_j·x. Source: Liu et al. 2016; FI Table 1."""
+def l_softmax(m: float = 4.0, annealing: float | Annealing | None = None) -> Objective:
+    """L-Softmax: target ‖w_y‖‖x‖ ψ(θ), others w_j·x. Source: Liu et al. 2016; FI Table 1.
+
+    Default: m = 4 of FI's recipes, without annealing.
+    """
     return Objective(radius=Identity(), weights="raw", margin=Multiplicative(m, "psi", annealing))
 
 
-def focal_softmax(s: float, gamma: float = 2.0, margin: Margin | None = None, probability: str = "margin") -> Objective:
-    """F-Softmax: (1 − p_y)^γ times the loss at scale s, over any margin. Source: MV Eq. 2 and 4."""
+def focal_softmax(
+    s: float = 32.0, gamma: float = 2.0, margin: Margin | None = None, probability: str = "margin"
+) -> Objective:
+    """F-Softmax: (1 − p_y)^γ times the loss at scale s, over any margin. Source: MV Eq. 2 and 4.
+
+    Defaults: s = 32, γ = 2 of MV Sec. 4.
+    """
     return Objective(radius=Fixed(s), margin=margin, weighting=Focal(gamma, probability))
 
 
-def hm_softmax(s: float, keep: float = 0.9, margin: Margin | None = None, divide: str = "kept") -> Objective:
-    """HM-Softmax: the floor(keep · B) highest losses at scale s, over any margin. Source: MV Sec. 3.1, Eq. 4."""
+def hm_softmax(s: float = 32.0, keep: float = 0.9, margin: Margin | None = None, divide: str = "kept") -> Objective:
+    """HM-Softmax: the floor(keep · B) highest losses at scale s, over any margin. Source: MV Sec. 3.1, Eq. 4.
+
+    Defaults: s = 32, keep = 0.9 of MV Sec. 4.
+    """
     return Objective(radius=Fixed(s), margin=margin, weighting=HardMining(keep, divide))
 
 
-def mv_softmax(s: float, margin: Margin | None, t: float, mode: Literal["fixed", "adaptive"]) -> Objective:
+def mv_softmax(
+    s: float = 32.0,
+    margin: Margin | None = AdditiveAngle(0.5),  # noqa: B008  # frozen
+    t: float | None = None,
+    mode: Literal["fixed", "adaptive"] = "adaptive",
+) -> Objective:
     """MV-Softmax: non-target cosines above the margined target become c + t, or (1 + t) c + t. Source: MV Eq. 6 to 8.
 
-    The paper's t: Arc fixed 0.2, Arc adaptive 0.3, AM fixed 0.25, AM adaptive 0.2; s = 32.
+    Defaults: MV Sec. 4: s = 32, ArcFace's margin, adaptive; t = 0.3 for an additive angle, 0.2 for an additive cosine,
+    and with mode "fixed" 0.2 and 0.25. For any other margin t must be given.
     """
     checks.choice("mode", mode, ("fixed", "adaptive"))
+    if t is None:
+        kind = getattr(margin, "kind", "none")
+        if (kind, mode) not in MV_T:
+            raise checks.InputError(f"the paper gives no t for this margin ({kind}); give t, such as 0.2")
+        t = MV_T[kind, mode]
     return Objective(radius=Fixed(s), margin=margin, negatives=MVFixed(t) if mode == "fixed" else MVAdaptive(t))
 
 
@@ -120,7 +170,7 @@ def cm_softmax(
 
 
 def cm_m_softmax(
-    margin: Margin,
+    margin: Margin = AdditiveAngle(0.5),  # noqa: B008  # frozen
     p: float = 0.9,
     gamma: float | Literal["auto"] = 1.0,
     lower: float | None = None,
@@ -129,7 +179,10 @@ def cm_m_softmax(
     upper_factor: float = 3.0,
     detach_norm: bool = False,
 ) -> Objective:
-    """CM-M-Softmax: target f(‖x‖) margin(θ), others f(‖x‖) cosθ_j. Source: CM Eq. 5."""
+    """CM-M-Softmax: target f(‖x‖) margin(θ), others f(‖x‖) cosθ_j. Source: CM Eq. 5.
+
+    Default margin: the additive angle of 0.5 that CM's ArcFace has.
+    """
     return cm_softmax(p, gamma, lower, upper, bound, upper_factor, detach_norm).replace(margin=margin)
 
 
@@ -143,31 +196,43 @@ def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -
     return _penalty(CTriplet(m, classes, center))
 
 
-def iam(beta: float, s: float | None = None, logits: str = "plain") -> Objective:
-    """The inter-class angular margin, to be added to a loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12."""
+def iam(beta: float = 0.1, s: float | None = None, logits: str = "plain") -> Objective:
+    """The inter-class angular margin, to be added to a loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12.
+
+    Default: β = 0.1 of IAM Table 5; Table 3, without a margin, has 0.8.
+    """
     return _penalty(IAM(beta, s, logits))
 
 
 def feature_incay(
-    lam: float,
+    lam: float = 0.1,
     form: str = "reciprocal",
     eps: float = 1e-8,
     bound: float | str | None = None,
     start_step: int = 0,
     reference_norm: float | None = None,
 ) -> Objective:
-    """Feature incay, to be added to a loss; see `penalties.FeatureIncay`. Source: FI Eq. 8."""
+    """Feature incay, to be added to a loss; see `penalties.FeatureIncay`. Source: FI Eq. 8.
+
+    Default: λ = 0.1, the best of FI Fig. 8 (1, 0.1 and 0.01 in Sec. 4).
+    """
     return _penalty(FeatureIncay(lam, form, eps, bound, start_step, reference_norm))
 
 
-def ring_loss(lam: float, radius: float | None = None) -> Objective:
-    """Ring loss, to be added to a loss; see `penalties.Ring`. Source: Zheng et al. 2018."""
+def ring_loss(lam: float = 0.01, radius: float | None = None) -> Objective:
+    """Ring loss, to be added to a loss; see `penalties.Ring`. Source: Zheng et al. 2018.
+
+    Default: λ = 0.01, what our recipe of IAM Table 5 takes.
+    """
     return _penalty(Ring(lam, radius))
 
 
-def center_loss(lam: float, alpha: float = 0.5, normalize: bool = False) -> Objective:
-    """Center loss, to be added to a loss; see `companions.CenterLoss`. Source: Wen et al. 2016."""
-    return Objective(center=CenterLoss(lam, alpha, normalize))
+def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False) -> Objective:
+    """Center loss, to be added to a loss; see `companions.CenterLoss`. Source: Wen et al. 2016.
+
+    Defaults: λ = 0.003, α = 0.5 of Wen et al.; NF takes λ = 0.008.
+    """
+    return Objective(center_loss=CenterLoss(lam, alpha, normalize))
 
 
 ALIASES: dict[str, Callable[..., Objective]] = {
@@ -199,6 +264,15 @@ ALIASES: dict[str, Callable[..., Objective]] = {
 }
 
 
+def list_losses() -> list[str]:
+    """The names that `build` and `kind:` in a recipe know.
+
+    >>> list_losses()[:3]
+    ['softmax', 'weight_normalized', 'feature_normalized']
+    """
+    return list(ALIASES)
+
+
 def build(name: str, **parameters: Any) -> Objective:
     """The objective of that name; a margin may be a mapping such as `{"kind": "additive_angle", "m": 0.5}`.
 
@@ -224,8 +298,8 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
         return pieces.from_mapping(mapping)
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
-    taken = ALIASES[name].__code__.co_varnames[: ALIASES[name].__code__.co_argcount]
-    beside = {key: parameters.pop(key) for key in pieces.NAMES if key in parameters and key not in taken}
+    taken = inspect.signature(ALIASES[name]).parameters
+    beside = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
     return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in beside.items()})
 
 
@@ -233,5 +307,5 @@ def _scale(s: float, learn: bool) -> Fixed | Learned:
     return Learned(s) if checks.flag("learn", learn) else Fixed(s)
 
 
-def _penalty(penalty: PenaltySpec) -> Objective:
+def _penalty(penalty: Penalty) -> Objective:
     return Objective(penalties=(Term(1.0, penalty),))

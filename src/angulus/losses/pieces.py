@@ -19,7 +19,11 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "weighting": weighting.TABLE,
 }
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
-NAMES = (*PLAIN, *SLOTS, *penalties.TABLE, "center")
+
+
+def names() -> tuple[str, ...]:
+    """What an objective's mapping may hold; the tables of penalties may have grown."""
+    return (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
 
 
 def piece(slot: str, value: object) -> Any:
@@ -55,9 +59,10 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
         chosen = getattr(objective, slot)
         out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
     for weight, penalty in objective.penalties:
-        out[penalty.name] = dataclasses.asdict(penalty) | ({} if weight == 1 else {"weight": weight})
-    if objective.center is not None:
-        out["center"] = dataclasses.asdict(objective.center)
+        spec: Any = penalty  # a dataclass, as an objective checks
+        out[spec.name] = dataclasses.asdict(spec) | ({} if weight == 1 else {"weight": weight})
+    if objective.center_loss is not None:
+        out["center_loss"] = dataclasses.asdict(objective.center_loss)
     return out
 
 
@@ -68,9 +73,9 @@ def from_mapping(mapping: Mapping[str, Any]) -> Objective:
     0.1
     """
     for name in mapping:
-        if name not in NAMES:
-            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, NAMES)}")
-    changes = {name: change(name, mapping[name]) for name in NAMES if mapping.get(name) is not None}
+        if name not in names():
+            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, names())}")
+    changes = {name: change(name, mapping[name]) for name in names() if mapping.get(name) is not None}
     terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
     return Objective(**changes, penalties=terms)
 
@@ -79,7 +84,7 @@ def change(name: str, value: object) -> Any:
     """What `Objective.replace` takes under that name, from plain values."""
     if name in SLOTS:
         return piece(name, value)
-    if name == "center":
+    if name == "center_loss":
         return center(value)
     return term(name, value) if name in penalties.TABLE and value is not None else value
 
@@ -98,6 +103,6 @@ def center(value: object) -> CenterLoss | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise checks.InputError(f"center must be a mapping of its parameters, or null; got {value!r}")
-    made: CenterLoss = call(CenterLoss, "center", value)
+        raise checks.InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
+    made: CenterLoss = call(CenterLoss, "center_loss", value)
     return made

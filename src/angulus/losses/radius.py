@@ -1,9 +1,4 @@
-"""Radius: what the norm of a feature becomes before it multiplies the cosines, `radius(norms[B]) -> [B]`.
-
-A spec is frozen and knows neither C nor d; `bind(num_classes, embedding_size)` returns what is called: the spec itself
-where it needs nothing more, a module where it learns or keeps a running figure. `has_scale` says that the radius is one
-number for all samples, which the bound form then gives as `scale`.
-"""
+"""Radius: what the norm of a feature becomes before it multiplies the cosines; the role is `losses.roles.Radius`."""
 
 from __future__ import annotations
 
@@ -17,11 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from angulus import checks, theory
+from angulus.losses import roles
+from angulus.losses.roles import Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
+class Stateless(roles.Stateless):
+    """The usual answers of a radius, which is then its call and its kind."""
+
+    has_scale: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    where: ClassVar[str] = ""
+
+    @property
+    def scale(self) -> float | None:
+        return None
+
+
 @dataclass(frozen=True)
-class Identity:
+class Identity(Stateless):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
@@ -30,15 +39,10 @@ class Identity:
 
     factor: float = 1.0
     kind: ClassVar[str] = "identity"
-    stateful: ClassVar[bool] = False
-    has_scale: ClassVar[bool] = False
-    scale: ClassVar[None] = None
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("factor", self.factor, low=0, open_low=True)
-
-    def bind(self, num_classes: int, embedding_size: int) -> Identity:
-        return self
 
     def __call__(self, norms: Tensor) -> Tensor:
         return norms if self.factor == 1 else self.factor * norms
@@ -52,12 +56,11 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Stateless):
     """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
 
     s: float
     kind: ClassVar[str] = "fixed"
-    stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -66,9 +69,6 @@ class Fixed:
     @property
     def scale(self) -> float:
         return self.s
-
-    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
-        return self
 
     def __call__(self, norms: Tensor) -> Tensor:
         return torch.full_like(norms, self.s)
@@ -81,14 +81,13 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(Stateless):
     """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
-    stateful: ClassVar[bool] = False
     has_scale: ClassVar[bool] = True
 
-    def bind(self, num_classes: int, embedding_size: int) -> Fixed:
+    def bind(self, embedding_size: int, num_classes: int) -> Fixed:
         return Fixed(theory.coco_scale(num_classes))
 
     def formula(self) -> str:
@@ -99,7 +98,7 @@ class Coco:
 
 
 @dataclass(frozen=True)
-class Learned:
+class Learned(Stateless):
     """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
 
     s: float = 20.0
@@ -110,7 +109,7 @@ class Learned:
     def __post_init__(self) -> None:
         checks.number("s", self.s, low=0, open_low=True)
 
-    def bind(self, num_classes: int, embedding_size: int) -> LearnedRadius:
+    def bind(self, embedding_size: int, num_classes: int) -> LearnedRadius:
         return LearnedRadius(self.s)
 
     def formula(self) -> str:
@@ -136,7 +135,7 @@ class LearnedRadius(nn.Module):
 
 
 @dataclass(frozen=True)
-class Contraction:
+class Contraction(Stateless):
     """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
 
     f(0) = lower, f < upper, and f keeps the order of the norms.
@@ -163,8 +162,7 @@ class Contraction:
     upper_factor: float = 3.0
     detach_norm: bool = False
     kind: ClassVar[str] = "contraction"
-    has_scale: ClassVar[bool] = False
-    scale: ClassVar[None] = None
+    where: ClassVar[str] = "f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower)"
 
     def __post_init__(self) -> None:
         checks.number("p", self.p, low=0, high=1, open_low=True, open_high=True)
@@ -182,7 +180,11 @@ class Contraction:
     def stateful(self) -> bool:
         return self.gamma == "auto"
 
-    def bind(self, num_classes: int, embedding_size: int) -> Contraction | AutoContraction:
+    @property
+    def reads_batch(self) -> bool:
+        return self.stateful  # until it has seen a step, the batch's own mean norm stands in
+
+    def bind(self, embedding_size: int, num_classes: int) -> Contraction | AutoContraction:
         """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
 
         Errors: C or p for which no positive lower bound exists, naming the ways out.
@@ -234,7 +236,7 @@ class Contraction:
 class AutoContraction(nn.Module):
     """`Contraction(gamma="auto")`, bound: keeps the running mean norm that γ is chosen from.
 
-    Until the first `observe`, the batch's own mean norm stands in for it.
+    Until it first moves, the batch's own mean norm stands in for it.
     """
 
     scale = None
@@ -258,5 +260,4 @@ class AutoContraction(nn.Module):
         self.mean_norm.update(stats.values["norm"])
 
 
-RadiusSpec = Identity | Fixed | Coco | Learned | Contraction
-TABLE: dict[str, type[RadiusSpec]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}
+TABLE: dict[str, type[Radius]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}

@@ -1,8 +1,8 @@
-"""What training observes once an optimiser step, and the running means that are kept of it."""
+"""What an optimiser step sees, and the running means that are kept of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,27 +13,38 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one optimiser step saw: `head.statistics(features, labels)` makes it, `head.observe(stats)` takes it.
+    """What one optimiser step saw; every piece of an objective that keeps a figure moves by it, in `observe(stats)`.
 
     Args:
-        values: scalars by name (0-d tensors, detached), each fit to be logged: `norm`, `radius`, `target_cos`,
-            `agent_distortion`, and what the pieces of the objective add.
-        features: the batch, detached [B, d]; companions such as center loss move by it.
-        labels: [B].
-        step: the loop's count of optimiser steps, or None to count calls.
+        values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
+        rows: how many there were, on all ranks.
+        features: they, detached [rows, d], where the objective has a center loss, else none.
+        labels: [rows], likewise.
     """
 
     values: dict[str, Tensor]
+    rows: int
     features: Tensor
     labels: Tensor
-    step: int | None = None
+
+
+def merged(parts: Sequence[Statistics]) -> Statistics:
+    """What the micro-batches of one optimiser step look like together."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = sum(part.rows for part in parts)
+    values = {
+        name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values
+    }
+    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
+    return Statistics(values, rows, features, labels)
 
 
 _mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks", default=None)
 
 
 def batch_mean(norms: Tensor) -> Tensor:
-    """The mean norm of the batch, detached: what stands in for a running mean before the first `observe`."""
+    """The mean norm of the batch, detached: what stands in for a running mean before its first move."""
     whole = _mean_of_all_ranks.get()
     return norms.detach().mean() if whole is None else whole.to(norms.dtype)
 
@@ -48,8 +59,29 @@ def whole_batch(mean_norm: Tensor) -> Iterator[None]:
         _mean_of_all_ranks.reset(token)
 
 
-class RunningMean(nn.Module):
-    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`."""
+class Wide(nn.Module):
+    """A module whose buffers stay float32 or wider, whatever dtype the modules around it are cast to.
+
+    A mean that moves by a hundredth of a difference does not move at all in bfloat16.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Wide:
+        def kept_wide(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            narrow = moved.is_floating_point() and moved.dtype.itemsize < 4
+            return tensor.to(moved.device) if narrow else moved
+
+        super()._apply(kept_wide, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def wide_dtype() -> torch.dtype:
+    """What running figures are made in: float32, or the default dtype where that is wider."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
+class RunningMean(Wide):
+    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`, in float32 or wider."""
 
     value: Tensor
     count: Tensor
@@ -57,7 +89,7 @@ class RunningMean(nn.Module):
     def __init__(self, momentum: float = 0.99) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("value", torch.tensor(0.0))
+        self.register_buffer("value", torch.tensor(0.0, dtype=wide_dtype()))
         self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
 
     def value_or(self, otherwise: Tensor) -> Tensor:
@@ -74,7 +106,7 @@ class RunningMean(nn.Module):
 
 
 class StepCount(nn.Module):
-    """The optimiser step that a schedule reads; moves in `observe`, kept in `state_dict`."""
+    """How many optimiser steps a schedule has seen; kept in `state_dict`."""
 
     step: Tensor
 
@@ -84,4 +116,4 @@ class StepCount(nn.Module):
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
-        self.step.fill_(int(self.step) + 1 if stats.step is None else stats.step)
+        self.step += 1

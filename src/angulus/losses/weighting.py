@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from angulus import checks
+from angulus.losses import roles
+from angulus.losses.roles import Weighting
+
+
+class Stateless(roles.Stateless):
+    """The usual answers of a weighting, which is then its call and its kind."""
+
+    probability: str = "margin"
+    scope: str = "rank"
 
 
 @dataclass(frozen=True)
-class Focal:
+class Focal(Stateless):
     """(1 − p_y)^γ a sample, γ ≥ 0; gradient flows through it. F-Softmax. Source: MV Eq. 2 and 4.
 
     Args:
@@ -44,7 +53,7 @@ class Focal:
 
 
 @dataclass(frozen=True)
-class HardMining:
+class HardMining(Stateless):
     """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
 
     Equal losses go to the lower row.
@@ -61,6 +70,7 @@ class HardMining:
     divide: str = "kept"
     scope: str = "rank"
     kind: ClassVar[str] = "hard_mining"
+    reads_batch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("keep", self.keep, low=0, high=1, open_low=True)
@@ -83,5 +93,4 @@ class HardMining:
         return f"hard mining: the {100 * self.keep:g}% highest losses, divided by the number {self.divide}{everywhere}"
 
 
-WeightingSpec = Focal | HardMining
-TABLE: dict[str, type[WeightingSpec]] = {piece.kind: piece for piece in (Focal, HardMining)}
+TABLE: dict[str, type[Weighting]] = {piece.kind: piece for piece in (Focal, HardMining)}

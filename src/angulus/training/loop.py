@@ -17,7 +17,7 @@ from angulus.training.records import MetricsLog
 from angulus.training.settings import Training
 from angulus.training.signals import Interrupted, stop_requests
 from angulus.training.state import Progress
-from angulus.training.step import checked_loss, clip, joined, mistaken, not_yet
+from angulus.training.step import checked_loss, clip, mistaken, not_yet
 from angulus.training.validation import validate
 
 __all__ = ["Interrupted", "Job", "Progress", "batches", "fit", "stop_requests"]
@@ -78,7 +78,7 @@ def fit(
                         images = job.augment(images, chance(settings.seed, progress.step, ranks.rank))
 
                     optim.zero_grad()
-                    value, seen, found = 0.0, [], []
+                    value, seen = 0.0, []
                     wrong = torch.zeros((), dtype=torch.int64, device=device)
                     shares = [len(part) / len(rows) for part in micro]
                     cut = (torch.split(each, [len(part) for part in own]) for each in (images, labels))
@@ -86,11 +86,10 @@ def fit(
                         pixels = job.contract(some)
                         if settings.channels_last:
                             pixels = pixels.contiguous(memory_format=torch.channels_last)
-                        with not_yet(network, last=number == settings.accumulate - 1):
+                        with not_yet(network, head, last=number == settings.accumulate - 1):
                             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                                 features = network(pixels)
                             loss = checked_loss(head, features, theirs, progress.step, folder, ranks)
-                            found.append(head.statistics(features, theirs, progress.step + 1))
                             if settings.schedule.kind == "plateau":
                                 wrong += mistaken(head, features, theirs)
                             (loss * shares[number]).backward()  # type: ignore[no-untyped-call]
@@ -99,8 +98,7 @@ def fit(
                     if settings.clip_norm is not None:
                         clip(optim.parameters, settings.clip_norm, head, ranks)
                     optim.step()
-                    stats, features = joined(found, shares), torch.cat(seen)
-                    head.observe(stats)
+                    features = torch.cat(seen)
                     progress.step += 1
 
                     progress.epoch_loss += value * len(rows)
@@ -108,7 +106,7 @@ def fit(
                     progress.seconds += time.perf_counter() - started
                     if progress.step % settings.log_every == 0 or progress.step == steps:
                         further = head.diagnose(features, labels) if isinstance(head, DenseHead) else {}
-                        logged = {name: float(number) for name, number in {**stats.values, **further}.items()}
+                        logged = {name: float(number) for name, number in {**head.seen, **further}.items()}
                         log.write(progress.step, {"loss": value, "lr": lr, **logged})
                     if on_step is not None:
                         on_step(progress.step, steps, value)

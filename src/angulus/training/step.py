@@ -1,9 +1,9 @@
-"""Parts of a step: the loss of a micro-batch, statistics of several, and the gradient's norm over all ranks."""
+"""Parts of a step: the loss of a micro-batch, what waits for the last one, and the gradient's norm over all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,32 +16,16 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.losses.objective import Objective
-from angulus.losses.penalties import FeatureIncay, Ring
-from angulus.losses.radius import Contraction
-from angulus.losses.running import Statistics
-from angulus.losses.weighting import HardMining
 from angulus.training import checkpoint
 
 
 def refuse_whole_batch(objective: Objective) -> None:
     """Refuse what reads the whole batch, for micro-batches see a part of it."""
-    pieces = [objective.radius, objective.weighting, *(term.penalty for term in objective.penalties)]
-    broken = {
-        "hard mining": any(isinstance(piece, HardMining) for piece in pieces),
-        "a contraction with gamma: auto": any(
-            isinstance(each, Contraction) and each.gamma == "auto" for each in pieces
-        ),
-        "a ring whose R is learned": any(isinstance(piece, Ring) and piece.radius is None for piece in pieces),
-        "feature incay up to bound: auto": any(
-            isinstance(piece, FeatureIncay) and piece.bound == "auto" and piece.reference_norm is None
-            for piece in pieces
-        ),
-    }
-    for name, found in broken.items():
-        if found:
+    for piece in objective.pieces:
+        if piece.reads_batch:
             raise checks.InputError(
-                f"training.accumulate needs a loss whose rows stand alone, and {name} reads the whole batch (at its "
-                "first step at least); set training.accumulate=1, or change that piece"
+                "training.accumulate needs a loss whose rows stand alone, and this piece reads the whole batch (at "
+                f"its first step at least): {piece.words()}; set training.accumulate=1, or change that piece"
             )
 
 
@@ -71,23 +55,14 @@ def mistaken(head: Head, features: Tensor, labels: Tensor) -> Tensor:
     return (head.logits(features).argmax(1) != labels).sum()
 
 
-def not_yet(network: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Before the last micro-batch the processes leave their gradients apart; they are summed once, at the end."""
-    if last or not isinstance(network, DistributedDataParallel):
-        return nullcontext()
-    return network.no_sync()
-
-
-def joined(parts: Sequence[Statistics], shares: Sequence[float]) -> Statistics:
-    """What the micro-batches of a step look like together; `shares` are those of their rows."""
-    if len(parts) == 1:
-        return parts[0]
-    values = {
-        name: torch.stack([share * part.values[name] for share, part in zip(shares, parts, strict=True)]).sum()
-        for name in parts[0].values
-    }
-    features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
-    return Statistics(values, features, labels, parts[0].step)
+@contextmanager
+def not_yet(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
+    """Before the last micro-batch gradients are not summed over the processes, and the head's figures do not move."""
+    if last:
+        yield
+        return
+    with head.accumulate(), network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
+        yield
 
 
 def clip(parameters: Sequence[nn.Parameter], limit: float, head: Head, ranks: Ranks) -> None:
