@@ -100,3 +100,23 @@ def test_a_test_set_too_small_to_split_is_refused() -> None:
 def test_what_cannot_be_built_is_told(override: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         build.job(tiny.validated(override), tiny.splits())
+
+
+def test_one_class_alone_is_refused() -> None:
+    def alone(images: Images) -> Images:
+        return Images(images.pixels, torch.zeros_like(images.labels), images.class_names[:1])
+
+    whole = tiny.splits()
+    one = dataclasses.replace(whole, train=alone(whole.train), test=alone(whole.test))
+    with pytest.raises(InputError, match=r"training needs at least two classes; .* has 1: give each person"):
+        build.job(tiny.validated(), one)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_fastest_device_that_there_is(
+    cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # tried on the device, which is not here
+    assert build.device("auto").type == chosen

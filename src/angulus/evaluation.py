@@ -6,8 +6,6 @@ import dataclasses
 import math
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus import checks, embedding, files
+from angulus import checks, embedding, files, tensor_files
 from angulus.benchmarks.settings import Benchmark, place
 from angulus.benchmarks.table import PROTOCOLS, Given
 from angulus.data.images import Images
@@ -47,13 +45,7 @@ def with_benchmarks(
 
 def load_test(folder: Path) -> dict[str, np.ndarray]:
     """The test features, norms, labels and predictions (of two classes, the second's probability) that a run wrote."""
-    try:
-        with np.load(folder / TEST) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise checks.InputError(
-            f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
-        ) from error
+    return tensor_files.read_npz(folder / TEST, "delete the run folder and train it again")
 
 
 def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:

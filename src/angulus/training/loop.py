@@ -101,6 +101,8 @@ def fit(
                     optim.step()
                     stats, features = joined(found, shares), torch.cat(seen)
                     head.observe(stats)
+                    if progress.step == 0:
+                        progress.first_loss, progress.first_norm = value, float(stats.values["norm"])
                     progress.step += 1
 
                     progress.epoch_loss += value * len(rows)
