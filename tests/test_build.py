@@ -69,7 +69,7 @@ def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str)
 
 
 def test_images_need_not_be_square() -> None:
-    images = Images(torch.zeros(30, 1, 16, 12, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one",))
+    images = Images(torch.zeros(30, 1, 16, 12, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one", "other"))
     splits = Splits("strips", images, images, "made here")
     job = build.job(tiny.validated(), splits)
     assert job.backbone(job.contract(images.pixels)).shape[0] == 30

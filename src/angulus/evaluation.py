@@ -25,6 +25,7 @@ from angulus.training import formation, loop
 from angulus.training.embed import embed
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
+SCRATCH = ".embeddings-"  # how the folder begins that holds benchmarks' embeddings while they are measured
 FOLDS = "folds"  # the column of a pooled `test.npz` that says which fold's model a row is of
 MODEL = "model"  # a folder that `angulus.load` takes
 
@@ -125,7 +126,9 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
         folder: gets `benchmarks/`.
     """
     found = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".embeddings-") as scratch:
+    for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed; the run's lock keeps out any other
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
         embedded: dict[tuple[str, str | None], Embeddings] = {}  # benchmarks share images
         for benchmark in recipe.evaluation.benchmarks:
             for source in (benchmark.images, benchmark.others):

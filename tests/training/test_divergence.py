@@ -28,7 +28,7 @@ def said(first: float, last: float, norms: tuple[float, float], share: float, *,
     [
         (
             (2.35, 4.6e3, (0.5, 40.0), 0.3),
-            "the loss went from 2.35 to 4.6e+03 and the loss is far above that of guessing",
+            "the loss went from 2.35 to 4.6e.03 and the loss is far above that of guessing",
         ),
         ((2.35, 2.30, (0.5, 2.0), 0.1), r"the test accuracy of 10.0% is that of guessing \(10.0%\)"),
         (
