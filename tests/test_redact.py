@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from angulus import redact
@@ -52,3 +54,11 @@ def test_a_message_loses_what_the_command_line_holds() -> None:
     assert redact.command(words)[2:] == [
         "data.options={token: ***}", "--password", "***", "--api-key=***", "x.key=***",
     ]  # fmt: skip
+
+
+def test_long_texts_take_no_longer_than_their_length() -> None:
+    for text in ("x" * 3_000_000, "a." * 500_000, "a " * 500_000, "://" * 300_000):
+        start = time.perf_counter()
+        redact.text(text)
+        redact.values({"a": text + "https://host"})
+        assert time.perf_counter() - start < 20, text[:5]

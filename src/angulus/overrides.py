@@ -44,7 +44,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
         value = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         # ruamel raises all but the first for values such as a date of month 13, !!int x or ten thousand brackets
-        raise checks.InputError(f"{what} is not YAML: {redact.text(checks.one_line(error))[:200]}") from error
+        raise checks.InputError(f"{what} is not YAML: {redact.text(checks.one_line(error)[:200])}") from error
     limits.check_nesting(value, what, MOST_VALUES)
     _refuse_long(_letters(value), what)
     return value
@@ -98,8 +98,8 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
     for change in overrides:
         path, equals, text = change.partition("=")
         if not equals or not path:
-            raise checks.InputError(f"an override must read key.path=value; got {redact.text(change)!r}")
-        value = parse_yaml(text, f"the value of override {redact.text(change)!r:.100}")
+            raise checks.InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
+        value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
         parsed.insert(_place(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
         set_path(content, path, value)

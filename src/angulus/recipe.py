@@ -172,7 +172,7 @@ def default_folder(recipe: Recipe, overrides: Iterable[str]) -> Path:
     """Where a recipe's runs go if nobody says: by its name and what the overrides change, so that none meets another.
 
     >>> default_folder(load("demo"), []).as_posix(), default_folder(load("demo"), ["objective.kind=arcface"]).as_posix()
-    ('runs/demo', 'runs/demo-f0a5ba38')
+    ('runs/demo', 'runs/demo-e81cb780')
     """
     own = tag(overrides)
     return Path("runs") / (f"{recipe.name}-{own}" if own else recipe.name)

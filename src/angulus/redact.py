@@ -13,9 +13,9 @@ OFTEN = {"token", "tokens", "key", "keys", "apikey", "auth", "authorization", "b
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NAME = re.compile(r"[\w.-]+")
-_USER = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#@]*@")
+_USER = re.compile(r"((?<![\w+.-])[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#@]*@")
 _PAIR = re.compile(  # name=value or name: value, within a flow mapping, a header or the query of a URL
-    r"""(?P<name>[\w.-]+)(?P<between>["']?(?:=|:\s)\s*)(?P<value>"[^"]*"|'[^']*'|(?:(?:Bearer|Basic)\s+)?[^\s,&{}\[\]]+)"""
+    r"""(?<![\w.-])(?P<name>[\w.-]+)(?P<between>["']?(?:=|:\s)\s*)(?P<value>"[^"]*"|'[^']*'|(?:(?:Bearer|Basic)\s+)?[^\s,&{}\[\]]+)"""
 )
 
 
@@ -43,7 +43,7 @@ def values(value: Any, name: str = "") -> Any:
         return [values(each, name) for each in value]
     if value not in (None, "") and not isinstance(value, bool) and is_secret(name, value):
         return MASK
-    return _USER.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value
+    return text(value) if isinstance(value, str) and "://" in value else value
 
 
 def text(line: str) -> str:
