@@ -69,7 +69,7 @@ def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str)
 
 
 def test_images_need_not_be_square() -> None:
-    images = Images(torch.zeros(30, 1, 16, 12, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one",))
+    images = Images(torch.zeros(30, 1, 16, 12, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64), ("one", "other"))
     splits = Splits("strips", images, images, "made here")
     job = build.job(tiny.validated(), splits)
     assert job.backbone(job.contract(images.pixels)).shape[0] == 30
@@ -100,3 +100,23 @@ def test_a_test_set_too_small_to_split_is_refused() -> None:
 def test_what_cannot_be_built_is_told(override: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         build.job(tiny.validated(override), tiny.splits())
+
+
+def test_one_class_alone_is_refused() -> None:
+    def alone(images: Images) -> Images:
+        return Images(images.pixels, torch.zeros_like(images.labels), images.class_names[:1])
+
+    whole = tiny.splits()
+    one = dataclasses.replace(whole, train=alone(whole.train), test=alone(whole.test))
+    with pytest.raises(InputError, match=r"training needs at least two classes; .* has 1: give each person"):
+        build.job(tiny.validated(), one)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_fastest_device_that_there_is(
+    cuda: bool, mps: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # tried on the device, which is not here
+    assert build.device("auto").type == chosen

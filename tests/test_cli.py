@@ -85,7 +85,8 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
     for name in losses:
         assert name in out
     assert "Table, numbers, pictures and report.html lie in small/" in out
-    assert err.count("warning: contraction bounds assume") == 1  # once, not once a run
+    assert err == ""
+    assert "Best here: " in out and "With one seed nothing tells" in out
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
@@ -157,13 +158,16 @@ def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Ru
     assert (code, err) == (0, "")
     folder = Path("runs/tiny-seed-0")
     results = json.loads((folder / "results.json").read_text())
-    lines = out.splitlines()
+    first, *lines = out.splitlines()
+    assert first == f"Training tiny in {folder}/"
     assert lines[0] == f"test accuracy {100 * results['accuracy']:.2f} %"
     for line, (name, group) in zip(lines[1:4], results["own_split"].items(), strict=True):
         assert line.split()[0] == name
         assert f"{group['count']} images, accuracy {100 * group['accuracy']:.2f} %" in line
         assert f"mean norm {group['mean_norm']:.2f}" in line
-    assert lines[4] == f"The run lies in {folder}/"
+    assert (
+        lines[4] == f"The run lies in {folder}/, its model in {folder}/model/; to look at it: angulus report {folder}"
+    )
     assert [group["count"] for group in results["own_split"].values()] == [48, 12, 60]
     assert results["environment"]["command"][:2] == ["angulus", "train"]
     assert recipe.load(str(folder / "recipe.yaml")).training.epochs == 1
@@ -171,10 +175,71 @@ def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Ru
 
 def test_train_resumes_a_finished_run_by_reading_it(angulus: Run, few_digits: None) -> None:
     path = tiny.write(Path(), "training.epochs=1")
-    first = angulus("train", path, "--out", "run")
+    code, out, err = angulus("train", path, "--out", "run")
     stamp = Path("run/checkpoint.pt").stat().st_mtime_ns
-    assert angulus("train", path, "--out", "run", "--resume") == first
+    ended = out.removeprefix("Training tiny in run/\n")
+    assert ended != out
+    assert angulus("train", path, "--out", "run", "--resume") == (code, ended, err)
     assert Path("run/checkpoint.pt").stat().st_mtime_ns == stamp
+
+
+def test_every_set_of_overrides_has_a_folder_of_its_own_that_resume_finds(angulus: Run, few_digits: None) -> None:
+    path = tiny.write(Path(), "training.epochs=1")
+    plain, margin, seed = [], ["objective={kind: arcface, s: 16, m: 0.3}"], ["training.seed=3"]
+    for overrides in (plain, margin, seed, [*margin, *seed]):
+        code, _, err = angulus("train", path, *overrides)
+        assert (code, err) == (0, "")
+    runs = sorted(each.name for each in Path("runs").iterdir())
+    tag = runs[0].split("-")[1]
+    assert runs == [f"tiny-{tag}-seed-0", f"tiny-{tag}-seed-3", "tiny-seed-0", "tiny-seed-3"]
+    code, out, _ = angulus("train", path, *margin, "--resume", "training.log_every=5")
+    assert (code, f"The run lies in runs/tiny-{tag}-seed-0/" in out) == (0, True)
+    code, _, err = angulus("train", path, "training.epochs=2", "--resume")
+    assert code == 2
+    assert "holds no run to resume; start one without --resume, or give as --out the run that you mean, such as" in err
+
+
+def test_train_prints_what_the_benchmarks_measured(angulus: Run, few_digits: None) -> None:
+    columns = "{top %: accuracy, norm: 'mean norm, entire'}"
+    benchmark = f"evaluation.benchmarks=[{{name: digits, protocol: classification, columns: {columns}}}]"
+    code, out, _ = angulus("train", tiny.write(Path(), "training.epochs=1"), benchmark, "--out", "run")
+    numbers = json.loads(Path("run/results.json").read_text())["benchmarks"]["digits"]["numbers"]
+    low, high = numbers["accuracy"]["interval"]
+    value, norm = numbers["accuracy"]["value"], numbers["mean norm, entire"]["value"]
+    assert code == 0
+    assert f"digits: top % {100 * value:.2f} (95 % interval {100 * low:.2f} to {100 * high:.2f})\n" in out
+    assert f"digits: norm {norm:.2f}" in out
+
+
+def test_a_run_that_diverged_says_so(angulus: Run, few_digits: None) -> None:
+    path = tiny.write(Path(), "objective={kind: softmax}", "training.clip_norm=1", "training.optimizer.lr=1000")
+    code, out, _ = angulus("train", path, "--out", "run")
+    said = json.loads(Path("run/results.json").read_text())["diverged"]
+    assert code == 0
+    assert said in out.splitlines()
+    assert "lower training.optimizer.lr (it was 1000)" in said
+    code, _, err = angulus("report", "run", "--draws", "0")
+    assert (code, err) == (0, "")
+    assert said in Path("run/report.html").read_text()
+
+
+def test_no_secret_of_the_command_line_is_written_or_printed(
+    angulus: Run, few_digits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, user = "s3cr3t-value", "me:pa55word"
+    overrides = [f"needs={{a: 'https://{user}@host/x?token={secret}'}}", f"chosen_by_us.api_token={secret}"]
+    path = tiny.write(Path(), "training.epochs=1")
+    assert angulus("train", path, *overrides, "--out", "run")[0] == 0
+    assert angulus("report", "run", "--draws", "0")[0] == 0
+    assert angulus("train", path, *overrides, "--out", "run", "--resume")[0] == 0
+    for wrong in (f"training.password={secret}", f"data.token={secret}", f"title.secret=[{secret}"):
+        code, out, err = angulus("train", path, wrong, "--out", "other")
+        assert (code, out) == (2, "")
+        assert secret not in err
+    for file in Path().rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert secret.encode() not in content and user.encode() not in content, file
 
 
 def test_a_reader_that_stopped_reading_gets_no_traceback() -> None:
@@ -274,7 +339,11 @@ def finished(tmp_path: Path) -> list[str]:
 
 
 def another(tmp_path: Path) -> list[str]:
-    return [*finished(tmp_path), "training.epochs=9", "--resume"]
+    return [*finished(tmp_path), "training.batch_size=9", "--resume"]
+
+
+def longer(tmp_path: Path) -> list[str]:
+    return [*finished(tmp_path), "training.epochs=9"]
 
 
 def no_seed_of_that_sort(tmp_path: Path) -> list[str]:
@@ -312,7 +381,8 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
         "run holds no run to resume; start one without",
     ),
     "a run is there": (finished, "run holds a run already; go on with it by --resume, or choose another --out"),
-    "another run is there": (another, "run holds a run of another recipe (training.epochs is 1 there and 9 here)"),
+    "another run is there": (another, "run holds a run of another recipe (training.batch_size is 16 there and 9 here)"),
+    "a shorter run is there": (longer, "run holds a run already; go on with it to 9 epochs (it has 1) by --resume, or"),
     "a file for a folder": (taken, "cannot write run: File exists; a file stands where a folder is needed"),
     "a file above the folder": (taken_above, "cannot write run/below: Not a directory; a file stands where a folder"),
 }

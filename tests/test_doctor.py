@@ -286,7 +286,7 @@ def test_the_command_prints_and_saves(model: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_diagnosed_is_refused(model: Path, backbone: torch.nn.Module, tmp_path: Path) -> None:
     pixels, _ = pictures(1, seed=1)
     images = records(tmp_path / "records", pixels, [""] * 10)
-    for wrong in ({"limit": 1}, {"draws": 0}):
+    for wrong in ({"limit": 1}, {"limit": 10**50}, {"draws": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             diagnose(model, images, **wrong)  # type: ignore[arg-type]
     (tmp_path / "empty").mkdir()

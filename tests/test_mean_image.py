@@ -39,7 +39,7 @@ def mirrored() -> Splits:
 
 def test_it_is_the_mean_of_each_value_over_all_images() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 5, 4), dtype=np.uint8)
-    images = Images(torch.from_numpy(pixels), torch.zeros(50, dtype=torch.int64), ("one",))
+    images = Images(torch.from_numpy(pixels), torch.zeros(50, dtype=torch.int64), ("one", "other"))
     for batch in (7, 1000):
         np.testing.assert_allclose(mean_image(images, batch), pixels.astype(np.float64).mean(axis=0), rtol=1e-6)
 

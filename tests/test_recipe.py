@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tiny
-from angulus import losses, recipe
+from angulus import losses, overrides, recipe
 from angulus.checks import InputError
 from angulus.losses.pieces import from_mapping
 
@@ -155,6 +155,45 @@ def test_a_file_that_holds_no_recipe_is_refused_in_one_line(text: str, sentence:
     with pytest.raises(InputError, match=rf"recipe .*bad.yaml {sentence}") as raised:
         recipe.read(str(path))
     assert "\n" not in str(raised.value)
+
+
+def bomb(anchors: int, width: int) -> str:
+    """Lists of aliases of lists: width ** anchors values in a kilobyte."""
+    lines = ["a0: &a0 [" + ", ".join("x" * width) + "]"]
+    lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * width) + "]" for n in range(1, anchors)]
+    return "\n".join(lines)
+
+
+BOMBS = {
+    "aliases": (bomb(9, 9), "must hold at most 50,000 values, aliases written out"),
+    "aliases of a long text": (
+        "a: &a " + "x" * 100_000 + "\nb: [" + ", ".join(["*a"] * 100) + "]",
+        "must hold at most 2,000,000 letters, aliases written out; it holds 10,100,002",
+    ),
+    "an alias of itself": ("a: &a [*a]", "must nest lists and mappings at most 64 deep"),
+    "deep": ("a: " + "[" * 100 + "]" * 100, "must nest lists and mappings at most 64 deep"),
+    "very deep": ("a: " + "[" * 20_000 + "]" * 20_000, "is not YAML: "),
+    "a number of 5,000 digits": ("a: " + "9" * 5_000, "is not YAML: "),
+    "a date that is none": ("a: 2020-13-45", "is not YAML: "),
+    "a tag": ("a: !!int x", "is not YAML: "),
+    "a long file": ("a: " + "x" * 3_000_000, "must hold at most 2,000,000 letters"),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_small_file_fills_no_memory(case: str, tmp_path: Path) -> None:
+    text, sentence = BOMBS[case]
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"recipe .*bomb.yaml {sentence}"):
+        recipe.load(str(path))
+    with pytest.raises(InputError, match=rf"the value of override .* {sentence}"):
+        tiny.validated("title={" + text.replace("\n", ", ") + "}")
+
+
+def test_every_shipped_recipe_is_far_from_the_limits() -> None:
+    for path in recipe.shipped().values():
+        assert path.stat().st_size < overrides.MOST_LETTERS / 50
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

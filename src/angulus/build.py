@@ -66,6 +66,11 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
 
 def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
     """What a rank makes without the others."""
+    if images.train.num_classes < 2:
+        raise checks.InputError(
+            f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person, "
+            "or each class, a folder of its own, or name the column of identities when you convert"
+        )
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
@@ -153,13 +158,14 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
 
 
 def device(name: str, ranks: Ranks | None = None, *, what: str = "training.device") -> torch.device:
-    """The device of that name, which errors call `what`; "auto" is CUDA where there is one, else the CPU.
+    """The device of that name, which errors call `what`; "auto" is CUDA, else mps (a Mac's), else the CPU.
 
     Each of several ranks has its own.
     """
     ranks = ranks or Ranks()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        mac = ranks.count == 1 and torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mac else "cpu"
     if ranks.count > 1:
         if name not in ("cpu", "cuda"):
             raise checks.InputError(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from angulus import __version__, checks, files, limits
+from angulus import __version__, checks, files, limits, redact
 from angulus.commands.audit import audit
 from angulus.commands.bench import bench_app
 from angulus.commands.bench_faces import bench_faces
@@ -87,7 +87,7 @@ def root(
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    text = str(message)
+    text = redact.within(str(message), sys.argv[1:])
     if text not in _shown and launch.speaks():
         _shown.add(text)
         error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
@@ -121,6 +121,7 @@ def main() -> None:
 def _fail(message: str, code: int, *, told: bool = False) -> None:
     """End with a sentence, unless another process tells it."""
     if not told:
+        message = redact.within(message, sys.argv[1:])
         error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 

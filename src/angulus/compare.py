@@ -7,7 +7,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from angulus.protocols.quality import by_norms_of
 from angulus.protocols.result import Result, null_for_nan
 from angulus.recipe import Recipe
 from angulus.run import run
-from angulus.run_files import RECIPE, holds_run, read_results, refuse_other_recipe
+from angulus.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training import checkpoint
 
 
@@ -62,16 +62,30 @@ class Row:
     counts: dict[str, int]
     seconds: float
 
+    def minus(self, other: Row, title: str) -> Difference:
+        """How far this variant is above another in a column, over the seeds that both were trained with."""
+        pairs = zip(self.columns[title].values, other.columns[title].values, strict=True)
+        return paired_difference([mine - theirs for mine, theirs in pairs])
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found: the rows, and what they came from; `generated` data give no result."""
+    """What a comparison found.
+
+    Args:
+        recipe, folder: of the comparison.
+        rows: of its table, a variant each.
+        environment: of the first run.
+        generated: whether the data are generated, so that this is no result.
+        diverged: the sentence on each run that diverged, by variant and seed.
+    """
 
     recipe: Recipe
     folder: Path
     rows: list[Row]
     environment: dict[str, Any]
     generated: bool = False
+    diverged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def published(self) -> dict[str, Mapping[str, float]]:
@@ -82,8 +96,7 @@ class Comparison:
     def difference(self, row: Row, title: str) -> Difference:
         """How far a variant is above the baseline in a column, over the seeds that both were trained with."""
         base = next(each for each in self.rows if each.variant == section(self.recipe).against)
-        pairs = zip(row.columns[title].values, base.columns[title].values, strict=True)
-        return paired_difference([mine - theirs for mine, theirs in pairs])
+        return row.minus(base, title)
 
 
 def compare(
@@ -98,15 +111,16 @@ def compare(
 
     Args:
         path: a recipe with a `compare` section.
-        folder: where the runs lie, `<variant>/seed-<n>`; None is runs/<recipe name>.
+        folder: where the runs lie, `<variant>/seed-<n>`; None is `recipe.default_folder`.
         overrides: `key.path=value`, on the recipe before its variants.
         on_run: told (variant and seed in words, runs before it, runs in all).
         on_step: told (steps done, steps in all, loss) of the running one.
     """
+    overrides = list(overrides)
     content = recipes.override(recipes.read(path), overrides)
     recipe = recipes.validate(content)
     grid = section(recipe)
-    folder = folder or Path("runs") / recipe.name
+    folder = folder or recipes.default_folder(recipe, overrides)
     _refuse_shared_folders(grid)
     splits = build.splits(recipe)
     _refuse_untrained(content, recipe, splits)
@@ -228,8 +242,14 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     """The rows of a finished grid."""
     grid = section(recipe)
     rows = [_row(recipe, grid, folder, name) for name in grid.grid]
-    first = read_results(run_folder(folder, next(iter(grid.grid)), grid.seeds[0]))
-    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False))
+    results = {
+        f"{name}, seed {seed}": read_results(run_folder(folder, name, seed))
+        for name in grid.grid
+        for seed in grid.seeds
+    }
+    first = next(iter(results.values()))
+    diverged = {place: each[DIVERGED] for place, each in results.items() if DIVERGED in each}
+    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged)
 
 
 def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
@@ -291,6 +311,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "title": recipe.title,
         "table_rows": list(recipe.rows),
         "generated": comparison.generated,
+        "diverged": comparison.diverged,
         "seeds": grid.seeds,
         "quality_split": grid.quality_split or "each variant's own",
         "columns": titles,

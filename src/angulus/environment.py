@@ -15,6 +15,8 @@ from typing import Any
 import numpy
 import torch
 
+from angulus import redact
+
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Versions, device, machine and command, as plain values."""
@@ -28,7 +30,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type}: {name}",
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "command": ["angulus", *sys.argv[1:]],
+        "command": ["angulus", *redact.command(sys.argv[1:])],
     }
 
 

@@ -6,8 +6,6 @@ import dataclasses
 import math
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus import checks, embedding, files
+from angulus import checks, embedding, files, tensor_files
 from angulus.benchmarks.settings import Benchmark, place
 from angulus.benchmarks.table import PROTOCOLS, Given
 from angulus.data.images import Images
@@ -27,6 +25,7 @@ from angulus.training import formation, loop
 from angulus.training.embed import embed
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
+SCRATCH = ".embeddings-"  # how the folder begins that holds benchmarks' embeddings while they are measured
 FOLDS = "folds"  # the column of a pooled `test.npz` that says which fold's model a row is of
 MODEL = "model"  # a folder that `angulus.load` takes
 
@@ -47,13 +46,7 @@ def with_benchmarks(
 
 def load_test(folder: Path) -> dict[str, np.ndarray]:
     """The test features, norms, labels and predictions (of two classes, the second's probability) that a run wrote."""
-    try:
-        with np.load(folder / TEST) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise checks.InputError(
-            f"{folder / TEST} cannot be read ({error}); delete the run folder and train it again"
-        ) from error
+    return tensor_files.read_npz(folder / TEST, "delete the run folder and train it again")
 
 
 def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -133,7 +126,9 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
         folder: gets `benchmarks/`.
     """
     found = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".embeddings-") as scratch:
+    for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed; the run's lock keeps out any other
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
         embedded: dict[tuple[str, str | None], Embeddings] = {}  # benchmarks share images
         for benchmark in recipe.evaluation.benchmarks:
             for source in (benchmark.images, benchmark.others):

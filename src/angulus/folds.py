@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from angulus import checks, evaluation, files
 from angulus import recipe as recipes
 from angulus.recipe import Recipe
-from angulus.run_files import RECIPE, RESULTS, read_results
+from angulus.run_files import DIVERGED, RECIPE, RESULTS, read_results
 
 
 def refuse_one_model(recipe: Recipe) -> None:
@@ -58,6 +58,10 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     loss = float(np.mean([each["last_epoch_loss"] for each in training]))
     shutil.rmtree(folder / evaluation.BENCHMARKS, ignore_errors=True)  # of another evaluation
     found = evaluation.described(test, recipe.evaluation.low_fraction)
+    if broken := [
+        f"{each.name}: {part[DIVERGED]}" for each, part in zip(folds, results, strict=True) if DIVERGED in part
+    ]:
+        found[DIVERGED] = " ".join(broken)
     if recipe.evaluation.benchmarks:
         known |= {**test, "last_epoch_loss": np.asarray(loss)}
         found["benchmarks"] = evaluation.measure(recipe, known, folder / evaluation.MODEL, torch.device("cpu"), folder)
@@ -65,7 +69,7 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     files.write_json(
         folder / RESULTS,
         {
-            **results[0],
+            **{name: value for name, value in results[0].items() if name != DIVERGED},
             **found,
             "folds": len(folds),
             "data": f"{len(folds)} folds, pooled; the first: {results[0]['data']}",

@@ -3,31 +3,67 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from angulus import checks
+from angulus import checks, limits, redact
 from angulus.benchmarks.settings import Benchmark
 from angulus.claims import Compare, Evaluation, accuracy_title, norm_title
 from angulus.training.settings import Optimizer, Schedule
 
 OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
+UNTAGGED = (
+    "title", "rows", "needs", "chosen_by_us", "published", "compare.",
+    "training.seed", "training.log_every", "training.checkpoint_every",
+    "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
+)  # fmt: skip
 # the kind of a mapping that names none; an objective without one is written out in pieces
 UNNAMED: dict[str, str | None] = {"objective": None, **{path: each.kind for path, each in OF_KINDS.items()}}
+MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # of a recipe; the longest that ships has 400 values in 12,000 letters
 # the tables of published numbers, and the titles of their columns
 TITLES: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, what: str = "the text") -> Any:
     """YAML 1.2, where `1e-4` is a number and `off` a word.
+
+    Raises:
+        checks.InputError: no YAML, or one that writes out, with its aliases, to more than a recipe holds; starts with
+            `what`.
 
     >>> parse_yaml("{lr: 1e-4, mode: off}")
     {'lr': 0.0001, 'mode': 'off'}
     """
-    return YAML(typ="safe", pure=True).load(text)
+    _refuse_long(len(text), what)
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        # ruamel raises all but the first for values such as a date of month 13, !!int x or ten thousand brackets
+        raise checks.InputError(f"{what} is not YAML: {redact.text(checks.one_line(error)[:200])}") from error
+    limits.check_nesting(value, what, MOST_VALUES)
+    _refuse_long(_letters(value), what)
+    return value
+
+
+def _refuse_long(letters: int, what: str) -> None:
+    if letters > MOST_LETTERS:
+        raise checks.InputError(
+            f"{what} must hold at most {MOST_LETTERS:,} letters, aliases written out; it holds {letters:,}"
+        )
+
+
+def _letters(value: Any) -> int:
+    """The letters of all texts in nested mappings and lists; one that stands in several places counts in each."""
+    if isinstance(value, Mapping):
+        return sum(len(str(key)) + _letters(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return sum(map(_letters, value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:
@@ -44,7 +80,8 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
         content = content[key]
         if not isinstance(content, dict):
             raise checks.InputError(
-                f"{'.'.join(parents[: depth + 1])} holds {content!r}, so {path} cannot be set in it"
+                f"{'.'.join(parents[: depth + 1])} holds {checks.shown(redact.values(content, key))}, so {path} cannot "
+                "be set in it"
             )
     if last == "kind" and content.get("kind", UNNAMED.get(".".join(parents), value)) != value:
         content.clear()
@@ -61,11 +98,8 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
     for change in overrides:
         path, equals, text = change.partition("=")
         if not equals or not path:
-            raise checks.InputError(f"an override must read key.path=value; got {change!r}")
-        try:
-            value = parse_yaml(text)
-        except YAMLError as error:
-            raise checks.InputError(f"the value of override {change!r} is not YAML") from error
+            raise checks.InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
+        value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
         parsed.insert(_place(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
         set_path(content, path, value)
@@ -79,6 +113,23 @@ def _place(path: str, parsed: list[tuple[str, Any]]) -> int:
         return len(parsed)
     beside = path.removesuffix("kind")
     return next((place for place, (other, _) in enumerate(parsed) if other.startswith(beside)), len(parsed))
+
+
+def tag(overrides: Iterable[str]) -> str:
+    """Eight digits that tell overrides apart in a folder's name; "" where none changes what is trained.
+
+    What a run may change and still go on, and the seed, which the folder names, do not count.
+
+    >>> tag(["training.epochs=5"]) == tag(["training.epochs=9", "training.epochs=5"]), tag(["training.seed=3"])
+    (True, '')
+    """
+    split = (change.partition("=") for change in overrides)
+    values = {path.strip(): parse_yaml(text, path) for path, _, text in split}
+    counted = {path: value for path, value in values.items() if not path.startswith(UNTAGGED)}
+    if not counted:
+        return ""
+    text = json.dumps(redact.values(counted), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Literal, get_type_hints
 
 import pydantic
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from angulus import backbones, checks, data
+from angulus import backbones, checks, data, redact
 from angulus.claims import Claim, Compare, Evaluation, Published
 from angulus.contract import Contract
 from angulus.data.augment import Augment
@@ -23,12 +22,12 @@ from angulus.heads.sampling import ClassSampling
 from angulus.kernels import select
 from angulus.losses import from_recipe
 from angulus.losses.pieces import to_mapping
-from angulus.overrides import override, parse_yaml, refuse_unused, variant, without_strangers, without_unused
+from angulus.overrides import override, parse_yaml, refuse_unused, tag, variant, without_strangers, without_unused
 from angulus.training.settings import STRICT, Training, Validation
 
 __all__ = [
-    "Recipe", "find", "load", "load_written", "override", "parse_yaml", "read", "shipped", "to_yaml", "validate",
-    "variant",
+    "Recipe", "default_folder", "find", "load", "load_written", "override", "parse_yaml", "read", "shipped", "to_yaml",
+    "validate", "variant",
 ]  # fmt: skip
 
 FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
@@ -169,13 +168,23 @@ def load_written(file: Path) -> Recipe:
     return validate(without_strangers(without_unused(read(str(file)))))
 
 
+def default_folder(recipe: Recipe, overrides: Iterable[str]) -> Path:
+    """Where a recipe's runs go if nobody says: by its name and what the overrides change, so that none meets another.
+
+    >>> default_folder(load("demo"), []).as_posix(), default_folder(load("demo"), ["objective.kind=arcface"]).as_posix()
+    ('runs/demo', 'runs/demo-e81cb780')
+    """
+    own = tag(overrides)
+    return Path("runs") / (f"{recipe.name}-{own}" if own else recipe.name)
+
+
 def read(path: str) -> dict[str, Any]:
     """The mapping in a recipe file."""
     file = find(path)
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise checks.InputError(f"recipe {file} is not YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(file.read_text(encoding="utf-8"), f"recipe {file}")
+    except UnicodeDecodeError as error:
+        raise checks.InputError(f"recipe {file} is not YAML: {checks.one_line(error)}") from error
     except OSError as error:
         raise checks.InputError(f"recipe {file} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
@@ -217,13 +226,13 @@ def _has_row(file: Path, row: str) -> bool:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, the objective written out in pieces; `load` reads it back."""
+    """The resolved recipe as YAML, the objective written out in pieces, secrets masked; `load` reads it back."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
-    yaml.dump(without_unused(dataclasses.asdict(recipe)), stream)
+    yaml.dump(redact.values(without_unused(dataclasses.asdict(recipe))), stream)
     return stream.getvalue()
 
 
@@ -256,7 +265,8 @@ def _sentence(error: Any) -> str:
         return f"the recipe needs {where}"
     if "error" in error.get("ctx", {}):
         return str(error["ctx"]["error"])
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}; got {error['input']!r}"
+    got = checks.shown(redact.values(error["input"], where))
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}; got {got}"
 
 
 def _known_keys(location: Iterable[Any]) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from angulus import build, checks, environment
+from angulus import build, checks, environment, limits
 from angulus import recipe as recipes
 from angulus.benchmarks.settings import place
 from angulus.claims import Claim
@@ -97,7 +96,7 @@ def reproduce(
 
     Args:
         row: its id, such as CM-T2.
-        folder: each recipe's runs lie in the folder of its name below.
+        folder: each recipe's runs lie below, in a folder of its name and of what the overrides change.
         overrides: `key.path=value`, on every recipe of the row.
         on_run: told (variant and seed in words, runs before it, runs in all).
         on_step: told (steps done, steps in all, loss) of the running one.
@@ -117,7 +116,13 @@ def reproduce(
                 f"given, or below the folder ANGULUS_DATA{part}"
             )
     return [
-        compare(each.recipe.name, folder / each.recipe.name, overrides, on_run=on_run, on_step=on_step)
+        compare(
+            each.recipe.name,
+            folder / recipes.default_folder(each.recipe, overrides).name,
+            overrides,
+            on_run=on_run,
+            on_step=on_step,
+        )
         for each in found
     ]
 
@@ -129,7 +134,7 @@ def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
         checks.InputError: another file, or, unless asked for, numbers of generated data, which are no result.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = limits.parse_json(path.read_bytes(), path.name)
         found = Measured(
             content["recipe"],
             {row["variant"]: _columns(row["columns"]) for row in content["rows"]},

@@ -17,8 +17,8 @@ from angulus.data.images import Images, Splits
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation import MODEL
 from angulus.recipe import Recipe
-from angulus.run_files import MEASURING, RECIPE, RESULTS, begun, write_beginning
-from angulus.training import checkpoint, loop, snapshots
+from angulus.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, begun, write_beginning
+from angulus.training import checkpoint, divergence, loop, snapshots
 
 
 def run(
@@ -28,6 +28,7 @@ def run(
     resume: bool = False,
     splits: Splits | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train a recipe and evaluate it on its test images; returns what `results.json` holds.
 
@@ -41,6 +42,7 @@ def run(
         resume: go on where the folder's run stopped; a finished one is read, not repeated.
         splits: the data, if it is loaded already.
         on_step: told (steps done, steps in all, loss).
+        on_start: called before the first step, once nothing was refused; not where an ended run is read.
     """
     ranks = Ranks.here()
 
@@ -69,6 +71,8 @@ def run(
             ranks.first(lambda: files.write_text(folder / MEASURING, ""))
         else:
             ranks.first(lambda: write_beginning(recipe, folder, whole, there, job))
+        if on_start is not None and not ended:
+            on_start()
         on_epoch = evaluation.follow(job, kept.test, recipe, folder)
         if not there.trained:
             on_epoch(0)
@@ -100,6 +104,8 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
+        if broken := _diverged(progress, recipe, folder):
+            results[DIVERGED] = broken
         if on_the_way:
             results["snapshots"] = {"steps": list(on_the_way), "mean": mean(measured[1:])}
         if there.results is not None:  # where and how long it was trained stands
@@ -121,9 +127,18 @@ def _classified(
     return evaluation.classify(job, images, recipe, folder)
 
 
+def _diverged(progress: loop.Progress, recipe: Recipe, folder: Path) -> str | None:
+    """The sentence on a run that diverged, by what it found of its test images."""
+    test = evaluation.load_test(folder)
+    norm = float(test["norms"].mean())
+    return divergence.sentence(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.rate)
+
+
 def _refuse_nothing(folder: Path, resume: bool) -> None:
     if resume and not (folder / RECIPE).exists():
-        raise checks.InputError(f"{folder} holds no run to resume; start one without --resume")
+        others = sorted(each.parent for each in folder.parent.glob(f"*/{RECIPE}")) if folder.parent.is_dir() else []
+        near = f", or give as --out the run that you mean, such as {others[-1]}" if others else ""
+        raise checks.InputError(f"{folder} holds no run to resume; start one without --resume{near}")
 
 
 def _refuse_unseen(folder: Path, ranks: Ranks) -> None:

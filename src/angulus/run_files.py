@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
-from angulus import checks, environment, files
+from angulus import checks, environment, files, limits, redact
 from angulus import recipe as recipes
 from angulus.claims import Evaluation
 from angulus.data.images import Splits, fingerprint
 from angulus.recipe import Recipe
 from angulus.training import checkpoint
 from angulus.training.job import Job
+from angulus.training.schedule import open_ended
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
 MEASURING = ".measuring"  # there while an ended run is measured anew
-NEEDED = ("name", "data", "accuracy", "training", "environment")  # in any run's results.json
+DIVERGED = "diverged"  # in results.json, the sentence on a training that diverged
+NEEDED: dict[str, type | UnionType] = {  # in any run's results.json
+    "name": str, "data": str, "accuracy": int | float, "training": dict, "environment": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,20 @@ def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     ended, trained = (folder / RESULTS).exists(), (folder / checkpoint.NAME).exists()
     if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
         return Begun()
-    there = refuse_other_recipe(recipe, folder)
+    there = refuse_other_recipe(recipe, folder, longer=True)
+    longer = recipe.training.epochs > there.training.epochs
     if not resume:
-        raise checks.InputError(f"{folder} holds a run already; go on with it by --resume, or choose another --out")
+        more = f" to {recipe.training.epochs} epochs (it has {there.training.epochs})" if longer else ""
+        raise checks.InputError(
+            f"{folder} holds a run already; go on with it{more} by --resume, or choose another --out"
+        )
     _refuse_other_images(whole, folder)
-    if not ended:
+    if longer and not trained:
+        raise checks.InputError(
+            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot go on to more epochs; choose "
+            "another --out"
+        )
+    if not ended or longer:
         return Begun(trained)
     measured_so = there.evaluation == recipe.evaluation and not being_measured(folder)
     if not measured_so and not trained:
@@ -64,6 +77,7 @@ def being_measured(folder: Path) -> bool:
 
 def write_beginning(recipe: Recipe, folder: Path, whole: Splits, found: Begun, job: Job) -> None:
     """Write what a run is begun with: its recipe, its environment and, where it is new, what its data are."""
+    (folder / RESULTS).unlink(missing_ok=True)  # of fewer epochs
     if not found.trained:
         parts = {name: fingerprint(images) for name, images in (("train", whole.train), ("test", whole.test))}
         files.write_json(folder / DATA, {"source": whole.source, **parts})
@@ -73,15 +87,26 @@ def write_beginning(recipe: Recipe, folder: Path, whole: Splits, found: Begun, j
 
 def read_results(folder: Path) -> dict[str, Any]:
     """What `results.json` of a finished run holds."""
-    return _read_json(folder / RESULTS, "delete it to evaluate again", NEEDED)
+    path, way_out = folder / RESULTS, "delete it to evaluate again"
+    found = _read_json(path, way_out, NEEDED)
+    for name, kind in NEEDED.items():
+        if not isinstance(found[name], kind):
+            raise checks.InputError(f"{path} holds {checks.shown(found[name])} as {name!r}; {way_out}")
+    training = found["training"]
+    numbers = {"accuracy": found["accuracy"], **{name: training.get(name) for name in ("steps", "seconds")}}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63:
+            raise checks.InputError(f"{path} holds {checks.shown(value)} as {name!r}; {way_out}")
+    return found
 
 
-def _read_json(path: Path, way_out: str, needed: Sequence[str] = ()) -> dict[str, Any]:
+def _read_json(path: Path, way_out: str, needed: Collection[str] = ()) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in needed if name not in content]
-        if missing or not isinstance(content, dict):
-            raise ValueError(f"it lacks {missing[0]!r}" if missing else "it holds no names")
+        content = limits.parse_json(path.read_bytes(), path.name)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names")
+        if missing := [name for name in needed if name not in content]:
+            raise ValueError(f"it lacks {missing[0]!r}")
     except (OSError, ValueError, TypeError) as error:
         raise checks.InputError(f"{path} cannot be read ({error}); {way_out}") from error
     return content
@@ -92,13 +117,25 @@ def holds_run(folder: Path) -> bool:
     return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
 
 
-def refuse_other_recipe(recipe: Recipe, folder: Path) -> Recipe:
-    """Refuse a recipe that would give another model than that of the run in the folder; returns the run's own."""
+def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -> Recipe:
+    """Refuse a recipe that would give another model than that of the run in the folder; returns the run's own.
+
+    With `longer`, the same training of more epochs is no other recipe where its schedule lets it go on.
+    """
     written = recipes.load_written(folder / RECIPE)
     there, here = _comparable(written), _comparable(recipe)
     for key in here | there:
         one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
         if one != other:
+            if longer and key == "training.epochs" and recipe.training.epochs > written.training.epochs:
+                schedule = recipe.training.schedule
+                if open_ended(schedule):
+                    continue
+                raise checks.InputError(
+                    f"{folder} holds a run of another recipe ({key} is {one} there and {other} here), and cannot go on "
+                    f"to more epochs, for the rates of its {schedule.kind} schedule depend on how many there are; "
+                    f"start from its weights by training.start_from={folder} with another --out"
+                )
             raise checks.InputError(
                 f"{folder} holds a run of another recipe ({key} is {one} there and {other} here); choose another --out"
             )
@@ -144,7 +181,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         data=recipes.Data(recipe.data.name, options=recipe.data.options),
         training=training,
     )
-    return dict(_flatten(dataclasses.asdict(recipe), ""))
+    return dict(_flatten(redact.values(dataclasses.asdict(recipe)), ""))
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:

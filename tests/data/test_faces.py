@@ -43,7 +43,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing is downloaded"):
         data.load("faces", root=tmp_path, download=True)
     write_records(tmp_path / "few", rows({"a": 9}))
-    with pytest.raises(InputError, match="has 10 images, so none can be held out"):
+    with pytest.raises(InputError, match=r"has 10 images \(the most is 9\), so none can be held out"):
         data.load("faces", root=tmp_path / "few")
     write_records(tmp_path / "unnamed", [*rows({"a": 10}), Row("x.png", png(1), "")])
     with pytest.raises(InputError, match=r"1 in .*unnamed have none, row 10 \(x\.png\) first"):
@@ -51,3 +51,31 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     write_records(tmp_path / "mixed", [*rows({"a": 10}), Row("x.png", png(1, (8, 16)), "a")])
     with pytest.raises(InputError, match=r"one size to make batches; .*mixed has 2"):
         data.load("faces", root=tmp_path / "mixed")
+
+
+def test_where_there_are_no_records_the_way_to_them_is_named(tmp_path: Path) -> None:
+    write_records(tmp_path / "faces" / "records", rows({"a": 10}))
+    with pytest.raises(InputError, match=r"they lie in .*faces/records: set data.root=.*faces/records$"):
+        data.load("faces", root=tmp_path / "faces")
+    for name in ("people/ann", "flat"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.PNG").write_bytes(png(1))
+    people = tmp_path / "people"
+    with pytest.raises(InputError, match=rf"holds photos: run `angulus prepare faces {people} OUT` .*data.root=OUT$"):
+        data.load("faces", root=people)
+    with pytest.raises(InputError, match=r"data.root=OUT; put each person's photos into a folder of their own first$"):
+        data.load("faces", root=tmp_path / "flat")
+    with pytest.raises(InputError, match=r"; name them by data\.root$"):
+        data.load("faces", root=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("most", "sentence"), [(5, r"set data.options.every=5, to hold out one in 5, or set "), (1, r"for testing; set ")]
+)
+def test_few_photos_of_each_person_are_refused_with_the_way_out(most: int, sentence: str, tmp_path: Path) -> None:
+    write_records(tmp_path / "few", rows({"a": most, "b": most}))
+    with pytest.raises(InputError, match=rf"\(the most is {most}\), .*{sentence}data.options.test=trained_on"):
+        data.load("faces", root=tmp_path / "few")
+    assert len(data.load("faces", root=tmp_path / "few", test="trained_on").train) == 2 * most
+    if most > 1:
+        assert len(data.load("faces", root=tmp_path / "few", every=most).test) == 2

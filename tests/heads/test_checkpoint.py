@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from angulus import DenseHead, InputError, losses
+from angulus import DenseHead, InputError, losses, tensor_files
 from angulus.heads import checkpoint
-from angulus.heads.checkpoint import load_head, read_weight, save_head
+from angulus.heads.checkpoint import load_head, read_rows, read_weight, save_head
 
 OBJECTIVE = losses.normface(16.0, learn=True)
 
@@ -47,7 +50,7 @@ def test_a_full_disk_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(InputError, match=r"cannot write .*: No space left on device; free some space"):
         save_head(head(), tmp_path)
 
@@ -202,3 +205,37 @@ def test_a_head_is_changed_only_once_everything_fits(tmp_path: Path) -> None:
     (tmp_path / "head.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="holds no readable head"):
         load_head(loaded, tmp_path)
+
+
+@pytest.mark.parametrize("rows", [None, range(2, 5)], ids=["all rows", "some rows"])
+def test_a_flipped_bit_in_a_shard_is_refused_whatever_rows_are_read(rows: range | None, tmp_path: Path) -> None:
+    save_head(head(), tmp_path)
+    shard = next(tmp_path.glob("classes-*"))
+    flip_last_byte(shard)
+    with pytest.raises(InputError, match=rf"{shard.name} is damaged: the checksum of weight"):
+        read_rows(tmp_path, rows)
+    with pytest.raises(InputError, match=rf"{shard.name} is damaged"):
+        load_head(head(), tmp_path)
+
+
+def flip_last_byte(path: Path) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 64  # of the last number, the highest bit of the exponent
+    path.write_bytes(whole)
+
+
+def test_a_file_without_checksums_is_read_as_before(tmp_path: Path) -> None:
+    save_file({"weight": torch.arange(4.0)}, tmp_path / "old.safetensors")
+    assert tensor_files.read(tmp_path / "old.safetensors")["weight"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
+def test_any_tensor_comes_back_and_its_checksum_is_zlibs(dtype: torch.dtype, tmp_path: Path) -> None:
+    path = tmp_path / "any.safetensors"
+    value = (torch.arange(12) % 5).reshape(4, 3).to(dtype)
+    tensor_files.write(path, {"some": value, "one": torch.tensor(2.5), "none": torch.empty(0, 3)})
+    found = tensor_files.read(path)
+    assert torch.equal(found["some"], value) and found["one"] == 2.5 and found["none"].shape == (0, 3)
+    assert torch.equal(tensor_files.read(path, slice(1, 3), "some")["some"], value[1:3])
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["crc32 one"] == str(zlib.crc32(struct.pack("<f", 2.5)))

@@ -173,6 +173,57 @@ def test_a_log_is_read_up_to_what_is_damaged(folder: Path, tmp_path: Path) -> No
         assert gather([tmp_path / "run"], draws=0).models[0].log == whole[:4]
 
 
+ODD_LINES = {
+    "a text": ('{"step": 3, "loss": "low"}', "line 5 must hold finite numbers; got 'low' for 'loss'"),
+    "a list": ('{"step": 3, "loss": [1]}', "got [1] for 'loss'"),
+    "null": ('{"step": 3, "loss": null}', "got None for 'loss'"),
+    "NaN": ('{"step": 3, "loss": NaN}', "got nan for 'loss'"),
+    "a float too large": ('{"step": 3, "loss": 1' + "0" * 400 + "}", "must hold finite numbers"),
+    "5,000 digits": ('{"step": ' + "9" * 5_000 + "}", "line 5 must be JSON"),
+    "a step that is text": ('{"step": "3"}', "line 5 must be a mapping with a step, a whole number"),
+    "deep": ("[" * 50_000, "line 5 must nest lists and mappings at most 64 deep"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_LINES)
+def test_an_odd_value_in_a_log_is_named_and_the_rest_is_shown(case: str, folder: Path, tmp_path: Path) -> None:
+    line, sentence = ODD_LINES[case]
+    shutil.copytree(folder / "ended", tmp_path / "odd")
+    path = tmp_path / "odd" / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], line, *lines[4:]]))
+    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [(model.name, len(model.log)) for model in content.models] == [("odd", 4), ("ended", len(lines))]
+    assert len(content.left_out) == 1
+    assert content.left_out[0].startswith(f"{path}: ") and sentence in content.left_out[0]
+    assert write([tmp_path / "odd"], tmp_path / "page.html", draws=0) > 0
+
+
+ODD_RESULTS: dict[str, Any] = {
+    "accuracy": "high", "training": [], "environment": None, "name": 3,
+    "training.seconds": {"steps": 3, "seconds": "long"}, "training.steps": {"steps": 10**30, "seconds": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_RESULTS)
+def test_an_odd_value_in_results_is_named_and_the_rest_is_shown(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "ended", tmp_path / "odd")
+    path = tmp_path / "odd" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name.partition(".")[0]: ODD_RESULTS[name]}))
+    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [model.name for model in content.models] == ["ended"]
+    assert re.search(rf"odd/results.json holds .* as '{name.rpartition('.')[2]}'; delete it", content.left_out[0])
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"accuracy": ' + "9" * 5_000 + "}"])
+def test_results_that_json_cannot_hold_are_named(text: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "ended", tmp_path / "odd")
+    (tmp_path / "odd" / "results.json").write_text(text)
+    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [model.name for model in content.models] == ["ended"]
+    assert "odd/results.json cannot be read (results.json must" in content.left_out[0]
+
+
 def test_where_nothing_can_be_shown_each_reason_is_in_the_refusal(folder: Path, grid: Path, tmp_path: Path) -> None:
     shutil.copytree(grid, tmp_path / "grid")
     for each in (tmp_path / "grid").glob("*/seed-*/results.json"):

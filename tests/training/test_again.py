@@ -122,7 +122,7 @@ def test_a_measuring_that_broke_off_is_done_again_by_whatever_recipe_comes(ended
 
 def test_what_moves_a_weight_is_still_another_recipe(ended: Path) -> None:
     for override in (
-        "training.epochs=3",
+        "training.epochs=1",
         "input.scale=90",
         "validation={identities: 0.3, fmr: 0.05}",
         "objective.s=9",
@@ -132,6 +132,45 @@ def test_what_moves_a_weight_is_still_another_recipe(ended: Path) -> None:
     ):
         with pytest.raises(InputError, match="holds a run of another recipe"):
             again(ended, MEASURED, override)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["{kind: constant}", "{kind: steps, milestones: [1, 3]}", "{kind: plateau, patience: 1}"]
+)
+def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_once(schedule: str, tmp_path: Path) -> None:
+    shape = f"training.schedule={schedule}"
+    run(tiny.validated(shape), tmp_path / "run", splits=tiny.splits())
+    more = tiny.validated(shape, "training.epochs=4")
+    with pytest.raises(InputError, match=r"go on with it to 4 epochs \(it has 2\) by --resume"):
+        run(more, tmp_path / "run", splits=tiny.splits())
+    run(more, tmp_path / "run", resume=True, splits=tiny.splits())
+    run(more, tmp_path / "once", splits=tiny.splits())
+    assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "once")) == []
+
+
+def test_an_extension_that_was_stopped_has_no_results_of_the_shorter_run(tmp_path: Path) -> None:
+    run(tiny.validated(), tmp_path, splits=tiny.splits())
+    more = tiny.validated("training.epochs=4")
+
+    def stop(step: int, *_: object) -> None:
+        if step == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(more, tmp_path, resume=True, splits=tiny.splits(), on_step=stop)
+    assert not (tmp_path / "results.json").exists()
+    assert run(more, tmp_path, resume=True, splits=tiny.splits())["training"]["steps"] == 20
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle", "polynomial"])
+def test_a_schedule_that_reads_the_end_names_the_way_to_go_on(kind: str, tmp_path: Path) -> None:
+    shape = f"training.schedule={{kind: {kind}}}"
+    run(tiny.validated(shape), tmp_path, splits=tiny.splits())
+    sentence = (
+        rf"{kind} schedule depend on how many there are; start from its weights by training.start_from={tmp_path}"
+    )
+    with pytest.raises(InputError, match=sentence):
+        run(tiny.validated(shape, "training.epochs=4"), tmp_path, resume=True, splits=tiny.splits())
 
 
 def test_an_ended_run_without_its_checkpoint_cannot_be_measured_anew_but_read(ended: Path, tmp_path: Path) -> None:

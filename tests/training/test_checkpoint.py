@@ -116,6 +116,50 @@ def test_a_truncated_checkpoint_is_refused(share: float, tmp_path: Path) -> None
         resume(folder)
 
 
+def test_no_flipped_bit_loads_as_other_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    weights = torch.tensor([0.092, -1.5])
+    checkpoint.save(tmp_path, EMPTY | {"backbone": {"weight": weights}})
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        try:
+            found = checkpoint.load(path)
+        except InputError:
+            refused += 1
+        else:
+            assert torch.equal(found["backbone"]["weight"], weights), place
+    assert refused > len(weights) * 4
+
+
+def test_a_flipped_bit_is_refused_with_the_file_and_what_is_left(tmp_path: Path) -> None:
+    folder = stopped(tmp_path)
+    path = folder / "checkpoint.pt"
+    weights = checkpoint.load(path)["backbone"]["layers.11.weight"].numpy().tobytes()
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(weights) + 3] ^= 64
+    path.write_bytes(whole)
+    with pytest.raises(
+        InputError, match=r"checkpoint.pt is damaged: the checksum of .*; restore it from a copy, or tr"
+    ):
+        resume(folder)
+    (folder / "checkpoint-before.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"an earlier checkpoint lies in .*checkpoint-before.pt: copy it to"):
+        resume(folder)
+
+
+@pytest.mark.parametrize("part", ["progress", "plateau", "random", "optimizer"])
+def test_a_checkpoint_whose_parts_are_something_else_is_refused(part: str, tmp_path: Path) -> None:
+    folder = stopped(tmp_path)
+    state = {**checkpoint.load(folder / "checkpoint.pt"), part: {"odd": 1}}
+    checkpoint.save(folder, {key: value for key, value in state.items() if key != "format"})
+    with pytest.raises(
+        InputError, match=r"checkpoint.pt lacks what a run goes on from \(\w+: .*restore it from a copy"
+    ):
+        resume(folder)
+
+
 @pytest.mark.parametrize("content", [b"no checkpoint at all", pickle.dumps({"format": 2}, protocol=2)])
 def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"

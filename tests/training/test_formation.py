@@ -89,6 +89,21 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes) -> No
         formation.read(tmp_path)
 
 
+def test_a_flipped_bit_never_reads_as_other_features(tmp_path: Path) -> None:
+    features = np.array([[0.5, -1.0], [2.0, 0.25]], np.float32)
+    formation.record(tmp_path, 0, np.arange(2), features)
+    whole = (tmp_path / formation.NAME).read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        for bit in (1, 64):
+            (tmp_path / formation.NAME).write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                assert (formation.read(tmp_path).features == features).all(), (place, bit)
+            except InputError:
+                refused += 1
+    assert refused > 16
+
+
 def test_a_file_of_other_shapes_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / formation.NAME, rows=ROWS, epochs=np.arange(2), features=np.zeros((2, 2, 2), np.float32))
     with pytest.raises(InputError, match=r"must hold features \[epochs, images, size\]; got \[2, 2, 2\] for 2 epochs"):

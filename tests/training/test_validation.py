@@ -15,7 +15,7 @@ from angulus import build
 from angulus.checks import InputError
 from angulus.data import Images, Splits
 from angulus.run import mean, run
-from angulus.training import checkpoint, loop
+from angulus.training import checkpoint, loop, snapshots
 from angulus.training.settings import Validation
 from angulus.training.validation import draw_pairs, hold_out, validate
 
@@ -185,3 +185,15 @@ def test_the_mean_of_results() -> None:
 def test_snapshots_are_refused(override: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         build.job(tiny.validated(f"training.snapshots={override}"), tiny.splits())
+
+
+def test_a_flipped_bit_in_a_snapshot_is_refused(tmp_path: Path) -> None:
+    job = build.job(chosen := tiny.validated("training.snapshots={every: 3}"), tiny.splits())
+    snapshots.keep(tmp_path, job, 3)
+    where = snapshots.kept(tmp_path, chosen.training.snapshots, 3)[3]
+    snapshots.load(where, job)
+    whole = bytearray((where / snapshots.BACKBONE).read_bytes())
+    whole[-2] ^= 1
+    (where / snapshots.BACKBONE).write_bytes(whole)
+    with pytest.raises(InputError, match=r"backbone.safetensors is damaged: the checksum of"):
+        snapshots.load(where, job)

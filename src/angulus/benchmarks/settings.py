@@ -64,7 +64,11 @@ class Benchmark:
         A protocol leaves out what its data cannot support, such as TAR at a FAR below one impostor pair.
         """
         found = numbers.get(self.number(title, numbers) or "", {"value": None})["value"]
-        return float("nan") if found is None else float(found) * (100 if title.endswith(PERCENT) else 1)
+        return float("nan") if found is None else float(found) * self.scale(title)
+
+    def scale(self, title: str) -> int:
+        """What a column multiplies its number by."""
+        return 100 if title.endswith(PERCENT) else 1
 
     def number(self, title: str, names: Iterable[str]) -> str | None:
         """The number that a column shows: the one of that name, else the last of "NAME, ...", else none.

@@ -12,13 +12,13 @@ from rich.console import Console
 def doctor(
     model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")],
     images: Annotated[Path, typer.Argument(help="Records, or what `angulus convert` reads; best with identities.")],
-    limit: Annotated[int, typer.Option(help="Images looked at.")] = 400,
+    limit: Annotated[int, typer.Option(help="Images looked at, up to 5,000.")] = 400,
     draws: Annotated[int, typer.Option(help="Resamples behind the intervals.")] = 2000,
     depth: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Annotated[Optional[Path], typer.Option(help="Save all figures to this file.")] = None,  # noqa: UP045
 ) -> None:
     """Find swapped colours, wrong pixel values and crops that are not aligned, by what they do to norms and scores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from dataclasses import dataclass, replace
@@ -79,9 +80,29 @@ def load(
     if folder is None:
         raise InputError(
             f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them; looked in "
-            f"{' and '.join(map(str, looked_in))}; name them by data.root"
+            f"{' and '.join(map(str, looked_in))}; {_way_to_records(looked_in)}"
         )
     return from_records(name, folder, held_out)
+
+
+def _way_to_records(looked_in: tuple[Path, ...]) -> str:
+    """What to do where there are no records, by what lies there instead."""
+    below = [each.parent for place in looked_in for each in sorted(place.glob(f"*/{layout.ABOUT}"))]
+    if below:
+        return f"they lie in {below[0]}: set data.root={below[0]}"
+    there = next((place for place in looked_in if place.is_dir()), None)
+    photos = there and next((each for each in itertools.islice(there.rglob("*"), 10_000) if _is_image(each)), None)
+    if there is None or photos is None:
+        return "name them by data.root"
+    flat = "; put each person's photos into a folder of their own first" if photos.parent == there else ""
+    return (
+        f"{there} holds photos: run `angulus prepare faces {there} OUT` and set data.root=OUT/records, or where they "
+        f"are aligned `angulus convert {there} OUT` and data.root=OUT{flat}"
+    )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def from_records(name: str, folder: Path, held_out: HeldOut) -> Splits:
@@ -106,8 +127,11 @@ def splits(name: str, images: Encoded, part: Part, held_out: HeldOut, source: st
         testing = each_so_manieth(part.labels, held_out.every)
         training = ~testing
     if not testing.any():
+        most = int(np.bincount(part.labels).max())
+        fewer = f"set data.options.every={most}, to hold out one in {most}, or " if most >= 2 else ""
         raise InputError(
-            f"no identity of {images.where} has {held_out.every} images, so none can be held out for testing"
+            f"no identity of {images.where} has {held_out.every} images (the most is {most}), so none can be held out "
+            f"for testing; {fewer}set data.options.test=trained_on, to test on what is trained on"
         )
     names = tuple(part.names.tolist())
 

@@ -147,7 +147,7 @@ def diagnose(
     Args:
         model: its folder.
         images: records, or what `sources.read_source` reads; best 10 identities or more with several images each.
-        limit: images looked at, >= 2.
+        limit: images looked at, in [2, 5,000].
         draws: resamples of the identities (images, where no identities are known), in [100, 100,000].
         options: as `sources.read_source` takes them.
         device: where the model runs; None: the CPU.

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from angulus import checks
 from angulus.artifact import Model
 from angulus.checks import InputError
 from angulus.contract import TEMPLATE_SIDE, template_points
@@ -20,6 +21,7 @@ from angulus.data.records import Records
 from angulus.data.rows import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 
+MOST_IMAGES = 5_000  # that are looked at: all their pairs are scored, and every change needs a pass over them
 PER_IDENTITY = 8  # images of one identity that are looked at, at most
 _SEED = 0
 _LEAST_PX = 1.0  # of a crop of 112: by how much landmarks must be off the template to be named
@@ -44,8 +46,9 @@ def take_sample(model: Model, images: Path, limit: int, options: Options | None 
     """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
 
     Raises:
-        checks.InputError: a model of volumes, nothing there to look at, or an image that cannot be decoded.
+        checks.InputError: a wrong limit, a model of volumes, nothing to look at, an image that cannot be decoded.
     """
+    checks.integer("limit", limit, low=2, high=MOST_IMAGES)
     if len(model.config.image_size) != 2:
         raise InputError(f"the model must take images, height by width; this one takes {model.config.image_size}")
     identities, left_out = _identities(images, options)
@@ -106,8 +109,9 @@ def _rows(images: Path, options: Options | None) -> Iterator[Row]:
 
 def _tensor(image: NDArray[np.uint8], height: int, width: int, channels: int) -> Tensor:
     if image.shape[:2] != (height, width):
-        way = cv2.INTER_AREA if min(image.shape[:2]) > min(height, width) else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=way), dtype=np.uint8)
+        # both average over what a new pixel covers where they reduce, and weigh neighbours where they enlarge
+        way = Image.Resampling.BOX if min(image.shape[:2]) > min(height, width) else Image.Resampling.BILINEAR
+        image = np.array(Image.fromarray(image).resize((width, height), way))
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     return pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8) if channels == 1 else pixels
 

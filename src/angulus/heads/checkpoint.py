@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from angulus import checks, files, limits
+from angulus import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
@@ -57,9 +54,9 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
     def own() -> None:
         files.make_folder(folder)
         rows, shared = _split(head, _several(optimizers))
-        _write(folder / str(shard["file"]), rows)
+        tensor_files.write(folder / str(shard["file"]), rows)
         if ranks.rank == 0:
-            _write(folder / common, shared)
+            tensor_files.write(folder / common, shared)
 
     def index(shards: list[Any]) -> None:
         if ranks.rank == 0:
@@ -168,21 +165,6 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
     return rows, common
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-    def fill(file: BinaryIO) -> None:
-        try:
-            save_file(plain, file.name)  # by name: as bytes it would be in memory twice
-        except SafetensorError as error:
-            system = re.search(r"os error (\d+)", str(error))  # how it tells of a full disk
-            if system is None:
-                raise
-            raise OSError(int(system[1]), os.strerror(int(system[1]))) from error
-
-    files.write_atomically(path, fill)
-
-
 def _fitting(
     head: Head, folder: Path, classes: range, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -207,7 +189,7 @@ def _fitting(
                 f"{folder} holds no state of {kind} for {name} (it was saved with {index['optimizers'].get(name)}); "
                 "load without optimizers, and start them anew"
             )
-    everything = _rows(folder, index, classes) | _read(folder / Path(index["common"]).name)
+    everything = _rows(folder, index, classes) | tensor_files.read(folder / Path(index["common"]).name)
     state = {name: value for name, value in everything.items() if not name.startswith("optimizer.")}
     expected = {name: value.shape for name, value in head.state_dict().items()}
     if {name: value.shape for name, value in state.items()} != expected:
@@ -248,18 +230,6 @@ def _check_index(index: Any) -> None:
         raise ValueError("it must name its optimizers")
 
 
-def _read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, or one; of each the rows asked for, and no more is read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if only in (None, name)]  # noqa: SIM118  # not a mapping
-            if rows == slice(None):
-                return {name: file.get_tensor(name) for name in names}
-            return {name: file.get_slice(name)[rows] for name in names}
-    except (OSError, SafetensorError) as error:
-        raise checks.InputError(f"{path} cannot be read ({error}); restore it from a copy of the checkpoint") from error
-
-
 def _rows(folder: Path, index: dict[str, Any], classes: range, only: str | None = None) -> dict[str, Tensor]:
     """The rows of these classes, of every tensor, or of one."""
     parts: dict[str, list[Tensor]] = {}
@@ -267,6 +237,6 @@ def _rows(folder: Path, index: dict[str, Any], classes: range, only: str | None 
         first, last = max(classes.start, shard["start"]), min(classes.stop, shard["stop"])
         if first < last:
             rows = slice(first - shard["start"], last - shard["start"])
-            for name, part in _read(folder / Path(shard["file"]).name, rows, only).items():
+            for name, part in tensor_files.read(folder / Path(shard["file"]).name, rows, only).items():
                 parts.setdefault(name, []).append(part)
     return {name: torch.cat(pieces) for name, pieces in parts.items()}

@@ -145,8 +145,9 @@ class ShardedHead(nn.Module):
                 refusal, finished = error, Finished(nothing, 0, nothing)
             rows = finished.loss + finished.extra
             bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
-            sums = torch.stack([each.detach().sum().double() for each in (finished.loss, finished.extra)])
-            counts = torch.tensor([finished.divisor, int(bad)], dtype=torch.float64, device=sums.device)
+            wide = torch.float32 if rows.device.type == "mps" else torch.float64  # a Mac's device has no float64
+            sums = torch.stack([each.detach().sum().to(wide) for each in (finished.loss, finished.extra)])
+            counts = torch.tensor([finished.divisor, int(bad)], dtype=wide, device=sums.device)
             loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
         if refusal is not None:
             raise refusal

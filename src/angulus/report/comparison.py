@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from angulus import build, files, plots
 from angulus import recipe as recipes
@@ -19,7 +20,7 @@ from angulus.compare import Comparison, model_folder, section
 from angulus.environment import where
 from angulus.evaluation import load_test
 from angulus.metrics.seeds import Difference
-from angulus.report import analyses
+from angulus.report import analyses, verdict
 from angulus.report.tables import NONE, cell, markdown_table, number
 from angulus.run_files import RECIPE
 from angulus.training import checkpoint
@@ -80,7 +81,9 @@ def terminal(comparison: Comparison) -> Group:
             tables.append(_table(f"{part.name}: {comparison.recipe.published.source}", list(part.titles), paper))
         if (found := differences(comparison, part)) is not None:
             tables.append(_table(f"{part.name}: minus {against(comparison)}, ± 95 %", list(part.titles), found))
-    return Group(*warning(comparison), comparison.recipe.title, "", *tables, caption(comparison))
+    judged = verdict.sentences(comparison)
+    words = map(Text, [caption(comparison) + ".", *([""] if judged else []), *judged])
+    return Group(*map(Text, [*warning(comparison), comparison.recipe.title, ""]), *tables, *words)
 
 
 def differences(comparison: Comparison, part: Section) -> list[tuple[str, list[str]]] | None:
@@ -108,8 +111,10 @@ def against(comparison: Comparison) -> str:
 
 
 def warning(comparison: Comparison) -> list[str]:
-    """What must stand above numbers that are no result."""
-    return [GENERATED, ""] if comparison.generated else []
+    """What must stand above the numbers: that they are no result, and which trainings diverged."""
+    lines = [GENERATED] if comparison.generated else []
+    lines += [f"{place}: {sentence}" for place, sentence in comparison.diverged.items()]
+    return [*lines, ""] if lines else []
 
 
 def _paper(comparison: Comparison, titles: list[str]) -> list[tuple[str, list[str]]] | None:
@@ -157,6 +162,7 @@ def markdown(comparison: Comparison) -> str:
         *(f"**{line}**" for line in warning(comparison) if line),
         markdown_table(*columns(comparison)),
         f"{caption(comparison)}.",
+        *([" ".join(judged)] if (judged := verdict.sentences(comparison)) else []),
     ]
     if recipe.published is not None:
         parts += [f"## Beside the paper ({recipe.published.source})", markdown_table(*beside_paper(comparison))]

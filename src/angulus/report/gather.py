@@ -17,6 +17,7 @@ from angulus.protocols.result import Result
 from angulus.report import model, unfinished
 from angulus.report.model import DataSets, Model
 from angulus.run_files import RECIPE, RESULTS
+from angulus.training import records
 
 COMPARISON = "comparison.json"
 OF_COMPARISON = ("*/seed-*", "*/seed-*/*")  # where the runs of a comparison lie in its folder, the second of folds
@@ -60,7 +61,7 @@ def gather(paths: Sequence[Path], *, draws: int = 1000) -> Content:
     checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
     reader = _Reader(Content(), draws)
     for path in dict.fromkeys(each.resolve() for each in paths):
-        with reader.kept():
+        with reader.kept(path):
             reader.read(path)
     content = reader.content
     if not (content.comparisons or content.models or content.measured):
@@ -77,12 +78,15 @@ class _Reader:
     data: DataSets = field(default_factory=DataSets)
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self, path: Path) -> Iterator[None]:
         """What is wrong within is said in the content, which is kept as far as it has come."""
         try:
             yield
         except (checks.InputError, OSError) as error:
             self.content.left_out.append(str(error))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+            # of files that hold something else than what was written: the rest is shown all the same
+            self.content.left_out.append(f"{path} is damaged ({type(error).__name__}: {checks.one_line(error):.200})")
 
     def read(self, path: Path) -> None:
         """Whatever lies there."""
@@ -98,7 +102,7 @@ class _Reader:
             self._comparison(path)
         elif _runs_in(path):  # a comparison from before these wrote their recipe first
             for each in _runs_in(path):
-                with self.kept():
+                with self.kept(each):
                     self.read(each)
         elif (path / RECIPE).is_file():
             raise checks.InputError(unfinished.run(path, self.data))
@@ -113,11 +117,13 @@ class _Reader:
         content = self.content
         name = _new_name(name, holder, [each.name for each in content.models])
         content.models.append(model.read(name, folder, reference, self.data, self.draws))
+        if wrong := records.damage(folder / records.METRICS):
+            content.left_out.append(f"{folder / records.METRICS}: {wrong}; what stands before it is shown")
 
     def _results(self, name: str, holder: str, folder: Path) -> None:
         content = self.content
         for saved in sorted((folder / BENCHMARKS).glob("*.json")):
-            with self.kept():
+            with self.kept(saved):
                 content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
 
     def _comparison(self, path: Path) -> None:
@@ -131,7 +137,7 @@ class _Reader:
         reference = None if judge is None else compare.model_folder(path, grid, judge)
         for name in grid.grid:
             shown = f"{name}, {part}" if part else name  # of folds, the first one's model beside what all found
-            with self.kept():
+            with self.kept(path / name):
                 self._run(shown, path.name, compare.model_folder(path, grid, name), reference)
                 self._results(name, path.name, compare.run_folder(path, name, grid.seeds[0]))
 

@@ -187,6 +187,12 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
         raise checks.InputError(
             f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
         )
+    for name in ("features", "norms"):
+        if kept[name].dtype.kind != "f" or not np.isfinite(kept[name]).all():
+            raise checks.InputError(f"{folder / TEST} must hold finite {name}; it does not: train again")
+    for name in ("labels", "predictions"):
+        if kept[name].dtype.kind not in "iu" or (kept[name] < 0).any():
+            raise checks.InputError(f"{folder / TEST} must hold whole {name} >= 0; it does not: train again")
     return kept
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from angulus import checks, compare
+from angulus import checks, compare, redact
 from angulus import recipe as recipes
 from angulus.data.images import Images
 from angulus.metrics.curves import error_curve
@@ -18,12 +18,12 @@ from angulus.protocols import judged, pairs, videos
 from angulus.protocols.numbers import without_interval
 from angulus.protocols.result import Number, Result
 from angulus.recipe import Recipe
-from angulus.report import charts, comparison, measured, pictures, space
+from angulus.report import charts, comparison, measured, pictures, space, verdict
 from angulus.report.gather import Content
 from angulus.report.model import PAIRED, ImagePairs, Model
 from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
 from angulus.report.pictures import Picture
-from angulus.run_files import RECIPE
+from angulus.run_files import DIVERGED, RECIPE
 
 MOST_SHOWN = 8  # models whose images are shown
 FIGURES = {  # of a run's table: what stands in its head
@@ -74,8 +74,10 @@ def _results(content: Content) -> Section:
     warnings = [line for each in content.comparisons for line in comparison.warning(each) if line]
     if any(model.results.get("generated") for model in content.models):
         warnings = warnings or [comparison.GENERATED]
+    if not content.comparisons:
+        warnings += [f"{each.name}: {each.results[DIVERGED]}" for each in content.models if DIVERGED in each.results]
     for each in content.comparisons:
-        notes = (comparison.caption(each) + ".", *_of_features(each.recipe))
+        notes = (*verdict.sentences(each), comparison.caption(each) + ".", *_of_features(each.recipe))
         blocks.append(Table(each.recipe.title, *comparison.columns(each), notes=notes))
         if each.recipe.published is not None:
             paper = f"Beside the paper: {each.recipe.published.source}"
@@ -261,13 +263,13 @@ def _origins(content: Content) -> Section:
 def _values(caption: str, values: Mapping[str, Any]) -> Table:
     def said(value: Any) -> str:
         if isinstance(value, list):
-            return " ".join(map(str, value))
+            return " ".join(redact.command(list(map(str, value))))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
     return Table(
         caption,
         ["what", "value"],
-        [[str(name), said(value)] for name, value in values.items()],
+        [[str(name), said(value)] for name, value in redact.values(dict(values)).items()],
         words=True,
         folded=True,
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from angulus import checks, compare
+from angulus import checks, compare, limits, redact
 from angulus import recipe as recipes
 from angulus.claims import Compare
 from angulus.recipe import Recipe
@@ -39,7 +38,8 @@ def way_on(folders: Iterable[Path]) -> str:
     """How to go on, by the command that began the first of the folders that says so."""
     for folder in folders:
         try:
-            words = list(map(str, json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["command"]))
+            content = limits.parse_json((folder / ENVIRONMENT).read_bytes(), ENVIRONMENT)
+            words = redact.command(list(map(str, content["command"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if words[1:2] and words[1] in COMMANDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,30 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise checks.InputError(f"there is no checkpoint {path}; start the run without --resume")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
+        with zipfile.ZipFile(path) as parts:  # torch writes a checksum of each part, and reads none
+            damaged = parts.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many kinds for a damaged file
         raise checks.InputError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short?"
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short? {way_out(path)}"
         ) from error
+    if damaged:
+        raise checks.InputError(
+            f"{path} is damaged: the checksum of {damaged} is not the one that was written with it; {way_out(path)}"
+        )
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
         raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
     return state
+
+
+def way_out(path: Path) -> str:
+    """What is left to do when a checkpoint cannot be read: an earlier one, a model that was kept, or a new start."""
+    earlier = sorted(each for each in path.parent.glob("*.pt") if each != path)
+    if earlier:
+        return f"an earlier checkpoint lies in {earlier[-1]}: copy it to {path}"
+    ways = "restore it from a copy, or train again in another --out"
+    model = path.parent / "model"
+    return f"{ways}, perhaps with training.start_from={model}" if model.is_dir() else ways
 
 
 def class_rows(state: Mapping[str, Any], folder: Path, classes: range | None = None) -> dict[str, Tensor]:

@@ -73,7 +73,9 @@ def _predicted(
     job: Job, features: torch.Tensor, labels: torch.Tensor, num_classes: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     logits = job.head.logits(features)
-    second = (
-        torch.softmax(logits.double(), dim=1)[:, -1] if num_classes == 2 else logits.new_zeros(len(logits)).double()
-    )
+    wide = logits if job.ranks.count > 1 else logits.cpu()  # a Mac's device has no float64
+    if num_classes == 2:
+        second = torch.softmax(wide.double(), dim=1)[:, -1]
+    else:
+        second = torch.zeros(len(wide), dtype=torch.float64, device=wide.device)
     return logits.argmax(dim=1), second, F.cross_entropy(logits.float(), labels, reduction="none")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks, files
+from angulus import checks, files, tensor_files
 
 NAME = "formation.npz"
 MOST_IMAGES, MOST_NUMBERS = 500, 65_536  # of an epoch: the second is what keeps wide features small
@@ -70,11 +68,10 @@ def read(folder: Path) -> Formation:
         checks.InputError: no file, or one that holds something else.
     """
     path = folder / NAME
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = Formation(arrays["rows"], arrays["epochs"], arrays["features"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise checks.InputError(f"{path} cannot be read ({error}); remove it: a run does without") from error
+    arrays = tensor_files.read_npz(path, "remove it: a run does without")
+    if not arrays.keys() >= {"rows", "epochs", "features"}:
+        raise checks.InputError(f"{path} must hold rows, epochs and features; remove it: a run does without")
+    found = Formation(arrays["rows"], arrays["epochs"], arrays["features"])
     if found.features.ndim != 3 or found.features.shape[:2] != (len(found.epochs), len(found.rows)):
         raise checks.InputError(
             f"{path} must hold features [epochs, images, size]; got {list(found.features.shape)} for "

@@ -99,6 +99,8 @@ def fit(
                         clip(optim.parameters, settings.clip_norm, head, ranks)
                     optim.step()
                     features = torch.cat(seen)
+                    if progress.step == 0:
+                        progress.first_loss, progress.first_norm = value, float(head.seen["norm"])
                     progress.step += 1
 
                     progress.epoch_loss += value * len(rows)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from angulus import checks, files
+from angulus import checks, files, limits
 from angulus.distributed.runtime import Ranks
 
 METRICS = "metrics.jsonl"
@@ -60,15 +61,36 @@ class MetricsLog:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; from a line on that a crash has cut short or damaged, they are dropped."""
+    return _read(path)[0]
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a metrics file, with the number of the line; "" where all of it can be read."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    rows: list[dict[str, Any]] = []
     if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        return rows, ""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
+            row = limits.parse_json(line, f"line {number}")
+        except checks.InputError as error:
+            return rows, str(error)
+        if not isinstance(row, dict) or not _is_step(row.get("step")):
+            return rows, f"line {number} must be a mapping with a step, a whole number; got {checks.shown(row)}"
+        odd = next((name for name, value in row.items() if not _is_number(value)), None)
+        if odd is not None:
+            got = checks.shown(row[odd])
+            return rows, f"line {number} must hold finite numbers; got {got} for {checks.shown(odd)}"
         rows.append(row)
-    return rows
+    return rows, ""
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -9,6 +9,11 @@ from typing import Any
 from angulus.training.settings import Schedule
 
 
+def open_ended(settings: Schedule) -> bool:
+    """Whether no factor depends on how many epochs there are in all, so that a run can go on to more of them."""
+    return settings.kind in ("constant", "steps", "plateau")
+
+
 def factor(settings: Schedule, step: int, steps: int, steps_per_epoch: int) -> float:
     """What multiplies the learning rate at optimiser step `step` of `steps` (from 0), but for the plateau's drops.
 

@@ -182,7 +182,7 @@ class Training:
         seed: of weights and of the order of images, ≥ 0.
         checkpoint_every: steps between checkpoints, ≥ 0; 0 is every epoch. There is one at the end in any case.
         log_every: steps between rows of metrics.jsonl, ≥ 1.
-        device: "auto" takes CUDA where it is, else the CPU.
+        device: "auto" takes CUDA where it is, else a Mac's "mps", else the CPU.
         threads: CPU threads, ≥ 0; 0 leaves PyTorch's choice.
         start_from: a model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's,
             and the class weights where it was a run on the same classes.

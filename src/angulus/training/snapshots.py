@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
-
-from angulus import checks, files
+from angulus import tensor_files
 from angulus.heads.checkpoint import load_head, save_head
 from angulus.training import checkpoint
 from angulus.training.job import Job
@@ -24,9 +21,8 @@ def keep(folder: Path, job: Job, step: int) -> None:
         save_head(job.head, where / HEAD)
 
     def write() -> None:
-        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in job.backbone.state_dict().items()}
-        weights = safetensors.torch.save(tensors)
-        files.write_atomically(where / BACKBONE, lambda file: file.write(weights))
+        # cloned, for safetensors takes no tensors that share memory
+        tensor_files.write(where / BACKBONE, {name: value.clone() for name, value in job.backbone.state_dict().items()})
 
     job.ranks.first(write)
 
@@ -47,11 +43,7 @@ def load(where: Path, job: Job) -> None:
     """Put a snapshot's weights into the job's backbone and head; every rank calls it."""
 
     def read() -> None:
-        try:
-            state = safetensors.torch.load_file(where / BACKBONE)
-        except (OSError, SafetensorError) as error:
-            raise checks.InputError(f"{where / BACKBONE} cannot be read ({error}); delete {where}") from error
-        checkpoint.load_module(job.backbone, state, "backbone")
+        checkpoint.load_module(job.backbone, tensor_files.read(where / BACKBONE), "backbone")
 
     job.ranks.together(read)
     with job.ranks.alike():

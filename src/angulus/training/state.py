@@ -37,6 +37,8 @@ class Progress:
     epoch_wrong: int = 0
     epoch_rows: int = 0
     last_epoch_loss: float = field(default=float("nan"))  # mean of the last whole epoch
+    first_loss: float = field(default=float("nan"))  # of the first step
+    first_norm: float = field(default=float("nan"))  # mean feature norm of the first step
 
     def end_epoch(self) -> None:
         """Take the mean of the epoch's losses, and start the next."""
@@ -57,6 +59,8 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
     random = {"cpu": torch.get_rng_state()}
     if job.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(job.device)
+    if job.device.type == "mps":
+        random["mps"] = torch.mps.get_rng_state()
     state = {
         "backbone": job.backbone.state_dict(),
         "head": {} if sharded else job.head.state_dict(),
@@ -87,7 +91,19 @@ def digest(class_names: Sequence[str]) -> str:
 
 def restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Progress:
     """Go on from the folder's checkpoint, of however many processes it is; every rank calls it."""
+    try:
+        return _restore(folder, job, optim, plateau)
+    except checks.InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        path = folder / checkpoint.NAME
+        raise checks.InputError(
+            f"{path} lacks what a run goes on from ({type(error).__name__}: {checks.one_line(error):.120}); "
+            f"{checkpoint.way_out(path)}"
+        ) from error
 
+
+def _restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Progress:
     def read() -> dict[str, Any]:
         found = checkpoint.load(folder / checkpoint.NAME)
         checkpoint.load_module(job.backbone, found["backbone"], "backbone")
@@ -111,6 +127,8 @@ def restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Prog
     torch.set_rng_state(found["random"]["cpu"])
     if job.device.type == "cuda" and "cuda" in found["random"]:
         torch.cuda.set_rng_state(found["random"]["cuda"], job.device)
+    if job.device.type == "mps" and "mps" in found["random"]:
+        torch.mps.set_rng_state(found["random"]["mps"])
     return Progress(**found["progress"])
 
 

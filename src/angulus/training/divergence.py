@@ -1,0 +1,62 @@
+"""Whether a training diverged: said at its end in one sentence, with the likely cause and the way out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from angulus.training.state import Progress
+
+FALLEN = 0.95  # a last loss above this share of the first step's has not fallen
+EXPLODED = 10  # times the first step's loss, and that of guessing, ln C
+GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that norm itself: networks may start near 0
+ONE_CLASS = 0.99  # a share of the predictions
+
+
+def sentence(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
+    """What is wrong with a run that has ended; None where nothing is.
+
+    A norm that exploded is a sign by itself: losses of the angle alone stay small. A loss that did not fall is none:
+    annealed margins raise it while the model learns, and fine-tuning starts low; it takes a loss that exploded, or an
+    accuracy that guessing reaches. Where the loss fell, a model collapsed if all images get one class and the loss
+    stands at that of guessing.
+
+    Args:
+        progress: at the end; of a run from before its first step's figures were kept, they are NaN.
+        norm: the mean feature norm of the test images.
+        labels, predictions: [N] of the test images.
+        lr: training.optimizer.lr.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    first, last = progress.first_loss, progress.last_epoch_loss
+    guessing = math.log(max(2, len(np.unique(labels))))
+    share, accuracy = _largest_share(labels), float((labels == predictions).mean())
+    at_chance = accuracy <= share + math.sqrt(share * (1 - share) / len(labels))
+    signs = []
+    if norm >= LARGE and norm >= GROWN * progress.first_norm:
+        signs.append(f"the mean feature norm grew from {progress.first_norm:.3g} to {norm:.3g}")
+    if not last < FALLEN * first:
+        if last >= EXPLODED * max(guessing, first if math.isfinite(first) else 0):
+            signs.append("the loss is far above that of guessing")
+        if at_chance and math.isfinite(first):
+            signs.append(f"the test accuracy of {accuracy:.1%} is that of guessing ({share:.1%})")
+    if signs:
+        moved = f"the loss went from {first:.3g} to {last:.3g}" if math.isfinite(first) else f"the loss is {last:.3g}"
+        return (
+            f"The training diverged: {', '.join([moved, *signs[:-1]])} and {signs[-1]}. The likely cause is a learning "
+            f"rate that is too high: lower training.optimizer.lr (it was {lr:g}), set training.clip_norm, or start "
+            "with training.schedule.warmup_epochs."
+        )
+    if at_chance and share <= 0.5 and _largest_share(predictions) >= ONE_CLASS and last >= FALLEN * guessing:
+        return (
+            f"The model collapsed: nearly all test images are given one class, and the loss of {last:.3g} is no better "
+            f"than that of guessing ({guessing:.3g}). The likely cause is a margin or a scale that is too large, or a "
+            f"learning rate that is too high: lower the objective's margin, or training.optimizer.lr (it was {lr:g})."
+        )
+    return None
+
+
+def _largest_share(values: np.ndarray) -> float:
+    return float(np.unique(values, return_counts=True)[1].max() / len(values))

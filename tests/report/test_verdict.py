@@ -1,0 +1,59 @@
+"""The sentences on a comparison: the best, what is decided and what is not, by Student's intervals from SciPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import tiny
+from angulus.compare import Cell, Comparison, Row
+from angulus.report import verdict
+
+
+def comparison(accuracies: dict[str, list[float]], low: float = 80.0) -> Comparison:
+    seeds = len(next(iter(accuracies.values())))
+    variants = ", ".join(f"{name}: {{}}" for name in accuracies)
+    recipe = tiny.validated(f"compare={{seeds: {list(range(seeds))}, variants: {{{variants}}}}}")
+    rows = [
+        Row(
+            name,
+            {"accuracy entire %": Cell(values), "accuracy good %": Cell([95.0]), "accuracy low %": Cell([low])},
+            {},
+            {},
+            0,
+        )
+        for name, values in accuracies.items()
+    ]
+    return Comparison(recipe, Path(), rows, {})
+
+
+def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
+    found = {"A": [90.0, 91.0, 92.0], "B": [80.0, 81.1, 82.0], "C": [89.0, 92.0, 90.5]}
+    best, better, undecided, quality = verdict.sentences(comparison(found))
+    assert best == "Best here: A, which classifies 91.00 % of the test images rightly."
+    for name, said in (("B", better), ("C", undecided)):
+        differences = np.subtract(found["A"], found[name])
+        low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
+        assert (
+            f"{name} (by {differences.mean():+.2f}, {low:+.2f} to {high:+.2f})".replace(
+                "by " if name == "C" else "\0", ""
+            )
+            in said
+        )
+    assert better.startswith("It is better than B")
+    assert undecided.startswith("Undecided, with 3 seeds, is whether A is better than C")
+    assert quality.startswith("Images of small feature norms are the hard ones for every loss: 80.0 to 80.0 %")
+
+
+def test_one_seed_decides_nothing_and_one_variant_is_no_comparison() -> None:
+    assert verdict.sentences(comparison({"A": [90.0], "B": [80.0]}, low=99.0))[1].startswith(
+        "With one seed nothing tells"
+    )
+    assert verdict.sentences(comparison({"A": [90.0, 91.0]})) == []
+
+
+def test_variants_that_are_alike_with_every_seed_are_the_same() -> None:
+    found = verdict.sentences(comparison({"A": [100.0, 100.0], "B": [100.0, 100.0]}, low=99.0))
+    assert found[1:] == ["It is the same as B with every seed."]
