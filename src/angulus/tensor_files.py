@@ -34,7 +34,9 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     def fill(file: BinaryIO) -> None:
         try:
-            save_file(plain, file.name, sums)  # by name: as bytes it would be in memory twice
+            save_file(
+                plain, file.name, sums or None
+            )  # by name: as bytes it would be in memory twice; {} gives a bad header
         except SafetensorError as error:
             system = re.search(r"os error (\d+)", str(error))  # how it tells of a full disk
             if system is None:

@@ -235,6 +235,8 @@ def test_any_tensor_comes_back_and_its_checksum_is_zlibs(dtype: torch.dtype, tmp
     value = (torch.arange(12) % 5).reshape(4, 3).to(dtype)
     tensor_files.write(path, {"some": value, "one": torch.tensor(2.5), "none": torch.empty(0, 3)})
     found = tensor_files.read(path)
+    tensor_files.write(tmp_path / "empty.safetensors", {})  # what all ranks share of a head without state
+    assert tensor_files.read(tmp_path / "empty.safetensors") == {}
     assert torch.equal(found["some"], value) and found["one"] == 2.5 and found["none"].shape == (0, 3)
     assert torch.equal(tensor_files.read(path, slice(1, 3), "some")["some"], value[1:3])
     with safe_open(path, framework="pt") as file:
