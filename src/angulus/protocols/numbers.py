@@ -67,4 +67,5 @@ def without_interval(figures: Sequence[Number]) -> tuple[str, ...]:
     for number in figures:
         if number.no_interval:
             reasons.setdefault(number.no_interval, []).append(number.name)
-    return tuple(f"no interval of {', '.join(names)}: {why}" for why, names in reasons.items())
+    between = "; " if any("," in number.name for number in figures) else ", "  # a name may hold a comma of its own
+    return tuple(f"no interval of {between.join(names)}: {why}" for why, names in reasons.items())
