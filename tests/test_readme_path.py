@@ -148,7 +148,7 @@ def test_photos_become_a_model_that_verifies_and_searches(walked: dict[str, str]
     count = re.search(r"gallery: (\d+) in all", said(walked, "search add"))
     assert count and int(count[1]) > 0.8 * OTHERS * EACH  # faces that were found
     answers = said(walked, "search query")
-    asked = re.search(r"of (\d+) are nobody who is known \(threshold", answers)
+    asked = re.search(r"of (\d+) queries match nobody in the gallery \(threshold", answers)
     assert asked and 0 < int(asked[1]) <= OTHERS * VISITS
     held, visits = (set(Embeddings.read(photos / f"{name}.npz").ids) for name in ("strangers", "visitors"))
     assert len(visits) == int(asked[1]) and not held & visits  # or each photo would find itself

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from angulus import InputError, artifact, embedding
 from angulus.artifact import Config
 from angulus.cli import app
-from angulus.commands.search import search_app
+from angulus.commands.search import _warn_of_many, search_app
 from angulus.contract import Contract
 from angulus.embeddings import Embeddings
 from angulus.protocols.calibration import Calibration, Rate
@@ -482,9 +482,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [[m["id"] for m in each["matches"]] for each in saved["answers"]] == [[n for n, _ in a] for a in expected]
     assert saved["threshold"] == 0.6
     nobody = sum(not each for each in expected)
-    assert f"{nobody} of 25 are nobody who is known (threshold 0.6000)" in said
-    assert "FMR 0.01 a comparison: among 300 rows, up to 95 % of unknown people" in said
-    assert "FNMR 0.02: of the photos of one person" in said
+    assert f"{nobody} of 25 queries match nobody in the gallery (threshold 0.6000)" in said
+    assert "FMR 0.01 per comparison: among 300 rows, up to 95 % of unknown people" in said
+    assert "FNMR 0.02 per comparison: the share of pairs of photos of one person" in said
     assert "and 5 more" in said
     assert "no threshold: the nearest are shown" in run("query", where, tmp_path / "q.npz")
     assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
@@ -537,3 +537,10 @@ def test_a_calibration_for_other_vectors_is_refused() -> None:
     for changes in ({"model": "other-none"}, {"model": None}, {"flip": "sum"}, {"model": "0123456789abcdef-sum"}):
         with pytest.raises(InputError, match="the calibration is for"):
             threshold_of(calibration(**changes), about, "g")
+
+
+def test_no_false_accept_among_few_pairs_is_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    """After 0 of 3,000 the FMR may be 0.001, by which 1 − (1 − 0.001)^1,000 = 63 % are taken for somebody."""
+    _warn_of_many(calibration(fmr=Rate(0.0), impostors=3000), 1000)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "FMR 0 per comparison (0 of 3,000: it may be 0.001): among 1,000 rows, up to 63 % of unknown people" in said

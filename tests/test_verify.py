@@ -279,10 +279,12 @@ def test_the_answer_is_explained_where_the_likelier_one_is_another() -> None:
     said = "\n".join(lines(found, 0.5))
     assert "FMR 0.01: 1 in 100 pairs of two people pass it (measured on 5,400)" in said
     assert "FNMR 0.21: 21 in 100 pairs of one person fail it (measured on 1,200)" in said
-    assert "of one person with probability 58 %, if 50 % of the compared pairs are" in said
-    assert "no contradiction: the threshold lets few pairs of two people pass (1 in 100), and for that it turns" in said
+    assert "probability of one person 58 %, if 50 % of the pairs that you compare are of one person" in said
+    assert (
+        "not contradict this: the threshold is so strict that few pairs of two people pass (1 in 100), and it" in said
+    )
     said = "\n".join(lines(replace(found, same=True, score=0.4, probability=0.02), 0.001))
-    assert "probability 2 %, if 0.1 % of" in said and "most pairs of this score are of two" in said
+    assert "probability of one person 2 %, if 0.1 % of" in said and "most pairs of this score are of two" in said
     for calm in (replace(found, probability=0.42), replace(found, same=True, probability=0.9)):
         assert "contradiction" not in "".join(lines(calm, 0.5))
     said = "\n".join(lines(replace(found, fmr=Rate(0.0), fnmr=Rate(math.nan)), 0.5))

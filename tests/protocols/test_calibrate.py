@@ -156,7 +156,7 @@ def test_what_the_data_cannot_support_is_refused(options: dict[str, object], sen
 
 
 def test_flags_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(InputError, match="genuine scores that are higher on average"):
+    with pytest.raises(InputError, match="genuine scores must be higher on average"):
         calibrate(
             replace(CROWD, labels=None),
             replace(crowd_pairs(CROWD, named=False), same=~crowd_pairs(CROWD).same),

@@ -123,7 +123,7 @@ def query(
     if limit is None:
         say("no threshold: the nearest are shown, whoever they are; give --calibration or --threshold")
     else:
-        say(f"{nobody:,} of {len(answers):,} are nobody who is known (threshold {limit:.4f})")
+        say(f"{nobody:,} of {len(answers):,} queries match nobody in the gallery (threshold {limit:.4f})")
     warning = None
     if known is not None:
         _warn_of_many(known, len(opened))
@@ -144,12 +144,14 @@ def _warn_of_many(known: Calibration, count: int) -> None:
     """Say what the error rates of one comparison mean for a search among many."""
     from angulus.search import false_positives
 
-    share = false_positives(known.fmr.value, count)
+    zero = known.fmr.value == 0
+    share = false_positives(3 / known.impostors if zero else known.fmr.value, count)  # rule of three
+    basis = f" (0 of {known.impostors:,}: it may be {3 / known.impostors:.2g})" if zero else ""
     say(
-        f"FMR {known.fmr.value:.2g} a comparison: among {count:,} rows, up to {100 * share:.2g} % of unknown people "
-        "are taken for someone"
+        f"FMR {known.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {100 * share:.2g} % of unknown "
+        "people are taken for somebody in the gallery"
     )
-    say(f"FNMR {known.fnmr.value:.2g}: of the photos of one person, the share of pairs that are below the threshold")
+    say(f"FNMR {known.fnmr.value:.2g} per comparison: the share of pairs of photos of one person below the threshold")
 
 
 def _calibration(path: Path) -> Calibration:

@@ -90,8 +90,8 @@ def lines(found: Decision, prior: float) -> list[str]:
         )
     if found.probability is not None:
         said.append(
-            f"a pair of this score is of one person with probability {100 * found.probability:.3g} %, if "
-            f"{100 * prior:g} % of the compared pairs are"
+            f"probability of one person {100 * found.probability:.3g} %, if {100 * prior:g} % of the pairs that you "
+            "compare are of one person"
         )
         said += _disagreement(found, found.probability)
     for name, taken in zip("AB", found.faces, strict=False):
@@ -107,13 +107,13 @@ def _disagreement(found: Decision, probability: float) -> list[str]:
     passing = "" if found.fmr is None else f" ({_share(found.fmr)})"
     if not found.same and probability > 0.5:
         return [
-            f"that is no contradiction: the threshold lets few pairs of two people pass{passing}, and for that it "
-            "turns away pairs that are likelier of one person"
+            f"the answer does not contradict this: the threshold is so strict that few pairs of two people "
+            f"pass{passing}, and it turns away some pairs that are probably of one person"
         ]
     if found.same and probability < 0.5:
         return [
-            f"that is no contradiction: few pairs of two people pass the threshold{passing}, but with so few pairs of "
-            "one person among those compared, most pairs of this score are of two"
+            f"the answer does not contradict this: few pairs of two people pass the threshold{passing}, but with so "
+            "few pairs of one person among those that you compare, most pairs of this score are of two"
         ]
     return []
 

@@ -39,8 +39,8 @@ def likelihood_ratio(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     spread = float(scores.std())
     if scores[same].mean() <= scores[~same].mean() or spread == 0:
         raise checks.InputError(
-            "a likelihood ratio needs genuine scores that are higher on average than the impostors'; got others; check "
-            "which pairs are genuine, and that higher scores mean more alike"
+            "genuine scores must be higher on average than impostor scores; they are not; check which pairs are "
+            "genuine, and that higher scores mean more alike; if so, the model does not tell these people apart"
         )
     from sklearn.linear_model import LogisticRegression  # a second to import, for those who calibrate
 

@@ -84,7 +84,7 @@ def calibrate(
         figures,
         {
             **found.choices,
-            "log-likelihood ratio": f"{slope:.6g} · score + {intercept:.6g}",
+            "log-likelihood ratio": f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}",
             **resampling(found.unit, draws, seed),
         },
         found.counts,

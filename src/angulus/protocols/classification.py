@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from angulus import checks, columns, environment
 from angulus.metrics.classification import label_ranks
 from angulus.metrics.intervals import Statistic, Units
-from angulus.protocols import quality
+from angulus.protocols import quality, separation
 from angulus.protocols.judged import Judged
 from angulus.protocols.numbers import numbers, resampling, without_interval
-from angulus.protocols.result import WARNING, Number, Result
+from angulus.protocols.result import Number, Result
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -246,15 +246,17 @@ def _lows(given: Predictions, reference: Predictions | None, fraction: float) ->
 
 
 def _warnings(given: Predictions) -> tuple[str, ...]:
-    """What is to be said of a model that is no better than one that always says the commonest class."""
-    accuracy, blind = float(given.correct.mean()), float(np.unique(given.labels, return_counts=True)[1].max())
-    blind /= len(given.labels)
-    if accuracy > blind or blind == 1:
+    """The note on a model that is little better than guessing, by its mean accuracy per class.
+
+    Guessing, or always saying the commonest class, reaches 1 / classes, however rare some classes are.
+    """
+    _, place, counts = np.unique(given.labels, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
         return ()
-    return (
-        f"{WARNING}this model hardly tells these classes apart (accuracy {accuracy:.3f}; to say the commonest class "
-        f"always is {blind:.3f} accurate)",
-    )
+    share = float((np.bincount(place, weights=given.correct) / counts).mean())
+    name = "mean accuracy per class"
+    said = separation.warning_at(name, share, 1 / len(counts), len(given.labels), "these classes")
+    return (said,) if said else ()
 
 
 def _whole(source: str, name: str, values: Any) -> NDArray[np.int64]:

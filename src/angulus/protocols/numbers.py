@@ -67,4 +67,13 @@ def without_interval(figures: Sequence[Number]) -> tuple[str, ...]:
     for number in figures:
         if number.no_interval:
             reasons.setdefault(number.no_interval, []).append(number.name)
-    return tuple(f"no interval of {', '.join(names)}: {why}" for why, names in reasons.items())
+    return tuple(f"no interval of {_listed(names)}: {why}" for why, names in reasons.items())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names with commas between them, or semicolons where a name holds a comma of its own.
+
+    >>> _listed(["AUC", "EER"]), _listed(["accuracy, good", "accuracy, low"])
+    ('AUC, EER', 'accuracy, good; accuracy, low')
+    """
+    return ("; " if any("," in name for name in names) else ", ").join(names)
