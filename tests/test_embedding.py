@@ -106,11 +106,20 @@ def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, 
 
 
 def test_what_is_no_photo_stops_nothing(model: Path, tmp_path: Path) -> None:
-    """System files, notes, and what an earlier run wrote among the photos."""
+    """System files, notes, what phones put next to photos, and what an earlier run wrote among them."""
     source = tmp_path / "photos"
     (source / "ann").mkdir(parents=True)
     (source / "ann" / "1.png").write_bytes(png(pixels(1)[0]))
-    for name in (".DS_Store", "ann/Thumbs.db", "ann/._1.png", "notes.txt"):
+    for name in (
+        ".DS_Store",
+        "ann/Thumbs.db",
+        "ann/._1.png",
+        "notes.txt",
+        "ann/1.MOV",
+        "ann/1.AAE",
+        "ann/1.xmp",
+        ".picasa.ini",
+    ):
         (source / name).write_bytes(b"\0\5\x16\7")
     for suffix in (".npz", ".parquet", ".safetensors"):
         assert embedding.run(model, source, tmp_path / f"e{suffix}") == 1
@@ -322,6 +331,15 @@ def test_an_image_without_identity_or_score_leaves_those_of_others(model: Path, 
     embedding.run(model, tmp_path / "unknown", tmp_path / "u.npz")
     found = Embeddings.read(tmp_path / "u.npz")
     assert found.labels is None and found.detector_scores is None
+
+
+def test_one_long_id_does_not_widen_the_others(model: Path, tmp_path: Path) -> None:
+    ids = ["x" * 9_000, *map(str, range(99))]
+    write_records(tmp_path / "records", [Row(id, png(pixels(1)[0]), id) for id in ids])
+    embedding.run(model, tmp_path / "records", tmp_path / "e.parquet", batch=50)
+    found = Embeddings.read(tmp_path / "e.parquet")
+    assert found.labels is not None and found.ids.dtype == found.labels.dtype == object
+    assert found.ids.tolist() == found.labels.tolist() == ids
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from angulus.checks import InputError
-from angulus.columns.parquet_footer import sizes
+from angulus.columns.parquet_footer import Chunk, chunks
 from angulus.columns.texts import shortened, text_array
 from angulus.embeddings import Embeddings
 from angulus.protocols import calibrate
@@ -203,7 +203,7 @@ def test_a_damaged_footer_of_parquet_never_ends_the_process(tmp_path: Path) -> N
     assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 100
 
 
-def test_sizes_in_a_footer_are_those_that_pyarrow_finds(tmp_path: Path) -> None:
+def test_chunks_of_a_footer_are_those_that_pyarrow_finds(tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "e.parquet"
     columns = {"ids": IDS.tolist(), "norms": np.ones(40), "rows": VECTORS.tolist(), "few": np.ones(40, dtype=np.int32)}
@@ -214,5 +214,7 @@ def test_sizes_in_a_footer_are_those_that_pyarrow_finds(tmp_path: Path) -> None:
         for chunk in (metadata.row_group(group).column(place) for place in range(metadata.num_columns)):
             text = chunk.total_uncompressed_size if chunk.physical_type == "BYTE_ARRAY" else 0
             width = {"INT32": 4, "FLOAT": 4}.get(chunk.physical_type, 8)
-            expected.append((chunk.path_in_schema.partition(".")[0], width * chunk.num_values + text))
-    assert list(sizes(path)) == expected and len(expected) == 12
+            name, unpacked = chunk.path_in_schema.partition(".")[0], width * chunk.num_values + text
+            expected.append(Chunk(name, unpacked, chunk.data_page_offset, chunk.total_compressed_size))
+    with path.open("rb") as file:
+        assert list(chunks(file)) == expected and len(expected) == 12

@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import struct
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -436,16 +435,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         full().write(tmp_path / "x.csv")
     with pytest.raises(InputError, match=r"must be in a file that can be read; there is no file .*x.npz"):
         Embeddings.read(tmp_path / "x.npz")
-
-
-@pytest.mark.parametrize(("suffix", "package"), [(".safetensors", "safetensors"), (".parquet", "pyarrow")])
-def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str) -> None:
-    (tmp_path / f"x{suffix}").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        InputError, match=f"x{suffix} needs the package {package} to be read or written; pip install {package}"
-    ):
-        Embeddings.read(tmp_path / f"x{suffix}")
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

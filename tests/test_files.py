@@ -140,3 +140,15 @@ def test_writing_into_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -
     with pytest.raises(InputError, match=r"cannot write .*a.txt: No such file or directory"):
         files.write_text(tmp_path / "missing" / "a.txt", "text")
     assert not (tmp_path / "missing").exists()
+
+
+def test_leftovers_go_at_a_write_or_all_at_once(tmp_path: Path) -> None:
+    left = [tmp_path / f".{name}.{number:032x}.tmp" for number, name in enumerate(("a.txt", "a.txt", "b.txt"))]
+    for path in left:
+        path.touch()
+    files.write_atomically(tmp_path / "a.txt", lambda file: file.write(b"one"), tidy=False)
+    assert all(path.exists() for path in left)
+    files.write_atomically(tmp_path / "a.txt", lambda file: file.write(b"two"))
+    assert [path.exists() for path in left] == [False, False, True]
+    files.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -190,7 +191,8 @@ class _Work:
             )
         if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
             features = self.model.embed(torch.stack(pixels)).cpu().numpy()
-            files.write_atomically(self.folder / name, lambda file: np.savez(file, features=features))
+            write = partial(np.savez, features=features)
+            files.write_atomically(self.folder / name, write, tidy=False)
 
 
 def _batches(source: Path, size: int) -> Iterator[tuple[list[Row], list[LeftOut]]]:
@@ -296,7 +298,7 @@ def _embeddings(rows: list[Row], features: NDArray[np.float32], model: str) -> E
     scores = np.array([np.nan if row.score is None else row.score for row in rows], dtype=np.float64)
     return Embeddings(
         features,
-        np.array([row.id for row in rows]),
+        columns.text_array([row.id for row in rows]),
         norms=np.linalg.norm(features.astype(np.float64), axis=1),
         labels=model_images.known_labels(rows),
         detector_scores=None if np.isnan(scores).all() else scores,

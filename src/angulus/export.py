@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from angulus import checks, extras, files
+from angulus import checks, columns, extras, files
 from angulus.artifact import Config, Model
 from angulus.backbones.layers import UnitFeatures
 from angulus.embeddings import Embeddings
@@ -300,7 +300,7 @@ def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) 
         raise checks.InputError(f"{source} holds no image to measure on")
     rows = [row for row, _ in found]
     pixels = np.stack([pixels.numpy() for _, pixels in found])
-    return _Images(np.array([row.id for row in rows]), pixels, known_labels(rows))
+    return _Images(columns.text_array([row.id for row in rows]), pixels, known_labels(rows))
 
 
 def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:

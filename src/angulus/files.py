@@ -25,15 +25,20 @@ except ImportError:  # pragma: no cover  # Windows
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: bool = True) -> None:
     """Let `write` fill a temporary file next to `path`, then put it in place; `path` is old or new, never half.
 
-    Temporary files that a killed process left behind for the same `path` are removed first.
+    Args:
+        path: the file.
+        write: what fills it.
+        tidy: first remove temporary files that a killed process left behind for the same `path`. That lists the whole
+            folder: whoever writes thousands of files into one calls `remove_leftovers` once instead.
 
     Raises:
         checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    remove_leftovers(path)
+    if tidy:
+        remove_leftovers(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -54,11 +59,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files for `path` that no living process is writing."""
-    mine = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.tmp")
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files in a folder, of one file or of all, that no living process is writing."""
+    mine = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{32}}\.tmp")
     with contextlib.suppress(OSError):
-        for entry in os.scandir(path.parent):
+        for entry in os.scandir(folder):
             if mine.fullmatch(entry.name):
                 with contextlib.suppress(OSError), open(entry.path, "rb") as file:
                     if _claim(file):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import artifact, checks
+from angulus.columns import text_array
 from angulus.data import decode
 from angulus.data.rows import Row
 from angulus.data.sources import LeftOut, read_source
@@ -31,7 +32,7 @@ def rows(source: Path, left_out: list[LeftOut]) -> Iterator[Row]:
 
 def known_labels(some: list[Row]) -> NDArray[np.str_] | None:
     """Who is shown, "" where that is not known; None where nobody is known."""
-    return np.array([row.identity for row in some]) if any(row.identity for row in some) else None
+    return text_array([row.identity for row in some]) if any(row.identity for row in some) else None
 
 
 def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, torch.Tensor]]:

@@ -290,7 +290,7 @@ def test_system_files_are_counted_once(tree: Path, tmp_path: Path) -> None:
     for name in (".DS_Store", "ann/._0.png", "bob/Thumbs.db"):
         (tree / name).write_bytes(b"\0\5\x16\7")
     said = shown_by_the_command(str(tree), str(tmp_path / "out"))
-    assert said.count("files of an operating system are skipped") == 1
+    assert said.count("files of the operating system are skipped") == 1
     assert "2 things were left out" in said
 
 

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,17 @@ def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="at most 100 pixels; its header says 11x10"):
         header(png(0, 11, 10))
     assert header(png(0, 10, 10)).width == 10
+
+
+def test_a_raised_limit_lets_larger_images_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow has a limit of its own, which a photo of 200 megapixels passes."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setenv(limits.VARIABLE, "16G")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert header(png_that_says(20_000, 20_000)).width == 20_000
+    with pytest.raises(InputError, match=r"at most 1,431,655,765 pixels; its header says 3600000000 pixels"):
+        header(png_that_says(60_000, 60_000))
 
 
 def test_a_large_transparent_image_takes_bounded_memory(tmp_path: Path) -> None:

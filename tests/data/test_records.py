@@ -424,6 +424,47 @@ def test_rows_that_are_not_there(tmp_path: Path, rows: Any) -> None:
     assert records.images([]) == []
 
 
+def test_one_long_id_does_not_widen_the_others(tmp_path: Path) -> None:
+    ids = ["x" * 9_000, *map(str, range(99))]
+    write_records(tmp_path / "records", [Row(id, png(0), id[:5_000]) for id in ids])
+    records = Records(tmp_path / "records")
+    assert records.ids.dtype == records.identities.dtype == object
+    assert [row.id for row in records.rows([0, 99, 1])] == [ids[0], ids[99], ids[1]]
+    assert records.identities.tolist() == [id[:5_000] for id in ids]
+
+
+FLIPS = """
+import random, sys
+from pathlib import Path
+from angulus.checks import InputError
+from angulus.data.records import Records
+path, rng = Path(sys.argv[1]), random.Random(0)
+part = path / "rows-00000.parquet"
+whole, refused = part.read_bytes(), 0
+footer = int.from_bytes(whole[-8:-4], "little")
+for _ in range(600):
+    data = bytearray(whole)
+    data[rng.randrange(len(data) - 8 - footer, len(data))] ^= 1 << rng.randrange(8)
+    part.write_bytes(data)
+    try:
+        records = Records(path)
+        records.images(range(len(records))), records.ids, records.sizes
+    except InputError:
+        refused += 1
+print(refused)
+"""
+
+
+def test_a_damaged_footer_never_ends_the_process(tmp_path: Path) -> None:
+    path, part = tmp_path / "records", tmp_path / "records" / layout.part_name(0)
+    written(path, some_rows(3))
+    # as another tool would write the part again, with statistics: pyarrow ends the process where they do not fit
+    pq.write_table(pq.read_table(part), part, compression="none", use_dictionary=False, data_page_version="1.0")
+    assert Records(path).images([1]) == [some_rows(3)[1].image]
+    command = [sys.executable, "-c", FLIPS, str(path)]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 100
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records"
     with pytest.raises(InputError, match=r"must hold records; there is no about.json"):

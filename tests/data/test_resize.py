@@ -54,6 +54,16 @@ def test_what_each_crop_shows() -> None:
     assert near(tall[2:-2], [0, 250, 0])
 
 
+@pytest.mark.parametrize(("old", "new"), [(63, 27), (29, 7), (225, 7), (123, 7)])
+def test_a_part_never_leaves_the_image(old: int, new: int) -> None:
+    """new * (old / new) is more than old here, by rounding."""
+    assert new * (old / new) > old
+    grey = np.full((old, old + 5, 3), 100, dtype=np.uint8)
+    for image in (grey, np.rot90(grey).copy()):
+        found, _ = resized(image, height=new, width=new, crop="center")
+        assert found.shape == (new, new, 3) and (found == 100).all()
+
+
 @pytest.mark.parametrize("crop", ["center", "resize", "pad"])
 def test_landmarks_go_with_what_they_mark(crop: str) -> None:
     places = [(60, 30), (90, 30), (75, 45), (63, 60), (87, 60)]

@@ -531,7 +531,7 @@ def test_files_of_an_operating_system_are_skipped_and_counted(tmp_path: Path, ma
     assert told([item for item in items if isinstance(item, Row)]) == [("ann/1.jpg", "ann"), ("bob/2.jpg", "bob")]
     (remark,) = [item for item in items if isinstance(item, LeftOut)]
     assert isinstance(remark, Remark) and not remark.image
-    assert remark.reason.startswith("6 files of an operating system are skipped, such as ")
+    assert remark.reason.startswith("files of the operating system are skipped: 6, such as ")
 
 
 def test_a_system_file_is_no_shard(tmp_path: Path) -> None:

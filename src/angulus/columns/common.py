@@ -1,10 +1,8 @@
-"""What the formats share: types, optional libraries, text and numbers as what reads them wants them."""
+"""What the formats share: types, and text and numbers as what reads them wants them."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,6 @@ Columns = dict[str, NDArray[Any]]
 MATRICES = ("embeddings", "flipped")
 
 _WIDE = 256  # letters; arrays of text at least as wide may be mostly padding
-
-
-def library(name: str, path: Path) -> ModuleType:
-    """A library that only some files need, or the error that says how to get it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise InputError(f"{path} needs the package {package} to be read or written; pip install {package}") from error
 
 
 def as_native(value: NDArray[Any]) -> NDArray[Any]:

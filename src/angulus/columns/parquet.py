@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from angulus import limits
 from angulus.checks import InputError, one_line
 from angulus.columns import parquet_footer
-from angulus.columns.common import MATRICES, Columns, library
+from angulus.columns.common import MATRICES, Columns
 
 _ROWS = 65_536  # a row group
 
@@ -23,10 +23,13 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
 
     A matrix is filled in place, so that it is in memory once; each text is in memory once however often it stands.
     """
-    arrow, parquet = library("pyarrow", path), library("pyarrow.parquet", path)
+    import pyarrow as arrow  # where it is used: it takes longer to load than all of `import angulus` should
+    from pyarrow import parquet
+
     columns: Columns = {}
     try:
-        size = sum(size for name, size in parquet_footer.sizes(path) if name in known)
+        with path.open("rb") as footer:
+            size = sum(chunk.unpacked for chunk in parquet_footer.chunks(footer) if chunk.name in known)
         limits.check_unpacked(size, path.stat().st_size, str(path))  # a repeated value takes a few bits in the file
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -108,7 +111,8 @@ def _uneven(path: Path, name: str, low: int, high: int) -> InputError:
 
 def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
     """What writes the columns into an open file."""
-    arrow, parquet = library("pyarrow", path), library("pyarrow.parquet", path)
+    import pyarrow as arrow
+    from pyarrow import parquet
 
     def as_arrow(value: NDArray[Any]) -> Any:
         if value.ndim == 1:

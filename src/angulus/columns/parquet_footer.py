@@ -1,6 +1,6 @@
-"""How much each column of a `.parquet` file would take in memory, from the file's footer.
+"""Where each column of a `.parquet` file stands, and how much it would take in memory, from the file's footer.
 
-pyarrow ends the process where the statistics of a damaged footer do not fit, so the sizes are read without it.
+pyarrow ends the process where the statistics of a damaged footer do not fit, so the footer is read without it.
 
 Source: the Parquet format, parquet.thrift, and Thrift's compact protocol.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from angulus import limits
@@ -21,22 +21,37 @@ _TEXT = 6  # the type BYTE_ARRAY
 Fields = dict[int, Any]
 
 
-def sizes(path: Path) -> Iterator[tuple[str, int]]:
-    """Name of the column and bytes in memory of each chunk; each text of a chunk counts once, with its places.
+@dataclass(frozen=True)
+class Chunk:
+    """A column in a group of rows.
+
+    Attributes:
+        name: of the column.
+        unpacked: bytes in memory; each text counts once, with its places.
+        start, packed: the first byte of its first page of data in the file, and the bytes that it takes there.
+    """
+
+    name: str
+    unpacked: int
+    start: int
+    packed: int
+
+
+def chunks(file: BinaryIO) -> Iterator[Chunk]:
+    """The chunks of a file, group by group.
 
     Raises:
         ValueError: no footer that can be read.
     """
-    with path.open("rb") as file:
-        footer = _Compact(_footer(file))
-        try:
-            groups = footer.fields()[4]
-            for chunk in (chunk for group in groups for chunk in group[1]):
-                column = chunk[3]
-                text = max(0, column[6]) if column[1] == _TEXT else 0
-                yield column[3][0].decode(), _WIDTHS.get(column[1], 8) * max(0, column[5]) + text
-        except (IndexError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            raise ValueError("its footer is damaged") from error
+    footer = _Compact(_footer(file))
+    try:
+        groups = footer.fields()[4]
+        for column in (chunk[3] for group in groups for chunk in group[1]):
+            text = max(0, column[6]) if column[1] == _TEXT else 0
+            unpacked = _WIDTHS.get(column[1], 8) * max(0, column[5]) + text
+            yield Chunk(column[3][0].decode(), unpacked, int(column[9]), int(column[7]))
+    except (IndexError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+        raise ValueError("its footer is damaged") from error
 
 
 def _footer(file: BinaryIO) -> bytes:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
 
 from angulus import limits
 from angulus.checks import InputError, one_line
-from angulus.columns.common import MATRICES, Columns, library
+from angulus.columns.common import MATRICES, Columns
 from angulus.columns.texts import is_missing, text_array
 
 _HEADER_LIMIT = 100_000_000  # bytes; what readers of safetensors accept as a header
@@ -28,7 +29,6 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
 
     The format has no checksums; those that `writer` puts in the metadata are verified.
     """
-    safetensors = library("safetensors", path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _HEADER_LIMIT else b""

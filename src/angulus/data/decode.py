@@ -105,6 +105,9 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     """The image, not decoded yet; what its header says; whether the file is whole."""
     if not data:
         raise InputError(f"{what} must be an image; it is empty (0 bytes)")
+    most = limits.most_unpacked() // BYTES_PER_PIXEL
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit, of the same size, gives way where ours was raised
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
@@ -116,7 +119,7 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
             f"{what} must be a whole image; its header is cut short or damaged: {one_line(error)}"
         ) from error
     kind = _NAMES.get(image.format or "", image.format or "")
-    if image.width * image.height > limits.most_unpacked() // BYTES_PER_PIXEL:
+    if image.width * image.height > most:
         raise _too_large(what, f"{image.width}x{image.height}")
     if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{what} must be one image; this {kind} has several frames; save the one that is meant")

@@ -20,7 +20,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from angulus.checks import InputError, one_line
+from angulus.columns import parquet_footer
 from angulus.data import decode
 from angulus.data.rows import Row
 
@@ -109,7 +110,7 @@ def part(rows: Sequence[Row], headers: Sequence[decode.Header], sources: Sequenc
         write_page_checksum=True,
     )
     data = memoryview(sink.getvalue()).cast("B")
-    places = image_places(pq.ParquetFile(io.BytesIO(data)), "the new part")
+    places = image_places(io.BytesIO(data), "the new part")
     for row, start in zip(rows, places.starts.tolist(), strict=True):
         if data[start : start + len(row.image)] != row.image:
             raise RuntimeError(f"pyarrow {pa.__version__} wrote images in another layout than one plain page")
@@ -132,25 +133,27 @@ def reading(where: str) -> Iterator[None]:
         raise damaged(where, f"reading it gave: {one_line(error):.300}") from error
 
 
-def image_places(file: pq.ParquetFile, where: str) -> Places:
+def image_places(file: BinaryIO, where: str) -> Places:
     """Where the images of a part stand in its file, from the footer and two columns.
 
     Raises:
         checks.InputError: the file is no part of records.
+        ValueError: and what else Parquet's reader raises over damaged bytes.
     """
-    metadata, schema = file.metadata, file.schema_arrow
+    chunks = list(parquet_footer.chunks(file))
+    opened = open_part(file)
+    metadata, schema = opened.metadata, opened.schema_arrow
     known = next((each for each in _SCHEMAS if (each.names, each.types) == (schema.names, schema.types)), None)
     if known is None or metadata.num_row_groups != 1:
         raise InputError(
             f"{where} must be a part of records, with the columns {', '.join(SCHEMA.names)} in one row group; "
             f"got {', '.join(schema.names)} in {metadata.num_row_groups}"
         )
-    lengths = read_column(file, "image_bytes", where).to_numpy().astype(np.int64)
+    lengths = read_column(opened, "image_bytes", where).to_numpy().astype(np.int64)
     checksums = np.full(len(lengths), -1)
     if known is SCHEMA:
-        checksums = read_column(file, "image_crc32", where).to_numpy().astype(np.int64)
-    chunk = metadata.row_group(0).column(SCHEMA.names.index("image"))
-    end = chunk.data_page_offset + chunk.total_compressed_size
+        checksums = read_column(opened, "image_crc32", where).to_numpy().astype(np.int64)
+    end = max((chunk.start + chunk.packed for chunk in chunks if chunk.name == "image"), default=0)
     ends = end - (lengths + PREFIX_BYTES).sum() + np.cumsum(lengths + PREFIX_BYTES)
     starts = ends - lengths
     if (lengths < 1).any() or (starts < PREFIX_BYTES).any():

@@ -178,7 +178,8 @@ class RecordWriter:
                 f"{where} holds unfinished records of version {there['version']}, without the checksums that say "
                 "whether the source has changed; remove it and run the same command again"
             )
-        self._remove_leftovers(names)
+        if isinstance(self._store, LocalStore):
+            files.remove_leftovers(self._store.folder)  # of a writer that was killed
         self._parts = len(parts)
         return {id: source for name in parts for id, source in _sources_of(self._store, name)}
 
@@ -187,17 +188,10 @@ class RecordWriter:
         data = (json.dumps(text, indent=2, ensure_ascii=False) + "\n").encode()
         self._store.write(layout.ABOUT, lambda file: file.write(data))
 
-    def _remove_leftovers(self, names: Iterable[str]) -> None:
-        """Temporary files of a writer that was killed; those of the next part are removed when it is written."""
-        if isinstance(self._store, LocalStore):
-            for name in names:
-                files.remove_leftovers(self._store.folder / name)
-
     def _leave_nothing(self, folder: Path) -> None:
         """Remove what a writer without a committed row has made: a retry may have other settings."""
         with contextlib.suppress(OSError):
-            for name in (layout.ABOUT, layout.part_name(0)):
-                files.remove_leftovers(folder / name)
+            files.remove_leftovers(folder)
             (folder / layout.ABOUT).unlink(missing_ok=True)
             (folder / ".lock").unlink(missing_ok=True)
             if self._made:

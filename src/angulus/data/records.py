@@ -10,14 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.checks import InputError, shown
+from angulus.columns import text_array
 from angulus.data import layout
 from angulus.data.later_columns import later_columns, read_column, write_column
 from angulus.data.record_writer import RecordWriter, about_of, part_names, write_records
@@ -183,18 +183,18 @@ class Records:
     def _texts(self, name: str) -> NDArray[np.str_]:
         stored = self._stored(name)
         with layout.reading(self.where):  # text that is not UTF-8
-            return np.array(stored.to_pylist(), dtype=np.str_)
+            return text_array(stored.to_pylist())
 
     def _stored(self, name: str) -> pa.ChunkedArray:
-        found = self._each_part(lambda file, where: layout.read_column(file, name, where).chunks)
+        found = self._each_part(lambda file, where: layout.read_column(layout.open_part(file), name, where).chunks)
         chunks = [chunk for part in found for chunk in part]
         return pa.chunked_array(chunks, type=layout.SCHEMA.field(name).type)
 
-    def _each_part(self, use: Callable[[pq.ParquetFile, str], Any]) -> list[Any]:
+    def _each_part(self, use: Callable[[BinaryIO, str], Any]) -> list[Any]:
         def one(name: str) -> Any:
             where = f"{self.where}/{name}"
             with self._store.open(name) as file, layout.reading(where):
-                return use(layout.open_part(file), where)
+                return use(file, where)
 
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(one, self._parts))

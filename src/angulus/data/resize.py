@@ -66,9 +66,9 @@ class Resize:
         image = Image.fromarray(pixels)
         old, new = np.array(image.size, dtype=np.float64), np.array([self.width, self.height])
         if self.crop == "center":
-            part = new * (old / new).min()  # of the old image
+            part = np.minimum(new * (old / new).min(), old)  # of the old image; rounding may pass its edge
             corner = (old - part) / 2
-            box = (*corner.tolist(), *(corner + part).tolist())
+            box = (*corner.tolist(), *np.minimum(corner + part, old).tolist())
             return self._resized(image, new, box), new / part, -corner * new / part
         if self.crop == "resize":
             return self._resized(image, new), new / old, np.zeros(2)

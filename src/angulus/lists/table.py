@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.checks import InputError, one_line
-from angulus.columns.common import library
 from angulus.columns.texts import text_array
 from angulus.lists.text import Unpacked, malformed
 
@@ -54,7 +53,9 @@ def read_table(path: str | os.PathLike[str], layout: Layout) -> dict[str, NDArra
 
 def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[str, NDArray[Any]]]:
     """The wanted columns in blocks of consecutive lines, so that any length fits in little memory."""
-    arrow, csv = library("pyarrow", Path(path)), library("pyarrow.csv", Path(path))
+    import pyarrow as arrow  # where it is used: most commands read no table
+    from pyarrow import csv
+
     types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
     count = 0
     try:

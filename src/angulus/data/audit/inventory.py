@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.checks import InputError
+from angulus.columns import text_array
 from angulus.data import decode
 from angulus.data.records import Records
 from angulus.data.rows import Row
@@ -107,8 +108,8 @@ def take_inventory(
         str(source),
         kind,
         Records(source).about if kind == "records" else {},
-        np.array([each.id for each in seen]),
-        np.array([each.identity for each in seen]),
+        text_array([each.id for each in seen]),
+        text_array([each.identity for each in seen]),
         [each.bytes_hash for each in seen],
         [each.pixels_hash for each in seen],
         np.stack([each.signature for each in seen]),

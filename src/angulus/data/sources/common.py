@@ -20,6 +20,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rec", ".parquet")
 _NO_IMAGES = (
     *(".txt", ".md", ".csv", ".tsv", ".lst", ".idx", ".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".log"),
     *(".pdf", ".py", ".npz", ".npy", ".mat", ".safetensors", ".parquet"),
+    *(".xmp", ".aae", ".ini", ".db", ".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mp3", ".wav"),
 )  # what lies next to photos and was never meant as one
 _SYSTEM_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"))
 _SYSTEM_FOLDERS = frozenset(
@@ -82,7 +83,7 @@ class SystemFiles:
     def remarks(self) -> Iterator[Remark]:
         """One sentence about all of them, or nothing."""
         if self.count:
-            yield Remark(".", f"{self.count:,} files of an operating system are skipped, such as {self.first}")
+            yield Remark(".", f"files of the operating system are skipped: {self.count:,}, such as {self.first}")
 
 
 def row_or_left_out(
