@@ -16,7 +16,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
-from angulus.heads.train_mode import may_overflow, overflowed, partners, seen
+from angulus.heads.train_mode import may_overflow, overflowed, partners, refuse_recomputation, seen
 from angulus.heads.updates import Update
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
@@ -101,6 +101,7 @@ def batch_loss(
 ) -> Tensor:
     """What `class_loss` and `DenseHead` share: the loss of this process's rows; figures move by those of all ranks."""
     checks.choice("reduction", reduction, REDUCTIONS)
+    refuse_recomputation(bound)
     lenient = may_overflow(features)
     features, labels, kept = counted(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):

@@ -65,6 +65,11 @@ class BoundObjective(nn.Module):
         """Whether a loss moves the figures now."""
         return self.training and torch.is_grad_enabled()
 
+    @property
+    def keeps_figures(self) -> bool:
+        """Whether any piece has figures that losses move."""
+        return any(hasattr(piece, "observe") for piece in self.children())
+
     @contextmanager
     def accumulate(self) -> Iterator[None]:
         """Around every micro-batch of an optimiser step but the last, whose figures then move by all of them together.
