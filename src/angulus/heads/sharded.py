@@ -115,7 +115,7 @@ class ShardedHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the class weights anew, from a seed of rank 0, block by block: the same for any number of ranks."""
+        """Draw new class weights, from a seed of rank 0, block by block: the same for any number of ranks."""
         seed = self.ranks.objects(int(torch.randint(2**62, ())))[0]
         size = self.weight.shape[1]
         with torch.no_grad():
