@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import angulus
 from angulus import DenseHead, InputError, ShardedHead, losses
+from angulus.heads.functional import resolve
 from angulus.losses import BoundObjective, Objective
 from angulus.losses.margins import Annealing
 
@@ -158,6 +159,9 @@ def test_class_loss_moves_a_bound_objective_and_no_spec() -> None:
     angulus.class_loss(features, weight, labels, bound.train())
     assert not same(before, state(bound))
     assert bound.seen["norm"].item() == pytest.approx(features.norm(dim=1).mean().item())
+    spec = L.arcface() + L.iam(0.1)
+    angulus.class_loss(features, weight, labels, spec)
+    assert not resolve(spec, weight).seen  # all callers share what a spec is bound to
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "fused"])
