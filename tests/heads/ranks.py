@@ -299,10 +299,25 @@ def dense_heads_on_several_ranks(rank: int, count: int) -> float:
         worst = max(
             worst, refused(lambda: angulus.class_loss(inputs[own, :SIZE], weight, labels[own], bound), "would train")
         )
-    joinings = [DenseHead.synchronize, lambda head: copy.deepcopy(head.synchronize())]
+    if count == 3:
+        worst = max(worst, wrapped_on_some_ranks(objective, rank))
+    group = dist.group.WORLD if count > 1 else None
+    joinings = [DenseHead.synchronize, lambda head: copy.deepcopy(head.synchronize(group))]
     for join in [*joinings, DistributedDataParallel] if count > 1 else joinings:
         worst = max(worst, together(join, objective, rank, count))
     return worst
+
+
+def wrapped_on_some_ranks(objective: Objective, rank: int) -> float:
+    """Of three ranks two train a head within DDP: it sees the rows of those alone."""
+    inputs, labels, owned = batch(3)
+    two = dist.new_group([0, 1])
+    if rank == 2:
+        return 0.0
+    model = DistributedDataParallel(DenseHead(SIZE, CLASSES, objective), process_group=two)
+    model(inputs[owned[rank], :SIZE], labels[owned[rank]]).backward()
+    seen = inputs[: owned[1].stop, :SIZE]
+    return difference(model.module.seen["norm"], seen.norm(dim=1).mean())
 
 
 def together(join: Callable[[DenseHead], nn.Module], objective: Objective, rank: int, count: int) -> float:
@@ -351,8 +366,10 @@ def accumulation(rank: int, count: int) -> float:
     pairs = list(zip(sharded.objective.buffers(), dense.objective.buffers(), strict=True))
     worst = max([difference(a, b) for a, b in pairs] + [difference(sharded.seen["norm"], dense.seen["norm"])])
     if count > 1:
-        with sharded.accumulate() if rank == 0 else contextlib.nullcontext():
-            worst = max(worst, refused(lambda: sharded(features[own], labels[own]), "the same head.accumulate()"))
+        for head in (sharded, DenseHead(SIZE, CLASSES, objective).synchronize()):
+            with head.accumulate() if rank == 0 else contextlib.nullcontext():
+                said = "the same head.accumulate()"
+                worst = max(worst, refused(lambda head=head: head(features[own], labels[own]), said))
     return worst
 
 

@@ -11,7 +11,7 @@ from angulus.heads.classes import class_means, with_classes, without_classes
 
 def trained(objective: losses.Objective) -> DenseHead:
     torch.manual_seed(0)
-    head = DenseHead(4, 5, objective, impl="chunked", sampling=ClassSampling(0.5)).double()
+    head = DenseHead(4, 5, objective, impl="chunked", sampling=ClassSampling(0.5), alone=True).double()
     features, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 4])
     head(features, labels)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_new_classes_leave_the_old_as_they_were() -> None:
     assert bool((more.objective.ring_loss.R == head.objective.ring_loss.R).all())
     assert bool((more.objective.center_loss.centers[:5] == head.objective.center_loss.centers).all())
     assert not more.objective.center_loss.centers[5:].any()
-    assert more.kernel == head.kernel and more.sampling == head.sampling
+    assert more.kernel == head.kernel and more.sampling == head.sampling and more.alone == head.alone
 
 
 def test_removed_classes_leave_the_others_in_order() -> None:

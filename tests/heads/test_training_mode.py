@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import angulus
 from angulus import DenseHead, InputError, ShardedHead, losses
+from angulus.heads.functional import resolve
 from angulus.losses import BoundObjective, Objective
 from angulus.losses.margins import Annealing
 
@@ -157,6 +159,9 @@ def test_class_loss_moves_a_bound_objective_and_no_spec() -> None:
     angulus.class_loss(features, weight, labels, bound.train())
     assert not same(before, state(bound))
     assert bound.seen["norm"].item() == pytest.approx(features.norm(dim=1).mean().item())
+    spec = L.arcface() + L.iam(0.1)
+    angulus.class_loss(features, weight, labels, spec)
+    assert not resolve(spec, weight).seen  # all callers share what a spec is bound to
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "fused"])
@@ -174,6 +179,24 @@ def test_backward_after_the_move_is_that_of_the_loss(kind: type[Head], impl: str
             found.append([parameter.grad for parameter in each.parameters()])
         for expected, got in zip(*found, strict=True):
             assert torch.equal(expected, got)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@every_head
+def test_checkpointing_gives_the_same_gradients_or_is_refused(kind: type[Head], impl: str) -> None:
+    """Forward within backward would read figures that have moved since the loss was returned."""
+    for objective in (EVERYTHING, L.arcface() + L.iam(0.1)):
+        head = kind(SIZE, CLASSES, objective, impl=impl)
+        features, labels = rows()
+        plain, recomputed = (features.clone().requires_grad_() for _ in range(2))
+        copy.deepcopy(head)(plain, labels).backward()
+        loss = checkpoint(head, recomputed, labels, use_reentrant=False)
+        if objective is EVERYTHING:
+            with pytest.raises(InputError, match="checkpoint the backbone alone"):
+                loss.backward()
+        else:
+            loss.backward()
+            assert torch.equal(plain.grad, recomputed.grad)
 
 
 def _features(backbone: nn.Module, inputs: Tensor) -> Tensor:

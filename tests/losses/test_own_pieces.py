@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from angulus import DenseHead, InputError, ShardedHead, losses
-from angulus.losses import Objective, weighting
+from angulus.losses import Objective, penalties, weighting
 from angulus.losses.pieces import to_mapping
 from losses import own
 
@@ -146,3 +146,12 @@ def without(name: str, frozen: bool = True) -> Any:
 def test_what_is_no_piece_is_told_what_it_lacks(make: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(InputError, match=re.escape(sentence)):
         losses.arcface().replace(weighting=make())
+
+
+def test_a_penalty_with_the_name_of_another_thing_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Named(penalties.Ring):
+        name: ClassVar[str] = "seen"
+
+    with pytest.raises(InputError, match="a penalty that keeps figures cannot be named 'seen'"):
+        DenseHead(SIZE, CLASSES, losses.arcface() + Named(0.1))

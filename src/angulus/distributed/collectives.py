@@ -79,11 +79,17 @@ def broadcast(values: Iterable[Tensor], ranks: Ranks) -> None:
 def sum_gradients(parameters: Iterable[Parameter], ranks: Ranks, factor: float = 1.0) -> None:
     """Let backward sum the gradients of these parameters over the ranks, times a factor.
 
-    To be called at every step: a copy of a parameter has no hooks, and one that has them is left as it is.
+    Call it at every step: a copy of a parameter has no hooks, and a parameter that has one is left as it is.
     """
+
+    def summed(gradient: Tensor) -> Tensor:
+        value = factor * gradient.detach()  # before the sum, which might overflow in 16 bits
+        dist.all_reduce(value, group=ranks.group)
+        return value
+
     for parameter in parameters:
         if ranks.count > 1 and parameter.requires_grad and parameter not in _SUMMED:
-            parameter.register_hook(lambda gradient: factor * total(gradient, ranks))  # type: ignore[no-untyped-call]
+            parameter.register_hook(summed)  # type: ignore[no-untyped-call]
             _SUMMED[parameter] = True
 
 

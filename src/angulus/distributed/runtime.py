@@ -146,6 +146,6 @@ def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = No
     counts = [checks.integer("class_counts", count, low=1) for count in counts]
     if len(counts) != ranks or sum(counts) != num_classes:
         raise checks.InputError(
-            f"class_counts must be {ranks} numbers, one a rank, that sum to num_classes = {num_classes}; got {counts}"
+            f"class_counts must be {ranks} numbers, one per rank, that sum to num_classes = {num_classes}; got {counts}"
         )
     return counts

@@ -28,7 +28,7 @@ Head = DenseHead | ShardedHead
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 INDEX, FORMAT = "head.json", 1
 KEYS = ("num_classes", "embedding_size", "objective", "optimizers", "common", "shards")
-ROWS = ("weight", "bias")  # what has a row a class
+ROWS = ("weight", "bias")  # what has one row per class
 OWN_FILE = re.compile(r"(classes-\d+|common)-[0-9a-f]{8}\.safetensors")
 
 
@@ -39,7 +39,7 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
         head: dense or sharded.
         folder: made where it is not; a checkpoint in it is replaced only once the new one is whole. Other files in it
             are left alone.
-        optimizers: one, or several, whose state of the head's parameters is saved beside them (momentum, moments,
+        optimizers: one, or several, whose state of the head's parameters is saved with them (momentum, moments,
             step counts).
 
     Raises:
@@ -146,7 +146,7 @@ def _kinds(head: Head, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str,
 
 
 def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(what has a row a class of this rank, what all ranks hold alike)."""
+    """(what has one row per class of this rank, what all ranks hold)."""
     rows: dict[str, Tensor] = {}
     common: dict[str, Tensor] = {}
     for name, value in head.state_dict().items():
@@ -159,7 +159,8 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
                 if by_row and len(value) != len(parameter):
                     raise checks.InputError(
                         f"{type(optimizer).__name__} keeps {key} {list(value.shape)} of {name} "
-                        f"{list(parameter.shape)}: without a row a class it cannot be saved for another number of ranks"
+                        f"{list(parameter.shape)}: without one row per class it cannot "
+                        "be saved for another number of ranks"
                     )
                 (rows if by_row else common)[f"optimizer.{name}.{key}"] = value
     return rows, common
@@ -187,7 +188,7 @@ def _fitting(
         if index["optimizers"].get(name) != kind:
             raise checks.InputError(
                 f"{folder} holds no state of {kind} for {name} (it was saved with {index['optimizers'].get(name)}); "
-                "load without optimizers, and start them anew"
+                "load without optimizers, and make new ones"
             )
     everything = _rows(folder, index, classes) | tensor_files.read(folder / Path(index["common"]).name)
     state = {name: value for name, value in everything.items() if not name.startswith("optimizer.")}

@@ -47,7 +47,7 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
     """A head with new classes after the old ones, for fine-tuning on people seen later.
 
     The old rows, learned scales and running figures are as they were; new biases and centres are 0. What follows from C
-    (the bounds of a contraction, log(C − 1)) is that of the larger C. Parameters are new: make the optimiser anew.
+    (the bounds of a contraction, log(C − 1)) is that of the larger C. Parameters are new: make a new optimiser.
 
     Args:
         head: the trained head.
@@ -60,7 +60,7 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
 
 
 def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
-    """A head without these classes; the others keep their order, and so get the numbers 0, 1, ... anew."""
+    """A head without these classes; the others keep their order, and are numbered 0, 1, ... again."""
     _dense(head)
     count = len(head.weight)
     if isinstance(classes, str) or not isinstance(classes, Iterable):
@@ -94,7 +94,7 @@ def _rebuilt(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
     for name, value in head.state_dict().items():
         if value.shape == state[name].shape and not (value.ndim and len(value) == len(head.weight)):
             state[name].copy_(value)
-        else:  # a row a class: bias, centres
+        else:  # one row per class: bias, centres
             state[name].zero_()[: len(old)] = value[old]
     state["weight"].copy_(rows)
     return new.train(head.training)

@@ -40,8 +40,8 @@ class DenseHead(nn.Module):
         objective: an `Objective`; the head binds it to C and d, and holds what it learns.
         impl, products: the kernel and the dtype of its products, as in `angulus.class_loss`.
         sampling: a `ClassSampling`, for training mode only, or None: every step sees all classes.
-        alone: True where several processes run and this head is yet trained by this one alone, or its gradients are
-            averaged by your own code.
+        alone: True where several processes run but this one trains the head by itself, or your own code averages its
+            gradients.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
@@ -79,7 +79,7 @@ class DenseHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the class weights anew."""
+        """Draw new class weights."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[1]))
         if self.bias is not None:
             nn.init.zeros_(self.bias)

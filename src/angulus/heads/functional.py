@@ -16,7 +16,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, sample
-from angulus.heads.train_mode import may_overflow, overflowed, partners, seen
+from angulus.heads.train_mode import may_overflow, overflowed, partners, refuse_recomputation, seen
 from angulus.heads.updates import Update
 from angulus.kernels.reference import lengths
 from angulus.kernels.select import Kernel
@@ -101,6 +101,7 @@ def batch_loss(
 ) -> Tensor:
     """What `class_loss` and `DenseHead` share: the loss of this process's rows; figures move by those of all ranks."""
     checks.choice("reduction", reduction, REDUCTIONS)
+    refuse_recomputation(bound)
     lenient = may_overflow(features)
     features, labels, kept = counted(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
@@ -114,7 +115,7 @@ def batch_loss(
     joint = ranks if bound.moves and bound.spec.stateful else Ranks()
     with torch.autocast(features.device.type, enabled=False):
         wide = widened(features, weight)
-        sizes, mean_norm, sound = _of_all(wide, joint, lenient)
+        sizes, mean_norm, sound = _of_all(wide, joint, lenient, bound.accumulating)
         if not sound:
             learned = [weight, *([] if bias is None else [bias]), *bound.parameters()]
             return overflowed(features, kept, reduction, learned)
@@ -131,14 +132,17 @@ def batch_loss(
 
 
 @torch.no_grad()
-def _of_all(features: Tensor, ranks: Ranks, lenient: bool) -> tuple[list[int], Tensor | None, bool]:
+def _of_all(features: Tensor, ranks: Ranks, lenient: bool, accumulating: bool) -> tuple[list[int], Tensor | None, bool]:
     """(how many rows each rank has, the mean norm of all where there are several ranks, whether all are finite)."""
     if ranks.count == 1:
         return [len(features)], None, not lenient or bool(torch.isfinite(features).all())
     finite = torch.isfinite(features).all()
-    own = torch.stack([finite.new_tensor(len(features), dtype=torch.float64), normalize(features)[0].double().sum()])
-    table = gather(torch.cat([own, finite.double()[None]])[None], [1] * ranks.count, ranks)
-    counts, norms, sound = table.unbind(dim=1)
+    known = torch.tensor([len(features), accumulating], dtype=torch.float64, device=features.device)
+    found = torch.stack([normalize(features)[0].double().sum(), finite.double()])
+    table = gather(torch.cat([known, found])[None], [1] * ranks.count, ranks)
+    counts, more, norms, sound = table.unbind(dim=1)
+    if bool((more != more[0]).any()):
+        raise checks.InputError(f"all ranks must give the same head.accumulate(); got {more.int().tolist()}, by rank")
     return [int(count) for count in counts], norms.sum() / counts.sum(), bool(sound.all())
 
 

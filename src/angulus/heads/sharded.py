@@ -25,7 +25,7 @@ from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logi
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
-from angulus.heads.train_mode import overflowed, seen
+from angulus.heads.train_mode import overflowed, refuse_recomputation, seen
 from angulus.heads.updates import attached
 from angulus.kernels.reduction import Reduced, Request
 from angulus.kernels.select import Kernel
@@ -115,7 +115,7 @@ class ShardedHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the class weights anew, from a seed of rank 0, block by block: the same for any number of ranks."""
+        """Draw new class weights, from a seed of rank 0, block by block: the same for any number of ranks."""
         seed = self.ranks.objects(int(torch.randint(2**62, ())))[0]
         size = self.weight.shape[1]
         with torch.no_grad():
@@ -186,6 +186,7 @@ class ShardedHead(nn.Module):
                     "others' and averages their gradients; wrap the backbone alone, and call the head on its output"
                 )
             checks.choice("reduction", reduction, REDUCTIONS)
+            refuse_recomputation(self.objective)
             features, labels, kept = counted(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))

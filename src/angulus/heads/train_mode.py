@@ -29,6 +29,18 @@ def partners(weight: Tensor, way_out: str) -> Ranks:
     return ranks or Ranks()
 
 
+def refuse_recomputation(bound: BoundObjective) -> None:
+    """Refuse a forward within backward, as checkpointing makes one, where the figures have moved since the first.
+
+    Its gradients would be those of another loss than the first forward returned.
+    """
+    if bound.moves and bound.keeps_figures and torch._C._current_graph_task_id() != -1:
+        raise checks.InputError(
+            "this objective moves its figures in forward, and checkpointing runs forward again after they have moved; "
+            "checkpoint the backbone alone, and call the head outside"
+        )
+
+
 def may_overflow(features: Tensor) -> bool:
     """Whether features may overflow, and a gradient scaler is to see it: float16 or its autocast, with gradients on."""
     if not (isinstance(features, Tensor) and torch.is_grad_enabled()):

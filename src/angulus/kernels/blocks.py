@@ -175,7 +175,7 @@ class Sums:
         return [count for _, count in self.hinges]
 
     def kept(self) -> list[Tensor | None]:
-        """What backward needs, two a log-sum: its value, and the mean of what its scale multiplies, or None."""
+        """What backward needs, two per log-sum: its value, and the mean of what its scale multiplies, or None."""
         return [number for each in self.log_sums for number in (each.value(), each.mean())]
 
 

@@ -3,7 +3,7 @@
 Forward walks the blocks once (one product, w_j·x̂) and keeps running log-sum-exps. Backward needs each block's
 products again. While B ≤ d they are *stashed* in the storage of the weight's gradient: the products of class j lie in
 row j of dW until backward overwrites that row with the gradient itself. Then the whole costs three products (w_j·x̂, dX,
-dW) and no memory beside W, dW and a few blocks. Where B > d they do not fit, and backward multiplies again.
+dW) and no memory beyond W, dW and a few blocks. Where B > d they do not fit, and backward multiplies again.
 
 Blocks are class-major, [n, B], as the rows of dW are. What stands for a cosine, and its derivative, is computed from
 the products both times, so one walk serves every objective: the kernel knows the reductions and nothing of losses.

@@ -5,7 +5,7 @@ are added up after every chunk of classes; the products themselves are never sto
 products again, made into the coefficients [B, n] that carry the gradients back to them; then dX and dW of the chunk are
 plain matrix products (cuBLAS). That is one product more than without recomputation, and no atomics.
 
-Memory beside W, dW and what is of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and [n, d],
+Memory beyond W, dW and what is of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and [n, d],
 so at most the coefficients and, where the products' dtype is not the weight's, a rounded copy of the chunk's weights
 and its dW before that is put into place; forward, the numbers [·, n / Tile.classes, B]. Never B x C.
 

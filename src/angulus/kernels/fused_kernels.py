@@ -1,6 +1,6 @@
 """The two Triton kernels of `kernels.fused`: a tile of rows against a tile of classes, forward and backward.
 
-Both multiply the tile anew and differ in what they make of it. One program is one tile, and no two write one place.
+Both multiply the tile again and differ in what they make of it. One program is one tile, and no two write one place.
 What differs by row comes as rows of a table [·, B] in the dtype of the statistics, in this order:
 
     scales [LOGS], the radius first where there is one; with MAPPED the threshold, a2, a1 and a0; offsets [HINGES];
@@ -23,7 +23,7 @@ from triton.runtime.jit import JITFunction
 
 @triton.jit
 def _row(table, slot, rows, batch):
-    """One row of the table at the tile's rows, [BLOCK_B], to stand beside [BLOCK_B, BLOCK_C]; 0 beyond the batch."""
+    """One row of the table at the tile's rows, [BLOCK_B], to stand next to [BLOCK_B, BLOCK_C]; 0 beyond the batch."""
     return tl.load(table + slot * batch + rows, mask=rows < batch, other=0.0)[:, None]
 
 

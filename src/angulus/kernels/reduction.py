@@ -43,8 +43,8 @@ class Reduced(NamedTuple):
     """What `reduce_rows` returns; all [B] but `rows`."""
 
     log_sum: Tensor | None  # N
-    plain: tuple[Tensor, ...]  # P, one a scale
-    hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one an offset
+    plain: tuple[Tensor, ...]  # P, one per scale
+    hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one per offset
     rows: Tensor  # weight[labels], [B, d]; any row of weight where the label is −1
 
 

@@ -39,6 +39,7 @@ class BoundObjective(nn.Module):
                     "or a proxy loss such as c_contrastive()"
                 )
         self.spec = spec
+        self.seen: dict[str, Tensor] = {}
         # a bound piece is its spec, or a module where it keeps state; either is called as the spec's slot says
         self.radius: Any = spec.radius and spec.radius.bind(embedding_size, num_classes)
         self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
@@ -50,8 +51,12 @@ class BoundObjective(nn.Module):
             bound = penalty.bind(embedding_size, num_classes)
             self.terms.append((weight, bound))
             if isinstance(bound, nn.Module):
+                if hasattr(self, penalty.name):
+                    raise checks.InputError(
+                        f"a penalty that keeps figures cannot be named {penalty.name!r}, which a bound objective has "
+                        "already; give it another name"
+                    )
                 self.add_module(penalty.name, bound)
-        self.seen: dict[str, Tensor] = {}
         self._parts: list[Statistics] = []  # of a step whose last micro-batch is still to come
         self._accumulating = False
 
@@ -64,6 +69,11 @@ class BoundObjective(nn.Module):
     def moves(self) -> bool:
         """Whether a loss moves the figures now."""
         return self.training and torch.is_grad_enabled()
+
+    @property
+    def keeps_figures(self) -> bool:
+        """Whether any piece has figures that losses move."""
+        return any(hasattr(piece, "observe") for piece in self.children())
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Companions: terms of the loss that need labels and keep a row a class beside the class weights."""
+"""Companions: terms of the loss that need labels and keep one row per class next to the class weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CenterLoss(Stateless):
     Args:
         lam: λ ≥ 0.
         alpha: α in [0, 1], the rate of the centres; 0.5 in the paper.
-        normalize: True takes unit features x̂ in place of x (center loss beside NormFace, NF Table 2).
+        normalize: True takes unit features x̂ in place of x (center loss next to NormFace, NF Table 2).
 
     Source: Wen et al. 2016, Eq. 2 to 4.
     """

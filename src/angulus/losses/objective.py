@@ -42,7 +42,7 @@ class Objective:
         negatives: what becomes of non-target cosines above the margined target.
         weighting: how much each sample counts, or None.
         weights: `"unit"`, class weights enter by direction only, or `"raw"`.
-        bias: a bias a class.
+        bias: whether there is one bias per class.
         eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each kind.
@@ -135,7 +135,7 @@ class Objective:
 
     @property
     def reads_norms(self) -> list[str]:
-        """What of it reads the feature norm, in words; such parts have no effect on features of length 1."""
+        """The parts that read the feature norm, in words; they have no effect on features of length 1."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 

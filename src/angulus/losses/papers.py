@@ -101,8 +101,8 @@ def sphereface(
 ) -> Objective:
     """SphereFace, A-Softmax: target r ψ(θ), others r cosθ_j; r = s, or ‖x‖ where s is None. Source: IAM Eq. 4.
 
-    Default: m = 4 of FI Table 1, without annealing; MV takes m = 3 and s = 32. Training from scratch wants
-    `annealing=margins.Annealing()`.
+    Default: m = 4 of Liu et al. 2017 (SphereFace), without annealing; MV takes m = 3 and s = 32. To train from scratch,
+    give `annealing=margins.Annealing()`.
     """
     return Objective(radius=Identity() if s is None else Fixed(s), margin=Multiplicative(m, form, annealing))
 
@@ -110,7 +110,7 @@ def sphereface(
 def l_softmax(m: float = 4.0, annealing: float | Annealing | None = None) -> Objective:
     """L-Softmax: target ‖w_y‖‖x‖ ψ(θ), others w_j·x. Source: Liu et al. 2016; FI Table 1.
 
-    Default: m = 4 of FI's recipes, without annealing.
+    Default: m = 4 of Liu et al. 2016, without annealing.
     """
     return Objective(radius=Identity(), weights="raw", margin=Multiplicative(m, "psi", annealing))
 
@@ -187,12 +187,12 @@ def cm_m_softmax(
 
 
 def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
-    """C-contrastive as a loss of its own or beside another; see `penalties.CContrastive`. Source: NF Eq. 10."""
+    """C-contrastive as a loss of its own or next to another; see `penalties.CContrastive`. Source: NF Eq. 10."""
     return _penalty(CContrastive(m, classes))
 
 
 def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -> Objective:
-    """C-triplet as a loss of its own or beside another; see `penalties.CTriplet`. Source: NF Eq. 11."""
+    """C-triplet as a loss of its own or next to another; see `penalties.CTriplet`. Source: NF Eq. 11."""
     return _penalty(CTriplet(m, classes, center))
 
 
@@ -214,7 +214,7 @@ def feature_incay(
 ) -> Objective:
     """Feature incay, to be added to a loss; see `penalties.FeatureIncay`. Source: FI Eq. 8.
 
-    Default: λ = 0.1, the best of FI Fig. 8 (1, 0.1 and 0.01 in Sec. 4).
+    Default: λ = 0.1, the best of FI Table 3 (1, 0.1 and 0.01).
     """
     return _penalty(FeatureIncay(lam, form, eps, bound, start_step, reference_norm))
 
@@ -289,7 +289,7 @@ def build(name: str, **parameters: Any) -> Objective:
 
 
 def from_recipe(mapping: Mapping[str, Any]) -> Objective:
-    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters, and pieces beside it.
+    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters, and pieces next to it.
 
     >>> from_recipe({"kind": "arcface", "s": 64, "m": 0.5, "iam": {"beta": 0.1}}) == arcface(64, 0.5) + iam(0.1)
     True
@@ -299,8 +299,8 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
     taken = inspect.signature(ALIASES[name]).parameters
-    beside = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
-    return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in beside.items()})
+    further = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
+    return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in further.items()})
 
 
 def _scale(s: float, learn: bool) -> Fixed | Learned:

@@ -1,4 +1,4 @@
-"""Penalties: terms added to the loss, a number a sample; all of them by name."""
+"""Penalties: terms added to the loss, one number per sample; all of them by name."""
 
 from __future__ import annotations
 

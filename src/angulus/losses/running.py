@@ -18,7 +18,7 @@ class Statistics:
     Args:
         values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
         rows: how many there were, on all ranks.
-        features: they, detached [rows, d], where the objective has a center loss, else none.
+        features: of these rows, detached [rows, d], where the objective has a center loss, else empty.
         labels: [rows], likewise.
     """
 
