@@ -69,7 +69,11 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
 )
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.
-NEED_EXTRAS = {"angulus.hub": "hub", "angulus.kernels.fused_kernels": "triton"}
+NEED_EXTRAS = {
+    "angulus.hub": "hub",
+    "angulus.kernels.fused_kernels": "triton",
+    **dict.fromkeys(("angulus.bench.faces", "angulus.bench.face_images", "angulus.bench.face_agreement"), "faces"),
+}
 
 
 def ask(home: Path, question: dict[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_report_warns_of_what_it_leaves_out(angulus: Run, few_digits: None) -> N
         (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
         ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
         ([".", "--out", "text.json/page.html"], r"--out must lie in a folder; .*text.json is a file"),
-        (["run", "--draws", "-1"], r"draws must be a whole number >= 0; got -1"),
+        (["run", "--draws", "-1"], r"draws must be a whole number in \[0, 100000\]; got -1"),
     ],
 )
 def test_report_refuses_in_a_sentence(angulus: Run, arguments: list[str], message: str, few_digits: None) -> None:

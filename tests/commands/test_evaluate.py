@@ -162,11 +162,13 @@ def test_a_model_that_tells_nobody_apart_is_warned_of(folder: Path) -> None:
     ):
         lists = ["--pairs", folder / "my-pairs.txt"]
         output = run(*command, folder / "weak.npz", *lists, *options, "--json", folder / "r.json").output
-        assert output.startswith("warning: ") and "chance is 0.5" in output.splitlines()[0]
-        assert results.Result.read(folder / "r.json").notes[0] == output.splitlines()[0]
+        form, warned = output.splitlines()[:2]
+        assert "is read as plain" in form
+        assert warned.startswith("warning: ") and "chance is 0.5" in warned
+        assert results.Result.read(folder / "r.json").notes[0] == warned
     saved = json.loads((folder / "c.json").read_text())
     assert set(saved["auc"]) == {"value", "interval"}
-    assert Calibration.read(folder / "c.json").warning.startswith("warning: ")
+    assert "chance is 0.5" in Calibration.read(folder / "c.json").warning
 
 
 def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:

@@ -136,7 +136,7 @@ def test_rows_of_templates() -> None:
             replace(EMBEDDINGS, detector_scores=np.full(COUNT, np.nan)),
             IMAGES,
             Pooling(detector=True),
-            "needs that of every image; these embeddings has none of .* among them; leave the option off, or add them",
+            "needs one of each image; these embeddings lacks .* of the templates'; leave the option off, or add them",
         ),
         (
             replace(EMBEDDINGS, detector_scores=np.linspace(-1, 1, COUNT)),
