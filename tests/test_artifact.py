@@ -192,13 +192,20 @@ def test_info_prints_nothing_that_a_terminal_obeys(folder: Path) -> None:
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a model folder \(config\.json: No such file or directory\); give"):
+    with pytest.raises(InputError, match=r"is not a model folder \(it has no config\.json\); give"):
         angulus.load(tmp_path)
     with pytest.raises(InputError, match=r"none is not a model folder \(there is no such folder\); give one that"):
         angulus.load(tmp_path / "none")
     (tmp_path / "config.json").write_text("[1")
     with pytest.raises(InputError, match="is not a model folder"):
         angulus.load(str(tmp_path))
+    with pytest.raises(InputError, match=r"is not a model folder \(it is a file\); give"):
+        angulus.load(tmp_path / "config.json")
+
+
+def test_a_run_in_place_of_its_model_is_refused_with_the_model(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"is not a model folder \(it has no config\.json\); did you mean .*/model\?"):
+        angulus.load(folder.parent)
 
 
 @pytest.mark.parametrize(

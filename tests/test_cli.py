@@ -280,7 +280,7 @@ def test_data_lists_the_sets(angulus: Run) -> None:
     [
         (OSError(errno.EIO, "Input/output error", "disk"), 2, "angulus: cannot write disk: Input/output error\n"),
         (KeyboardInterrupt(), 130, ""),
-        (Interrupted("stopped at step 3 of 9"), 130, "angulus: stopped at step 3 of 9; its checkpoint is written: run"),
+        (Interrupted("stopped at step 3 of 9"), 130, "angulus: stopped at step 3 of 9; its checkpoint is saved: run"),
     ],
 )
 def test_what_ends_a_command_sets_the_exit_code_and_leaves_no_traceback(
@@ -380,9 +380,9 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
         ["train", "demo", "--out", "run", "--resume"],
         "run holds no run to resume; start one without",
     ),
-    "a run is there": (finished, "run holds a run already; go on with it by --resume, or choose another --out"),
+    "a run is there": (finished, "run holds a run already; continue it with --resume, or choose another --out"),
     "another run is there": (another, "run holds a run of another recipe (training.batch_size is 16 there and 9 here)"),
-    "a shorter run is there": (longer, "run holds a run already; go on with it to 9 epochs (it has 1) by --resume, or"),
+    "a shorter run is there": (longer, "run holds a run already; continue it to 9 epochs (it has 1) with --resume, or"),
     "a file for a folder": (taken, "cannot write run: File exists; a file stands where a folder is needed"),
     "a file above the folder": (taken_above, "cannot write run/below: Not a directory; a file stands where a folder"),
 }

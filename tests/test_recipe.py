@@ -210,6 +210,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     ("override", "sentence"),
     [
         ("nmae=x", "a recipe has no key 'nmae'; did you mean 'name'?; known here: name, title, data"),
+        ("epochs=3", "a recipe has no key 'epochs'; did you mean 'training.epochs'?; known here: name, "),
         ("training.epoch=1", "no key 'training.epoch'; did you mean 'epochs'?; known here: training.epochs, training."),
         ("training.optimizer.weight_decy=1", "did you mean 'weight_decay'?; known here: training.optimizer.kind, "),
         ("training.optimizer.zzz=1", "no key 'training.optimizer.zzz'; known here: training.optimizer.kind, "),

@@ -309,14 +309,21 @@ def _content(folder: Path) -> dict[str, Any]:
     try:
         content = limits.parse_json(path.read_bytes(), path.name)
     except (OSError, checks.InputError) as error:
-        reason = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        reason = reason if folder.exists() else "there is no such folder"
-        raise checks.InputError(
-            f"{folder} is not a model folder ({reason}); give one that angulus train wrote as RUN/model"
-        ) from error
+        there = (folder / "model" / CONFIG).is_file()
+        way = f"did you mean {folder / 'model'}?" if there else "give one that angulus train wrote as RUN/model"
+        raise checks.InputError(f"{folder} is not a model folder ({_reason(folder, error)}); {way}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
         raise checks.InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
     return content
+
+
+def _reason(folder: Path, error: OSError | checks.InputError) -> str:
+    """Why a folder is no model."""
+    if not folder.is_dir():
+        return "it is a file" if folder.exists() else "there is no such folder"
+    if isinstance(error, FileNotFoundError):
+        return f"it has no {CONFIG}"
+    return f"{CONFIG}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def _config(content: dict[str, Any], path: Path) -> Config:

@@ -83,6 +83,19 @@ def nearest(word: object, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def why_unread(error: OSError) -> str:
+    """Why a file cannot be read.
+
+    >>> why_unread(IsADirectoryError(21, "Is a directory"))
+    'it is a folder'
+    """
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return error.strerror or str(error)
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -110,8 +110,8 @@ def main() -> None:
     except checks.InputError as error:
         _fail(str(error), 2, told=not launch.speaks(error))
     except Interrupted as stopped:
-        again = "run the same command again (train: with --resume) to go on"
-        _fail(f"{stopped}; its checkpoint is written: {again}", 130, told=not launch.speaks())
+        again = "run the same command again (train: with --resume) to continue"
+        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, told=not launch.speaks())
     except launch.LostRank as lost:
         _fail(str(lost), 1)
     except OSError as error:

@@ -107,7 +107,8 @@ class Contract:
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
             raise checks.InputError(
                 f"pixels must be {self.size[0]} high and {self.size[1]} wide, as input.size says; "
-                f"got {list(pixels.shape)}; align and scale the images to that"
+                f"got {list(pixels.shape)}; bring the images to that size with `angulus "
+                f"prepare images --size {self.size[0]}x{self.size[1]}`, or faces with `angulus prepare faces`"
             )
         channels = {None: None, "grey": 1}.get(self.colour, 3)
         if channels is not None and (pixels.ndim != 4 or pixels.shape[1] != channels):

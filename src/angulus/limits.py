@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from angulus import checks
-from angulus.checks import InputError
+from angulus.checks import InputError, why_unread
 
 MOST_UNPACKED = 2**30  # bytes; more than any list or image that is published, less than what fills a small machine
 MOST_RATIO = 20  # text packs to a tenth, JPEGs and embeddings hardly at all
@@ -98,7 +98,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} must be a whole gzip file; got {error}") from error
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
 
 
 def inflate(data: bytes, what: str) -> bytes:

@@ -259,7 +259,8 @@ def _sentence(error: Any) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         *parents, last = error["loc"]  # the last part alone is compared: what stands before it is alike in all
         known = {key: ".".join([*map(str, parents), key]) for key in _known_keys(parents)}
-        hint = checks.nearest(last, known)
+        inner = [f"{name}.{last}" for name in known if last in _known_keys([*parents, name])]
+        hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 else checks.nearest(last, known)
         return f"a recipe has no key {where!r}{hint}; known here: {', '.join(known.values())}"
     if error["type"] in ("missing", "missing_argument"):
         return f"the recipe needs {where}"
@@ -275,4 +276,4 @@ def _known_keys(location: Iterable[Any]) -> list[str]:
     for part in location:
         hint = get_type_hints(here)[part]
         here = next((each for each in getattr(hint, "__args__", ()) if dataclasses.is_dataclass(each)), hint)
-    return [each.name for each in dataclasses.fields(here)]
+    return [each.name for each in dataclasses.fields(here)] if dataclasses.is_dataclass(here) else []

@@ -51,7 +51,7 @@ def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     if not resume:
         more = f" to {recipe.training.epochs} epochs (it has {there.training.epochs})" if longer else ""
         raise checks.InputError(
-            f"{folder} holds a run already; go on with it{more} by --resume, or choose another --out"
+            f"{folder} holds a run already; continue it{more} with --resume, or choose another --out"
         )
     _refuse_other_images(whole, folder)
     if longer and not trained:

@@ -141,7 +141,9 @@ def _limit(model: Model, threshold: float | None) -> float:
 def _read(path: Path, config: Config, choice: _Choice | None) -> torch.Tensor:
     """An image file as uint8 [channels, height, width] of the model's size."""
     if path.exists() and not path.is_file():  # a pipe or a device never ends
-        raise checks.InputError(f"the image {path} must be a file; it is none")
+        raise checks.InputError(
+            f"the image {path} must be a file; it is {'a folder' if path.is_dir() else 'a pipe or a device'}"
+        )
     try:
         data = path.read_bytes()
     except OSError as error:

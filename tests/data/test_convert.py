@@ -229,7 +229,7 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out"), "--depth", "1"])
     assert shown.exit_code == 0
     for said in (
-        "6 images of 3 identities; 2 size(s): 12x10, 13x10",
+        "6 images of 3 identities; 2 sizes: 12x10, 13x10",
         "1 identities have one image",
         "3 things were left out",
         "left-out.jsonl lists them",

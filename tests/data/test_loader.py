@@ -96,7 +96,7 @@ def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> N
     rows = [Row("a", png(0, 9, 7), "x"), Row("b", png(1, 9, 7), ""), Row("c", png(2, 8, 8), "y")]
     write_records(tmp_path / "r", rows)
     mixed = Records(tmp_path / "r")
-    with pytest.raises(InputError, match=r"must have an identity to train on; 1 in .* have none, row 1 \(b\) first"):
+    with pytest.raises(InputError, match=r"to train on must have an identity; 1 in .* have none, row 1 \(b\) first"):
         part_of(mixed)
     with pytest.raises(
         InputError, match=r"must be of one size to make batches; .* has 2: 8x8 \(1\), 9x7 \(1\); 'c' \(row 2\) is one"

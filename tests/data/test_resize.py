@@ -96,7 +96,7 @@ def test_the_command_brings_a_folder_to_one_size(tmp_path: Path) -> None:
     source, out = put(tmp_path / "products", good | bad), tmp_path / "out"
     run = CliRunner().invoke(prepare_app, ["images", str(source), str(out), "--size", "24x32", "--crop", "pad"])
     assert run.exit_code == 0, run.output
-    assert f"{len(good)} images of 2 identities; 1 size(s): 32x24" in run.output
+    assert f"{len(good)} images of 2 identities; 1 size: 32x24" in run.output
     assert f"{len(bad)} things were left out" in run.output
     records = Records(out)
     assert sorted(records.ids.tolist()) == sorted(good)

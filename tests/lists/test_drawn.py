@@ -50,6 +50,12 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         draw_folds(IDS, PEOPLE, folds=7)
     with pytest.raises(InputError, match="the 4 people of fold 0 give 40 and 150; ask for 40 pairs"):
         draw_folds(IDS, PEOPLE, folds=3, per=41)
+    many = np.repeat(np.arange(6).astype(str), [9, 9, 9, 3, 3, 3])
+    ids = np.array([str(row) for row in range(len(many))])
+    with pytest.raises(InputError, match=r"ask for \d+ pairs, or for fewer folds") as refused:
+        draw_folds(ids, many, folds=3, per=100)
+    most = int(str(refused.value).split("ask for ")[1].split()[0])
+    assert len(draw_folds(ids, many, folds=3, per=most).left) == 3 * 2 * most  # no fold refuses the number named
     with pytest.raises(InputError, match="folds in a list must be runs of as many genuine and then impostor pairs"):
         pairs_text(Pairs(np.array(list("abcd")), np.array(list("efgh")), np.array([0, 0, 1, 1]) > 0, np.arange(4) // 2))
 

@@ -141,7 +141,7 @@ def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_once(schedule: str, 
     shape = f"training.schedule={schedule}"
     run(tiny.validated(shape), tmp_path / "run", splits=tiny.splits())
     more = tiny.validated(shape, "training.epochs=4")
-    with pytest.raises(InputError, match=r"go on with it to 4 epochs \(it has 2\) by --resume"):
+    with pytest.raises(InputError, match=r"continue it to 4 epochs \(it has 2\) with --resume"):
         run(more, tmp_path / "run", splits=tiny.splits())
     run(more, tmp_path / "run", resume=True, splits=tiny.splits())
     run(more, tmp_path / "once", splits=tiny.splits())

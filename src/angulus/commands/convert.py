@@ -86,7 +86,8 @@ def summary(done: Converted, out: str) -> list[str]:
 
     sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
-    lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {len(sizes)} size(s): {shown}"]
+    kinds = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
+    lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {kinds}"]
     if done.not_taken:
         lines.append(f"{done.not_taken:,} images were not chosen")
     if done.unknown:

@@ -32,7 +32,8 @@ def read_list(path: Path, form: str) -> Pairs:
     pairs, found = read_pair_list(path, form)
     if form == "auto":
         folds = f"{pairs.fold_count} folds" if pairs.folds is not None else "no folds"
-        say(f"{path} is read as {found} ({FORMS[found]}): {len(pairs):,} pairs, {folds}")
+        count = f"{len(pairs):,} pair{'s' * (len(pairs) != 1)}"
+        say(f"{path} is read as {found} ({FORMS[found]}): {count}, {folds}")
     return pairs
 
 

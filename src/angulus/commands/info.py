@@ -12,7 +12,7 @@ from angulus.commands.output import say
 
 
 def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]) -> None:
-    """Say what a model is and takes, and the fingerprint by which embeddings, calibrations and galleries know it."""
+    """Show what a model is and takes, and the fingerprint that embeddings, calibrations and galleries keep of it."""
     from angulus import artifact, model_card
     from angulus.fingerprint import described
 

@@ -31,7 +31,7 @@ Plot = Annotated[
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the resamples.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
 Flip = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--flip", help="Fuse with the mirrored images' embeddings: sum or concat.", show_default=False),

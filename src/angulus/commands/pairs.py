@@ -13,9 +13,9 @@ from angulus.commands.output import say
 def data_pairs(
     records: Annotated[str, typer.Argument(help="Records of people, as `angulus convert` writes them.")],
     out: Annotated[Path, typer.Argument(help="The list, which `angulus evaluate pairs --pairs` reads.")],
-    folds: Annotated[int, typer.Option(help="How many; no person is in two.")] = 10,
+    folds: Annotated[int, typer.Option(help="How many folds; no person is in two of them.")] = 10,
     pairs: Annotated[int, typer.Option(help="Genuine pairs in a fold, and as many impostor pairs.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
     """Draw pairs of images, of one person and of two, in folds of different people."""
     from angulus import files

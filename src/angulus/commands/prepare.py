@@ -20,12 +20,14 @@ prepare_app = typer.Typer(no_args_is_help=True, help="Prepare photos for trainin
 def prepare_faces(
     source: Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")],
     out: Annotated[Path, typer.Argument(help="Folder for records/, report.html, report.csv and report.jsonl.")],
-    size: Annotated[str, typer.Option(help="Of the crop in pixels: 112, 128, 144, 160 ..., or HEIGHTxWIDTH.")] = "112",
-    choose: Annotated[str, typer.Option(help="Of several faces: the largest, or the most central.")] = "largest",
+    size: Annotated[
+        str, typer.Option(help="Size of the crop in pixels: 112, 128, 144, 160 ..., or HEIGHTxWIDTH.")
+    ] = "112",
+    choose: Annotated[str, typer.Option(help="Which of several faces to take: largest or central.")] = "largest",
     min_score: Annotated[float, typer.Option(help="The detector's least confidence, 0 to 1.")] = 0.9,
     min_size: Annotated[float, typer.Option(help="The least pixels across a face in the photo.")] = 30,
     detector: Annotated[str, typer.Option(help="mtcnn, or yunet:FILE with its ONNX model.")] = "mtcnn",
-    encoding: Annotated[str, typer.Option(help="Of the crops: jpeg (quality 95) or png.")] = "jpeg",
+    encoding: Annotated[str, typer.Option(help="Format of the crops: jpeg (quality 95) or png.")] = "jpeg",
     kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
     depth: Annotated[
         Optional[int],  # noqa: UP045

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def verify(
     model: Annotated[Path, typer.Argument(help="A model folder with a calibration, such as RUN/model.")],
     first: Annotated[Path, typer.Argument(metavar="A", help="An image as the model wants it; with --align, a photo.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The other image.")],
     threshold: Annotated[
         Optional[float],  # noqa: UP045  # typer
-        typer.Option("--threshold", help="In place of the calibrated one.", show_default=False),
+        typer.Option(
+            "--threshold", help="A cosine of your own instead of the calibrated threshold.", show_default=False
+        ),
     ] = None,
     prior: Annotated[float, typer.Option("--prior", help="Share of the compared pairs that are of one person.")] = 0.5,
     flip: Annotated[
@@ -49,7 +51,7 @@ def verify(
         typer.Option("--json", help="Save the decision to this file.", show_default=False),
     ] = None,
 ) -> None:
-    """Say whether two images show the same person, with the error rate of the threshold that decides."""
+    """Decide whether two images show the same person, and print the error rates of the threshold."""
     from angulus import artifact
     from angulus.protocols.result import null_for_nan
     from angulus.verify import verify as decide
@@ -107,13 +109,13 @@ def _disagreement(found: Decision, probability: float) -> list[str]:
     passing = "" if found.fmr is None else f" ({_share(found.fmr)})"
     if not found.same and probability > 0.5:
         return [
-            f"the answer does not contradict this: the threshold is so strict that few pairs of two people "
-            f"pass{passing}, and it turns away some pairs that are probably of one person"
+            f"both are right: the threshold is strict, so that few pairs of two people pass{passing}, and it rejects "
+            "some pairs that are probably of one person"
         ]
     if found.same and probability < 0.5:
         return [
-            f"the answer does not contradict this: few pairs of two people pass the threshold{passing}, but with so "
-            "few pairs of one person among those that you compare, most pairs of this score are of two"
+            f"both are right: few pairs of two people pass the threshold{passing}, but so few of the pairs that you "
+            "compare are of one person that most pairs of this score are of two"
         ]
     return []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from angulus import checks, files
-from angulus.checks import InputError
+from angulus.checks import InputError, why_unread
 
 _CHUNK = 2**20
 
@@ -73,7 +73,7 @@ def md5_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error}") from error
+        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
 
 
 def _first(remote: Remote, urls: Sequence[str], timeout_s: float, by_hand: str, file: BinaryIO) -> None:

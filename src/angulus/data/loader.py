@@ -73,8 +73,9 @@ def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
     unknown = np.flatnonzero(identities == "")
     if len(unknown):
         raise InputError(
-            f"every row must have an identity to train on; {len(unknown)} in {records.where} have none, row "
-            f"{chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first; leave them out with rows"
+            f"every image to train on must have an identity; {len(unknown)} in {records.where} have none, row "
+            f"{chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first; take them out of the source and convert "
+            "it to new records, or from Python give the rows that have one"
         )
     sizes, counts = np.unique(records.sizes[chosen], axis=0, return_counts=True)
     if len(sizes) > 1:

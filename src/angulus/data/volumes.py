@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
 from angulus import extras, limits
-from angulus.checks import InputError, one_line
+from angulus.checks import InputError, one_line, why_unread
 
 _VOXEL_BYTES = 2  # of CT; a wider type makes an allowed volume larger by a few times, and no bomb
 AIR_HU, LOWEST_HU, HIGHEST_HU = -1000, -1000, 400  # what lies beyond a scan; the window that is kept
@@ -112,7 +112,7 @@ def _check_header(path: Path) -> None:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
     named = [line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "ElementDataFile"]
     if len(named) != 1 or not named[0] or "/" in named[0] or "\\" in named[0]:
         raise InputError(f"{path} must name one file beside it as ElementDataFile; got {named}")

@@ -21,10 +21,15 @@ def genuine_rows(people: NDArray[np.int64]) -> PairRows:
     return np.concatenate([_all_pairs(order[a:b]) for a, b in itertools.pairwise(bounds)])
 
 
+def genuine_count(people: NDArray[np.int64]) -> int:
+    """How many pairs of rows show one person."""
+    counts = np.unique(people, return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())
+
+
 def impostor_count(people: NDArray[np.int64]) -> int:
     """How many pairs of rows show two people."""
-    counts = np.unique(people, return_counts=True)[1]
-    return int(len(people) * (len(people) - 1) // 2 - (counts * (counts - 1) // 2).sum())
+    return len(people) * (len(people) - 1) // 2 - genuine_count(people)
 
 
 def impostor_rows(people: NDArray[np.int64], count: int, rng: np.random.Generator) -> PairRows:
@@ -65,16 +70,13 @@ def draw_folds(
     names, people = np.unique(identities, return_inverse=True)
     if len(names) < 2 * folds:
         raise InputError(f"{folds} folds take {2 * folds} people or more; got {len(names)}; ask for fewer folds")
+    groups = [
+        np.flatnonzero(np.isin(people, members)) for members in np.array_split(rng.permutation(len(names)), folds)
+    ]
+    _refuse_more_than_all_give(per, [people[rows] for rows in groups])
     drawn = []
-    for number, members in enumerate(np.array_split(rng.permutation(len(names)), folds)):
-        rows = np.flatnonzero(np.isin(people, members))
+    for rows in groups:
         genuine = genuine_rows(people[rows])
-        most = min(len(genuine), impostor_count(people[rows]))
-        if most < per:
-            raise InputError(
-                f"a fold must have {per} genuine and {per} impostor pairs; the {len(members)} people of fold {number} "
-                f"give {len(genuine)} and {impostor_count(people[rows])}; ask for {most} pairs, or for fewer folds"
-            )
         genuine = genuine[np.sort(rng.permutation(len(genuine))[:per])]
         drawn += [rows[genuine], rows[impostor_rows(people[rows], per, rng)]]
     left, right = np.concatenate(drawn).T
@@ -88,6 +90,19 @@ def draw_folds(
         source="drawn pairs",
         unknown=total - len(ids),
     )
+
+
+def _refuse_more_than_all_give(per: int, groups: list[NDArray[np.int64]]) -> None:
+    """Refuse more pairs per fold than the poorest fold gives; that fold's number is one that all can give."""
+    given = [(genuine_count(people), impostor_count(people)) for people in groups]
+    poorest = min(range(len(given)), key=lambda fold: min(given[fold]))
+    most = min(given[poorest])
+    if most < per:
+        way = f"ask for {most} pairs, or for fewer folds" if most else "ask for fewer folds"
+        raise InputError(
+            f"a fold must have {per} genuine and {per} impostor pairs; the {len(np.unique(groups[poorest]))} people of "
+            f"fold {poorest} give {given[poorest][0]} and {given[poorest][1]}; {way}"
+        )
 
 
 def _all_pairs(rows: NDArray[np.int64]) -> PairRows:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError, one_line
+from angulus.checks import InputError, one_line, why_unread
 from angulus.columns.texts import text_array
 from angulus.lists.text import Unpacked, malformed
 
@@ -115,7 +115,7 @@ def _opened(path: str | os.PathLike[str]) -> io.BufferedIOBase:
     try:
         return Unpacked(path) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
 
 
 def _lines(path: str | os.PathLike[str], file: io.BufferedIOBase) -> Iterator[bytes]:

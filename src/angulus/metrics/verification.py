@@ -81,7 +81,7 @@ def require_support(
         raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
     least = least_count(far) if far > 0 else 1
     raise checks.InputError(
-        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher one{hint}"
+        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher rate{hint}"
     )
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from angulus.checks import InputError
+from angulus.checks import InputError, why_unread
 from angulus.data.sources import lst
 from angulus.data.sources.common import Item, LeftOut, Remark, row_or_left_out, too_long
 from angulus.data.sources.damage import OnError
@@ -111,7 +111,7 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; got {error.strerror or error}") from error
+        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
 
 
 def _seek_next(file: BinaryIO, start: int) -> None:

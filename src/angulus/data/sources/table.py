@@ -74,7 +74,7 @@ def read_source(path: Path, kind: str | None = None, options: Options | None = N
             format's reader refuses.
     """
     if not path.exists():
-        raise InputError(f"a source must be there; there is no {path}")
+        raise InputError(f"there is no source {path}; give a folder or a file that exists")
     kind = kind_of(path) if kind is None else checks.choice("kind", kind, KINDS)
     options = options or Options()
     for name, kinds in _USES.items():
