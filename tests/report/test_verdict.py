@@ -12,7 +12,7 @@ from angulus.compare import Cell, Comparison, Row
 from angulus.report import verdict
 
 
-def comparison(accuracies: dict[str, list[float]], low: float = 80.0) -> Comparison:
+def comparison(accuracies: dict[str, list[float]], low: float = 80.0, diverged: str | None = None) -> Comparison:
     seeds = len(next(iter(accuracies.values())))
     variants = ", ".join(f"{name}: {{}}" for name in accuracies)
     recipe = tiny.validated(f"compare={{seeds: {list(range(seeds))}, variants: {{{variants}}}}}")
@@ -21,12 +21,12 @@ def comparison(accuracies: dict[str, list[float]], low: float = 80.0) -> Compari
             name,
             {"accuracy entire %": Cell(values), "accuracy good %": Cell([95.0]), "accuracy low %": Cell([low])},
             {},
-            {},
+            {"good": 120, "low": 30},
             0,
         )
         for name, values in accuracies.items()
     ]
-    return Comparison(recipe, Path(), rows, {})
+    return Comparison(recipe, Path(), rows, {}, diverged={} if diverged is None else {diverged: "It diverged."})
 
 
 def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
@@ -43,7 +43,7 @@ def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
             in said
         )
     assert better.startswith("It is better than B")
-    assert undecided.startswith("Undecided, with 3 seeds, is whether A is better than C")
+    assert undecided.startswith("With 3 seeds it is undecided whether A is better than C")
     assert quality.startswith("Images of small feature norms are the hard ones for every loss: 80.0 to 80.0 %")
 
 
@@ -57,3 +57,20 @@ def test_one_seed_decides_nothing_and_one_variant_is_no_comparison() -> None:
 def test_variants_that_are_alike_with_every_seed_are_the_same() -> None:
     found = verdict.sentences(comparison({"A": [100.0, 100.0], "B": [100.0, 100.0]}, low=99.0))
     assert found[1:] == ["It is the same as B with every seed."]
+
+
+def test_a_variant_that_diverged_is_not_the_best() -> None:
+    found = verdict.sentences(
+        comparison({"A": [99.0, 98.0], "B": [80.0, 81.0], "C": [79.0, 78.0]}, diverged="A, seed 1")
+    )
+    assert found[0].startswith("Best here: B")
+    assert found[1] == "Left out, since a training of it diverged: A."
+    assert verdict.sentences(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0]}, diverged="A, seed 1")) == []
+
+
+def test_few_images_of_low_quality_say_nothing() -> None:
+    few = comparison({"A": [90.0, 91.0], "B": [80.0, 80.0]})
+    assert any("small feature norms" in each for each in verdict.sentences(few))
+    for row in few.rows:
+        row.counts["low"] = 29
+    assert not any("small feature norms" in each for each in verdict.sentences(few))

@@ -51,7 +51,7 @@ def audit(
         bool, typer.Option("--same-numbers", help="Identities that are numbers are the same in both sets.")
     ] = False,
 ) -> None:
-    """Find what a data set has twice, shares with another, or labels wrongly; write a card and lists to remove by."""
+    """Find duplicates, overlaps with other data sets and wrong labels; write a card and lists of what to remove."""
     from angulus.data.audit import DataSet, Settings, apply_removals, check_free
     from angulus.data.audit import audit as run
     from angulus.data.sources import Options, kind_of

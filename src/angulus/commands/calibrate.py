@@ -88,7 +88,7 @@ def compare_results(
     json: Json = None,
     digits: Digits = 4,
 ) -> None:
-    """Second − first of every figure, with intervals over the same resamples of both."""
+    """Print the difference of two results, second − first, with intervals over the same resamples of both."""
     from angulus.protocols.differences import compare_results as compare
     from angulus.protocols.result import Result
 

@@ -20,7 +20,7 @@ TABLE = (  # name, command, what it measures, what it reads
     (
         "pairs",
         evaluate_verification.pairs,
-        "the same of a list of one's own, of CALFW, CPLFW, AgeDB, SLLFW",
+        "the same for a list of your own, CALFW, CPLFW, AgeDB, SLLFW",
         "embeddings; the list of pairs",
     ),
     (

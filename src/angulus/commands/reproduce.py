@@ -62,7 +62,7 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Run a row of a paper's table, going on where that stopped, and print what was measured beside the paper's."""
+    """Run a row of a paper's table and print what was measured next to the paper's; resumes where it stopped."""
     if sum((row is not None, show_list, table is not None)) != 1:
         raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE")
     from angulus import reproduce as rows

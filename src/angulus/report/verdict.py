@@ -11,18 +11,24 @@ from angulus.metrics.seeds import Difference
 
 HIGHER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers of which more is better
 
+LEAST_IMAGES = 30  # of low quality, for a sentence about them
+
 
 def sentences(comparison: Comparison) -> list[str]:
     """The verdict on the first column of which more is better; nothing of one variant, or of no such column."""
     title = _title(comparison)
-    rows = [
-        row for row in comparison.rows if title is not None and not math.isnan(Cell(row.columns[title].values).mean)
-    ]
-    if title is None or len(rows) < 2:
+    if title is None:
+        return []
+    measured = [row for row in comparison.rows if not math.isnan(Cell(row.columns[title].values).mean)]
+    rows = [row for row in measured if not _diverged(comparison, row)]
+    left_out = [row.variant for row in measured if row not in rows]
+    if len(rows) < 2:
         return []
     rows = sorted(rows, key=lambda row: -row.columns[title].mean)
     best, rest = rows[0], rows[1:]
     said = [_best(best, title)]
+    if left_out:
+        said.append(f"Left out, since a training of it diverged: {_listed(left_out)}.")
     seeds = len(section(comparison.recipe).seeds)
     if seeds < 2:
         said.append(
@@ -31,7 +37,11 @@ def sentences(comparison: Comparison) -> list[str]:
         )
     else:
         said += _differences([(row, best.minus(row, title)) for row in rest], best, seeds)
-    return said + _by_quality(comparison)
+    return said + _by_quality(rows, comparison)
+
+
+def _diverged(comparison: Comparison, row: Row) -> bool:
+    return any(place.startswith(f"{row.variant}, seed ") for place in comparison.diverged)
 
 
 def _title(comparison: Comparison) -> str | None:
@@ -62,7 +72,7 @@ def _differences(found: Sequence[tuple[Row, Difference]], best: Row, seeds: int)
     if open_:
         every = " any of the others" if not decided and not alike else ""
         said.append(
-            f"Undecided, with {seeds} seeds, is whether {best.variant} is better than{every or ' ' + _listed(open_)}"
+            f"With {seeds} seeds it is undecided whether {best.variant} is better than{every or ' ' + _listed(open_)}"
             + (f": {_listed(open_)}" if every else "")
             + ". Brackets hold the mean difference and its 95 % interval over the seeds; more seeds make it narrower."
         )
@@ -79,11 +89,11 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _by_quality(comparison: Comparison) -> list[str]:
+def _by_quality(rows: Sequence[Row], comparison: Comparison) -> list[str]:
     """What the norm tells, where every variant is right more often on images of large norms than on those of small."""
-    if comparison.recipe.evaluation.benchmarks:
+    if comparison.recipe.evaluation.benchmarks or any(row.counts.get("low", 0) < LEAST_IMAGES for row in rows):
         return []
-    good, low = ([row.columns[accuracy_title(group)].mean for row in comparison.rows] for group in ("good", "low"))
+    good, low = ([row.columns[accuracy_title(group)].mean for row in rows] for group in ("good", "low"))
     if not max(low) < min(good):
         return []
     return [

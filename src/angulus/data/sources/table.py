@@ -80,7 +80,9 @@ def read_source(path: Path, kind: str | None = None, options: Options | None = N
     for name, kinds in _USES.items():
         if getattr(options, name) not in (None, "stop") and kind not in kinds:
             known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-            raise InputError(f"{name} goes with a {known}; {path} is of kind {kind}")
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with a {known}; {path} is of kind {kind}; leave the option off"
+            )
     return _READERS[kind](path, options)
 
 
