@@ -19,8 +19,11 @@ from data.pictures import png
 from planted_faces import Planted, photo
 from planted_faces import png as photo_png
 
-preparing._TASK_PHOTOS, preparing._COMMIT_PHOTOS = 3, 3
-record_writer.PART_BYTES = 1_200  # three images
+
+def _make_parts_small() -> None:
+    """Three images per part. Not when this file is imported: pytest imports it, looking for doctests."""
+    preparing._TASK_PHOTOS, preparing._COMMIT_PHOTOS = 3, 3
+    record_writer.PART_BYTES = 1_200
 
 
 def content(out: Path) -> list[Any] | None:
@@ -37,6 +40,7 @@ def content(out: Path) -> list[Any] | None:
 
 def convert_folder(out: Path) -> None:
     """A folder of images, of which one is none."""
+    _make_parts_small()
     source = out.parent / "photos"
     for number in range(6):
         _put(source / f"p{number % 2}" / f"{number}.png", png(number))
@@ -46,6 +50,7 @@ def convert_folder(out: Path) -> None:
 
 def prepare_photos(out: Path) -> None:
     """Photos with a face, with two, and with none."""
+    _make_parts_small()
     source = out.parent / "photos"
     for number in range(6):
         faces = [(60, 40, 60, 250), (130, 40, 40, 250)][: (1, 0, 2)[number % 3]]
@@ -55,6 +60,7 @@ def prepare_photos(out: Path) -> None:
 
 def apply_lists(out: Path) -> None:
     """Records with a later column, without what two lists name."""
+    _make_parts_small()
     source = out.parent / "all"
     if not source.exists():
         with RecordWriter(source) as writer:

@@ -84,7 +84,7 @@ def test_two_processes_give_the_model_of_one(tmp_path: Path) -> None:
     for count, out in ((1, "one"), (2, "two")):
         done = finished(count, "train", path, "--out", str(tmp_path / out))
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("test accuracy") == 1
+        assert done.stdout.count("\ntest accuracy") == 1  # one process reports
     one, two = (checkpoint.load(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
     for name, value in one["backbone"].items():
         torch.testing.assert_close(two["backbone"][name], value, rtol=1e-4, atol=1e-6)
