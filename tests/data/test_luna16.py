@@ -336,7 +336,7 @@ def test_a_volume_cut_short_or_of_other_axes_is_refused(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Image([8, 8], sitk.sitkInt16), str(tmp_path / "flat.mhd"))
     with pytest.raises(InputError, match="must be a volume of three axes with one number a voxel; got 2 axes"):
         read_volume(tmp_path / "flat.mhd")
-    with pytest.raises(InputError, match=r"none.mhd must be a file that can be read; got No such file"):
+    with pytest.raises(InputError, match=r"none.mhd must be a file that can be read; there is no such file"):
         read_volume(tmp_path / "none.mhd")
 
 

@@ -128,5 +128,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_blufr(path)
     (tmp_path / "config.mat.gz").write_bytes(gzip.compress(whole))
     assert len(read_blufr(tmp_path / "config.mat.gz").trials) == 2
-    with pytest.raises(InputError, match=r"none.mat must be a file that can be read; got No such file"):
+    with pytest.raises(InputError, match=r"none.mat must be a file that can be read; there is no such file"):
         read_blufr(tmp_path / "none.mat")

@@ -220,7 +220,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "plain.txt.gz").write_bytes(b"1 2 1\n")
     with pytest.raises(InputError, match=r"plain.txt.gz must be a whole gzip file"):
         read_comparisons(tmp_path / "plain.txt.gz")
-    with pytest.raises(InputError, match=r"none.txt must be a file that can be read; got No such file"):
+    with pytest.raises(InputError, match=r"none.txt must be a file that can be read; there is no such file"):
         read_comparisons(tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"1.jpg 1 1\n\xfc.jpg 1 1\n")
     with pytest.raises(InputError, match=r"latin.txt line 2 must be UTF-8 text"):

@@ -123,7 +123,7 @@ def test_malformed_lists(tmp_path: Path, text: str, sentence: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.txt must be a file that can be read; got No such file or directory"):
+    with pytest.raises(InputError, match=r"none.txt must be a file that can be read; there is no such file"):
         read_pairs(tmp_path / "none.txt")
     (tmp_path / "plain.txt.gz").write_bytes(b"a b 1\n")
     with pytest.raises(InputError, match=r"plain.txt.gz must be a whole gzip file; got "):

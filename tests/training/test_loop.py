@@ -356,7 +356,7 @@ def test_ctrl_c_on_the_command_line_leaves_a_checkpoint_to_resume_from(
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped at step" in error
-    assert "with --resume) to go on" in error
+    assert "with --resume) to continue" in error
     assert "Traceback" not in error
     step = checkpoint.load(stopped / "checkpoint.pt")["progress"]["step"]
     assert 0 < step < 8 * 19
