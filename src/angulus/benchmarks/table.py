@@ -118,7 +118,7 @@ def _ytf(given: Given) -> Result:
 
 
 def _quality(base: Callable[[Given], Result]) -> Callable[[Given], Result]:
-    """Good and low of the pairs that another protocol judges, by its own norms; a comparison splits them anew."""
+    """Good and low of the pairs that another protocol judges, by its own norms; a comparison splits them again."""
 
     def run(given: Given) -> Result:
         options = dict(given.options)

@@ -99,7 +99,7 @@ def measure(model: Model, sample: Sample, trial: Trial | None, paired: bool) -> 
 def intervals(
     differences: Floats, units: NDArray[np.str_], draws: int, level: float
 ) -> list[tuple[float, Interval | None]]:
-    """The mean of each row of differences [T, N], and its interval when the units [N] are drawn anew; None for one."""
+    """The mean of each row of differences [T, N], and its interval when the units [N] are drawn again; None for one."""
 
     def means(weights: Floats) -> dict[str, float]:
         return {str(n): float(mean) for n, mean in enumerate(differences @ weights / weights.sum())}

@@ -53,7 +53,7 @@ def evaluate(
 
 
 def by_norms_of(own: Result, reference: Result) -> Result:
-    """A saved result split anew, by the norms of another model's result of the same samples; without intervals.
+    """A saved result split again, by the norms of another model's result of the same samples; without intervals.
 
     Raises:
         checks.InputError: results of another protocol, without samples, or of other samples.
