@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from angulus import build, recipe
+from angulus.core.environment import of_timing
 from angulus.data import Images, Splits
-from angulus.environment import of_timing
-from angulus.recipe import Recipe
+from angulus.experiments import build, recipe
+from angulus.experiments.recipe import Recipe
 from angulus.training import loop
 
 RESULTS = Path(__file__).parent / "results" / "loop.jsonl"

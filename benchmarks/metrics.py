@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus.environment import of_timing
-from angulus.lists import luna16
-from angulus.metrics.curves import auc, error_curve
-from angulus.metrics.verification import kfold_accuracy, tar_at_far
-from angulus.protocols import detection
+from angulus.core.environment import of_timing
+from angulus.evaluation.lists import luna16
+from angulus.evaluation.metrics.curves import auc, error_curve
+from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
+from angulus.evaluation.protocols import detection
 
 RESULTS = Path(__file__).parent / "results" / "metrics.jsonl"
 

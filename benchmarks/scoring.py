@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus import scoring
-from angulus.environment import of_timing
-from angulus.scoring import products, tiles
+from angulus.core.environment import of_timing
+from angulus.evaluation import scoring
+from angulus.evaluation.scoring import products, tiles
 
 RESULTS = Path(__file__).parent / "results" / "scoring.jsonl"
 SAME = 10  # images of an identity

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from angulus import files, plots, theory
-from angulus.losses import margins
+from angulus.core import files
+from angulus.losses import margins, theory
+from angulus.report import plots
 
 FOLDER = Path(__file__).parent / "pictures"
 THETA = np.linspace(0, math.pi, 721)

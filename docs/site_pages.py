@@ -131,7 +131,7 @@ def _commands() -> str:
     from typer.testing import CliRunner
 
     os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    from angulus.cli import app
+    from angulus.cli.main import app
 
     runner, texts = CliRunner(), []
 

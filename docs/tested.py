@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path
 
-from angulus import files
+from angulus.core import files
 from angulus.losses import ALIASES
 
 PAGE = Path(__file__).parent / "losses-tested.md"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from angulus.embeddings import Embeddings
+from angulus.core.embeddings import Embeddings
 
 PEOPLE, IMAGES = 12, 4
 

@@ -17,7 +17,7 @@ import traceback
 
 def run(arguments: list[str]) -> dict[str, object]:
     """Exit code, output and errors of `angulus ARGUMENTS`."""
-    from angulus import cli
+    from angulus.cli import main as cli
 
     sys.argv = ["angulus", *arguments]
     out, err = io.StringIO(), io.StringIO()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 
 
 def die_at(point: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
 
 
 def crowd(people: int = 12, images: int = 4, size: int = 8, noise: float = 0.8, seed: int = 0) -> Embeddings:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.contract import TEMPLATES
-from angulus.data.detect import Faces, Image
+from angulus.core.contract import TEMPLATES
+from angulus.data.faces.detect import Faces, Image
 
 POINTS = np.array(TEMPLATES["five_points"]) / 112
 

@@ -13,10 +13,10 @@ import numpy as np
 import people
 import tiny
 from angulus.data import Splits
-from angulus.data.images import Images
-from angulus.protocols import groups, pairs
-from angulus.protocols.result import Result
-from angulus.run import run
+from angulus.data.sets.images import Images
+from angulus.evaluation.protocols import groups, pairs
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments.run import run
 
 EVIL = "<script>evil()</script>"
 NAMES = (

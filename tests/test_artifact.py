@@ -19,14 +19,15 @@ import torch
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError, artifact
-from angulus.artifact import Config
-from angulus.cli import app
-from angulus.contract import Contract
-from angulus.embeddings import Embeddings
-from angulus.fingerprint import fingerprint, parts
-from angulus.lists.pairs import Pairs
-from angulus.protocols.calibrate import calibrate
+from angulus import InputError
+from angulus.cli.main import app
+from angulus.core.contract import Contract
+from angulus.core.embeddings import Embeddings
+from angulus.core.fingerprint import fingerprint, parts
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.protocols.calibrate import calibrate
+from angulus.models import artifact
+from angulus.models.artifact import Config
 
 CONFIG = Config(
     "small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1}

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from angulus import InputError
-from angulus.commands.audit import audit as command
+from angulus.cli.audit import audit as command
+from angulus.core.embeddings import Embeddings
 from angulus.data.audit import CERTAIN, DataSet, Settings, apply_removals, audit, read_list, write_list
 from angulus.data.audit.duplicates import Twins, sort_out
 from angulus.data.audit.identities import Means, alike, fit, normalised_name, shared_names, spellings
 from angulus.data.audit.inventory import Inventory, mirrored, signature, take_inventory
 from angulus.data.audit.removals import Removal
-from angulus.data.records import Records, Row, write_records
-from angulus.embeddings import Embeddings
+from angulus.data.records.reader import Records, Row, write_records
 from data.pictures import encoded
 
 LANDMARKS = np.arange(10, dtype=np.float32).reshape(5, 2)

@@ -23,7 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import angulus
-from angulus import cli
+from angulus.cli import main as cli
 from commands import test_evaluate_page as evaluate_page
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.
 NEED_EXTRAS = {
-    "angulus.hub": "hub",
+    "angulus.models.hub": "hub",
     "angulus.kernels.fused_kernels": "triton",
     **dict.fromkeys(("angulus.bench.faces", "angulus.bench.face_images", "angulus.bench.face_agreement"), "faces"),
 }

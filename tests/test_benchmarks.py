@@ -13,17 +13,17 @@ import pytest
 from scipy import stats
 
 import tiny
-from angulus import build, recipe
-from angulus.benchmarks.settings import Benchmark, place
-from angulus.benchmarks.table import PROTOCOLS
-from angulus.checks import InputError
-from angulus.compare import compare
-from angulus.data import digits
-from angulus.data.records import Row, write_records
-from angulus.metrics.seeds import paired_difference
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.data.records.reader import Row, write_records
+from angulus.data.sets import digits
+from angulus.evaluation.metrics.seeds import paired_difference
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.registry import PROTOCOLS
+from angulus.experiments import build, recipe
+from angulus.experiments.benchmark import Benchmark, place
+from angulus.experiments.compare import compare
+from angulus.experiments.run import run
 from angulus.report import comparison as report
-from angulus.run import run
 
 PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.txt}, columns: {Digits %: accuracy}}"
 
@@ -136,12 +136,12 @@ def test_a_run_embeds_the_images_and_keeps_the_numbers_of_the_protocol(
     assert json.loads((tmp_path / "run/results.json").read_text()) == json.loads(json.dumps(results))
     assert not list((tmp_path / "run").glob(".embeddings-*"))
     by_command = tmp_path / "by-command.npz"
-    from angulus import embedding
-    from angulus.embeddings import Embeddings
-    from angulus.lists.pairs import read_pairs
-    from angulus.protocols import pairs as protocol
+    from angulus.core.embeddings import Embeddings
+    from angulus.evaluation.lists.pairs import read_pairs
+    from angulus.evaluation.protocols import pairs as protocol
+    from angulus.models import embed
 
-    embedding.run(tmp_path / "run/model", folder / "images", by_command)  # as `angulus embed` and `evaluate` do
+    embed.run(tmp_path / "run/model", folder / "images", by_command)  # as `angulus embed` and `evaluate` do
     assert protocol.evaluate(Embeddings.read(by_command), read_pairs(folder / "pairs.txt"))["accuracy"] == number.value
 
 
@@ -248,7 +248,7 @@ def test_a_grid_that_is_none_is_refused(parts: dict[str, Any], sentence: str) ->
 
 
 def test_every_protocol_of_evaluation_that_takes_embeddings_can_be_named() -> None:
-    from angulus.commands.evaluate import TABLE
+    from angulus.cli.evaluate import TABLE
 
     named = {name for name, *_ in TABLE}
     others = {

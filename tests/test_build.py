@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tiny
-from angulus import build
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data import Images, Splits
+from angulus.experiments import build
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 

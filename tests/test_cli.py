@@ -19,9 +19,12 @@ import pytest
 from PIL import Image
 
 import tiny
-from angulus import __version__, build, cli, data, recipe
-from angulus.commands import reproduce as commands_reproduce
-from angulus.data import Splits, mnist
+from angulus import __version__, data
+from angulus.cli import main as cli
+from angulus.cli import reproduce as commands_reproduce
+from angulus.data import Splits
+from angulus.data.sets import mnist
+from angulus.experiments import build, recipe
 from angulus.training.loop import Interrupted
 
 
@@ -390,7 +393,7 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from angulus.run import run
+    from angulus.experiments.run import run
 
     folder = tmp_path_factory.mktemp("finished")
     path = tiny.write(folder, "training.epochs=1")

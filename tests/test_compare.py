@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 import tiny
-from angulus import build, recipe
-from angulus.checks import InputError
-from angulus.claims import accuracy_title, norm_title
-from angulus.compare import Cell, Comparison, compare, run_folder, to_json
-from angulus.evaluation import load_test
+from angulus.core.checks import InputError
+from angulus.experiments import build, recipe
+from angulus.experiments.claims import accuracy_title, norm_title
+from angulus.experiments.compare import Cell, Comparison, compare, run_folder, to_json
+from angulus.experiments.measure import load_test
+from angulus.experiments.run import run
+from angulus.experiments.run_files import read_results
 from angulus.report import comparison as report
-from angulus.run import run
-from angulus.run_files import read_results
 
 GRID = [
     "training.epochs=1",

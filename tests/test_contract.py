@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import tiny
-from angulus import recipe
-from angulus.checks import InputError
-from angulus.contract import Contract
+from angulus.core.checks import InputError
+from angulus.core.contract import Contract
+from angulus.experiments import recipe
 
 
 def test_pixels_become_their_distance_from_the_mean_in_scales() -> None:

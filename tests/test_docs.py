@@ -14,7 +14,7 @@ import torch
 import typer
 
 import angulus
-from angulus import cli
+from angulus.cli import main as cli
 from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]

@@ -15,14 +15,15 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError, artifact
-from angulus.artifact import Config
-from angulus.commands.doctor import doctor as command
-from angulus.contract import Contract, template_points
-from angulus.data.records import Row, write_records
+from angulus import InputError
+from angulus.cli.doctor import doctor as command
+from angulus.core.contract import Contract, template_points
+from angulus.data.records.reader import Row, write_records
 from angulus.doctor import Diagnosis, diagnose, separations
 from angulus.doctor.sample import PER_IDENTITY, choose
 from angulus.doctor.trials import after, features, moved, trials
+from angulus.models import artifact
+from angulus.models.artifact import Config
 from data.pictures import encoded
 
 SIDE, CLASSES = 16, 10

@@ -21,12 +21,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError, artifact, embedding
-from angulus.artifact import Config
-from angulus.cli import app
-from angulus.contract import Contract
-from angulus.data.records import Row, write_records
-from angulus.embeddings import Embeddings
+from angulus import InputError
+from angulus.cli.main import app
+from angulus.core.contract import Contract
+from angulus.core.embeddings import Embeddings
+from angulus.data.records.reader import Row, write_records
+from angulus.models import artifact, embed
+from angulus.models.artifact import Config
 from data.pictures import BAD, every_kind
 
 
@@ -54,7 +55,7 @@ def test_records_become_the_features_that_the_model_gives(model: Path, tmp_path:
     rows = [Row(f"{n}.png", png(image), f"person {n % 2}", score=n / 10) for n, image in enumerate(images)]
     write_records(tmp_path / "records", rows)
     told: list[int] = []
-    assert embedding.run(model, tmp_path / "records", tmp_path / "e.npz", batch=2, on_images=told.append) == 5
+    assert embed.run(model, tmp_path / "records", tmp_path / "e.npz", batch=2, on_images=told.append) == 5
     assert told == [2, 4, 5]
     found = Embeddings.read(tmp_path / "e.npz")
     loaded = angulus.load(model)
@@ -90,7 +91,7 @@ def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, 
     source.mkdir()
     for name, data in every_kind(pixels(1)[0]).items():
         (source / name).write_bytes(data)
-    assert embedding.run(model, source, tmp_path / "e.npz") == len(list(source.iterdir()))
+    assert embed.run(model, source, tmp_path / "e.npz") == len(list(source.iterdir()))
     found = Embeddings.read(tmp_path / "e.npz")
     unit = dict(zip(found.ids.tolist(), found.unit(np.arange(len(found.ids))), strict=True))
     for name in ("plain.bmp", "plain.webp", "alpha.png"):
@@ -100,7 +101,7 @@ def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, 
         if name.endswith(".txt"):
             continue  # a note next to the photos
         with pytest.raises(InputError, match=f"{re.escape(name)} .*{re.escape(said)}"):
-            embedding.run(model, source, tmp_path / "not.npz")
+            embed.run(model, source, tmp_path / "not.npz")
         (source / name).unlink()
     assert not (tmp_path / "not.npz").exists()
 
@@ -122,41 +123,41 @@ def test_what_is_no_photo_stops_nothing(model: Path, tmp_path: Path) -> None:
     ):
         (source / name).write_bytes(b"\0\5\x16\7")
     for suffix in (".npz", ".parquet", ".safetensors"):
-        assert embedding.run(model, source, tmp_path / f"e{suffix}") == 1
+        assert embed.run(model, source, tmp_path / f"e{suffix}") == 1
         shutil.copy(tmp_path / f"e{suffix}", source)
 
 
 def test_a_lists_other_columns_are_no_images(model: Path, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(pixels(1)[0]))
     (tmp_path / "list.csv").write_text("path,identity,split\n1.png,ann,train\n", encoding="utf-8")
-    assert embedding.run(model, tmp_path / "list.csv", tmp_path / "e.npz") == 1
+    assert embed.run(model, tmp_path / "list.csv", tmp_path / "e.npz") == 1
     (tmp_path / "list.csv").write_text("path,identity,split\n1.png,ann,train\n2.png,ann,train\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"2\.png cannot be embedded: there is no such file"):
-        embedding.run(model, tmp_path / "list.csv", tmp_path / "e.npz")
+        embed.run(model, tmp_path / "list.csv", tmp_path / "e.npz")
 
 
 def test_what_cannot_be_embedded_is_refused_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "photos", tmp_path / "e.npz"
     (source / "anna").mkdir(parents=True)
     with pytest.raises(InputError, match="holds no image"):
-        embedding.run(model, source, out)
+        embed.run(model, source, out)
     (source / "anna" / "1.png").write_bytes(png(pixels(1, 8)[0]))
     with pytest.raises(InputError, match=r"1\.png cannot be embedded: the image must be 16 x 16 pixels.* got 8 x 8"):
-        embedding.run(model, source, out)
+        embed.run(model, source, out)
     (source / "anna" / "1.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"1\.png cannot be embedded"):
-        embedding.run(model, source, out)
+        embed.run(model, source, out)
     with pytest.raises(InputError, match="batch must be"):
-        embedding.run(model, source, out, batch=0)
+        embed.run(model, source, out, batch=0)
     assert not out.exists()
 
 
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from angulus import embedding
+from angulus.models import embed
 kill = lambda done: done >= 6 and os.kill(os.getpid(), signal.SIGKILL)
-embedding.run(*map(Path, sys.argv[1:]), batch=2, on_images=kill)
+embed.run(*map(Path, sys.argv[1:]), batch=2, on_images=kill)
 """
 
 
@@ -170,7 +171,7 @@ def records(tmp_path: Path) -> Path:
 def test_a_killed_run_goes_on_to_the_same_bits(
     model: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedding.run(model, records, tmp_path / "whole.npz", batch=2)
+    embed.run(model, records, tmp_path / "whole.npz", batch=2)
     out = tmp_path / "deep" / "e.npz"
     killed = subprocess.run([sys.executable, "-c", STOPPED, str(model), str(records), str(out)], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -178,14 +179,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     parts = out.with_name("e.npz.parts")
     assert len(list(parts.glob("*.npz"))) == 3
     sizes: list[int] = []
-    embed = artifact.Model.embed
+    plain = artifact.Model.embed
 
     def counted(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
         sizes.append(len(images))
-        return embed(self, images)
+        return plain(self, images)
 
     monkeypatch.setattr(artifact.Model, "embed", counted)
-    assert embedding.run(model, records, out, batch=2) == 11
+    assert embed.run(model, records, out, batch=2) == 11
     assert sizes == [2, 2, 1]  # batches 4 to 6; 3 were done
     assert not parts.exists()
     found, expected = Embeddings.read(out), Embeddings.read(tmp_path / "whole.npz")
@@ -200,11 +201,11 @@ def test_what_has_changed_since_a_stop_is_embedded_anew(model: Path, tmp_path: P
     (source / "anna" / "1.png").write_bytes(png(first))
     (source / "anna" / "2.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"2\.png cannot be embedded"):
-        embedding.run(model, source, out, batch=1)
+        embed.run(model, source, out, batch=1)
     assert len(list((tmp_path / "e.npz.parts").glob("*.npz"))) == 1
     (source / "anna" / "1.png").write_bytes(png(second))
     (source / "anna" / "2.png").write_bytes(png(third))
-    embedding.run(model, source, out, batch=1, flip="none")
+    embed.run(model, source, out, batch=1, flip="none")
     loaded = angulus.load(model).with_flip("none")
     one = [loaded.embed(torch.from_numpy(each).permute(2, 0, 1)[None]) for each in (second, third)]
     np.testing.assert_array_equal(Embeddings.read(out).vectors, torch.cat(one).numpy())
@@ -219,7 +220,7 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_under_torchrun_write_what_one_does(model: Path, records: Path, tmp_path: Path) -> None:
-    embedding.run(model, records, tmp_path / "one.npz", batch=2)
+    embed.run(model, records, tmp_path / "one.npz", batch=2)
     found = torchrun(model, records, tmp_path / "two.npz", "--batch", 2)
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("11 embeddings") == 1
@@ -255,14 +256,14 @@ def mixed(folder: Path, *sizes: int) -> Path:
 def test_all_that_cannot_be_embedded_is_named_at_once_after_all_others_are_done(model: Path, tmp_path: Path) -> None:
     source, out = mixed(tmp_path / "photos", 16, 8, 0, 16, 0), tmp_path / "e.npz"
     with pytest.raises(InputError) as caught:
-        embedding.run(model, source, out, batch=2)
+        embed.run(model, source, out, batch=2)
     said = str(caught.value)
     assert said.startswith("3 images cannot be embedded: ") and said.endswith("with --on-error skip")
     assert all(f"anna/{number}.png (" in said for number in (1, 2, 4)) and "got 8 x 8" in said
     assert not out.exists() and not (tmp_path / "e.npz.left-out.jsonl").exists()
     assert (tmp_path / "e.npz.parts").exists()
     told: list[object] = []
-    count = embedding.run(
+    count = embed.run(
         model, source, out, batch=2, on_error="skip", on_left_out=lambda left, listed: told.extend([len(left), listed])
     )
     assert (count, told) == (2, [3, tmp_path / "e.npz.left-out.jsonl"])
@@ -274,7 +275,7 @@ def test_all_that_cannot_be_embedded_is_named_at_once_after_all_others_are_done(
     assert "3 images left out, listed in" in found.output and "e.npz: 2 embeddings" in found.output
     for number in (1, 2, 4):
         (source / "anna" / f"{number}.png").unlink()
-    assert embedding.run(model, source, out, on_error="skip") == 2
+    assert embed.run(model, source, out, on_error="skip") == 2
     assert not (tmp_path / "e.npz.left-out.jsonl").exists()
 
 
@@ -283,13 +284,13 @@ def test_what_was_embedded_before_a_bad_image_was_found_is_not_embedded_again(
 ) -> None:
     source, out = mixed(tmp_path / "photos", 16, 8, 16, 0, 16), tmp_path / "e.npz"
     with pytest.raises(InputError, match="2 images cannot be embedded"):
-        embedding.run(model, source, out, batch=2)
+        embed.run(model, source, out, batch=2)
 
     def refuse(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("it embedded")
 
     monkeypatch.setattr(artifact.Model, "embed", refuse)
-    assert embedding.run(model, source, out, batch=2, on_error="skip") == 3
+    assert embed.run(model, source, out, batch=2, on_error="skip") == 3
 
 
 def test_many_bad_images_are_listed_in_a_file(model: Path, tmp_path: Path) -> None:
@@ -297,18 +298,18 @@ def test_many_bad_images_are_listed_in_a_file(model: Path, tmp_path: Path) -> No
     with pytest.raises(
         InputError, match=r"^7 images cannot .*; and 2 more, all listed in .*left-out\.jsonl; take them"
     ):
-        embedding.run(model, source, tmp_path / "e.npz")
+        embed.run(model, source, tmp_path / "e.npz")
     assert len((tmp_path / "e.npz.parts" / "left-out.jsonl").read_text().splitlines()) == 7
 
 
 def test_a_source_of_another_model_ends_early(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "HOPELESS", 3)
+    monkeypatch.setattr(embed, "HOPELESS", 3)
     source = mixed(tmp_path / "photos", 8, 8, 8, 8, 8, 16)
     for on_error in ("stop", "skip"):
         with pytest.raises(InputError, match=r"none of the first 3 images can be embedded: anna/2\.png: .* got 8 x 8"):
-            embedding.run(model, source, tmp_path / "e.npz", batch=1, on_error=on_error)
+            embed.run(model, source, tmp_path / "e.npz", batch=1, on_error=on_error)
     with pytest.raises(InputError, match="--on-error must be one of 'stop', 'skip'; got 'go'"):
-        embedding.run(model, source, tmp_path / "e.npz", on_error="go")
+        embed.run(model, source, tmp_path / "e.npz", on_error="go")
     assert not list(tmp_path.glob("e.npz*"))
 
 
@@ -322,13 +323,13 @@ def test_an_image_without_identity_or_score_leaves_those_of_others(model: Path, 
     ]
     write_records(tmp_path / "records", rows)
     for name in ("e.npz", "e.parquet", "e.safetensors"):
-        embedding.run(model, tmp_path / "records", tmp_path / name)
+        embed.run(model, tmp_path / "records", tmp_path / name)
         found = Embeddings.read(tmp_path / name)
         assert found.labels is not None and found.labels.tolist() == ["ann", "", "bob", ""]
         assert found.detector_scores is not None
         np.testing.assert_array_equal(found.detector_scores, [0.5, np.nan, 0.25, 1.0])
     write_records(tmp_path / "unknown", [Row("1", png(images[1]), "")])
-    embedding.run(model, tmp_path / "unknown", tmp_path / "u.npz")
+    embed.run(model, tmp_path / "unknown", tmp_path / "u.npz")
     found = Embeddings.read(tmp_path / "u.npz")
     assert found.labels is None and found.detector_scores is None
 
@@ -336,7 +337,7 @@ def test_an_image_without_identity_or_score_leaves_those_of_others(model: Path, 
 def test_one_long_id_does_not_widen_the_others(model: Path, tmp_path: Path) -> None:
     ids = ["x" * 9_000, *map(str, range(99))]
     write_records(tmp_path / "records", [Row(id, png(pixels(1)[0]), id) for id in ids])
-    embedding.run(model, tmp_path / "records", tmp_path / "e.parquet", batch=50)
+    embed.run(model, tmp_path / "records", tmp_path / "e.parquet", batch=50)
     found = Embeddings.read(tmp_path / "e.parquet")
     assert found.labels is not None and found.ids.dtype == found.labels.dtype == object
     assert found.ids.tolist() == found.labels.tolist() == ids
@@ -347,10 +348,10 @@ def test_a_feature_without_direction_is_named_and_not_written(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     source, out = mixed(tmp_path / "photos", 16, 16, 16), tmp_path / "e.npz"
-    embed = artifact.Model.embed
+    plain = artifact.Model.embed
 
     def broken(self: artifact.Model, images: torch.Tensor) -> torch.Tensor:
-        features = embed(self, images)
+        features = plain(self, images)
         features[1] = value
         return features
 
@@ -358,9 +359,9 @@ def test_a_feature_without_direction_is_named_and_not_written(
     with pytest.raises(
         InputError, match=r"anna/1\.png cannot be embedded: the model gives it a feature that is zero, Na"
     ):
-        embedding.run(model, source, out)
+        embed.run(model, source, out)
     assert not out.exists()
-    assert embedding.run(model, source, out, on_error="skip") == 2
+    assert embed.run(model, source, out, on_error="skip") == 2
     assert Embeddings.read(out).ids.tolist() == ["anna/0.png", "anna/2.png"]
 
 
@@ -370,12 +371,12 @@ def test_an_output_in_its_own_source_is_refused(model: Path, tmp_path: Path) -> 
         with pytest.raises(
             InputError, match=r"the output must not lie in the source, .*photos, which the next run reads"
         ):
-            embedding.run(model, source, out)
+            embed.run(model, source, out)
     assert [path.name for path in source.rglob("*")] == ["anna", "0.png"]
-    assert embedding.run(model, source, tmp_path / "e.npz") == embedding.run(model, source, tmp_path / "e.npz") == 1
+    assert embed.run(model, source, tmp_path / "e.npz") == embed.run(model, source, tmp_path / "e.npz") == 1
     (tmp_path / "images.parquet").write_bytes(b"images")
     with pytest.raises(InputError, match="must not lie in the source"):
-        embedding.run(model, tmp_path / "images.parquet", tmp_path / "images.parquet")
+        embed.run(model, tmp_path / "images.parquet", tmp_path / "images.parquet")
     assert (tmp_path / "images.parquet").read_bytes() == b"images"
 
 
@@ -393,7 +394,7 @@ def test_a_second_run_on_one_output_is_refused_and_harms_nothing(model: Path, re
         assert found.returncode == 2
         refused.append(" ".join(found.stderr.split()))
 
-    assert embedding.run(model, records, out, batch=6, on_images=second) == 11
+    assert embed.run(model, records, out, batch=6, on_images=second) == 11
     assert len(refused) == 2
     assert refused[0].endswith("e.npz.parts is in use by another process; wait for it to end, or choose another output")
     assert not (tmp_path / "e.npz.parts").exists() and len(Embeddings.read(out)) == 11
@@ -407,35 +408,35 @@ def stop(done: int) -> None:
 def test_parts_of_another_model_and_half_written_ones_are_removed(model: Path, records: Path, tmp_path: Path) -> None:
     out, parts = tmp_path / "e.npz", tmp_path / "e.npz.parts"
     with pytest.raises(KeyboardInterrupt):
-        embedding.run(model, records, out, batch=2, flip="none", on_images=stop)
+        embed.run(model, records, out, batch=2, flip="none", on_images=stop)
     (parts / f".half.npz.{'0' * 32}.tmp").write_bytes(b"half")
     before = {path.name for path in parts.glob("*.npz")}
     assert len(before) == 3
     with pytest.raises(KeyboardInterrupt):
-        embedding.run(model, records, out, batch=2, on_images=stop)
+        embed.run(model, records, out, batch=2, on_images=stop)
     after = {path.name for path in parts.iterdir()} - {".lock"}
     assert len(after) == 3 and not before & after
-    assert embedding.run(model, records, out, batch=2) == 11 and not parts.exists()
+    assert embed.run(model, records, out, batch=2) == 11 and not parts.exists()
 
 
 def test_a_part_that_was_damaged_is_made_again(model: Path, records: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.npz"
     with pytest.raises(KeyboardInterrupt):
-        embedding.run(model, records, out, batch=11, on_images=stop)
+        embed.run(model, records, out, batch=11, on_images=stop)
     (part,) = (tmp_path / "e.npz.parts").glob("*.npz")
     features = np.load(part)["features"]
     whole = part.read_bytes()
     for damaged in (whole[:-40], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b""):
         part.write_bytes(damaged)
         with pytest.raises(KeyboardInterrupt):
-            embedding.run(model, records, out, batch=11, on_images=stop)
+            embed.run(model, records, out, batch=11, on_images=stop)
         np.testing.assert_array_equal(np.load(part)["features"], features)
 
 
 STOPS_RANK_1 = """
 import os, signal, sys
 from pathlib import Path
-from angulus import embedding
+from angulus.models import embed
 from angulus.distributed.launch import AGAIN, LostRank, process_group
 model, source, out, pid = map(Path, sys.argv[1:])
 
@@ -446,7 +447,7 @@ def stop(done):
 
 try:
     with process_group(20.0, AGAIN) as ranks:
-        embedding.run(model, source, out, batch=1, ranks=ranks, on_images=stop)
+        embed.run(model, source, out, batch=1, ranks=ranks, on_images=stop)
 except LostRank as lost:
     pid.with_name("said").write_text(str(lost))
     raise SystemExit(1)
@@ -472,15 +473,15 @@ def test_a_stopped_process_ends_the_others_with_a_sentence(model: Path, records:
     said = (tmp_path / "said").read_text()
     assert said.startswith("another process of the run has ended, or did not answer for 20 s")
     assert said.endswith("run the same command again")
-    assert embedding.run(model, records, tmp_path / "e.npz", batch=1) == 11
+    assert embed.run(model, records, tmp_path / "e.npz", batch=1) == 11
 
 
 def test_a_model_loads_without_opencv(model: Path) -> None:
     code = """
 import sys
 sys.modules["cv2"] = None
-import angulus.artifact, angulus.commands.embed, angulus.commands.info
-print(angulus.artifact.load(sys.argv[1]).name)
+import angulus.models.artifact, angulus.cli.embed, angulus.cli.info
+print(angulus.models.artifact.load(sys.argv[1]).name)
 """
     found = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

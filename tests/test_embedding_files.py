@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.columns.parquet_footer import Chunk, chunks
-from angulus.columns.texts import shortened, text_array
-from angulus.embeddings import Embeddings
-from angulus.protocols import calibrate
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.core.formats.parquet_footer import Chunk, chunks
+from angulus.core.formats.texts import shortened, text_array
+from angulus.evaluation.protocols import calibrate
+from angulus.evaluation.protocols.result import Result
 
 FORMATS = [".npz", ".safetensors", ".parquet"]
 VECTORS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
@@ -148,8 +148,8 @@ pq.write_table(pa.table({"ids": word, "embeddings": rows}), folder + "/words.par
 
 READ = """
 import resource, sys
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
@@ -178,8 +178,8 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path: Path) -> None:
 FLIPS = """
 import random, sys, warnings
 from pathlib import Path
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
 warnings.simplefilter("ignore")
 path, rng = Path(sys.argv[1]), random.Random(0)
 whole, refused = path.read_bytes(), 0

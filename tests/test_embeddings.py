@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from angulus import embeddings as module
-from angulus.checks import InputError
-from angulus.columns import tensors
-from angulus.embeddings import Embeddings
+from angulus.core import embeddings as module
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.core.formats import tensors
 
 FORMATS = [".npz", ".safetensors", ".parquet"]
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from angulus import environment
+from angulus.core import environment
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 

@@ -16,17 +16,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError, artifact
-from angulus import export as exporting
-from angulus.artifact import Config
-from angulus.commands.export import export as command
-from angulus.contract import Contract
-from angulus.embeddings import Embeddings
-from angulus.export import export, run
-from angulus.lists.pairs import Pairs, read_pairs
-from angulus.model_images import drawn_pixels
-from angulus.parity import Parity, of_features, on_pairs
-from angulus.protocols.calibration import Calibration, Rate
+from angulus import InputError
+from angulus.cli.export import export as command
+from angulus.core.contract import Contract
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs, read_pairs
+from angulus.evaluation.protocols.calibration import Calibration, Rate
+from angulus.models import artifact
+from angulus.models import export as exporting
+from angulus.models.artifact import Config
+from angulus.models.export import export, run
+from angulus.models.inputs import drawn_pixels
+from angulus.models.parity import Parity, of_features, on_pairs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -86,7 +87,7 @@ def test_the_file_is_valid_and_says_what_it_takes(folder: Path) -> None:
     onnx.checker.check_model(proto, full_check=True)
     about = {each.key: each.value for each in proto.metadata_props}
     model = angulus.load(folder / "model")
-    assert Contract(**json.loads(about["angulus.contract"])) == CONTRACT
+    assert Contract(**json.loads(about["angulus.core.contract"])) == CONTRACT
     assert about["angulus.model"] == model.name and about["angulus.sha256"] == model.sha256
     assert about["angulus.input"].startswith("uint8 [batch, 3, 16, 16], RGB")
     (given,) = proto.graph.input

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from angulus import files
-from angulus.checks import InputError
+from angulus.core import files
+from angulus.core.checks import InputError
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import tiny
-from angulus import build
-from angulus.checks import InputError
-from angulus.compare import Comparison, compare
-from angulus.data.images import Images, Splits
-from angulus.evaluation import load_test
-from angulus.protocols import detection
-from angulus.recipe import Recipe
+from angulus.core.checks import InputError
+from angulus.data.sets.images import Images, Splits
+from angulus.evaluation.protocols import detection
+from angulus.experiments import build
+from angulus.experiments.compare import Comparison, compare
+from angulus.experiments.measure import load_test
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run_files import read_results
 from angulus.report import comparison
 from angulus.report.gather import gather
-from angulus.run_files import read_results
 
 VARIANTS = "compare.variants={Norm: {}, Arc: {objective: {kind: arcface, s: 10, m: 0.2}}}"
 GRID = [

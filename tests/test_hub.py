@@ -15,10 +15,11 @@ import torch
 import angulus
 import fake_hub
 import people
-from angulus import InputError, artifact
-from angulus.artifact import Config
-from angulus.contract import Contract
-from angulus.protocols.calibrate import calibrate, pairs_of_images
+from angulus import InputError
+from angulus.core.contract import Contract
+from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
+from angulus.models import artifact
+from angulus.models.artifact import Config
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -49,7 +50,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_that_was_loaded_and_saved_is_the_same(folder: Path, tmp_path: Path) -> None:
-    from angulus.hub import HubModel
+    from angulus.models.hub import HubModel
 
     loaded = HubModel.from_pretrained(str(folder))
     assert isinstance(loaded, angulus.Model)
@@ -62,12 +63,12 @@ def test_a_folder_that_was_loaded_and_saved_is_the_same(folder: Path, tmp_path: 
 
 PUSH = """
 import sys, angulus
-from angulus.hub import HubModel
+from angulus.models.hub import HubModel
 HubModel(angulus.load(sys.argv[1])).push_to_hub("me/faces", token="hf_none")
 """
 FETCH = """
 import sys, torch
-from angulus.hub import HubModel
+from angulus.models.hub import HubModel
 p = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 sys.stdout.buffer.write(HubModel.from_pretrained("me/faces").embed(p).numpy().tobytes())
 """
@@ -98,16 +99,16 @@ def test_what_is_pushed_is_what_another_machine_fetches(folder: Path, tmp_path: 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "angulus.hub", raising=False)
+    monkeypatch.delitem(sys.modules, "angulus.models.hub", raising=False)
     with pytest.raises(
         InputError, match=r"models on a hub needs `pip install 'angulus\[hub\]'` \(there is no package hugg"
     ):
-        import angulus.hub  # noqa: F401
+        import angulus.models.hub  # noqa: F401
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "9" * 5000, "[1]", '"x"', "\udcff"])
 def test_a_strangers_configuration_is_refused_in_a_sentence(folder: Path, text: str) -> None:
-    from angulus.hub import HubModel
+    from angulus.models.hub import HubModel
 
     (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=r"config\.json"):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from angulus import checks, extras, files, limits
-from angulus.checks import InputError
+from angulus.core import checks, extras, files, limits
+from angulus.core.checks import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_an_absent_package_names_one_extra_and_a_broken_one_its_error(tmp_path, 
 KILLED = """
 import sys, time
 from pathlib import Path
-from angulus import files
+from angulus.core import files
 def write(file):
     file.write(b"half"); file.flush(); print("writing", flush=True); time.sleep(60)
 files.write_atomically(Path(sys.argv[1]), write)

@@ -14,12 +14,14 @@ import torch
 
 import angulus
 import tiny
-from angulus import InputError, artifact, build, export
-from angulus.artifact import Config
-from angulus.contract import Contract, Preprocessing
+from angulus import InputError
+from angulus.core.contract import Contract, Preprocessing
 from angulus.data import Images, Splits
-from angulus.data.images import mean_image
-from angulus.run import run
+from angulus.data.sets.images import mean_image
+from angulus.experiments import build
+from angulus.experiments.run import run
+from angulus.models import artifact, export
+from angulus.models.artifact import Config
 
 MEAN = "input={normalize: mean_image, scale: 96}"
 CONTRACT = Contract(scale=96.0, normalize="mean_image")

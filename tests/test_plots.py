@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from angulus import plots
-from angulus.checks import InputError
+from angulus.core.checks import InputError
+from angulus.report import plots
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.normal(size=(30, 2))

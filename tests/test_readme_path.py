@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from angulus import cli
-from angulus.embeddings import Embeddings
+from angulus.cli import main as cli
+from angulus.core.embeddings import Embeddings
 
 ROOT = Path(__file__).parents[1]
 PATH = "## From photos to a search"
@@ -41,12 +41,12 @@ def watch(event, arguments):
 
 if __name__ == "__main__":  # workers that are spawned import this file
     sys.addaudithook(watch)
-    from angulus import cli
+    from angulus.cli import main as cli
 
     if sys.argv[1] == "train":
         sys.argv += ["training.epochs=2", "training.batch_size=16", "training.precision=float32"]
     if sys.argv[1] == "demo":
-        from angulus.commands import reproduce
+        from angulus.cli import reproduce
 
         compare = reproduce._compare
         reproduce._compare = lambda recipe, out, _: compare(recipe, out, ["training.epochs=1", "compare.seeds=[0]"])

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import tiny
-from angulus import losses, overrides, recipe
-from angulus.checks import InputError
+from angulus import losses
+from angulus.core.checks import InputError
+from angulus.experiments import overrides, recipe
 from angulus.losses.pieces import from_mapping
 
 SHIPPED = sorted(path.stem for folder in recipe.FOLDERS if folder.is_dir() for path in folder.glob("*.yaml"))

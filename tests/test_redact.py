@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from angulus import redact
+from angulus.core import redact
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from angulus import build, cli, data, environment, recipe, reproduce
-from angulus.checks import InputError
+from angulus import data
+from angulus.cli import main as cli
+from angulus.core import environment
+from angulus.core.checks import InputError
+from angulus.experiments import build, recipe, reproduce
 from angulus.report import reproduction
 
 ROOT = Path(__file__).parents[1]

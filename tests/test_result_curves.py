@@ -7,11 +7,11 @@ import io
 import numpy as np
 import pytest
 
-from angulus import plots
-from angulus.checks import InputError
-from angulus.metrics.curves import error_curve
-from angulus.protocols.pairs import curves
-from angulus.protocols.result import KINDS
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.curves import error_curve
+from angulus.evaluation.protocols.pairs import curves
+from angulus.evaluation.protocols.result import KINDS
+from angulus.report import plots
 
 X, Y = np.array([0.0, 0.01, 0.5, 1.0]), np.array([0.2, 0.4, 0.9, 1.0])
 

@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from angulus import InputError, artifact, embedding
-from angulus.artifact import Config
-from angulus.cli import app
-from angulus.commands.search import _warn_of_many, search_app
-from angulus.contract import Contract
-from angulus.embeddings import Embeddings
-from angulus.protocols.calibration import Calibration, Rate
+from angulus import InputError
+from angulus.cli.main import app
+from angulus.cli.search import _warn_of_many, search_app
+from angulus.core.contract import Contract
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.protocols.calibration import Calibration, Rate
+from angulus.models import artifact, embed
+from angulus.models.artifact import Config
 from angulus.search import Gallery, false_positives, open_gallery, threshold_of
 from angulus.search.qdrant import QdrantStore
 from angulus.search.store import About, keys
@@ -273,7 +274,7 @@ def test_removed_vectors_are_gone_from_the_files(tmp_path: Path) -> None:
 IMPORT = """
 import sys
 import numpy as np
-from angulus.embeddings import Embeddings
+from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
 open_gallery(sys.argv[1]).add(Embeddings.read(sys.argv[2]), batch=40, on_rows=lambda n: print(n, flush=True))
 """
@@ -517,7 +518,7 @@ def test_info_of_a_gallery_and_of_its_models_folder_say_the_same(tmp_path: Path)
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
     for name in ("model", "other"):
-        embedding.run(tmp_path / name, tmp_path / "images", tmp_path / f"{name}.npz")
+        embed.run(tmp_path / name, tmp_path / "images", tmp_path / f"{name}.npz")
 
     def run(*arguments: object) -> str:
         found = CliRunner().invoke(app, [str(each) for each in arguments])

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus import InputError, files
-from angulus.embeddings import Embeddings
+from angulus import InputError
+from angulus.core import files
+from angulus.core.embeddings import Embeddings
 from angulus.search import Gallery, open_gallery
+from angulus.search.deletions import Removals
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.removals import Removals
 from angulus.search.store import keys
 
 lancedb = pytest.importorskip("lancedb")
@@ -28,7 +29,7 @@ TRIALS = 12
 ADD = """
 import sys, time
 from pathlib import Path
-from angulus.embeddings import Embeddings
+from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
 folder, own, trials = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 people = Embeddings.read(folder / f"{own}.npz")
@@ -47,7 +48,7 @@ import lance
 from lance.dataset import DatasetOptimizer
 from angulus.search import open_gallery
 from angulus.search.lance import LanceStore
-from angulus.search.removals import Removals
+from angulus.search.deletions import Removals
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 
 import angulus
 import tiny
-from angulus import InputError, artifact, backbones, build, embedding
-from angulus.artifact import Config
-from angulus.cli import app
+from angulus import InputError, backbones
+from angulus.cli.main import app
+from angulus.experiments import build
+from angulus.models import artifact, embed
+from angulus.models.artifact import Config
 
 CONFIG = Config("timm:toy_net", in_channels=3, image_size=(8, 8), embedding_size=3, options={"drop_rate": 0.25})
 
@@ -97,7 +99,7 @@ def edit(folder: Path, **options: object) -> None:
 
 def by_hub(folder: Path) -> object:
     pytest.importorskip("huggingface_hub")
-    from angulus.hub import HubModel
+    from angulus.models.hub import HubModel
 
     return HubModel.from_pretrained(str(folder))
 
@@ -116,7 +118,7 @@ def by_command(*arguments: str) -> Callable[[Path], object]:
 DOORS: dict[str, Callable[[Path], object]] = {
     "angulus.load": angulus.load,
     "HubModel": by_hub,
-    "embedding.run": lambda folder: embedding.run(folder, folder.parent / "photos", folder.parent / "e.npz"),
+    "embedding.run": lambda folder: embed.run(folder, folder.parent / "photos", folder.parent / "e.npz"),
     "info": by_command("info", "{model}"),
     "embed": by_command("embed", "{model}", "{beside}/photos", "{beside}/e.npz"),
     "verify": by_command("verify", "{model}", "{beside}/photos/0.png", "{beside}/photos/1.png", "--threshold", "0"),

@@ -19,20 +19,21 @@ import torch
 from PIL import Image
 
 import benchmark_files
-from angulus import build, data, recipe
-from angulus.benchmarks.settings import Benchmark
-from angulus.checks import InputError
-from angulus.claims import Compare
-from angulus.compare import Comparison, compare, run_folder, section
-from angulus.data.images import Splits
-from angulus.data.records import Row, write_records
-from angulus.embeddings import Embeddings
+from angulus import data
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.data.records.reader import Row, write_records
+from angulus.data.sets.images import Splits
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments import build, recipe
+from angulus.experiments.benchmark import Benchmark
+from angulus.experiments.claims import Compare
+from angulus.experiments.compare import Comparison, compare, run_folder, section
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.reproduce import read_measured
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
-from angulus.protocols.result import Result
-from angulus.recipe import Recipe
 from angulus.report import comparison as report
-from angulus.reproduce import read_measured
 
 ROWS = {
     "CM": "T1a T1b T1c T2 T3 T4 T5",

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import angulus
-from angulus import InputError, class_loss, losses, theory
+from angulus import InputError, class_loss, losses
+from angulus.losses import theory
 from scalar import softmax_family as family
 from scalar import theory as oracle
 

@@ -19,16 +19,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError, artifact, embedding
-from angulus.artifact import Config
-from angulus.commands.calibrate import calibrate as calibrate_command
-from angulus.commands.verify import lines
-from angulus.commands.verify import verify as command
-from angulus.contract import Contract
-from angulus.embeddings import Embeddings
-from angulus.protocols.calibrate import calibrate, pairs_of_images
-from angulus.protocols.calibration import Calibration, Rate
-from angulus.verify import Decision, verify
+from angulus import InputError
+from angulus.cli.calibrate import calibrate as calibrate_command
+from angulus.cli.verify import lines
+from angulus.cli.verify import verify as command
+from angulus.core.contract import Contract
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
+from angulus.evaluation.protocols.calibration import Calibration, Rate
+from angulus.models import artifact, embed
+from angulus.models.artifact import Config
+from angulus.models.verify import Decision, verify
 
 CONFIG = Config(
     "small", in_channels=3, image_size=(16, 16), embedding_size=5, contract=Contract(colour="rgb", flip="sum")
@@ -55,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
     for person in range(4):
         for image in range(3):
             save(tmp_path / "people" / str(person) / f"{image}.png", 10 * person + image)
-    embedding.run(tmp_path / "model", tmp_path / "people", tmp_path / "e.npz")
+    embed.run(tmp_path / "model", tmp_path / "people", tmp_path / "e.npz")
     found = CliRunner().invoke(
         app, ["calibrate", str(tmp_path / "e.npz"), "--model", str(tmp_path / "model"), "--fmr", "0.1", "--draws", "40"]
     )
@@ -188,8 +189,8 @@ def test_images_that_cannot_be_compared_are_refused(folder: Path) -> None:
 
 def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    from angulus.data.photos import Crops
-    from angulus.data.prepare import prepare_faces
+    from angulus.data.faces.photos import Crops
+    from angulus.data.faces.prepare import prepare_faces
     from planted_faces import Planted, photo, png
 
     contract = Contract(size=(32, 32), colour="rgb", template="five_points")
@@ -200,7 +201,7 @@ def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
         (tmp_path / "photos" / "anna").mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / "anna" / f"{number}.png").write_bytes(png(photo(*squares)))
     prepare_faces(tmp_path / "photos", tmp_path / "out", Crops(32, 32), detector=Planted(), workers=1)
-    embedding.run(tmp_path / "model", tmp_path / "out" / "records", tmp_path / "e.npz", batch=1)
+    embed.run(tmp_path / "model", tmp_path / "out" / "records", tmp_path / "e.npz", batch=1)
     one, other = Embeddings.read(tmp_path / "e.npz").unit(dtype=np.float64)
     model = angulus.load(tmp_path / "model")
     first, second, nobody = (tmp_path / "photos" / "anna" / f"{number}.png" for number in range(3))
@@ -224,7 +225,7 @@ def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
 
 def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
-    from angulus.data import detect
+    from angulus.data.faces import detect
     from planted_faces import Planted, photo, png
 
     contract = Contract(size=(32, 32), colour="rgb", template="five_points")
@@ -348,7 +349,7 @@ def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
 
 
 def test_the_command_calibrates_for_another_flip_rule_and_says_so(folder: Path) -> None:
-    embedding.run(folder / "model", folder / "people", folder / "plain.npz", flip="none")
+    embed.run(folder / "model", folder / "people", folder / "plain.npz", flip="none")
     arguments = ["--model", str(folder / "model"), "--fmr", "0.1", "--draws", "0"]
     own = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *arguments]).output
     assert "flip: sum with the mirrored image's, by the model itself" in own and "verify with --flip" not in own

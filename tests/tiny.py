@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from angulus import data, recipe
+from angulus import data
 from angulus.data import Images, Splits
-from angulus.recipe import Recipe
+from angulus.experiments import recipe
+from angulus.experiments.recipe import Recipe
 from angulus.training import checkpoint
 
 CONTENT: dict[str, Any] = {

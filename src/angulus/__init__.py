@@ -1,14 +1,14 @@
 """Angulus: embeddings whose classes are told apart by the angle and the norm of their features."""
 
-from angulus import losses, theory
-from angulus.artifact import Model, load
-from angulus.checks import InputError
+from angulus import losses
+from angulus.core.checks import InputError
+from angulus.heads.class_loss import class_loss
 from angulus.heads.dense import DenseHead
-from angulus.heads.functional import class_loss
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.heads.sampling import ClassSampling
 from angulus.heads.sharded import ShardedHead
-from angulus.losses import list_losses
+from angulus.losses import list_losses, theory
+from angulus.models.artifact import Model, load
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m angulus`."""
 
-from angulus.cli import main
+from angulus.cli.main import main
 
 main()

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from angulus.backbones import build, names, table
+from angulus.backbones import build, names, registry
 from angulus.backbones.layers import FeatureLayer, check_images, check_sizes
 from angulus.backbones.lenet import LeNet5, LeNetPlusPlus
 from angulus.backbones.small import SmallNet
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 
 DIGITS = ("lenet5", "lenet++", "small")  # test_nets.py tests the others
 SMALLEST = {"lenet5": 12, "lenet++": 8, "small": 2}
@@ -217,7 +217,7 @@ def test_build_passes_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def toy(in_channels: int, image_size: int, embedding_size: int, depth: int = 1) -> nn.Module:
         return nn.Linear(depth, embedding_size)
 
-    monkeypatch.setitem(table._TABLE, "toy", toy)
+    monkeypatch.setitem(registry._TABLE, "toy", toy)
     built = build("toy", in_channels=1, image_size=8, embedding_size=2, depth=3)
     assert built.get_parameter("weight").shape == (2, 3)
     with pytest.raises(InputError, match=r"'toy' must be one of 'depth'; got 'dept'; did you mean 'depth'\?"):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones import build, names, table
+from angulus.backbones import build, names, registry
 from angulus.backbones.layers import FeatureLayer
 from angulus.backbones.light_cnn import MaxFeatureMap
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 
 Size = int | tuple[int, int, int]
 
@@ -275,9 +275,9 @@ def test_same_seed_same_net() -> None:
 
 
 def test_check_name_lets_timm_through_and_names_the_nearest() -> None:
-    assert table.check_name("backbone.name", "wen28") == "wen28"
-    assert table.check_name("backbone.name", "timm:resnet18") == "timm:resnet18"
+    assert registry.check_name("backbone.name", "wen28") == "wen28"
+    assert registry.check_name("backbone.name", "timm:resnet18") == "timm:resnet18"
     with pytest.raises(
         InputError, match=r"backbone\.name must be one of .*; got 'ir60'; did you mean 'ir50'\?; or timm:N"
     ):
-        table.check_name("backbone.name", "ir60")
+        registry.check_name("backbone.name", "ir60")

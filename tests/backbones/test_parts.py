@@ -13,7 +13,7 @@ from angulus.backbones.attention import Attention
 from angulus.backbones.layers import Concatenate, FeatureLayer, Residual, initialize_he
 from angulus.backbones.light_cnn import MaxFeatureMap
 from angulus.backbones.nodules import FUSION_WEIGHTS, CentreCrop, fuse
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 
 
 @pytest.mark.parametrize(

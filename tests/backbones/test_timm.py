@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from angulus.backbones import build, names
 from angulus.backbones.layers import FeatureLayer
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 
 SIZES = {"in_channels": 3, "image_size": 16, "embedding_size": 5}
 

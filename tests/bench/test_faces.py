@@ -12,8 +12,8 @@ import pytest
 
 from angulus.bench import face_images, faces
 from angulus.bench.face_agreement import MARGIN, agreement, found_again
-from angulus.checks import InputError
-from angulus.data.detect import Faces, Image
+from angulus.core.checks import InputError
+from angulus.data.faces.detect import Faces, Image
 
 
 def test_pictures_are_the_group_photo_and_montages_always_the_same(data_folder: Path) -> None:

@@ -16,13 +16,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 import benchmark_files as files
-from angulus.checks import InputError
-from angulus.commands import evaluate as commands
+from angulus.cli import evaluate as commands
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
-from angulus.embeddings import Embeddings
-from angulus.protocols import result as results
-from angulus.protocols.calibration import Calibration
+from angulus.evaluation.protocols import result as results
+from angulus.evaluation.protocols.calibration import Calibration
 from benchmark_files import PEOPLE, image
 
 app = typer.Typer()

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import benchmark_files as files
-from angulus.cli import app
-from angulus.commands.evaluate import TABLE
+from angulus.cli.evaluate import TABLE
+from angulus.cli.main import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluate.md"
 TEXT = PAGE.read_text(encoding="utf-8")

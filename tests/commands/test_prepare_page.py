@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from angulus.cli import app
+from angulus.cli.main import app
+from angulus.core.embeddings import Embeddings
 from angulus.data.audit.removals import read_list
-from angulus.data.records import Records
-from angulus.data.select import Selection
-from angulus.embeddings import Embeddings
-from angulus.lists.drawn import draw_folds
-from angulus.lists.pairs import pairs_text
+from angulus.data.records.reader import Records
+from angulus.data.records.select import Selection
+from angulus.evaluation.lists.pairs import pairs_text
+from angulus.evaluation.lists.sample_pairs import draw_folds
 
 PAGE = Path(__file__).parents[2] / "docs" / "prepare.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from angulus.commands import progress
+from angulus.cli import progress
 
 
 def shown(terminal: bool) -> tuple[Console, io.StringIO]:

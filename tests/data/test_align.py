@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.contract import TEMPLATES, template_points
-from angulus.data.align import align, residual, similarity, transform, warp
+from angulus.core.checks import InputError
+from angulus.core.contract import TEMPLATES, template_points
+from angulus.data.faces.align import align, residual, similarity, transform, warp
 
 TEMPLATE = np.array(TEMPLATES["five_points"])
 coordinate = st.floats(-500, 500, allow_nan=False, width=32)

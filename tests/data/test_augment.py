@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data.augment import Augment
 
 SHARES = ("flip", "crop", "low_res", "photometric", "grey", "blur", "erase")

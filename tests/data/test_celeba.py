@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from angulus import InputError, data
-from angulus.data import celeba
-from angulus.data.records import Row, write_records
+from angulus.data.records.reader import Row, write_records
+from angulus.data.sets import celeba
 
 # 1 has 11 images, 7 has 10, 30 has 3: of whom the 10th is held out
 IDENTITIES = [7, 1, 30, 1, 7, 1, 1, 7, 30, 1, 7, 1, 7, 1, 7, 1, 7, 30, 1, 7, 1, 7, 1, 7]
@@ -97,7 +97,7 @@ def test_a_zip_is_read_by_other_processes_and_threads(folder: Path) -> None:
 def test_sets_beyond_memory_are_decoded_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_images(folder, zipped=True)
     whole = data.load("celeba", root=folder).train
-    monkeypatch.setattr("angulus.data.faces.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("angulus.data.sets.faces.IN_MEMORY_BYTES", 0)
     lazy = data.load("celeba", root=folder).train
     assert isinstance(whole.pixels, torch.Tensor) and not isinstance(lazy.pixels, torch.Tensor)
     assert lazy.pixels.shape == whole.pixels.shape and lazy.pixels.dtype == torch.uint8

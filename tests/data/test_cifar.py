@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus import InputError, data
-from angulus.data import cifar
+from angulus.data.sets import cifar
 from archives import unpack
 from data.mirrors import Mirrors
 

@@ -17,12 +17,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from angulus.checks import InputError
-from angulus.commands.convert import convert as command
-from angulus.data.convert import LEFT_OUT, PAIRS, convert
-from angulus.data.records import Records, Row
+from angulus.cli.convert import convert as command
+from angulus.core.checks import InputError
+from angulus.data.records.convert import LEFT_OUT, PAIRS, convert
+from angulus.data.records.reader import Records, Row
 from angulus.data.sources import Item, Options
-from angulus.lists.pairs import read_pairs
+from angulus.evaluation.lists.pairs import read_pairs
 from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
 
@@ -58,7 +58,7 @@ def test_a_folder(tree: Path, tmp_path: Path) -> None:
 
 def test_it_goes_on_where_it_stopped(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = convert(tree, tmp_path / "whole")
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 900)  # about two images
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 900)  # about two images
 
     def stop(count: int) -> None:
         if count == 5:
@@ -74,7 +74,7 @@ def test_it_goes_on_where_it_stopped(tree: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_source_that_has_changed_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 1)
 
     def stop(count: int) -> None:
         if count == 3:
@@ -102,7 +102,7 @@ def listed(folder: Path, identities: str, points: str = "1 2 3 4 5 6 7 8 9 10") 
 
 @pytest.mark.parametrize("change", ["identity", "image", "landmarks"])
 def test_what_was_read_is_compared_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 1)
     source, out = listed(tmp_path / "set", "aabbc"), tmp_path / "out"
 
     def stop(count: int) -> None:
@@ -160,7 +160,7 @@ def test_two_rows_of_one_id(tmp_path: Path, tree: Path, monkeypatch: pytest.Monk
         yield Row("a", png(1), "x")
         yield Row("a", png(2), "y")
 
-    monkeypatch.setattr("angulus.data.convert.read_source", twice)
+    monkeypatch.setattr("angulus.data.records.convert.read_source", twice)
     done = convert(tree, tmp_path / "out")
     assert (done.rows, done.left_out[0].reason) == (1, "the source has a row of this id before it")
 
@@ -183,7 +183,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monke
     for number in range(6):
         (tmp_path / "tree" / "ann").mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / "ann" / f"{number}.png").write_bytes(png(number))
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 900)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 900)
     written = []
 
     def full(handle: int) -> None:
@@ -192,7 +192,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_goes_on(tmp_path: Path, monke
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("angulus.files.os.fsync", full)
+        patch.setattr("angulus.core.files.os.fsync", full)
         with pytest.raises(InputError, match="free some space"):
             convert(tmp_path / "tree", tmp_path / "out")
     assert 0 < len(Records(tmp_path / "out", unfinished=True)) < 6
@@ -204,7 +204,7 @@ def test_ctrl_c_says_that_it_can_be_gone_on_with(tree: Path, tmp_path: Path, mon
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("angulus.data.convert.convert", stopped)
+    monkeypatch.setattr("angulus.data.records.convert.convert", stopped)
     app = typer.Typer()
     app.command()(command)
     shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out")])

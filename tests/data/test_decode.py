@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from angulus import limits
-from angulus.checks import InputError
+from angulus.core import limits
+from angulus.core.checks import InputError
 from angulus.data import decode as decoding
 from angulus.data.decode import Header, decode, header
 from data.pictures import encoded, jpeg, noise, png, png_that_says, turned

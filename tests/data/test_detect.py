@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from angulus.bench.faces import Peer
-from angulus.checks import InputError
-from angulus.data import boxes, detect, mtcnn_nets
+from angulus.core.checks import InputError
 from angulus.data.decode import decode
-from angulus.data.detect import Faces
-from angulus.data.mtcnn import Mtcnn, Settings
-from angulus.data.pyramid import Pyramid
-from angulus.data.yunet import YuNet
+from angulus.data.faces import boxes, detect, mtcnn_nets
+from angulus.data.faces.detect import Faces
+from angulus.data.faces.mtcnn import Mtcnn, Settings
+from angulus.data.faces.pyramid import Pyramid
+from angulus.data.faces.yunet import YuNet
 
 GROUP = 6  # faces in the group photo
 some_boxes = arrays.arrays(np.float64, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(0, 20))
@@ -123,8 +123,8 @@ def test_networks_are_those_of_the_files(mtcnn: Mtcnn, name: str, sides: tuple[i
 
 def test_strips_and_batches_change_nothing(mtcnn: Mtcnn, group: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = mtcnn.detect([group])[0]
-    monkeypatch.setattr("angulus.data.mtcnn._STRIP_PIXELS", 2**12)
-    monkeypatch.setattr("angulus.data.mtcnn._BATCH_PATCHES", 7)
+    monkeypatch.setattr("angulus.data.faces.mtcnn._STRIP_PIXELS", 2**12)
+    monkeypatch.setattr("angulus.data.faces.mtcnn._BATCH_PATCHES", 7)
     strips = mtcnn.detect([group])[0]
     np.testing.assert_allclose(strips.boxes, whole.boxes, atol=0.01)
     np.testing.assert_allclose(strips.scores, whole.scores, atol=1e-5)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from angulus.checks import InputError
-from angulus.data import Images, Splits, digits, load, names
+from angulus.core.checks import InputError
+from angulus.data import Images, Splits, load, names
+from angulus.data.sets import digits
 
 PIXELS = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
 LABELS = torch.tensor([0, 1, 1])

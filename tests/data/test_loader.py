@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from angulus.bench.records import run, write_stores
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data.augment import Augment
 from angulus.data.decode import decode
 from angulus.data.loader import Batch, Loader, Part, part_of
-from angulus.data.records import Records, Row, write_records
-from angulus.data.sampling import Balanced, Plain
+from angulus.data.records.reader import Records, Row, write_records
+from angulus.data.sampler import Balanced, Plain
 from data.pictures import encoded, noise, png, turned
 
 COUNT = 23
@@ -139,7 +139,7 @@ def test_the_benchmark_runs(records: Records, tmp_path: Path, monkeypatch: pytes
 
 
 def test_real_faces(data_folder: Path, tmp_path: Path) -> None:
-    from angulus.data.convert import convert
+    from angulus.data.records.convert import convert
 
     convert(data_folder / "celebrity-faces" / "aligned_112.zip", tmp_path / "faces")
     records = Records(tmp_path / "faces")

@@ -14,10 +14,10 @@ import SimpleITK as sitk
 import torch
 
 from angulus import InputError, data
-from angulus.data import luna16
-from angulus.data.patches import VARIANTS, PatchPixels
-from angulus.data.volumes import AIR_HU, read_volume, to_bytes
-from angulus.lists.luna16 import read_findings
+from angulus.data.sets import luna16
+from angulus.data.sets.patches import VARIANTS, PatchPixels
+from angulus.data.sets.volumes import AIR_HU, read_volume, to_bytes
+from angulus.evaluation.lists.luna16 import read_findings
 
 SHAPE = (30, 44, 40)  # depth, height, width
 SPACING = (0.7, 0.8, 1.5)  # x, y, z in millimetres
@@ -164,7 +164,7 @@ def test_the_border_is_padded_with_air(luna: Path) -> None:
 
 def test_few_files_are_open_at_a_time(luna: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = data.load("luna16", root=luna, augment=False).train.pixels[:]
-    monkeypatch.setattr("angulus.data.patches._OPEN_FILES", 2)
+    monkeypatch.setattr("angulus.data.sets.patches._OPEN_FILES", 2)
     pixels = data.load("luna16", root=luna, augment=False).train.pixels
     assert isinstance(pixels, PatchPixels)
     assert torch.equal(pixels[:], expected) and len(pixels._maps) == 2

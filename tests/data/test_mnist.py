@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from angulus import limits
-from angulus.checks import InputError
-from angulus.data import load, mnist
+from angulus.core import limits
+from angulus.core.checks import InputError
+from angulus.data import load
+from angulus.data.sets import mnist
 from data.mirrors import Mirrors
 
 COUNTS = {"train": 5, "t10k": 3}

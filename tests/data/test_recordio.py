@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.data.rows import Row
+from angulus.core.checks import InputError
+from angulus.data.records.row import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.data.sources.recordio import records
 from data.pictures import MAGIC, face_rec, jpeg, labelled, png, record

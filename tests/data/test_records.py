@@ -24,9 +24,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.data import decode, layout
-from angulus.data.records import Records, RecordWriter, Row, write_records
+from angulus.core.checks import InputError
+from angulus.data import decode
+from angulus.data.records import layout
+from angulus.data.records.reader import Records, RecordWriter, Row, write_records
 from data.pictures import jpeg, png
 
 POINTS = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -97,7 +98,7 @@ def test_any_parquet_reader_reads_them(tmp_path: Path) -> None:
 
 
 def test_more_parts_than_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("angulus.data.store._OPEN_FILES", 2)
+    monkeypatch.setattr("angulus.data.records.store._OPEN_FILES", 2)
     rows = some_rows(9)
     records = written(tmp_path / "records", rows, batch_rows=1)
     assert records.images([8, 0, 4, 8, 1]) == [rows[n].image for n in (8, 0, 4, 8, 1)]
@@ -105,7 +106,7 @@ def test_more_parts_than_files_stay_open(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_part_ends_when_its_bytes_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 600)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 600)
     records = written(tmp_path / "records", some_rows(8), batch_rows=1000)
     assert len(list((tmp_path / "records").glob("rows-*"))) > 1
     assert len(records) == 8
@@ -306,7 +307,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from data.test_records import some_rows
-from angulus.data.records import RecordWriter
+from angulus.data.records.writer import RecordWriter
 with RecordWriter(Path(sys.argv[1]), batch_rows=5) as writer:
     number = len(writer)
     while True:
@@ -360,7 +361,7 @@ def test_write_records_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyError):
         write_records(path, broken())
     assert not path.exists()
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 1)
     with pytest.raises(KeyError):
         write_records(path, broken())
     with pytest.raises(InputError, match="must be whole"):
@@ -436,8 +437,8 @@ def test_one_long_id_does_not_widen_the_others(tmp_path: Path) -> None:
 FLIPS = """
 import random, sys
 from pathlib import Path
-from angulus.checks import InputError
-from angulus.data.records import Records
+from angulus.core.checks import InputError
+from angulus.data.records.reader import Records
 path, rng = Path(sys.argv[1]), random.Random(0)
 part = path / "rows-00000.parquet"
 whole, refused = part.read_bytes(), 0

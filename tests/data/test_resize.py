@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from angulus.checks import InputError
-from angulus.commands.prepare import prepare_app
-from angulus.data.convert import convert
+from angulus.cli.prepare import prepare_app
+from angulus.core.checks import InputError
 from angulus.data.decode import decode
 from angulus.data.loader import part_of
-from angulus.data.records import Records
+from angulus.data.records.convert import convert
+from angulus.data.records.reader import Records
+from angulus.data.records.row import Row
 from angulus.data.resize import Resize
-from angulus.data.rows import Row
 from data.pictures import BAD, encoded, every_kind, noise, png
 
 
@@ -113,7 +113,7 @@ def test_it_needs_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_resumes_with_the_same_settings_and_photos_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 1)
     source, out = put(tmp_path / "products", {f"cup/{n}.png": png(n) for n in range(5)}), tmp_path / "out"
 
     def stop(count: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.data.sampling import Balanced, Plain
+from angulus.core.checks import InputError
+from angulus.data.sampler import Balanced, Plain
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from angulus.checks import InputError
-from angulus.data.convert import LEFT_OUT, convert
-from angulus.data.records import Records, Row, write_records
-from angulus.data.select import Selection
+from angulus.core.checks import InputError
+from angulus.data.records.convert import LEFT_OUT, convert
+from angulus.data.records.reader import Records, Row, write_records
+from angulus.data.records.select import Selection
 from data.pictures import png
 
 HEAD = "path,identity,split,faces\n"
@@ -79,7 +79,7 @@ def test_an_image_of_nobody_is_on_neither_side(tree: Path, tmp_path: Path) -> No
 
 
 def test_another_selection_does_not_go_on(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("angulus.data.record_writer.PART_BYTES", 1)
+    monkeypatch.setattr("angulus.data.records.writer.PART_BYTES", 1)
 
     def stop(count: int) -> None:
         raise KeyboardInterrupt

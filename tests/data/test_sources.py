@@ -23,9 +23,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angulus import limits
-from angulus.checks import InputError
-from angulus.data.records import Row, write_records
+from angulus.core import limits
+from angulus.core.checks import InputError
+from angulus.data.records.reader import Row, write_records
 from angulus.data.sources import KINDS, LeftOut, Options, Remark, kind_of, read_source
 from angulus.data.sources.common import unsafe
 from angulus.data.sources.damage import OnError

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestCentroid
 import angulus
 import tiny
 from angulus import InputError, data
-from angulus.run import run
+from angulus.experiments.run import run
 
 SHAPES = {
     "mnist": (1, 28, 28),
@@ -99,7 +99,7 @@ def test_bad_input(tmp_path: Path) -> None:
 def test_a_run_goes_from_a_stand_in_to_results_that_say_so(
     tmp_path: Path, name: str, options: dict[str, Any], backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("angulus.data.faces.IN_MEMORY_BYTES", 0)  # decoded when asked for
+    monkeypatch.setattr("angulus.data.sets.faces.IN_MEMORY_BYTES", 0)  # decoded when asked for
     records = {"folder": tmp_path / "records"} if name in RECORDS else {}
     splits = data.stand_in(name, **options, **records)
     recipe = tiny.validated(

@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from angulus import DenseHead, InputError, losses, tensor_files
+from angulus import DenseHead, InputError, losses
+from angulus.core import tensor_files
 from angulus.heads import checkpoint
 from angulus.heads.checkpoint import load_head, read_rows, read_weight, save_head
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import angulus
 from angulus import DenseHead, InputError, ShardedHead, losses
-from angulus.heads.functional import resolve
+from angulus.heads.class_loss import resolve
 from angulus.losses import BoundObjective, Objective
 from angulus.losses.margins import Annealing
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import blocks, chunked, rounding, select
+from angulus.kernels import blocks, chunked, dispatch, rounding
 from angulus.kernels.reduction import Request
 from kernels.problems import check, everything
 from kernels.problems import problem as random_problem
@@ -159,12 +159,12 @@ def test_auto_takes_chunked_where_the_matrix_is_large_and_says_so_once(
     taken: list[str] = []
 
     def spy(name: str) -> Any:
-        real = select.TABLE[name]
+        real = dispatch.TABLE[name]
         return lambda *arguments: (taken.append(name), real(*arguments))[1]
 
-    monkeypatch.setattr(select, "TABLE", {name: spy(name) for name in select.TABLE})
-    monkeypatch.setattr(select, "LARGE", 4 * 50)
-    select._tell.cache_clear()
+    monkeypatch.setattr(dispatch, "TABLE", {name: spy(name) for name in dispatch.TABLE})
+    monkeypatch.setattr(dispatch, "LARGE", 4 * 50)
+    dispatch._tell.cache_clear()
     with caplog.at_level(logging.DEBUG, "angulus"):
         for batch_size in (4, 5, 5):
             class_loss(*problem(batch_size), losses.arcface(16, 0.5))
@@ -285,7 +285,7 @@ def test_a_row_whose_class_is_elsewhere_is_reduced_over_all(impl: str) -> None:
     features, weight, _ = problem(3)
     unit, radius = torch.nn.functional.normalize(features).detach(), torch.tensor([4.0, 5.0, 6.0])
     labels = torch.tensor([-1, 7, -1])
-    reduced = select.Kernel(impl)(unit, weight.detach(), None, labels, Request(radius, eps=0.0))
+    reduced = dispatch.Kernel(impl)(unit, weight.detach(), None, labels, Request(radius, eps=0.0))
     logits = radius[:, None] * (unit @ torch.nn.functional.normalize(weight.detach()).T)
     logits[1, 7] = -torch.inf
     torch.testing.assert_close(reduced.log_sum, torch.logsumexp(logits, dim=1))
@@ -307,7 +307,7 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 
     unit, rows = torch.nn.functional.normalize(features.detach()).requires_grad_(), weight.detach().requires_grad_()
     radius = torch.full((5,), 16.0)
-    reduced = select.Kernel("chunked")(unit, rows, None, labels, Request(radius, update=update))
+    reduced = dispatch.Kernel("chunked")(unit, rows, None, labels, Request(radius, update=update))
     target = torch.nn.functional.normalize(reduced.rows)
     cosines = (unit * target).sum(dim=1)
     margined = torch.cos(torch.acos(cosines) + 0.5)
@@ -320,7 +320,7 @@ def test_an_update_needs_the_chunked_kernel() -> None:
     features, weight, labels = problem(5)
     wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
     with pytest.raises(InputError, match="needs impl='chunked' or 'fused'"):
-        select.Kernel("reference")(features, weight, None, labels, wanted)
+        dispatch.Kernel("reference")(features, weight, None, labels, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists import bin_set
-from angulus.lists.bin_set import read_bin
+from angulus.core.checks import InputError
+from angulus.evaluation.lists import bin_set
+from angulus.evaluation.lists.bin_set import read_bin
 
 IMAGES = [bytes([255, 216, number, 0, 255]) for number in range(8)]
 FLAGS = [True, False, False, True]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from angulus.checks import InputError
-from angulus.lists.blufr import read_blufr
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.blufr import read_blufr
 
 # Six people with two images each; rows are from 1.
 NAMES = [f"{name}_{image:04d}.jpg" for name in ("Al_B", "Cy", "Di", "Ed", "Flo", "Gus") for image in (1, 2)]

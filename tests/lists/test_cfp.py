@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.cfp import read_cfp
-from angulus.lists.pairs import Pairs
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.cfp import read_cfp
+from angulus.evaluation.lists.pairs import Pairs
 from archives import unpack
 
 Tree = dict[str, str]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from angulus.checks import InputError
-from angulus.cli import app
-from angulus.data.records import Row, write_records
-from angulus.lists.drawn import draw_folds
-from angulus.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.cli.main import app
+from angulus.core.checks import InputError
+from angulus.data.records.reader import Row, write_records
+from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.evaluation.lists.sample_pairs import draw_folds
 from data.pictures import png
 
 PEOPLE = np.repeat([f"p{number:02d}" for number in range(12)], 5)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists import bin_set, blufr, cfp, ijb, lfw, luna16, megaface, pairs, ytf
+from angulus.core.checks import InputError
+from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, luna16, megaface, pairs, ytf
 
 HEADER = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
 
@@ -89,8 +89,8 @@ BOMBS = {  # what unpacks to 64 MiB, and who reads it
 READ = """
 import resource, sys
 import numpy as np
-from angulus.checks import InputError
-from angulus.lists import bin_set, blufr, cfp, ijb, lfw, megaface
+from angulus.core.checks import InputError
+from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, megaface
 images = ijb.TemplateImages(np.array(["a", "b"]), np.array([1, 2]), None, np.array([5, 6]), "images")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path, reader in zip(sys.argv[1::2], sys.argv[2::2]):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists import table
-from angulus.lists.ijb import (
+from angulus.core.checks import InputError
+from angulus.evaluation.lists import delimited
+from angulus.evaluation.lists.ijb import (
     Comparisons,
     TemplateImages,
     read_comparisons,
@@ -159,7 +159,7 @@ def test_pairs_with_a_heading(tmp_path: Path) -> None:
 
 
 def test_long_lists_come_in_blocks_of_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_BLOCK", 2**16)
+    monkeypatch.setattr(delimited, "_BLOCK", 2**16)
     rows = [(number, number * 7 % 1000, number % 3 == 0) for number in range(100_000)]
     path = written(tmp_path, "".join(f"{left} {right} {int(same)}\n" for left, right, same in rows))
     tracemalloc.start()

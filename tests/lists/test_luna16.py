@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.luna16 import read_excluded, read_findings, read_marks, read_scans
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.luna16 import read_excluded, read_findings, read_marks, read_scans
 
 FINDINGS = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\n"

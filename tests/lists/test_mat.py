@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from angulus.checks import InputError
-from angulus.lists.mat import read_mat
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.mat import read_mat
 
 
 def cells(*values: Any) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.megaface import FeatureList, read_feature_list, read_features, read_noises
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.megaface import FeatureList, read_feature_list, read_features, read_noises
 
 PATHS = ["Al B/Al B_1.png", "Al B/Al B_2.png", "Cy/Cy_7.png", "363/36@N00/id_1/99.jpg_0.jpg"]
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.lists.lfw import read_lfw_images, read_lfw_pairs, read_pair_list
-from angulus.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.lfw import read_lfw_images, read_lfw_pairs, read_pair_list
+from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
 
 
 def written(folder: Path, text: str, name: str = "list.txt") -> Path:

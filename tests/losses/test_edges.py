@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from angulus import DenseHead, class_loss, losses
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.losses import BoundObjective, Objective
 from angulus.losses.margins import AdditiveAngle, Multiplicative
 from losses.aliases import CASES, arc

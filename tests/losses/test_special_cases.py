@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from angulus import class_loss, losses, theory
-from angulus.losses import Objective, margins, penalties, weighting
+from angulus import class_loss, losses
+from angulus.losses import Objective, margins, penalties, theory, weighting
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.radius import Contraction, Fixed, Identity, Learned
 from losses.aliases import CASES

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
-from angulus.checks import InputError
-from angulus.metrics.classification import accuracy, accuracy_per_class, top_k_accuracy
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.classification import accuracy, accuracy_per_class, top_k_accuracy
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 6, size=157)

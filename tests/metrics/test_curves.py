@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from angulus.checks import InputError
-from angulus.metrics.curves import ErrorCurve, Presorted, auc, eer, error_curve
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer, error_curve
 
 SCORES = [-2.0, -0.5, -0.0, 0.0, 0.3, 0.30000000000000004, 7.0]  # few values, many ties; two zeros are one score
 PAIRS = st.lists(st.tuples(st.sampled_from(SCORES), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40).filter(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from angulus.checks import InputError
-from angulus.metrics.froc import FP_RATES, Froc, cpm, froc_curve, sensitivity_at
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.froc import FP_RATES, Froc, cpm, froc_curve, sensitivity_at
 
 FINDINGS = st.lists(st.tuples(st.sampled_from([0.1, 0.25, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30).filter(
     lambda rows: any(nodule for _, nodule in rows)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.metrics.identification import cmc, dir_at_far, open_set_curve, rank_k
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.identification import cmc, dir_at_far, open_set_curve, rank_k
 
 VALUES = st.sampled_from([-0.5, 0.0, 0.2, 0.4, 0.4000000000000001, 0.9])
 GENUINE = st.lists(st.tuples(VALUES, st.integers(1, 4), st.integers(0, 2)), min_size=1, max_size=20)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.metrics.curves import auc, eer, error_curve
-from angulus.metrics.intervals import Interval, Units, bootstrap, paired_bootstrap
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.curves import auc, eer, error_curve
+from angulus.evaluation.metrics.intervals import Interval, Units, bootstrap, paired_bootstrap
 from people import written_out
 
 LEFT = np.array(["ann", "ann", "ben", "cat", "cat", "ann", "dan"])

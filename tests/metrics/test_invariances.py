@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from angulus.metrics.curves import auc, eer, error_curve
-from angulus.metrics.identification import cmc, dir_at_far, open_set_curve
-from angulus.metrics.likelihood import likelihood_ratio
-from angulus.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
+from angulus.evaluation.metrics.curves import auc, eer, error_curve
+from angulus.evaluation.metrics.identification import cmc, dir_at_far, open_set_curve
+from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
 
 Scores = NDArray[np.float64]
 Same = NDArray[np.bool_]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from angulus.checks import InputError
-from angulus.metrics.likelihood import likelihood_ratio
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.likelihood import likelihood_ratio
 
 
 def gaussians(genuine: int, impostors: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.metrics.quality import Group, groups, low_count, low_quality, norm_bins
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.quality import Group, groups, low_count, low_quality, norm_bins
 
 RANDOM = np.random.default_rng(0)
 NORMS = RANDOM.gamma(4.0, 2.0, size=203)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.metrics.curves import ErrorCurve, error_curve
-from angulus.metrics.verification import (
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.curves import ErrorCurve, error_curve
+from angulus.evaluation.metrics.verification import (
     PresortedFolds,
     best_threshold,
     kfold_accuracy,

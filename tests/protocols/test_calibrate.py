@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.metrics.intervals import Interval
-from angulus.metrics.likelihood import likelihood_ratio
-from angulus.protocols.calibrate import calibrate, pairs_of_images, statistic
-from angulus.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images, statistic
+from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
+from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs, written_out
 
 CROWD = crowd(30, noise=0.9)

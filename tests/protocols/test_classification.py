@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 
-from angulus.checks import InputError
-from angulus.metrics.classification import top_k_accuracy
-from angulus.protocols import classification as protocol
-from angulus.protocols.classification import Predictions, over_seeds
-from angulus.protocols.classification import evaluate as classification
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.classification import top_k_accuracy
+from angulus.evaluation.protocols import classification as protocol
+from angulus.evaluation.protocols.classification import Predictions, over_seeds
+from angulus.evaluation.protocols.classification import evaluate as classification
+from angulus.evaluation.protocols.result import Result
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 7, 210)

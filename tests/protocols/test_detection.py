@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.luna16 import Findings, Marks, read_excluded, read_findings, read_marks, read_scans
-from angulus.metrics.froc import froc_curve
-from angulus.protocols import detection
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.luna16 import Findings, Marks, read_excluded, read_findings, read_marks, read_scans
+from angulus.evaluation.metrics.froc import froc_curve
+from angulus.evaluation.protocols import detection
+from angulus.evaluation.protocols.result import Result
 
 RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 

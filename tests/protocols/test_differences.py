@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.blufr import Blufr, Trial
-from angulus.protocols import calibrate, classification, detection, groups, open_set, pairs
-from angulus.protocols.differences import MEASURED, STATISTICS, compare_results
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.protocols import calibrate, classification, detection, groups, open_set, pairs
+from angulus.evaluation.protocols.differences import MEASURED, STATISTICS, compare_results
+from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
 
 NOISY = crowd(40, noise=1.3)

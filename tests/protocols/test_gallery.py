@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.megaface import FeatureList
-from angulus.protocols import gallery as protocol
-from angulus.protocols.gallery import megaface, trillion_pairs
-from angulus.scoring import Options
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.megaface import FeatureList
+from angulus.evaluation.protocols import gallery as protocol
+from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
+from angulus.evaluation.scoring import Options
 from people import crowd
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.lists.pairs import Pairs
-from angulus.metrics.verification import kfold_accuracy
-from angulus.protocols import groups as protocol
-from angulus.protocols import pairs as pair_protocol
+from angulus.core.checks import InputError
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.verification import kfold_accuracy
+from angulus.evaluation.protocols import groups as protocol
+from angulus.evaluation.protocols import pairs as pair_protocol
 from people import crowd, crowd_pairs, sized, written_out
 
 CROWD = crowd(24, noise=1.1)

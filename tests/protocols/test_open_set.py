@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.blufr import Blufr, Trial
-from angulus.protocols import open_set as protocol
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.protocols import open_set as protocol
 from people import crowd
 
 CROWD = crowd(40, 5, 8, noise=0.9)

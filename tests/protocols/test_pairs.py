@@ -13,15 +13,15 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs, read_pairs
-from angulus.metrics.intervals import Units
-from angulus.metrics.verification import best_threshold, kfold_accuracy
-from angulus.protocols import judged
-from angulus.protocols import pairs as protocol
-from angulus.protocols.result import Result
-from angulus.protocols.vectors import pair_scores
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs, read_pairs
+from angulus.evaluation.metrics.intervals import Units
+from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy
+from angulus.evaluation.protocols import judged
+from angulus.evaluation.protocols import pairs as protocol
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.vectors import pair_scores
 from people import crowd, crowd_pairs, sized, written_out
 
 CROWD = crowd()

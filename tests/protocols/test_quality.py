@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs
-from angulus.metrics.curves import error_curve
-from angulus.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
-from angulus.protocols import changed, degradation, discard, judged, norm_bins, quality, scored
-from angulus.protocols.judged import Judged
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.curves import error_curve
+from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
+from angulus.evaluation.protocols import changed, degradation, discard, judged, norm_bins, quality, scored
+from angulus.evaluation.protocols.judged import Judged
+from angulus.evaluation.protocols.result import Result
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs
-from angulus.protocols import discard, groups, judged, pairs, scored, videos
-from angulus.protocols.calibrate import calibrate
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.protocols import discard, groups, judged, pairs, scored, videos
+from angulus.evaluation.protocols.calibrate import calibrate
+from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
 
 FEW = crowd(4, 2, noise=0.4)  # 4 genuine and 24 impostor pairs of images
@@ -88,7 +88,7 @@ def test_without_identities_each_pair_is_resampled_once() -> None:
 
 def test_a_published_list_that_repeats_pairs_is_measured_as_it_is(data_folder: Path) -> None:
     """CFP's frontal-frontal list names 130 pairs again; accuracy over its folds counts every line."""
-    from angulus.lists.cfp import read_cfp
+    from angulus.evaluation.lists.cfp import read_cfp
 
     given = read_cfp(data_folder / "protocols" / "cfp_protocol.tar.gz").ff
     rng = np.random.default_rng(0)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from angulus.checks import InputError
-from angulus.metrics.intervals import Interval
-from angulus.protocols.result import MOST_POINTS, Curve, Number, Result
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
 
 RESULT = Result(
     "tea",

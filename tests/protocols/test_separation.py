@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from angulus.embeddings import Embeddings
-from angulus.metrics.intervals import Interval
-from angulus.protocols import classification, gallery, groups, pairs, separation
-from angulus.protocols.calibrate import calibrate, pairs_of_images
-from angulus.protocols.calibration import Calibration, Rate
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols import classification, gallery, groups, pairs, separation
+from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
+from angulus.evaluation.protocols.calibration import Calibration, Rate
 from people import crowd, crowd_pairs
 
 GOOD = crowd(12, 4, 16, noise=0.5)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.protocols import template_identification
-from angulus.protocols.result import Result
-from angulus.protocols.template_identification import identify
-from angulus.protocols.templates import Pooling, Templates
+from angulus.core.checks import InputError
+from angulus.evaluation.protocols import template_identification
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.template_identification import identify
+from angulus.evaluation.protocols.templates import Pooling, Templates
 
 
 def templates_of(subjects: list[int], vectors: np.ndarray, source: str) -> Templates:

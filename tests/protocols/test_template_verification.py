@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.ijb import Comparisons, read_comparisons, read_templates
-from angulus.metrics.curves import error_curve
-from angulus.metrics.verification import kfold_accuracy, tar_at_far
-from angulus.protocols import template_stream, template_verification
-from angulus.protocols.result import Result
-from angulus.protocols.template_verification import verify
-from angulus.protocols.templates import Pooling, Templates, link, pool
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.ijb import Comparisons, read_comparisons, read_templates
+from angulus.evaluation.metrics.curves import error_curve
+from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
+from angulus.evaluation.protocols import template_stream, template_verification
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.template_verification import verify
+from angulus.evaluation.protocols.templates import Pooling, Templates, link, pool
 
 
 def template_set(seed: int = 0, count: int = 60, subjects: int = 15) -> tuple[Templates, Comparisons]:

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.ijb import Comparisons, TemplateImages
-from angulus.protocols import templates
-from angulus.protocols.templates import Pooling, Templates, link, pool
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
+from angulus.evaluation.protocols import templates
+from angulus.evaluation.protocols.templates import Pooling, Templates, link, pool
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.drawn import draw_folds
-from angulus.protocols import pairs
-from angulus.protocols.calibrate import calibrate, pairs_of_images
-from angulus.protocols.gallery import megaface, trillion_pairs
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.sample_pairs import draw_folds
+from angulus.evaluation.protocols import pairs
+from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
+from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
+from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
 
 CROWD = crowd(12, noise=0.9)

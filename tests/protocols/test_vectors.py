@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from angulus.checks import InputError
-from angulus.protocols import rates
-from angulus.protocols.vectors import METRICS, pair_scores, projected
+from angulus.core.checks import InputError
+from angulus.evaluation.protocols import rates
+from angulus.evaluation.protocols.vectors import METRICS, pair_scores, projected
 
 RANDOM = np.random.default_rng(0)
 VECTORS = RANDOM.normal(size=(30, 6)) * RANDOM.gamma(2, size=(30, 1))

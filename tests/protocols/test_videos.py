@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from angulus.checks import InputError
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs
-from angulus.lists.ytf import read_ytf_pairs
-from angulus.metrics.verification import kfold_accuracy
-from angulus.protocols import hik, judged, quality, videos
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.ytf import read_ytf_pairs
+from angulus.evaluation.metrics.verification import kfold_accuracy
+from angulus.evaluation.protocols import hik, judged, quality, videos
+from angulus.evaluation.protocols.result import Result
 from people import sized
 
 FOLDS, PEOPLE = 3, 18

@@ -14,9 +14,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 
 import reports
-from angulus import build
-from angulus.metrics.intervals import Interval
-from angulus.protocols.result import Number
+from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols.result import Number
+from angulus.experiments import build
 from angulus.report import charts, pictures, space
 from angulus.report.gather import gather
 from angulus.report.model import ImagePairs, Model

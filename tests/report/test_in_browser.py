@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import reports
-from angulus import build
+from angulus.experiments import build
 from angulus.report.write import write
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")

@@ -17,13 +17,14 @@ import pytest
 
 import reports
 import tiny
-from angulus import build, cli, compare
-from angulus.checks import InputError
-from angulus.claims import Compare, accuracy_title
+from angulus.cli import main as cli
+from angulus.core.checks import InputError
+from angulus.experiments import build, compare
+from angulus.experiments.claims import Compare, accuracy_title
+from angulus.experiments.run import run
 from angulus.report import unfinished
 from angulus.report.gather import gather
 from angulus.report.write import write
-from angulus.run import run
 from reports import Page
 
 GRID = "compare={seeds: [3, 4], quality_split: A, variants: {A: {}, B: {training.optimizer.lr: 0.1}, C: {}}}"

@@ -14,10 +14,10 @@ from sklearn.metrics import roc_curve
 
 import people
 import reports
-from angulus.embeddings import Embeddings
-from angulus.lists.pairs import Pairs
-from angulus.protocols import groups, judged, pairs, quality
-from angulus.protocols.result import MOST_POINTS, Curve, Number, Result
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.protocols import groups, judged, pairs, quality
+from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
 from angulus.report import charts, measured, sections
 from angulus.report.gather import gather
 from angulus.report.page import Table, render

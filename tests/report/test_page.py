@@ -18,17 +18,17 @@ from PIL import Image
 
 import reports
 import tiny
-from angulus import build, compare
-from angulus.checks import InputError
-from angulus.claims import accuracy_title
-from angulus.data.images import Images
-from angulus.protocols import classification
-from angulus.protocols.result import Result
+from angulus.core.checks import InputError
+from angulus.data.sets.images import Images
+from angulus.evaluation.protocols import classification
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments import build, compare
+from angulus.experiments.claims import accuracy_title
+from angulus.experiments.run_files import read_results
 from angulus.report import sections
 from angulus.report.gather import gather
 from angulus.report.page import render
 from angulus.report.write import write
-from angulus.run_files import read_results
 from angulus.training import formation
 from reports import Page, charts
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 import tiny
-from angulus.compare import Cell, Comparison, Row
+from angulus.experiments.compare import Cell, Comparison, Row
 from angulus.report import verdict
 
 

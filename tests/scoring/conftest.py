@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from angulus.scoring import Options, survivors, tiles
+from angulus.evaluation.scoring import Options, survivors, tiles
 
 
 @pytest.fixture(params=[("float32", 1000), ("bfloat16", 1), ("bfloat16", 30)], ids=lambda each: f"{each[0]}-{each[1]}")

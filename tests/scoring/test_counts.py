@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.scoring import Options, Pairs, above, counts, genuine, pair_scores, rows_ahead
+from angulus.core.checks import InputError
+from angulus.evaluation.scoring import Options, Pairs, above, counts, genuine, pair_scores, rows_ahead
 from scoring.cases import cloud, every_score, lattice
 
 SETS = [(lattice(23, 0), lattice(61, 1)), (cloud(23, 2), cloud(61, 3))]

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.scoring import exact, pair_scores
+from angulus.core.checks import InputError
+from angulus.evaluation.scoring import exact, pair_scores
 from scoring.cases import cloud, every_score, lattice
 
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.scoring import Options, above, exact, products, scan, tiles
+from angulus.core.checks import InputError
+from angulus.evaluation.scoring import Options, above, exact, products, scan, tiles
 
 DTYPES = [torch.float32, torch.bfloat16]
 FLOATS = st.floats(-2, 2, width=32)

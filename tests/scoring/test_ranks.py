@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.distributed.runtime import Ranks
-from angulus.scoring import (
+from angulus.evaluation.scoring import (
     Options,
     above,
     best_per_probe,

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angulus.checks import InputError
-from angulus.scoring import Options, brackets, genuine, products, thresholds, thresholds_at, tiles
-from angulus.scoring.brackets import Between, Bracket, Found, merged
+from angulus.core.checks import InputError
+from angulus.evaluation.scoring import Options, brackets, genuine, products, thresholds, thresholds_at, tiles
+from angulus.evaluation.scoring.brackets import Between, Bracket, Found, merged
 from scoring.cases import cloud, every_score, lattice
 
 RANDOM = np.random.default_rng(0)

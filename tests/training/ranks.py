@@ -26,12 +26,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data import Images, Splits
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
-from angulus.run import run
+from angulus.experiments.run import run
 from angulus.training import validation
 from angulus.training.batches import share
 from angulus.training.signals import Interrupted

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import tiny
-from angulus import build
-from angulus.checks import InputError
+from angulus.core.checks import InputError
+from angulus.experiments import build
+from angulus.experiments.run import run
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
-from angulus.run import run
 from angulus.training import checkpoint, optimizer
 from angulus.training.batches import chance
 

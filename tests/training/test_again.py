@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import tiny
-from angulus import artifact, evaluation
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data import Images, Splits
-from angulus.data.images import fingerprint
-from angulus.recipe import Recipe
-from angulus.run import run
+from angulus.data.sets.images import fingerprint
+from angulus.experiments import measure
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run import run
+from angulus.models import artifact
 
 
 def benchmark(number: str) -> str:
@@ -109,7 +110,7 @@ def test_a_measuring_that_broke_off_is_done_again_by_whatever_recipe_comes(ended
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluation, "measure", broken)
+        patch.setattr(measure, "measure", broken)
         again(folder, MEASURED, "evaluation.low_fraction=0.5")
     assert not list(folder.glob("benchmarks/*"))
     found = again(folder, MEASURED)  # the former recipe

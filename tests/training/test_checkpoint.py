@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 import tiny
-from angulus import files
-from angulus.checks import InputError
-from angulus.run import run
+from angulus.core import files
+from angulus.core.checks import InputError
+from angulus.experiments.run import run
 from angulus.training import checkpoint
+from angulus.training.log import MetricsLog
 from angulus.training.loop import Interrupted
-from angulus.training.records import MetricsLog
 
 FULL = Path("/dev/full")  # whatever is written to it finds no space
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tiny
-from angulus.evaluation import load_test
-from angulus.run import run
+from angulus.experiments.measure import load_test
+from angulus.experiments.run import run
 from angulus.training import checkpoint
-from angulus.training.records import read_lines
+from angulus.training.log import read_lines
 
 
 @pytest.mark.parametrize("objective", ["{kind: softmax}", "{kind: arcface, s: 10, m: 0.2}"])

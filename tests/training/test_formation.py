@@ -9,8 +9,8 @@ import pytest
 
 import angulus
 import tiny
-from angulus.checks import InputError
-from angulus.run import run
+from angulus.core.checks import InputError
+from angulus.experiments.run import run
 from angulus.training import formation
 
 

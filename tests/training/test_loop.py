@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from angulus import build, cli, recipe
-from angulus.checks import InputError
-from angulus.recipe import Recipe
-from angulus.run import run
+from angulus.cli import main as cli
+from angulus.core.checks import InputError
+from angulus.experiments import build, recipe
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run import run
 from angulus.training import checkpoint, loop, schedule
 from angulus.training.loop import Interrupted, batches
 

@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from angulus.data import Images, Splits
-from angulus.run import run
+from angulus.experiments.run import run
 
 
 def two_classes() -> Splits:

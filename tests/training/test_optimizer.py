@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from angulus import backbones, losses
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.heads.dense import DenseHead
 from angulus.losses.objective import Objective
 from angulus.training import optimizer

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import tiny
-from angulus import build
-from angulus.run import run
+from angulus.experiments import build
+from angulus.experiments.run import run
 from angulus.training import checkpoint
 from angulus.training.signals import Interrupted
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.training.schedule import Plateau, factor
 from angulus.training.settings import Schedule
 

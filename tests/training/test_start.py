@@ -12,10 +12,10 @@ import torch
 
 import angulus
 import tiny
-from angulus import build
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data import Splits
-from angulus.run import run
+from angulus.experiments import build
+from angulus.experiments.run import run
 from angulus.training import checkpoint, start
 
 

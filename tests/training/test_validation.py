@@ -11,10 +11,10 @@ import torch
 
 import angulus
 import tiny
-from angulus import build
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data import Images, Splits
-from angulus.run import mean, run
+from angulus.experiments import build
+from angulus.experiments.run import mean, run
 from angulus.training import checkpoint, loop, snapshots
 from angulus.training.settings import Validation
 from angulus.training.validation import draw_pairs, hold_out, validate

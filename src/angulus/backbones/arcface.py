@@ -15,7 +15,7 @@ from angulus.backbones.layers import (
     check_sizes,
     initialize_he,
 )
-from angulus.checks import flag
+from angulus.core.checks import flag
 
 _DEPTHS = {"ir18": (2, 2, 2, 2), "ir34": (3, 4, 6, 3), "ir50": (3, 4, 14, 3), "ir100": (3, 13, 30, 3)}
 

@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
-from angulus.checks import InputError
+from angulus.core import checks
+from angulus.core.checks import InputError
 
 ImageSize = int | Sequence[int]  # one side of a square or cube, or every side: height and width; depth first in 3-D
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones.layers import (
-    Backbone,
-    FeatureLayer,
-    ImageSize,
-    check_dropout,
-    check_sizes,
-    initialize_xavier,
-)
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_dropout, check_sizes, initialize_xavier
 
 
 def light_cnn9(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
 from angulus.backbones.layers import (
     Backbone,
     Concatenate,
@@ -19,7 +18,8 @@ from angulus.backbones.layers import (
     check_sizes,
     initialize_he,
 )
-from angulus.checks import InputError
+from angulus.core import checks
+from angulus.core.checks import InputError
 
 FUSION_WEIGHTS = (0.3, 0.4, 0.3)  # of Archi-1, -2 and -3, which the paper found by a grid search
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import (
-    Backbone,
-    FeatureLayer,
-    ImageSize,
-    check_sizes,
-    initialize_he,
-    initialize_xavier,
-)
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes, initialize_he, initialize_xavier
 
 # channels of conv0, conv1, conv2 and conv3, and layers in each of the last three: feature incay's Table 8
 _INCAY = {

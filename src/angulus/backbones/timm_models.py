@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from angulus import checks, extras
 from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes
-from angulus.checks import InputError
+from angulus.core import checks, extras
+from angulus.core.checks import InputError
 
 PREFIX = "timm:"
 _NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)  # timm takes "hf-hub:..." and "local-dir:..." for places to load from

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from angulus.bench import face_images
 from angulus.bench.faces import Peer, machine
-from angulus.data import boxes
-from angulus.data.detect import Detector, Faces, Image
+from angulus.data.faces import boxes
+from angulus.data.faces.detect import Detector, Faces, Image
 
 SAME = 0.5  # boxes that overlap by more show the same face
 MARGIN = 28  # pixels of their edge that crops are extended by, before faces are looked for in them

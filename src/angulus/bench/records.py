@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import ArrayLike
 
-from angulus import checks, environment
-from angulus.data.decoded import Encoded
+from angulus.core import checks, environment
 from angulus.data.loader import Loader, Part, part_of
-from angulus.data.records import Records, Row, write_records
-from angulus.data.sampling import Plain
+from angulus.data.records.pixels import Encoded
+from angulus.data.records.reader import Records, Row, write_records
+from angulus.data.sampler import Plain
 
 FLOOR = "folder of files"
 BATCH = 128

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from angulus import DenseHead, checks, losses
+from angulus import DenseHead, losses
+from angulus.core import checks
 from angulus.heads.classes import class_means
 from angulus.heads.sampling import ClassSampling, sample
 from angulus.kernels.reference import lengths

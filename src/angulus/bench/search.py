@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import checks, environment
-from angulus.embeddings import Embeddings
+from angulus.core import checks, environment
+from angulus.core.embeddings import Embeddings
 from angulus.search import Gallery, open_gallery
 from angulus.search.lance import KINDS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from angulus.data.images import Images, Pixels, Splits
-from angulus.data.stand_ins import stand_in
-from angulus.data.table import load, names
+from angulus.data.sets.images import Images, Pixels, Splits
+from angulus.data.sets.registry import load, names
+from angulus.data.sets.stand_ins import stand_in
 
 __all__ = ["Images", "Pixels", "Splits", "load", "names", "stand_in"]

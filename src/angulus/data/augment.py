@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import checks, extras
-from angulus.checks import InputError
+from angulus.core import checks, extras
+from angulus.core.checks import InputError
 
 CROP_AREA = (0.2, 1.0)  # of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height, uniform in its logarithm

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from angulus import limits
-from angulus.checks import InputError, one_line
+from angulus.core import limits
+from angulus.core.checks import InputError, one_line
 
 KINDS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 BACKGROUND = 255  # what shows through transparent pixels: white

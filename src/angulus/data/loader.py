@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as TorchSampler
 
-from angulus import checks
-from angulus.checks import InputError
+from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.augment import Augment
-from angulus.data.decoded import DecodedPixels, Encoded
-from angulus.data.records import Records
-from angulus.data.sampling import Sampler
+from angulus.data.records.pixels import DecodedPixels, Encoded
+from angulus.data.records.reader import Records
+from angulus.data.sampler import Sampler
 
 
 @dataclass(frozen=True, eq=False)

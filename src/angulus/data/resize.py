@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from angulus import checks
+from angulus.core import checks
 from angulus.data import decode
-from angulus.data.rows import Row
+from angulus.data.records.row import Row
 
 Crop = Literal["center", "resize", "pad"]
 

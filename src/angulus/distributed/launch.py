@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.runtime import Alike, Ranks
 
 LONGEST_S = 7 * 86_400.0  # seconds

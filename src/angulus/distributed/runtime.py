@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from angulus import checks
+from angulus.core import checks
 
 T = TypeVar("T")
 

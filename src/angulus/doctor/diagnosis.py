@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import artifact, checks
-from angulus.checks import InputError
+from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.data.sources import Options
 from angulus.doctor.measure import Measured, has_pairs, intervals, measure
 from angulus.doctor.sample import take_sample
 from angulus.doctor.trials import FAULTS, MENDS, Trial, after, trials
-from angulus.metrics.intervals import MOST_DRAWS, Interval
+from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval
+from angulus.models import artifact
 
 LEAST = 0.05  # a change must do better by this share of what there is, or it is not named, however sure
 FALSE_ALARM = 0.05  # of all trials together: each has an interval of 1 − FALSE_ALARM / trials

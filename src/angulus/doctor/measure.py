@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.artifact import Model
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.doctor.sample import Sample
 from angulus.doctor.trials import Trial, features
-from angulus.metrics.intervals import Interval, Units, bootstrap
+from angulus.evaluation.metrics.intervals import Interval, Units, bootstrap
+from angulus.models.artifact import Model
 
 Floats = NDArray[np.float64]
 _BATCH = 64

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from angulus import checks
-from angulus.artifact import Model
-from angulus.checks import InputError
-from angulus.contract import TEMPLATE_SIDE, template_points
-from angulus.data import align, decode
-from angulus.data.records import Records
-from angulus.data.rows import Row
+from angulus.core import checks
+from angulus.core.checks import InputError
+from angulus.core.contract import TEMPLATE_SIDE, template_points
+from angulus.data import decode
+from angulus.data.faces import align
+from angulus.data.records.reader import Records
+from angulus.data.records.row import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.models.artifact import Model
 
 MOST_IMAGES = 5_000  # that are looked at: all their pairs are scored, and every change needs a pass over them
 PER_IDENTITY = 8  # images of one identity that are looked at, at most

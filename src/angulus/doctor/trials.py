@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from angulus.artifact import Model
-from angulus.contract import Preprocessing
+from angulus.core.contract import Preprocessing
+from angulus.models.artifact import Model
 
 Family = Literal["colour", "values", "place", "size", "turn"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus import checks, files, limits, tensor_files
+from angulus.core import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.heads.dense import DenseHead
 
 

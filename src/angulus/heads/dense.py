@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
-from angulus.heads.functional import batch_loss, counted, plain_logits
+from angulus.heads.class_loss import batch_loss, counted, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import margined, radius_of
 from angulus.heads.sampling import ClassSampling, checked
 from angulus.heads.train_mode import partners, seen
 from angulus.heads.updates import attached
+from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reference import lengths
-from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.heads import updates
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead

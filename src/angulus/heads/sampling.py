@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses.asks import Hinge, Plain
 from angulus.losses.objective import Objective
 

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
 from angulus.distributed.runtime import Elsewhere, Ranks, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.functional import REDUCTIONS, counted, not_finite, plain_logits, widened
+from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logits, widened
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
 from angulus.heads.train_mode import overflowed, refuse_recomputation, seen
 from angulus.heads.updates import attached
+from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
-from angulus.kernels.select import Kernel
 from angulus.losses.objective import Objective
 from angulus.losses.pieces import to_mapping
 from angulus.losses.running import Statistics, whole_batch

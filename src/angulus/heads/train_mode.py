@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.collectives import gather, total
 from angulus.distributed.runtime import Ranks, ddp_ranks
 from angulus.heads.geometry import Geometry

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.kernels import rounding
 from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
 from angulus.kernels.reduction import Reduced, Request

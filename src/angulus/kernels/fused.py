@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.kernels.fused_launch import Chunk, Walk, kernels, scales
 from angulus.kernels.reduction import Reduced, Request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses.running import Statistics, merged
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses.asks import Ask, Hinge, Plain, Rows, Stateless
 
 

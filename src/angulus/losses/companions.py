@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses.roles import Stateless
 from angulus.losses.running import Statistics, Wide, wide_dtype
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import roles
 from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import roles
 from angulus.losses.roles import Negatives
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from angulus import checks, theory
+from angulus.core import checks
+from angulus.losses import theory
 from angulus.losses.asks import Ask, Rows, Stateless
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 

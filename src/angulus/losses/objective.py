@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import roles
 from angulus.losses.bound import BoundObjective
 from angulus.losses.companions import CenterLoss

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import pieces
 from angulus.losses.companions import CenterLoss
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative

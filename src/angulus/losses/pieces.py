@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import margins, negatives, penalties, radius, weighting
 from angulus.losses.companions import CenterLoss
 from angulus.losses.objective import Objective, Term

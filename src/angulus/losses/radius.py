@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from angulus import checks, theory
-from angulus.losses import roles
+from angulus.core import checks
+from angulus.losses import roles, theory
 from angulus.losses.roles import Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 

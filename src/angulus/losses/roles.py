@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
-from angulus import checks
+from angulus.core import checks
 
 
 class Piece(Protocol):

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.losses import roles
 from angulus.losses.roles import Weighting
 

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from angulus import artifact, files, plots
-from angulus import recipe as recipes
-from angulus.compare import Cell, Comparison, model_folder, run_folder, section
-from angulus.evaluation import BENCHMARKS, MODEL, load_test
+from angulus.core import files
+from angulus.evaluation.metrics import quality
+from angulus.evaluation.protocols import changed
+from angulus.evaluation.protocols.classification import Predictions
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments import recipe as recipes
+from angulus.experiments.compare import Cell, Comparison, model_folder, run_folder, section
+from angulus.experiments.measure import BENCHMARKS, MODEL, load_test
+from angulus.experiments.run_files import RECIPE
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
-from angulus.metrics import quality
-from angulus.protocols import changed
-from angulus.protocols.classification import Predictions
-from angulus.protocols.result import Result
-from angulus.report import drawn
+from angulus.models import artifact
+from angulus.report import drawn, plots
 from angulus.report.tables import markdown_table
-from angulus.run_files import RECIPE
 from angulus.training import checkpoint
-from angulus.training.records import METRICS, read_lines
+from angulus.training.log import METRICS, read_lines
 
 FOLDER = "analyses"
 SHOWN_PAIRS = 200  # of videos, in NF Fig. 9

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike, NDArray
 
-from angulus import plots
-from angulus.metrics import quality
-from angulus.metrics.discard import error_versus_discard
-from angulus.protocols.result import Curve, Number
+from angulus.evaluation.metrics import quality
+from angulus.evaluation.metrics.discard import error_versus_discard
+from angulus.evaluation.protocols.result import Curve, Number
+from angulus.report import plots
 from angulus.report.model import Model
 
 Trace = dict[str, Any]

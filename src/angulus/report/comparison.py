@@ -13,16 +13,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from angulus import build, files, plots
-from angulus import recipe as recipes
-from angulus.claims import GROUPS, accuracy_title, norm_title
-from angulus.compare import Comparison, model_folder, section
-from angulus.environment import where
-from angulus.evaluation import load_test
-from angulus.metrics.seeds import Difference
-from angulus.report import analyses, verdict
+from angulus.core import files
+from angulus.core.environment import where
+from angulus.evaluation.metrics.seeds import Difference
+from angulus.experiments import build
+from angulus.experiments import recipe as recipes
+from angulus.experiments.claims import GROUPS, accuracy_title, norm_title
+from angulus.experiments.compare import Comparison, model_folder, section
+from angulus.experiments.measure import load_test
+from angulus.experiments.run_files import RECIPE
+from angulus.report import analyses, plots, verdict
 from angulus.report.tables import NONE, cell, markdown_table, number
-from angulus.run_files import RECIPE
 from angulus.training import checkpoint
 
 PICTURES = {

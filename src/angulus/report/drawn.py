@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from angulus.metrics.quality import Bin
-from angulus.plots import PALETTE
+from angulus.evaluation.metrics.quality import Bin
+from angulus.report.plots import PALETTE
 
 
 def bars(heads: Sequence[str], groups: Mapping[str, Sequence[float]], *, title: str, y_label: str) -> Figure:

@@ -8,16 +8,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from angulus import checks, compare
-from angulus import recipe as recipes
-from angulus.compare import Comparison
-from angulus.evaluation import BENCHMARKS
-from angulus.metrics.intervals import MOST_DRAWS
-from angulus.protocols.result import Result
+from angulus.core import checks
+from angulus.evaluation.metrics.intervals import MOST_DRAWS
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments import compare
+from angulus.experiments import recipe as recipes
+from angulus.experiments.compare import Comparison
+from angulus.experiments.measure import BENCHMARKS
+from angulus.experiments.run_files import RECIPE, RESULTS
 from angulus.report import model, unfinished
 from angulus.report.model import DataSets, Model
-from angulus.run_files import RECIPE, RESULTS
-from angulus.training import records
+from angulus.training import log
 
 COMPARISON = "comparison.json"
 OF_COMPARISON = ("*/seed-*", "*/seed-*/*")  # where the runs of a comparison lie in its folder, the second of folds
@@ -117,8 +118,8 @@ class _Reader:
         content = self.content
         name = _new_name(name, holder, [each.name for each in content.models])
         content.models.append(model.read(name, folder, reference, self.data, self.draws))
-        if wrong := records.damage(folder / records.METRICS):
-            content.left_out.append(f"{folder / records.METRICS}: {wrong}; what stands before it is shown")
+        if wrong := log.damage(folder / log.METRICS):
+            content.left_out.append(f"{folder / log.METRICS}: {wrong}; what stands before it is shown")
 
     def _results(self, name: str, holder: str, folder: Path) -> None:
         content = self.content

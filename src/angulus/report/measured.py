@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from angulus.protocols import groups, scored
-from angulus.protocols.result import KINDS, Curve, Number, Result, shown, span
+from angulus.evaluation.protocols import groups, scored
+from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.charts import Chart, Figure
 from angulus.report.page import Table

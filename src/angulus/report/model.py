@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import build, checks, evaluation
-from angulus import recipe as recipes
-from angulus.data.images import Images, Splits
-from angulus.evaluation import TEST
-from angulus.metrics.curves import Presorted
-from angulus.metrics.verification import best_of
-from angulus.protocols import classification
-from angulus.protocols.classification import Predictions
-from angulus.protocols.result import Result
-from angulus.recipe import Recipe
-from angulus.run_files import RECIPE, read_results
-from angulus.training import checkpoint, formation, records
+from angulus.core import checks
+from angulus.data.sets.images import Images, Splits
+from angulus.evaluation.metrics.curves import Presorted
+from angulus.evaluation.metrics.verification import best_of
+from angulus.evaluation.protocols import classification
+from angulus.evaluation.protocols.classification import Predictions
+from angulus.evaluation.protocols.result import Result
+from angulus.experiments import build, measure
+from angulus.experiments import recipe as recipes
+from angulus.experiments.measure import TEST
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run_files import RECIPE, read_results
+from angulus.training import checkpoint, formation, log
 from angulus.training.batches import batches
 from angulus.training.formation import Formation
 
@@ -167,7 +168,7 @@ def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws:
         read_results(folder),
         test,
         figures,
-        records.read_lines(folder / records.METRICS),
+        log.read_lines(folder / log.METRICS),
         _formation(folder, test["features"]),
         _weights(folder) if test["features"].shape[1] in (2, 3) else None,
         images,
@@ -180,7 +181,7 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
     Raises:
         checks.InputError: one of them is missing, or has another shape.
     """
-    test = evaluation.load_test(folder)
+    test = measure.load_test(folder)
     kept: dict[str, NDArray[Any]] = {name: test[name] for name in COLUMNS if name in test}
     lengths = {len(each) for each in kept.values()}
     if len(kept) < len(COLUMNS) or kept["features"].ndim != 2 or len(lengths) > 1:

@@ -14,7 +14,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from angulus import __version__, files
+from angulus import __version__
+from angulus.core import files
 from angulus.report.charts import Chart
 from angulus.report.pictures import Picture
 

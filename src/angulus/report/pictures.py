@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from angulus import checks
-from angulus.data.images import Images
-from angulus.protocols import judged
-from angulus.protocols.result import Result
+from angulus.core import checks
+from angulus.data.sets.images import Images
+from angulus.evaluation.protocols import judged
+from angulus.evaluation.protocols.result import Result
 from angulus.report.model import ImagePairs, Model
 
 SIDE = 112  # pixels, at most
@@ -104,8 +104,8 @@ def read(path: Path, wanted: set[str]) -> dict[str, str]:
         checks.InputError: no such source, or it holds none of the images that are wanted.
     """
     from angulus.data.decode import decode
-    from angulus.data.rows import Row
-    from angulus.data.sources.table import read_source
+    from angulus.data.records.row import Row
+    from angulus.data.sources.registry import read_source
 
     found: dict[str, str] = {}
     for item in read_source(path):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from angulus.compare import Cell, section
-from angulus.recipe import Recipe
+from angulus.experiments.compare import Cell, section
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.reproduce import Measured, TableRow, lacking
 from angulus.report.tables import NONE, cell, markdown_table
-from angulus.reproduce import Measured, TableRow, lacking
 
 FEW = 5  # variants that a summary names one by one
 

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from angulus import checks, compare, redact
-from angulus import recipe as recipes
-from angulus.data.images import Images
-from angulus.metrics.curves import error_curve
-from angulus.protocols import judged, pairs, videos
-from angulus.protocols.numbers import without_interval
-from angulus.protocols.result import Number, Result
-from angulus.recipe import Recipe
+from angulus.core import checks, redact
+from angulus.data.sets.images import Images
+from angulus.evaluation.metrics.curves import error_curve
+from angulus.evaluation.protocols import judged, pairs, videos
+from angulus.evaluation.protocols.numbers import without_interval
+from angulus.evaluation.protocols.result import Number, Result
+from angulus.experiments import compare
+from angulus.experiments import recipe as recipes
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run_files import DIVERGED, RECIPE
 from angulus.report import charts, comparison, measured, pictures, space, verdict
 from angulus.report.gather import Content
 from angulus.report.model import PAIRED, ImagePairs, Model
 from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
 from angulus.report.pictures import Picture
-from angulus.run_files import DIVERGED, RECIPE
 
 MOST_SHOWN = 8  # models whose images are shown
 FIGURES = {  # of a run's table: what stands in its head

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from angulus.compare import Cell
+from angulus.experiments.compare import Cell
 
 NONE = "—"  # no number
 

@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from angulus import checks, compare, limits, redact
-from angulus import recipe as recipes
-from angulus.claims import Compare
-from angulus.recipe import Recipe
+from angulus.core import checks, limits, redact
+from angulus.experiments import compare
+from angulus.experiments import recipe as recipes
+from angulus.experiments.claims import Compare
+from angulus.experiments.recipe import Recipe
+from angulus.experiments.run_files import ENVIRONMENT, RECIPE, RESULTS, being_measured, read_results
 from angulus.report.model import DataSets, read_test
-from angulus.run_files import ENVIRONMENT, RECIPE, RESULTS, being_measured, read_results
 from angulus.training import checkpoint
 
 COMMANDS = ("train", "compare", "demo", "reproduce")  # that train, and go on where they stopped

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from angulus.claims import accuracy_title
-from angulus.compare import Cell, Comparison, Row, section
-from angulus.metrics.seeds import Difference
+from angulus.evaluation.metrics.seeds import Difference
+from angulus.experiments.claims import accuracy_title
+from angulus.experiments.compare import Cell, Comparison, Row, section
 
 HIGHER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers of which more is better
 

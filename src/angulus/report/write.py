@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from angulus import checks, files
+from angulus.core import checks, files
 from angulus.report import page, sections
 from angulus.report.gather import gather
 

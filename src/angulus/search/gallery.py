@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks
-from angulus.embeddings import Embeddings
-from angulus.fingerprint import described, parts
-from angulus.protocols.calibration import Calibration
+from angulus.core import checks
+from angulus.core.embeddings import Embeddings
+from angulus.core.fingerprint import described, parts
+from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
 from angulus.search.store import About, Found, Store, keys

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from angulus import checks, extras, files
-from angulus.search.removals import Removals
+from angulus.core import checks, extras, files
+from angulus.search.deletions import Removals
 from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from angulus import checks, extras
+from angulus.core import checks, extras
 from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
 
 META = "angulus"

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks, limits
+from angulus.core import checks, limits
 
 Vectors = NDArray[np.float32]
 FORMAT = 1

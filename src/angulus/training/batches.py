@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.runtime import Ranks
 from angulus.training.settings import Training
 

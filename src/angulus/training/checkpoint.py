@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from angulus import checks, files
+from angulus.core import checks, files
 from angulus.heads.checkpoint import ROWS, read_rows
 
 FORMAT = 1

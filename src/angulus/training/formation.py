@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks, files, tensor_files
+from angulus.core import checks, files, tensor_files
 
 NAME = "formation.npz"
 MOST_IMAGES, MOST_NUMBERS = 500, 65_536  # of an epoch: the second is what keeps wide features small

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from angulus.contract import Preprocessing
+from angulus.core.contract import Preprocessing
 from angulus.data.augment import Augment
-from angulus.data.images import Images
+from angulus.data.sets.images import Images
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import Head

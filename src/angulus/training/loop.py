@@ -13,7 +13,7 @@ from angulus.heads.dense import DenseHead
 from angulus.training import optimizer, schedule, snapshots, state
 from angulus.training.batches import batches, chance, seed_step, share
 from angulus.training.job import Job, place
-from angulus.training.records import MetricsLog
+from angulus.training.log import MetricsLog
 from angulus.training.settings import Training
 from angulus.training.signals import Interrupted, stop_requests
 from angulus.training.state import Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from angulus import checks
+from angulus.core import checks
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 

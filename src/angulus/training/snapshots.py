@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from angulus import tensor_files
+from angulus.core import tensor_files
 from angulus.heads.checkpoint import load_head, save_head
 from angulus.training import checkpoint
 from angulus.training.job import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.heads.sharded import ShardedHead
 from angulus.training import checkpoint
 from angulus.training.job import Job

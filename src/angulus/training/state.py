@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from angulus import checks
+from angulus.core import checks
 from angulus.heads.checkpoint import ROWS, load_head, save_head
 from angulus.heads.sharded import ShardedHead
 from angulus.training import checkpoint

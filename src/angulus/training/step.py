@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from angulus import checks
+from angulus.core import checks
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
 from angulus.heads.checkpoint import Head

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus import checks
-from angulus.data.images import Images, Splits, some_of
-from angulus.metrics.curves import error_curve
-from angulus.metrics.verification import kfold_accuracy, tar_at_far
-from angulus.training.embed import embed
+from angulus.core import checks
+from angulus.data.sets.images import Images, Splits, some_of
+from angulus.evaluation.metrics.curves import error_curve
+from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
+from angulus.training.features import extract_features
 from angulus.training.job import Job
 from angulus.training.settings import Validation
 
@@ -105,7 +105,7 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
     """
     assert job.validation is not None and job.held_out is not None
     settings, held_out = job.validation, job.held_out
-    features, *_ = embed(job, held_out, batch_size, predict=False)
+    features, *_ = extract_features(job, held_out, batch_size, predict=False)
 
     def figures() -> dict[str, float]:
         pairs = draw_pairs(held_out.labels.numpy(), settings.pairs, job.settings.seed)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.data.audit.inventory import Inventory, mirrored
 from angulus.data.audit.removals import Removal
-from angulus.scoring import Pairs, above
+from angulus.evaluation.scoring import Pairs, above
 
 Vectors = NDArray[np.floating[Any]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.scoring import Pairs, above, top_k
+from angulus.evaluation.scoring import Pairs, above, top_k
 
 Vectors = NDArray[np.floating[Any]]
 

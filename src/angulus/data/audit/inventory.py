@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
-from angulus.columns import text_array
+from angulus.core.checks import InputError
+from angulus.core.formats import text_array
 from angulus.data import decode
-from angulus.data.records import Records
-from angulus.data.rows import Row
+from angulus.data.records.reader import Records
+from angulus.data.records.row import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 
 SIDE = 16  # of the grey thumbnail whose steps from pixel to pixel are the signature

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import files
-from angulus.checks import InputError
-from angulus.data import layout
-from angulus.data.convert import LEFT_OUT
-from angulus.data.record_writer import RecordWriter, about_of
-from angulus.data.records import Records
-from angulus.data.resume import Earlier
+from angulus.core import files
+from angulus.core.checks import InputError
+from angulus.data.records import layout
+from angulus.data.records.convert import LEFT_OUT
+from angulus.data.records.reader import Records
+from angulus.data.records.resume import Earlier
+from angulus.data.records.store import open_store
+from angulus.data.records.writer import RecordWriter, about_of
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
-from angulus.data.store import open_store
-from angulus.lists.text import malformed, read_lines
+from angulus.evaluation.lists.text import malformed, read_lines
 
 SUFFIX = ".txt"
 

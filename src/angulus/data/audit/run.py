@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus import checks, files
-from angulus.checks import InputError
+from angulus.core import checks, files
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
 from angulus.data.audit import card as cards
 from angulus.data.audit import duplicates, identities
 from angulus.data.audit.identities import Means
 from angulus.data.audit.inventory import Inventory, take_inventory
 from angulus.data.audit.removals import SUFFIX, Removal, write_list
 from angulus.data.sources import Options
-from angulus.embeddings import Embeddings
 
 JSON, MARKDOWN = "card.json", "card.md"
 

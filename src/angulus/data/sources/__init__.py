@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from angulus.data.sources.common import Item, LeftOut, Remark
-from angulus.data.sources.table import KINDS, Options, kind_of, read_source
+from angulus.data.sources.registry import KINDS, Options, kind_of, read_source
 
 __all__ = ["KINDS", "Item", "LeftOut", "Options", "Remark", "kind_of", "read_source"]

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from angulus.checks import InputError, one_line
+from angulus.core.checks import InputError, one_line
 from angulus.data.sources.common import (
     MOST_BYTES,
     Item,

@@ -1,4 +1,4 @@
-"""The pickled `.bin` verification sets as rows; their pairs are `angulus.lists.bin_set`'s."""
+"""The pickled `.bin` verification sets as rows; their pairs are `angulus.evaluation.lists.bin_set`'s."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from angulus.data.sources.common import Item, row_or_left_out
-from angulus.lists.bin_set import read_bin
+from angulus.evaluation.lists.bin_set import read_bin
 
 
 def read(path: Path) -> Iterator[Item]:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError, shown
-from angulus.data import decode, layout
-from angulus.data.rows import Row
+from angulus.core.checks import InputError, shown
+from angulus.data import decode
+from angulus.data.records import layout
+from angulus.data.records.row import Row
 
 MOST_BYTES = layout.MOST_IMAGE_BYTES  # read of one image; what says that it is longer is not read at all
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".rec", ".parquet")

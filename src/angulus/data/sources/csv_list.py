@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from angulus.checks import InputError, nearest
+from angulus.core.checks import InputError, nearest
 from angulus.data.sources.common import (
     IDENTITIES,
     Item,
@@ -23,7 +23,7 @@ from angulus.data.sources.common import (
 )
 from angulus.data.sources.damage import OnError
 from angulus.data.sources.separated import cells_of
-from angulus.lists.text import malformed, read_lines
+from angulus.evaluation.lists.text import malformed, read_lines
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "img")
 _POINTS = ("le", "re", "n", "lm", "rm")  # left eye, right eye, nose, left and right corner of the mouth

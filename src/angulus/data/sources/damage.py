@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from angulus import checks
-from angulus.checks import InputError
+from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.data.sources.common import LeftOut
 
 CHOICES = ("stop", "skip")

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from angulus import limits
+from angulus.core import limits
+from angulus.core.files import IMAGE_SUFFIXES
 from angulus.data.sources.common import (
     ARCHIVES,
     Item,
@@ -18,7 +19,6 @@ from angulus.data.sources.common import (
     too_long,
 )
 from angulus.data.sources.naming import Naming, Wish, find_naming
-from angulus.files import IMAGE_SUFFIXES
 
 _Inode = tuple[int, int]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out
 from angulus.data.sources.csv_list import read_listed
 from angulus.data.sources.damage import OnError
-from angulus.lists.text import malformed, read_lines
+from angulus.evaluation.lists.text import malformed, read_lines
 
 _BY_PATH = re.compile(
     r"([^\t]+\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|avif))[ \t]+(?:0[ \t]+(\S+)[ \t]+0|(\S+))[ \t]*", re.I

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
+from angulus.core.files import IMAGE_SUFFIXES
 from angulus.data.sources.common import Remark
-from angulus.files import IMAGE_SUFFIXES
 
 SPLITS = frozenset(
     (

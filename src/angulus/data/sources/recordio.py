@@ -18,11 +18,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from angulus.checks import InputError, why_unread
+from angulus.core.checks import InputError, why_unread
 from angulus.data.sources import lst
 from angulus.data.sources.common import Item, LeftOut, Remark, row_or_left_out, too_long
 from angulus.data.sources.damage import OnError
-from angulus.lists.text import malformed, read_lines
+from angulus.evaluation.lists.text import malformed, read_lines
 
 MAGIC = 0xCED7230A
 _MAGIC = struct.pack("<I", MAGIC)

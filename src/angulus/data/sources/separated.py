@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from angulus.checks import InputError
+from angulus.core.checks import InputError
 from angulus.data.sources.common import LeftOut
 from angulus.data.sources.damage import OnError
-from angulus.lists.text import malformed
+from angulus.evaluation.lists.text import malformed
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
 _MOST_LINES = 100  # that a quoted cell may go over

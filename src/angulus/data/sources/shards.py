@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from angulus import limits
-from angulus.checks import InputError, one_line
+from angulus.core import limits
+from angulus.core.checks import InputError, one_line
+from angulus.core.files import IMAGE_SUFFIXES
 from angulus.data.sources.common import (
     MOST_BYTES,
     Item,
@@ -40,7 +41,6 @@ from angulus.data.sources.common import (
 )
 from angulus.data.sources.damage import OnError
 from angulus.data.sources.naming import Naming, Wish, find_naming
-from angulus.files import IMAGE_SUFFIXES
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")

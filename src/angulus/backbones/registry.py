@@ -1,0 +1,148 @@
+"""The one table of backbones: name -> constructor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import nn
+
+from angulus.backbones import timm_models
+from angulus.backbones.arcface import improved_residual_net
+from angulus.backbones.attention import attention56_irse
+from angulus.backbones.inception import inception_resnet_v1
+from angulus.backbones.layers import ImageSize
+from angulus.backbones.lenet import LeNet5, LeNetPlusPlus
+from angulus.backbones.light_cnn import light_cnn9
+from angulus.backbones.mobilefacenet import mobilefacenet
+from angulus.backbones.nodules import luna_fusion, luna_net
+from angulus.backbones.plain import feature_incay_net, iam_mnist
+from angulus.backbones.resnet import resnet
+from angulus.backbones.slim import slim_resnet
+from angulus.backbones.small import SmallNet
+from angulus.backbones.sphereface import spherenet
+from angulus.backbones.timm_models import PREFIX, timm_net
+from angulus.backbones.vgg import vgg13
+from angulus.backbones.wen import wen28
+from angulus.core import checks
+from angulus.core.checks import InputError
+
+_TABLE: dict[str, Callable[..., nn.Module]] = {
+    "lenet5": LeNet5,
+    "lenet++": LeNetPlusPlus,
+    "small": SmallNet,
+    "iam_mnist": iam_mnist,
+    **{net: partial(feature_incay_net, net) for net in ("fi_mnist", "fi_cifar10", "fi_cifar100")},
+    "vgg13": vgg13,
+    **{net: partial(resnet, net) for net in ("resnet34", "resnet50")},
+    **{net: partial(improved_residual_net, net) for net in ("ir18", "ir34", "ir50", "ir100")},
+    **{net: partial(spherenet, net) for net in ("spherenet20", "spherenet64")},
+    "wen28": wen28,
+    "light_cnn9": light_cnn9,
+    "inception_resnet_v1": inception_resnet_v1,
+    "attention56_irse": attention56_irse,
+    "mobilefacenet": mobilefacenet,
+    "slim_resnet": slim_resnet,
+    **{net: partial(luna_net, net) for net in ("luna_archi1", "luna_archi2", "luna_archi3")},
+    "luna_fusion": luna_fusion,
+}
+_SIZES = ("in_channels", "image_size", "embedding_size")
+
+
+def build(name: str, *, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> nn.Module:
+    """Build a backbone by its name, with the initialisation of its source (seed it with `torch.manual_seed`).
+
+    Every backbone maps float images [B, in_channels, *image_size] to features [B, embedding_size], in float32 also
+    under autocast. Most end in a plain linear layer, with neither activation nor normalisation after it; the
+    improved residual nets, their kin, MobileFaceNet and Inception-ResNet end in batch norm, and Light CNN in a maximum
+    of two linear layers, as their papers have it.
+
+    Arguments:
+        name: one of `names()`, or "timm:" and the name of a net in timm, where that library is installed.
+        in_channels: channels of an image, >= 1.
+        image_size: height and width in pixels (depth, height and width for volumes), or one number for a square or
+            cube; the least that works depends on the backbone.
+        embedding_size: size of a feature, >= 1.
+        options: what else the backbone's constructor takes.
+
+    Raises:
+        InputError: the name or an option is unknown (the nearest is named), or a size does not suit the backbone.
+
+    >>> build("lenet++", in_channels=1, image_size=28, embedding_size=2).embedding_size
+    2
+    >>> build("spherenet20", in_channels=3, image_size=(112, 96), embedding_size=512).image_size
+    (112, 96)
+    """
+    return _build(name, in_channels, image_size, embedding_size, options)
+
+
+def rebuild(name: str, *, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> nn.Module:
+    """Build the backbone of a stored model, which gets its weights afterwards.
+
+    As `build`, for options from a file that a stranger may have written: none of them reads, fetches or imports
+    anything. A stored `pretrained` is left out, for the weights are the stored ones.
+
+    Raises:
+        InputError: as `build`, and an option that says where to load weights from.
+    """
+    check_stored(name, options)
+    return _build(name, in_channels, image_size, embedding_size, stored_options(name, options))
+
+
+def stored_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """The options that a stored model is rebuilt with: all but those that say where the first weights come from."""
+    left_out = timm_models.FIRST_WEIGHTS if name.startswith(PREFIX) else ()
+    return {option: value for option, value in options.items() if option not in left_out}
+
+
+def check_stored(name: str, options: Mapping[str, object]) -> None:
+    """Refuse options that a stored model must not have, since they load weights or code from elsewhere.
+
+    Raises:
+        InputError: names the first.
+    """
+    for option in options:
+        if name.startswith(PREFIX) and option in timm_models.FIRST_WEIGHTS and option != "pretrained":
+            raise InputError(
+                f"options of a stored model of the backbone {name!r} must not hold {option!r}, which makes timm load "
+                "other weights; take it out of config.json, if you trust the rest"
+            )
+
+
+def _build(
+    name: str, in_channels: int, image_size: ImageSize, embedding_size: int, options: Mapping[str, object]
+) -> nn.Module:
+    check_name("name", name)
+    sizes: dict[str, object] = {
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "embedding_size": embedding_size,
+    }
+    if name.startswith(PREFIX):
+        return timm_net(name.removeprefix(PREFIX), **sizes, **options)  # type: ignore[arg-type]
+    constructor = _TABLE[name]
+    allowed = [option for option in inspect.signature(constructor).parameters if option not in _SIZES]
+    for option in options:
+        if option not in allowed:
+            listed = f"one of {', '.join(map(repr, allowed))}" if allowed else "left out, since there are none"
+            raise InputError(
+                f"options of the backbone {name!r} must be {listed}; got {option!r}{checks.nearest(option, allowed)}"
+            )
+    return constructor(**sizes, **options)
+
+
+def check_name(argument: str, name: object) -> str:
+    """Return `name` if `build` knows it or it names a net of timm, else say which are known."""
+    if isinstance(name, str) and name.startswith(PREFIX):
+        return name
+    return checks.choice(argument, name, names(), hint=f"or {PREFIX}NAME for a net of timm")
+
+
+def names() -> tuple[str, ...]:
+    """Name the backbones that `build` knows; nets of timm are not listed.
+
+    >>> names()[:3]
+    ('lenet5', 'lenet++', 'small')
+    """
+    return tuple(_TABLE)

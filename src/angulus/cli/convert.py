@@ -1,0 +1,117 @@
+"""`angulus convert`: a data set in one of the field's formats to records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from angulus.cli.output import kept_on_a_stop, say
+
+if TYPE_CHECKING:
+    from angulus.data.records.convert import Converted
+
+_SHOWN = 10  # things left out that are printed; the file has them all
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder, .zip, .csv, .lst, .txt, .rec, .bin, .tar or .parquet.")],
+    out: Annotated[str, typer.Argument(help="The records: a folder that is not there, or a URL such as s3://...")],
+    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
+    depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Folder, zip, tar: which folder of the path names the identity, from 1; else all of them."),
+    ] = None,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder, zip, tar: read the images in the folder of this name alone, such as train."),
+    ] = None,
+    identity_pattern: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder, zip, tar: a regular expression whose group is the identity, such as '([0-9]+)_c'."),
+    ] = None,
+    id_column: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="CSV, Parquet: the column that names the images, each by another name."),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(help="stop, or skip: leave out and list what is damaged in a .csv, .lst, .rec, .tar, .parquet."),
+    ] = "stop",
+    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+    listed: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--list", help="A CSV on the images, with a column `id` or `path`, for --where."),
+    ] = None,
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="COLUMN=VALUE: take the images whose line of --list holds it; repeat for several."),
+    ] = None,
+    hold_out: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="N: leave out about one identity in N, chosen by its name, to choose settings on."),
+    ] = None,
+    held_out: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="N: take the identities that --hold-out N leaves out."),
+    ] = None,
+) -> None:
+    """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
+    from angulus.data.records import convert as conversion
+    from angulus.data.records.select import Selection
+    from angulus.data.sources import Options
+
+    selection = Selection(listed, tuple(where or ()), hold_out, held_out)
+    console = Console()
+    with kept_on_a_stop(), console.status("reading ...") as status:
+
+        def on_row(count: int) -> None:
+            if count % 1_000 == 0:
+                status.update(f"{count:,} images")
+
+        options = Options(depth, root, split, identity_pattern, id_column, on_error)
+        done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
+    lines = summary(done, out)
+    if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design
+        lines.insert(1, _hint(done))
+    say("\n".join(lines))
+
+
+def summary(done: Converted, out: str) -> list[str]:
+    """What a conversion did, in lines."""
+    from angulus.data.records.convert import LEFT_OUT
+    from angulus.data.sources import Remark
+
+    sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
+    shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+    kinds = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
+    lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {kinds}"]
+    if done.not_taken:
+        lines.append(f"{done.not_taken:,} images were not chosen")
+    if done.unknown:
+        lines.append(f"{done.unknown:,} images have no identity")
+    if done.single:
+        lines.append(f"{done.single:,} identities have one image")
+    remarks = [item for item in done.left_out if isinstance(item, Remark)]
+    lines += [f"note: {_printable(item.reason)}" for item in remarks]
+    left_out = [item for item in done.left_out if item not in remarks]
+    if left_out:
+        lines.append(f"{len(left_out):,} things were left out; {out}/{LEFT_OUT} lists them:")
+        lines += [f"  {_printable(item.where)}: {_printable(item.reason)}" for item in left_out[:_SHOWN]]
+    return lines
+
+
+def _hint(done: Converted) -> str:
+    """What to do about records that nothing can be trained on."""
+    shown = "all images with an identity show the same one" if done.identities else "no image has an identity"
+    return (
+        f"warning: {shown}; training needs two or more: put the images of each into a folder of its own, or say where "
+        "their names hold it, such as --identity-pattern '([0-9]+)_' for 0002_c1s1_000451_03.jpg"
+    )
+
+
+def _printable(text: str) -> str:
+    """Text without what a terminal would act on."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

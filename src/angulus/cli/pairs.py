@@ -1,0 +1,32 @@
+"""`angulus data pairs`: a list to verify on, drawn from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from angulus.cli.output import say
+
+
+def data_pairs(
+    records: Annotated[str, typer.Argument(help="Records of people, as `angulus convert` writes them.")],
+    out: Annotated[Path, typer.Argument(help="The list, which `angulus evaluate pairs --pairs` reads.")],
+    folds: Annotated[int, typer.Option(help="How many folds; no person is in two of them.")] = 10,
+    pairs: Annotated[int, typer.Option(help="Genuine pairs in a fold, and as many impostor pairs.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+) -> None:
+    """Draw pairs of images, of one person and of two, in folds of different people."""
+    from angulus.core import files
+    from angulus.data.records.reader import Records
+    from angulus.evaluation.lists.pairs import pairs_text
+    from angulus.evaluation.lists.sample_pairs import draw_folds
+
+    found = Records(records)
+    drawn = draw_folds(found.ids, found.identities, folds=folds, per=pairs, seed=seed)
+    text = pairs_text(drawn)
+    files.make_folder(out.parent)
+    files.write_text(out, text)
+    unknown = f"; {drawn.unknown:,} images of unknown people are left out" if drawn.unknown else ""
+    say(f"{out}: {len(drawn):,} pairs in {folds} folds{unknown}")

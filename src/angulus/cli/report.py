@@ -1,0 +1,38 @@
+"""`angulus report`: runs, comparisons and saved results as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from angulus.cli.output import Draws, refuse_unwritable, say
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs or comparisons, and results saved as .json; any number.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045  # typer
+        typer.Option(
+            "--out", help="The page. Else report.html in the folder, or here for several.", show_default=False
+        ),
+    ] = None,
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--images", help="Where the images of results' pairs lie: a folder, a zip, records, a .bin ..."),
+    ] = None,
+    draws: Draws = 1000,
+) -> None:
+    """Write one HTML page that needs no network: tables, features, curves, norms, images, training, recipe."""
+    page = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()) / "report.html"
+    refuse_unwritable("--out", page, ".html")
+    from angulus.report.write import write
+
+    size = write(runs, page, images=images, draws=draws)
+    say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")

@@ -1,0 +1,103 @@
+"""`angulus demo`, `compare` and `reproduce`: grids of runs, and the papers' tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from angulus.cli import progress
+from angulus.cli.output import say, show_table
+from angulus.core import checks, files
+
+if TYPE_CHECKING:
+    from angulus.experiments.compare import Comparison
+
+Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
+
+
+def demo(out: Out = None) -> None:
+    """Train five losses on real digits, compare them on good and low quality, and draw what they learnt."""
+    folder = out or Path("angulus-demo")
+    _compare("demo", folder, [])
+    say(
+        f"\nTable and pictures lie in {folder}/: open {folder}/report.html in a browser. "
+        f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface"
+    )
+
+
+def compare(
+    recipe: Annotated[str, typer.Argument(help="A recipe with a compare section: a file, a name, or a row.")],
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
+    folder = _compare(recipe, out, overrides or [])
+    say(f"\nTable, numbers, pictures and report.html lie in {folder}/")
+
+
+def reproduce(
+    row: Annotated[
+        Optional[str],  # noqa: UP045  # typer
+        typer.Argument(help="A row of a paper's table, such as CM-T2.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", help="Each recipe's runs lie in a folder of its name in it.")] = Path(
+        "runs"
+    ),
+    show_list: Annotated[bool, typer.Option("--list", help="Show all rows: recipe, data at hand, measured.")] = False,
+    table: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--table", help="Write the page of all rows, published beside measured.", show_default=False),
+    ] = None,
+    results: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--results",
+            help="What was measured: a folder of comparison.json. Else docs/results, else runs.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a row of a paper's table and print what was measured next to the paper's; resumes where it stopped."""
+    if sum((row is not None, show_list, table is not None)) != 1:
+        raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE")
+    from angulus.experiments import reproduce as rows
+
+    if row is None:
+        from angulus.report import reproduction
+
+        folder = reproduction.results_folder(results)
+        if table is not None:
+            found = rows.measured(folder)
+            files.write_text(table, reproduction.page(rows.table_rows(), found))
+            say(f"{table}: {len(found)} recipes measured")
+        else:
+            show_table(reproduction.listing(rows.table_rows(), rows.measured(folder, stand_ins=True)))
+        return
+    with progress.bar(Console(stderr=True)) as bar:
+        comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)
+    for each in comparisons:
+        _report(each)
+        say(f"\nTable, numbers, pictures and report.html lie in {each.folder}/")
+
+
+def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
+    from angulus.experiments.compare import compare as run_comparison
+
+    with progress.bar(Console(stderr=True)) as bar:
+        comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
+    _report(comparison)
+    return comparison.folder
+
+
+def _report(comparison: Comparison) -> None:
+    from angulus.report import comparison as tables
+    from angulus.report.write import write as write_page
+
+    tables.write(comparison)
+    write_page([comparison.folder], comparison.folder / "report.html")
+    Console().print(tables.terminal(comparison))

@@ -1,0 +1,85 @@
+"""`angulus train`: one recipe, on one process or on those that torchrun starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from angulus.cli.engine import TimeoutS
+from angulus.cli.output import say
+
+if TYPE_CHECKING:
+    from angulus.experiments.benchmark import Benchmark
+    from angulus.experiments.recipe import Recipe
+
+SAID = {"good": " (the others)", "low": " (the smallest feature norms)"}  # what the groups of test images are
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+    timeout_s: TimeoutS = 600.0,
+) -> None:
+    """Train one recipe and evaluate it on its test images; under torchrun, on all its processes together."""
+    from angulus.cli import progress
+    from angulus.distributed import launch
+    from angulus.experiments import recipe as recipes
+    from angulus.experiments.run import run
+
+    with launch.process_group(timeout_s) as ranks:
+        loaded = ranks.together(lambda: recipes.load(recipe, overrides or []))
+        default = recipes.default_folder(loaded, overrides or [])
+        folder = out or default.with_name(f"{default.name}-seed-{loaded.training.seed}")
+        ranks.agree(recipe=recipes.to_yaml(loaded), out=str(folder), resume=resume)
+        if ranks.rank == 0:
+            with progress.bar(Console(stderr=True)) as bar:
+                results = run(
+                    loaded,
+                    folder,
+                    resume=resume,
+                    on_step=bar.on_step,
+                    on_start=lambda: say(f"Training {loaded.name} in {folder}/"),
+                )
+        else:
+            run(loaded, folder, resume=resume)
+    if launch.speaks():
+        _tell(loaded, results, folder)
+
+
+def _tell(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
+    from angulus.experiments.measure import MODEL
+    from angulus.experiments.run_files import DIVERGED
+
+    if DIVERGED in results:
+        Console().print(results[DIVERGED], style="red", highlight=False, markup=False, soft_wrap=True)
+    say(f"test accuracy {100 * results['accuracy']:.2f} %")
+    for name, group in results["own_split"].items():
+        say(
+            f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
+            f"mean norm {group['mean_norm']:.2f}" + SAID.get(name, "")
+        )
+    for benchmark in recipe.evaluation.benchmarks:
+        numbers = results["benchmarks"][benchmark.name]["numbers"]
+        for title in benchmark.columns:
+            say(f"{benchmark.name}: {title} {_figure(benchmark, title, numbers)}")
+    say(f"The run lies in {folder}/, its model in {folder / MODEL}/; to look at it: angulus report {folder}")
+
+
+def _figure(benchmark: Benchmark, title: str, numbers: dict[str, Any]) -> str:
+    """What a column shows, with its interval or spread where there is one."""
+    name = benchmark.number(title, numbers)
+    if name is None or numbers[name]["value"] is None:
+        return "undefined" if name is not None else "not measured: the data cannot support it"
+    number, scale = numbers[name], benchmark.scale(title)
+    said = f"{scale * number['value']:.2f}"
+    low, high = number["interval"] or (None, None)
+    if low is not None and high is not None:
+        said += f" (95 % interval {scale * low:.2f} to {scale * high:.2f})"
+    elif number["spread"] is not None:
+        said += f" ± {scale * number['spread']:.2f}"
+    return said

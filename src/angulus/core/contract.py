@@ -1,0 +1,191 @@
+"""The preprocessing contract: what a model's pixels must be, stored with it, and how bytes become them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from angulus.core import checks
+
+Colour = Literal["rgb", "bgr", "grey"]
+Normalize = Literal["fixed", "per_image", "mean_image"]
+Template = Literal["five_points"]
+Flip = Literal["none", "sum", "concat"]
+
+# Where eyes, nose and mouth corners (the image's left first) of a face lie in a crop of TEMPLATE_SIDE², x and y.
+TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
+    "five_points": ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
+}
+TEMPLATE_SIDE = 112
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Pixels x in 0..255 become (x − mean) / scale.
+
+    Args:
+        mean: taken off every pixel, in 0..255 units.
+        scale: divides, > 0, in the same units.
+        normalize: "fixed" is mean and scale; "per_image" takes each image's own mean and standard deviation (at least
+            1/√n of its n values, so that an even image stays finite); "mean_image" takes the average image of the
+            training data off, then divides by the scale.
+        size: height and width; None takes any.
+        colour: the order of the channels that the model sees; None takes one or three as they come. Given are always
+            RGB or grey.
+        template: where a face's landmarks lie; None for what is not aligned.
+        flip: how the features of an image and its mirror image are joined: not taken, added, or side by side.
+    """
+
+    mean: float = 127.5
+    scale: float = 127.5
+    normalize: Normalize = "fixed"
+    size: tuple[int, int] | None = None
+    colour: Colour | None = None
+    template: Template | None = None
+    flip: Flip = "none"
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    def __post_init__(self) -> None:
+        checks.number("input.mean", self.mean)
+        checks.number("input.scale", self.scale, low=0, open_low=True)
+        checks.choice("input.normalize", self.normalize, get_args(Normalize))
+        checks.choice("input.flip", self.flip, get_args(Flip))
+        if self.colour is not None:
+            checks.choice("input.colour", self.colour, get_args(Colour))
+        if self.template is not None:
+            checks.choice("input.template", self.template, TEMPLATES)
+        if self.size is not None:
+            object.__setattr__(self, "size", _size(self.size))  # JSON knows lists only
+        unused = {"fixed": (), "per_image": ("mean", "scale"), "mean_image": ("mean",)}[self.normalize]
+        for name in unused:
+            if getattr(self, name) != 127.5:
+                raise checks.InputError(
+                    f"input.{name} has no use with input.normalize {self.normalize}, which measures it: leave it out"
+                )
+        if self.template is not None and self.size is None:
+            raise checks.InputError("input.template needs input.size, the height and width of the crop")
+
+    def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
+        """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
+
+        Args:
+            pixels: the images.
+            mean_image: [channels, height, width] in 0..255 units, RGB as the images, for "mean_image" and only for it.
+
+        Raises:
+            checks.InputError: pixels that are not as the contract says, or a mean image too few or too many.
+        """
+        self.check(pixels)
+        if (mean_image is not None) != (self.normalize == "mean_image"):
+            raise _mean_image_mismatch(mean_image, self.normalize)
+        x = pixels.float()
+        if mean_image is not None:
+            if mean_image.shape != pixels.shape[1:]:
+                raise checks.InputError(
+                    f"mean_image must have the images' shape {list(pixels.shape[1:])}; got {list(mean_image.shape)}"
+                )
+            x = (x - mean_image.to(x)) / self.scale
+        elif self.normalize == "per_image":
+            count, own = x[0].numel(), tuple(range(1, x.ndim))
+            mean = x.mean(dim=own, keepdim=True)
+            deviation = x.std(dim=own, keepdim=True, correction=0)
+            x = (x - mean) / deviation.clamp_min(count**-0.5)
+        else:
+            x = (x - self.mean) / self.scale
+        return x.flip(1) if self.colour == "bgr" else x
+
+    def check(self, pixels: Tensor) -> None:
+        """Refuse pixels of another type, size or number of channels."""
+        if pixels.dtype != torch.uint8:
+            raise checks.InputError(f"pixels must be uint8 in 0..255; got {pixels.dtype}")
+        if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
+            raise checks.InputError(
+                f"pixels must be {self.size[0]} high and {self.size[1]} wide, as input.size says; "
+                f"got {list(pixels.shape)}; bring the images to that size with `angulus "
+                f"prepare images --size {self.size[0]}x{self.size[1]}`, or faces with `angulus prepare faces`"
+            )
+        channels = {None: None, "grey": 1}.get(self.colour, 3)
+        if channels is not None and (pixels.ndim != 4 or pixels.shape[1] != channels):
+            raise checks.InputError(
+                f"pixels must be [batch, {channels}, height, width] for input.colour {self.colour}; "
+                f"got {list(pixels.shape)}"
+            )
+
+    def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
+        """Features [B, d], or [B, 2 d] with flip "concat", of images and, by the flip rule, of their mirror images."""
+        own = network(self(pixels, mean_image))
+        if self.flip == "none":
+            return own
+        mirrored = network(self(pixels.flip(-1), mean_image))
+        return own + mirrored if self.flip == "sum" else torch.cat([own, mirrored], dim=1)
+
+
+class Preprocessing(nn.Module):
+    """A contract with the mean image that it takes off, where it does: what a model is trained with and carries.
+
+    Attributes:
+        contract: what the pixels must be.
+        mean_image: [channels, height, width] in 0..255 units, RGB; None unless the contract says "mean_image".
+    """
+
+    mean_image: Tensor | None
+
+    def __init__(self, contract: Contract, mean_image: Tensor | None = None) -> None:
+        """Bind the two.
+
+        Raises:
+            checks.InputError: a mean image too few or too many, or with other numbers than pixels are.
+        """
+        super().__init__()
+        if (mean_image is not None) != (contract.normalize == "mean_image"):
+            raise _mean_image_mismatch(mean_image, contract.normalize)
+        if mean_image is not None and not bool(((mean_image >= 0) & (mean_image <= 255)).all()):
+            raise checks.InputError("mean_image must be numbers in [0, 255], as pixels are; it holds others")
+        self.contract = contract
+        self.register_buffer("mean_image", mean_image)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, channels, height, width] -> float32 of the same shape."""
+        return self.contract(pixels, self.mean_image)
+
+    def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """Features [B, d], or [B, 2 d] with flip "concat", of images and, by the flip rule, of their mirror images."""
+        return self.contract.features(network, pixels, self.mean_image)
+
+
+def template_points(template: str, height: int, width: int) -> NDArray[np.float64]:
+    """Where the landmarks of a face lie in a crop: [5, 2], x and y in pixels.
+
+    The template, which is for 112x112, grows with the longer side; what the shorter side lacks is cut off on both sides
+    alike. So 112x96 is 112x112 without 8 columns on the left and on the right.
+
+    Args:
+        template: one of `TEMPLATES`.
+        height, width: of the crop, in pixels.
+
+    >>> template_points("five_points", 112, 96)[0].round(4).tolist()
+    [30.2946, 51.6963]
+    """
+    checks.choice("template", template, TEMPLATES)
+    height, width = _size((height, width))
+    side = max(height, width)
+    points = np.array(TEMPLATES[template], dtype=np.float64) * (side / TEMPLATE_SIDE)
+    return points - np.array([side - width, side - height]) / 2
+
+
+def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> checks.InputError:
+    got = "one" if mean_image is not None else "none"
+    return checks.InputError(f"mean_image goes with input.normalize mean_image; got {got} with {normalize}")
+
+
+def _size(size: object) -> tuple[int, int]:
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise checks.InputError(f"input.size must be two whole numbers, height and width; got {size!r}")
+    height, width = (checks.integer("input.size", side, low=1) for side in size)
+    return height, width

@@ -1,0 +1,83 @@
+"""Versions, device and machine, to stand beside every result; beside a timing, what else it depends on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from angulus.core import redact
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, device, machine and command, as plain values."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "angulus": metadata.version("angulus"),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.type}: {name}",
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": ["angulus", *redact.command(sys.argv[1:])],
+    }
+
+
+def of_timing(device: torch.device, *packages: str) -> dict[str, Any]:
+    """What `describe` says, date, commit, huge pages, and the versions of these packages (None where absent)."""
+    about = describe(device) | {"date": time.strftime("%Y-%m-%d"), "commit": _commit()}
+    about["THP_MEM_ALLOC_ENABLE"] = os.environ.get("THP_MEM_ALLOC_ENABLE", "0")
+    return about | {name: _version(name) for name in packages}
+
+
+def where(found: Mapping[str, Any]) -> str:
+    """The device of what `describe` gave, and of a CPU its threads.
+
+    >>> where({"device": "cpu: Zen", "threads": 1}), where({"device": "cuda: H100", "threads": 16})
+    ('cpu: Zen, 1 thread', 'cuda: H100')
+    """
+    device, threads = found["device"], found["threads"]
+    return f"{device}, {threads} thread{'s' * (threads != 1)}" if device.startswith("cpu") else device
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "+" where its code was changed; None elsewhere."""
+    package = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", "core/environment.py")  # an installed copy may lie in another repository
+        return git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,167 @@
+"""Writing so that nothing is lost: to a temporary file, fsync, rename; and locking a folder against a second writer."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import filelock
+
+from angulus.core import checks
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: bool = True) -> None:
+    """Let `write` fill a temporary file next to `path`, then put it in place; `path` is old or new, never half.
+
+    Args:
+        path: the file.
+        write: what fills it.
+        tidy: first remove temporary files that a killed process left behind for the same `path`. That lists the whole
+            folder: whoever writes thousands of files into one calls `remove_leftovers` once instead.
+
+    Raises:
+        checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
+    if tidy:
+        remove_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            _claim(file)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        kept = f"; {path.name} is kept as it was" if path.exists() else ""
+        raise checks.InputError(sentence(cause, path) + kept) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files in a folder, of one file or of all, that no living process is writing."""
+    mine = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{32}}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if mine.fullmatch(entry.name):
+                with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                    if _claim(file):
+                        os.unlink(entry.path)
+
+
+def _claim(file: BinaryIO) -> bool:
+    """Mark an open temporary file as in use until it is closed or its process ends; False where another has it.
+
+    Without file locks (Windows) nothing is marked, and nothing is taken for a leftover.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, or say why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise checks.InputError(sentence(error, path)) from error
+
+
+@contextlib.contextmanager
+def lock(
+    folder: Path, what: str = "run folder", *, wait_s: float = 0, way: str = "choose another --out"
+) -> Iterator[None]:
+    """Hold a folder that one process may write at a time. The system frees it when the process ends.
+
+    Args:
+        folder: made if it is not there; the lock is its file `.lock`.
+        what: what to call it in the error.
+        wait_s: seconds to wait for another holder.
+        way: what to do where one cannot wait.
+
+    Raises:
+        checks.InputError: another process holds it.
+    """
+    make_folder(folder)
+    guard = filelock.FileLock(folder / ".lock")
+    try:
+        guard.acquire(timeout=wait_s)
+    except filelock.Timeout as error:
+        raise checks.InputError(
+            f"{what} {folder} is in use by another process; wait for it to end, or {way}"
+        ) from error
+    except OSError as error:
+        raise checks.InputError(sentence(error, folder)) from error
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+def sentence(error: OSError, path: Path | str | None = None) -> str:
+    """What an operating-system error means to the user, with the way out."""
+    where = path if path is not None else error.filename or "the output"
+    ways = {
+        errno.ENOSPC: "free some space and run the same command again (train: with --resume)",
+        errno.EDQUOT: "free some space and run the same command again (train: with --resume)",
+        errno.EACCES: "choose a folder that you may write with --out",
+        errno.EROFS: "choose a folder that you may write with --out",
+        errno.EPERM: "choose a folder that you may write with --out",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another --out",
+        errno.EEXIST: "a file stands where a folder is needed; choose another --out",
+    }
+    way = ways.get(error.errno or 0)
+    return f"cannot write {where}: {error.strerror or error}{'; ' + way if way else ''}"
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """The OSError that is or caused `error`; torch's own file writer hides one behind a RuntimeError."""
+    if isinstance(error, OSError):
+        return error
+    cause = error.__cause__ or error.__context__
+    return None if cause is None else _os_error(cause)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder durable."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,88 @@
+"""Named columns in `.npz`, `.safetensors` and `.parquet`; the suffix of a path names its format."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from angulus.core import checks, files
+from angulus.core.checks import InputError, one_line
+from angulus.core.formats import npz, parquet, tensors
+from angulus.core.formats.common import Columns, as_native, as_numbers, as_text
+from angulus.core.formats.texts import text_array
+
+__all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of", "text_array", "write"]
+
+FORMATS: dict[str, ModuleType] = {".npz": npz, ".safetensors": tensors, ".parquet": parquet}
+
+_MEANT = {  # what other tools call a column
+    "embeddings": ("features", "feature", "vectors", "vector", "embs", "emb", "x"),
+    "ids": (
+        "path",
+        "paths",
+        "image",
+        "images",
+        "image_path",
+        "file",
+        "files",
+        "filename",
+        "filenames",
+        "name",
+        "names",
+    ),
+    "labels": ("identity", "identities", "person", "people", "subject", "subjects", "class", "classes", "y"),
+}
+
+
+def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequence[str] = ()) -> Columns:
+    """The columns of a file that are `known`; a warning names the others, which are not read.
+
+    Args:
+        path: the file; its suffix names the format.
+        known: names that are read.
+        texts: those of them that are text, which `.safetensors` keeps in its metadata or beside itself.
+        needed: names that must be there.
+
+    Raises:
+        checks.InputError: another suffix, no such file, a damaged file, a name that is needed and not there, arrays
+            that need pickle, or a small file that unpacks to very much.
+    """
+    suffix = suffix_of(path)
+    if not path.is_file():
+        raise InputError(f"embeddings must be in a file that can be read; there is no file {path}")
+    try:
+        columns, others = FORMATS[suffix].read(path, known, texts)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{path} must be a whole {suffix} file; reading it gave: {one_line(error)[:300]}") from error
+    for name in needed:
+        if name not in columns:
+            listed = ", ".join(sorted(columns.keys() | set(others))) or "nothing"
+            raise InputError(f"{path} must hold {name!r}; it holds {listed:.300}{_rename(name, others)}")
+    if others:
+        meant = "".join(_rename(name, others) for name in known if name not in columns)
+        verb = "is" if len(others) == 1 else "are"
+        checks.warn(f"{path} also holds {', '.join(sorted(others)):.300}, which {verb} not read{meant}")
+    return dict(columns)
+
+
+def write(path: Path, columns: Columns) -> None:
+    """Write the columns, whole or not at all; the suffix of `path` names the format."""
+    files.write_atomically(path, FORMATS[suffix_of(path)].writer(path, columns))
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix, which names the format, or the error that says which there are."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"embeddings must be in a file that ends in {', '.join(FORMATS)}; got {path}")
+    return path.suffix
+
+
+def _rename(name: str, others: Sequence[str]) -> str:
+    """A clause that says which of the other columns may be the one that is missing, or nothing."""
+    meant = [other for other in others if other.casefold() in (name, name.rstrip("s"), *_MEANT.get(name, ()))]
+    meant = meant or difflib.get_close_matches(name, others, n=1, cutoff=0.75)
+    return f"; rename {meant[0]!r} to {name!r} if that is what it is" if len(meant) == 1 else ""

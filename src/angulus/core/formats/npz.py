@@ -1,0 +1,99 @@
+"""Columns in `.npz`: matrices and text of an uncompressed archive are mapped from disk; every checksum is verified."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import limits
+from angulus.core.checks import InputError
+from angulus.core.formats.common import MATRICES, Columns
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_BLOCK = 2**22  # bytes read at a time
+
+
+def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
+    """The known columns of an archive, and the names of the others."""
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        names = [info.filename.removesuffix(".npy") for info in infos]
+        if len(set(names)) < len(names):
+            raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
+        mapped = (*MATRICES, *texts)
+        columns = {
+            name: _member(path, name, archive, info, mapped=name in mapped)
+            for name, info in zip(names, infos, strict=True)
+            if name in known
+        }
+    return columns, [name for name in names if name not in known]
+
+
+def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, mapped: bool) -> NDArray[Any]:
+    """The array of a member: mapped where that is asked for and it is stored as it is, else read."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        limits.check_unpacked(info.file_size, info.compress_size, f"{path}: {name}")
+    with archive.open(info) as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+        except ValueError as error:
+            raise InputError(f"{path}: {name} must be an array as np.savez writes it; got other bytes") from error
+        if version not in _HEADERS:  # of field names beyond ASCII, which no column needs
+            stream.seek(0)
+            value: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return value
+        shape, fortran, dtype = _HEADERS[version](stream)
+        offset = stream.tell()
+        if dtype.hasobject:
+            raise InputError(
+                f"{path}: {name} is an array of Python objects, which only pickle reads, and pickle runs code; save it "
+                f'as text or numbers, as in np.savez(..., {name}=np.array({name}, dtype=str)), with "" for an unknown'
+            )
+        size = math.prod(shape) * dtype.itemsize
+        if offset + size != info.file_size:
+            raise InputError(
+                f"{path}: {info.filename} must hold {size} bytes, as its header says; the archive is damaged"
+            )
+        if not mapped or info.compress_type != zipfile.ZIP_STORED or size == 0:
+            plain: NDArray[Any] = np.frombuffer(stream.read(), dtype) if size else np.empty(shape, dtype)
+            return plain.reshape(shape, order="F" if fortran else "C")
+    start = _checked_start(path, info) + offset
+    return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
+
+
+def _checked_start(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin in the file, once their checksum is found right."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)  # zipfile has checked what stands before
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # the name and the extra field
+        start, left, found = file.tell(), info.file_size, 0
+        while left and (block := file.read(min(left, _BLOCK))):
+            found, left = zlib.crc32(block, found), left - len(block)
+    if left or found != info.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+    return start
+
+
+def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
+    """What writes the columns into an open file."""
+    arrays = {name: _of_one_width(path, name, value) for name, value in columns.items()}
+    return lambda file: np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _of_one_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:
+    if value.dtype != object:
+        return value
+    size = 4 * len(value) * max(map(len, value.tolist()))
+    if size > limits.most_unpacked():
+        raise InputError(
+            f"{path}: {name} would take {size:,} bytes, for .npz pads each text to the longest; write .parquet"
+        )
+    return value.astype(np.str_)

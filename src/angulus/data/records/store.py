@@ -1,0 +1,181 @@
+"""Where records live: named blobs in a folder, or under an object store's URL, read by ranges of bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from angulus.core import files
+from angulus.core.checks import InputError
+
+Range = tuple[str, int, int]  # a blob's name, the first byte, how many
+Fill = Callable[[BinaryIO], object]
+
+_OPEN_FILES = 512  # beside what else a process has open; systems allow 1,024 or more
+
+
+class Store(Protocol):
+    """Named blobs; each is written whole or not at all."""
+
+    where: str
+
+    def names(self) -> list[str]:
+        """The blobs, sorted; hidden and half-written ones are not among them."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A blob, to read and seek in."""
+
+    def write(self, name: str, fill: Fill) -> None:
+        """Put in place what `fill` writes into a file: old or new, never half."""
+
+    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
+        """The bytes of each range, in the order asked."""
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """A folder for a path, an object store for a URL with a scheme that fsspec knows (s3://, gs://, memory://, ...)."""
+    text = os.fspath(path)
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme == "file":
+        return LocalStore(Path(rest))
+    return RemoteStore(text) if separator else LocalStore(Path(text).expanduser())
+
+
+class LocalStore:
+    """A folder. Reads go by position, not by a shared file pointer, so forked workers do not disturb one another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.where = str(folder)
+        self._handles: dict[str, int] = {}
+
+    def names(self) -> list[str]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(self.folder) if not entry.name.startswith("."))
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            return (self.folder / name).open("rb")
+        except OSError as error:
+            raise _unreadable(f"{self.where}/{name}", error) from error
+
+    def write(self, name: str, fill: Fill) -> None:
+        files.make_folder(self.folder)
+        files.write_atomically(self.folder / name, fill)
+
+    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
+        try:
+            return [self._range(*one) for one in wanted]
+        except OSError as error:
+            raise _unreadable(self.where, error) from error
+
+    def _range(self, name: str, start: int, length: int) -> bytes:
+        handle = self._handles.get(name)
+        if handle is not None:
+            return _read_at(handle, start, length)
+        handle = os.open(self.folder / name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        if len(self._handles) < _OPEN_FILES and self._handles.setdefault(name, handle) == handle:
+            return _read_at(handle, start, length)
+        try:  # too many are open, or another thread was first
+            return _read_at(handle, start, length)
+        finally:
+            os.close(handle)
+
+    def close(self) -> None:
+        """Close the files that reads have left open."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalStore, (self.folder,)
+
+
+class RemoteStore:
+    """Blobs under a URL, through fsspec; connected anew in each process, since its clients do not survive a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.where = url.rstrip("/")
+        self._process = -1
+        self._connect()
+
+    def _connect(self) -> Any:
+        if self._process != os.getpid():
+            import fsspec  # type: ignore[import-untyped]
+
+            try:
+                self._system, self._root = fsspec.core.url_to_fs(self.where)
+            except (ImportError, ValueError) as error:
+                raise InputError(f"{self.where} must be a URL that can be opened; {error}") from error
+            self._process = os.getpid()
+        return self._system
+
+    def names(self) -> list[str]:
+        try:
+            found = self._connect().ls(self._root, detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(self.where, error) from error
+        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            file: BinaryIO = self._connect().open(f"{self._root}/{name}", "rb")
+        except OSError as error:
+            raise _unreadable(f"{self.where}/{name}", error) from error
+        return file
+
+    def write(self, name: str, fill: Fill) -> None:
+        buffer = io.BytesIO()
+        fill(buffer)
+        try:
+            system = self._connect()
+            system.makedirs(self._root, exist_ok=True)
+            system.pipe_file(f"{self._root}/{name}", buffer.getvalue())
+        except OSError as error:
+            raise InputError(files.sentence(error, f"{self.where}/{name}")) from error
+
+    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
+        paths = [f"{self._root}/{name}" for name, _, _ in wanted]
+        starts = [start for _, start, _ in wanted]
+        ends = [start + length for _, start, length in wanted]
+        try:
+            found: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
+        except OSError as error:
+            raise _unreadable(self.where, error) from error
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteStore, (self.where,)
+
+
+def read(store: Store, name: str) -> bytes:
+    """A whole blob."""
+    with store.open(name) as file:
+        return file.read()
+
+
+if hasattr(os, "pread"):
+
+    def _read_at(handle: int, start: int, length: int) -> bytes:
+        return os.pread(handle, length, start)
+
+else:  # Windows, where nothing forks
+    _MOVING = threading.Lock()
+
+    def _read_at(handle: int, start: int, length: int) -> bytes:
+        with _MOVING:
+            os.lseek(handle, start, os.SEEK_SET)
+            return os.read(handle, length)
+
+
+def _unreadable(where: str, error: OSError) -> InputError:
+    return InputError(f"{where} must be there and readable; got: {error.strerror or error}")

@@ -1,0 +1,174 @@
+"""Which images make up each step: plain or identity-balanced, shared among ranks, a function of seed, epoch and step.
+
+Nothing is kept between steps: a run that resumes asks for the epoch that it was in, from the step that it had reached.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.checks import InputError
+
+Rows = NDArray[np.int64]
+
+
+class Sampler(Protocol):
+    """What a loader asks: how many steps an epoch has, and this rank's rows of each."""
+
+    @property
+    def seed(self) -> int:
+        """What the order depends on, beside the epoch."""
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch, the same on every rank."""
+
+    def batches(self, epoch: int, start: int = 0) -> list[Rows]:
+        """This rank's rows of the steps start, start + 1, ... of an epoch."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Each image once an epoch, on one rank, in an order that seed and epoch give.
+
+    The ⌈N / (batch · ranks)⌉ steps share the images evenly, so sizes of batches differ by one image at most, none is
+    larger than `batch_size`, and no rank waits for another at the end.
+
+    Args:
+        count: N, how many images.
+        batch_size: the most images a step and rank; 1 only where ranks divide N.
+        seed: >= 0.
+        rank, ranks: this process's number, from 0, and how many there are.
+
+    >>> sampler = Plain(10, batch_size=4, seed=7)
+    >>> [len(rows) for rows in sampler.batches(0)], sorted(int(row) for rows in sampler.batches(0) for row in rows)
+    ([4, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+
+    count: int
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        _check_place(self.seed, self.rank, self.ranks)
+        checks.integer("batch_size", self.batch_size, low=1)
+        hint = "each rank needs an image a step" if self.ranks > 1 else ""
+        checks.integer("count", self.count, low=self.ranks, hint=hint)
+        if self.batch_size == 1 and self.count % self.ranks:
+            raise InputError(
+                f"batch_size must be at least 2 where {self.ranks} ranks share {self.count} images, so that none "
+                "goes without in the last step; got 1"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return math.ceil(self.count / (self.batch_size * self.ranks))
+
+    def batches(self, epoch: int, start: int = 0) -> list[Rows]:
+        """This rank's rows of the steps from `start` on."""
+        first = _check_step(epoch, start, self.steps) * self.ranks + self.rank
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        return np.array_split(order, self.steps * self.ranks)[first :: self.ranks]
+
+
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """P identities a step and rank, K images of each; no identity twice in a step, on any rank.
+
+    An epoch has ⌈N / (P · K · ranks)⌉ steps. All identities come once before one comes again, but for those that do not
+    fill a last step, which sit out that round; all images of an identity are shown before one is shown again in an
+    epoch. An identity with fewer than K images shows some of them twice in a step.
+
+    Args:
+        labels: [N] int64 >= 0, the identity of each image.
+        identities: P, >= 1; P · ranks may not exceed the number of identities.
+        images: K, >= 1.
+        seed: >= 0.
+        rank, ranks: this process's number, from 0, and how many there are.
+
+    >>> sampler = Balanced(np.array([0, 0, 0, 1, 1, 2]), identities=2, images=2)
+    >>> sampler.steps, [len(rows) for rows in sampler.batches(0)]
+    (2, [4, 4])
+    """
+
+    labels: NDArray[np.int64]
+    identities: int
+    images: int
+    seed: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        _check_place(self.seed, self.rank, self.ranks)
+        checks.integer("images", self.images, low=1)
+        if self.labels.ndim != 1 or self.labels.dtype.kind not in "iu" or not len(self.labels) or self.labels.min() < 0:
+            raise InputError(f"labels must be [N] whole numbers >= 0, N >= 1; got {self.labels!r}")
+        there = len(np.unique(self.labels))
+        hint = f"there are {there} identities for {self.ranks} rank(s)"
+        checks.integer("identities", self.identities, low=1, high=there // self.ranks, hint=hint)
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return math.ceil(len(self.labels) / (self.identities * self.images * self.ranks))
+
+    def batches(self, epoch: int, start: int = 0) -> list[Rows]:
+        """This rank's rows of the steps from `start` on."""
+        start = _check_step(epoch, start, self.steps)
+        random = np.random.default_rng((self.seed, epoch))
+        _, labels, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        chosen = self._identities(random, len(counts))
+        turns = earlier_occurrences(chosen)
+        shuffled = random.permutation(len(labels))
+        by_identity = shuffled[np.argsort(labels[shuffled], kind="stable")]
+        first = np.cumsum(counts) - counts
+        turn = turns[:, None] * self.images + np.arange(self.images)
+        rows = by_identity[first[chosen][:, None] + turn % counts[chosen][:, None]]
+        shared = rows.reshape(self.steps, self.ranks, self.identities * self.images)
+        return list(shared[start:, self.rank])
+
+    def _identities(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """The identities of all steps and ranks, one after the other."""
+        a_step = self.identities * self.ranks
+        a_round = count // a_step
+        rounds = [random.permutation(count)[: a_round * a_step] for _ in range(math.ceil(self.steps / a_round))]
+        return np.concatenate(rounds)[: self.steps * a_step]
+
+
+def earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each value, >= 0, stands before its place.
+
+    >>> earlier_occurrences(np.array([5, 7, 5, 5])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    lengths = np.diff(np.append(begins, len(values)))
+    found = np.empty(len(values), dtype=np.int64)
+    found[order] = np.arange(len(values)) - np.repeat(begins, lengths)
+    return found
+
+
+def _check_place(seed: int, rank: int, ranks: int) -> None:
+    checks.integer("seed", seed, low=0)
+    checks.integer("ranks", ranks, low=1)
+    checks.integer("rank", rank, low=0, high=ranks - 1)
+
+
+def _check_step(epoch: int, start: int, steps: int) -> int:
+    checks.integer("epoch", epoch, low=0)
+    return checks.integer("start", start, low=0, high=steps)

@@ -1,0 +1,200 @@
+"""Images with labels, and the two splits that a data set comes in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from angulus.core.checks import InputError
+
+
+class Pixels(Protocol):
+    """uint8 [N, channels, height, width], or [N, channels, depth, height, width], of some rows at a time.
+
+    A tensor is such; so is what reads and decodes images when they are asked for.
+    """
+
+    @property
+    def shape(self) -> torch.Size:
+        """N, channels and sides."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.uint8."""
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """The images of int64 rows [B], in the order asked, or of a range of rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Some rows of what is read when asked for."""
+
+    pixels: Pixels
+    rows: Tensor  # int64
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([len(self.rows), *self.pixels.shape[1:]])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pixels.dtype
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        return self.pixels[self.rows[rows]]
+
+
+def some_of(pixels: Pixels, rows: Tensor) -> Pixels:
+    """The images of int64 rows: in memory where they are, else read when asked for."""
+    return pixels[rows] if isinstance(pixels, Tensor) else _Some(pixels, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A labelled set of images, as bytes; scaling them to floats is the preprocessing contract's work.
+
+    Arguments:
+        pixels: uint8 [N, channels, height, width], or of volumes [N, channels, depth, height, width], N >= 1; in
+            memory, or read when asked for.
+        labels: int64 [N], each in [0, num_classes).
+        class_names: one distinct name a class; class_names[k] names label k.
+        columns: what else is known of each image, by name: arrays of N values.
+
+    Raises:
+        InputError: a shape, a dtype, a label or a name breaks these rules.
+
+    Two sets are equal only if they are one object: comparing pixels is left to `torch.equal`.
+
+    >>> images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
+    >>> len(images), images.num_classes
+    (3, 2)
+    """
+
+    pixels: Pixels
+    labels: Tensor  # int64 [N]
+    class_names: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes, label range, class names and columns."""
+        _check_pixels(self.pixels)
+        _check_class_names(self.class_names)
+        _check_labels(self.labels, self.pixels.shape[0], self.num_classes)
+        for name, values in self.columns.items():
+            if len(values) != len(self):
+                raise InputError(f"columns[{name!r}] must have {len(self)} values, one an image; got {len(values)}")
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return self.pixels.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, with or without an image in this set."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set: what is trained on, what is tested on, and where both came from.
+
+    Arguments:
+        name: the data set's name in `angulus.data.load`.
+        train, test: sets with the same image shape and class names.
+        source: a sentence for a report: what was read, and from where.
+        generated: whether the images are a stand-in's, so that no figure of theirs is a result.
+
+    Raises:
+        InputError: train and test disagree on the image shape or the class names.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    source: str
+    generated: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the two sets belong together."""
+        train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])
+        if train_shape != test_shape:
+            raise InputError(f"train and test must agree on [channels, sides]; got {train_shape} and {test_shape}")
+        if self.train.class_names != self.test.class_names:
+            raise InputError(
+                "train and test must have the same class_names in the same order; "
+                f"got {self.train.class_names!r} and {self.test.class_names!r}"
+            )
+
+
+def fingerprint(images: Images) -> dict[str, Any]:
+    """How many images there are, and a sha256 of their sides, class names, labels and columns; no pixel is read.
+
+    >>> pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    >>> one, other = (Images(pixels, torch.tensor(labels), ("a", "b")) for labels in ([0, 1], [1, 0]))
+    >>> fingerprint(one) == fingerprint(other), fingerprint(one)["images"]
+    (False, 2)
+    """
+    sha256 = hashlib.sha256(json.dumps([*images.pixels.shape[1:], *images.class_names]).encode())
+    sha256.update(images.labels.numpy().tobytes())
+    for name, values in sorted(images.columns.items()):
+        sha256.update("\0".join([name, *map(str, values)]).encode())
+    return {"images": len(images), "sha256": sha256.hexdigest()}
+
+
+def mean_image(images: Images, batch: int = 1024) -> Tensor:
+    """The mean of all images, value by value: float32 [channels, height, width] in 0..255 units.
+
+    Args:
+        images: of training; each is read once.
+        batch: images at a time.
+
+    >>> pixels = torch.tensor([[[[0, 10]]], [[[4, 255]]]], dtype=torch.uint8)
+    >>> mean_image(Images(pixels, torch.tensor([0, 0]), ("one",))).flatten().tolist()
+    [2.0, 132.5]
+    """
+    total = torch.zeros(images.pixels.shape[1:], dtype=torch.int64)
+    for start in range(0, len(images), batch):
+        total += images.pixels[start : start + batch].sum(dim=0)  # whole numbers: the same in any order
+    return (total.double() / len(images)).float()
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    dtype = getattr(pixels, "dtype", type(pixels).__name__)
+    if dtype != torch.uint8:
+        raise InputError(f"pixels must be a uint8 tensor; got {dtype}")
+    if len(pixels.shape) not in (4, 5):
+        raise InputError(
+            "pixels must have shape [N, channels, height, width] or [N, channels, depth, height, width]; "
+            f"got {list(pixels.shape)}"
+        )
+    if 0 in pixels.shape:
+        raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
+
+
+def _check_class_names(class_names: tuple[str, ...]) -> None:
+    if not isinstance(class_names, tuple) or not class_names or not all(isinstance(n, str) for n in class_names):
+        raise InputError(f"class_names must be a tuple of at least one str; got {class_names!r}")
+    repeated = next((name for name, count in Counter(class_names).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
+
+
+def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"labels must be an int64 tensor; got {got}; convert with labels.long()")
+    if labels.ndim != 1 or labels.shape[0] != count:
+        raise InputError(f"labels must have shape [{count}], one an image; got {list(labels.shape)}")
+    bad = (labels < 0) | (labels >= num_classes)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise InputError(f"labels must be in [0, {num_classes}); got {int(labels[row])} at row {row}")

@@ -1,0 +1,242 @@
+"""Parquet files with the bytes of images in a column, as the hubs of data sets have them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from angulus.core import limits
+from angulus.core.checks import InputError, nearest, one_line
+from angulus.data.sources.common import (
+    IDENTITIES,
+    Item,
+    LeftOut,
+    Remark,
+    column_of,
+    landmarks_of,
+    row_or_left_out,
+    score_of,
+    text_of,
+    too_long,
+)
+from angulus.data.sources.damage import OnError
+
+IMAGES = ("image", "img", "jpg", "png", "bytes")
+IDS = ("id", "path", "file_name", "filename", "__key__")
+_BATCH_ROWS = 64
+# What pyarrow raises on damaged files; UnicodeDecodeError and the like are ValueErrors.
+_DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, IndexError, RecursionError, MemoryError)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns are read: names within the file, None where it has none."""
+
+    image: str
+    identity: str | None
+    id: str | None
+    landmarks: str | None
+    score: str | None
+
+    @property
+    def used(self) -> list[str]:
+        """Those that there are."""
+        return [name for name in (self.image, self.identity, self.id, self.landmarks, self.score) if name is not None]
+
+
+def read(paths: Sequence[Path], id_column: str | None = None, on_error: OnError | None = None) -> Iterator[Item]:
+    """The images of Parquet files, in their order.
+
+    The image is a column of bytes, or of {bytes, path}, called image, img, jpg, png or bytes; the identity one called
+    identity, label, labels, class, cls or person, whose numbers become names where the file's metadata name the
+    classes; the id one called id, path, file_name, filename or __key__, else the image's path; `landmarks` (ten
+    numbers or five pairs) and `score` are taken too. Other columns are named as left out. Where ids repeat, as file
+    names without their folders do, the file's name and the row's number take their place.
+
+    Args:
+        paths: the files.
+        id_column: the column of ids, in place of the one that is found; it must not repeat.
+        on_error: what becomes of a file that is damaged.
+
+    Raises:
+        checks.InputError: no such columns, or a damaged file.
+    """
+    on_error = on_error or OnError()
+    return _read(paths, id_column, on_error, _ids_repeat(paths, id_column, on_error))
+
+
+def _read(paths: Sequence[Path], id_column: str | None, on_error: OnError, by_row: Remark | None) -> Iterator[Item]:
+    if by_row is not None:
+        yield by_row
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                yield from _rows(path, file, id_column, by_row is not None)
+        except _DAMAGED as error:
+            yield on_error.left_out(path.name, _refusal(path, error))
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a Parquet file has a column of images, so far as its footer can be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return _image_column(file.schema_arrow) is not None
+    except _DAMAGED:
+        return True  # it is said to be damaged when it is read
+
+
+def _refusal(path: Path, error: BaseException) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"{path} must be a whole Parquet file; reading it gave: {one_line(error)}")
+
+
+def _image_column(schema: pa.Schema) -> str | None:
+    return next((name for name in IMAGES if name in schema.names and _holds_bytes(schema.field(name).type)), None)
+
+
+def _columns(path: Path, schema: pa.Schema, id_column: str | None) -> _Columns:
+    names = schema.names
+    image = _image_column(schema)
+    if image is None:
+        got = ", ".join(f"{field.name!r} ({field.type})" for field in schema)
+        raise InputError(f"{path} must have a column of image bytes called {', '.join(IMAGES)}; got {got:.300}")
+    if id_column is not None and id_column not in names:
+        raise InputError(f"id_column must be a column of {path}; got {id_column!r}" + nearest(id_column, names))
+    others = [name for name in names if name != image]
+    identity, id = (next((n for n in known if n in others), None) for known in (IDENTITIES, IDS))
+    landmarks, score = (name if name in others else None for name in ("landmarks", "score"))
+    return _Columns(
+        image, identity or column_of(path, others, "identity", IDENTITIES), id_column or id, landmarks, score
+    )
+
+
+def _ids_repeat(paths: Sequence[Path], id_column: str | None, on_error: OnError) -> Remark | None:
+    """What to say where ids repeat, in one file or several; only their column is read.
+
+    Raises:
+        checks.InputError: those of the column that was asked for do.
+    """
+    met: set[str] = set()
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = _columns(path, file.schema_arrow, id_column)
+                inner = columns.id or f"{columns.image}.path"
+                if columns.id is None and not _has_path(file.schema_arrow.field(columns.image).type):
+                    continue
+                for cells in _cells(path, file, [inner]):
+                    try:
+                        id = _id(cells, columns)
+                    except InputError:
+                        continue  # that row is left out when it is read
+                    if id in met:
+                        return _repeat(path, inner, id, id_column)
+                    if id:
+                        met.add(id)
+        except _DAMAGED as error:
+            on_error.left_out(path.name, _refusal(path, error))
+    return None
+
+
+def _repeat(path: Path, column: str, id: str, id_column: str | None) -> Remark:
+    if id_column is not None:
+        raise InputError(f"id_column must name a column without repeats; {column} of {path} holds {id!r:.100} twice")
+    return Remark(
+        ".",
+        f"ids in the column {column} repeat, such as {id!r:.100}; so rows are named by file and number; "
+        "`angulus convert --id-column NAME` takes another column",
+    )
+
+
+def _cells(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of some columns; as many at a time as must fit, whatever they unpack to.
+
+    A value that is stored once may stand in every row, so a batch may hold its column's bytes so many times.
+    """
+    metadata, packed = file.metadata, path.stat().st_size
+    if metadata.num_rows > max(packed, _BATCH_ROWS):
+        raise InputError(f"{path} must have no more rows than bytes; it says {metadata.num_rows:,} in {packed:,}")
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).total_byte_size  # unpacked; asking a column ends the process if it is damaged
+        limits.check_unpacked(size, packed, f"{path}, row group {group},")
+        rows = max(1, min(_BATCH_ROWS, limits.most_unpacked(packed) // max(size, 1)))
+        for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+            for number in range(batch.num_rows):
+                yield from batch.slice(number, 1).to_pylist()
+
+
+def _rows(path: Path, file: pq.ParquetFile, id_column: str | None, by_row: bool) -> Iterator[Item]:
+    columns = _columns(path, file.schema_arrow, id_column)
+    unused = [name for name in file.schema_arrow.names if name not in columns.used]
+    if unused:
+        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
+    classes = _class_names(file.schema_arrow, columns.identity)
+    for number, cells in enumerate(_cells(path, file, columns.used)):
+        where = f"{path.stem}-{number:08d}"
+        try:
+            yield _row((not by_row and _id(cells, columns)) or where, cells, columns, classes)
+        except InputError as error:
+            yield LeftOut(where, str(error))
+
+
+def _id(cells: dict[str, Any], columns: _Columns) -> str:
+    """The id that a row states; "" where it states none."""
+    stated = text_of(cells.get(columns.id or ""), "id")
+    value = cells.get(columns.image)
+    return stated or (text_of(value.get("path"), "path") if isinstance(value, dict) else "")
+
+
+def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence[str]) -> Item:
+    value = cells[columns.image]
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if data is None:
+        return LeftOut(where, "its image has no bytes in the file, at most a path to another one")
+    reason = too_long(len(data))
+    if reason:
+        return LeftOut(where, reason)
+    shown = cells.get(columns.identity or "")
+    if isinstance(shown, int) and classes and shown == -1:
+        shown = None  # how the hub says that a label is not known
+    if isinstance(shown, int) and classes:
+        if not 0 <= shown < len(classes):
+            return LeftOut(where, f"its label must be in [0, {len(classes)}); got {shown}")
+        shown = classes[shown]
+    try:
+        identity = text_of(shown, columns.identity or "identity")
+        landmarks = landmarks_of(cells.get(columns.landmarks or ""))
+        return row_or_left_out(
+            where, data, identity, landmarks=landmarks, score=score_of(cells.get(columns.score or ""))
+        )
+    except InputError as error:
+        return LeftOut(where, f"its {error}")
+
+
+def _has_path(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _class_names(schema: pa.Schema, identity: str | None) -> list[str]:
+    """The names that stand for the numbers of a column, where the file's metadata list them."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    try:
+        names = json.loads(text)["info"]["features"][identity]["names"] if text else []
+        return [str(name) for name in names]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []

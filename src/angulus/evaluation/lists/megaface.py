@@ -1,0 +1,146 @@
+"""MegaFace: lists of features (MegaFace and FaceScrub), lists of noise, and the binary feature files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import limits
+from angulus.core.checks import InputError
+from angulus.core.formats.texts import known_or_empty, text_array
+from angulus.evaluation.lists.text import lines_of, malformed, read_lines
+
+_FLOAT32 = 5  # the header's code for float32 elements
+_HEADER = 16  # bytes: four int32
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureList:
+    """Images of MegaFace (distractors) or FaceScrub (probes).
+
+    Attributes:
+        ids: [N] of str, the paths, unique.
+        identities: [N] of str, "" where nobody knows, or None where the list has paths only.
+        source: what the list is, for messages and results.
+    """
+
+    ids: NDArray[np.str_]
+    identities: NDArray[np.str_] | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def without(self, noises: NDArray[np.str_]) -> FeatureList:
+        """The images that are not noise, as `noisy` finds it."""
+        kept = ~self.noisy(noises)
+        people = None if self.identities is None else self.identities[kept]
+        return FeatureList(self.ids[kept], people, self.source)
+
+    def noisy(self, noises: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which images are noise, [N].
+
+        An entry of `noises` meets a path that it equals or that ends with it after a `/`: `a/b.jpg` or `b.jpg` meets
+        `c/a/b.jpg`. An entry may meet none, for noise lists cover more images than one list has.
+
+        Raises:
+            InputError: no entry meets any path, or one meets several.
+        """
+        wanted = set(noises.tolist())
+        noisy = np.zeros(len(self), dtype=bool)
+        met: dict[str, str] = {}
+        for row, path in enumerate(self.ids.tolist()):
+            parts = path.split("/")
+            for start in range(len(parts)):
+                entry = "/".join(parts[start:])
+                if entry in wanted:
+                    if met.setdefault(entry, path) != path:
+                        raise InputError(
+                            f"{self.source}: noise {entry!r} must meet one path; got {met[entry]!r}, {path!r}"
+                        )
+                    noisy[row] = True
+        if not noisy.any():
+            example = str(self.ids[0])
+            raise InputError(
+                f"{self.source}: some of the {len(noises)} noises must meet paths like {example!r}; got none"
+            )
+        return noisy
+
+
+def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:
+    """Read `{"path": [...], "id": [...]}`: facescrub_features_list.json, megaface_features_list.json_1000000_1.
+
+    `id` names who is shown, and may be absent.
+
+    Raises:
+        InputError: no JSON object of that form, lists of different lengths, a path twice.
+
+    Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016; the template lists of its kit.
+    """
+    where = os.fspath(path)
+    content = limits.parse_json("\n".join(lines_of(limits.read_file(path), path)), where)
+    if not isinstance(content, dict) or not {"path"} <= set(content) <= {"path", "id"}:
+        got = ", ".join(sorted(content))[:300] if isinstance(content, dict) else type(content).__name__
+        raise InputError(f'{where} must be a JSON object with "path" and, where known, "id"; got {got}')
+    for name, values in content.items():
+        kinds = (str,) if name == "path" else (str, int, type(None))
+        if not isinstance(values, list) or not values or not all(type(value) in kinds for value in values):
+            raise InputError(f'{where}: "{name}" must be a list of text, at least one')
+        if len(values) != len(content["path"]):
+            raise InputError(f'{where} must have one "id" a "path"; got {len(values)} and {len(content["path"])}')
+    paths = content["path"]
+    if len(set(paths)) != len(paths):
+        raise InputError(f"{where} must name each path once; got {len(paths) - len(set(paths))} repeats")
+    people = text_array(["" if value is None else str(value) for value in content["id"]]) if "id" in content else None
+    return FeatureList(text_array(paths), None if people is None else known_or_empty(people), where)
+
+
+def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
+    """Read a list of noisy images: a path, `identity/file` or file name a line, which may follow a number and a tab.
+
+    Lines that begin with # are comments.
+
+    Raises:
+        InputError: names file and line: an empty line, an entry twice, or no entries.
+    """
+    entries: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        if line.startswith("#"):
+            continue
+        entry = line.rpartition("\t")[2].strip()
+        if not entry or line.count("\t") > 1:
+            raise malformed(path, number, "a path, which may follow a number and a tab", line)
+        if entry in entries:
+            raise malformed(path, number, f"an entry that is not on line {entries[entry]}", entry)
+        entries[entry] = number
+    if not entries:
+        raise InputError(f"{os.fspath(path)} must name noisy images; it has comments only")
+    return text_array(list(entries))
+
+
+def read_features(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Read a binary feature file: int32 rows, columns, bytes a row, and 5 for float32; then the rows, little-endian.
+
+    Returns:
+        [rows, columns] float32; MegaFace's own features are one column.
+
+    Raises:
+        InputError: another element type, padded rows, or a file longer or shorter than its header says.
+    """
+    data = limits.read_file(path)
+    where = os.fspath(path)
+    if len(data) < _HEADER:
+        raise InputError(f"{where} must begin with a header of {_HEADER} bytes; got {len(data)}")
+    rows, columns, stride, kind = np.frombuffer(data, dtype="<i4", count=4).tolist()
+    if kind != _FLOAT32 or rows < 1 or columns < 1 or stride != 4 * columns:
+        raise InputError(
+            f"{where} must have a header of rows, columns, 4 · columns and {_FLOAT32} (float32); got "
+            f"{rows}, {columns}, {stride}, {kind}"
+        )
+    if len(data) != _HEADER + rows * stride:
+        raise InputError(f"{where} must have {_HEADER + rows * stride} bytes, as its header says; got {len(data)}")
+    values = np.frombuffer(data, dtype="<f4", offset=_HEADER).reshape(rows, columns)
+    return values.astype(np.float32)

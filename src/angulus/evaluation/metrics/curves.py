@@ -1,0 +1,179 @@
+"""One sort and one count of scores, from which every verification figure is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """What each threshold accepts: a threshold t accepts every score >= t.
+
+    Attributes:
+        thresholds: the distinct scores, from the highest to the lowest, [K].
+        genuine: weight (number, where no weights were given) of genuine scores accepted at each threshold, [K].
+        impostors: the same of impostor scores, [K].
+
+    The last row accepts everything, so its counts are the totals. Above the first threshold nothing is accepted.
+    """
+
+    thresholds: Floats
+    genuine: Floats
+    impostors: Floats
+
+    @property
+    def tar(self) -> Floats:
+        """Share of genuine scores accepted (TAR, TPR; 1 − FNMR), [K]."""
+        return np.asarray(self.genuine / self.genuine[-1])
+
+    @property
+    def fmr(self) -> Floats:
+        """Share of impostor scores accepted (FMR, FAR, FPR), [K]."""
+        return np.asarray(self.impostors / self.impostors[-1])
+
+
+def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> ErrorCurve:
+    """Sort the scores once and count what each distinct score accepts; equal scores move together.
+
+    Args:
+        scores: [N], finite, higher for more alike. They are compared as they are, never transformed.
+        same: [N] of bool, True for genuine pairs.
+        weights: [N], >= 0: how often each pair counts (a bootstrap's multiplicity), or None for once. Pairs of weight 0
+            are as if they were not there. For many weights of the same scores: `Presorted`.
+
+    Raises:
+        checks.InputError: shapes that differ, a score that is not finite, or no genuine or no impostor pair.
+
+    >>> curve = error_curve([0.9, 0.8, 0.8, 0.1], [True, True, False, False])
+    >>> curve.thresholds.tolist(), curve.tar.tolist(), curve.fmr.tolist()
+    ([0.9, 0.8, 0.1], [0.5, 1.0, 1.0], [0.0, 0.5, 1.0])
+    """
+    if weights is not None:
+        return Presorted.of(scores, same).curve(weights)
+    scores, same = scored(scores, same)
+    _both_kinds(float(same.sum()), float((~same).sum()), len(scores))
+    ordered = np.sort(scores)  # values and not places are sorted: faster, and half the memory
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # the first place of each distinct score
+    thresholds = ordered[first]
+    del ordered  # of 10^8 scores these arrays are 0.8 GB each, and asking for them takes longer than the sort
+    accepted = np.subtract(float(len(scores)), first[::-1])
+    del first
+    genuine_fewer = 2 * np.count_nonzero(same) <= len(same)
+    looked_up = np.sort(scores[same if genuine_fewer else ~same])  # the kind that there is less of
+    place, count = np.unique(np.searchsorted(thresholds, looked_up), return_counts=True)
+    fewer = np.zeros(len(thresholds))
+    fewer[len(thresholds) - 1 - place] = count
+    np.cumsum(fewer, out=fewer)
+    more = np.subtract(accepted, fewer, out=accepted)
+    return ErrorCurve(thresholds[::-1], *((fewer, more) if genuine_fewer else (more, fewer)))
+
+
+@dataclass(frozen=True, eq=False)
+class Presorted:
+    """Scores sorted once, to be counted under many weights, as a bootstrap does.
+
+    Attributes:
+        thresholds: the distinct scores, from the highest to the lowest, [K].
+        place: the threshold at which each pair is first accepted, [N], in [0, K).
+        same: which pairs are genuine, [N].
+    """
+
+    thresholds: Floats
+    place: NDArray[np.int64]
+    same: NDArray[np.bool_]
+
+    @staticmethod
+    def of(scores: ArrayLike, same: ArrayLike) -> Presorted:
+        """Sort; the arguments are those of `error_curve`."""
+        scores, same = scored(scores, same)
+        rising, place = np.unique(scores, return_inverse=True)
+        return Presorted(rising[::-1], len(rising) - 1 - place, same)
+
+    def curve(self, weights: ArrayLike | None = None) -> ErrorCurve:
+        """The error curve under these weights, [N]; equal to `error_curve` of the same scores and weights."""
+        genuine, impostors = self.amounts(weights)
+        counted = genuine + impostors > 0
+        _both_kinds(float(genuine.sum()), float(impostors.sum()), len(self.same))
+        return ErrorCurve(self.thresholds[counted], np.cumsum(genuine[counted]), np.cumsum(impostors[counted]))
+
+    def amounts(self, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
+        """Weight of the genuine and of the impostor pairs at each threshold, [K] each."""
+        amount = how_often(weights, len(self.same))
+        return self._sums(amount * self.same), self._sums(amount * ~self.same)
+
+    def _sums(self, amount: Floats) -> Floats:
+        return np.asarray(np.bincount(self.place, amount, len(self.thresholds)), dtype=np.float64)
+
+
+def scored(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scores as float64 [N] and which are genuine as bool [N], or why they cannot be that."""
+    scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
+    if scores.ndim != 1 or scores.shape != same.shape:
+        raise checks.InputError(
+            f"scores and same must be [N] each; got shapes {list(scores.shape)} and {list(same.shape)}"
+        )
+    if same.dtype != np.bool_ and not np.isin(same, (0, 1)).all():
+        raise checks.InputError("same must hold True (genuine) or False (impostor); got other values")
+    if not np.isfinite(scores).all():
+        row = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise checks.InputError(f"scores must be finite; got {scores[row]} at pair {row}")
+    return scores, same.astype(bool, copy=False)
+
+
+def auc(curve: ErrorCurve) -> float:
+    """Area under TAR against FMR, by trapezoids: the chance that a genuine score beats an impostor's, ties half.
+
+    >>> auc(error_curve([0.9, 0.8, 0.8, 0.1], [True, True, False, False]))
+    0.875
+    """
+    genuine, impostors = curve.genuine, curve.impostors
+    wider = np.diff(impostors)
+    twice = genuine[0] * impostors[0] + wider @ genuine[1:] + wider @ genuine[:-1]
+    return float(twice / 2 / (genuine[-1] * impostors[-1]))
+
+
+def eer(curve: ErrorCurve) -> float:
+    """Equal error rate: where FMR = FNMR on the convex hull of the ROC, in [0, 1].
+
+    Only the hull's edge across the diagonal FMR = FNMR is sought: from the edge between the curve's two ends, always
+    on to the point farthest below it, until there is none.
+
+    >>> eer(error_curve([0.9, 0.8, 0.7, 0.1], [True, False, True, False]))
+    0.25
+    """
+    fmr, fnmr = np.append(0.0, curve.fmr), np.append(1.0, 1 - curve.tar)
+    left, right = 0, len(fmr) - 1
+    while right - left > 1:
+        run, rise = fmr[right] - fmr[left], fnmr[right] - fnmr[left]
+        above = run * (fnmr[left + 1 : right] - fnmr[left]) - rise * (fmr[left + 1 : right] - fmr[left])
+        farthest = int(np.argmin(above))
+        if above[farthest] >= 0:
+            break
+        point = left + 1 + farthest
+        left, right = (left, point) if fmr[point] >= fnmr[point] else (point, right)
+    gap_left, gap_right = fnmr[left] - fmr[left], fmr[right] - fnmr[right]
+    share = gap_left / (gap_left + gap_right)
+    return float(fmr[left] + share * (fmr[right] - fmr[left]))
+
+
+def _both_kinds(genuine: float, impostors: float, total: int) -> None:
+    for name, amount in (("genuine", genuine), ("impostor", impostors)):
+        if amount <= 0:
+            raise checks.InputError(f"scores need at least one {name} pair; got none among {total}")
+
+
+def how_often(weights: ArrayLike | None, total: int) -> Floats:
+    """How often each of `total` items counts: once, or these weights [total], finite and >= 0."""
+    if weights is None:
+        return np.ones(total)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (total,) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise checks.InputError(f"weights must be [{total}] of finite numbers >= 0; got shape {list(weights.shape)}")
+    return weights

@@ -1,0 +1,102 @@
+"""FROC: sensitivity against false positives per scan, and its mean at seven rates (CPM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks
+from angulus.evaluation.metrics.curves import Floats, how_often
+
+FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; LUNA16
+
+
+@dataclass(frozen=True)
+class Froc:
+    """What each threshold finds: a threshold t counts every finding with score >= t.
+
+    Attributes:
+        thresholds: inf, then the distinct scores from the highest to the lowest, [K].
+        fp_per_scan: false positives at each threshold, divided by the number of scans, [K].
+        sensitivity: share of all nodules found at each threshold, [K].
+    """
+
+    thresholds: Floats
+    fp_per_scan: Floats
+    sensitivity: Floats
+
+
+def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayLike | None = None) -> Froc:
+    """Sort the findings once and count what each distinct score finds; equal scores move together.
+
+    Args:
+        scores: [N], higher for more suspicious; −inf for a nodule that nothing hit.
+        nodule: [N] of bool: True for a nodule (once each, with the score of its best mark), False for a false positive.
+        scans: how many scans were searched, those without any finding included.
+        weights: [N], >= 0: how often each finding counts (its scan's multiplicity in a bootstrap), or None for once.
+
+    Raises:
+        checks.InputError: shapes that differ, a score that is NaN or +inf, −inf for a false positive, no nodule.
+
+    Source: the evaluation of LUNA16, A. A. A. Setio et al., Medical Image Analysis 42, 2017, Sec. 3.3.
+
+    >>> curve = froc_curve([0.9, 0.8, 0.8, -np.inf], [True, True, False, True], scans=2)
+    >>> curve.thresholds.tolist(), curve.fp_per_scan.tolist(), curve.sensitivity.round(3).tolist()
+    ([inf, 0.9, 0.8], [0.0, 0.0, 0.5], [0.0, 0.333, 0.667])
+    """
+    scores, nodule = _findings(scores, nodule)
+    checks.integer("scans", scans, low=1)
+    amount = how_often(weights, len(scores))
+    total = float(amount[nodule].sum())
+    if total <= 0:
+        raise checks.InputError(f"a FROC needs at least one nodule; got none among {len(scores)} findings")
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] > -np.inf]
+    ordered = scores[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    found = np.cumsum(np.where(nodule, amount, 0.0)[order])[last]
+    false = np.cumsum(np.where(nodule, 0.0, amount)[order])[last]
+    return Froc(np.append(np.inf, ordered[last]), np.append(0.0, false) / scans, np.append(0.0, found) / total)
+
+
+def sensitivity_at(curve: Froc, rates: ArrayLike = FP_RATES) -> Floats:
+    """Sensitivity at these false positives per scan, by linear interpolation, [R].
+
+    Where the curve rises at one rate, its highest point counts; beyond the curve's end, its last sensitivity holds.
+
+    >>> curve = Froc(np.array([np.inf, 0.9, 0.5]), np.array([0.0, 0.0, 2.0]), np.array([0.0, 0.5, 1.0]))
+    >>> sensitivity_at(curve, [0, 1, 8]).tolist()
+    [0.5, 0.75, 1.0]
+    """
+    rates = np.asarray(rates, dtype=np.float64)
+    if not np.isfinite(rates).all() or (rates < 0).any():
+        raise checks.InputError(f"rates must be finite numbers >= 0 (false positives per scan); got {rates.tolist()}")
+    return np.asarray(np.interp(rates, curve.fp_per_scan, curve.sensitivity))
+
+
+def cpm(curve: Froc) -> float:
+    """Competition performance metric: the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per scan.
+
+    Source: M. Niemeijer et al., IEEE Transactions on Medical Imaging 30(2), 2011.
+    """
+    return float(sensitivity_at(curve).mean())
+
+
+def _findings(scores: ArrayLike, nodule: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    scores, nodule = np.asarray(scores, dtype=np.float64), np.asarray(nodule)
+    if scores.ndim != 1 or scores.shape != nodule.shape:
+        raise checks.InputError(
+            f"scores and nodule must be [N] each; got shapes {list(scores.shape)} and {list(nodule.shape)}"
+        )
+    if nodule.dtype != np.bool_ and not np.isin(nodule, (0, 1)).all():
+        raise checks.InputError("nodule must hold True (a nodule) or False (a false positive); got other values")
+    nodule = nodule.astype(bool)
+    wrong = np.isnan(scores) | (scores == np.inf) | ((scores == -np.inf) & ~nodule)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise checks.InputError(
+            f"scores must be finite, or -inf for a nodule that nothing hit; got {scores[row]} at finding {row}"
+        )
+    return scores, nodule

@@ -1,0 +1,181 @@
+"""Identification figures: CMC and rank-k, and open-set detection and identification (TPIR, FNIR at an FPIR)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks
+from angulus.evaluation.metrics.curves import Floats, Presorted, how_often
+from angulus.evaluation.metrics.verification import above, last_within, require_support
+
+
+def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Floats:
+    """Cumulative match characteristic: share of probes whose true subject is within rank 1, 2, ..., `max_rank`.
+
+    Args:
+        ranks: [P], of the true subjects, whole numbers >= 1; all probes count, those beyond `max_rank` too.
+        max_rank: >= 1.
+        weights: [P], >= 0, or None for once.
+
+    Returns:
+        [max_rank], rising.
+
+    >>> cmc([1, 3, 1, 9], 3).tolist()
+    [0.5, 0.5, 0.75]
+    """
+    ranks = _ranks(ranks)
+    checks.integer("max_rank", max_rank, low=1)
+    amount = how_often(weights, len(ranks))
+    if amount.sum() <= 0:
+        raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
+    within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
+    return np.asarray(np.cumsum(within) / amount.sum())
+
+
+def rank_k(ranks: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
+    """Share of probes whose true subject is within rank `k`; the last point of `cmc`.
+
+    >>> rank_k([1, 3, 1, 9], 1)
+    0.5
+    """
+    ranks = _ranks(ranks)
+    checks.integer("k", k, low=1)
+    amount = how_often(weights, len(ranks))
+    if amount.sum() <= 0:
+        raise checks.InputError(f"rank-{k} needs a probe of weight > 0; got none among {len(ranks)}")
+    return float(amount[ranks <= k].sum() / amount.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSetCurve:
+    """Open-set identification by threshold; a threshold t detects every score >= t.
+
+    Attributes:
+        thresholds: distinct scores, from the highest to the lowest, [K].
+        found: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
+        alarms: weight of impostor probes whose best score is at least t, [K].
+        genuine, impostors: weight of all genuine and of all impostor probes.
+        rank: within which the true subject has to be.
+    """
+
+    thresholds: Floats
+    found: Floats
+    alarms: Floats
+    genuine: float
+    impostors: float
+    rank: int
+
+    @property
+    def tpir(self) -> Floats:
+        """True positive identification rate (DIR, detection and identification rate), [K]."""
+        return self.found / self.genuine
+
+    @property
+    def fnir(self) -> Floats:
+        """False negative identification rate, 1 − TPIR, [K]."""
+        return 1 - self.tpir
+
+    @property
+    def fpir(self) -> Floats:
+        """False positive identification rate (FAR of the open set), [K]."""
+        return self.alarms / self.impostors
+
+
+@dataclass(frozen=True)
+class OpenSetPoint:
+    """Where an open-set system may be run.
+
+    Attributes:
+        far: the FAR (FPIR) that was asked for; the one at the threshold does not exceed it.
+        dir: detection and identification rate (TPIR) at the threshold.
+        threshold: the lowest score whose FAR does not exceed `far`; just above all where none does.
+        false_alarms: impostor probes detected, by weight.
+    """
+
+    far: float
+    dir: float
+    threshold: float
+    false_alarms: float
+
+
+def open_set_curve(
+    mate_scores: ArrayLike,
+    ranks: ArrayLike,
+    impostor_scores: ArrayLike,
+    *,
+    rank: int = 1,
+    genuine_weights: ArrayLike | None = None,
+    impostor_weights: ArrayLike | None = None,
+) -> OpenSetCurve:
+    """Count, for each threshold, the genuine probes identified and the impostor probes that raise a false alarm.
+
+    Args:
+        mate_scores: [G], of each genuine probe with its true subject, finite.
+        ranks: [G], of the true subject, whole numbers >= 1.
+        impostor_scores: [I], the best score of each impostor probe with anyone in the gallery, finite.
+        rank: within which the true subject has to be.
+        genuine_weights, impostor_weights: [G] and [I], >= 0, or None for once.
+
+    Source: P. J. Phillips, P. Grother, R. Micheals, "Evaluation Methods in Face Recognition", Handbook of Face
+    Recognition, 2011, Ch. 21; S. Liao et al., IJCB 2014 (BLUFR); ISO/IEC 19795-1 (FPIR, FNIR).
+
+    >>> curve = open_set_curve([0.9, 0.5, 0.8], [1, 1, 2], [0.6, 0.4])
+    >>> curve.thresholds.tolist(), curve.found.tolist(), curve.alarms.tolist()
+    ([0.9, 0.6, 0.5, 0.4], [1.0, 1.0, 2.0, 2.0], [0.0, 1.0, 1.0, 2.0])
+    """
+    checks.integer("rank", rank, low=1)
+    mates, others = (np.asarray(scores, dtype=np.float64) for scores in (mate_scores, impostor_scores))
+    places = _ranks(ranks)
+    for name, values in (("mate_scores", mates), ("impostor_scores", others)):
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise checks.InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
+    if places.shape != mates.shape:
+        raise checks.InputError(f"ranks must be one a genuine probe, [{len(mates)}]; got {list(places.shape)}")
+    amounts = [
+        how_often(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
+    ]
+    genuine, impostors = (float(amount.sum()) for amount in amounts)
+    for name, total in (("genuine", genuine), ("impostor", impostors)):
+        if total <= 0:
+            raise checks.InputError(f"open-set identification needs at least one {name} probe; got none")
+    presorted = Presorted.of(np.concatenate([mates, others]), np.repeat([True, False], [len(mates), len(others)]))
+    found, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
+    counted = found + alarms > 0
+    rows = presorted.thresholds[counted], np.cumsum(found[counted]), np.cumsum(alarms[counted])
+    return OpenSetCurve(*rows, genuine, impostors, rank)
+
+
+def dir_at_far(curve: OpenSetCurve, far: float, *, zero_ok: bool = False) -> OpenSetPoint:
+    """Detection and identification rate at a FAR (TPIR at an FPIR): the largest over thresholds that keep to it.
+
+    Args:
+        curve: of the probes.
+        far: share of impostor probes that may raise a false alarm, in [0, 1].
+        zero_ok: take the point without false alarms where `far` is below one impostor probe.
+
+    Raises:
+        checks.InputError: `far` < 1 / impostor probes, without `zero_ok`.
+
+    Differs: BLUFR's scripts accept round(far · n) false alarms, which may exceed `far`; here the FAR never does.
+
+    >>> dir_at_far(open_set_curve([0.9, 0.5, 0.8, 0.3], [1, 1, 2, 1], [0.6, 0.4]), 0.5)
+    OpenSetPoint(far=0.5, dir=0.5, threshold=0.5, false_alarms=1.0)
+    """
+    require_support(far, curve.impostors, zero_ok=zero_ok, of="impostor probes")
+    row = last_within(curve.fpir, far)
+    if row < 0:
+        return OpenSetPoint(far, 0.0, above(curve.thresholds[0]), 0.0)
+    return OpenSetPoint(far, float(curve.tpir[row]), float(curve.thresholds[row]), float(curve.alarms[row]))
+
+
+def _ranks(ranks: ArrayLike) -> NDArray[np.int64]:
+    ranks = np.asarray(ranks)
+    if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks) or ranks.min() < 1:
+        least = f", least {ranks.min()}" if ranks.size else ""
+        raise checks.InputError(
+            f"ranks must be whole numbers >= 1 of shape [P]; got {ranks.dtype} {list(ranks.shape)}{least}"
+        )
+    return ranks.astype(np.int64, copy=False)

@@ -1,0 +1,137 @@
+"""The feature norm as a measure of quality: the good/low split, its accuracies, and norm bins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples of one quality: how many, their accuracy in [0, 1], their mean norm."""
+
+    count: int
+    accuracy: float
+    mean_norm: float
+
+
+def low_quality(norms: ArrayLike, fraction: float = 0.2) -> NDArray[np.bool_]:
+    """Which samples are low: the `fraction` with the smallest norms, the rest being good.
+
+    floor(fraction · n + ½) samples; equal norms go low in the order they come.
+
+    Args:
+        norms: [N], finite, ≥ 0.
+        fraction: in (0, 1); 0.2 in the paper.
+
+    Raises:
+        checks.InputError: one of the two groups would be empty.
+
+    Source: CM Sec. 3; its 40,520 and 237 fit rounding half up.
+
+    >>> low_quality([5.0, 1.0, 3.0, 4.0, 2.0]).tolist()
+    [False, True, False, False, False]
+    """
+    norms = _norms(norms)
+    low = np.zeros(len(norms), dtype=bool)
+    low[np.argsort(norms, kind="stable")[: low_count(len(norms), fraction)]] = True
+    return low
+
+
+def _norms(values: ArrayLike) -> NDArray[np.float64]:
+    norms = np.asarray(values, dtype=np.float64)
+    bad = norms.ndim == 1 and ~(np.isfinite(norms) & (norms >= 0))
+    if norms.ndim != 1 or np.any(bad):
+        got = f"shape {list(norms.shape)}" if norms.ndim != 1 else f"{norms[bad][0]} at {int(np.argmax(bad))}"
+        raise checks.InputError(f"norms must be finite numbers >= 0 of shape [N]; got {got}")
+    return norms
+
+
+def low_count(total: int, fraction: float) -> int:
+    """How many of `total` samples are low, or why that leaves one of the two groups empty.
+
+    >>> low_count(202_599, 0.2), low_count(1183, 0.2)
+    (40520, 237)
+    """
+    checks.number("low_fraction", fraction, low=0, high=1, open_low=True, open_high=True)
+    count = math.floor(fraction * total + 0.5 + 1e-9)  # 0.145 · 100 is 14.499... in binary
+    if count == 0 or count == total:
+        raise checks.InputError(
+            f"a split at {fraction:g} of {total} samples leaves {'low' if count == 0 else 'good'} empty; "
+            "evaluate more samples, or change evaluation.low_fraction"
+        )
+    return count
+
+
+def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Group]:
+    """`good`, `low` and `entire`, each with its count, accuracy and mean norm.
+
+    Args:
+        norms: [N], finite, >= 0.
+        correct: [N] of bool.
+        low: [N] of bool, from `low_quality` of these norms or of another model's.
+    """
+    norms, correct, low = _norms(norms), np.asarray(correct, bool), np.asarray(low, bool)
+    if not norms.shape == correct.shape == low.shape or norms.ndim != 1:
+        raise checks.InputError(
+            "norms, correct and low must have one shape [N]; "
+            f"got {list(norms.shape)}, {list(correct.shape)} and {list(low.shape)}"
+        )
+    members = {"good": ~low, "low": low, "entire": np.ones_like(low)}
+    for name, member in members.items():
+        if not member.any():
+            raise checks.InputError(f"the group {name!r} is empty; give a split with samples on both sides")
+    return {
+        name: Group(int(member.sum()), float(correct[member].mean()), float(norms[member].mean()))
+        for name, member in members.items()
+    }
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Samples whose norm is in [low, high): how many, and their accuracy (NaN where there are none)."""
+
+    low: float
+    high: float
+    count: int
+    accuracy: float
+
+
+def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: str = "quantile") -> list[Bin]:
+    """Accuracy by norm, in bins of equal count (`edges="quantile"`) or width; the last bin includes its high edge.
+
+    Source: FI Fig. 1.
+    """
+    norms, correct = _norms(norms), np.asarray(correct, dtype=bool)
+    checks.integer("bins", bins, low=1, high=10_000)
+    checks.choice("edges", edges, ("quantile", "width"))
+    if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
+        raise checks.InputError(
+            f"norms and correct must be [N] each with N >= 1; got {list(norms.shape)} and {list(correct.shape)}"
+        )
+    if edges == "quantile":
+        borders = np.unique(np.quantile(norms, np.linspace(0, 1, bins + 1)))
+    else:
+        borders = np.linspace(norms.min(), norms.max(), bins + 1)
+    if len(borders) < 2 or borders[0] == borders[-1]:
+        return [Bin(float(norms.min()), float(norms.max()), len(norms), float(correct.mean()))]
+    index = bin_of(norms, borders)
+    return [
+        Bin(
+            float(borders[number]),
+            float(borders[number + 1]),
+            int((index == number).sum()),
+            float(correct[index == number].mean()) if (index == number).any() else math.nan,
+        )
+        for number in range(len(borders) - 1)
+    ]
+
+
+def bin_of(norms: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each norm, [N] in [0, B), by rising edges [B + 1]; what lies beyond an end counts to the end's bin."""
+    return np.clip(np.searchsorted(edges, norms, side="right") - 1, 0, len(edges) - 2)

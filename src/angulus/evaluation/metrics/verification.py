@@ -1,0 +1,271 @@
+"""Verification figures: TAR at a FAR, the most accurate threshold, and accuracy over folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks
+from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, how_often
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where a system may be run: accept every score >= threshold.
+
+    Attributes:
+        far: the FAR that was asked for; the FMR at the threshold does not exceed it.
+        tar: share of genuine scores accepted.
+        threshold: the lowest score whose FMR does not exceed `far`; just above all scores where none does.
+        false_accepts: impostor pairs accepted, by weight.
+    """
+
+    far: float
+    tar: float
+    threshold: float
+    false_accepts: float
+
+
+@dataclass(frozen=True, eq=False)
+class FoldAccuracy:
+    """Accuracy of each fold [F] at the threshold [F] that the other folds chose, their mean, and its standard error."""
+
+    accuracies: Floats
+    thresholds: Floats
+
+    @property
+    def mean(self) -> float:
+        return float(self.accuracies.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation (F − 1) of the folds' accuracies over √F."""
+        return float(self.accuracies.std(ddof=1) / np.sqrt(len(self.accuracies)))
+
+
+def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> OperatingPoint:
+    """The largest TAR over thresholds whose FMR does not exceed `far`; never interpolated.
+
+    Args:
+        curve: of the scores.
+        far: in [0, 1].
+        zero_ok: take the point without false accepts where `far` is below one impostor pair.
+
+    Raises:
+        checks.InputError: `far` < 1 / impostor pairs, without `zero_ok`.
+
+    Source: ISO/IEC 19795-1 (FMR, FNMR).
+
+    >>> from angulus.evaluation.metrics.curves import error_curve
+    >>> tar_at_far(error_curve([0.9, 0.8, 0.7, 0.6, 0.1], [True, False, True, True, False]), 0.5)
+    OperatingPoint(far=0.5, tar=1.0, threshold=0.6, false_accepts=1.0)
+    """
+    require_support(far, float(curve.impostors[-1]), zero_ok=zero_ok)
+    row = last_within(curve.fmr, far)
+    if row < 0:
+        return OperatingPoint(far, 0.0, above(curve.thresholds[0]), 0.0)
+    tar = float(curve.genuine[row] / curve.genuine[-1])  # one of curve.tar, which may be very long
+    return OperatingPoint(far, tar, float(curve.thresholds[row]), float(curve.impostors[row]))
+
+
+def require_support(
+    far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs", hint: str = ""
+) -> None:
+    """Refuse a FAR below 1 / `count`, which so few impostors cannot show; `hint` ends the sentence."""
+    checks.number("far", far, low=0, high=1)
+    if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
+        return
+    if far == 0 and not zero_ok:
+        raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
+    least = least_count(far) if far > 0 else 1
+    raise checks.InputError(
+        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher rate{hint}"
+    )
+
+
+def least_count(far: float) -> int:
+    """How many impostors it takes to show a FAR: the least n with 1/n <= far.
+
+    >>> least_count(1e-6), least_count(0.3)
+    (1000000, 4)
+    """
+    count = max(1, round(1 / far))
+    return count if 1 / count <= far else count + 1
+
+
+def last_within(rates: Floats, limit: float) -> int:
+    """The last row of rising rates that does not exceed `limit`, or −1.
+
+    A rate m/n and a decimal such as 0.29 are both rounded once, so equal ones compare as equal.
+    """
+    return int(np.searchsorted(rates, limit, side="right")) - 1
+
+
+def above(score: float) -> float:
+    """The least threshold that does not accept this score."""
+    return float(np.nextafter(score, np.inf))
+
+
+def best_threshold(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float]:
+    """The threshold of the highest accuracy, and that accuracy, over all that distinct scores tell apart.
+
+    Thresholds between the same two neighbours accept the same scores. The one returned is the middle of the best such
+    interval; of several equally good ones that do not touch, the widest, and of equally wide ones the highest. The two
+    open ends are cut: the lowest score accepts all, the next number above the highest accepts none.
+
+    Args:
+        scores: [N], finite.
+        same: [N] of bool.
+        weights: [N], >= 0, or None for once. Accuracies that differ by 1e-12 or less count as equally high, for sums of
+            weights that are no whole numbers are rounded.
+
+    >>> best_threshold([0.9, 0.7, 0.3, 0.1], [True, True, False, False])
+    (0.5, 1.0)
+    """
+    return best_of(Presorted.of(scores, same), weights)
+
+
+def best_of(presorted: Presorted, weights: ArrayLike | None = None) -> tuple[float, float]:
+    """`best_threshold` of scores that are already sorted."""
+    genuine, impostors = presorted.amounts(weights)
+    totals = float(genuine.sum()), float(impostors.sum())
+    for name, total in zip(("genuine", "impostor"), totals, strict=True):
+        if total <= 0:
+            raise checks.InputError(f"a threshold needs at least one {name} pair; got none among {len(presorted.same)}")
+    threshold, gain = _best(presorted.thresholds, genuine - impostors, genuine + impostors > 0)
+    return threshold, (totals[1] + gain) / sum(totals)
+
+
+def balanced_accuracy(curve: ErrorCurve) -> tuple[float, float]:
+    """The threshold of the highest balanced accuracy (TAR + 1 − FMR) / 2, and that accuracy, in [0.5, 1].
+
+    Unlike the plain accuracy it does not depend on how many impostors there are for a genuine pair: to accept nothing,
+    or everything, is 0.5 accurate. Of equally good thresholds the highest is returned.
+
+    >>> from angulus.evaluation.metrics.curves import error_curve
+    >>> balanced_accuracy(error_curve([0.9, 0.8, 0.7, 0.1], [True, False, False, False]))
+    (0.9, 1.0)
+    """
+    gain = np.append(0.0, curve.tar - curve.fmr)
+    row = int(np.argmax(gain))
+    threshold = float(curve.thresholds[row - 1]) if row else above(curve.thresholds[0])
+    return threshold, float(1 + gain[row]) / 2
+
+
+def kfold_accuracy(
+    scores: ArrayLike, same: ArrayLike, folds: ArrayLike, weights: ArrayLike | None = None
+) -> FoldAccuracy:
+    """Accuracy of each fold at the `best_threshold` of the other folds.
+
+    Args:
+        scores: [N], finite; or [F, N] where each fold has scores of its own (a PCA fitted without that fold): row f
+            for the fold that stands f-th in order, threshold and accuracy both.
+        same: [N] of bool.
+        folds: [N], the fold of each pair, whole numbers.
+        weights: [N], >= 0, or None for once.
+
+    Raises:
+        checks.InputError: fewer than two folds, or one without genuine or without impostor pairs.
+
+    Source: G. B. Huang et al., "Labeled Faces in the Wild", UMass TR 07-49, 2007, Sec. 5 (mean and standard error).
+
+    >>> kfold_accuracy([0.9, 0.1, 0.8, 0.2], [True, False, True, False], [0, 0, 1, 1]).mean
+    1.0
+    """
+    return PresortedFolds.of(scores, same, folds).accuracy(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """One fold: what tests it, and the presorted scores of the others."""
+
+    name: int
+    test: NDArray[np.int64]
+    scores: Floats
+    same: NDArray[np.bool_]
+    train: NDArray[np.int64]
+    thresholds: Floats
+    place: NDArray[np.int64]  # of the training pairs
+    sign: Floats  # of the training pairs: what accepting one gains
+
+
+@dataclass(frozen=True, eq=False)
+class PresortedFolds:
+    """Scores sorted once, whose accuracy over folds is asked for under many weights."""
+
+    parts: tuple[_Fold, ...]
+    total: int
+
+    @staticmethod
+    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> PresortedFolds:
+        """Sort; the arguments are those of `kfold_accuracy`."""
+        scores, folds = np.asarray(scores, dtype=np.float64), np.asarray(folds)
+        if folds.ndim != 1 or folds.dtype.kind not in "iu":
+            raise checks.InputError(f"folds must be whole numbers [N]; got {folds.dtype} {list(folds.shape)}")
+        names = np.unique(folds)
+        if len(names) < 2:
+            raise checks.InputError(f"folds must be at least two, for one chooses the other's threshold; got {names}")
+        rows = scores if scores.ndim == 2 else scores[None]
+        if scores.ndim not in (1, 2) or rows.shape[1:] != folds.shape or len(rows) not in (1, len(names)):
+            raise checks.InputError(
+                f"scores must be [N] or [F, N] and folds [N]; got {list(scores.shape)} and {list(folds.shape)} of "
+                f"{len(names)} folds"
+            )
+        presorted = [Presorted.of(row, same) for row in rows]
+        parts = [
+            _fold(int(name), folds == name, rows[number % len(rows)], presorted[number % len(rows)])
+            for number, name in enumerate(names)
+        ]
+        return PresortedFolds(tuple(parts), len(folds))
+
+    def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
+        """Accuracy over folds under these weights, [N]."""
+        amount = how_often(weights, self.total)
+        found = [_fold_accuracy(part, amount) for part in self.parts]
+        accuracies, thresholds = np.array(found).T
+        return FoldAccuracy(accuracies, thresholds)
+
+
+def _fold(name: int, member: NDArray[np.bool_], scores: Floats, presorted: Presorted) -> _Fold:
+    test, train = np.flatnonzero(member), np.flatnonzero(~member)
+    same = presorted.same
+    sign = np.where(same[train], 1.0, -1.0)
+    return _Fold(name, test, scores[test], same[test], train, presorted.thresholds, presorted.place[train], sign)
+
+
+def _fold_accuracy(fold: _Fold, amount: Floats) -> tuple[float, float]:
+    """(accuracy, threshold) of one fold."""
+    tested = amount[fold.test]
+    for name, kind in (("genuine", fold.same), ("impostor", ~fold.same)):
+        if not tested[kind].any():
+            raise checks.InputError(f"fold {fold.name} has no {name} pair; each fold needs both kinds")
+    trained, size = amount[fold.train], len(fold.thresholds)
+    gain = np.asarray(np.bincount(fold.place, trained * fold.sign, size), dtype=np.float64)
+    threshold, _ = _best(fold.thresholds, gain, np.bincount(fold.place, trained, size) > 0)
+    right = (fold.scores >= threshold) == fold.same
+    return float(tested[right].sum() / tested.sum()), threshold
+
+
+def _best(thresholds: Floats, gain: Floats, counted: NDArray[np.bool_]) -> tuple[float, float]:
+    """The middle of the best interval, and the correct weight there less the impostors' total.
+
+    Args:
+        thresholds: falling, [K].
+        gain: genuine less impostor weight at each, [K]: what lowering the threshold to it adds to the correct ones.
+        counted: which thresholds some weight lies at, [K].
+    """
+    correct = np.append(0.0, np.cumsum(gain))  # by how many of the highest thresholds are accepted
+    best = np.flatnonzero(correct >= correct.max() - 1e-12 * np.abs(gain).sum())
+    breaks = np.flatnonzero(np.diff(best) > 1)
+    starts, ends = best[np.append(0, breaks + 1)], best[np.append(breaks, -1)]
+    rows = np.flatnonzero(counted)
+    bottom = float(thresholds[rows[-1]])
+    high = np.where(starts == 0, above(thresholds[rows[0]]), thresholds[starts - 1])
+    low = np.where(ends == len(gain), bottom, thresholds[np.minimum(ends, len(gain) - 1)])
+    widest = int(np.argmax(high / 2 - low / 2))
+    middle = low[widest] / 2 + high[widest] / 2
+    if not low[widest] < middle <= high[widest]:  # the two are neighbours among floating-point numbers
+        middle = high[widest]
+    return float(middle), float(correct.max())

@@ -1,0 +1,242 @@
+"""A threshold from one's own labelled pairs or images: for a target FMR, with the error rates it gives each group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
+from angulus.evaluation.metrics.curves import Presorted, auc
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.metrics.verification import require_support, tar_at_far
+from angulus.evaluation.protocols import rates, scored, separation
+from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.pairs import curves
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.scored import ScoredPairs
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "calibrate"
+MEASURED = (*scored.MEASURED, "threshold")
+
+MOST_IMPOSTORS = 1_000_000  # pairs of images made without being asked how many
+MOST_DRAWN = 100_000_000  # pairs of images at all; they take about 10 GB
+
+
+def calibrate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    target_fmr: float = 1e-3,
+    flip: str | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[Calibration, Result]:
+    """The lowest threshold whose FMR does not exceed the target, FMR and FNMR at it, overall and per group.
+
+    A group's FMR is that of the impostor pairs within it. Intervals are over other people: of the threshold, were it
+    chosen on them; of the rates, at the threshold chosen here. A pair that is listed several times counts once.
+
+    Args:
+        embeddings: of all images of the pairs; where the pairs do not say so, its labels are the identities and its
+            groups the groups.
+        pairs: labelled pairs; `pairs_of_images` makes them of labelled images.
+        target_fmr: in (0, 1].
+        flip: None, "sum" or "concat".
+        draws: resamples for the intervals; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
+            1 / target_fmr distinct impostor pairs, no genuine pair, or genuine scores that are no higher than the
+            impostors'.
+
+    Source: ISO/IEC 19795-1; G. Doddington et al., Speech Communication 31, 2000 (the rule of 30).
+    """
+    checks.number("target_fmr", target_fmr, low=0, high=1, open_low=True)
+    every = scored.score(embeddings, pairs, flip=flip)
+    if pairs.groups is not None or embeddings.groups is not None:
+        every.samples["groups"] = scored.groups_of(embeddings, pairs, every)
+    found = _once(every)
+    scores, same = found.samples["scores"], found.samples["same"]
+    curve = Presorted.of(scores, same).curve()
+    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
+    point = tar_at_far(curve, target_fmr)
+    slope, intercept = likelihood_ratio(scores, same)
+    samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
+    name = f"threshold for FMR={rates.label(target_fmr)}"
+    figures = numbers(
+        *statistic(samples), draws=draws, seed=seed, thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold)
+    )
+    result = Result(
+        PROTOCOL,
+        figures,
+        {
+            **found.choices,
+            "log-likelihood ratio": f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}",
+            **resampling(found.unit, draws, seed),
+        },
+        found.counts,
+        curves=curves(curve, PROTOCOL),
+        notes=separation.notes_of(figures)
+        + _notes(samples, target_fmr, point.false_accepts)
+        + without_interval(figures)
+        + found.notes,
+        samples=samples,
+        about=found.about,
+    )
+    measured = {number.name: Rate(number.value, number.interval) for number in figures}
+    groups = tuple(_group_rates(each, samples, measured) for each in _group_names(samples))
+    calibration = Calibration(
+        target_fmr=target_fmr,
+        threshold=measured[name],
+        fmr=measured["FMR"],
+        fnmr=measured["FNMR"],
+        genuine=found.distinct.genuine,
+        impostors=found.distinct.impostors,
+        slope=slope,
+        intercept=intercept,
+        auc=measured["AUC"],
+        flip=flip,
+        model=embeddings.model,
+        groups=groups,
+        about={**found.about, **resampling(found.unit, draws, seed)},
+    )
+    return calibration, result
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `calibrate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    The threshold is chosen anew in each resample; the rates are at the one that was chosen on all.
+    """
+    presorted = Presorted.of(samples["scores"], samples["same"])
+    target, threshold = float(samples["target_fmr"]), float(samples["threshold"])
+    accepted, same = samples["scores"] >= threshold, samples["same"]
+    parts = {"": np.ones(len(same), dtype=bool)}
+    parts |= {f", group {name}": samples["groups"] == name for name in _group_names(samples)}
+    name = f"threshold for FMR={rates.label(target)}"
+
+    def figures(weights: Floats) -> dict[str, float]:
+        values: dict[str, float] = {}
+        both = all(amount.any() for amount in presorted.amounts(weights))
+        curve = presorted.curve(weights) if both else None
+        if curve is not None:
+            values[name] = tar_at_far(curve, target, zero_ok=True).threshold
+        for part, member in parts.items():
+            values[f"FMR{part}"] = _share(accepted, weights * (member & ~same))
+            values[f"FNMR{part}"] = _share(~accepted, weights * (member & same))
+        return values if curve is None else values | {"AUC": auc(curve)}
+
+    return figures, scored.units_of(samples)
+
+
+def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> Pairs:
+    """Pairs of labelled images: all genuine ones, and all or so many impostor ones, drawn without repeats.
+
+    Images that nobody knows are in no pair, and are counted by `calibrate`.
+
+    Args:
+        embeddings: with labels, the identities.
+        impostors: how many impostor pairs to draw; None: all, where they are a million or fewer.
+        seed: of the draw.
+
+    Raises:
+        checks.InputError: no labels, no genuine or no impostor pair, more impostor pairs asked for than there are, or
+            more than a million without being asked how many.
+    """
+    rng = np.random.default_rng(checks.integer("seed", seed, low=0))
+    if embeddings.labels is None:
+        raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
+    known = np.flatnonzero(embeddings.known)
+    _, people = np.unique(embeddings.labels[known], return_inverse=True)
+    genuine, total = genuine_rows(people), impostor_count(people)
+    if not len(genuine) or not total:
+        raise checks.InputError(
+            f"{embeddings.source} must show two people or more, and one of them twice; got {len(genuine)} genuine and "
+            f"{total} impostor pairs"
+        )
+    if impostors is None and total > MOST_IMPOSTORS:
+        raise checks.InputError(
+            f"{embeddings.source} gives {total:,} impostor pairs; say with impostors=... how many to draw, such as "
+            f"{MOST_IMPOSTORS:,}"
+        )
+    if impostors is not None:
+        checks.integer("impostors", impostors, low=1, high=min(total, MOST_DRAWN))
+    drawn = impostor_rows(people, total if impostors is None else impostors, rng)
+    rows = known[np.concatenate([genuine, drawn])]
+    left, right = rows.T
+    return Pairs(
+        embeddings.ids[left],
+        embeddings.ids[right],
+        np.repeat([True, False], [len(genuine), len(drawn)]),
+        left_identity=embeddings.labels[left],
+        right_identity=embeddings.labels[right],
+        source=f"pairs of {embeddings.source}",
+        unknown=len(embeddings) - len(known),
+    )
+
+
+def _once(found: ScoredPairs) -> ScoredPairs:
+    """Each pair once."""
+    if not found.distinct.notes:
+        return found
+    first = found.distinct.first
+    columns = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
+    counts = {"genuine": found.distinct.genuine, "impostors": found.distinct.impostors}
+    return replace(
+        found, samples=columns, left=found.left[first], right=found.right[first], counts=found.counts | counts
+    )
+
+
+def _share(flags: NDArray[np.bool_], weights: Floats) -> float:
+    total = float(weights.sum())
+    return float(weights[flags].sum()) / total if total > 0 else math.nan
+
+
+def _group_names(samples: Mapping[str, NDArray[Any]]) -> list[str]:
+    return [name for name in np.unique(samples["groups"]).tolist() if name] if "groups" in samples else []
+
+
+def _group_rates(name: str, samples: Mapping[str, NDArray[Any]], measured: Mapping[str, Rate]) -> GroupRates:
+    member = samples["groups"] == name
+    genuine = int((member & samples["same"]).sum())
+    return GroupRates(
+        name, genuine, int(member.sum()) - genuine, measured[f"FMR, group {name}"], measured[f"FNMR, group {name}"]
+    )
+
+
+def _notes(samples: Mapping[str, NDArray[Any]], target: float, false_accepts: float) -> tuple[str, ...]:
+    notes = ["the rates are measured on the pairs that chose the threshold"]
+    notes += rates.too_few({"genuine": int(samples["same"].sum())})
+    if false_accepts < rates.RULE_OF_30:
+        notes.append(
+            f"the FMR rests on {false_accepts:.0f} false accepts; with {rates.RULE_OF_30} or more it is known to "
+            f"± 30 % (rule of 30), which takes {math.ceil(rates.RULE_OF_30 / target):,} impostor pairs"
+        )
+    for name in _group_names(samples):
+        member, same = samples["groups"] == name, samples["same"]
+        few = [kind for kind, flags in (("genuine", same), ("impostor", ~same)) if not (member & flags).any()]
+        notes += [f"group {name} has no {kind} pairs: its rate is undefined" for kind in few]
+        impostors = member & ~same
+        if impostors.any() and not (samples["scores"][impostors] >= samples["threshold"]).any():
+            count = int(impostors.sum())
+            notes.append(
+                f"group {name} has no false accept among {count:,}: its FMR may be as high as {3 / count:.2g} (95 %, "
+                "the rule of three), whatever the interval says"
+            )
+    between = int((samples["groups"] == "").sum()) if "groups" in samples else 0
+    if between:
+        notes.append(f"{between:,} pairs that belong to no one group count in the overall rates only")
+    return tuple(notes)

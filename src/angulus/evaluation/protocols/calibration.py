@@ -1,0 +1,167 @@
+"""A calibration: the threshold for a target FMR, the error rates at it, and the map from score to probability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from angulus.core import checks, files, limits
+from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols import separation
+from angulus.evaluation.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
+
+FORMAT = 1  # of the JSON file
+
+_RATES = ("threshold", "fmr", "fnmr", "auc")
+_HIGHEST = 1 + 1e-9  # of a cosine; a threshold that accepts none lies just above all scores
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An error rate in [0, 1], NaN where there is nothing to measure it on, and its interval over other people."""
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """Error rates at the one threshold in one group: of impostor pairs within the group, and of its genuine pairs."""
+
+    name: str
+    genuine: int
+    impostors: int
+    fmr: Rate
+    fnmr: Rate
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise checks.InputError(f"the name of a group must be text; got {checks.shown(self.name)}")
+        for name in ("genuine", "impostors"):
+            checks.integer(f"{name} of group {self.name}", getattr(self, name), low=0)
+        _check_rate(f"FMR of group {self.name}", self.fmr, undefined=not self.impostors)
+        _check_rate(f"FNMR of group {self.name}", self.fnmr, undefined=not self.genuine)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the scores of one model, made in one way, into decisions and probabilities.
+
+    Attributes:
+        target_fmr: what was asked for.
+        threshold: scores at or above it are accepted; its `interval` says how it moves with other people.
+        fmr, fnmr: measured at the threshold, on the pairs that chose it.
+        genuine, impostors: how many pairs.
+        slope, intercept: of the log-likelihood ratio, slope · score + intercept.
+        auc: how far the model tells these people apart at all; None where that was not measured.
+        metric, flip: how the scores were made, which whoever uses the threshold has to repeat.
+        model: which model and flip rule made the embeddings, as they say; None where they do not.
+        groups: the rates of each group.
+        about: embeddings, pairs, versions, seed.
+    """
+
+    target_fmr: float
+    threshold: Rate
+    fmr: Rate
+    fnmr: Rate
+    genuine: int
+    impostors: int
+    slope: float
+    intercept: float
+    metric: str = "cosine"
+    flip: str | None = None
+    model: str | None = None
+    groups: tuple[GroupRates, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    auc: Rate | None = None
+
+    def __post_init__(self) -> None:
+        checks.number("target_fmr", self.target_fmr, low=0, high=1, open_low=True)
+        checks.number("threshold", self.threshold.value, low=-_HIGHEST, high=_HIGHEST, hint="it is a cosine")
+        _check_rate("FMR", self.fmr, high=self.target_fmr)
+        _check_rate("FNMR", self.fnmr)
+        if self.auc is not None:
+            _check_rate("AUC", self.auc)
+        checks.number("slope", self.slope, low=0, open_low=True)
+        checks.number("intercept", self.intercept)
+        checks.choice("metric", self.metric, ("cosine",))
+        if self.flip is not None:
+            checks.choice("flip", self.flip, ("sum", "concat"), hint="or null")
+        if self.model is not None and not isinstance(self.model, str):
+            raise checks.InputError(f"model must be a name or null; got {self.model!r}")
+        for name in ("genuine", "impostors"):
+            checks.integer(name, getattr(self, name), low=1)
+
+    @property
+    def warning(self) -> str:
+        """The sentence for a model that hardly tells people apart, as measured here; empty for one that does."""
+        if self.auc is None:
+            return ""
+        return separation.warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
+
+    def accepts(self, scores: ArrayLike) -> NDArray[np.bool_]:
+        """Which scores are taken for the same person."""
+        return np.asarray(_scores(scores) >= self.threshold.value)
+
+    def log_likelihood_ratio(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Natural logarithm of how much likelier each score is for one person than for two."""
+        return np.asarray(self.slope * _scores(scores) + self.intercept)
+
+    def probability(self, scores: ArrayLike, prior: float = 0.5) -> NDArray[np.float64]:
+        """Probability that it is the same person, if that is so for a share `prior` in (0, 1) of the pairs compared."""
+        checks.number("prior", prior, low=0, high=1, open_low=True, open_high=True)
+        odds = self.log_likelihood_ratio(scores) + math.log(prior / (1 - prior))
+        return np.asarray(np.exp(-np.logaddexp(0, -odds)))
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all; an undefined rate is null."""
+        if path.suffix != ".json":
+            raise checks.InputError(f"a calibration is written as .json; got {path}")
+        files.write_json(path, null_for_nan({"format": FORMAT, **asdict(self)}))
+
+    @staticmethod
+    def read(path: Path) -> Calibration:
+        """A calibration that was written, or what is wrong with the file."""
+        try:
+            content = limits.parse_json(path.read_bytes(), "its content")
+            if content.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT}")
+            for part in (content, *content["groups"]):
+                part |= {name: _rate(part[name]) for name in _RATES if part.get(name) is not None}
+            content["groups"] = tuple(GroupRates(**group) for group in content["groups"])
+            return Calibration(**content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
+            reason = (isinstance(error, OSError) and error.strerror) or reason
+            raise checks.InputError(
+                f"{path} is not a calibration ({reason}); give the .json that angulus calibrate wrote"
+            ) from error
+
+
+def _scores(scores: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise checks.InputError("scores must be finite; got NaN or Inf")
+    return values
+
+
+def _rate(saved: Mapping[str, Any]) -> Rate:
+    interval = None if saved["interval"] is None else read_interval(saved["interval"])
+    return Rate(nan_for_null(saved["value"]), interval if interval and not interval.degenerate else None)
+
+
+def _check_rate(name: str, rate: Any, *, high: float = 1.0, undefined: bool = False) -> None:
+    """Refuse what is no share in [0, `high`] with an interval in [0, 1]; `undefined` where NaN is right."""
+    if not isinstance(rate, Rate):
+        raise checks.InputError(f"{name} must have a value and an interval; got {checks.shown(rate)}")
+    if undefined and math.isnan(rate.value):
+        return
+    checks.number(name, rate.value, low=0, high=high)
+    for end in (rate.interval.low, rate.interval.high) if rate.interval else ():
+        checks.number(f"the interval of {name}", end, low=0, high=1)

@@ -1,0 +1,111 @@
+"""Error versus discard: FNMR at a fixed FMR as the pairs of lowest quality are discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.curves import Presorted
+from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.verification import require_support, tar_at_far
+from angulus.evaluation.protocols import rates, scored
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.result import Curve, Result
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "discard"
+MEASURED = scored.MEASURED
+
+SHARES = (0.05, 0.1, 0.2)  # of the genuine pairs, after whose discard the FNMR is reported
+
+
+def evaluate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    fmr: float = 1e-3,
+    up_to: float = 1.0,
+    flip: str | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """FNMR by the share of genuine pairs discarded, and the area under it; a pair's quality is its smaller norm.
+
+    The threshold is the lowest whose FMR over all pairs does not exceed `fmr`; it stays while pairs are discarded, as
+    the standard has it. At a share between two that equal qualities allow, the smaller one counts.
+
+    Args:
+        embeddings: of all images of the list.
+        pairs: the list.
+        fmr: in (0, 1], which the impostor pairs must support.
+        up_to: where the area ends, in (0, 1].
+        flip: None, "sum" or "concat", for the scores and the norms.
+        draws: resamples of the people for the intervals, the threshold chosen anew in each; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: an image without embedding, or fewer than 1 / fmr impostor pairs.
+
+    Source: ISO/IEC 29794-1:2024, error versus discard characteristic.
+    """
+    scored.require_norms(embeddings, flip)
+    found = scored.score(embeddings, pairs, flip=flip)
+    samples = {
+        **found.samples,
+        "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
+        "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
+    }
+    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting)
+    point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
+    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds={"FNMR": point.threshold})
+    curve = _curve(samples, point.threshold, np.ones(len(pairs)))
+    return Result(
+        PROTOCOL,
+        figures,
+        {
+            **found.choices,
+            "threshold": f"the lowest with FMR <= {rates.label(fmr)} over all pairs (fixed while pairs are discarded)",
+            "quality of a pair": "the smaller norm",
+            "area up to": up_to,
+            **resampling(found.unit, draws, seed),
+        },
+        found.counts,
+        curves=(Curve("discard", f"FMR={rates.label(fmr)}", curve.discarded, curve.fnmr),),
+        notes=found.notes + without_interval(figures),
+        samples=samples,
+        about=found.about,
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    A resample that loses all pairs of one kind has no figures.
+    """
+    presorted = Presorted.of(samples["scores"], samples["same"])
+    fmr, up_to = float(samples["fmr"]), float(samples["up_to"])
+
+    def figures(weights: Floats) -> dict[str, float]:
+        if not all(amount.any() for amount in presorted.amounts(weights)):
+            return {}
+        curve = _curve(samples, tar_at_far(presorted.curve(weights), fmr, zero_ok=True).threshold, weights)
+        values = {"FNMR": float(curve.fnmr[0])}
+        for share in SHARES:
+            row = int(np.searchsorted(curve.discarded, share, side="right")) - 1
+            values[f"FNMR, {share:.0%} discarded"] = float(curve.fnmr[row])
+        return {**values, "area under FNMR": area(curve, up_to)}
+
+    return figures, scored.units_of(samples)
+
+
+def _curve(samples: Mapping[str, NDArray[Any]], threshold: float, weights: Floats) -> Discard:
+    same = samples["same"]
+    return error_versus_discard(samples["norms"][same], samples["scores"][same] < threshold, weights[same])

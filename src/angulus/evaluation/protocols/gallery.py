@@ -1,0 +1,394 @@
+"""Identification and verification against very many others: MegaFace and Trillion-Pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks, environment
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation import scoring
+from angulus.evaluation.lists.megaface import FeatureList
+from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
+from angulus.evaluation.protocols import rates, separation
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.tally import MEASURED, Tally, statistic
+from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice
+from angulus.evaluation.scoring.identities import Identities
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
+
+__all__ = ["MEASURED", "MEGAFACE", "TRILLION_PAIRS", "megaface", "statistic", "trillion_pairs"]
+
+MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
+
+MEGAFACE_FARS = (1e-4, 1e-5, 1e-6)  # CM and MV report the last
+PAIRS_FARS = (1e-7, 1e-8, 1e-9)  # Trillion-Pairs reports the last
+NOISE_RULES = ("remove", "replace")
+_UNCLEANED = (
+    "no list of noise is given: figures that are published for cleaned lists (97 % and more, since ArcFace) are not "
+    "comparable"
+)
+SEARCH_FARS = (1e-2, 1e-3)  # Trillion-Pairs reports the last
+
+
+def megaface(
+    probes: Embeddings,
+    distractors: Embeddings,
+    *,
+    lists: tuple[FeatureList, FeatureList] | None = None,
+    noises: Noises = (None, None),
+    noise_rule: str = "remove",
+    flip: str | None = None,
+    ranks: Sequence[int] = (1, 10),
+    fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    options: scoring.Options = scoring.DEFAULT,
+) -> Result:
+    """Rank-k among the first 10, 100, ... distractors and among all, their CMC, and TAR at FARs.
+
+    For each two photos (p, m) of a person, in both orders, p is looked for in a gallery of m and the distractors. Its
+    rank is one more than the distractors that score at least as high with p as m does: ties count against. Rank-k is
+    the share of these searches with rank <= k. For verification, each two photos of a person are a genuine pair, and
+    each probe with each distractor an impostor pair. Scores are cosines in float64; all pairs are looked at.
+
+    Args:
+        probes: photos of people, by `labels` where no list says whom they show; those of unknown people are left out
+            and counted.
+        distractors: of other people, in the order in which they fill the gallery.
+        lists: of the probes and of the distractors: which are used, and in which order; None: all.
+        noises: the images of both lists that show somebody else, or nobody. Such distractors are removed.
+        noise_rule: what becomes of such probes: "remove": they are left out; "replace": the mean of the person's other
+            photos, as unit vectors, stands for each, as in insightface's script, by which ArcFace reports its figures.
+        flip: None, "sum" or "concat".
+        ranks: k of rank-k.
+        fars: where TAR is reported, each of which the pairs must support; None: those of 1e-4, 1e-5, 1e-6 that they do.
+        draws: resamples of the people for the intervals, at the thresholds that all of them give; 0 for none.
+        seed: of the resamples.
+        options: of the scoring; they change no figure.
+
+    Raises:
+        checks.InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
+            that needs more pairs.
+
+    Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, Sec. 3; CM Table 5, MV Table 5, IAM
+    Table 6. Differs: a smaller gallery holds the first distractors of the list, not one of the kit's random sets.
+    """
+    for k in ranks:
+        checks.integer("rank", k, low=1)
+    checks.choice("noise_rule", noise_rule, NOISE_RULES)
+    given, others, said = _sides((probes, distractors), lists, noises, noise_rule, flip)
+    sought = given.of_known()
+    _require_apart(sought, others)
+    people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
+    if photos.max() < 2:
+        raise checks.InputError(
+            f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each"
+        )
+    impostors = len(sought) * len(others)
+    kept, notes = rates.supported(fars, impostors, standard=MEGAFACE_FARS)
+    tally = Tally(len(people))
+    genuine = scoring.Pairs.joined(scoring.genuine(sought.vectors, None, ids=person, options=options))
+    sizes = _sizes(len(others))
+    looked_for = np.concatenate([genuine.probes, genuine.gallery])
+    mates = looked_for, np.concatenate([genuine.scores, genuine.scores])
+    places = scoring.rows_ahead(sought.vectors, others.vectors, mates, sizes=sizes, options=options).numpy() + 1
+    for column, size in enumerate(sizes):
+        for k in dict.fromkeys(ranks):
+            tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
+    for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
+        accepted = genuine.scores >= point.threshold
+        tally.add(f"TAR@FAR={rates.label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
+    alone = int((photos == 1).sum())
+    return _result(
+        MEGAFACE,
+        tally,
+        (draws, seed),
+        {
+            "score": METRICS["cosine"],
+            "flip": flip_choice(probes, flip),
+            **said,
+            "smaller galleries": "the first distractors of the list",
+        },
+        {
+            "people": len(people),
+            "probes": len(sought),
+            **_left_out("probes", given, sought),
+            "distractors": len(others),
+            "searches": len(looked_for),
+            "genuine pairs": len(genuine.scores),
+            "impostor pairs": impostors,
+        },
+        curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
+        notes=_warnings(tally, f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1))
+        + notes
+        + (() if any(each is not None for each in noises) else (_UNCLEANED,))
+        + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
+        sources={"embeddings": sought.source, "distractors": others.source},
+    )
+
+
+def trillion_pairs(
+    probes: Embeddings,
+    gallery: Embeddings,
+    *,
+    flip: str | None = None,
+    fars: Sequence[float] | None = None,
+    search_fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    options: scoring.Options = scoring.DEFAULT,
+) -> Result:
+    """TAR at FARs over all pairs of a probe and a gallery image; rank-1, and TPR at FARs, of searches in the gallery.
+
+    Verification: pairs of one identity are genuine and all others impostors; all are looked at. Identification: a probe
+    whose identity is in the gallery has rank 1 where an image of it scores higher than all images of others (ties count
+    against), and is found where that score also reaches the threshold. A false accept is an impostor probe, one whose
+    identity is not in the gallery, whose best score reaches the threshold. Where the gallery holds all identities,
+    every probe stands for an impostor, with the images of its own identity left out.
+
+    Args:
+        probes: with `labels`, the identities.
+        gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
+            out and counted, for nobody knows which pairs they would make.
+        flip: None, "sum" or "concat".
+        fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
+        search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
+        draws: resamples of the probes' identities for the intervals, at the thresholds that all give; 0 for none.
+        seed: of the resamples.
+        options: of the scoring; they change no figure.
+
+    Raises:
+        checks.InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
+            needs more.
+
+    Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
+    """
+    given = _Side.of(probes, None, flip), _Side.of(gallery, None, flip)
+    sought, held = (side.of_known() for side in given)
+    _require_apart(sought, held)
+    names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
+    ids = numbered[: len(sought)], numbered[len(sought) :]
+    mated = np.isin(ids[0], ids[1])
+    if not mated.any() or len(names) == 1:
+        needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
+        raise checks.InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
+    people, person = np.unique(ids[0], return_inverse=True)
+    genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
+    impostors = len(sought) * len(held) - genuine
+    strangers = ~mated if not mated.all() else mated
+    kept, notes = rates.supported(fars, impostors, standard=PAIRS_FARS)
+    detected, more = rates.supported(
+        search_fars, int(strangers.sum()), standard=SEARCH_FARS, of="impostor probes", name="TPR@FAR"
+    )
+    tally = Tally(len(people))
+    sides = sought.vectors, held.vectors
+    points = scoring.thresholds_at(*sides, kept, ids=ids, zero_ok=True, options=options)
+    own = np.full(len(sought), -np.inf)
+    for pairs in scoring.genuine(*sides, ids=ids, options=options):
+        np.maximum.at(own, pairs.probes, pairs.scores)
+        for point in points:
+            name = f"TAR@FAR={rates.label(point.fmr)}"
+            tally.add(name, person[pairs.probes], pairs.scores >= point.threshold, point.threshold)
+    best = scoring.best_per_probe(*sides, ids=ids, options=options).numpy()
+    first = own > best
+    tally.add("rank-1", person[mated], first[mated])
+    curve = open_set_curve(own[mated], np.where(first[mated], 1, 2), best[strangers])
+    _add_detections(tally, curve, detected, person[mated], np.where(first, own, -np.inf)[mated])
+    return _result(
+        TRILLION_PAIRS,
+        tally,
+        (draws, seed),
+        {
+            "score": METRICS["cosine"],
+            "flip": flip_choice(probes, flip),
+            "impostor probes": "all, without their own images" if mated.all() else "those not in the gallery",
+        },
+        {
+            "people": len(people),
+            "probes": len(sought),
+            **_left_out("probes", given[0], sought),
+            "gallery images": len(held),
+            **_left_out("gallery images", given[1], held),
+            "genuine pairs": genuine,
+            "impostor pairs": impostors,
+            "probes in the gallery": int(mated.sum()),
+            "impostor probes": int(strangers.sum()),
+        },
+        curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
+        notes=_warnings(tally, f"TAR@FAR={rates.label(max(kept, default=0))}", max(kept, default=0)) + notes + more,
+        sources={"embeddings": sought.source, "gallery": held.source},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """The images on one side: vectors [N, d], ids, and whom they show where that is known."""
+
+    vectors: Vectors
+    ids: NDArray[np.str_]
+    people: NDArray[np.str_] | None
+    source: str
+
+    @staticmethod
+    def of(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> _Side:
+        if listed is None:
+            vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
+            return _Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
+        rows = embeddings.rows(listed.ids, listed.source)
+        people = listed.identities
+        if people is None and embeddings.labels is not None:
+            people = embeddings.labels[rows]
+        return _Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
+
+    def of_known(self) -> _Side:
+        """The images whose people are known; an unknown one is nobody's.
+
+        Raises:
+            checks.InputError: nothing says whom the images show, or no image is left.
+        """
+        known = self.labelled() != ""
+        if known.all():
+            return self
+        if not known.any():
+            raise checks.InputError(f"{self.source} must say whom each image shows; its labels name nobody")
+        return _Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labelled(self) -> NDArray[np.str_]:
+        """Whom each image shows."""
+        if self.people is None:
+            raise checks.InputError(f"{self.source} must say whom each image shows; give the embeddings labels")
+        return self.people
+
+
+def _left_out(what: str, given: _Side, used: _Side) -> dict[str, int]:
+    """For a result's counts, where there are any: images that show nobody knows whom."""
+    count = len(given) - len(used)
+    return {f"{what} of unknown people left out": count} if count else {}
+
+
+def _sides(
+    both: tuple[Embeddings, Embeddings],
+    lists: tuple[FeatureList, FeatureList] | None,
+    noises: Noises,
+    rule: str,
+    flip: str | None,
+) -> tuple[_Side, _Side, dict[str, str]]:
+    """Probes and distractors without their noise, and the choices that say what became of it."""
+    said = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
+    if lists is None:
+        if any(each is not None for each in noises):
+            raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
+        return _Side.of(both[0], None, flip), _Side.of(both[1], None, flip), said
+    (sought, others), (of_probes, of_others) = lists, noises
+    if of_others is not None:
+        before, others = len(others), others.without(of_others)
+        said["noisy distractors"] = f"{before - len(others):,} removed"
+    far = _Side.of(both[1], others, flip)
+    if of_probes is None:
+        return _Side.of(both[0], sought, flip), far, said
+    noisy = int(sought.noisy(of_probes).sum())
+    if rule == "remove":
+        said["noisy probes"] = f"{noisy:,} removed"
+        return _Side.of(both[0], sought.without(of_probes), flip), far, said
+    side = _replaced(_Side.of(both[0], sought, flip), sought.noisy(of_probes))
+    gone = len(sought) - len(side)
+    said["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
+        f" ({gone:,} of people without another photo removed)" if gone else ""
+    )
+    return side, far, said
+
+
+def _replaced(side: _Side, noisy: NDArray[np.bool_]) -> _Side:
+    """Noisy images as the mean of the unit vectors of the person's others; people without others are left out.
+
+    Source: insightface, recognition/_evaluation_/megaface/remove_noises.py. Differs: that adds random numbers of at
+    most 0.001 to the mean, so that two replaced photos of a person are not quite equal.
+    """
+    _, person = np.unique(side.labelled(), return_inverse=True)
+    units = side.vectors.astype(np.float64)
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    sums = np.zeros((int(person.max()) + 1, units.shape[1]))  # of the direction of the mean
+    np.add.at(sums, person[~noisy], units[~noisy])
+    vectors = np.where(noisy[:, None], sums[person], side.vectors)
+    kept = np.isin(person, person[~noisy])
+    people = None if side.people is None else side.people[kept]
+    return _Side(vectors[kept], side.ids[kept], people, side.source)
+
+
+def _require_apart(sought: _Side, others: _Side) -> None:
+    both = np.intersect1d(sought.ids, others.ids)
+    if len(both):
+        raise checks.InputError(
+            f"an image must not be in both {sought.source} and {others.source}; {len(both)} are, {str(both[0])!r} first"
+        )
+
+
+def _sizes(total: int) -> list[int]:
+    """10, 100, ... below all, and all.
+
+    >>> _sizes(100), _sizes(2500), _sizes(7)
+    ([10, 100], [10, 100, 1000, 2500], [7])
+    """
+    return [10**power for power in range(1, 20) if 10**power < total] + [total]
+
+
+def _cmc(places: Integers, size: int) -> Curve:
+    """Share of searches within each rank that occurs, and within the first and the last that can."""
+    x = np.unique(np.concatenate([[1, size + 1], places]))
+    shares = np.searchsorted(np.sort(places), x, side="right") / len(places)
+    return Curve("cmc", f"{size:,} distractors", x.astype(np.float64), shares)
+
+
+def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Integers, scores: Floats) -> None:
+    """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
+    for far in fars:
+        point = dir_at_far(curve, far, zero_ok=far == 0)
+        tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
+
+
+def _warnings(tally: Tally, name: str, rate: float) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart, by a figure that guessing brings to `rate`."""
+    if name not in tally.hits or not 0 < rate < 1:
+        return ()
+    hits, trials = (float(each[name].sum()) for each in (tally.hits, tally.trials))
+    said = separation.warning_at(name, hits / trials, rate, round(trials))
+    return (said,) if said else ()
+
+
+def _result(
+    protocol: str,
+    tally: Tally,
+    resamples: tuple[int, int],
+    choices: Mapping[str, Any],
+    counts: Mapping[str, int],
+    *,
+    curves: tuple[Curve, ...],
+    notes: tuple[str, ...],
+    sources: Mapping[str, str],
+) -> Result:
+    draws, seed = resamples
+    samples = tally.samples()
+    found = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=tally.thresholds)
+    return Result(
+        protocol,
+        found,
+        {**choices, "thresholds in the intervals": "as of all people", **resampling("people", draws, seed)},
+        counts,
+        curves=curves,
+        notes=notes + without_interval(found),
+        samples=samples,
+        about={**environment.describe(torch.device("cpu")), **sources},
+    )

@@ -1,0 +1,162 @@
+"""Accuracy per group and how unequal it is, as RFW asks for: its standard deviation and the skewed error ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.curves import auc, error_curve
+from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.verification import PresortedFolds
+from angulus.evaluation.protocols import scored, separation
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.pairs import curves
+from angulus.evaluation.protocols.result import Result
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "rfw"
+MEASURED = scored.MEASURED
+
+
+def evaluate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    metric: str = "cosine",
+    flip: str | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Accuracy over folds of each group, their mean, their standard deviation, and the skewed error ratio.
+
+    Each group is a list of its own: the threshold of its fold is the most accurate one on its other folds. With e_g the
+    error 1 − accuracy of group g, the skewed error ratio is max e_g / min e_g, 1 where all groups fare alike.
+
+    Args:
+        embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
+            across two groups are then left out and counted.
+        pairs: the list, with folds.
+        metric: "cosine", "inner", "euclidean" or "unit-euclidean".
+        flip: None, "sum" or "concat".
+        draws: resamples for the intervals; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.
+
+    Source: M. Wang et al., "Racial Faces in the Wild", ICCV 2019; M. Wang and W. Deng, "Mitigating Bias in Face
+    Recognition using Skewness-Aware Reinforcement Learning", CVPR 2020 (standard deviation, skewed error ratio).
+    """
+    if pairs.folds is None:
+        raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
+    found = scored.score(embeddings, pairs, metric=metric, flip=flip)
+    names = scored.groups_of(embeddings, pairs, found)
+    inside = names != ""
+    samples = {name: values[inside] for name, values in found.samples.items()} | {"groups": names[inside]}
+    groups = _groups(samples)
+    across = int((~inside).sum())
+    notes: tuple[str, ...] = (f"{across:,} pairs that belong to no one group are left out",) if across else ()
+    accuracies = [group.folds.accuracy() for group in groups]
+    if any(accuracy.mean == 1 for accuracy in accuracies):
+        notes += ("the skewed error ratio is undefined: a group has no error",)
+    spreads = {f"accuracy {g.name}": a.standard_error for g, a in zip(groups, accuracies, strict=True)}
+    figures = numbers(*statistic(samples), draws=draws, seed=seed, spreads=spreads)
+    return Result(
+        PROTOCOL,
+        figures,
+        {
+            **found.choices,
+            "threshold": "of each group and fold the most accurate on the group's other folds",
+            "standard deviation": "of the groups' accuracies, n − 1",
+            **resampling(found.unit, draws, seed, sized=True),
+        },
+        {"groups": len(groups), **{f"pairs of {g.name}": len(g.rows) for g in groups}, **_rest(found.counts, across)},
+        curves=tuple(
+            curve
+            for g in groups
+            for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
+        ),
+        notes=_warnings(groups, samples) + notes + without_interval(figures) + found.notes,
+        samples=samples,
+        about=found.about,
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
+    Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
+    """
+    groups = _groups(samples)
+
+    def figures(weights: Floats) -> dict[str, float]:
+        kept = {group: keeping_sizes(weights[group.rows], group.strata) for group in groups}
+        values = {
+            f"accuracy {group.name}": group.folds.accuracy(amount).mean
+            for group, amount in kept.items()
+            if amount is not None
+        }
+        if len(values) == len(groups):
+            accuracies = np.array(list(values.values()))
+            values["mean accuracy"] = float(accuracies.mean())
+            values["standard deviation of accuracy"] = float(accuracies.std(ddof=1))
+            values["skewed error ratio"] = skewed_error_ratio(1 - accuracies)
+        return values
+
+    return figures, scored.units_of(samples)
+
+
+def skewed_error_ratio(errors: Floats) -> float:
+    """The largest error over the smallest; NaN where a group has none.
+
+    >>> skewed_error_ratio(np.array([0.25, 0.5, 0.75]))
+    3.0
+    """
+    return float(errors.max() / errors.min()) if errors.min() > 0 else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Pairs of one group: their places in the samples, their folds, sorted, and fold and kind of each."""
+
+    name: str
+    rows: NDArray[np.int64]
+    folds: PresortedFolds
+    strata: NDArray[np.int64]
+
+
+def _groups(samples: Mapping[str, NDArray[Any]]) -> list[_Group]:
+    groups = []
+    for name in np.unique(samples["groups"]).tolist():
+        rows = np.flatnonzero(samples["groups"] == name)
+        columns = {column: samples[column][rows] for column in ("scores", "same", "folds")}
+        try:
+            folds = PresortedFolds.of(*columns.values())
+            folds.accuracy()
+        except checks.InputError as error:
+            raise checks.InputError(f"group {name}: {error}") from error
+        groups.append(_Group(name, rows, folds, scored.strata_of(columns)))
+    if len(groups) < 2:
+        raise checks.InputError(f"groups must be at least two, to be compared; got {[group.name for group in groups]}")
+    return groups
+
+
+def _warnings(groups: list[_Group], samples: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """What is to be said of groups whose people the model hardly tells apart."""
+    found = {each.name: auc(error_curve(samples["scores"][each.rows], samples["same"][each.rows])) for each in groups}
+    said = (separation.warning(value, whom=f"the people of group {name}") for name, value in found.items())
+    return tuple(filter(None, said))
+
+
+def _rest(counts: Mapping[str, int], across: int) -> dict[str, int]:
+    return dict(counts) | ({"pairs of no one group": across} if across else {})

@@ -1,0 +1,235 @@
+"""BLUFR on LFW: verification and open-set identification at low false accept rates, over the published trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks, environment
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation import scoring
+from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.protocols import rates, separation
+from angulus.evaluation.protocols.numbers import numbers
+from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "blufr"
+MEASURED = ("values",)  # the samples that the embeddings gave; the others say which figures of which trials they are
+
+VERIFICATION_FARS = (1e-3, 1e-4, 1e-5)  # NF reports the first, MV all three
+IDENTIFICATION_FARS = (1e-2,)
+CURVE_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # each costs about as much as a reported one
+MAX_RANK = 100  # of the CMC
+
+
+def evaluate(
+    embeddings: Embeddings,
+    blufr: Blufr,
+    *,
+    flip: str | None = None,
+    pca: int | None = None,
+    fars: Sequence[float] | None = None,
+    open_set_fars: Sequence[float] | None = None,
+    rank: int = 1,
+) -> Result:
+    """VR at FARs over all pairs of a trial's test images, and DIR at FARs and a rank; mean and mean − deviation.
+
+    Scores are float64 cosines of the vectors as they are stored, the same bits for a pair wherever it stands: all pairs
+    of a trial (47 million in LFW) are streamed through products of lower precision that may only rule pairs out, and
+    each that could pass a threshold is scored again in float64, so the counts are exact and little memory is used.
+
+    Args:
+        embeddings: of all images that the trials test (with PCA: and train on).
+        blufr: the published configuration.
+        flip: None, "sum" or "concat".
+        pca: project onto so many directions, fitted on each trial's training images.
+        fars: where the verification rate (TAR) is reported, each of which every trial must support; None: those of
+            1e-3, 1e-4, 1e-5 that they do.
+        open_set_fars: where the detection and identification rate is; None: 1e-2 if the trials support it.
+        rank: within which the true subject has to be.
+
+    Raises:
+        checks.InputError: an image without embedding, a trial without genuine or without impostor probes, or a FAR that
+            needs more impostors than a trial has.
+
+    Source: S. Liao, Z. Lei, D. Yi, S. Z. Li, "A Benchmark Study of Large-scale Unconstrained Face Recognition", IJCB
+    2014; NF Table 3, MV Table 3. Differs: the published scripts accept round(FAR · n) impostors, which may exceed the
+    FAR; here it never does.
+    """
+    checks.integer("rank", rank, low=1)
+    if len(blufr.trials) < 2:
+        raise checks.InputError(f"{blufr.source} must hold at least two trials, over which to take the deviation")
+    for number, trial in enumerate(blufr.trials, 1):
+        for name, probes in (("genuine", trial.genuine), ("impostor", trial.impostor)):
+            if not len(probes):  # and so no pairs of that kind are ever missing
+                raise checks.InputError(f"{blufr.source}: trial {number} has no {name} probe; it needs both kinds")
+    impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in blufr.trials)
+    impostor_probes = min(len(trial.impostor) for trial in blufr.trials)
+    verified, notes = rates.supported(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
+    detected, more = rates.supported(
+        open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, of="impostor probes", name="DIR@FAR"
+    )
+    asked = _Asked(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
+    found = [
+        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, asked) for trial in blufr.trials
+    ]
+    samples = {
+        "figures": np.array(list(found[0].values)),
+        "values": np.array([list(trial.values.values()) for trial in found]),
+        **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
+    }
+    statistics, units = statistic(samples)
+    spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
+    return Result(
+        PROTOCOL,
+        numbers(statistics, units, draws=0, seed=0, spreads=spreads),
+        {
+            "score": METRICS["cosine"],
+            "flip": flip_choice(embeddings, flip),
+            "pca": "none" if pca is None else f"{pca} directions, fitted on each trial's training images",
+            "±": "standard deviation over the trials, n − 1",
+            "intervals": "none: the trials draw from the same people",
+        },
+        {
+            "trials": len(blufr.trials),
+            "images": len(blufr.ids),
+            "least impostor pairs of a trial": impostor_pairs,
+            "least impostor probes of a trial": impostor_probes,
+        },
+        curves=_curves(found, asked),
+        notes=_warnings(statistics(np.ones(len(blufr.trials))), verified, blufr)
+        + notes
+        + more
+        + ("the trials draw from the same people: resampling them gives intervals too narrow",),
+        samples=samples,
+        about={
+            **environment.describe(torch.device("cpu")),
+            **embeddings.origin,
+            "configuration": blufr.source,
+        },
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the trials, and the trials, each a unit."""
+    names, values = samples["figures"].tolist(), samples["values"]
+
+    def figures(weights: Floats) -> dict[str, float]:
+        total = weights.sum()
+        means = weights @ values / total
+        deviations = np.sqrt(weights @ (values - means) ** 2 / max(total - 1, 1))
+        lower = {f"{name}, mean − deviation": mean - d for name, mean, d in zip(names, means, deviations, strict=True)}
+        return {name: float(value) for name, value in {**dict(zip(names, means, strict=True)), **lower}.items()}
+
+    return figures, Units.of(np.arange(len(values)))
+
+
+def _warnings(figures: Mapping[str, float], fars: Sequence[float], blufr: Blufr) -> tuple[str, ...]:
+    """What is to be said where people are hardly told apart, by the VR at the highest FAR."""
+    far = max(fars, default=0)
+    if not 0 < far < 1:
+        return ()
+    count = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
+    name = f"VR@FAR={rates.label(far)}"
+    said = separation.warning_at(name, figures[name], far, count)
+    return (said,) if said else ()
+
+
+_PARTS = ("train", "test", "gallery", "genuine", "impostor")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The FARs of the figures and of the ROC, and the rank."""
+
+    verified: tuple[float, ...]
+    drawn: tuple[float, ...]
+    detected: tuple[float, ...]
+    rank: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One trial's figures, ROC at the drawn FARs, CMC, and open-set curve."""
+
+    values: dict[str, float]
+    roc: Floats
+    cmc: Floats
+    open_set: OpenSetCurve
+
+
+def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | None, pca: int | None) -> Vectors:
+    """The vectors of a trial's images [N, d], at the list's rows; rows that the trial does not use are zeros."""
+    used = trial.test if pca is None else np.concatenate([trial.train, trial.test])
+    vectors = embeddings.fused(embeddings.rows(blufr.ids[used], blufr.source), flip)
+    if pca is not None:
+        vectors = projected(vectors, np.arange(len(trial.train)), pca)
+    placed = np.zeros((len(blufr.ids), vectors.shape[1]), dtype=vectors.dtype)
+    placed[used] = vectors
+    return placed
+
+
+def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: Trial, asked: _Asked) -> _Found:
+    tested, people = vectors[trial.test], labels[trial.test]
+    fars = list(dict.fromkeys(asked.verified + asked.drawn))
+    points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
+    genuine = np.concatenate([pairs.scores for pairs in scoring.genuine(tested, None, ids=people)])
+    rate = {far: float((genuine >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
+    ranks, mates = _ranks(vectors, labels, trial)
+    best = scoring.best_per_probe(vectors[trial.impostor], vectors[trial.gallery]).numpy()
+    curve = open_set_curve(mates, ranks, best, rank=asked.rank)
+    values = {f"VR@FAR={rates.label(far)}": rate[far] for far in asked.verified}
+    values |= {
+        f"DIR@FAR={rates.label(far)}, rank {asked.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
+        for far in asked.detected
+    }
+    highest = min(MAX_RANK, len(trial.gallery))
+    return _Found(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
+
+
+def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: Trial) -> tuple[NDArray[np.int64], Floats]:
+    """Rank of each genuine probe's person in the gallery, ties against it, and the score with that person."""
+    gallery, probes = labels[trial.gallery], labels[trial.genuine]
+    order = np.argsort(gallery)
+    mate = order[np.searchsorted(gallery, probes, sorter=order)]
+    sides = vectors[trial.genuine], vectors[trial.gallery]
+    own = scoring.pair_scores(*sides, torch.arange(len(probes)), torch.from_numpy(mate))
+    return scoring.rows_ahead(*sides, own, ids=(probes, gallery)).numpy() + 1, own.numpy()
+
+
+def _impostor_pairs(people: NDArray[np.int64]) -> int:
+    each = np.unique(people, return_counts=True)[1]
+    return int(len(people) * (len(people) - 1) - (each * (each - 1)).sum()) // 2
+
+
+def _curves(found: Sequence[_Found], asked: _Asked) -> tuple[Curve, ...]:
+    """Means over the trials: ROC and open-set ROC at fixed FARs, and CMC up to the rank that all trials have."""
+    fars = np.array(asked.drawn)
+    places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in found)]
+    detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in found]
+    ranks = min(len(trial.cmc) for trial in found)
+    drawn = [
+        Curve(
+            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in found])
+        )
+    ]
+    if len(fars):
+        drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in found])))
+    if places:
+        name = f"open set, rank {asked.rank}, mean over the trials"
+        drawn.append(Curve("roc", name, np.array(places), _mean(detected)))
+    return tuple(drawn)
+
+
+def _mean(rows: Sequence[Any]) -> Floats:
+    return np.asarray(np.mean(rows, axis=0), dtype=np.float64)

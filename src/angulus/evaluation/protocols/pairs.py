@@ -1,0 +1,132 @@
+"""Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or a list of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
+from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
+from angulus.evaluation.protocols import rates, scored, separation
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.result import Curve, Result
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "pairs"
+MEASURED = scored.MEASURED
+BEST = "best accuracy (threshold from the same pairs)"
+
+
+def evaluate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    metric: str = "cosine",
+    flip: str | None = None,
+    pca: int | None = None,
+    fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Accuracy over folds, AUC, EER and TAR at FARs, with intervals by a bootstrap over identities.
+
+    Accuracy: a fold's threshold is the most accurate one on the other folds; the figure is the folds' mean, ± its
+    standard error. A list without folds has, under another name, the accuracy of its best threshold on its own pairs.
+
+    Args:
+        embeddings: of all images of the list; its labels are the identities where the list has none.
+        pairs: the list.
+        metric: "cosine", "inner", "euclidean" or "unit-euclidean" (NF Table 1 compares the four).
+        flip: None, "sum" or "concat": fuse with the mirrored image's embedding, before all else.
+        pca: project onto so many directions before scoring, fitted for each fold on the images of the other folds.
+        fars: where TAR is reported, each of which the pairs must support, 0 for no false accept; None: those of 1e-1,
+            1e-2, ... 1e-6 that they do.
+        draws: resamples for the intervals; 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: an image without embedding, a fold or a list with pairs of one kind only, a FAR that needs
+            more impostor pairs, PCA without folds.
+
+    Source: G. B. Huang et al., UMass TR 07-49, 2007; NF Sec. 4.2 (flip sum, PCA on the training folds, cosine).
+    """
+    found = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
+    presorted = Presorted.of(found.samples["scores"], pairs.same)
+    curve = presorted.curve()
+    kept, notes = rates.supported(fars, found.distinct.impostors, of=found.distinct.supporting)
+    thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    spreads, folds = {}, scored.folds_of(found.samples)
+    if folds is None:
+        thresholds[BEST], _ = best_of(presorted)
+        notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
+    else:
+        chosen = folds.accuracy()
+        spreads["accuracy"] = chosen.standard_error
+        notes += (f"± of the accuracy: standard error over {len(chosen.accuracies)} folds", _threshold_note(chosen))
+    notes += rates.too_few({"genuine": found.distinct.genuine, "impostor": found.distinct.impostors})
+    if pca is not None:
+        notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
+    samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}
+    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=thresholds, spreads=spreads)
+    return Result(
+        PROTOCOL,
+        figures,
+        {**found.choices, **figure_choices(folds is not None), **resampling(found.unit, draws, seed, sized=True)},
+        found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
+        curves=curves(curve, PROTOCOL),
+        notes=separation.notes_of(figures) + notes + without_interval(figures) + found.notes,
+        samples=samples,
+        about=found.about,
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
+    each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
+    """
+    presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
+    strata = scored.strata_of(samples)
+    fars = {f"TAR@FAR={rates.label(far)}": far for far in samples["fars"].tolist()}
+
+    def figures(weights: Floats) -> dict[str, float]:
+        if not all(amount.any() for amount in presorted.amounts(weights)):
+            return {}
+        values = {}
+        kept = keeping_sizes(weights, strata)
+        if kept is not None:
+            name, value = (
+                (BEST, best_of(presorted, kept)[1]) if folds is None else ("accuracy", folds.accuracy(kept).mean)
+            )
+            values[name] = value
+        curve = presorted.curve(weights)
+        values |= {"AUC": auc(curve), "EER": eer(curve)}
+        return values | {name: tar_at_far(curve, far, zero_ok=True).tar for name, far in fars.items()}
+
+    return figures, scored.units_of(samples)
+
+
+def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:
+    """ROC and DET."""
+    return Curve("roc", name, curve.fmr, curve.tar), Curve("det", name, curve.fmr, 1 - curve.tar)
+
+
+def figure_choices(folds: bool) -> dict[str, str]:
+    """How the threshold of the accuracy and the EER come about, with folds or without."""
+    where = "the other folds" if folds else "the same pairs"
+    return {
+        "threshold": f"the most accurate of all that distinct scores of {where} tell apart, the middle of its interval",
+        "EER": "on the convex hull of the ROC",
+    }
+
+
+def _threshold_note(chosen: FoldAccuracy) -> str:
+    return f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}"

@@ -1,0 +1,305 @@
+"""Result: the numbers of a protocol, each with its interval, and every choice behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from angulus.core import checks, environment, files
+from angulus.core.formats.texts import shortened
+from angulus.evaluation.metrics.intervals import Interval
+
+FORMAT = 1  # of the JSON file
+SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
+KINDS = ("roc", "det", "cmc", "froc", "discard")
+WARNING = "warning: "  # how a note begins that is shown first and in red
+MOST_POINTS = 2000  # of a saved curve; more cannot be seen
+
+_RATE = re.compile(r"@[^=]*=([0-9.]+(?:e[+-]?[0-9]+)?)")
+
+
+@dataclass(frozen=True)
+class Number:
+    """One figure of a protocol, as it was computed: a share in [0, 1] unless its name says otherwise.
+
+    Args:
+        name: such as "accuracy" or "TAR@FAR=1e-3".
+        value: NaN where it is undefined, which the result's notes then explain.
+        interval: a percentile interval, or None where there is none; never one of NaN or without width.
+        threshold: the score from which on a pair is accepted, where the figure has one.
+        spread: a standard error or deviation that the protocol asks for, where it does.
+        no_interval: why an interval that was asked for is None.
+    """
+
+    name: str
+    value: float
+    interval: Interval | None = None
+    threshold: float | None = None
+    spread: float | None = None
+    no_interval: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one curve; `kind` names the axes: ROC (FMR, TAR), DET (FMR, FNMR), CMC (rank, share), FROC, discard."""
+
+    kind: str
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        checks.choice("kind", self.kind, KINDS)
+        if self.x.ndim != 1 or self.x.shape != self.y.shape or not len(self.x):
+            raise checks.InputError(
+                f"a curve has x and y of one shape [K]; got {list(self.x.shape)} and {list(self.y.shape)}"
+            )
+
+    def thinned(self, at: Sequence[float] = ()) -> Curve:
+        """About `MOST_POINTS` of the points, both ends among them, evenly by place (by log of it on a log axis).
+
+        The last point at or below each x of `at` is among them: what is read there is what the whole curve gives.
+        """
+        if len(self.x) <= MOST_POINTS:
+            return self
+        even = np.linspace(0, len(self.x) - 1, MOST_POINTS // 2)
+        early = np.geomspace(1, len(self.x), MOST_POINTS // 2) - 1  # the low-error end, where log axes look
+        read = np.searchsorted(self.x, at, side="right") - 1
+        chosen = np.unique(np.concatenate([even, early, read[read >= 0]]).round().astype(int))
+        return Curve(self.kind, self.name, self.x[chosen], self.y[chosen])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a protocol gives.
+
+    Args:
+        protocol: what was measured; commands that measure the same by other lists share one.
+        numbers: the figures.
+        choices: every choice that was made (flip, normalise, PCA, pooling, seed, ...), as plain values.
+        counts: how much there was of everything (pairs, identities, folds, rows left out, ...).
+        curves: what can be drawn.
+        notes: what a reader must know: what was left out and why, which figures are undefined.
+        samples: arrays from which the figures can be computed again (scores, identities, ...), so that two results can
+            be compared on the same resamples; saved beside the JSON as `.samples.npz`.
+        about: versions, device and command.
+    """
+
+    protocol: str
+    numbers: tuple[Number, ...]
+    choices: Mapping[str, Any]
+    counts: Mapping[str, int]
+    curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = ()
+    samples: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=lambda: environment.describe(torch.device("cpu")))
+
+    def __getitem__(self, name: str) -> float:
+        """The value of a number by its name."""
+        return self.number(name).value
+
+    def number(self, name: str) -> Number:
+        """A number by its name."""
+        for number in self.numbers:
+            if number.name == name:
+                return number
+        names = [number.name for number in self.numbers]
+        raise checks.InputError(f"{self.protocol} has no number {name!r}{checks.nearest(name, names)}; it has {names}")
+
+    @property
+    def rates(self) -> list[float]:
+        """The rates at which figures are taken, such as the 1e-3 of TAR@FAR=1e-3."""
+        return [float(found[1]) for number in self.numbers if (found := _RATE.search(number.name))]
+
+    def table(self, digits: int = 4) -> Group:
+        """For the terminal: warnings, numbers to so many significant digits, counts, and a choice or note a line."""
+        checks.integer("digits", digits, low=1, high=17)
+        table = Table(title=self.protocol)
+        table.add_column("number", no_wrap=True)
+        optional = {
+            "interval": any(number.interval for number in self.numbers),
+            "threshold": any(number.threshold is not None for number in self.numbers),
+            "spread": any(number.spread is not None for number in self.numbers),
+        }
+        level = next((number.interval.level for number in self.numbers if number.interval), 0.95)
+        heads = {"interval": f"{100 * level:g} % interval", "threshold": "threshold", "spread": "±"}
+        for head in ("value", *(heads[name] for name, shown in optional.items() if shown)):
+            table.add_column(head, justify="right", no_wrap=True)
+        for number in self.numbers:
+            cells = {
+                "interval": span(number, digits, "[{}, {}]"),
+                "threshold": "" if number.threshold is None else shown(number.threshold, digits),
+                "spread": "" if number.spread is None else shown(number.spread, digits),
+            }
+            row = [number.name, shown(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
+            table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+        choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
+        warnings = [Text(note, style="bold red") for note in self.notes if note.startswith(WARNING)]
+        notes = (note for note in self.notes if not note.startswith(WARNING))
+        return Group(*warnings, table, *map(Text, (counts, *choices, *notes)))
+
+    def save(self, path: Path) -> None:
+        """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
+
+        Numbers keep all their digits; an undefined one is null. The JSON names the samples with their SHA-256, so that
+        `read` refuses samples that a later run has put there and could not finish.
+        """
+        if path.suffix != ".json":
+            raise checks.InputError(f"a result is saved as .json; got {path}")
+        beside = None
+        if self.samples:
+            arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
+            place = path.with_suffix(SAMPLES)
+            files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+            beside = {"file": place.name, "sha256": _digest(place)}
+        content = {
+            "format": FORMAT,
+            "protocol": self.protocol,
+            "numbers": [asdict(number) for number in self.numbers],
+            "choices": dict(self.choices),
+            "counts": dict(self.counts),
+            "notes": list(self.notes),
+            "curves": [
+                {"kind": curve.kind, "name": curve.name, "x": curve.x.tolist(), "y": curve.y.tolist()}
+                for curve in (curve.thinned(self.rates) for curve in self.curves)
+            ],
+            "samples": beside,
+            "environment": dict(self.about),
+        }
+        files.write_json(path, null_for_nan(content))
+
+    @staticmethod
+    def read(path: Path) -> Result:
+        """A saved result with its samples, or what is wrong with the files."""
+        try:
+            content = _a(dict, json.loads(path.read_text(encoding="utf-8")))
+            if content["format"] != FORMAT:
+                raise ValueError(f"its format is {content['format']!r:.20} and not {FORMAT}")
+            beside = content["samples"] and _a(dict, content["samples"])
+            return Result(
+                _a(str, content["protocol"]),
+                tuple(_number(_a(dict, number)) for number in _a(list, content["numbers"])),
+                _a(dict, content["choices"]),
+                {name: _a(int, count) for name, count in _a(dict, content["counts"]).items()},
+                curves=tuple(_curve(_a(dict, curve)) for curve in _a(list, content["curves"])),
+                notes=tuple(_a(str, note) for note in _a(list, content["notes"])),
+                samples=_samples(path.with_name(_a(str, beside["file"])), beside["sha256"]) if beside else {},
+                about=_a(dict, content["environment"]),
+            )
+        except checks.InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
+            reason = (isinstance(error, OSError) and error.strerror) or reason
+            raise checks.InputError(
+                f"{path} is not a saved result ({reason}); give the .json that angulus evaluate --json wrote"
+            ) from error
+
+
+def _a(kind: type, value: Any) -> Any:
+    """The value, which has to be of this type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.40} stands where a {kind.__name__} is due")
+    return value
+
+
+def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
+    try:
+        whole = _digest(path) == sha256
+        if whole:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise checks.InputError(
+            f"the result's samples {path} cannot be read ({error}); keep them beside the .json"
+        ) from error
+    raise checks.InputError(
+        f"the result's samples {path} must be those that were saved with it; they have changed; evaluate again"
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _curve(saved: dict[str, Any]) -> Curve:
+    return Curve(saved["kind"], _a(str, saved["name"]), np.array(saved["x"], float), np.array(saved["y"], float))
+
+
+def _number(saved: dict[str, Any]) -> Number:
+    threshold, spread = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
+    number = Number(_a(str, saved["name"]), nan_for_null(saved["value"]), None, threshold, spread)
+    if saved["interval"] is None:
+        return replace(number, no_interval=_a(str, saved.get("no_interval", "")))
+    interval = read_interval(_a(dict, saved["interval"]))
+    why = interval.degenerate  # of a result that an earlier version saved
+    return replace(number, interval=None if why else interval, no_interval=why)
+
+
+def read_interval(saved: Mapping[str, Any]) -> Interval:
+    """An interval from JSON."""
+    low, high, level = nan_for_null(saved["low"]), nan_for_null(saved["high"]), float(saved["level"])
+    if low > high or math.inf in (high, -low) or not 0 < level < 1:
+        raise ValueError(f"an interval must go from low to high at a level in (0, 1); got {low} to {high} at {level}")
+    return Interval(low, high, level)
+
+
+def nan_for_null(value: float | None) -> float:
+    """A number from JSON, where null stands for an undefined one."""
+    return math.nan if value is None else float(value)
+
+
+def null_for_nan(value: Any) -> Any:
+    """The value with null for what JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {name: null_for_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_for_nan(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def shown(value: float, digits: int = 4) -> str:
+    """To so many significant digits, trailing zeros kept; small magnitudes as powers of ten.
+
+    >>> shown(0.5), shown(28), shown(math.nan)
+    ('0.5000', '28.00', 'undefined')
+    """
+    return "undefined" if math.isnan(value) else f"{value:#.{digits}g}".rstrip(".")
+
+
+def span(number: Number, digits: int = 4, form: str = "{} to {}") -> str:
+    """Both ends of a figure's interval, to as many digits more as tell them apart; "none" where a note says why.
+
+    >>> span(Number("TAR", 0.99997, Interval(0.99996, 0.99998)))
+    '0.99996 to 0.99998'
+    >>> span(Number("TAR", 1.0, no_interval="the resamples are all alike"))
+    'none'
+    """
+    if number.interval is None:
+        return "none" if number.no_interval else ""
+    low, high = number.interval.low, number.interval.high
+    while digits < 17 and shown(low, digits) == shown(high, digits):
+        digits += 1
+    return form.format(shown(low, digits), shown(high, digits))
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict | bool) else str(value)

@@ -1,0 +1,212 @@
+"""A list's pairs with the scores that embeddings give them, who is shown on them, and who is resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks, environment
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.intervals import Units
+from angulus.evaluation.metrics.verification import PresortedFolds
+from angulus.evaluation.protocols.repeats import Distinct, distinct
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
+DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
+MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings gave; the others say which pairs
+
+_NO_NORMS = (
+    "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
+    "that the length of a vector joined with its mirror image's cannot be told"
+)
+_UNKNOWN = "intervals resample the pairs and not the people behind them, whom pairs share: they are too narrow; {why}"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredPairs:
+    """Pairs that embeddings have scored.
+
+    Attributes:
+        samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
+            `right_identity`; `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where
+            known, `norms` [P], the smaller of the two images' (fused as the scores are); with PCA `scores` are each
+            pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
+            fitted without fold f.
+        left, right: [P], rows of the embeddings.
+        distinct: the pairs, each once.
+        choices: how the scores came about.
+        counts: how many pairs, images, ...
+        notes: what a reader must know of them.
+        unit: what is resampled: "people" or "pairs".
+        about: versions, and where embeddings and pairs came from.
+    """
+
+    samples: dict[str, NDArray[Any]]
+    left: Rows
+    right: Rows
+    distinct: Distinct
+    choices: dict[str, Any]
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+    unit: str
+    about: dict[str, Any]
+
+
+def score(
+    embeddings: Embeddings, pairs: Pairs, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
+) -> ScoredPairs:
+    """Look the pairs up and score them.
+
+    Args:
+        embeddings: of all images of the list; its labels are the identities where the list has none.
+        pairs: the list.
+        metric: one of `vectors.METRICS`.
+        flip: None, "sum" or "concat".
+        pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
+
+    Raises:
+        checks.InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
+            image with itself, embeddings of several models, PCA without folds, or more
+            directions than there can be.
+    """
+    both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
+    left, right = both[: len(pairs)], both[len(pairs) :]
+    rows, place = np.unique(both, return_inverse=True)
+    places = place[: len(pairs)], place[len(pairs) :]
+    once = distinct(*places, pairs.same, embeddings.ids[rows], pairs.source)
+    vectors = embeddings.fused(rows, flip)
+    samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same}
+    if pairs.folds is not None:
+        samples["folds"] = pairs.folds
+    if once.notes:
+        samples[DISTINCT] = once.number
+    if pca is None:
+        samples["scores"] = pair_scores(vectors, *places, metric)
+    else:
+        table = _fold_scores(vectors, *places, metric, pca, pairs)
+        samples |= {"scores": table[pairs.folds, np.arange(len(pairs))], "fold_scores": table}
+    identities, notes = _identities(embeddings, pairs, left, right)
+    source = embeddings.norm_source(flip)
+    if source is None:
+        notes += (_NO_NORMS.format(source=embeddings.source),)
+    else:
+        norms = embeddings.lengths(rows, flip)
+        samples["norms"] = np.minimum(norms[places[0]], norms[places[1]])
+    samples |= identities
+    genuine = int(pairs.same.sum())
+    counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(rows)}
+    counts |= once.counts
+    if identities:
+        counts["people"] = units_of(samples).count
+    if pairs.unknown:
+        counts["images of unknown people left out"] = pairs.unknown
+    where = {**embeddings.origin, "pairs": pairs.source}
+    return ScoredPairs(
+        samples,
+        left,
+        right,
+        once,
+        {
+            "score": METRICS[metric],
+            "flip": flip_choice(embeddings, flip),
+            "pca": "none" if pca is None else _PCA.format(size=pca),
+            "norms": source or "unknown",
+        },
+        counts,
+        notes + once.notes,
+        "people" if identities else "pairs",
+        {**environment.describe(torch.device("cpu")), **where},
+    )
+
+
+_PCA = "{size} directions, of the vectors before any normalisation, fitted on the images of the other folds"
+
+
+def require_norms(embeddings: Embeddings, flip: str | None) -> None:
+    """Refuse embeddings whose norms, which are to say the quality, are not known when mirror images are joined.
+
+    Raises:
+        checks.InputError: as `Embeddings.lengths`.
+    """
+    embeddings.lengths(np.zeros(1, dtype=np.int64), flip)
+
+
+def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
+    """The people of pairs where they are known, else each distinct pair (or other sample) by itself."""
+    if "left_identity" in samples:
+        return Units.of(samples["left_identity"], samples["right_identity"])
+    if DISTINCT in samples:
+        return Units.of(samples[DISTINCT])
+    return Units.of(np.arange(len(samples["same" if "same" in samples else "correct"])))
+
+
+def folds_of(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
+    """The scores by folds, sorted; None for a list without folds."""
+    if "folds" not in samples:
+        return None
+    scores = samples["fold_scores"] if "fold_scores" in samples else samples["scores"]
+    return PresortedFolds.of(scores, samples["same"], samples["folds"])
+
+
+def strata_of(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Fold and kind of each pair [P] as one number: resamples keep how many there are of each."""
+    fold = samples.get("folds", np.zeros(len(samples["same"]), dtype=np.int64))
+    return np.asarray(2 * fold + samples["same"])
+
+
+def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: Pairs) -> Floats:
+    """Scores [F, P] under the projection that is fitted without the images of each fold."""
+    if pairs.folds is None:
+        raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
+    table = np.empty((pairs.fold_count, len(pairs)))
+    for fold in range(pairs.fold_count):
+        tested = pairs.folds == fold
+        fitted = np.setdiff1d(np.arange(len(vectors)), np.concatenate([left[tested], right[tested]]))
+        table[fold] = pair_scores(projected(vectors, fitted, size), left, right, metric)
+    return table
+
+
+def _identities(
+    embeddings: Embeddings, pairs: Pairs, left: Rows, right: Rows
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Who is shown, by the list or else by the embeddings' labels; or a note that it is not known."""
+    if pairs.left_identity is not None and pairs.right_identity is not None:
+        return {"left_identity": pairs.left_identity, "right_identity": pairs.right_identity}, ()
+    if embeddings.labels is None:
+        return {}, (_UNKNOWN.format(why="neither the list nor the embeddings say who is shown"),)
+    first, second = embeddings.labels[left], embeddings.labels[right]
+    known = embeddings.known[left] & embeddings.known[right]
+    wrong = int(((first == second) != pairs.same)[known].sum())
+    if not known.all():
+        unknown = int((~embeddings.known[np.union1d(left, right)]).sum())
+        return {}, (_UNKNOWN.format(why=f"the embeddings' labels do not say who {unknown:,} of the images show"),)
+    if wrong:
+        why = f"the embeddings' labels contradict {wrong:,} of the {len(pairs):,} pairs"
+        return {}, (_UNKNOWN.format(why=why),)
+    return {"left_identity": first, "right_identity": second}, ()
+
+
+def groups_of(embeddings: Embeddings, pairs: Pairs, found: ScoredPairs) -> NDArray[np.str_]:
+    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
+
+    Raises:
+        checks.InputError: neither the list nor the embeddings have groups.
+    """
+    if pairs.groups is not None:
+        return pairs.groups
+    if embeddings.groups is None:
+        raise checks.InputError(
+            f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
+        )
+    first, second = embeddings.groups[found.left], embeddings.groups[found.right]
+    return np.where(first == second, first, "")

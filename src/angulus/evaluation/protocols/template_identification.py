@@ -1,0 +1,200 @@
+"""IJB's 1:N identification: rank-k, and TPIR at FPIRs, over the two galleries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks, environment
+from angulus.evaluation import scoring
+from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.protocols import rates, separation
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.templates import Templates
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "ijb-identify"
+MEASURED = ("scores", "ranks")  # the samples that the embeddings gave; the others say which searches they are
+
+FPIRS = (1e-1, 1e-2, 1e-3)
+RANKS = (1, 5, 10)
+_MAX_RANK = 100  # of the CMC
+
+
+def identify(
+    galleries: Sequence[Templates],
+    probes: Templates,
+    *,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] | None = None,
+    within: int | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Search each gallery for every probe: rank-k of those in it, TPIR at FPIRs; of each gallery, and their mean.
+
+    A search for somebody who is not in the gallery is a false positive where its best score reaches the threshold. The
+    TPIR is the share of the others whose subject reaches it, and is within a rank where one is asked for.
+
+    Args:
+        galleries: G1 and G2, pooled; one template a subject.
+        probes: pooled as the galleries were.
+        ranks: k of rank-k.
+        fpirs: where TPIR is reported, each of which the searches must support; None: those of 1e-1, 1e-2, 1e-3 that do.
+        within: the rank within which a subject has to be for the TPIR; None: any.
+        draws: resamples of the subjects for the intervals (of the probes: galleries stay); 0 for none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
+            probes' subjects, another pooling, or an FPIR that needs more searches.
+
+    Source: C. Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR Workshops 2017; B. Maze et al., "IARPA
+    Janus Benchmark - C", ICB 2018; ISO/IEC 19795-1 (FPIR, TPIR).
+    """
+    if not galleries:
+        raise checks.InputError("identification needs at least one gallery; got none")
+    for k in ranks:
+        checks.integer("rank", k, low=1)
+    if within is not None:
+        checks.integer("within", within, low=1)
+    found = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
+    samples = {name: np.concatenate([search[name] for search in found]) for name in found[0]}
+    strangers = min(int((~search["mated"]).sum()) for search in found)
+    kept, notes = rates.supported(fpirs, strangers, standard=FPIRS, of="searches without mate", name="TPIR@FPIR")
+    samples |= {
+        "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
+        "fpirs": np.array(kept, dtype=np.float64),
+        "within": np.array(within or max(len(gallery) for gallery in galleries)),
+    }
+    figures = numbers(*statistic(samples), draws=draws, seed=seed)
+    return Result(
+        PROTOCOL,
+        figures,
+        {
+            **probes.choices(),
+            "TPIR within rank": "any" if within is None else within,
+            **resampling("probes' subjects", draws, seed),
+        },
+        {
+            "galleries": len(galleries),
+            **{f"subjects of G{number}": len(gallery) for number, gallery in enumerate(galleries, 1)},
+            "probes": len(probes),
+            "images": probes.images + sum(gallery.images for gallery in galleries),
+            "searches with mate": int(samples["mated"].sum()),
+            "searches without mate": int((~samples["mated"]).sum()),
+        },
+        curves=_curves(samples, len(galleries)),
+        notes=_warnings(samples, galleries) + notes + without_interval(figures),
+        samples=samples,
+        about={**environment.describe(torch.device("cpu")), "embeddings": probes.embeddings, "probes": probes.source},
+    )
+
+
+def _warnings(samples: Mapping[str, NDArray[Any]], galleries: Sequence[Templates]) -> tuple[str, ...]:
+    """What is to be said where subjects are hardly told apart, by rank-1 in the smallest gallery."""
+    number = int(np.argmin([len(gallery) for gallery in galleries]))
+    ranks = samples["ranks"][(samples["gallery"] == number) & samples["mated"]]
+    if len(galleries[number]) < 2:
+        return ()
+    name = f"rank-1 in G{number + 1}"
+    said = separation.warning_at(name, rank_k(ranks, 1), 1 / len(galleries[number]), len(ranks), "these subjects")
+    return (said,) if said else ()
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `identify`'s figures for weights of the searches, and the subjects that are searched for.
+
+    A figure of a gallery for which no fitting search is drawn is absent, and so is its mean.
+    """
+    galleries = [np.flatnonzero(samples["gallery"] == number) for number in np.unique(samples["gallery"])]
+    ks, fpirs = samples["k"].tolist(), samples["fpirs"].tolist()
+
+    def figures(weights: Floats) -> dict[str, float]:
+        each = []
+        for rows in galleries:
+            mated = rows[samples["mated"][rows]]
+            values = {}
+            if weights[mated].any():
+                values = {f"rank-{k}": rank_k(samples["ranks"][mated], k, weights[mated]) for k in ks}
+                if fpirs and weights[rows].sum() > weights[mated].sum():
+                    curve = _open_set(samples, rows, weights)
+                    values |= {f"TPIR@FPIR={rates.label(f)}": dir_at_far(curve, f, zero_ok=True).dir for f in fpirs}
+            each.append(values)
+        means = {
+            name: float(np.mean([values[name] for values in each]))
+            for name in each[0]
+            if all(name in values for values in each)
+        }
+        if len(each) == 1:
+            return means
+        single = {f"{name}, G{g}": value for g, values in enumerate(each, 1) for name, value in values.items()}
+        return means | single
+
+    return figures, Units.of(samples["subjects"])
+
+
+def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDArray[Any]]:
+    """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0."""
+    if gallery.subjects is None or probes.subjects is None:
+        raise checks.InputError(f"{gallery.source} and {probes.source} must say whom a template shows, for searches")
+    if gallery.how != probes.how:
+        raise checks.InputError(f"galleries and probes must be pooled alike; got {gallery.how} and {probes.how}")
+    people, first = np.unique(gallery.subjects, return_index=True)
+    if len(people) < len(gallery):
+        raise checks.InputError(
+            f"{gallery.source} must have one template a subject; got {len(gallery)} templates of {len(people)} subjects"
+        )
+    place = np.minimum(np.searchsorted(people, probes.subjects), len(people) - 1)
+    mated = people[place] == probes.subjects
+    if not mated.any():
+        raise checks.InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
+    scores, ranks = np.empty(len(probes)), np.zeros(len(probes), dtype=np.int64)
+    sides = probes.units[mated], gallery.units
+    mates = torch.from_numpy(first[place[mated]])
+    own = scoring.pair_scores(*sides, torch.arange(len(mates)), mates)
+    ids = probes.subjects[mated], gallery.subjects
+    scores[mated], ranks[mated] = own.numpy(), scoring.rows_ahead(*sides, own, ids=ids).numpy() + 1
+    if not mated.all():
+        scores[~mated] = scoring.best_per_probe(probes.units[~mated], gallery.units).numpy()
+    return {
+        "gallery": np.full(len(probes), number),
+        "probes": probes.numbers,
+        "subjects": probes.subjects,
+        "mated": mated,
+        "scores": scores,
+        "ranks": ranks,
+    }
+
+
+def _open_set(samples: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], weights: Floats) -> OpenSetCurve:
+    mated = samples["mated"][rows]
+    known, strange = rows[mated], rows[~mated]
+    return open_set_curve(
+        samples["scores"][known],
+        samples["ranks"][known],
+        samples["scores"][strange],
+        rank=int(samples["within"]),
+        genuine_weights=weights[known],
+        impostor_weights=weights[strange],
+    )
+
+
+def _curves(samples: Mapping[str, NDArray[Any]], galleries: int) -> tuple[Curve, ...]:
+    curves = []
+    for number in range(galleries):
+        rows = np.flatnonzero(samples["gallery"] == number)
+        ranks = samples["ranks"][rows[samples["mated"][rows]]]
+        x = np.arange(1.0, min(_MAX_RANK, int(ranks.max())) + 1)
+        curves.append(Curve("cmc", f"G{number + 1}", x, cmc(ranks, len(x))))
+        if not samples["mated"][rows].all():
+            open_set = _open_set(samples, rows, np.ones(len(samples["scores"])))
+            curves.append(Curve("roc", f"open set, G{number + 1}", open_set.fpir, open_set.tpir))
+    return tuple(curves)

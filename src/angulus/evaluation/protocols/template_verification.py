@@ -1,0 +1,312 @@
+"""IJB's 1:1 verification: TAR at FARs, and accuracy over folds, of a stream of template comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from angulus.core import checks, environment
+from angulus.evaluation.lists.ijb import Comparisons
+from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
+from angulus.evaluation.protocols import rates, separation
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.template_stream import LEAST, Stream
+from angulus.evaluation.protocols.templates import Templates
+
+Floats = NDArray[np.float64]
+
+PROTOCOL = "ijb-verify"
+MEASURED = (  # the samples that the embeddings gave; the others say which comparisons they are of
+    "genuine_scores",
+    "genuine_norms",
+    "impostor_scores",
+    "impostor_first",
+    "impostor_second",
+    "cut",
+)
+
+MOST_FOLDS = 1000  # each takes a threshold of its own in each resample
+
+_SUBJECTS = {False: "as the list of images says", True: "templates that genuine comparisons link"}
+_SPARE = 2.0  # how many times the impostors that the highest FAR accepts are kept, for resamples to move in
+
+
+def verify(
+    templates: Templates,
+    comparisons: Iterable[Comparisons],
+    *,
+    fars: Sequence[float] | None = None,
+    folds: int = 10,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """TAR at FARs of template comparisons, their balanced accuracy and their accuracy over folds.
+
+    Intervals are by a bootstrap over subjects. Among 8 million impostors and 10,270 genuine comparisons, as IJB-B has,
+    to accept nothing is 99.87 % accurate: the balanced accuracy is the figure to read.
+
+    A score is ⟨t_a, t_b⟩ of the pooled unit vectors, in float64. All are looked at; of the impostors' the highest are
+    kept, as many as the figures and their resamples need.
+
+    Args:
+        templates: pooled.
+        comparisons: blocks of the list.
+        fars: where TAR is reported, each of which the list must support; None: those of 1e-1 ... 1e-6 that it does.
+        folds: for the accuracy: a comparison is in the fold of its first template's subject, who are dealt in turn.
+            The threshold of a fold is the one most accurate on the others.
+        draws: resamples for the intervals; 0 for none. Without subjects (see `templates.link`) there are none.
+        seed: of the resamples.
+
+    Raises:
+        checks.InputError: a template that was not pooled, comparisons of one kind only, a FAR that they cannot show.
+
+    Source: C. Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR Workshops 2017; CM Sec. 5.3, Table 4.
+    """
+    checks.integer("folds", folds, low=2, high=MOST_FOLDS)
+    stream = Stream(templates)
+    for block in comparisons:
+        stream.add(block)
+    stream.require_both()
+    distinct = stream.distinct()
+    repeats = stream.genuine + stream.impostors - sum(distinct)
+    kept, notes = rates.supported(fars, distinct[1], of="distinct impostor pairs" if repeats else "impostor pairs")
+    if repeats:
+        notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
+    samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
+    tail = _Tail.of(samples)
+    comparable = _Folds.of(samples, tail)
+    figures, units = _statistic(tail, comparable, kept)
+    once = tail.weigh(np.ones(units.count))
+    curve, accuracy = tail.curve(once), comparable.accuracy(once)
+    thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    balanced = _balanced(curve, tail.reach(once))
+    if balanced is None:
+        notes += (
+            "no balanced accuracy: its threshold may lie below the impostors that are kept; a higher FAR keeps more",
+        )
+    else:
+        thresholds["balanced accuracy"] = balanced[0]
+    if accuracy is not None:
+        nothing = stream.impostors / (stream.genuine + stream.impostors)
+        said = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
+    elif templates.subjects is None:
+        draws, said = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
+    else:
+        said = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+    found = numbers(
+        figures,
+        units,
+        draws=draws,
+        seed=seed,
+        thresholds=thresholds,
+        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
+    )
+    return Result(
+        PROTOCOL,
+        found,
+        {
+            **templates.choices(),
+            "subjects": _SUBJECTS[templates.linked] if templates.subjects is not None else "unknown",
+            "balanced accuracy": "(TAR + 1 − FMR) / 2 at its best threshold, chosen on the same comparisons",
+            "accuracy": f"threshold best on the other {folds - 1} folds (by subject of the first template)",
+            **resampling("subjects", draws, seed, sized=accuracy is not None),
+        },
+        {
+            "comparisons": stream.genuine + stream.impostors,
+            "genuine": stream.genuine,
+            "impostors": stream.impostors,
+            **({"repeated comparisons": repeats} if repeats else {}),
+            "templates": len(templates),
+            "images": templates.images,
+            "subjects": units.count,
+            "folds": folds,
+        },
+        curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
+        notes=(*_warnings(tail, curve, kept), *notes, said, *without_interval(found)),
+        samples=samples,
+        about={
+            **environment.describe(torch.device("cpu")),
+            "embeddings": templates.embeddings,
+            "templates": templates.source,
+        },
+    )
+
+
+def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
+    """What is to be said of a model that hardly tells subjects apart: by the AUC, or what is known of the curve."""
+    said = ""
+    if tail.whole:
+        said = separation.warning(auc(curve), whom="these subjects")
+    elif max(fars, default=0) > 0:
+        share, name = tar_at_far(curve, max(fars), zero_ok=True).tar, f"TAR@FAR={rates.label(max(fars))}"
+        said = separation.warning_at(name, share, max(fars), len(tail.genuine), "these subjects")
+    return (said,) if said else ()
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `verify`'s figures for how often each subject is drawn, and the subjects.
+
+    A resample has no figure whose threshold would lie below the impostors that are kept.
+    """
+    tail = _Tail.of(samples)
+    return _statistic(tail, _Folds.of(samples, tail), samples["fars"].tolist())
+
+
+def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
+    def figures(drawn: Floats) -> dict[str, float]:
+        weights = tail.weigh(drawn)
+        if not weights.genuine.any() or weights.kept <= 0:
+            return {}
+        reach = tail.reach(weights)
+        curve = tail.curve(weights)
+        values = {
+            f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=True).tar for far in fars if far < reach
+        }
+        balanced = _balanced(curve, reach)
+        if balanced is not None:
+            values["balanced accuracy"] = balanced[1]
+        accuracy = folds.accuracy(weights)
+        return values if accuracy is None else {**values, "accuracy": accuracy.mean}
+
+    return figures, Units.of(np.arange(tail.pairs.shape[0]))
+
+
+def _balanced(curve: ErrorCurve, reach: float) -> tuple[float, float] | None:
+    """Threshold and value of the balanced accuracy; None where it may be higher at an FMR above `reach`, which is cut.
+
+    There it is at most (1 + 1 − reach) / 2.
+    """
+    found = balanced_accuracy(curve)
+    return found if found[1] >= 1 - reach / 2 else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """How often each comparison counts in a resample.
+
+    Attributes:
+        genuine: [G].
+        impostors: [I] of those that are kept.
+        of_subject: [S] all impostors, by the subject of the first template.
+        kept, all_impostors: sums of both.
+    """
+
+    genuine: Floats
+    impostors: Floats
+    of_subject: Floats
+    kept: float
+    all_impostors: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """Genuine and kept impostor scores, sorted once, and how many impostors there are by subjects."""
+
+    presorted: Presorted
+    genuine: NDArray[np.int64]  # [G], subjects
+    first: NDArray[np.int64]  # [I]
+    second: NDArray[np.int64]
+    cut: float
+    pairs: Any  # [S, S] sparse: impostor comparisons of two subjects
+
+    @staticmethod
+    def of(samples: Mapping[str, NDArray[Any]]) -> _Tail:
+        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"]])
+        same = np.arange(len(scores)) < len(samples["genuine_scores"])
+        names = ("genuine_subjects", "impostor_first", "impostor_second", "pair_first", "pair_second")
+        genuine, first, second, *places = (samples[name].astype(np.int64) for name in names)
+        size = len(samples["subjects"])
+        pairs = sparse.coo_array((samples["pair_counts"], tuple(places)), (size, size)).tocsr()
+        return _Tail(Presorted.of(scores, same), genuine, first, second, float(samples["cut"]), pairs)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all impostors are kept."""
+        return self.cut == -np.inf
+
+    def reach(self, weights: _Weights) -> float:
+        """The FMR down to which the curve is known; inf where all of it is."""
+        return np.inf if self.whole else weights.kept / weights.all_impostors
+
+    def weigh(self, drawn: Floats) -> _Weights:
+        """With n_i the times that subject i is drawn: n_i of a genuine comparison, n_i · n_j of an impostor one."""
+        impostors = drawn[self.first] * drawn[self.second]
+        of_subject = drawn * (self.pairs @ drawn)
+        return _Weights(drawn[self.genuine], impostors, of_subject, float(impostors.sum()), float(of_subject.sum()))
+
+    def curve(self, weights: _Weights) -> ErrorCurve:
+        """The error curve down to the cut, and then the threshold that accepts everything."""
+        curve = self.presorted.curve(np.concatenate([weights.genuine, weights.impostors]))
+        if self.whole:
+            return curve
+        kept = int(np.searchsorted(-curve.thresholds, -self.cut, side="right"))
+        return ErrorCurve(
+            np.append(curve.thresholds[:kept], -np.inf),
+            np.append(curve.genuine[:kept], curve.genuine[-1]),
+            np.append(curve.impostors[:kept], weights.all_impostors),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """The comparisons that can be wrong at a fold's best threshold: genuine ones, and the highest impostors.
+
+    Accepting nothing errs on the genuine only. So a best threshold accepts no more impostors than there are genuine
+    comparisons; where more than that are at hand, all others are rejected.
+    """
+
+    folds: PresortedFolds | None  # None: fewer than two folds have comparisons
+    of_subject: NDArray[np.int64]  # [S], dealt in turn
+    of_genuine: NDArray[np.int64]  # [G]
+    of_impostor: NDArray[np.int64]  # [U], of the highest
+    sizes: tuple[Floats, Floats]  # [F] each: all genuine and all impostor comparisons
+    all_used: bool
+
+    @staticmethod
+    def of(samples: Mapping[str, NDArray[Any]], tail: _Tail) -> _Folds:
+        of_subject = np.arange(len(samples["subjects"])) % int(samples["folds"])
+        used = min(len(tail.first), max(4 * len(tail.genuine), LEAST))
+        of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]
+        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"][:used]])
+        same, fold = np.arange(len(scores)) < len(of_genuine), np.concatenate([of_genuine, of_impostor])
+        found = PresortedFolds.of(scores, same, fold) if len(np.unique(fold)) > 1 else None
+        once = tail.weigh(np.ones(len(of_subject)))
+        sizes = _sums(of_genuine, once.genuine, of_subject), _sums(of_subject, once.of_subject, of_subject)
+        return _Folds(found, of_subject, of_genuine, of_impostor, sizes, tail.whole and used == len(tail.first))
+
+    def accuracy(self, weights: _Weights) -> FoldAccuracy | None:
+        """Accuracy of each fold, or None where one lacks a kind, or impostors that are not at hand might decide.
+
+        Each fold keeps its numbers of genuine and impostor comparisons, as `keeping_sizes` has it.
+        """
+        present = np.unique(np.concatenate([self.of_genuine, self.of_impostor]))
+        genuine, impostors = self.sizes
+        sums = (
+            _sums(self.of_genuine, weights.genuine, self.of_subject),
+            np.bincount(self.of_subject, weights.of_subject),
+        )
+        if self.folds is None or any((each[present] == 0).any() for each in sums):
+            return None
+        scales = [size / np.where(each > 0, each, 1) for size, each in zip(self.sizes, sums, strict=True)]
+        highest = weights.impostors[: len(self.of_impostor)] * scales[1][self.of_impostor]
+        at_hand = _sums(self.of_impostor, highest, self.of_subject)
+        enough = at_hand.sum() - at_hand > genuine.sum() - genuine  # in the folds that choose
+        if (at_hand[present] == 0).any() or not (self.all_used or enough.all()):
+            return None
+        found = self.folds.accuracy(np.concatenate([weights.genuine * scales[0][self.of_genuine], highest]))
+        wrong = (1 - found.accuracies) * (genuine + at_hand)[present]
+        return FoldAccuracy(1 - wrong / (genuine + impostors)[present], found.thresholds)
+
+
+def _sums(fold: NDArray[np.int64], weights: Floats, of_subject: NDArray[np.int64]) -> Floats:
+    """Weight in each fold that a subject is in."""
+    return np.asarray(np.bincount(fold, weights, int(of_subject.max()) + 1), dtype=np.float64)

@@ -1,0 +1,262 @@
+"""Verification of videos, as YouTube Faces asks for it: four scores of the frames' similarity, over folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks, environment
+from angulus.core.embeddings import Embeddings
+from angulus.core.formats import text_array
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.curves import Presorted
+from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
+from angulus.evaluation.protocols import hik, rates, separation
+from angulus.evaluation.protocols import pairs as pairs_protocol
+from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.repeats import distinct
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, strata_of
+from angulus.evaluation.protocols.vectors import flip_choice
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+PROTOCOL = "ytf"
+MEASURED = (
+    "scores",
+    "norms",
+    "histograms",
+)  # the samples that the embeddings gave; the others say which pairs they are
+
+MOST_C = 1e6  # with more, the machine may train for ever on what it cannot separate
+
+SCORES = {
+    "mean": "mean of all frame similarities",
+    "cosine": "cosine of the mean embeddings (of frames at their length)",
+    "max": "highest frame similarity",
+    "histogram": f"SVM with histogram-intersection kernel on {hik.BINS} bins of the frame similarities",
+}
+
+
+def evaluate(
+    embeddings: Embeddings,
+    pairs: Pairs,
+    *,
+    score: str = "mean",
+    flip: str | None = None,
+    c: float = 1.0,
+    fars: Sequence[float] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """Accuracy over folds, AUC, EER and TAR at FARs of pairs of videos, with intervals by a bootstrap over people.
+
+    A frame similarity is the cosine of one frame of each video. A frame belongs to the video that the embeddings'
+    `templates` name, or else to the folder of its id: `Name/1/0023.jpg` to `Name/1`.
+
+    Args:
+        embeddings: of the frames.
+        pairs: of videos, with folds.
+        score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
+            them with a support vector machine trained on the other folds, which accepts from 0 on.
+        flip: None, "sum" or "concat": fuse each frame with its mirrored one.
+        c: the machine's regularisation, in (0, 1e6]; the paper does not say its own.
+        fars, draws, seed: as in `pairs.evaluate`.
+
+    Raises:
+        checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
+            with pairs of one kind only.
+
+    Source: L. Wolf, T. Hassner, I. Maoz, CVPR 2011; NF Sec. 5.3, Table 5 (mean and histogram); CM Sec. 5.3 (cosine).
+    """
+    checks.choice("score", score, SCORES)
+    checks.number("c", c, low=0, high=MOST_C, open_low=True)
+    if pairs.folds is None:
+        raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy is taken; add them")
+    _refuse_one_kind(pairs)
+    frames = _frames(embeddings, pairs)
+    named, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, named, pairs.source)
+    samples = _scored(embeddings, pairs, frames, score, flip, c)
+    if once.notes:
+        samples[DISTINCT] = once.number
+    kept, notes = rates.supported(fars, once.impostors, of=once.supporting)
+    notes += once.notes
+    samples["fars"] = np.array(kept, dtype=np.float64)
+    accuracy, said = _fold_accuracy(samples), "people" if "left_identity" in samples else "pairs"
+    used = sum(map(len, frames.values()))
+    if used < len(embeddings):
+        notes += (f"{len(embeddings) - used:,} frames of videos that the list does not name are not used",)
+    if score == "histogram":
+        notes += ("AUC, EER and TAR pool the decision values of the folds' machines",)
+    curve = Presorted.of(samples["scores"], pairs.same).curve()
+    figures = numbers(
+        *statistic(samples),
+        draws=draws,
+        seed=seed,
+        thresholds={f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
+        spreads={"accuracy": accuracy.standard_error},
+    )
+    return Result(
+        PROTOCOL,
+        figures,
+        {
+            "score": SCORES[score],
+            "flip": flip_choice(embeddings, flip),
+            "norms": embeddings.norm_source(flip),
+            **pairs_protocol.figure_choices(folds=True),
+            **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
+            **resampling(said, draws, seed, sized=True),
+        },
+        {
+            "pairs": len(pairs),
+            "genuine": int(pairs.same.sum()),
+            "impostors": int((~pairs.same).sum()),
+            **once.counts,
+            "videos": len(frames),
+            "frames": used,
+            "folds": pairs.fold_count,
+        },
+        curves=pairs_protocol.curves(curve, PROTOCOL),
+        notes=(
+            *separation.notes_of(figures),
+            *notes,
+            f"± of the accuracy: standard error over {pairs.fold_count} folds",
+            *without_interval(figures),
+        ),
+        samples=samples,
+        about={
+            **environment.describe(torch.device("cpu")),
+            **embeddings.origin,
+            "pairs": pairs.source,
+        },
+    )
+
+
+def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
+    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+
+    The machines behind decision values are those of all pairs; they are not trained anew.
+    """
+    if "histograms" not in samples:
+        return pairs_protocol.statistic(samples)
+    figures, units = pairs_protocol.statistic({name: each for name, each in samples.items() if name != "folds"})
+    strata, right = strata_of(samples), _right(samples)
+
+    def with_accuracy(weights: Floats) -> dict[str, float]:
+        values = {name: value for name, value in figures(weights).items() if name != pairs_protocol.BEST}
+        kept = keeping_sizes(weights, strata)
+        if kept is None:
+            return values
+        return {"accuracy": float(_shares(samples["folds"], right, kept).mean()), **values}
+
+    return with_accuracy, units
+
+
+@dataclass(frozen=True, eq=False)
+class _Video:
+    """One video: the mean of its frames' unit vectors [d], and of the vectors at their length."""
+
+    unit: Floats
+    whole: Floats
+
+    @staticmethod
+    def of(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
+        units = embeddings.unit(rows, flip=flip, dtype=np.float64)
+        return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
+
+
+def _scored(
+    embeddings: Embeddings, pairs: Pairs, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
+) -> dict[str, NDArray[Any]]:
+    """The list's columns, and scores and norms of the pairs; for the machine also the histograms."""
+    videos = {name: _Video.of(embeddings, rows, flip) for name, rows in frames.items()}
+    samples = {name: value for name in COLUMNS if (value := getattr(pairs, name)) is not None}
+    samples["norms"] = _pair_norms(videos, pairs)
+    if score in ("mean", "cosine"):
+        return samples | {"scores": _mean_scores(videos, pairs, score)}
+    similarities = _similarities(embeddings, frames, pairs, flip)
+    if score == "max":
+        return samples | {"scores": np.array([each.max() for each in similarities])}
+    histograms = np.array([hik.histogram(each) for each in similarities])
+    values = hik.decision_values(histograms, pairs.same, samples["folds"], c)
+    return samples | {"scores": values, "histograms": histograms}
+
+
+def _refuse_one_kind(pairs: Pairs) -> None:
+    for fold in range(pairs.fold_count):
+        for name, kind in (("genuine", pairs.same), ("impostor", ~pairs.same)):
+            if not kind[pairs.folds == fold].any():
+                raise checks.InputError(f"{pairs.source}: fold {fold} has no {name} pair; each fold needs both kinds")
+    if pairs.fold_count < 2:
+        raise checks.InputError(f"{pairs.source} must have two folds or more, for one chooses the other's threshold")
+
+
+def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
+    """The rows of each video that the list names."""
+    videos = embeddings.templates
+    if videos is None:
+        videos = text_array([name.rpartition("/")[0] for name in embeddings.ids.tolist()])
+    order = np.argsort(videos, kind="stable")
+    ordered = videos[order]
+    wanted = pairs.ids
+    first, last = np.searchsorted(ordered, wanted), np.searchsorted(ordered, wanted, side="right")
+    missing = wanted[first == last].tolist()
+    if missing:
+        how = "ids' folders" if embeddings.templates is None else "templates"
+        raise checks.InputError(
+            f"{len(missing)} of the {len(wanted)} videos of {pairs.source} have no frame in {embeddings.source}: "
+            f"{', '.join(missing[:3])}; its {how} name videos like {str(videos[0])!r}"
+        )
+    return {str(name): order[a:b] for name, a, b in zip(wanted, first, last, strict=True)}
+
+
+def _similarities(
+    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: Pairs, flip: str | None
+) -> Iterator[Floats]:
+    """The matrix of frame similarities of each pair, in [−1, 1]."""
+    for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+        a, b = (embeddings.unit(frames[name], flip=flip, dtype=np.float64) for name in (left, right))
+        yield np.clip(a @ b.T, -1, 1)
+
+
+def _mean_scores(videos: Mapping[str, _Video], pairs: Pairs, score: str) -> Floats:
+    """⟨mean u, mean v⟩, which is the mean of all ⟨u_i, v_j⟩; or the cosine of the mean vectors."""
+    vectors = {name: video.unit if score == "mean" else video.whole for name, video in videos.items()}
+    if score == "cosine":
+        lengths = {name: float(np.linalg.norm(vector)) for name, vector in vectors.items()}
+        zero = [name for name, length in lengths.items() if length == 0]
+        if zero:
+            raise checks.InputError(f"the frames of video {zero[0]} cancel to a vector of zeros, which has no angle")
+        vectors = {name: vector / lengths[name] for name, vector in vectors.items()}
+    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    return np.array([float(vectors[left] @ vectors[right]) for left, right in both])
+
+
+def _pair_norms(videos: Mapping[str, _Video], pairs: Pairs) -> Floats:
+    norms = {name: float(np.linalg.norm(video.whole)) for name, video in videos.items()}
+    left, right = (np.array([norms[name] for name in names.tolist()]) for names in (pairs.left, pairs.right))
+    return np.asarray(np.minimum(left, right), dtype=np.float64)
+
+
+def _right(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    return np.asarray((samples["scores"] >= 0) == samples["same"])
+
+
+def _fold_accuracy(samples: Mapping[str, NDArray[Any]]) -> FoldAccuracy:
+    if "histograms" not in samples:
+        return PresortedFolds.of(samples["scores"], samples["same"], samples["folds"]).accuracy()
+    accuracies = _shares(samples["folds"], _right(samples), np.ones(len(samples["folds"])))
+    return FoldAccuracy(accuracies, np.zeros(len(accuracies)))
+
+
+def _shares(folds: Rows, right: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Share of each fold [F] that is right."""
+    return np.asarray(np.bincount(folds, weights * right) / np.bincount(folds, weights), dtype=np.float64)

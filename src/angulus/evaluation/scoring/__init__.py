@@ -1,0 +1,26 @@
+"""Exact cosine scores at any scale: blocks of low-precision products reject, float64 decides.
+
+`top_k`, `best_per_probe`, `rows_ahead`, `above` and `thresholds_at` never hold all scores. The product of a block may
+only rule pairs out, by a proven bound on its error; whatever it leaves is scored by `pair_scores`, whose float64 result
+is the definition and does not depend on blocks, threads, devices or processes.
+"""
+
+from angulus.evaluation.scoring.counts import Pairs, above, genuine, rows_ahead
+from angulus.evaluation.scoring.exact import pair_scores
+from angulus.evaluation.scoring.nearest import best_per_probe, top_k
+from angulus.evaluation.scoring.thresholds import OperatingPoint, thresholds_at
+from angulus.evaluation.scoring.tiles import DEFAULT, Options
+
+__all__ = [
+    "DEFAULT",
+    "OperatingPoint",
+    "Options",
+    "Pairs",
+    "above",
+    "best_per_probe",
+    "genuine",
+    "pair_scores",
+    "rows_ahead",
+    "thresholds_at",
+    "top_k",
+]

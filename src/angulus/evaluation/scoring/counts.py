@@ -1,0 +1,208 @@
+"""Scores at or above a bound: how many gallery rows beat a mate, and which pairs reach a threshold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from angulus.core import checks
+from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring.exact import Matrix
+from angulus.evaluation.scoring.identities import Integers
+from angulus.evaluation.scoring.survivors import Survivors
+from angulus.evaluation.scoring.tiles import DEFAULT, Options, Tile, task, tiles
+
+GENUINE = 2**18  # pairs of one identity that are scored at a time
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some pairs and their exact scores: probe rows, gallery rows, float64 scores, [M] each."""
+
+    probes: Integers
+    gallery: Integers
+    scores: NDArray[np.float64]
+
+    @staticmethod
+    def joined(stream: Iterable[Pairs]) -> Pairs:
+        """All of a stream as one, where memory holds it."""
+        parts = [Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
+        return Pairs(
+            np.concatenate([part.probes for part in parts]),
+            np.concatenate([part.gallery for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
+
+
+def above(
+    probes: Matrix,
+    gallery: Matrix | None,
+    threshold: float,
+    *,
+    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    options: Options = DEFAULT,
+) -> Iterator[Pairs]:
+    """Every pair whose exact score is >= threshold, some at a time, as the stream meets them.
+
+    Args:
+        probes: [P, d], as for `top_k`.
+        gallery: [N, d]; None: pairs within the probes, each unordered pair once, the lower row as the probe.
+        threshold: a number.
+        ids: to leave out pairs of one identity: (the probes', the gallery's), or one array where gallery is None.
+        options: as for `top_k`; with several ranks, each yields the pairs of its own share of the probes.
+
+    Yields:
+        Pairs: at least one pair; in no particular order.
+    """
+    work = task(probes, gallery, ids, options)
+    bound = torch.tensor(checks.number("threshold", threshold), dtype=torch.float64)
+
+    def reached(survivors: Survivors) -> Iterator[Pairs]:
+        rows, columns, scores = (part.cpu() for part in survivors.take()[:3])
+        kept = scores >= bound
+        if bool(kept.any()):
+            yield Pairs(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
+
+    def stream() -> Iterator[Pairs]:
+        survivors = Survivors(work)
+        for tile in tiles(work, work.dtype()):
+            floor = tile.floors(bound)
+            for rows, found in tile.strips(floor):
+                near, columns = scan.between(found, floor)
+                survivors.add(tile, rows[near], columns)
+                if survivors.due:
+                    yield from reached(survivors)
+        yield from reached(survivors)
+
+    return stream()
+
+
+def genuine(
+    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: Options = DEFAULT
+) -> Iterator[Pairs]:
+    """Every pair of one identity with its exact score, some at a time, by probe; no product of all pairs is made.
+
+    Arguments as for `above`; with several ranks, each yields all of them.
+    """
+    work = task(probes, gallery, ids, options)
+    if work.identities is None:
+        raise checks.InputError("ids must say which rows are of one identity; got None")
+    mates = work.identities.block(0, len(work.gallery))
+
+    def stream() -> Iterator[Pairs]:
+        for start, stop in mates.slices(GENUINE):
+            rows, columns = mates.pairs(start, stop)
+            rows += start
+            if work.within:
+                once = rows < columns
+                rows, columns = rows[once], columns[once]
+            if len(rows):
+                place = work.probes.device
+                scores = work.score(rows.to(place), columns.to(place))
+                yield Pairs(rows.numpy(), columns.numpy(), scores.cpu().numpy())
+
+    return stream()
+
+
+def rows_ahead(
+    probes: Matrix,
+    gallery: Matrix,
+    mates: ArrayLike | tuple[ArrayLike, ArrayLike],
+    *,
+    sizes: Sequence[int] | None = None,
+    ids: Sequence[ArrayLike] | None = None,
+    options: Options = DEFAULT,
+) -> Tensor:
+    """How many gallery rows score at least as high as a probe's mate; ties count against the probe. Rank is one more.
+
+    Args:
+        probes: [P, d], as for `top_k`.
+        gallery: [N, d], without the mates.
+        mates: the mates' scores [P] as `pair_scores` gives them; or (probe rows [Q], scores [Q]), any number a probe.
+        sizes: cut-offs [S], rising, in [0, N]: count among the first so many gallery rows, all in one pass; None: N.
+        ids: (identities of the probes, of the gallery), to leave out pairs of one identity.
+        options: as for `top_k`.
+
+    Returns:
+        [Q] of int64, or [Q, S] where sizes are given.
+
+    >>> a = torch.eye(2)
+    >>> rows_ahead(a, torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, -1.0]]), [0.5, 1.0], sizes=[1, 3]).tolist()
+    [[1, 2], [0, 0]]
+    """
+    work = task(probes, gallery, ids, options)
+    cuts = [len(work.gallery)] if sizes is None else _cuts(sizes, len(work.gallery))
+    queries = _Queries.of(mates, len(work.probes))
+
+    def mine() -> NDArray[np.int64]:
+        counts = np.zeros((len(queries.rows), len(cuts)), dtype=np.int64)
+        survivors = Survivors(work)
+        for tile in tiles(work, work.dtype(), cuts):
+            queries.see(tile, counts[:, np.searchsorted(cuts, tile.column, side="right")], survivors)
+            if survivors.due:
+                queries.add(survivors, counts, cuts)
+        queries.add(survivors, counts, cuts)
+        return counts
+
+    sums = np.sum(options.ranks.everywhere(mine), axis=0).cumsum(axis=1)
+    result = np.empty_like(sums)
+    result[queries.order] = sums
+    return torch.from_numpy(result[:, 0] if sizes is None else result)
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Scores to be beaten, by probe row; `order` says where each came in the caller's array."""
+
+    rows: Integers
+    scores: Tensor
+    order: Integers
+
+    @staticmethod
+    def of(mates: ArrayLike | tuple[ArrayLike, ArrayLike], probes: int) -> _Queries:
+        rows, scores = mates if isinstance(mates, tuple) else (np.arange(probes), mates)
+        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        values = (scores.cpu() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))).double()
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and not 0 <= rows.min() <= rows.max() < probes):
+            raise checks.InputError(f"rows of mates must be [Q] of whole numbers in [0, {probes}); got {rows.dtype}")
+        if values.shape != rows.shape:
+            raise checks.InputError(f"scores of mates must be [{len(rows)}], one a row; got {list(values.shape)}")
+        checks.finite(values, "scores of mates")
+        order = np.argsort(rows, kind="stable")
+        return _Queries(rows[order].astype(np.int64), values[torch.from_numpy(order)], order)
+
+    def see(self, tile: Tile, counts: Integers, survivors: Survivors) -> None:
+        """Add what a tile certainly has above each score to `counts` [Q], and keep what has to be scored to know."""
+        first, last = np.searchsorted(self.rows, [tile.row, tile.row + len(tile.scores)]).tolist()
+        place = tile.scores.device
+        rows = torch.from_numpy(self.rows[first:last] - tile.row).to(place)
+        bounds = self.scores[first:last].to(place)
+        floors, ceilings = tile.floors(bounds), tile.ceilings(bounds)
+        active = (tile.peaks[rows] >= floors).nonzero().squeeze(1)
+        at_once = max(1, tile.task.options.strip // tile.scores.shape[1])
+        for some in torch.split(active, at_once):
+            found = scan.keys(tile.scores.index_select(0, rows[some]))
+            low, high = floors[some][:, None], ceilings[some][:, None]
+            near, columns = scan.between(found, low, high)
+            survivors.add(tile, rows[some][near], columns, some[near] + first)
+            counts[first + some.cpu().numpy()] += scan.count_above(found, high).numpy()
+
+    def add(self, survivors: Survivors, counts: Integers, cuts: Sequence[int]) -> None:
+        """Score what waits, and add what is ahead to `counts` [Q, S], before the first cut that lies behind it."""
+        _, columns, scores, queries = (part.cpu() for part in survivors.take())
+        ahead = scores >= self.scores[queries]
+        before = np.searchsorted(cuts, columns[ahead].numpy(), side="right")
+        np.add.at(counts, (queries[ahead].numpy(), before), 1)
+
+
+def _cuts(sizes: Sequence[int], total: int) -> list[int]:
+    cuts = [checks.integer("sizes", size, low=0, high=total) for size in sizes]
+    if not cuts or any(one >= other for one, other in itertools.pairwise(cuts)):
+        raise checks.InputError(f"sizes must rise and hold at least one; got {cuts}")
+    return cuts

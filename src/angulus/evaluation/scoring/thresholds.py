@@ -1,0 +1,233 @@
+"""Exact thresholds for false match rates over all impostor pairs, in one streamed pass and bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from angulus.core import checks
+from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, Found, merged
+from angulus.evaluation.scoring.exact import Matrix
+from angulus.evaluation.scoring.products import PRECISIONS, bfloat16_time
+from angulus.evaluation.scoring.survivors import Survivors
+from angulus.evaluation.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
+
+SEED = 20_240_601
+SAMPLE = (2**14, 2**22)  # the least and the most impostor pairs drawn to place the brackets
+SPREAD = 4.0  # standard errors of the sample to either side of a rank, at first; four times as many each time it misses
+RESCORED = 500  # float32 products of a pair that take as long as scoring one exactly
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where the false match rate is as high as the target allows, and no higher.
+
+    Attributes:
+        fmr: the target.
+        threshold: the lowest that keeps it: `score >= threshold` accepts; the float64 next above `refused`, or -inf
+            where all may be accepted.
+        accepted: impostor pairs that it accepts; `accepted / impostors <= fmr`.
+        impostors: how many impostor pairs there are.
+        refused: the highest impostor score that is not accepted, or -inf where there is none. One more accepted score
+            than the target allows would be this one (or its ties, which move together).
+        passes: how many times all pairs were streamed until the point was certain.
+    """
+
+    fmr: float
+    threshold: float
+    accepted: int
+    impostors: int
+    refused: float
+    passes: int
+
+
+def thresholds_at(
+    probes: Matrix,
+    gallery: Matrix | None,
+    fmrs: Sequence[float],
+    *,
+    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    zero_ok: bool = False,
+    options: Options = DEFAULT,
+) -> list[OperatingPoint]:
+    """The exact threshold of each target FMR over all impostor pairs: the lowest whose FMR does not exceed it.
+
+    Of n impostor scores s_1 >= s_2 >= ..., with k the most that a target f allows (k / n <= f), the threshold is just
+    above s_{k+1}: every lower one accepts more than k. A sample of pairs brackets s_{k+1}; one pass over all pairs
+    counts the scores above each bracket and collects those inside; the counts then prove whether the rank lies inside.
+    Where it does not, or more scores lie inside than memory holds, the pass is repeated with a bracket that the counts
+    support. The result does not depend on the sample.
+
+    Args:
+        probes: [P, d], as for `top_k`.
+        gallery: [N, d]; None: pairs within the probes, each unordered pair once.
+        fmrs: targets in [0, 1].
+        ids: identities, whose equal pairs are no impostors: (the probes', the gallery's), or one array where gallery is
+            None; None: every pair is an impostor pair.
+        zero_ok: allow targets below 1/n, which accept nothing: the threshold is just above the highest score.
+        options: as for `top_k`.
+
+    Returns:
+        One point for each target, in the order given.
+
+    Raises:
+        checks.InputError: no impostor pair, or a target that needs more of them than there are.
+
+    >>> a = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    >>> point, = thresholds_at(a, None, [0.4])
+    >>> point.accepted, point.impostors, round(point.refused, 3)  # 0.8 is accepted, 0.6 and 0.0 are not
+    (1, 3, 0.6)
+    """
+    work = task(probes, gallery, ids, options)
+    total = work.pairs
+    allowed = [_allowed(fmr, total, zero_ok) for fmr in fmrs]
+    found = _search(work, total, sorted({count + 1 for count in allowed if count < total}))
+    points = []
+    for fmr, count in zip(fmrs, allowed, strict=True):
+        if count == total:
+            points.append(OperatingPoint(float(fmr), -math.inf, total, total, -math.inf, 0))
+            continue
+        place, passes = found[count + 1]
+        points.append(
+            OperatingPoint(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
+        )
+    return points
+
+
+def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
+    """The most impostor pairs that may be accepted."""
+    rate = checks.number("fmr", fmr, low=0, high=1)
+    if total == 0:
+        raise checks.InputError("a threshold needs at least one impostor pair; got none; check the ids")
+    count = min(int(rate * total), total)
+    if count < total and (count + 1) / total <= rate:  # the product is rounded
+        count += 1
+    while count / total > rate:
+        count -= 1
+    if count == 0 and not zero_ok:
+        rule = f"needs at least {math.ceil(1 / rate):,} impostor pairs; got {total:,}" if rate else "accepts none"
+        raise checks.InputError(
+            f"fmr={rate:g} {rule}; ask for a higher one, or pass zero_ok=True for the one that accepts no impostor"
+        )
+    return count
+
+
+def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Found, int]]:
+    """The score of each rank (1 = the highest), and how many passes it took; passes go on until all are certain."""
+    done: dict[int, tuple[Found, int]] = {}
+    known = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
+    sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
+    spread, passes = SPREAD, 0
+    while known:
+        passes += 1
+        wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in known.items()]
+        for bracket in _pass(work, merged(wanted, work.options.bytes // 64), sample):
+            for rank in bracket.ranks:
+                place = bracket.find(rank)
+                if isinstance(place, Found):
+                    done[rank] = (place, passes)
+                    del known[rank]
+                else:
+                    before = known[rank]
+                    known[rank] = Between(max(before.low, place.low), min(before.high, place.high), place.inside)
+        spread *= 4
+    return done
+
+
+def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
+    """Stream all pairs once through the brackets, on every rank; together they hold what all ranks saw."""
+    dtype = _dtype(work, brackets, sample)
+
+    def mine() -> list[Bracket]:
+        survivors = [Survivors(work) for _ in brackets]
+        for tile in tiles(work, dtype):
+            for bracket, kept in zip(brackets, survivors, strict=True):
+                _see(tile, bracket, kept)
+        for bracket, kept in zip(brackets, survivors, strict=True):
+            bracket.add(kept.take()[2].cpu().numpy())
+            bracket.settle()
+        return brackets
+
+    first, *others = work.options.ranks.everywhere(mine)
+    for each in others:
+        for bracket, other in zip(first, each, strict=True):
+            bracket.join(other)
+    return first
+
+
+def _see(tile: Tile, bracket: Bracket, survivors: Survivors) -> None:
+    """Count a tile's scores that are certainly above the bracket, and collect those that may be inside."""
+    floor = tile.floors(torch.tensor(bracket.low))
+    ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
+    for rows, found in tile.strips(floor):
+        if ceiling is not None:
+            bracket.above += int(scan.count_above(found, ceiling).sum())
+        near, columns = scan.between(found, floor, ceiling)
+        survivors.add(tile, rows[near], columns)
+        if survivors.due:
+            bracket.add(survivors.take()[2].cpu().numpy())
+
+
+def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tuple[float, float]:
+    """Where the score with this share of all at or above it lies, by what is known and, failing that, by the sample."""
+    if known.inside or known.low > -math.inf:
+        return known.low, known.high
+    place = share * len(sample)
+    margin = spread * math.sqrt(place * max(0.0, 1 - share)) + spread**2
+    before, after = math.floor(place - margin), math.ceil(place + margin)
+    high = float(sample[before]) if before >= 0 else math.inf
+    low = float(sample[after]) if after < len(sample) else -math.inf
+    return min(low, known.high), min(high, known.high)
+
+
+def sampled(work: Task, size: int) -> Floats:
+    """Exact scores of impostor pairs drawn at random, falling; the same on all ranks, which share the work."""
+    random = np.random.default_rng(SEED)
+    rows, columns = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    for _ in range(64):  # draws of one identity are dropped; where nearly all are, the sample stays small
+        if len(rows) >= size:
+            break
+        one, other = random.integers(len(work.probes), size=size), random.integers(len(work.gallery), size=size)
+        kept = one != other if work.within else np.full(size, True)
+        if work.identities is not None:
+            kept &= work.identities.probes[one] != work.identities.gallery[other]
+        rows, columns = np.append(rows, one[kept])[:size], np.append(columns, other[kept])[:size]
+    ranks = work.options.ranks
+    mine = slice(ranks.rank, None, ranks.count)
+    chosen = [torch.from_numpy(each[mine]).to(work.probes.device) for each in (rows, columns)]
+    parts = ranks.everywhere(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
+    return -np.sort(-np.concatenate(parts))
+
+
+def _sample_size(work: Task, total: int, rank: int) -> int:
+    """How many pairs to draw: what sampling and a bracket of `SPREAD` standard errors cost together is least there.
+
+    m draws leave 2 · spread · n · sqrt(p / m) pairs to be scored in a bracket at share p, which puts the least at
+    m = (spread · n · sqrt(p))^(2/3).
+    """
+    least, most = SAMPLE
+    if rank == 0 or total <= least:
+        return 0
+    best = (SPREAD * math.sqrt(rank * total)) ** (2 / 3)
+    return int(min(max(best, least), most, work.options.bytes // 256))
+
+
+def _dtype(work: Task, brackets: list[Bracket], sample: Floats) -> torch.dtype:
+    """The precision that costs least: bfloat16 makes products cheaper, and leaves more pairs to be scored exactly."""
+    fast = work.dtype()
+    if work.options.precision != "auto" or fast == torch.float32 or not len(sample):
+        return fast
+    time = {torch.float32: 1.0, torch.bfloat16: bfloat16_time(work.probes.device, work.probes.size)}
+    slack = {torch.float32: 1e-4, torch.bfloat16: 5e-3}
+
+    def cost(dtype: torch.dtype) -> float:
+        inside = [(sample >= each.low - slack[dtype]) & (sample <= each.high + slack[dtype]) for each in brackets]
+        return time[dtype] + RESCORED * float(np.logical_or.reduce(inside).mean())
+
+    return min(PRECISIONS.values(), key=cost)

@@ -1,0 +1,215 @@
+"""The stream: tiles of probe x gallery scores in a low precision, each with a proven bound on its error."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from angulus.core import checks
+from angulus.distributed.runtime import Ranks
+from angulus.evaluation.scoring import exact, products, scan
+from angulus.evaluation.scoring.exact import Matrix, Rows
+from angulus.evaluation.scoring.identities import Identities, Mates
+
+TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: an output that stays in the last cache
+CACHED = 2**18  # scores; what is looked into at a time stays in a core's cache
+SMALL = 2**22  # pairs; below, nothing is won by a lower precision
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scores are computed; none of these changes a result.
+
+    Attributes:
+        precision: of the products that reject: "float32", "bfloat16", or "auto", the faster of the two by a trial.
+        memory_mib: what the engine may take beside the embeddings and its results, in MiB, at least 64.
+        device: "cpu", "cuda", ...; None: where the tensors are.
+        ranks: this process's share among several, by `Ranks.here()` under torchrun; all are given the same.
+        on_block: called with (tiles done, tiles in all) of this process's share after each tile.
+    """
+
+    precision: str = "auto"
+    memory_mib: int = 1024
+    device: torch.device | str | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    on_block: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("precision", self.precision, ("auto", *products.PRECISIONS))
+        checks.integer("memory_mib", self.memory_mib, low=64)
+
+    @property
+    def bytes(self) -> int:
+        """The budget in bytes."""
+        return self.memory_mib * 2**20
+
+    @property
+    def strip(self) -> int:
+        """How many scores of a tile are looked into at a time: keys, masks and indices take up to 64 bytes each."""
+        return min(self.bytes // 16 // 64, CACHED)
+
+
+DEFAULT = Options()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Two checked sides, whose pairs are wanted, and how.
+
+    `within` means one set against itself, each unordered pair once; pairs of one identity are left out.
+    """
+
+    probes: Rows
+    gallery: Rows
+    identities: Identities | None
+    within: bool
+    options: Options
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are."""
+        rows = len(self.probes)
+        every = rows * (rows - 1) // 2 if self.within else rows * len(self.gallery)
+        return every - (self.identities.pairs(self.within) if self.identities else 0)
+
+    def dtype(self) -> torch.dtype:
+        """The precision of the products."""
+        if self.options.precision != "auto":
+            return products.PRECISIONS[self.options.precision]
+        if len(self.probes) * len(self.gallery) <= SMALL:
+            return torch.float32
+        return torch.bfloat16 if products.bfloat16_time(self.probes.device, self.probes.size) < 0.9 else torch.float32
+
+    def score(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Exact scores of chosen pairs."""
+        return exact.score(self.probes, self.gallery, rows, columns)
+
+
+def task(probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: Options) -> Task:
+    """Check both sides; no gallery: pairs within the probes, and `ids` is one array."""
+    first, second = exact.rows_of(probes, gallery, options.device)
+    identities = None if ids is None else Identities.of(ids, len(first), None if gallery is None else len(second))
+    return Task(first, second, identities, gallery is None, options)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Scores [b, n] in a low precision of probes `row`, row + 1, ... and gallery rows `column`, column + 1, ...
+
+    Pairs that are not wanted are -inf. The buffer is used again for the next tile. `slack` bounds the product's error.
+    """
+
+    scores: Tensor
+    row: int
+    column: int
+    slack: float
+    task: Task
+
+    @cached_property
+    def peaks(self) -> Tensor:
+        """The key of each row's highest score."""
+        return scan.peaks(self.scores)
+
+    def strips(self, floor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """(rows, keys) of the rows that reach their floor (a key, or one a row), a part of them at a time."""
+        rows = (self.peaks >= floor).nonzero().squeeze(1)
+        for some in torch.split(rows, max(1, self.task.options.strip // self.scores.shape[1])):
+            yield some, scan.keys(self.scores.index_select(0, some))
+
+    def floors(self, bounds: Tensor) -> Tensor:
+        """Keys below which no exact score reaches the bound."""
+        return scan.floor_keys(bounds.to(self.scores.device) - self.slack, self.scores.dtype)
+
+    def ceilings(self, bounds: Tensor) -> Tensor:
+        """Keys above which every exact score exceeds the bound."""
+        return scan.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
+
+    def least(self, found: Tensor) -> Tensor:
+        """The lowest exact score that a key allows."""
+        low = scan.values(found, self.scores.dtype)
+        return low - self.slack - products.rounding(low, self.scores.dtype)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which probes are held together, and where the gallery is cut into blocks."""
+
+    groups: list[list[range]]  # of this rank; each range is the probes of a tile
+    blocks: list[range]
+    within: bool
+
+    @staticmethod
+    def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> Plan:
+        """Tiles by turns to the ranks, as many held as half the budget takes; blocks end at `edges` too."""
+        height, width = TILE[task.probes.device.type]
+        total, ranks = len(task.probes), task.options.ranks
+        height = max(1, min(height, math.ceil(total / ranks.count)))
+        mine = [range(start, min(start + height, total)) for start in range(0, total, height)][
+            ranks.rank :: ranks.count
+        ]
+        held = max(1, task.options.bytes // 2 // (task.probes.size * dtype.itemsize * height))
+        end = max(edges, default=len(task.gallery))
+        cuts = sorted({*range(0, end, width), *edges, end})
+        return Plan(
+            [mine[start : start + held] for start in range(0, len(mine), held)],
+            [range(first, last) for first, last in itertools.pairwise(cuts)],
+            task.within,
+        )
+
+    def wanted(self, probes: range, block: range) -> bool:
+        """Whether a tile has any pair: within one set, the block must reach beyond the first probe."""
+        return not self.within or block[-1] > probes[0]
+
+    def tiles(self) -> int:
+        """How many tiles there are."""
+        return sum(self.wanted(probes, block) for group in self.groups for probes in group for block in self.blocks)
+
+
+def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator[Tile]:
+    """This rank's tiles: all gallery blocks in ascending order for each group of probes that memory holds.
+
+    Args:
+        task: what is scored.
+        dtype: of the products.
+        edges: gallery rows at which a block ends, besides the regular ones; none is seen beyond the last, if any.
+    """
+    plan = Plan.of(task, dtype, edges)
+    done, total = 0, plan.tiles()
+    if not total:
+        return
+    products.check_products(task.probes.device, dtype, task.probes.size)
+    size = max(len(probes) for group in plan.groups for probes in group) * max(map(len, plan.blocks))
+    buffer = torch.empty(size, dtype=dtype, device=task.probes.device)
+    for group in plan.groups:
+        held = [task.probes.low(probes[0], probes[-1] + 1, dtype) for probes in group]
+        for block in plan.blocks:
+            here = [number for number, probes in enumerate(group) if plan.wanted(probes, block)]
+            if not here:
+                continue
+            columns, far = task.gallery.low(block[0], block[-1] + 1, dtype)
+            mates = task.identities.block(block[0], block[-1] + 1) if task.identities else None
+            for number in here:
+                rows, near = held[number]
+                scores = products.product(rows, columns, buffer)
+                _mask(scores, group[number], block, mates, task.within)
+                yield Tile(scores, group[number][0], block[0], products.slack(near, far, task.probes.size, dtype), task)
+                done += 1
+                if task.options.on_block is not None:
+                    task.options.on_block(done, total)
+
+
+def _mask(scores: Tensor, probes: range, block: range, mates: Mates | None, within: bool) -> None:
+    """Put -inf where a pair is of one identity or, within one set, comes twice."""
+    if mates is not None:
+        rows, columns = mates.pairs(probes[0], probes[-1] + 1)
+        scores[rows.to(scores.device), columns.to(scores.device)] = -math.inf
+    if within and block[0] <= probes[-1]:
+        place = torch.arange(probes[0], probes[-1] + 1, device=scores.device)[:, None]
+        scores.masked_fill_(torch.arange(block[0], block[-1] + 1, device=scores.device) <= place, -math.inf)

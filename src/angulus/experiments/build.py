@@ -1,0 +1,189 @@
+"""From a recipe to the objects that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from angulus import backbones, data
+from angulus.backbones.layers import UnitFeatures
+from angulus.core import checks
+from angulus.core.contract import Contract, Preprocessing
+from angulus.data.sets.images import Images, Splits, mean_image
+from angulus.distributed import launch
+from angulus.distributed.runtime import Ranks
+from angulus.evaluation.metrics import quality
+from angulus.experiments.benchmark import place, refuse_missing
+from angulus.experiments.recipe import Recipe
+from angulus.heads.checkpoint import Head
+from angulus.heads.dense import DenseHead
+from angulus.heads.sharded import ShardedHead
+from angulus.losses import from_recipe
+from angulus.losses.objective import Objective
+from angulus.models import artifact
+from angulus.training import batches, checkpoint, start, step, validation
+from angulus.training.job import Job, has_batch_norm
+
+
+def splits(recipe: Recipe) -> Splits:
+    """The data set of a recipe."""
+    root = None if recipe.data.root is None else place(recipe.data.root)
+    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
+
+
+def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
+    """(what is trained and tested on, what the recipe's validation holds out of it, or None)."""
+    if recipe.validation is None:
+        return images, None
+    return validation.hold_out(images, recipe.validation, recipe.training.seed)
+
+
+def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
+    """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in.
+
+    Every rank calls it where several train, and is refused what any of them is.
+    """
+    ranks = Ranks.here()
+    backbone, objective, where = ranks.together(lambda: _own(recipe, images, ranks))
+    with ranks.alike():
+        head = _head(recipe, images, objective, ranks)
+    contract = ranks.together(lambda: preprocessing(recipe.input, images.train).to(where))
+    return Job(
+        backbone,
+        head,
+        contract,
+        images.train,
+        recipe.training,
+        where,
+        recipe.augment,
+        ranks,
+        recipe.head.update_in_backward,
+        None if held_out is None else recipe.validation,
+        held_out,
+    )
+
+
+def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
+    """What a rank makes without the others."""
+    if images.train.num_classes < 2:
+        raise checks.InputError(
+            f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person, "
+            "or each class, a folder of its own, or name the column of identities when you convert"
+        )
+    quality.low_count(len(images.test), recipe.evaluation.low_fraction)
+    refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
+    torch.manual_seed(recipe.training.seed)
+    _, channels, *sides = images.train.pixels.shape
+    recipe.input.check(images.train.pixels[:1])
+    if recipe.augment is not None and channels != 3:
+        raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
+    backbone = backbones.build(
+        recipe.backbone.name,
+        in_channels=channels,
+        image_size=tuple(sides),
+        embedding_size=recipe.backbone.embedding_size,
+        **recipe.backbone.options,
+    )
+    objective = from_recipe(recipe.objective)
+    if recipe.backbone.normalize:
+        if objective.reads_norms:
+            raise checks.InputError(
+                f"backbone.normalize gives every feature length 1, and {objective.reads_norms[0]} needs the length; "
+                "leave backbone.normalize out: the head normalises where its loss says so"
+            )
+        backbone = nn.Sequential(backbone, UnitFeatures())
+    settings = recipe.training
+    batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
+    batches.refuse_no_snapshot(len(images.train), settings)
+    if settings.accumulate > 1:
+        step.refuse_whole_batch(objective)
+    return backbone, objective, device(settings.device, ranks)
+
+
+def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) -> Head:
+    """The head, its class weights drawn alike for any number of ranks."""
+    size, classes = recipe.backbone.embedding_size, images.train.num_classes
+    options: dict[str, Any] = {
+        "impl": recipe.head.impl,
+        "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
+        "sampling": recipe.head.sampling,
+    }
+    if recipe.head.sharded is False and ranks.count > 1:
+        raise checks.InputError(
+            f"head.sharded false keeps all classes in one process; got {ranks.count} processes: set it to auto"
+        )
+    if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
+        return DenseHead(size, classes, objective, **options)
+    before = torch.get_rng_state()
+    head = ShardedHead(size, classes, objective, **options)
+    torch.set_rng_state(before)
+    start.draw_as_dense(head)
+    return head
+
+
+def start_from(path: Path, job: Job) -> None:
+    """Give a job the weights of a model folder, or of a run's folder or checkpoint; every rank calls it.
+
+    Raises:
+        checks.InputError: neither is there, it is of another backbone or of a run whose training has not ended, or it
+            was trained on whom the job holds out.
+    """
+    if not (path / artifact.CONFIG).exists():
+        start.from_checkpoint(path, job)
+        return
+    beside = path.parent / checkpoint.NAME  # a model folder keeps no class names; the run that it lies in does
+    if job.held_out is not None:
+        start.refuse_known(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
+    start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
+
+
+def preprocessing(contract: Contract, images: Images) -> Preprocessing:
+    """The contract, with the mean of the training images where it takes that off."""
+    return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
+
+
+def config(recipe: Recipe, images: Splits) -> artifact.Config:
+    """What the trained model's folder says of it."""
+    return artifact.Config(
+        backbone=recipe.backbone.name,
+        in_channels=images.train.pixels.shape[1],
+        image_size=tuple(images.train.pixels.shape[2:]),
+        embedding_size=recipe.backbone.embedding_size,
+        options=backbones.stored_options(recipe.backbone.name, recipe.backbone.options),
+        normalize=recipe.backbone.normalize,
+        contract=recipe.input,
+        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
+    )
+
+
+def device(name: str, ranks: Ranks | None = None, *, what: str = "training.device") -> torch.device:
+    """The device of that name, which errors call `what`; "auto" is CUDA, else mps (a Mac's), else the CPU.
+
+    Each of several ranks has its own.
+    """
+    ranks = ranks or Ranks()
+    if name == "auto":
+        mac = ranks.count == 1 and torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mac else "cpu"
+    if ranks.count > 1:
+        if name not in ("cpu", "cuda"):
+            raise checks.InputError(
+                f"{what} must be auto, cpu or cuda where {ranks.count} processes train, each on its own; got {name!r}"
+            )
+        if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
+            raise checks.InputError(
+                f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "
+                f"on it (from 0); start at most one a device, or set {what} to cpu"
+            )
+        name = f"cuda:{launch.local_rank()}" if name == "cuda" else name
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise checks.InputError(f"{what} {name!r} cannot be used here; use auto or cpu") from error
+    if ranks.count > 1 and chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen

@@ -1,0 +1,221 @@
+"""What a recipe measures, compares and stands beside: its sections `evaluation`, `compare` and `published`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from angulus.core import checks
+from angulus.experiments.benchmark import STRICT, Benchmark
+
+GROUPS = ("good", "low", "entire")
+# what `report.analyses` draws or writes of a comparison, and where the papers have it
+ANALYSES = {
+    "norm_bins": "accuracy and number of test samples by feature norm: FI Fig. 1",
+    "per_class": "mean norm and accuracy by class: FI Fig. 6",
+    "changed": "samples that a variant fixes and breaks against the baseline, and their norms: FI Table 5",
+    "weight_histograms": "the weights by layer, before and after training: FI Fig. 7",
+    "curves": "loss, feature norm and accuracy of training batches, and of the test images, by step: FI Fig. 2, 8",
+    "loss_by_epoch": "loss against epoch: MV Fig. 2",
+    "sweep": "every column against the swept value: NF Fig. 8, IAM Tables 3 and 4",
+    "result_curves": "the benchmarks' curves (ROC, CMC, FROC, ...): MV Fig. 3, CM Fig. 6",
+    "probability_map": "the probability of class 0 over the plane of 2-D features: NF Fig. 2",
+    "pair_histograms": "histograms of the frame similarities of pairs of videos: NF Fig. 9",
+}
+
+
+def accuracy_title(group: str) -> str:
+    """The column of a quality group's accuracy."""
+    return f"accuracy {group} %"
+
+
+def norm_title(group: str) -> str:
+    """The column of a quality group's mean norm."""
+    return f"norm {group}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured after training.
+
+    The test split's accuracy and norms always are; the table shows them where no benchmark is named.
+
+    Args:
+        low_fraction: the share of samples that count as low quality.
+        batch_size: images a batch.
+        each_epoch: log loss, accuracy and mean norm of the test images after each epoch too, for curves such as FI
+            Fig. 2 and 8; nothing is chosen by them.
+        benchmarks: what else is measured, each by a protocol.
+    """
+
+    low_fraction: float = 0.2
+    batch_size: int = 1000
+    each_epoch: bool = False
+    benchmarks: list[Benchmark] = field(default_factory=list)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        checks.number("evaluation.low_fraction", self.low_fraction, low=0, high=1, open_low=True, open_high=True)
+        checks.integer("evaluation.batch_size", self.batch_size, low=1)
+        names = [each.name for each in self.benchmarks]
+        titles = [title for each in self.benchmarks for title in each.columns]
+        for what, given in (("names", names), ("columns", titles)):
+            twice = next((each for each in given if given.count(each) > 1), None)
+            if twice is not None:
+                raise checks.InputError(f"evaluation.benchmarks must have {what} that differ; {twice!r} is there twice")
+
+    @property
+    def titles(self) -> list[str]:
+        """The columns of the table, in their order."""
+        if self.benchmarks:
+            return [title for each in self.benchmarks for title in each.columns]
+        return [*map(accuracy_title, GROUPS), *map(norm_title, GROUPS)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the grid: its name, the variant that it is of, and the values of the sweep, by key."""
+
+    name: str
+    variant: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A grid of runs.
+
+    Args:
+        seeds: each variant is trained once a seed.
+        variants: name -> overrides of the recipe, `{key.path: value}`.
+        sweep: `{key.path: [values]}`: each variant is trained with each value (with several keys, each combination).
+        folds: `{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once a value, such as
+            `{data.options.fold: [0, 1, 2]}`, and their test images are measured together.
+        quality_split: the variant whose norms split good from low for all, test images and pairs of benchmarks; None
+            lets each model split for itself.
+        baseline: the variant that the others are compared with, seed by seed; None is the first one.
+        analyses: what `angulus compare` looks closer at; see `report.analyses`.
+    """
+
+    seeds: list[int]
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    folds: dict[str, list[Any]] = field(default_factory=dict)
+    quality_split: str | None = None
+    baseline: str | None = None
+    analyses: list[str] = field(default_factory=list)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.grid or not self.seeds:
+            raise checks.InputError("compare needs at least one variant and one seed, and in a sweep one value a key")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise checks.InputError(f"compare.seeds must differ; got {self.seeds}")
+        for path, values in self.folds.items():
+            if (
+                len(self.folds) > 1
+                or len(set(map(str, values))) < max(2, len(values))
+                or not path.startswith("data.options.")
+            ):
+                raise checks.InputError(
+                    "compare.folds takes one option of the data and at least two values that differ, such as "
+                    f"{{data.options.fold: [0, 1]}}; got {self.folds}"
+                )
+        for name, value in (("quality_split", self.quality_split), ("baseline", self.baseline)):
+            if value is not None:
+                checks.choice(f"compare.{name}", value, self.grid)
+        for name in self.analyses:
+            checks.choice("compare.analyses", name, ANALYSES)
+
+    @property
+    def grid(self) -> dict[str, dict[str, Any]]:
+        """What is trained: the variants crossed with the sweep, name -> overrides.
+
+        >>> list(Compare([0], {"AM": {}}, {"objective.iam.beta": [0.1, 0.2]}).grid)
+        ['AM, beta=0.1', 'AM, beta=0.2']
+        """
+        return {point.name: {**self.variants.get(point.variant, {}), **point.values} for point in self.points}
+
+    @property
+    def points(self) -> list[Point]:
+        """The grid's variants in their order, each with the values of the sweep that it has."""
+        points = []
+        names = list(self.variants) or ([""] if self.sweep else [])
+        for variant, values in itertools.product(names, itertools.product(*self.sweep.values())):
+            swept = dict(zip(self.sweep, values, strict=True))
+            words = [f"{path.rsplit('.', 1)[-1]}={value}" for path, value in swept.items()]
+            points.append(Point(", ".join([variant] * bool(variant) + words), variant, swept))
+        return points
+
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """The folds, each by the name of its folder, with its overrides; without folds the whole, which has no name.
+
+        >>> Compare([0], {"AM": {}}, folds={"data.options.fold": [0, 1]}).parts
+        {'fold=0': {'data.options.fold': 0}, 'fold=1': {'data.options.fold': 1}}
+        """
+        if not self.folds:
+            return {"": {}}
+        ((path, values),) = self.folds.items()
+        return {f"{path.rsplit('.', 1)[-1]}={value}": {path: value} for value in values}
+
+    @property
+    def against(self) -> str:
+        """The variant that the others are compared with."""
+        return self.baseline or next(iter(self.grid))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a row of a paper's table is about.
+
+    Args:
+        what: in a few words.
+        column: the one that stands for it in a summary; None where the row is a picture, or more than a column.
+    """
+
+    what: str
+    column: str | None = None
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper reports.
+
+    Args:
+        source: where.
+        accuracy: by variant and group (good, low, entire) the accuracy in %.
+        mean_norm: likewise the mean norm.
+        columns: by variant the numbers of the benchmarks' columns.
+    """
+
+    source: str
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)
+    columns: dict[str, dict[str, float]] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def check(self, variants: Iterable[str], titles: Iterable[str]) -> None:
+        """Refuse numbers of a variant or a column that the recipe's table does not have."""
+        variants, titles = list(variants), list(titles)
+        for name in {**self.accuracy, **self.mean_norm, **self.columns}:
+            checks.choice("a variant of published", name, variants)
+            for title in self.of(name):
+                checks.choice(f"a column of published for {name!r}", title, titles)
+
+    def only(self, variants: Iterable[str]) -> Published:
+        """The numbers of some variants."""
+        kept = set(variants)
+        tables = (self.accuracy, self.mean_norm, self.columns)
+        return Published(self.source, *({name: each[name] for name in each if name in kept} for each in tables))
+
+    def of(self, variant: str) -> Mapping[str, float]:
+        """A variant's numbers by the columns of the table."""
+        return {
+            **{accuracy_title(group): value for group, value in self.accuracy.get(variant, {}).items()},
+            **{norm_title(group): value for group, value in self.mean_norm.get(variant, {}).items()},
+            **self.columns.get(variant, {}),
+        }

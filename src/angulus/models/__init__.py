@@ -1,0 +1,1 @@
+"""Trained models: the folder, its card, embedding, verification and export."""

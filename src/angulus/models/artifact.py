@@ -1,0 +1,366 @@
+"""A trained model as a folder: weights in safetensors, a configuration in JSON, and nothing that runs code.
+
+model.safetensors    the backbone's weights, and the mean image of its training images where the contract takes it off
+config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
+calibration.json     a threshold for this model's scores, where one was found
+README.md            the model's card, for people
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from angulus import backbones
+from angulus.backbones.layers import UnitFeatures
+from angulus.core import checks, files, limits
+from angulus.core.contract import Contract, Flip, Preprocessing
+from angulus.core.fingerprint import described, fingerprint, model_name, parts
+from angulus.evaluation.protocols.calibration import Calibration
+from angulus.models import card as cards
+
+WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
+MEAN_IMAGE = "input.mean_image"  # its name among the weights
+MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
+MOST_VALUES = 2**26  # of an image: 67 million
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a model is, but for its weights.
+
+    Args:
+        backbone: its name in `angulus.backbones`.
+        in_channels: of an image.
+        image_size: height and width of an image, in pixels (of a volume: depth, height, width).
+        embedding_size: d.
+        options: what else the backbone's constructor takes, but for where its first weights came from.
+        normalize: whether features are scaled to length 1; their norms then say nothing.
+        contract: what the pixels must be.
+        about: where the weights come from (recipe, data, seed, versions), as plain values.
+    """
+
+    backbone: str
+    in_channels: int
+    image_size: tuple[int, ...]
+    embedding_size: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    normalize: bool = False
+    contract: Contract = field(default_factory=Contract)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """The network, with new random weights: nothing is read, fetched or imported that `options` could name."""
+        network = backbones.rebuild(
+            self.backbone,
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            embedding_size=self.embedding_size,
+            **self.options,
+        )
+        return nn.Sequential(network, UnitFeatures()) if self.normalize else network
+
+
+class Model(nn.Module):
+    """A trained backbone with its contract: bytes of pixels in, features out.
+
+    Attributes:
+        config: what it is.
+        backbone: the network, in evaluation mode.
+        preprocessing: the contract, with the mean image where it takes one off.
+        sha256: of its weights, as hexadecimal digits.
+        calibration: the threshold for its scores, where one was found.
+        card: what its folder's README.md says, where there is one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        backbone: nn.Module,
+        sha256: str,
+        calibration: Calibration | None = None,
+        mean_image: Tensor | None = None,
+        card: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone.eval()
+        self.preprocessing = Preprocessing(config.contract, mean_image)
+        self.sha256, self.calibration, self.card = sha256, calibration, card
+
+    @property
+    def fingerprint(self) -> str:
+        """16 digits that change with the weights and all else that its features depend on, but for the flip rule."""
+        return fingerprint(self.sha256, dataclasses.asdict(self.config))
+
+    @property
+    def name(self) -> str:
+        """What embeddings, calibrations and galleries call it: its fingerprint and flip rule."""
+        return model_name(self.fingerprint, self.config.contract.flip)
+
+    def with_flip(self, flip: str) -> Model:
+        """The same model with another rule for mirror images: "none", "sum" or "concat"."""
+        checks.choice("flip", flip, get_args(Flip))
+        contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked
+        config = dataclasses.replace(self.config, contract=contract)
+        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
+
+    @torch.no_grad()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Features [B, d], float32, of images uint8 [B, channels, height, width] as the contract has them.
+
+        They are joined with those of the mirror images where the contract's flip rule says so: added, or side by side.
+        """
+        config = self.config
+        expected = [config.in_channels, *config.image_size]
+        if list(pixels.shape[1:]) != expected:
+            raise checks.InputError(
+                f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
+                "align and scale them as its config.json says"
+            )
+        device = next(self.backbone.parameters()).device
+        return self.preprocessing.features(self.backbone, pixels.to(device)).float()
+
+    def train(self, mode: bool = True) -> Model:
+        """A model is for inference: it stays in evaluation mode, whatever is asked."""
+        return super().train(False)
+
+
+def save(
+    config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None, card: str | None = None
+) -> None:
+    """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
+
+    A calibration that lies there is deleted: it is not for these weights.
+
+    Args:
+        config: what the model is.
+        backbone: its weights.
+        folder: where to.
+        mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
+        card: for people; None: one that says what the configuration does.
+
+    Raises:
+        checks.InputError: options that a stored model must not have, a mean image too few or too many.
+    """
+    backbones.check_stored(config.backbone, config.options)
+    Preprocessing(config.contract, mean_image)  # refused before anything is written
+    files.make_folder(folder)
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    kept = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
+    # cloned: tensors that share memory, or are not contiguous, have no place in the format
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+    weights = safetensors.torch.save(tensors)
+    files.write_atomically(folder / WEIGHTS, lambda file: file.write(weights))
+    content = {
+        "format": FORMAT,
+        "library_name": "angulus",
+        "angulus": metadata.version("angulus"),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        **dataclasses.asdict(config),
+    }
+    digits = fingerprint(content["sha256"], dataclasses.asdict(config))
+    files.write_text(folder / cards.NAME, card or cards.text(content, config.contract, digits))
+    files.write_json(folder / CONFIG, content)
+
+
+def load(folder: Path | str) -> Model:
+    """Load a model folder on the CPU: the same features to the bit as when it was saved, on the same machine.
+
+    Raises:
+        checks.InputError: no model there, weights that are not those of `config.json`, a configuration that names
+            something unknown, a calibration of another model. Nothing in the folder is run, and no pickle is read.
+    """
+    folder = Path(folder)
+    model = _load(folder)
+    if (folder / CALIBRATION).exists():
+        model.calibration = Calibration.read(folder / CALIBRATION)
+        _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    model.card = _card(folder)
+    return model
+
+
+def _load(folder: Path) -> Model:
+    """The model of a folder, whatever its calibration is."""
+    content = _content(folder)
+    config = _config(content, folder / CONFIG)
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise checks.InputError(
+            f"{folder / WEIGHTS} cannot be read: {error.strerror}; fetch or save the model anew"
+        ) from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != content["sha256"]:
+        raise checks.InputError(
+            f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {found[:12]}... in place of "
+            f"{str(content['sha256'])[:12]}...; fetch or save the model anew"
+        )
+    try:
+        tensors = safetensors.torch.load(weights)
+        mean_image = tensors.pop(MEAN_IMAGE, None)
+        _check_shapes(config, tensors, folder / CONFIG)
+        backbone = config.build()
+        backbone.load_state_dict(tensors)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise checks.InputError(
+            f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
+            f"({checks.one_line(error)[:200]}); fetch or save the model anew"
+        ) from error
+    try:
+        _check_finite(backbone)
+        return Model(config, backbone, found, mean_image=mean_image)
+    except checks.InputError as error:
+        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
+
+
+def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of another shape than the network's before memory is allocated for it.
+
+    Raises:
+        RuntimeError: as PyTorch raises it where weights are loaded.
+        checks.InputError: sizes or options that the backbone cannot have.
+    """
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            empty = config.build()
+    except checks.InputError as error:
+        # a net of timm that cannot be built without numbers: its last layer at least must not be larger than the file
+        if any(value.ndim == 2 and len(value) == config.embedding_size for value in tensors.values()):
+            return
+        raise checks.InputError(f"{path}: {error}") from error
+    expected = {name: list(value.shape) for name, value in empty.state_dict().items()}
+    got = {name: list(value.shape) for name, value in tensors.items()}
+    for name in (*expected, *got):
+        if expected.get(name) != got.get(name):
+            raise RuntimeError(f"{name} must be {expected.get(name, 'left out')}; got {got.get(name, 'none')}")
+
+
+def _check_finite(backbone: nn.Module) -> None:
+    """Refuse weights that give no features."""
+    for name, value in backbone.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise checks.InputError(
+                f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
+            )
+
+
+def calibrate(folder: Path, calibration: Calibration) -> str:
+    """Keep a calibration in a model's folder, and say in its card what it found; returns the model's name.
+
+    The calibration may be for another flip rule than the model's own, which then has to be asked for.
+
+    Raises:
+        checks.InputError: no model there, or a calibration that is not for it.
+    """
+    model = _load(folder)
+    _check_calibration(model, calibration, "the calibration")
+    calibration.write(folder / CALIBRATION)
+    _edit_card(folder, lambda card: cards.with_errors(card, calibration))
+    return model.name
+
+
+def say_measured(folder: Path, accuracy: float, images: int) -> None:
+    """Say in a model's card what share of so many test images it put into their class."""
+    _edit_card(folder, lambda card: cards.with_accuracy(card, accuracy, images))
+
+
+def _edit_card(folder: Path, edit: Callable[[str], str]) -> None:
+    card = _card(folder)
+    if card is not None:
+        files.write_text(folder / cards.NAME, edit(card))
+
+
+def _card(folder: Path) -> str | None:
+    """The card of a folder: text for people, on which nothing depends."""
+    try:
+        return (folder / cards.NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
+    way = "embed images with this one by angulus embed, and calibrate those embeddings"
+    if calibration.model is None:
+        raise checks.InputError(f"{what} does not say which model it is for; {way}")
+    made_by = parts(calibration.model)
+    if made_by is None or made_by[0] != model.fingerprint:
+        raise checks.InputError(
+            f"{what} is for {described(calibration.model)}, and this is {described(model.name)}; {way}"
+        )
+    if calibration.flip is not None:
+        raise checks.InputError(
+            f"{what} must be of embeddings that the model's own flip rule made; it fuses them by flip "
+            f"{calibration.flip!r} afterwards; use angulus embed --flip"
+        )
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        content = limits.parse_json(path.read_bytes(), path.name)
+    except (OSError, checks.InputError) as error:
+        there = (folder / "model" / CONFIG).is_file()
+        way = f"did you mean {folder / 'model'}?" if there else "give one that angulus train wrote as RUN/model"
+        raise checks.InputError(f"{folder} is not a model folder ({_reason(folder, error)}); {way}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
+        raise checks.InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
+    return content
+
+
+def _reason(folder: Path, error: OSError | checks.InputError) -> str:
+    """Why a folder is no model."""
+    if not folder.is_dir():
+        return "it is a file" if folder.exists() else "there is no such folder"
+    if isinstance(error, FileNotFoundError):
+        return f"it has no {CONFIG}"
+    return f"{CONFIG}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def _config(content: dict[str, Any], path: Path) -> Config:
+    known = {each.name for each in dataclasses.fields(Config)}
+    unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
+    if unknown:
+        raise checks.InputError(
+            f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}"
+        )
+    try:
+        contract = Contract(**content["contract"])
+        values = {name: content[name] for name in known if name != "contract"}
+    except (KeyError, TypeError) as error:
+        raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
+    except checks.InputError as error:
+        raise checks.InputError(f"{path}: {error}; fetch or save the model anew") from error
+    _check_values(values, path)
+    return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
+
+
+def _check_values(values: dict[str, Any], path: Path) -> None:
+    """Refuse values of a type that a configuration cannot have."""
+    backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
+    size = values["image_size"]
+    if not isinstance(size, list) or len(size) > 3 or not all(type(side) is int and side > 0 for side in size):
+        raise checks.InputError(f"{path} must give image_size as [height, width]; got {checks.shown(size)}")
+    for name in ("in_channels", "embedding_size"):
+        checks.integer(f"{name} in {path}", values[name], low=1, high=MOST_SIZE)
+    if values["in_channels"] * math.prod(size) > MOST_VALUES:
+        raise checks.InputError(
+            f"{path} must give images of at most {MOST_VALUES:,} numbers; got in_channels {values['in_channels']} and "
+            f"image_size {checks.shown(size)}"
+        )
+    checks.flag(f"normalize in {path}", values["normalize"])
+    for name in ("options", "about"):
+        if not isinstance(values[name], dict):
+            raise checks.InputError(f"{name} in {path} must be names with values; got {checks.shown(values[name])}")
+    backbones.check_stored(backbone, values["options"])

@@ -1,0 +1,167 @@
+"""The card of a model's folder: README.md, as Hugging Face's hub shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from angulus.core.contract import Contract
+from angulus.core.fingerprint import described
+from angulus.evaluation.protocols.calibration import Calibration
+
+NAME = "README.md"
+
+ERRORS, ACCURACY = "errors", "accuracy"  # sections that are written later
+
+_CARD = """{front}
+# {title}
+
+A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). Two images are
+compared by the cosine of their features.
+
+## Load it
+
+```python
+import angulus
+
+model = angulus.load("FOLDER")
+features = model.embed(pixels)  # {given}
+```
+
+From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing in the folder is code or pickle;
+`config.json` holds the SHA-256 of the weights, and loading checks it.
+
+## What it takes
+
+{takes}
+
+## Where it comes from
+
+{about}
+- Angulus {version}; fingerprint `{fingerprint}`; weights `{sha256}`
+
+{accuracy}
+
+## What is known of its errors
+
+{errors}
+
+## Licence
+
+Not stated: whoever publishes the weights has to name one, here and in the first lines of this file, and to say whether
+the training images allow it.
+"""
+
+
+def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
+    """What a model is, what it takes and gives, where it comes from, and how it is loaded.
+
+    Args:
+        content: of config.json.
+        contract: the same as in `content`, checked.
+        digits: the model's fingerprint.
+    """
+    about = content["about"]
+    return _CARD.format(
+        front="\n".join(_front_matter(content)),
+        title=about.get("recipe", content["backbone"]),
+        backbone=content["backbone"],
+        size=content["embedding_size"],
+        given=_given(content),
+        takes="\n".join(f"- {line}" for line in takes(content, contract)),
+        about="\n".join(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in about.items()),
+        version=content["angulus"],
+        sha256=content["sha256"],
+        fingerprint=digits,
+        accuracy=_section(ACCURACY, []),
+        errors=_section(ERRORS, ["Not calibrated: no threshold of its scores is known (`angulus calibrate`)."]),
+    )
+
+
+def with_accuracy(card: str, accuracy: float, images: int) -> str:
+    """A card that says how many of the test images were put into the right class."""
+    said = f"- {100 * accuracy:.2f} % of {images:,} test images, which training has not seen, were put into their class"
+    return _replaced(card, ACCURACY, [said])
+
+
+def with_errors(card: str, calibration: Calibration) -> str:
+    """A card that says what a calibration found."""
+    return _replaced(card, ERRORS, _errors(calibration))
+
+
+def _replaced(card: str, name: str, lines: list[str]) -> str:
+    """The card with another section, where it has the place for it; all else is as its author wrote it."""
+    start, end = _marks(name)
+    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: _section(name, lines), card, flags=re.S)
+
+
+def _section(name: str, lines: list[str]) -> str:
+    start, end = _marks(name)
+    return "\n".join([start, "", *lines, "", end] if lines else [start, end])
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: Angulus writes what stands up to the next such mark -->", f"<!-- end of {name} -->"
+
+
+def _front_matter(content: Mapping[str, Any]) -> list[str]:
+    tags = ["angulus", "image-feature-extraction", "embeddings", content["backbone"]]
+    return [
+        "---",
+        "library_name: angulus",
+        "pipeline_tag: image-feature-extraction",
+        "license: unknown",
+        f"tags: {json.dumps(tags)}",  # JSON is YAML, and quotes whatever has to be
+        "---",
+        "",
+    ]
+
+
+def _given(content: Mapping[str, Any]) -> str:
+    return f"uint8 [batch, {content['in_channels']}, {', '.join(map(str, content['image_size']))}]"
+
+
+def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
+    """What images a model takes, and what it does with them, in three lines."""
+    scaled = {
+        "fixed": f"scaled to (x − {contract.mean:g}) / {contract.scale:g}",
+        "per_image": "scaled by each image's own mean and deviation",
+        "mean_image": f"less the mean image, over {contract.scale:g}",
+    }[contract.normalize]
+    flip = {
+        "none": "mirror images are not taken",
+        "sum": "features of an image and its mirror image are added",
+        "concat": "features of an image and its mirror image stand side by side",
+    }[contract.flip]
+    aligned = f", aligned by the template `{contract.template}`" if contract.template else ""
+    return [
+        f"{_given(content)}, {'grey' if content['in_channels'] == 1 else 'RGB'}{aligned}",
+        f"{scaled}, by the model itself",
+        f"{flip}" + ("; features have length 1" if content["normalize"] else ""),
+    ]
+
+
+def _errors(found: Calibration) -> list[str]:
+    return [
+        f"Threshold {found.threshold.value:.4f} (cosine), for features of {described(found.model)}: FMR "
+        f"{found.fmr.value:.2g} over {found.impostors:,} pairs of two people, FNMR {found.fnmr.value:.2g} over "
+        f"{found.genuine:,} pairs of one. On other people and other photos the rates are others.",
+        *[f"- {each.name}: FMR {each.fmr.value:.2g}, FNMR {each.fnmr.value:.2g}" for each in found.groups],
+    ]
+
+
+def plain(value: object) -> str:
+    """A value in one line, without signs that a terminal obeys.
+
+    >>> plain("two\\n lines\\x1b[2J")
+    'two lines?[2J'
+    """
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(shown.split()))
+
+
+def _code(value: object) -> str:
+    """A value as code in one line of Markdown."""
+    return f"`{plain(value).replace('`', chr(39))}`"

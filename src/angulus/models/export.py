@@ -1,0 +1,332 @@
+"""A trained model as one ONNX file that needs no Angulus: bytes of pixels in, features and norms out.
+
+The contract is part of the graph. What the file gives is compared with PyTorch before it is put in place.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from angulus.backbones.layers import UnitFeatures
+from angulus.core import checks, extras, files, formats
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.metrics.intervals import MOST_DRAWS
+from angulus.models.artifact import Config, Model
+from angulus.models.inputs import drawn_pixels, known_labels, read_pixels
+from angulus.models.parity import Parity, of_features, on_pairs
+
+INPUT, OUTPUTS = "pixels", ("features", "norms")
+PRECISIONS = ("float32", "float16", "int8")
+OPSET = 18
+TOLERANCE = 1e-5  # of float32
+GENERATED = 32  # images, where none are given
+MOST_RANGES = 1000  # images that the ranges of layers are measured on, of those given for it
+
+_BATCH = 64
+_ROUNDINGS = 10  # both sides round, in different orders
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], who is shown [N] ("": unknown)."""
+
+    ids: NDArray[np.str_]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.str_] | None = None
+
+
+def export(
+    model: Model,
+    out: Path,
+    *,
+    precision: str = "float32",
+    images: Path | None = None,
+    ranges: Path | None = None,
+    pairs: Pairs | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Parity:
+    """Write a model as ONNX, compare it with PyTorch in ONNX Runtime, and say how far apart they are.
+
+    Input `pixels`: uint8 [batch, channels, height, width], any batch. Outputs `features` [batch, d] and
+    `norms` [batch], float32; mirror images are joined by the contract's rule. The metadata say what the pixels must be.
+
+    Args:
+        model: on the CPU.
+        out: the file, .onnx.
+        precision: "float32"; "float16": weights and layers, while the pixels are scaled and the norms taken in float32;
+            "int8": weights by channel, and the inputs of layers by their range over `ranges`.
+        images: what `angulus embed` reads, to compare on; None: generated ones, whose errors say less.
+        ranges: for int8: images like those that the model will see, of which up to 1,000 are drawn; None: `images`,
+            whose errors are then those of images that the file was fitted to.
+        pairs: of the images, for figures before and after.
+        draws: resamples of the people on the pairs, for intervals; 0 for none.
+        seed: of the generated images, and of the draw of `ranges`.
+        on_stage: told what is done next.
+
+    Raises:
+        checks.InputError: missing packages, int8 without images, a pair's image that is not among them, or a float32
+            file whose output differs by more than 1e-5 and than rounding explains; nothing is written then.
+    """
+    _refuse_early(out, precision, images, ranges, pairs)
+    checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+    on_stage("reading images")
+    given = _generated(model.config, seed) if images is None else _read(images, model.config)
+    on_stage(f"PyTorch's features of {len(given.ids):,} images")
+    own = _pytorch(model, given.pixels)
+    if pairs is not None:
+        _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / "model.onnx"
+        on_stage("writing the graph")
+        _write(model, draft, precision)
+        if precision == "int8":
+            fitted = given if ranges is None else _read(ranges, model.config, MOST_RANGES, seed)
+            on_stage(f"measuring the ranges of layers on {len(fitted.ids):,} images")
+            draft = _quantized(draft, fitted.pixels)
+        on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
+        features, norms = run(draft, given.pixels)
+        found = of_features(own, features, norms)
+        if precision == "float32" and not max(found.feature_error, found.norm_error) <= TOLERANCE:
+            found = dataclasses.replace(found, rounding=_rounding(model, given.pixels, own))
+            _check(found, model.config.backbone)
+        if pairs is not None:
+            on_stage(f"measuring {len(pairs):,} pairs")
+            both = _embeddings(given, own, str(images)), _embeddings(given, features, "the exported model")
+            measured = on_pairs(*both, pairs, threshold=_threshold(model), draws=draws)
+            found = dataclasses.replace(found, pairs=measured)
+        content = draft.read_bytes()
+    files.make_folder(out.parent)
+    files.write_atomically(out, lambda file: file.write(content))
+    return found
+
+
+def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features [N, d] and norms [N] that a file gives for images uint8 [N, channels, height, width]."""
+    runtime = _library("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    parts = [session.run(list(OUTPUTS), {INPUT: pixels[start : start + _BATCH]}) for start in _starts(len(pixels))]
+    features, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return features, norms
+
+
+class _Graph(nn.Module):
+    """What is exported: scaling, mirror images, layers, norms."""
+
+    def __init__(self, model: Model, half: bool) -> None:
+        super().__init__()
+        self.preprocessing = copy.deepcopy(model.preprocessing).cpu()
+        self.layers, self.unit = copy.deepcopy(model.backbone).cpu(), model.config.normalize
+        if self.unit:  # squares of float16 features may overflow: lengths are taken in float32
+            self.layers = self.layers[0]  # type: ignore[index]
+        self.dtype = torch.float16 if half else torch.float32
+        self.layers.to(self.dtype).eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 [B, C, H, W] -> features [B, d] and norms [B]."""
+        features = self.preprocessing.features(self._network, pixels)
+        return features, torch.linalg.vector_norm(features, dim=1)
+
+    def _network(self, images: Tensor) -> Tensor:
+        features = self.layers(images.to(self.dtype)).float()
+        return UnitFeatures()(features) if self.unit else features  # type: ignore[no-any-return]
+
+
+def _write(model: Model, path: Path, precision: str) -> None:
+    onnx = _library("onnx")
+    config = model.config
+    example = torch.zeros(2, config.in_channels, *config.image_size, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            _Graph(model, precision == "float16").eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise checks.InputError(f"the backbone {config.backbone!r} cannot be exported by this version of PyTorch")
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, _about(model, precision))
+    onnx.save(proto, str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's report of its steps, and of what it deprecates in itself."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _about(model: Model, precision: str) -> dict[str, str]:
+    """What the file says of itself; plain text, of which the graph needs nothing."""
+    config = model.config
+    shape = f"[batch, {config.in_channels}, {', '.join(map(str, config.image_size))}]"
+    about = {
+        "angulus": metadata.version("angulus"),
+        "angulus.model": model.name,
+        "angulus.sha256": model.sha256,
+        "angulus.backbone": config.backbone,
+        "angulus.precision": precision,
+        "angulus.core.contract": json.dumps(dataclasses.asdict(config.contract)),
+        "angulus.input": f"uint8 {shape}, {'grey' if config.in_channels == 1 else 'RGB'}; the graph scales them",
+    }
+    if model.calibration is not None:
+        about["angulus.threshold"] = repr(model.calibration.threshold.value)
+        about["angulus.calibrated_for"] = str(model.calibration.model)
+    return about
+
+
+class _Reader:
+    """Hands images to the library that measures the ranges of layers."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.parts = iter(pixels[start : start + _BATCH] for start in _starts(len(pixels)))
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        part = next(self.parts, None)
+        return None if part is None else {INPUT: part}
+
+
+def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """The same model with 8-bit weights and layers' inputs, in a file beside it."""
+    quantization = _library("onnxruntime.quantization")
+    onnx = _library("onnx")
+    about = {each.key: each.value for each in onnx.load(str(path)).metadata_props}
+    prepared, out = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
+    quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(
+        str(prepared),
+        str(out),
+        _Reader(pixels),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    proto = onnx.load(str(out))
+    onnx.helper.set_model_props(proto, about)
+    onnx.save(proto, str(out))
+    return out
+
+
+def _pytorch(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    parts = [model.embed(torch.from_numpy(pixels[start : start + _BATCH])) for start in _starts(len(pixels))]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
+    """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
+    wide = copy.deepcopy(model.backbone).cpu().double()
+    with torch.no_grad():
+        parts = [
+            model.preprocessing.features(
+                lambda images: wide(images.double()), torch.from_numpy(pixels[each : each + 1])
+            )
+            for each in range(len(pixels))
+        ]
+    return of_features(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+
+
+def _check(found: Parity, backbone: str) -> None:
+    """Refuse a float32 file that is further off than rounding explains."""
+    worst = max(found.feature_error, found.norm_error)
+    if found.rounding is None or not worst <= _ROUNDINGS * found.rounding:
+        raise checks.InputError(
+            f"the exported model must give PyTorch's features within {TOLERANCE:g}; got {worst:.2g}, where float32 "
+            f"itself rounds by {found.rounding or 0:.2g}; the backbone {backbone!r} holds what does not export"
+        )
+
+
+def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: Pairs | None) -> None:
+    """Refuse what no model could be exported with."""
+    checks.choice("precision", precision, PRECISIONS)
+    if out.suffix != ".onnx":
+        raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
+    if ranges is not None and precision != "int8":
+        raise checks.InputError(
+            f"ranges of layers are measured for precision int8 only; got {precision}; leave --ranges out"
+        )
+    if images is None and pairs is not None:
+        raise checks.InputError("a list of pairs needs images; give them with --images")
+    if pairs is not None and (pairs.same.all() or not pairs.same.any()):
+        kind = "genuine" if pairs.same.all() else "impostor"
+        raise checks.InputError(
+            f"{pairs.source} must hold genuine and impostor pairs; got {len(pairs)} {kind} ones only; add others"
+        )
+    if images is None and ranges is None and precision == "int8":
+        raise checks.InputError(
+            "precision int8, which measures the range of every layer, needs images; give some like those that the "
+            "model will see with --ranges, or --images"
+        )
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _library(name)
+
+
+def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) -> _Images:
+    """All images of a source, or at most so many, drawn."""
+    found = drawn_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
+    if not found:
+        raise checks.InputError(f"{source} holds no image to measure on")
+    rows = [row for row, _ in found]
+    pixels = np.stack([pixels.numpy() for _, pixels in found])
+    return _Images(formats.text_array([row.id for row in rows]), pixels, known_labels(rows))
+
+
+def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:
+    return Embeddings(features, given.ids, labels=given.labels, source=source)
+
+
+def _threshold(model: Model) -> float | None:
+    """The calibrated threshold, where there is one for the flip rule that is exported."""
+    calibration = model.calibration
+    return None if calibration is None or calibration.model != model.name else calibration.threshold.value
+
+
+def _generated(config: Config, seed: int) -> _Images:
+    """Smooth patterns with noise: images of noise alone are all alike to a network."""
+    rng = np.random.default_rng(seed)
+    axes = len(config.image_size)
+    coarse = rng.integers(0, 256, (GENERATED, config.in_channels, *(4,) * axes)).astype(np.float32)
+    mode = "bilinear" if axes == 2 else "trilinear"
+    smooth = nn.functional.interpolate(torch.from_numpy(coarse), config.image_size, mode=mode).numpy()
+    noisy = smooth + rng.normal(0, 16, smooth.shape)
+    return _Images(np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+
+
+def _starts(count: int) -> range:
+    return range(0, count, _BATCH)
+
+
+def _library(name: str) -> Any:
+    return extras.load(name, "onnx", "exporting to ONNX")

@@ -1,0 +1,69 @@
+"""Models on Hugging Face's hub, or any server that speaks as it does (HF_ENDPOINT); needs huggingface_hub.
+
+Nothing is fetched or sent until one of the methods is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from angulus.core import checks, extras
+from angulus.models import artifact, card
+
+extras.load("huggingface_hub", "hub", "models on a hub")
+from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
+
+FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, card.NAME)
+
+
+class HubModel(artifact.Model, ModelHubMixin):
+    """A model that a hub keeps: `HubModel.from_pretrained("owner/name")`, `HubModel(model).push_to_hub("owner/name")`.
+
+    What a repository holds is a model folder, and is checked as `angulus.load` checks one.
+
+    Args:
+        model: as `angulus.load` gives it.
+    """
+
+    def __init__(self, model: artifact.Model) -> None:
+        super().__init__(
+            model.config, model.backbone, model.sha256, model.calibration, model.preprocessing.mean_image, model.card
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        artifact.save(self.config, self.backbone, save_directory, self.preprocessing.mean_image, self.card)
+        if self.calibration is not None:
+            artifact.calibrate(save_directory, self.calibration)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> HubModel:
+        """Of a folder, or of a repository, of which only the files of a model folder are fetched.
+
+        In place of the mixin's own, which reads a stranger's `config.json` without a check.
+        """
+        if model_kwargs:
+            name = next(iter(model_kwargs))
+            raise checks.InputError(f"a model is loaded as it was stored; got the argument {name!r}; leave it out")
+        if Path(pretrained_model_name_or_path).is_dir():
+            return cls(artifact.load(pretrained_model_name_or_path))
+        folder = snapshot_download(
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            token=token,
+            allow_patterns=list(FILES),
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        return cls(artifact.load(folder))

@@ -1,0 +1,81 @@
+"""The features of images, and the classes that the head predicts, found by all processes together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from angulus.data.sets.images import Images
+from angulus.distributed.collectives import gather
+from angulus.training.batches import share
+from angulus.training.job import Job
+
+
+class Embedded(NamedTuple):
+    """What a model makes of N images.
+
+    Attributes:
+        features: [N, d] float32.
+        predictions: [N], the classes of the largest logits.
+        probabilities: [N], of two classes the second's; else 0.
+        losses: [N], the softmax cross-entropy of the logits, without margins.
+    """
+
+    features: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    losses: np.ndarray
+
+
+@torch.no_grad()
+def extract_features(job: Job, images: Images, batch_size: int, *, predict: bool = True) -> Embedded:
+    """Features and what the head predicts from them, in float32; without `predict` features alone.
+
+    Every rank calls it and gets the same; what fails on one, such as a file that it cannot read, fails on all. Backbone
+    and head are in evaluation mode afterwards.
+    """
+    ranks = job.ranks
+    job.backbone.to(job.device).eval()
+    job.head.to(job.device).eval()
+    if ranks.count > 1:  # the running figures of batch norm are each rank's own: rank 0's count
+        for buffer in job.backbone.buffers():
+            dist.broadcast(buffer, 0, group=ranks.group)
+    found: list[tuple[torch.Tensor, ...]] = []
+    for rows in torch.split(torch.arange(len(images)), batch_size):
+        sizes = [len(part) for part in rows.tensor_split(ranks.count)]
+        mine = share(rows, ranks)
+        own = ranks.together(partial(_features, job, images, mine))
+        parts = (
+            own,
+            *(_predicted(job, own, images.labels[mine].to(job.device), images.num_classes) if predict else ()),
+        )
+        found.append(tuple(gather(part, sizes, ranks).cpu() for part in parts))
+    features, *predicted = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    predictions, probabilities, losses = predicted or (np.empty(0, np.int64), np.empty(0), np.empty(0))
+    return Embedded(features.astype(np.float32), predictions, probabilities, losses)
+
+
+def _features(job: Job, images: Images, rows: torch.Tensor) -> torch.Tensor:
+    """Of consecutive rows, none among them."""
+    if not len(rows):
+        return torch.zeros(0, job.head.embedding_size, device=job.device)
+    own = images.pixels[int(rows[0]) : int(rows[-1]) + 1].to(job.device)
+    features: torch.Tensor = job.backbone(job.contract(own))
+    return features
+
+
+def _predicted(
+    job: Job, features: torch.Tensor, labels: torch.Tensor, num_classes: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits = job.head.logits(features)
+    wide = logits if job.ranks.count > 1 else logits.cpu()  # a Mac's device has no float64
+    if num_classes == 2:
+        second = torch.softmax(wide.double(), dim=1)[:, -1]
+    else:
+        second = torch.zeros(len(wide), dtype=torch.float64, device=wide.device)
+    return logits.argmax(dim=1), second, F.cross_entropy(logits.float(), labels, reduction="none")

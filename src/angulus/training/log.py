@@ -1,0 +1,96 @@
+"""What a run writes while it goes on: metrics as JSON lines and to TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from angulus.core import checks, files, limits
+from angulus.distributed.runtime import Ranks
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Rows of numbers by step, to `metrics.jsonl` and TensorBoard; after a resume, rows past its step are dropped.
+
+    Every rank has one and calls it; rank 0's writes, and what goes wrong there is refused on all.
+    """
+
+    def __init__(self, folder: Path, resume_step: int, ranks: Ranks | None = None) -> None:
+        self.path, self.ranks = folder / METRICS, ranks or Ranks()
+        self.file: TextIO | None = None
+        self.board: Any = None
+        self.ranks.first(lambda: self._open(resume_step))
+
+    def _open(self, resume_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
+
+        kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write what is finite; the mean norm of no samples, say, is left out."""
+        self.ranks.together(lambda: self._write(step, values))
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self.file is None:
+            return
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        try:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+        except OSError as error:
+            raise checks.InputError(files.sentence(error, self.path)) from error
+
+    def close(self) -> None:
+        """Let both files go; what could not be written `write` has told already."""
+        for each in (self.file, self.board):
+            if each is not None:
+                with contextlib.suppress(OSError):
+                    each.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; from a line on that a crash has cut short or damaged, they are dropped."""
+    return _read(path)[0]
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a metrics file, with the number of the line; "" where all of it can be read."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows, ""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            row = limits.parse_json(line, f"line {number}")
+        except checks.InputError as error:
+            return rows, str(error)
+        if not isinstance(row, dict) or not _is_step(row.get("step")):
+            return rows, f"line {number} must be a mapping with a step, a whole number; got {checks.shown(row)}"
+        odd = next((name for name, value in row.items() if not _is_number(value)), None)
+        if odd is not None:
+            got = checks.shown(row[odd])
+            return rows, f"line {number} must hold finite numbers; got {got} for {checks.shown(odd)}"
+        rows.append(row)
+    return rows, ""
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
