@@ -24,7 +24,7 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from angulus import data
+from angulus import data as data_package
 from angulus.cli.prepare import prepare_app
 from angulus.core.checks import InputError
 from angulus.core.contract import template_points
@@ -207,7 +207,7 @@ def test_a_package_that_is_missing_is_named_with_one_extra(
 
 
 def test_no_module_of_this_layer_imports_opencv_at_its_top() -> None:
-    for path in Path(data.__file__).parent.rglob("*.py"):
+    for path in Path(data_package.__file__).parent.rglob("*.py"):
         top = [
             alias.name
             for node in ast.parse(path.read_text()).body

@@ -188,16 +188,16 @@ def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
 def test_every_rank_is_refused_the_same(case: str, sentence: str, two: Path) -> None:
     said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
     assert said[0] == said[1]
-    assert said[0][0] == "Alike"
+    assert said[0][0] == "SharedError"
     assert re.search(sentence, said[0][1])
     assert set(REFUSED) <= {"dense", "device", "small", "diverged"}
 
 
 def test_what_one_rank_alone_breaks_is_refused_on_all(two: Path) -> None:
     first, second = (json.loads((two / f"rank-{rank}.json").read_text())["alone"] for rank in range(2))
-    assert second == ["Alike", second[1]]
+    assert second == ["SharedError", second[1]]
     assert "leaves low empty" in second[1]
-    assert first == ["Alike", f"rank 1 failed: {second[1]}"]
+    assert first == ["SharedError", f"rank 1 failed: {second[1]}"]
 
 
 def test_refused_runs_leave_no_folder(two: Path) -> None:
@@ -225,7 +225,7 @@ UNSEEN = "is not seen by every process; give as --out a folder that all machines
 )
 def test_what_one_rank_alone_sees_or_breaks_ends_all(case: str, first: str, second: str, two: Path) -> None:
     said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
-    assert [kind for kind, _ in said] == ["Alike", "Alike"]
+    assert [kind for kind, _ in said] == ["SharedError", "SharedError"]
     for sentence, (_, text) in zip((first, second), said, strict=True):
         assert re.search(sentence, text), text
 

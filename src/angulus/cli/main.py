@@ -31,7 +31,7 @@ from angulus.cli.train import train
 from angulus.cli.verify import verify
 from angulus.core import checks, files, limits, redact
 from angulus.distributed import launch
-from angulus.distributed.runtime import Alike
+from angulus.distributed.runtime import SharedError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,7 +104,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         if launch.several() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
-            raise Alike(
+            raise SharedError(
                 f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} take; start this without it"
             )
         app(prog_name="angulus")

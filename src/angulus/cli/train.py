@@ -32,7 +32,7 @@ def train(
     from angulus.experiments.run import run
 
     with launch.process_group(timeout_s) as ranks:
-        loaded = ranks.together(lambda: recipes.load(recipe, overrides or []))
+        loaded = ranks.run_on_all(lambda: recipes.load(recipe, overrides or []))
         default = recipes.default_folder(loaded, overrides or [])
         folder = out or default.with_name(f"{default.name}-seed-{loaded.training.seed}")
         ranks.agree(recipe=recipes.to_yaml(loaded), out=str(folder), resume=resume)

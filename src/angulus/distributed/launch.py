@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from angulus.core import checks
-from angulus.distributed.runtime import Alike, Ranks
+from angulus.distributed.runtime import SharedError, Ranks
 
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
@@ -40,7 +40,7 @@ def local_rank() -> int:
 
 def speaks(error: BaseException | None = None) -> bool:
     """Whether this process tells what happened: rank 0 does, any other only what is not known to be told by it."""
-    return not several() or os.environ["RANK"] == "0" or not (error is None or isinstance(error, Alike))
+    return not several() or os.environ["RANK"] == "0" or not (error is None or isinstance(error, SharedError))
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
     try:
         timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True, high=LONGEST_S))
     except checks.InputError as error:  # every process was given the same
-        raise Alike(str(error)) from error
+        raise SharedError(str(error)) from error
     if not several():
         yield Ranks()
         return

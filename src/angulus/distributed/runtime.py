@@ -16,11 +16,11 @@ from angulus.core import checks
 T = TypeVar("T")
 
 
-class Alike(checks.InputError):
+class SharedError(checks.InputError):
     """What every rank refuses at the same place, so that one of them needs to tell it."""
 
 
-class Elsewhere(checks.InputError):
+class RemoteError(checks.InputError):
     """What another rank refused, whose own sentence says why."""
 
 
@@ -57,7 +57,7 @@ class Ranks:
     def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
         return self  # the processes of a copied head are the same
 
-    def objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         """The values that every rank gives, by rank; for set-up, not for every step."""
         if self.count == 1:
             return [value]
@@ -65,53 +65,57 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def together(self, call: Callable[[], T]) -> T:
+    def run_on_all(self, call: Callable[[], T]) -> T:
         """What `call` gives here; where it fails on one rank it fails on all, and none is left waiting."""
         error: Exception | None = None
         try:
             value = call()
         except Exception as caught:  # whatever it is: the others wait for this rank's word
             error = caught
-        said = self.objects(None if error is None else str(error))
+        said = self.gather_objects(None if error is None else str(error))
         if error is not None:
             if self.count > 1 and isinstance(error, checks.InputError):
-                raise Alike(str(error)) from error
+                raise SharedError(str(error)) from error
             raise error
         for rank, sentence in enumerate(said):
             if sentence is not None:
-                raise Alike(f"rank {rank} failed: {sentence}")
+                raise SharedError(f"rank {rank} failed: {sentence}")
         return value
 
-    def first(self, call: Callable[[], object]) -> None:
+    def run_on_first(self, call: Callable[[], object]) -> None:
         """Let rank 0 alone do something, while the others wait; where it fails, it fails on all."""
-        self.together(lambda: call() if self.rank == 0 else None)
+        self.run_on_all(lambda: call() if self.rank == 0 else None)
 
-    def told(self, call: Callable[[], T]) -> T:
+    def broadcast(self, call: Callable[[], T]) -> T:
         """What `call` gives on rank 0, who alone calls it, told to all; where it fails, it fails on all."""
-        return cast(T, self.everywhere(lambda: call() if self.rank == 0 else None)[0])
+        return cast(T, self.gather_from_all(lambda: call() if self.rank == 0 else None)[0])
 
     @contextmanager
-    def alike(self) -> Iterator[None]:
+    def raise_on_all(self) -> Iterator[None]:
         """What is refused within is refused by every rank: all tell one sentence, that of the rank which knows most."""
         try:
             yield
         except checks.InputError as error:
             if self.count == 1:
                 raise
-            known = [sentence for far, sentence in self.objects((isinstance(error, Elsewhere), str(error))) if not far]
-            raise Alike(known[0] if known else str(error)) from error
+            known = [
+                sentence
+                for far, sentence in self.gather_objects((isinstance(error, RemoteError), str(error)))
+                if not far
+            ]
+            raise SharedError(known[0] if known else str(error)) from error
 
-    def everywhere(self, call: Callable[[], T]) -> list[T]:
+    def gather_from_all(self, call: Callable[[], T]) -> list[T]:
         """What `call` gives on each rank, by rank; where it fails on one it fails on all."""
-        return self.objects(self.together(call))
+        return self.gather_objects(self.run_on_all(call))
 
     def agree(self, **facts: Any) -> None:
         """Refuse, on every rank alike, where one gives another value than rank 0."""
-        everywhere = self.objects(facts)
+        everywhere = self.gather_objects(facts)
         for rank, given in enumerate(everywhere):
             for name, value in given.items():
                 if value != everywhere[0].get(name):
-                    raise Alike(
+                    raise SharedError(
                         f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )

@@ -47,10 +47,10 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
     Every rank calls it where several train, and is refused what any of them is.
     """
     ranks = Ranks.here()
-    backbone, objective, where = ranks.together(lambda: _own(recipe, images, ranks))
-    with ranks.alike():
+    backbone, objective, where = ranks.run_on_all(lambda: _own(recipe, images, ranks))
+    with ranks.raise_on_all():
         head = _head(recipe, images, objective, ranks)
-    contract = ranks.together(lambda: preprocessing(recipe.input, images.train).to(where))
+    contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
     return Job(
         backbone,
         head,

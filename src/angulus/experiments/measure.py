@@ -61,7 +61,9 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
     if images.num_classes == 2:
         arrays["probabilities"] = probabilities
-    job.ranks.first(lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays)))
+    job.ranks.run_on_first(
+        lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
+    )
     return described(arrays, recipe.evaluation.low_fraction)
 
 
@@ -104,7 +106,7 @@ def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Calla
         elif keep:
             features = extract_features(job, shown, batch_size, predict=False).features
         if keep:
-            job.ranks.first(lambda: formation.record(folder, epoch, rows, features))
+            job.ranks.run_on_first(lambda: formation.record(folder, epoch, rows, features))
         job.backbone.train()
         job.head.train()
         if not measures:

@@ -54,25 +54,25 @@ def run(
         return splits or build.splits(recipe)
 
     # rank 0 alone looks into the folder and tells what all do: another may not see it, or hold an old one of its name
-    ranks.first(lambda: _refuse_nothing(folder, resume))
+    ranks.run_on_first(lambda: _refuse_nothing(folder, resume))
     # built before the folder is: a recipe that cannot be trained or evaluated leaves nothing behind
-    whole = ranks.together(load)
-    kept, held_out = ranks.together(lambda: build.hold_out(recipe, whole))
+    whole = ranks.run_on_all(load)
+    kept, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
     job = build.job(recipe, kept, held_out)
     start = recipe.training.start_from
-    if start is not None and not ranks.told(lambda: (folder / checkpoint.NAME).exists()):
-        ranks.together(lambda: build.start_from(place(start), job))
+    if start is not None and not ranks.broadcast(lambda: (folder / checkpoint.NAME).exists()):
+        ranks.run_on_all(lambda: build.start_from(place(start), job))
     with ExitStack() as stack:
-        ranks.first(lambda: stack.enter_context(files.lock(folder)))
-        there = ranks.told(lambda: begun(recipe, folder, whole, resume))
+        ranks.run_on_first(lambda: stack.enter_context(files.lock(folder)))
+        there = ranks.broadcast(lambda: begun(recipe, folder, whole, resume))
         if there.results is not None and there.measured_so:
             return there.results
         _refuse_unseen(folder, ranks)
         ended = there.results is not None
         if ended:
-            ranks.first(lambda: files.write_text(folder / MEASURING, ""))
+            ranks.run_on_first(lambda: files.write_text(folder / MEASURING, ""))
         else:
-            ranks.first(lambda: write_beginning(recipe, folder, whole, there, job))
+            ranks.run_on_first(lambda: write_beginning(recipe, folder, whole, there, job))
         if on_start is not None and not ended:
             on_start()
         on_epoch = measure.follow(job, kept.test, recipe, folder)
@@ -82,7 +82,7 @@ def run(
         progress = loop.fit(job, folder, resume=there.trained, on_step=on_step, on_epoch=on_epoch)
         config = None if ended else build.config(recipe, kept)
         found = {folder: _classified(job, kept.test, recipe, folder, config)}
-        on_the_way = ranks.told(lambda: snapshots.kept(folder, recipe.training.snapshots, progress.step))
+        on_the_way = ranks.broadcast(lambda: snapshots.kept(folder, recipe.training.snapshots, progress.step))
         for where in on_the_way.values():
             snapshots.load(where, job)
             found[where] = _classified(job, kept.test, recipe, where, config)
@@ -123,7 +123,7 @@ def _classified(
 ) -> dict[str, Any]:
     """Save the job's model in the folder, unless it lies there already (None), and classify the test images."""
     if config is not None:
-        job.ranks.first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
+        job.ranks.run_on_first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
     return measure.classify(job, images, recipe, folder)
 
 
@@ -145,7 +145,7 @@ def _refuse_unseen(folder: Path, ranks: Ranks) -> None:
     """Refuse a folder that is not one for all, by a fresh file: an old folder of that name may be anywhere."""
     if ranks.count == 1:
         return
-    mark = folder / ranks.told(lambda: f".seen-{uuid.uuid4().hex}")
+    mark = folder / ranks.broadcast(lambda: f".seen-{uuid.uuid4().hex}")
 
     def look() -> None:
         if not mark.exists():
@@ -154,8 +154,8 @@ def _refuse_unseen(folder: Path, ranks: Ranks) -> None:
             )
 
     try:
-        ranks.first(lambda: files.write_text(mark, ""))
-        ranks.together(look)
+        ranks.run_on_first(lambda: files.write_text(mark, ""))
+        ranks.run_on_all(look)
     finally:
         if ranks.rank == 0:
             mark.unlink(missing_ok=True)

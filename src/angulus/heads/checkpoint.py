@@ -47,7 +47,7 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
     """
     ranks, classes = _place(head)
     folder = Path(folder)
-    tag = ranks.objects(uuid.uuid4().hex[:8])[0]
+    tag = ranks.gather_objects(uuid.uuid4().hex[:8])[0]
     shard = {"file": f"classes-{classes.start}-{tag}.safetensors", "start": classes.start, "stop": classes.stop}
     common = f"common-{tag}.safetensors"
 
@@ -72,9 +72,9 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
             files.write_json(folder / INDEX, content)
 
     try:
-        ranks.together(own)
-        shards = ranks.objects(shard)
-        ranks.together(lambda: index(shards))
+        ranks.run_on_all(own)
+        shards = ranks.gather_objects(shard)
+        ranks.run_on_all(lambda: index(shards))
     except Exception:
         for name in (str(shard["file"]), common):
             with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
         for path in folder.iterdir():
             if OWN_FILE.fullmatch(path.name) and tag not in path.name:
                 path.unlink(missing_ok=True)
-    ranks.objects(None)  # no rank goes on before the folder holds this checkpoint alone
+    ranks.gather_objects(None)  # no rank goes on before the folder holds this checkpoint alone
 
 
 def load_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
@@ -101,7 +101,7 @@ def load_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
     """
     ranks, classes = _place(head)
     given = _several(optimizers)
-    state, kept = ranks.together(lambda: _fitting(head, Path(folder), classes, given))
+    state, kept = ranks.run_on_all(lambda: _fitting(head, Path(folder), classes, given))
     head.load_state_dict(state)
     for name, parameter in head.named_parameters():
         for optimizer in given:

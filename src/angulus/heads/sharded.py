@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
-from angulus.distributed.runtime import Elsewhere, Ranks, ddp_ranks
+from angulus.distributed.runtime import RemoteError, Ranks, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
 from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logits, widened
 from angulus.heads.geometry import Geometry, geometry, normalize
@@ -97,7 +97,7 @@ class ShardedHead(nn.Module):
             counts = None if class_counts is None else [checks.integer("class_counts", each) for each in class_counts]
             return Kernel(impl, products), checked(sampling, objective), counts
 
-        self.kernel, self.sampling, counts = self.ranks.together(own)
+        self.kernel, self.sampling, counts = self.ranks.run_on_all(own)
         self.ranks.agree(
             embedding_size=embedding_size,
             num_classes=num_classes,
@@ -116,7 +116,7 @@ class ShardedHead(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new class weights, from a seed of rank 0, block by block: the same for any number of ranks."""
-        seed = self.ranks.objects(int(torch.randint(2**62, ())))[0]
+        seed = self.ranks.gather_objects(int(torch.randint(2**62, ())))[0]
         size = self.weight.shape[1]
         with torch.no_grad():
             for block in range(self.classes.start // INITIAL_BLOCK, -(-self.classes.stop // INITIAL_BLOCK)):
@@ -153,7 +153,7 @@ class ShardedHead(nn.Module):
             raise refusal
         if float(broken) > 0:
             if not int(bad):
-                raise Elsewhere("the loss cannot be found on another rank; its own message says why")
+                raise RemoteError("the loss cannot be found on another rank; its own message says why")
             raise not_finite(rows, self.weight)
         if self.objective.moves:
             self.objective.take(figures())
@@ -202,7 +202,7 @@ class ShardedHead(nn.Module):
             raise refusal
         refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
         if refused:
-            raise Elsewhere(f"rank {refused[0]} refused its batch; its own message says why")
+            raise RemoteError(f"rank {refused[0]} refused its batch; its own message says why")
         for place, name in enumerate(_FACTS, start=3):
             if len({row[place] for row in told}) > 1:
                 given = [row[place] for row in told]
@@ -305,8 +305,8 @@ class ShardedHead(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
         spec, ranks = self.objective.spec, self.ranks
-        ranks.together(lambda: checks.matrices(features, self.weight))
-        given = ranks.objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
+        ranks.run_on_all(lambda: checks.matrices(features, self.weight))
+        given = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
         sizes = [size for size, _ in given]
         dtype = functools.reduce(torch.promote_types, (each for _, each in given))
         with torch.autocast(features.device.type, enabled=False):

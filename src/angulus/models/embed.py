@@ -76,19 +76,19 @@ def run(
     ranks = ranks or Ranks()
     refuse_within(source, out)
     folder = out.with_name(f"{out.name}.parts")
-    trained = ranks.together(lambda: _loaded(model, flip, device))
+    trained = ranks.run_on_all(lambda: _loaded(model, flip, device))
     with contextlib.ExitStack() as stack:
-        ranks.first(lambda: stack.enter_context(_held(folder)))
-        ranks.first(lambda: _remove_others(folder, trained.name))
+        ranks.run_on_first(lambda: stack.enter_context(_held(folder)))
+        ranks.run_on_first(lambda: _remove_others(folder, trained.name))
         work = _Work(trained, folder, ranks, _batches(source, batch))
         ended = False
         while not ended:  # all ranks meet after a batch each, so that none waits long for one that is lost
             before = work.seen
-            ended = all(ranks.everywhere(work.step))
+            ended = all(ranks.gather_from_all(work.step))
             if on_images is not None and work.seen > before:
                 on_images(work.seen)
         ranks.agree(images=work.digest.hexdigest())
-        unreadable = ranks.objects(work.unreadable)
+        unreadable = ranks.gather_objects(work.unreadable)
         if ranks.rank > 0:  # writing takes longer than others should wait
             return work.seen
         rows, features, left_out = _joined(work, unreadable)

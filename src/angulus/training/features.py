@@ -49,7 +49,7 @@ def extract_features(job: Job, images: Images, batch_size: int, *, predict: bool
     for rows in torch.split(torch.arange(len(images)), batch_size):
         sizes = [len(part) for part in rows.tensor_split(ranks.count)]
         mine = share(rows, ranks)
-        own = ranks.together(partial(_features, job, images, mine))
+        own = ranks.run_on_all(partial(_features, job, images, mine))
         parts = (
             own,
             *(_predicted(job, own, images.labels[mine].to(job.device), images.num_classes) if predict else ()),

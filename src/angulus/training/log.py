@@ -25,7 +25,7 @@ class MetricsLog:
         self.path, self.ranks = folder / METRICS, ranks or Ranks()
         self.file: TextIO | None = None
         self.board: Any = None
-        self.ranks.first(lambda: self._open(resume_step))
+        self.ranks.run_on_first(lambda: self._open(resume_step))
 
     def _open(self, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
@@ -37,7 +37,7 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write what is finite; the mean norm of no samples, say, is left out."""
-        self.ranks.together(lambda: self._write(step, values))
+        self.ranks.run_on_all(lambda: self._write(step, values))
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         if self.file is None:

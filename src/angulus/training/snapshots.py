@@ -17,14 +17,14 @@ FOLDER, BACKBONE, HEAD = "snapshots", "backbone.safetensors", "head"
 def keep(folder: Path, job: Job, step: int) -> None:
     """Keep the model as it is after `step` steps; every rank calls it."""
     where = folder / FOLDER / f"step-{step}"
-    with job.ranks.alike():
+    with job.ranks.raise_on_all():
         save_head(job.head, where / HEAD)
 
     def write() -> None:
         # cloned, for safetensors takes no tensors that share memory
         tensor_files.write(where / BACKBONE, {name: value.clone() for name, value in job.backbone.state_dict().items()})
 
-    job.ranks.first(write)
+    job.ranks.run_on_first(write)
 
 
 def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
@@ -45,6 +45,6 @@ def load(where: Path, job: Job) -> None:
     def read() -> None:
         checkpoint.load_module(job.backbone, tensor_files.read(where / BACKBONE), "backbone")
 
-    job.ranks.together(read)
-    with job.ranks.alike():
+    job.ranks.run_on_all(read)
+    with job.ranks.raise_on_all():
         load_head(job.head, where / HEAD)

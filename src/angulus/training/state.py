@@ -49,11 +49,11 @@ class Progress:
 def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: Progress) -> None:
     """Write the checkpoint; every rank calls it, and it is refused on all alike."""
     ranks = job.ranks
-    ranks.together(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
+    ranks.run_on_all(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
     sharded = isinstance(job.head, ShardedHead)
     beside = folder / f"head-{progress.step}"
     if sharded:
-        with ranks.alike():
+        with ranks.raise_on_all():
             save_head(job.head, beside, optim.parts)
     first, *more = optim.state_dicts(without=tuple(job.head.parameters()) if sharded else ())
     random = {"cpu": torch.get_rng_state()}
@@ -81,7 +81,7 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
             if re.fullmatch(r"head-\d+", other.name) and (other != beside or not sharded):
                 shutil.rmtree(other, ignore_errors=True)
 
-    ranks.first(write)
+    ranks.run_on_first(write)
 
 
 def digest(class_names: Sequence[str]) -> str:
@@ -115,14 +115,14 @@ def _restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Pro
         return found
 
     ranks = job.ranks
-    found = ranks.together(read)
+    found = ranks.run_on_all(read)
     states = [found["optimizer"], *found.get("more_optimizers", [])]
     if checkpoint.HEAD_FOLDER in found:
         optim.load_state_dicts(states)
-        with ranks.alike():
+        with ranks.raise_on_all():
             load_head(job.head, folder / Path(found[checkpoint.HEAD_FOLDER]).name, optim.parts)
     else:
-        ranks.together(lambda: _load_whole_head(job, found["head"], optim, states))
+        ranks.run_on_all(lambda: _load_whole_head(job, found["head"], optim, states))
     plateau.load_state_dict(found["plateau"])
     torch.set_rng_state(found["random"]["cpu"])
     if job.device.type == "cuda" and "cuda" in found["random"]:

@@ -31,7 +31,7 @@ def refuse_whole_batch(objective: Objective) -> None:
 
 def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:
     """The loss, or what stops the training, on all ranks alike."""
-    with ranks.alike():
+    with ranks.raise_on_all():
         try:
             loss: Tensor = head(features, labels)
             checks.finite(loss[None], "the loss")

@@ -111,7 +111,7 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
         pairs = draw_pairs(held_out.labels.numpy(), settings.pairs, job.settings.seed)
         return verified(features, pairs, settings.fmr)
 
-    return job.ranks.together(figures)
+    return job.ranks.run_on_all(figures)
 
 
 def verified(features: NDArray[np.float32], pairs: Pairs, fmr: float) -> dict[str, float]:

@@ -150,7 +150,7 @@ def rows_ahead(
         queries.add(survivors, counts, cuts)
         return counts
 
-    sums = np.sum(options.ranks.everywhere(mine), axis=0).cumsum(axis=1)
+    sums = np.sum(options.ranks.gather_from_all(mine), axis=0).cumsum(axis=1)
     result = np.empty_like(sums)
     result[queries.order] = sums
     return torch.from_numpy(result[:, 0] if sizes is None else result)

@@ -41,7 +41,7 @@ def top_k(
     """
     work = task(probes, gallery, ids, options)
     checks.integer("k", k, low=1, high=len(work.gallery))
-    parts = options.ranks.everywhere(lambda: _mine(work, k))
+    parts = options.ranks.gather_from_all(lambda: _mine(work, k))
     scores, rows = np.full((len(work.probes), k), -np.inf), np.full((len(work.probes), k), -1, dtype=np.int64)
     for place, values, columns in parts:
         scores[place], rows[place] = values, columns

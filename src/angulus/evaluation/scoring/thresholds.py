@@ -154,7 +154,7 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
             bracket.settle()
         return brackets
 
-    first, *others = work.options.ranks.everywhere(mine)
+    first, *others = work.options.ranks.gather_from_all(mine)
     for each in others:
         for bracket, other in zip(first, each, strict=True):
             bracket.join(other)
@@ -201,7 +201,7 @@ def sampled(work: Task, size: int) -> Floats:
     ranks = work.options.ranks
     mine = slice(ranks.rank, None, ranks.count)
     chosen = [torch.from_numpy(each[mine]).to(work.probes.device) for each in (rows, columns)]
-    parts = ranks.everywhere(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
+    parts = ranks.gather_from_all(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
     return -np.sort(-np.concatenate(parts))
 
 
