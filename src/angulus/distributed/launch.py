@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from angulus.core import checks
-from angulus.distributed.runtime import SharedError, Ranks
+from angulus.distributed.runtime import Ranks, SharedError
 
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
-from angulus.distributed.runtime import RemoteError, Ranks, ddp_ranks
+from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
 from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logits, widened
 from angulus.heads.geometry import Geometry, geometry, normalize
