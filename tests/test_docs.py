@@ -40,6 +40,10 @@ def test_add_a_loss_page_adds_a_margin() -> None:
         margins.TABLE.pop("linear_angle", None)
 
 
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {angulus.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_the_page_on_concepts_composes_a_loss(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(python_blocks(ROOT / "docs/concepts.md"), "concepts.md", "exec", dont_inherit=True), {})
     assert capsys.readouterr().out.strip()
