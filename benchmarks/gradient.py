@@ -32,6 +32,7 @@ ANGLES = (0, 45, 60, 75, 90, 150)  # degrees between a feature and its class wei
 
 
 def cosines(x: Tensor, w: Tensor) -> Tensor:
+    """Of every feature and every class weight."""
     return F.normalize(x) @ F.normalize(w).T
 
 
@@ -54,6 +55,7 @@ def margin_without_gradient(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
 
 
 def angulus_loss(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
+    """Ours, by the streaming kernel."""
     return class_loss(x, w, labels, losses.arcface(s=S, m=M), impl="chunked")
 
 
@@ -67,6 +69,7 @@ def metric_learning_loss(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradient(loss: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
+    """Of the features, for features of that dtype."""
     x = x.clone().requires_grad_()
     loss(x, w, labels).backward()
     return x.grad.double()
@@ -81,6 +84,7 @@ def at_angle(degrees: float, w: Tensor, labels: Tensor) -> Tensor:
 
 
 def main() -> None:
+    """Compare, print, and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=10_000)
     parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
