@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -109,7 +108,7 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 def test_the_table_has_every_command() -> None:
     known = {line.removeprefix("angulus ") for line, _ in COMMANDS} | {line[8:] for line in evaluate_page.LINES}
-    every = set(leaves(typer.main.get_command(cli.app)))
+    every = set(leaves(cli.load_all()))
     assert len(every) > 40
     assert {leaf for leaf in every if not any(f"{line} ".startswith(f"{leaf} ") for line in known)} == ELSEWHERE
 
