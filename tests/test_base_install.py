@@ -56,23 +56,13 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search query gallery e.npz", "no data"),
     ("search remove gallery 0/0.png", "no data"),
     ("search index gallery", "no data"),
-    ("bench head --classes 100 --batch 8 --size 16 --rounds 1", None),
-    ("bench accuracy", None),
-    ("bench sampling e.npz", None),
-    ("bench faces photos", "faces"),
-    ("bench records records", None),
-    ("bench search", "search"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
     *((f"data {name}", "no data") for name in ("ms-celeb", "casia-webface")),
 )
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.
-NEED_EXTRAS = {
-    "angulus.models.hub": "hub",
-    "angulus.kernels.fused_kernels": "triton",
-    **dict.fromkeys(("angulus.bench.faces", "angulus.bench.face_images", "angulus.bench.face_agreement"), "faces"),
-}
+NEED_EXTRAS = {"angulus.models.hub": "hub", "angulus.kernels.fused_kernels": "triton"}
 
 
 def ask(home: Path, question: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +99,7 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 def test_the_table_has_every_command() -> None:
     known = {line.removeprefix("angulus ") for line, _ in COMMANDS} | {line[8:] for line in evaluate_page.LINES}
     every = set(leaves(cli.load_all()))
-    assert len(every) > 40
+    assert len(every) > 35
     assert {leaf for leaf in every if not any(f"{line} ".startswith(f"{leaf} ") for line in known)} == ELSEWHERE
 
 
