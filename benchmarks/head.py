@@ -168,7 +168,7 @@ def time_steps(shape: Shape, rounds: int = 5, only: tuple[str, ...] = ()) -> lis
         checks.choice("only", name, steps)
     chosen = {name: step for name, step in steps.items() if not only or name in only or "products" in name}
     timings = take_turns({name: partial(problem.clock, step) for name, step in chosen.items()}, rounds)
-    return [(each, None if "products" in each.what else extra_mib(each.what, shape)) for each in timings]
+    return [(timing, None if "products" in timing.what else extra_mib(timing.what, shape)) for timing in timings]
 
 
 def extra_mib(name: str, shape: Shape) -> float | None:

@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(asked.threads)
     data, what, mean_losses = splits(asked.images), chosen(asked.threads), {}
 
-    def epoch(name: str) -> Clock:
+    def one_epoch(name: str) -> Clock:
         job = build.job(what, data)  # not timed
 
         def train() -> None:
@@ -92,12 +92,13 @@ def main(arguments: list[str] | None = None) -> None:
 
         return clock(train)
 
-    timings = take_turns({name: partial(epoch, name) for name in ("bare", "angulus")}, asked.rounds, warm_up=False)
+    timings = take_turns({name: partial(one_epoch, name) for name in ("bare", "angulus")}, asked.rounds, warm_up=False)
     if abs(mean_losses["bare"] - mean_losses["angulus"]) > 1e-3 * mean_losses["bare"]:
         raise SystemExit(f"the two loops do not end in the same mean loss: {mean_losses}")
     shape = {"images": asked.images, "batch": BATCH, "rounds": asked.rounds}
     rows = [
-        shape | {"what": f"epoch of LeNet++: {each.what}", "median_s": each.seconds} | each.slower() for each in timings
+        shape | {"what": f"epoch of LeNet++: {epoch.what}", "median_s": epoch.seconds} | epoch.slower()
+        for epoch in timings
     ]
     show(
         f"{asked.images:,} images, {asked.rounds} rounds",

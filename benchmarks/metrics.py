@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         steps = curve(asked.scores) if asked.what == "curve" else nodules(asked.folder)
     shape = {"rounds": asked.rounds} | ({"scores": asked.scores} if asked.what == "curve" else {})
     timings = take_turns(steps, asked.rounds, warm_up=False)
-    rows = [shape | {"what": each.what, "median_s": each.seconds} | each.slower() for each in timings]
+    rows = [shape | {"what": timing.what, "median_s": timing.seconds} | timing.slower() for timing in timings]
     show(
         f"{asked.what}, {asked.rounds} rounds",
         [{"what": row["what"], "median s": f"{row['median_s']:.5f}", "ratio": ratio_text(row)} for row in rows],

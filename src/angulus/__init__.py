@@ -1,4 +1,4 @@
-"""Angulus: embeddings whose classes are told apart by the angle and the norm of their features."""
+"""Angulus: train, evaluate and compare embeddings with angular-margin losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: every wrong input ends in a sentence and exit code 2."""
+"""The command line: every error in the input ends in one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -69,13 +69,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train, measure and compare embeddings told apart by angle and norm.",
+    help="Train, evaluate and compare embeddings with angular-margin losses.",
 )
 for _name, (_, _help) in COMMANDS.items():
     app.command(_name, help=_help)(lambda: None)
-out_console = Console()
 error_console = Console(stderr=True)
-SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # what processes under torchrun share
+SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # run by all processes of torchrun together
 
 
 @app.callback(invoke_without_command=True)
@@ -89,13 +88,13 @@ def root(
         bool, typer.Option("--read-damaged", help="Read images that are cut short, with a warning for each.")
     ] = False,
 ) -> None:
-    """Train, measure and compare embeddings told apart by angle and norm."""
+    """Train, evaluate and compare embeddings with angular-margin losses."""
     if max_unpacked is not None:
         limits.set_most_unpacked(max_unpacked)
     if read_damaged:
         os.environ[limits.READ_DAMAGED] = "1"
     if version:
-        out_console.print(f"angulus {__version__}", highlight=False)
+        Console().print(f"angulus {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -119,23 +118,24 @@ def main() -> None:
             from angulus.distributed.runtime import SharedError
 
             raise SharedError(
-                f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} take; start this without it"
+                f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} accept; start this without "
+                "torchrun"
             )
         app(prog_name="angulus")
     except checks.InputError as error:
-        _fail(str(error), 2, told=not launch.speaks(error))
+        _fail(str(error), 2, quiet=not launch.speaks(error))
     except Interrupted as stopped:
         again = "run the same command again (train: with --resume) to continue"
-        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, told=not launch.speaks())
+        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, quiet=not launch.speaks())
     except launch.LostRank as lost:
         _fail(str(lost), 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 
 
-def _fail(message: str, code: int, *, told: bool = False) -> None:
-    """End with a sentence, unless another process tells it."""
-    if not told:
+def _fail(message: str, code: int, *, quiet: bool = False) -> None:
+    """Print a sentence, unless another process prints it, and exit."""
+    if not quiet:
         message = redact.within(message, sys.argv[1:])
         error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
