@@ -47,7 +47,7 @@ Fars = Annotated[
 
 
 @contextlib.contextmanager
-def kept_on_a_stop() -> Iterator[None]:
+def resumable() -> Iterator[None]:
     """End on Ctrl-C or SIGTERM with exit code 130, and print how to resume."""
 
     def stop(number: int, frame: FrameType | None) -> None:
