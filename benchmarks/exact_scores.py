@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         if asked.what == "nearest":
             mib, answers["engine"] = peak_mib(lambda: scoring.top_k(probes, gallery, 1, options=choices))
         else:
-            every = {"ids": (probe_ids, gallery_ids), "zero_ok": True, "options": choices}
+            every: dict[str, Any] = {"ids": (probe_ids, gallery_ids), "zero_ok": True, "options": choices}
             mib, answers["engine"] = peak_mib(lambda: scoring.thresholds_at(probes, gallery, [asked.fmr], **every))
         peaks.append(mib)
 
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         (point,) = answers["engine"]
         facts |= {"threshold": point.threshold, "accepted": point.accepted, "passes": point.passes}
     shape = {name: value for name, value in vars(asked).items() if name not in ("what", "save")}
-    rows = [
+    rows: list[Row] = [
         {"what": f"{asked.what}: {name}", "median_s": timing.seconds} | timing.slower()
         for name, timing in timings.items()
     ]

@@ -58,13 +58,13 @@ def metric_learning_loss(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
 
     loss = ArcFaceLoss(len(w), SIZE, margin=math.degrees(M), scale=S)
     loss.W.data = w.T.contiguous()
-    return loss(x, labels)
+    value: Tensor = loss(x, labels)
+    return value
 
 
 def gradient(loss: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    loss(x, w, labels).backward()
-    return x.grad.double()
+    return torch.autograd.grad(loss(x, w, labels), x)[0].double()
 
 
 def at_angle(degrees: float, w: Tensor, labels: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def bare(job: loop.Job) -> float:
         features = backbone((images.pixels[rows].float() - MEAN) / SCALE)
         loss = F.cross_entropy(S * F.normalize(features) @ F.normalize(weight).T, images.labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.item() * len(rows)
     return total / len(images)

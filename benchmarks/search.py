@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def time_gallery(
     for kind in kinds:
         yield _once(f"index {kind}", lambda kind=kind: gallery.store.index(kind), folder)  # type: ignore[misc]
         for effort in EFFORTS:
-            what = f"approximate, {kind}"
-            row = _spread(what, queries, lambda row, e=effort: gallery.query(singles[row], top=TOP, effort=e), floor)
+            ask = partial(gallery.query, top=TOP, effort=effort)
+            row = _spread(f"approximate, {kind}", queries, lambda number, ask=ask: ask(singles[number]), floor)  # type: ignore[misc]
             recall = gallery.recall(asked, top=TOP, effort=effort, queries=queries)
             yield row | {"effort": effort, "recall": recall.value}
 

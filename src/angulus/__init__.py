@@ -33,8 +33,10 @@ __all__ = [
     "theory",
 ]
 
-_PACKAGES = ("backbones", "core", "data", "distributed", "doctor", "evaluation", "experiments", "heads", "kernels")
-_PACKAGES += ("losses", "models", "report", "search", "training")
+_PACKAGES = {
+    *("backbones", "core", "data", "distributed", "doctor", "evaluation", "experiments", "heads", "kernels", "losses"),
+    *("models", "report", "search", "training"),
+}
 _MODULE_OF = {
     "BackwardSGD": "heads.optimizers",
     "ClassSampling": "heads.sampling",
