@@ -11,28 +11,22 @@ its code).
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from angulus import class_loss, losses
-from angulus.core.environment import of_timing
+from harness import Row, options, run, show, store
 
-RESULTS = Path(__file__).parent / "results" / "gradient.jsonl"
 S, M, SIZE, BATCH = 64.0, 0.5, 512, 256
 ANGLES = (0, 45, 60, 75, 90, 150)  # degrees between a feature and its class weight
 
 
 def cosines(x: Tensor, w: Tensor) -> Tensor:
-    """Of every feature and every class weight."""
     return F.normalize(x) @ F.normalize(w).T
 
 
@@ -55,7 +49,6 @@ def margin_without_gradient(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
 
 
 def angulus_loss(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
-    """Ours, by the streaming kernel."""
     return class_loss(x, w, labels, losses.arcface(s=S, m=M), impl="chunked")
 
 
@@ -65,14 +58,13 @@ def metric_learning_loss(x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
 
     loss = ArcFaceLoss(len(w), SIZE, margin=math.degrees(M), scale=S)
     loss.W.data = w.T.contiguous()
-    return loss(x, labels)
+    value: Tensor = loss(x, labels)
+    return value
 
 
 def gradient(loss: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, w: Tensor, labels: Tensor) -> Tensor:
-    """Of the features, for features of that dtype."""
     x = x.clone().requires_grad_()
-    loss(x, w, labels).backward()
-    return x.grad.double()
+    return torch.autograd.grad(loss(x, w, labels), x)[0].double()
 
 
 def at_angle(degrees: float, w: Tensor, labels: Tensor) -> Tensor:
@@ -83,37 +75,39 @@ def at_angle(degrees: float, w: Tensor, labels: Tensor) -> Tensor:
     return math.cos(math.radians(degrees)) * own + math.sin(math.radians(degrees)) * other
 
 
-def main() -> None:
-    """Compare, print, and store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, default=10_000)
-    parser.add_argument("--save", action="store_true", help=f"append to {RESULTS.name}")
-    arguments = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    asked = options(__doc__ or "", classes=10_000).parse_args(arguments)
     torch.manual_seed(0)
-    w = torch.randn(arguments.classes, SIZE, dtype=torch.float64)
-    labels = torch.randint(arguments.classes, (BATCH,))
+    w = torch.randn(asked.classes, SIZE, dtype=torch.float64)
+    labels = torch.randint(asked.classes, (BATCH,))
     compared = {"angulus": angulus_loss, "margin without gradient": margin_without_gradient}
     if importlib.util.find_spec("pytorch_metric_learning"):
         compared["pytorch-metric-learning"] = metric_learning_loss
-    lines = []
+    rows: list[Row] = []
     for degrees in ANGLES:
         x = at_angle(degrees, w, labels)
         exact = gradient(equation, x, w, labels)
         for name, loss in compared.items():
-            found = gradient(loss, x.float(), w.float(), labels)
-            finite = bool(found.isfinite().all())
-            error = (
-                float((found - exact).norm() / exact.norm()) if degrees and finite else None
-            )  # at 0° it has no limit
-            line = {"what": name, "degrees": degrees, "classes": arguments.classes, "finite": finite, "error": error}
-            lines.append(line)
-            print(f"{degrees:3}°  {name:26} {'finite' if finite else 'NaN or infinite'}", error and f"{error:.1e}")
-    if arguments.save:
-        facts = of_timing(torch.device("cpu"), "pytorch-metric-learning")
-        facts["command"] = ["python", "benchmarks/gradient.py", *sys.argv[1:]]
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line | {"environment": facts}) + "\n" for line in lines)
+            computed = gradient(loss, x.float(), w.float(), labels)
+            finite = bool(computed.isfinite().all())
+            # at 0° the gradient has no limit
+            error = float((computed - exact).norm() / exact.norm()) if degrees and finite else None
+            rows.append({"what": name, "degrees": degrees, "classes": asked.classes, "finite": finite, "error": error})
+    show(
+        f"gradient of ArcFace against the equation, {asked.classes:,} classes",
+        [
+            {
+                "loss": row["what"],
+                "degrees": str(row["degrees"]),
+                "gradient": "finite" if row["finite"] else "NaN or infinite",
+                "relative error": "" if row["error"] is None else f"{row['error']:.1e}",
+            }
+            for row in rows
+        ],
+    )
+    if asked.save:
+        store("gradient", rows, "pytorch-metric-learning")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

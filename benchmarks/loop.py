@@ -1,34 +1,28 @@
-"""Time of a training epoch: `angulus train`'s loop beside a bare PyTorch loop of the same network, loss and batches.
+"""Time of a training epoch: `angulus train`'s loop next to a bare PyTorch loop of the same network, loss and batches.
 
-    python benchmarks/loop.py [--images 60000] [--repeats 3] [--threads 2] [--save]
+    python benchmarks/loop.py [--images 60000] [--rounds 3] [--threads 2] [--save]
 
 LeNet++ with 2-D features and NormFace (s = 10) on random 28x28 images of ten classes, batch 128, SGD, float32 on the
-CPU. The bare loop computes the same loss by two lines, reads it once a step, and writes nothing; ours checks its input,
+CPU. The bare loop computes the same loss in two lines, reads it once a step, and writes nothing; ours checks its input,
 takes statistics, logs every tenth step and writes a checkpoint at the end. Both train from the same weights in every
-round, and the benchmark stops where they do not end in the same loss.
+round, and the benchmark stops if they do not end in the same loss.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from angulus.core.environment import of_timing
 from angulus.data import Images, Splits
 from angulus.experiments import build, recipe
 from angulus.experiments.recipe import Recipe
 from angulus.training import loop
+from harness import Clock, clock, options, ratio_text, run, show, store, take_turns
 
-RESULTS = Path(__file__).parent / "results" / "loop.jsonl"
 S, LR, MOMENTUM, MEAN, SCALE, BATCH = 10.0, 0.01, 0.9, 127.5, 127.5, 128
 
 
@@ -63,72 +57,56 @@ def chosen(threads: int) -> Recipe:
     )
 
 
-def ours(job: loop.Job) -> tuple[float, float]:
-    """(seconds, mean loss) of an epoch of the loop, all that it writes included."""
+def ours(job: loop.Job) -> float:
+    """The mean loss of an epoch of the loop, all that it writes included."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        progress = loop.fit(job, Path(folder), resume=False)
-        return time.perf_counter() - start, progress.last_epoch_loss
+        return loop.fit(job, Path(folder), resume=False).last_epoch_loss
 
 
-def bare(job: loop.Job) -> tuple[float, float]:
-    """(seconds, mean loss) of an epoch of the plain loop."""
+def bare(job: loop.Job) -> float:
+    """The mean loss of an epoch of the plain loop."""
     backbone, weight, images = job.backbone, job.head.weight, job.images
     optimizer = torch.optim.SGD([*backbone.parameters(), weight], lr=LR, momentum=MOMENTUM)
-    start, total = time.perf_counter(), 0.0
+    total = 0.0
     backbone.train()
     for rows in loop.batches(len(images), BATCH, job.settings.seed, 0):
         features = backbone((images.pixels[rows].float() - MEAN) / SCALE)
         loss = F.cross_entropy(S * F.normalize(features) @ F.normalize(weight).T, images.labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.item() * len(rows)
-    return time.perf_counter() - start, total / len(images)
+    return total / len(images)
 
 
-def main() -> None:
-    """Run, print, and store where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save", action="store_true", help="append to benchmarks/results/loop.jsonl")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    data, what = splits(arguments.images), chosen(arguments.threads)
-    seconds: dict[str, list[float]] = {"bare": [], "angulus": []}
-    for repeat in range(arguments.repeats):
-        found = {}
-        for name, train in (("bare", bare), ("angulus", ours))[:: 1 if repeat % 2 == 0 else -1]:
-            spent, found[name] = train(build.job(what, data))
-            seconds[name].append(spent)
-        if abs(found["bare"] - found["angulus"]) > 1e-3 * found["bare"]:
-            raise SystemExit(f"the two loops do not train alike: mean losses {found}")
-    ratios = [mine / theirs for mine, theirs in zip(seconds["angulus"], seconds["bare"], strict=True)]
-    row = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
-    result: dict[str, Any] = {
-        "what": "epoch of LeNet++",
-        "images": arguments.images,
-        "batch": BATCH,
-        "repeats": arguments.repeats,
-        "median_s": row,
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-    }
-    print(result)
-    if arguments.save:
-        store(result)
+def main(arguments: list[str] | None = None) -> None:
+    asked = options(__doc__ or "", images=60_000, rounds=3, threads=2).parse_args(arguments)
+    torch.set_num_threads(asked.threads)
+    data, what, mean_losses = splits(asked.images), chosen(asked.threads), {}
 
+    def one_epoch(name: str) -> Clock:
+        job = build.job(what, data)  # not timed
 
-def store(result: dict[str, Any]) -> None:
-    """Append a line, with device, versions, date, command and commit."""
-    facts = of_timing(torch.device("cpu"))
-    facts["command"] = ["python", "benchmarks/loop.py", *sys.argv[1:]]
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result | {"environment": facts}) + "\n")
+        def train() -> None:
+            mean_losses[name] = {"bare": bare, "angulus": ours}[name](job)
+
+        return clock(train)
+
+    timings = take_turns({name: partial(one_epoch, name) for name in ("bare", "angulus")}, asked.rounds, warm_up=False)
+    if abs(mean_losses["bare"] - mean_losses["angulus"]) > 1e-3 * mean_losses["bare"]:
+        raise SystemExit(f"the two loops do not end in the same mean loss: {mean_losses}")
+    shape = {"images": asked.images, "batch": BATCH, "rounds": asked.rounds}
+    rows = [
+        shape | {"what": f"epoch of LeNet++: {epoch.what}", "median_s": epoch.seconds} | epoch.slower()
+        for epoch in timings
+    ]
+    show(
+        f"{asked.images:,} images, {asked.rounds} rounds",
+        [{"epoch": row["what"], "median s": f"{row['median_s']:.3f}", "ratio": ratio_text(row)} for row in rows],
+    )
+    if asked.save:
+        store("loop", rows)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

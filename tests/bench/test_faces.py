@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from angulus.bench import face_images, faces
-from angulus.bench.face_agreement import MARGIN, agreement, found_again
+import face_images
+import faces
 from angulus.core.checks import InputError
 from angulus.data.faces.detect import Faces, Image
+from faces import MARGIN, agreement, found_again
 
 
 def test_pictures_are_the_group_photo_and_montages_always_the_same(data_folder: Path) -> None:
@@ -44,7 +45,7 @@ def test_folders_without_the_data_are_named(tmp_path: Path) -> None:
         list(face_images.photos(tmp_path, 1))
     for bad in ({"images": 0}, {"rounds": 0}, {"workers": 1}):
         with pytest.raises(InputError, match=f"{next(iter(bad))} must be a whole number >= "):
-            list(faces.run(tmp_path, **bad))
+            faces.time_crops(tmp_path, **bad)
 
 
 class Known:

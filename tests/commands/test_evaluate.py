@@ -336,8 +336,8 @@ def test_compare_results_of_two_models(folder: Path) -> None:
         ),
         (["compare-results", "{}/a.json", "{}/b.json"], "a.json is not a saved result"),
         (["evaluate", "luna16", "m", *LUNA, "--json", "{}/folder.json"], "--json must name a file; "),
-        (["evaluate", "luna16", "m", *LUNA, "--json", "{}/model.npz/r.json"], "--json must lie in a folder; "),
-        (["evaluate", "luna16", "m", *LUNA, "--plot", "{}/model.npz"], "--plot must lie in a folder; "),
+        (["evaluate", "luna16", "m", *LUNA, "--json", "{}/model.npz/r.json"], "--json must be in a folder; "),
+        (["evaluate", "luna16", "m", *LUNA, "--plot", "{}/model.npz"], "--plot must be in a folder; "),
         (["evaluate", "luna16", "m", *LUNA, "--plot", "{}/model.npz/plots/here"], "model.npz is a file"),
         (["calibrate", "{}/model.npz", "--out", "{}/folder.json"], "--out must name a file; "),
         (

@@ -209,7 +209,7 @@ def test_ctrl_c_says_that_it_can_be_gone_on_with(tree: Path, tmp_path: Path, mon
     app.command()(command)
     shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out")])
     assert shown.exit_code == 130
-    assert "stopped; what is done is kept: run the same command again" in shown.output
+    assert "Progress is saved. Run the same command again to resume." in shown.output
 
 
 def test_what_is_refused(tree: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from angulus.bench.faces import Peer
 from angulus.core.checks import InputError
 from angulus.data.decode import decode
 from angulus.data.faces import boxes, detect, mtcnn_nets
@@ -23,6 +22,7 @@ from angulus.data.faces.detect import Faces
 from angulus.data.faces.mtcnn import Mtcnn, Settings
 from angulus.data.faces.pyramid import Pyramid
 from angulus.data.faces.yunet import YuNet
+from faces import Peer, found_again
 
 GROUP = 6  # faces in the group photo
 some_boxes = arrays.arrays(np.float64, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(0, 20))
@@ -201,8 +201,6 @@ def test_a_face_cut_by_the_edge_is_found(mtcnn: Mtcnn, data_folder: Path) -> Non
 
 
 def test_landmarks_of_crops_are_found_again(mtcnn: Mtcnn, data_folder: Path) -> None:
-    from angulus.bench.face_agreement import found_again
-
     found = found_again(data_folder, mtcnn, 24)
     assert found.missed <= 1
     assert found.median_px < 1.5

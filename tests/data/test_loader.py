@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from angulus.bench.records import run, write_stores
 from angulus.core.checks import InputError
 from angulus.data.augment import Augment
 from angulus.data.decode import decode
@@ -16,6 +15,7 @@ from angulus.data.loader import Batch, Loader, Part, part_of
 from angulus.data.records.reader import Records, Row, write_records
 from angulus.data.sampler import Balanced, Plain
 from data.pictures import encoded, noise, png, turned
+from records import time_stores, write_stores
 
 COUNT = 23
 
@@ -132,10 +132,10 @@ def test_every_store_of_the_benchmark_holds_the_same_images(records: Records, tm
 def test_the_benchmark_runs(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no Lance: it would spoil forks that follow
     (tmp_path / "scratch").mkdir()
-    timings = list(run(Path(records.where), tmp_path / "scratch", rounds=1, workers=(1, 0), decoded=(True,)))
-    assert {timing.store for timing in timings} >= {"folder of files", "records", "zip"}
-    assert all(timing.images_per_s > 0 and timing.mib > 0 for timing in timings)
-    assert all((timing.cpu_us is None) == (timing.workers == 1) for timing in timings)
+    rows = list(time_stores(Path(records.where), tmp_path / "scratch", rounds=1, workers=(1, 0), decoded=(True,)))
+    assert {row["store"] for row in rows} >= {"folder of files", "records", "zip"}
+    assert all(row["images_per_s"] > 0 and row["mib"] > 0 for row in rows)
+    assert all((row["cpu_us"] is None) == (row["workers"] == 1) for row in rows)
 
 
 def test_real_faces(data_folder: Path, tmp_path: Path) -> None:

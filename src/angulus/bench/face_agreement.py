@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from angulus.bench.faces import Peer, machine
 from numpy.typing import NDArray
 
 from angulus.bench import face_images
-from angulus.bench.faces import Peer, machine
 from angulus.data.faces import boxes
 from angulus.data.faces.detect import Detector, Faces, Image
 

@@ -1,1 +1,1 @@
-"""The subcommands of `angulus`, a file a group; what they need is imported when they run."""
+"""The commands of `angulus`, one file per group; what they need is imported when they run."""

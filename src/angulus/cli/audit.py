@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from angulus.cli.output import kept_on_a_stop, say
+from angulus.cli.output import resumable, say
 from angulus.core import checks
 
 _SHOWN = 3  # of each list that are printed; the files have them all
@@ -82,7 +82,7 @@ def audit(
         found.write(out)
         say(f"{out}/ has the card and the lists")
     if apply is not None:
-        with kept_on_a_stop():
+        with resumable():
             done = apply_removals(
                 data, found.chosen(None if lists is None else tuple(lists)), apply, options=ours.options
             )

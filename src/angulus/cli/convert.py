@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
-from angulus.cli.output import kept_on_a_stop, say
+from angulus.cli.output import resumable, say
 
 if TYPE_CHECKING:
     from angulus.data.records.convert import Converted
@@ -65,7 +65,7 @@ def convert(
 
     selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()
-    with kept_on_a_stop(), console.status("reading ...") as status:
+    with resumable(), console.status("reading ...") as status:
 
         def on_row(count: int) -> None:
             if count % 1_000 == 0:

@@ -1,69 +1,80 @@
-"""The command line: every wrong input ends in a sentence and exit code 2."""
+"""The command line: every error in the input ends in one sentence and exit code 2."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from angulus import __version__
-from angulus.cli.audit import audit
-from angulus.cli.bench import bench_app
-from angulus.cli.bench_faces import bench_faces
-from angulus.cli.bench_records import bench_records
-from angulus.cli.bench_search import bench_search
-from angulus.cli.convert import convert
-from angulus.cli.data import data_app
-from angulus.cli.doctor import doctor
-from angulus.cli.embed import embed
-from angulus.cli.evaluate import calibrate, compare_results, evaluate_app
-from angulus.cli.export import export
-from angulus.cli.info import info
-from angulus.cli.prepare import prepare_app
-from angulus.cli.report import report
-from angulus.cli.reproduce import compare, demo, reproduce
-from angulus.cli.search import search_app
-from angulus.cli.train import train
-from angulus.cli.verify import verify
 from angulus.core import checks, files, limits, redact
 from angulus.distributed import launch
-from angulus.distributed.runtime import SharedError
+
+COMMANDS = {  # name: (where in angulus.cli, its line in the help); its module is imported when it is called
+    "train": ("train:train", "Train a recipe and evaluate the model."),
+    "compare": ("reproduce:compare", "Train all variants and seeds of a recipe, and print a table."),
+    "demo": ("reproduce:demo", "Train five losses on real digits and draw what they learn."),
+    "reproduce": ("reproduce:reproduce", "Train a row of a paper's table, next to the published numbers."),
+    "report": ("report:report", "Write runs, comparisons and results as one HTML page."),
+    "data": ("data:data_app", "Find, fetch and check data sets; draw pairs to verify."),
+    "prepare": ("prepare:prepare_app", "Align faces in photos, or resize images, for training."),
+    "convert": ("convert:convert", "Convert a data set to records."),
+    "audit": ("audit:audit", "Find duplicates, overlaps and wrong labels in a data set."),
+    "info": ("info:info", "Show what a model folder contains."),
+    "embed": ("embed:embed", "Write the features of images to a file."),
+    "evaluate": ("evaluate:evaluate_app", "Evaluate embeddings or predictions by a protocol."),
+    "compare-results": ("evaluate:compare_results", "Print the difference of two results, with intervals."),
+    "calibrate": ("evaluate:calibrate", "Choose a threshold for a target false match rate."),
+    "verify": ("verify:verify", "Decide whether two images show the same person."),
+    "search": ("search:search_app", "Find people in a gallery of embeddings."),
+    "doctor": ("doctor:doctor", "Find out whether images are prepared as the model needs them."),
+    "export": ("export:export", "Export a model to ONNX and compare it with PyTorch."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """The commands by name, of which one is imported when it is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command, or a group of commands, and return it as typer runs it."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command, holder = getattr(import_module(f"angulus.cli.{module}"), attribute), typer.Typer()
+    if isinstance(command, typer.Typer):
+        holder.add_typer(command, name=name)
+    else:
+        holder.command(name)(command)
+    return typer.main.get_group(holder).commands[name]
+
+
+def load_all() -> TyperGroup:
+    """`angulus` with every command imported, for what lists them all."""
+    group = typer.main.get_group(app)
+    group.commands = {name: load_command(name) for name in COMMANDS}
+    return group
+
 
 app = typer.Typer(
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train, measure and compare embeddings told apart by angle and norm.",
+    help="Train, evaluate and compare embeddings with angular-margin losses.",
 )
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
-bench_app.command("faces")(bench_faces)
-bench_app.command("records")(bench_records)
-bench_app.command("search")(bench_search)
-app.command()(train)
-app.add_typer(prepare_app, name="prepare")
-app.command()(demo)
-app.command()(compare)
-app.command()(reproduce)
-app.command()(convert)
-app.command()(info)
-app.command()(embed)
-app.command()(audit)
-app.command()(doctor)
-app.command()(verify)
-app.command()(export)
-app.command()(report)
-app.add_typer(search_app, name="search")
-app.add_typer(evaluate_app, name="evaluate")
-app.command("calibrate")(calibrate)
-app.command("compare-results")(compare_results)
-out_console = Console()
+for _name, (_, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 error_console = Console(stderr=True)
-SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # what processes under torchrun share
+SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # run by all processes of torchrun together
 
 
 @app.callback(invoke_without_command=True)
@@ -77,13 +88,13 @@ def root(
         bool, typer.Option("--read-damaged", help="Read images that are cut short, with a warning for each.")
     ] = False,
 ) -> None:
-    """Train, measure and compare embeddings told apart by angle and norm."""
+    """Train, evaluate and compare embeddings with angular-margin losses."""
     if max_unpacked is not None:
         limits.set_most_unpacked(max_unpacked)
     if read_damaged:
         os.environ[limits.READ_DAMAGED] = "1"
     if version:
-        out_console.print(f"angulus {__version__}", highlight=False)
+        Console().print(f"angulus {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -104,24 +115,27 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         if launch.several() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
+            from angulus.distributed.runtime import SharedError
+
             raise SharedError(
-                f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} take; start this without it"
+                f"torchrun starts several processes, which only {', '.join(sorted(SHARED))} accept; start this without "
+                "torchrun"
             )
         app(prog_name="angulus")
     except checks.InputError as error:
-        _fail(str(error), 2, told=not launch.speaks(error))
+        _fail(str(error), 2, quiet=not launch.speaks(error))
     except Interrupted as stopped:
         again = "run the same command again (train: with --resume) to continue"
-        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, told=not launch.speaks())
+        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, quiet=not launch.speaks())
     except launch.LostRank as lost:
         _fail(str(lost), 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
 
 
-def _fail(message: str, code: int, *, told: bool = False) -> None:
-    """End with a sentence, unless another process tells it."""
-    if not told:
+def _fail(message: str, code: int, *, quiet: bool = False) -> None:
+    """Print a sentence, unless another process prints it, and exit."""
+    if not quiet:
         message = redact.within(message, sys.argv[1:])
         error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What the commands that measure share: their options, and how a result is shown, saved and drawn."""
+"""Options that several commands share, and how results are printed, saved and drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[
     Optional[Path],  # noqa: UP045  # typer
-    typer.Option("--json", help="Save the result to this .json, and its samples beside it.", show_default=False),
+    typer.Option("--json", help="Save the result to this .json file, and its samples next to it.", show_default=False),
 ]
 Plot = Annotated[
     Optional[Path],  # noqa: UP045
@@ -47,8 +47,8 @@ Fars = Annotated[
 
 
 @contextlib.contextmanager
-def kept_on_a_stop() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a command that can be gone on with in a sentence that says so, and exit code 130."""
+def resumable() -> Iterator[None]:
+    """End on Ctrl-C or SIGTERM with exit code 130, and print how to resume."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -57,7 +57,7 @@ def kept_on_a_stop() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("stopped; what is done is kept: run the same command again to go on")
+        say("Stopped. Progress is saved. Run the same command again to resume.")
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -65,7 +65,7 @@ def kept_on_a_stop() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a result goes; made before anything is computed, so that what cannot be is refused at once."""
+    """Where a result is written; created before any computation, so that a wrong path is refused at once."""
 
     json: Path | None
     plot: Path | None
@@ -78,7 +78,7 @@ class Output:
             _refuse_beneath_file("--plot", self.plot / "any.png")
 
     def show(self, result: Result) -> None:
-        """Print a result, and save and draw it where that is asked for."""
+        """Print a result; save and draw it if asked."""
         for part in result.table(self.digits).renderables:
             if isinstance(part, Table):
                 show_table(part)
@@ -94,7 +94,7 @@ class Output:
 
 
 def refuse_unwritable(option: str, path: Path, suffix: str = ".json") -> None:
-    """Refuse a file that cannot be written, or has not this suffix, before the work that it is for."""
+    """Refuse a file that has another suffix or cannot be written, before the work begins."""
     if path.suffix != suffix:
         raise checks.InputError(f"{option} must name a file that ends in {suffix}; got {path}")
     if path.is_dir():
@@ -103,28 +103,28 @@ def refuse_unwritable(option: str, path: Path, suffix: str = ".json") -> None:
 
 
 def _refuse_beneath_file(option: str, path: Path) -> None:
-    """Refuse a path below a file, or in a folder that may not be written."""
+    """Refuse a path below a file, or in a folder without write permission."""
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
-        raise checks.InputError(f"{option} must lie in a folder; {there} is a file")
+        raise checks.InputError(f"{option} must be in a folder; {there} is a file")
     if not os.access(there, os.W_OK):
-        raise checks.InputError(f"{option} must lie in a folder that you may write; {there} is not")
+        raise checks.InputError(f"{option} must be in a folder that you may write to; {there} is not")
 
 
 def show_table(table: Table) -> None:
-    """Print a table, as wide as it is: a narrow terminal cuts nothing off."""
+    """Print a table in full width, even on a narrow terminal."""
     console = Console()
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
     console.print(table)
 
 
 def say(text: str) -> None:
-    """Print text as it is."""
+    """Print text without markup or wrapping."""
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _name(result: Result) -> str:
-    """Protocol, embeddings and list of a result: two models' or lists' pictures in one folder have two names."""
+    """Protocol, embeddings and list of a result, so that pictures of two models can share a folder."""
     files = [Path(str(result.about[which])).name for which in ("embeddings", "pairs") if which in result.about]
     return "-".join([result.protocol, *(file.partition(".")[0] for file in files)])
 

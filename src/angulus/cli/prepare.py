@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.convert import summary
-from angulus.cli.output import kept_on_a_stop, say
+from angulus.cli.output import resumable, say
 from angulus.core import checks
 
 prepare_app = typer.Typer(no_args_is_help=True, help="Prepare photos for training.")
@@ -47,7 +47,7 @@ def prepare_faces(
     height, width = _size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
     console = Console()
-    with kept_on_a_stop(), console.status("starting ...") as status:
+    with resumable(), console.status("starting ...") as status:
         done = prepare(
             source,
             out,
@@ -89,7 +89,7 @@ def prepare_images(
     from angulus.data.sources import Options
 
     resize = Resize(*_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
-    with kept_on_a_stop(), Console().status("reading ...") as status:
+    with resumable(), Console().status("reading ...") as status:
         done = convert(
             source,
             out,

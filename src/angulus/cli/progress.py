@@ -1,4 +1,4 @@
-"""What a command shows while it works: a bar or a spinner on a terminal; elsewhere lines, or nothing."""
+"""Progress of a command: a bar or a spinner on a terminal; otherwise lines, or nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-EVERY_S = 10.0  # between lines where there is no terminal
+EVERY_S = 10.0  # seconds between lines without a terminal
 
 
 class Bar:
-    """Progress of one run, or of a grid of runs, as one bar."""
+    """One bar for one run or a grid of runs."""
 
     def __init__(self, show: Callable[[str, float], None]) -> None:
         self.show = show
@@ -29,29 +29,29 @@ class Bar:
 
 @contextmanager
 def bar(console: Console) -> Iterator[Bar]:
-    """Show a bar while the block runs, where the console is a terminal."""
-    with _drawn(console) as show:
+    """Show a bar while the block runs, if the console is a terminal."""
+    with _progress_bar(console) as show:
         yield Bar(show)
 
 
 @contextmanager
 def counted(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show `(text, done, of)`: as a bar on a terminal, elsewhere as a line for each text and then every ten seconds."""
-    said, when = "", 0.0
+    """Show `(text, done, total)`: as a bar on a terminal, otherwise as a line per new text and every ten seconds."""
+    last_text, last_time = "", 0.0
 
-    def line(text: str, done: int, of: int) -> None:
-        nonlocal said, when
-        if text != said or time.monotonic() - when >= EVERY_S:
-            said, when = text, time.monotonic()
-            _line(console, f"{text}: {done:,} of {of:,}")
+    def line(text: str, done: int, total: int) -> None:
+        nonlocal last_text, last_time
+        if text != last_text or time.monotonic() - last_time >= EVERY_S:
+            last_text, last_time = text, time.monotonic()
+            _line(console, f"{text}: {done:,} of {total:,}")
 
-    with _drawn(console) as show:
-        yield (lambda text, done, of: show(text, done / max(of, 1))) if console.is_terminal else line
+    with _progress_bar(console) as show:
+        yield (lambda text, done, total: show(text, done / max(total, 1))) if console.is_terminal else line
 
 
 @contextmanager
 def stages(console: Console) -> Iterator[Callable[[str], None]]:
-    """Show what is done next: beside a spinner on a terminal, elsewhere as a line each."""
+    """Show what is done next: next to a spinner on a terminal, otherwise as lines."""
     if not console.is_terminal:
         yield lambda text: _line(console, f"{text} ...")
         return
@@ -66,7 +66,7 @@ def _line(console: Console, text: str) -> None:
 
 
 @contextmanager
-def _drawn(console: Console) -> Iterator[Callable[[str, float], None]]:
+def _progress_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     shown = Progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
 from angulus.cli.output import say
+from angulus.core import extras
 
 if TYPE_CHECKING:
     from angulus.experiments.benchmark import Benchmark
@@ -67,6 +69,8 @@ def _tell(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
         numbers = results["benchmarks"][benchmark.name]["numbers"]
         for title in benchmark.columns:
             say(f"{benchmark.name}: {title} {_figure(benchmark, title, numbers)}")
+    if importlib.util.find_spec("tensorboard") is None:
+        say(extras.missing("tensorboard", f"Next to {folder}/metrics.jsonl, a log for TensorBoard", "tensorboard"))
     say(f"The run lies in {folder}/, its model in {folder / MODEL}/; to look at it: angulus report {folder}")
 
 

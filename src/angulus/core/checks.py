@@ -11,9 +11,10 @@ import numbers
 import reprlib
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the functions that check tensors import torch: the command line's help needs none of it
+    from torch import Tensor
 
 IGNORE_INDEX = -100
 
@@ -126,8 +127,10 @@ def batch(
     features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, *, finite_features: bool = True
 ) -> None:
     """Check types, shapes, dtypes, devices and finiteness of what a class loss is given; not the labels' range."""
+    import torch
+
     matrices(features, weight)
-    if not isinstance(labels, Tensor):
+    if not isinstance(labels, torch.Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
     _batch(features, weight, labels, bias)
     if finite_features:
@@ -136,8 +139,10 @@ def batch(
 
 def matrices(features: Tensor, weight: Tensor) -> None:
     """Check that features [B, d] and weight [C, d] are matrices of floats that go together."""
+    import torch
+
     for name, value in (("features", features), ("weight", weight)):
-        if not isinstance(value, Tensor):
+        if not isinstance(value, torch.Tensor):
             raise InputError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if features.ndim != 2:
         raise InputError(f"features must have shape [batch, embedding_size]; got {list(features.shape)}")
@@ -152,6 +157,8 @@ def matrices(features: Tensor, weight: Tensor) -> None:
 
 
 def _batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+    import torch
+
     if not features.device == weight.device == labels.device:
         raise InputError(
             "features, weight and labels must be on one device; "
@@ -164,8 +171,8 @@ def _batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise InputError(f"labels must be integers; got {labels.dtype}")
     if bias is not None:
-        if not isinstance(bias, Tensor) or bias.shape != weight.shape[:1]:
-            given = list(bias.shape) if isinstance(bias, Tensor) else repr(bias)
+        if not isinstance(bias, torch.Tensor) or bias.shape != weight.shape[:1]:
+            given = list(bias.shape) if isinstance(bias, torch.Tensor) else repr(bias)
             raise InputError(f"bias must have shape [{weight.shape[0]}]; got {given}")
         finite(bias, "bias")
     if features.shape[0] == 0:
@@ -174,6 +181,8 @@ def _batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None
 
 def finite(values: Tensor, name: str) -> None:
     """Refuse NaN and Inf, naming the first row that holds one."""
+    import torch
+
     ok = torch.isfinite(values.detach()).flatten(1).all(dim=1) if values.ndim > 1 else torch.isfinite(values.detach())
     if not bool(ok.all()):
         row = int((~ok).nonzero()[0, 0])

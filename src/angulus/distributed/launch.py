@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from angulus.core import checks
-from angulus.distributed.runtime import Ranks, SharedError
+
+if TYPE_CHECKING:  # the command line asks who speaks before it needs torch
+    from angulus.distributed.runtime import Ranks
 
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
@@ -40,7 +39,11 @@ def local_rank() -> int:
 
 def speaks(error: BaseException | None = None) -> bool:
     """Whether this process tells what happened: rank 0 does, any other only what is not known to be told by it."""
-    return not several() or os.environ["RANK"] == "0" or not (error is None or isinstance(error, SharedError))
+    if not several() or os.environ["RANK"] == "0":
+        return True
+    from angulus.distributed.runtime import SharedError
+
+    return not (error is None or isinstance(error, SharedError))
 
 
 @contextmanager
@@ -55,6 +58,11 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         LostRank: a process ended, or did not answer in time.
         checks.InputError: the processes do not find each other.
     """
+    import torch
+    import torch.distributed as dist
+
+    from angulus.distributed.runtime import Ranks, SharedError
+
     try:
         timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True, high=LONGEST_S))
     except checks.InputError as error:  # every process was given the same
@@ -106,10 +114,14 @@ def _end_late() -> Any:
 def _leave(previous: Any) -> None:
     if previous is not None:
         signal.signal(signal.SIGTERM, previous)
+    import torch.distributed as dist
+
     dist.destroy_process_group()
 
 
 def _of_connection(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
 
 

@@ -16,7 +16,7 @@ from angulus.heads.class_loss import batch_loss, counted, plain_logits
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import margined, radius_of
 from angulus.heads.sampling import ClassSampling, checked
-from angulus.heads.train_mode import partners, seen
+from angulus.heads.train_mode import partners, seen, uncompiled
 from angulus.heads.updates import attached
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reference import lengths
@@ -84,7 +84,7 @@ class DenseHead(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
         ranks, update = self._partners(), attached(self.weight)

@@ -25,7 +25,7 @@ from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logi
 from angulus.heads.geometry import Geometry, geometry, normalize
 from angulus.heads.rows import Finished, ask, finish, radius_of, request
 from angulus.heads.sampling import ClassSampling, Sample, checked, sample
-from angulus.heads.train_mode import overflowed, refuse_recomputation, seen
+from angulus.heads.train_mode import overflowed, refuse_recomputation, seen, uncompiled
 from angulus.heads.updates import attached
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
@@ -128,7 +128,7 @@ class ShardedHead(nn.Module):
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
         features, labels, kept, sizes, sound = self._agreed(features, labels, reduction)

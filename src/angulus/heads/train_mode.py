@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +16,22 @@ from angulus.heads.geometry import Geometry
 from angulus.heads.rows import measures
 from angulus.losses.bound import BoundObjective
 from angulus.losses.running import Statistics
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`torch.compiler.disable` from the first call on: as a decorator it imports torch._dynamo, which takes 1 s."""
+    disabled: list[Callable[P, R]] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return disabled[0](*args, **kwargs)
+
+    return call
 
 
 def partners(weight: Tensor, way_out: str) -> Ranks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import sys
@@ -28,11 +29,13 @@ class MetricsLog:
         self.ranks.run_on_first(lambda: self._open(resume_step))
 
     def _open(self, resume_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
-
         kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = self.path.open("a", encoding="utf-8")
+        if importlib.util.find_spec("tensorboard") is None:  # an extra; metrics.jsonl has the same rows
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
         self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -46,7 +49,7 @@ class MetricsLog:
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items():
+            for name, value in values.items() if self.board is not None else ():
                 self.board.add_scalar(name, value, step)
         except OSError as error:
             raise checks.InputError(files.sentence(error, self.path)) from error

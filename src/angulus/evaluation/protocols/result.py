@@ -10,18 +10,18 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from angulus.core import checks, environment, files
 from angulus.core.formats.texts import shortened
 from angulus.evaluation.metrics.intervals import Interval
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 FORMAT = 1  # of the JSON file
 SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
@@ -128,6 +128,10 @@ class Result:
     def table(self, digits: int = 4) -> Group:
         """For the terminal: warnings, numbers to so many significant digits, counts, and a choice or note a line."""
         checks.integer("digits", digits, low=1, high=17)
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=self.protocol)
         table.add_column("number", no_wrap=True)
         optional = {

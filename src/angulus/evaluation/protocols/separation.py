@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from scipy import special
-
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.result import WARNING, Number
 
 HARDLY = 0.6  # the AUC below which scores are little better than a coin; of trained models it is 0.9 and more
 _CHANCE = 0.5
-_GAP = math.sqrt(2) * float(special.ndtri(HARDLY))  # deviations between normal scores that have that AUC
 _LEAST_HITS = 3  # expected below that gap, for their absence to say anything (rule of 3)
 
 
@@ -61,7 +58,10 @@ def warning_at(name: str, share: float, rate: float, count: int, whom: str = "th
     >>> warning_at("TAR@FAR=1e-2", 0.8, 0.01, 5000)
     ''
     """
-    limit = float(special.ndtr(special.ndtri(rate) + _GAP))
+    from scipy import special  # slow to import
+
+    gap = math.sqrt(2) * special.ndtri(HARDLY)  # deviations between normal scores that have that AUC
+    limit = float(special.ndtr(special.ndtri(rate) + gap))
     if share >= limit or (share == 0 and count * limit < _LEAST_HITS):
         return ""
     return f"{WARNING}this model hardly tells {whom} apart ({name} is {share:.3g}; guessing reaches {rate:.3g})"

@@ -1,32 +1,26 @@
-"""Time and extra memory of a training step of the head, beside the products it cannot do without and beside a peer.
+"""Time and extra memory of a training step of the head, next to the matrix products it needs and next to peers.
 
-Floors are bare products: 3 (logits, dX, dW), and 4 (logits twice). Rounds are interleaved, so that the machine's drift
-falls on all alike; a ratio is the median over the rounds of the time to that of the 3 products in the same round.
+    python benchmarks/head.py [--batch 256] [--classes 100000] [--size 512] [--device cpu] [--only NAME ...] [--save]
 
-Memory is the peak during one step over what was there before it, less dW: of the resident set of a fresh process on a
-CPU (Linux only), of the allocator on a GPU. Where `weight.grad` is kept from the step before, its C x d come on top.
+The floor is 3 bare products: logits, dX and dW; 4 compute the logits twice. Memory is the peak during one step over
+what was there before it, less dW: of the resident set of a new process on a CPU (Linux only), of the allocator on a
+GPU. Where `weight.grad` is kept from the step before, its C x d come on top.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from angulus import DenseHead, class_loss, losses
-from angulus.core import checks, environment
-from angulus.heads.optimizers import BackwardSGD
-from angulus.heads.sampling import ClassSampling
+from angulus import BackwardSGD, ClassSampling, DenseHead, class_loss, losses
+from angulus.core import checks
 from angulus.kernels import fused
+from harness import Clock, Row, Step, Timing, clock, options, peak_mib, python, ratio_text, run, show, store, take_turns
 
 FLOOR = "3 products"
 PEER = "pytorch-metric-learning ArcFace"
@@ -34,7 +28,6 @@ LARGEST = 1 << 28  # elements of B x C that the bare products hold: 1 GiB in flo
 S, M = 64.0, 0.5
 ARCFACE = losses.arcface(S, M)
 MV_IAM = losses.mv_softmax(32, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -52,56 +45,6 @@ class Shape:
         checks.choice("device", self.device, ("cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise checks.InputError("device cuda asks for a GPU that PyTorch can use; there is none here: use cpu")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One row of the table; ratios are to the 3 products, over the rounds."""
-
-    what: str
-    median_ms: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    extra_mib: float | None
-
-
-def run(
-    shape: Shape, rounds: int = 5, only: tuple[str, ...] = (), tell: Callable[[str], object] = lambda doing: None
-) -> Iterator[Timing]:
-    """Time everything that can run here, `rounds` times in turn after one warm-up, then measure memory.
-
-    Args:
-        shape: what is timed.
-        rounds: >= 1.
-        only: names beside the floors, or nothing for all.
-        tell: is called with what is done now.
-    """
-    checks.integer("rounds", rounds, low=1)
-    problem = Problem(shape)
-    known = problem.steps()
-    for name in only:
-        checks.choice("only", name, known)
-    chosen = {name: step for name, step in known.items() if not only or name in only or "products" in name}
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    for name, step in chosen.items():
-        tell(f"warming up: {name}")
-        step()
-    for number in range(rounds):
-        for name, step in chosen.items():
-            tell(f"round {number + 1} of {rounds}: {name}")
-            problem.forget()
-            problem.wait()
-            started = time.perf_counter()
-            step()
-            problem.wait()
-            seconds[name].append(time.perf_counter() - started)
-    for name, values in seconds.items():
-        tell(f"memory: {name}")
-        ratios = [value / floor for value, floor in zip(values, seconds[FLOOR], strict=True)]
-        median = 1000 * statistics.median(values)
-        memory = None if "products" in name else _extra_mib(name, shape)
-        yield Timing(name, median, statistics.median(ratios), min(ratios), max(ratios), memory)
 
 
 class Problem:
@@ -138,9 +81,9 @@ class Problem:
     def forget(self) -> None:
         self.features.grad = self.weight.grad = None
 
-    def wait(self) -> None:
-        if self.shape.device == "cuda":
-            torch.cuda.synchronize()
+    def clock(self, step: Step) -> Clock:
+        self.forget()
+        return clock(step, torch.cuda.synchronize if self.shape.device == "cuda" else lambda: None)
 
     @torch.no_grad()
     def products(self, times: int, dtype: torch.dtype) -> None:
@@ -217,47 +160,70 @@ class Problem:
         return step
 
 
-def _extra_mib(name: str, shape: Shape) -> float | None:
+def time_steps(shape: Shape, rounds: int = 5, only: tuple[str, ...] = ()) -> list[tuple[Timing, float | None]]:
+    """Time the floors and every step that can run here, or those of `only`; each with its extra MiB."""
+    problem = Problem(shape)
+    steps = problem.steps()
+    for name in only:
+        checks.choice("only", name, steps)
+    chosen = {name: step for name, step in steps.items() if not only or name in only or "products" in name}
+    timings = take_turns({name: partial(problem.clock, step) for name, step in chosen.items()}, rounds)
+    return [(timing, None if "products" in timing.what else extra_mib(timing.what, shape)) for timing in timings]
+
+
+def extra_mib(name: str, shape: Shape) -> float | None:
     """Peak memory of one step beyond W, dW and what was there before; None where it cannot be measured."""
-    if shape.device == "cuda":
-        problem = Problem(shape)
-        step = problem.steps()[name]
-        step()
-        problem.forget()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20 - _gradient_mib(name, shape)
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    code = f"from angulus.bench.head import Shape, measure; measure({shape!r}, {name!r})"
-    command = [sys.executable, "-c", code]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def measure(shape: Shape, name: str) -> None:
-    """Print what one step on the CPU takes beyond W and dW, in MiB; for a process of its own."""
-    warm = Problem(Shape(8, 64, 32))
-    warm.steps()[name]()  # libraries load and threads start before the baseline
-    step = Problem(shape).steps()[name]
-    before = _status_mib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    if shape.device == "cpu":
+        flags = [part for field, value in asdict(shape).items() for part in (f"--{field}", value)]
+        answer = python(__file__, *flags, "--memory-of", name).split()[-1]
+        return None if answer == "None" else float(answer) - _gradient_mib(name, shape)
+    problem = Problem(shape)
+    step = problem.steps()[name]
     step()
-    sys.stdout.write(f"{_status_mib('VmHWM') - before - _gradient_mib(name, shape)}\n")
+    problem.forget()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20 - _gradient_mib(name, shape)
 
 
 def _gradient_mib(name: str, shape: Shape) -> float:
-    """What dW takes by right: nothing where no whole gradient is made."""
-    partial = "in backward" in name or "sampled" in name
-    return 0.0 if partial else shape.classes * shape.size * 4 / 2**20
+    """The size of dW; nothing where no whole gradient is made."""
+    partial_gradient = "in backward" in name or "sampled" in name
+    return 0.0 if partial_gradient else shape.classes * shape.size * 4 / 2**20
 
 
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+def main(arguments: list[str] | None = None) -> None:
+    parser = options(__doc__ or "", batch=256, classes=100_000, size=512, rounds=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="names from the table; else all")
+    parser.add_argument("--memory-of", metavar="NAME", help="print the MiB that one step adds, and time nothing")
+    asked = parser.parse_args(arguments)
+    shape = Shape(asked.batch, asked.classes, asked.size, asked.device)
+    if asked.memory_of:
+        warm = Problem(Shape(8, 64, 32))
+        warm.steps()[asked.memory_of]()  # libraries load and threads start before the baseline
+        print(peak_mib(Problem(shape).steps()[asked.memory_of])[0])
+        return
+    rows: list[Row] = []
+    for timing, mib in time_steps(shape, asked.rounds, tuple(asked.only)):
+        row = {"what": timing.what, "median_ms": 1000 * timing.seconds} | timing.slower() | {"extra_mib": mib}
+        rows.append(asdict(shape) | {"rounds": asked.rounds} | row)
+    show(
+        f"B = {shape.batch:,}, C = {shape.classes:,}, d = {shape.size}, {shape.device}, {asked.rounds} rounds",
+        [
+            {
+                "step": row["what"],
+                "median ms": f"{row['median_ms']:,.1f}",
+                f"ratio to {FLOOR}": ratio_text(row),
+                "MiB beyond W and dW": "" if row["extra_mib"] is None else f"{row['extra_mib']:,.1f}",
+            }
+            for row in rows
+        ],
+    )
+    if asked.save:
+        store("head", rows, "pytorch-metric-learning", device=shape.device)
 
 
-def record(shape: Shape, rounds: int, timing: Timing) -> dict[str, Any]:
-    """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.of_timing(torch.device(shape.device), "pytorch-metric-learning")
-    return asdict(shape) | {"rounds": rounds} | asdict(timing) | {"environment": about}
+if __name__ == "__main__":
+    run(main)

@@ -20,7 +20,7 @@ from angulus.data.faces.align import similarity, transform
 from angulus.data.faces.detect import Image
 
 HEIGHT, WIDTH = 960, 1280  # of a montage
-FACES = (4, 12)  # crops put into a montage, as many as there is room for
+FACES = (4, 12)  # crops put into a montage, if there is room
 SIDES = (48, 260)  # of such a crop, in pixels
 
 _CROPS, _TABLE, _PHOTO = "celebrity-faces/aligned_112.zip", "celebrity-faces/images.csv.gz", "photos/t1.jpg"
@@ -44,7 +44,7 @@ def crops(data: Path, count: int, seed: int) -> list[Crop]:
         seed: of the draw.
 
     Raises:
-        checks.InputError: there is no such data there, or not so much.
+        checks.InputError: the data are not there, or fewer than asked for.
     """
     checks.integer("crops", count, low=1)
     try:

@@ -1,38 +1,38 @@
-"""Reads of small images in random order, from records and from what else could hold them, and decoded batches.
+"""Reads of small images in random order, and decoded batches, from records and from other ways to store images.
 
-Every store holds the same images. A worker is a process that opens the store for itself and reads batches of random
-rows; the rate is all workers' images over the time of the slowest. Decoded batches go through `Loader`, to the process
-that would train. Rounds are interleaved; a ratio is to a folder of files in the same round. Processor time depends
-little on who else uses the machine; it is given for reads, and for decoding without workers. Files are in the page
-cache: what is measured is the format, not the disk.
+    python benchmarks/records.py RECORDS [--rounds 5] [--save]
+
+RECORDS holds images of one size; every store holds the same images. A worker is a process that opens the store for
+itself and reads batches of random rows; the rate is all workers' images over the time of the slowest. Decoded batches
+go through `Loader`, to the process that would train. Ratios are to a folder of files. Processor time depends little on
+who else uses the machine; it is reported for reads, and for decoding without workers. Files are in the page cache: what
+is measured is the format, not the disk.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
-import statistics
-import subprocess
-import sys
-import time
+import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import ArrayLike
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.data.loader import Loader, Part, part_of
 from angulus.data.records.pixels import Encoded
 from angulus.data.records.reader import Records, Row, write_records
 from angulus.data.sampler import Plain
+from harness import Clock, clock, options, python, ratio_text, run, show, store, take_turns
+from harness import Row as Line
 
 FLOOR = "folder of files"
 BATCH = 128
@@ -40,28 +40,13 @@ _GROUP_ROWS = 16  # a row group of the plain Parquet file; smaller groups cost m
 _IPC_ROWS = 256
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One row of the table: images a second, the ratio to the folder, and processor time, over the rounds."""
-
-    store: str
-    decoded: bool
-    workers: int
-    images_per_s: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    cpu_us: float | None  # of all workers, an image
-    mib: float
-
-
-def run(
+def time_stores(
     source: Path,
     scratch: Path,
     rounds: int = 5,
     workers: tuple[int, ...] = (1, 2, 0),
     decoded: tuple[bool, ...] = (False, True),
-) -> Iterator[Timing]:
+) -> Iterator[Line]:
     """Write the images of some records in every format, then time them all.
 
     Args:
@@ -78,33 +63,15 @@ def run(
     stores = write_stores(records, scratch)
     for decoding in decoded:
         for count in [number for number in workers if number or decoding]:
-            rates: dict[str, list[float]] = {name: [] for name in stores}
-            costs: dict[str, list[float]] = {name: [] for name in stores}
-            timers = {
-                name: _Decoding(store, part, count) if decoding else _Reading(store, part, count)
-                for name, store in stores.items()
-            }
-            for number in range(rounds + 1):  # the first is for the workers to start and the cache to fill
-                for name, timer in timers.items():
-                    seconds, cpu_seconds = timer.epoch(number)
-                    if number:
-                        rates[name].append(len(part.rows) / seconds)
-                        costs[name].append(1e6 * cpu_seconds / len(part.rows))
+            kind = Decoding if decoding else Reading
+            timers = {name: kind(images, part, count) for name, images in stores.items()}
+            for timing in take_turns({name: timer.epoch for name, timer in timers.items()}, rounds):
+                rate = {"store": timing.what, "decoded": decoding, "workers": count}
+                rate |= {"images_per_s": len(part.rows) / timing.seconds} | timing.faster()
+                cpu_us = 1e6 * timing.cpu_seconds / len(part.rows) if count == 0 or not decoding else None
+                yield rate | {"cpu_us": cpu_us, "mib": _mib(Path(stores[timing.what].where))}
             for timer in timers.values():
                 timer.close()
-            for name, values in rates.items():
-                ratios = [value / floor for value, floor in zip(values, rates[FLOOR], strict=True)]
-                yield Timing(
-                    name,
-                    decoding,
-                    count,
-                    statistics.median(values),
-                    statistics.median(ratios),
-                    min(ratios),
-                    max(ratios),
-                    statistics.median(costs[name]) if count == 0 or not decoding else None,
-                    _mib(Path(stores[name].where)),
-                )
 
 
 def write_stores(records: Records, folder: Path) -> dict[str, Encoded]:
@@ -127,9 +94,9 @@ def write_stores(records: Records, folder: Path) -> dict[str, Encoded]:
             writer.write_batch(batch)
     write_records(folder / "records", (Row(id, image, "") for id, image in zip(ids, images, strict=True)))
     stores: dict[str, Encoded] = {
-        FLOOR: FolderImages(str(folder / "files"), [str(path) for path in files]),
+        FLOOR: PlainFiles(str(folder / "files"), [str(path) for path in files]),
         "records": Records(folder / "records"),
-        "zip": ZipImages(str(folder / "images.zip"), ids),
+        "zip": PlainZip(str(folder / "images.zip"), ids),
         "Arrow IPC, mapped": IpcImages(str(folder / "table.arrow")),
         "Parquet, by row group": ParquetImages(str(folder / "plain.parquet")),
     }
@@ -140,23 +107,19 @@ def write_stores(records: Records, folder: Path) -> dict[str, Encoded]:
         "import lance, pyarrow as pa; "
         f"lance.write_dataset(pa.ipc.open_file({str(folder / 'table.arrow')!r}).read_all(), {str(folder / 'lance')!r})"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    python("-c", code)
     return stores | {"Lance": LanceImages(str(folder / "lance"))}
 
 
 @dataclass(frozen=True)
-class FolderImages:
-    """A file an image."""
+class PlainFiles:
+    """One file per image."""
 
     where: str
     paths: list[str]
 
     def images(self, rows: ArrayLike) -> list[bytes]:
-        found = []
-        for row in np.asarray(rows).tolist():
-            with open(self.paths[row], "rb") as file:
-                found.append(file.read())
-        return found
+        return [Path(self.paths[row]).read_bytes() for row in np.asarray(rows).tolist()]
 
 
 @dataclass
@@ -173,7 +136,7 @@ class _Opened:
 
 
 @dataclass
-class ZipImages(_Opened):
+class PlainZip(_Opened):
     """A zip without compression."""
 
     names: list[str]
@@ -212,67 +175,92 @@ class LanceImages(_Opened):
         import lance
 
         self._handle = self._handle or lance.dataset(self.where)
-        found: list[bytes] = self._handle.take(np.asarray(rows).tolist(), columns=["image"]).column(0).to_pylist()
-        return found
+        images: list[bytes] = self._handle.take(np.asarray(rows).tolist(), columns=["image"]).column(0).to_pylist()
+        return images
 
 
-class _Reading:
+class Reading:
     """Workers that read all rows in random order, an equal share each."""
 
     def __init__(self, store: Encoded, part: Part, workers: int) -> None:
-        self._count, self._workers = len(part.rows), workers
+        self.count, self.workers, self.epochs = len(part.rows), workers, 0
         context = multiprocessing.get_context("spawn")  # Lance does not survive a fork
-        self._pipes = []
+        self.pipes = []
         for _ in range(workers):
-            ours, theirs = context.Pipe()
-            context.Process(target=_serve, args=(store, theirs), daemon=True).start()
-            self._pipes.append(ours)
+            near, far = context.Pipe()
+            context.Process(target=_serve, args=(store, far), daemon=True).start()
+            self.pipes.append(near)
 
-    def epoch(self, number: int) -> tuple[float, float]:
-        """Seconds of the slowest worker, and of processor time of all."""
-        batches = Plain(self._count, BATCH, seed=number).batches(0)
-        for worker, pipe in enumerate(self._pipes):
-            pipe.send(batches[worker :: self._workers])
-        answers = [pipe.recv() for pipe in self._pipes]
-        return max(seconds for seconds, _ in answers), sum(cpu_seconds for _, cpu_seconds in answers)
+    def epoch(self) -> Clock:
+        """Seconds of the slowest worker, and processor time of all."""
+        self.epochs += 1
+        batches = Plain(self.count, BATCH, seed=self.epochs).batches(0)
+        for worker, pipe in enumerate(self.pipes):
+            pipe.send(batches[worker :: self.workers])
+        seconds, cpu_seconds = zip(*(pipe.recv() for pipe in self.pipes), strict=True)
+        return Clock(max(seconds), sum(cpu_seconds))
 
     def close(self) -> None:
-        for pipe in self._pipes:
+        for pipe in self.pipes:
             pipe.send(None)
 
 
 def _serve(store: Encoded, pipe: Any) -> None:
-    """Read what is asked for, and answer with the seconds and processor time it took; for a process of its own."""
+    """Read the batches that arrive and answer with the time of each reading; for a process of its own."""
     while (batches := pipe.recv()) is not None:
-        started, cpu_started = time.perf_counter(), time.process_time()
-        for rows in batches:
-            store.images(rows)
-        pipe.send((time.perf_counter() - started, time.process_time() - cpu_started))
+        pipe.send(tuple(clock(partial(_read, store, batches))))
 
 
-class _Decoding:
-    """An epoch of decoded batches in this process."""
+def _read(store: Encoded, batches: list[Any]) -> None:
+    for rows in batches:
+        store.images(rows)
+
+
+class Decoding:
+    """Epochs of decoded batches in this process; processor time is of this process alone."""
 
     def __init__(self, store: Encoded, part: Part, workers: int) -> None:
-        self._loader = Loader(store, part, Plain(len(part.rows), BATCH), workers=workers)
+        self.loader, self.epochs = Loader(store, part, Plain(len(part.rows), BATCH), workers=workers), 0
 
-    def epoch(self, number: int) -> tuple[float, float]:
-        """Seconds, and of processor time in this process alone."""
-        started, cpu_started = time.perf_counter(), time.process_time()
-        for _ in self._loader.epoch(number):
+    def epoch(self) -> None:
+        for _ in self.loader.epoch(self.epochs):
             pass
-        return time.perf_counter() - started, time.process_time() - cpu_started
+        self.epochs += 1
 
     def close(self) -> None:
-        del self._loader
+        del self.loader
 
 
 def _mib(path: Path) -> float:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(os.stat(file).st_size for file in files) / 2**20
+    return sum(file.stat().st_size for file in files) / 2**20
 
 
-def record(images: int, rounds: int, timing: Timing) -> dict[str, Any]:
-    """One line of the stored results: the numbers, the shape, and the environment."""
-    about = environment.of_timing(torch.device("cpu"), "pyarrow", "opencv-python-headless", "pylance")
-    return {"images": images, "batch": BATCH, "rounds": rounds} | asdict(timing) | {"environment": about}
+def main(arguments: list[str] | None = None) -> None:
+    parser = options(__doc__ or "", rounds=5)
+    parser.add_argument("records", type=Path)
+    asked = parser.parse_args(arguments)
+    count = len(Records(asked.records))
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = list(time_stores(asked.records, Path(scratch), asked.rounds))
+    show(
+        f"{count:,} images, batches of {BATCH}, {asked.rounds} rounds",
+        [
+            {
+                "store": row["store"] + (", decoded" if row["decoded"] else ""),
+                "workers": str(row["workers"]),
+                "images/s": f"{row['images_per_s']:,.0f}",
+                "ratio to a folder": ratio_text(row),
+                "CPU µs/image": "" if row["cpu_us"] is None else f"{row['cpu_us']:,.1f}",
+                "MiB": f"{row['mib']:,.1f}",
+            }
+            for row in rows
+        ],
+    )
+    if asked.save:
+        shape = {"images": count, "batch": BATCH, "rounds": asked.rounds}
+        store("records", [shape | row for row in rows], "pyarrow", "opencv-python-headless", "pylance")
+
+
+if __name__ == "__main__":
+    run(main)

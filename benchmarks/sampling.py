@@ -1,18 +1,27 @@
-"""What class sampling loses: the sum of the negatives, the gradient, and the hardest negative, against all classes."""
+"""What class sampling loses against all classes: the sum of the negatives, the gradient and the hardest negative.
+
+    python benchmarks/sampling.py EMBEDDINGS [--rate 0.1 ...] [--batch 16] [--draws 200] [--save]
+
+EMBEDDINGS is a file of features with labels (.npz, .safetensors or .parquet), as `angulus embed` writes it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from angulus import DenseHead, losses
+from angulus import ClassSampling, DenseHead, losses
 from angulus.core import checks
+from angulus.core.embeddings import Embeddings
 from angulus.heads.classes import class_means
-from angulus.heads.sampling import ClassSampling, sample
+from angulus.heads.sampling import sample
 from angulus.kernels.reference import lengths
+from harness import options, run, show, store
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class Sampled:
 
     Attributes:
         rate: share of the classes drawn.
-        corrected: whether classes were weighed by the inverse of their chance.
+        corrected: whether classes were weighted by the inverse of their probability.
         ratio: mean of the sampled Σ_{j≠y} e^{z_j} over the full one; 1 where it is unbiased.
         ratio_error: standard error of that mean.
         gradient_cos: mean cosine of the features' gradient with the full one's.
@@ -36,7 +45,7 @@ class Sampled:
     recall: float
 
 
-def run(
+def compare(
     features: Tensor, labels: Tensor, rates: Sequence[float], *, s: float = 32.0, batch: int = 128, draws: int = 50
 ) -> Iterator[Sampled]:
     """Compare, on real features: class weights are the classes' mean directions, the loss is NormFace at s.
@@ -64,16 +73,16 @@ def run(
             part = DenseHead(features.shape[1], classes, objective, sampling=sampling)
             part.load_state_dict(full.state_dict())
             torch.manual_seed(0)
-            ratios, cosines, found = [], [], []
+            ratios, cosines, hits = [], [], []
             for rows, (sums, gradient) in zip(batches, expected, strict=True):
                 own_sums, own_gradient = _step(part, features[rows], labels[rows])
                 ratios.append(own_sums / sums)
                 cosines.append(torch.cosine_similarity(own_gradient, gradient))
-                found.append(_found(full, features[rows], labels[rows], sampling))
-            ratio = torch.stack([each.mean() for each in ratios])
-            error = float(ratio.std() / len(ratio) ** 0.5)
-            recall = float(torch.cat(found).float().mean())
-            yield Sampled(rate, corrected, float(ratio.mean()), error, float(torch.cat(cosines).mean()), recall)
+                hits.append(_hardest_drawn(full, features[rows], labels[rows], sampling))
+            means = torch.stack([ratio.mean() for ratio in ratios])
+            error = float(means.std() / len(means) ** 0.5)
+            recall = float(torch.cat(hits).float().mean())
+            yield Sampled(rate, corrected, float(means.mean()), error, float(torch.cat(cosines).mean()), recall)
 
 
 def _step(head: DenseHead, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,10 +94,44 @@ def _step(head: DenseHead, features: Tensor, labels: Tensor) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def _found(head: DenseHead, features: Tensor, labels: Tensor, sampling: ClassSampling) -> Tensor:
+def _hardest_drawn(head: DenseHead, features: Tensor, labels: Tensor, sampling: ClassSampling) -> Tensor:
     """Whether each row's hardest negative is among a sample's classes, [B] of bool."""
     cosines = features @ (head.weight / lengths(head.weight)[:, None]).T
     hardest = cosines.scatter(1, labels[:, None], -torch.inf).argmax(dim=1)
     numbers = torch.arange(len(head.weight), dtype=features.dtype)[:, None]
     drawn = sample(sampling, numbers, None, labels).weight.flatten().long()
     return torch.isin(hardest, drawn)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = options(__doc__ or "", batch=16, draws=200)
+    parser.add_argument("embeddings", type=Path)
+    parser.add_argument("--rate", type=float, nargs="+", default=[0.1, 0.3, 1.0], help="shares of the classes")
+    asked = parser.parse_args(arguments)
+    read = Embeddings.read(asked.embeddings)
+    if read.labels is None:
+        raise checks.InputError(f"{asked.embeddings} has no labels; class sampling needs the identity of each row")
+    names, labels = np.unique(read.labels[read.known], return_inverse=True)
+    features = torch.from_numpy(np.array(read.vectors[read.known], dtype=np.float32))
+    shape = {"rows": len(labels), "classes": len(names), "batch": asked.batch, "draws": asked.draws}
+    rows = list(compare(features, torch.from_numpy(labels), asked.rate, batch=asked.batch, draws=asked.draws))
+    unknown = f" ({len(read) - len(labels):,} of unknown people left out)" if len(labels) < len(read) else ""
+    show(
+        f"{len(labels):,} rows{unknown} of {len(names):,} classes, {asked.draws} steps of {asked.batch}",
+        [
+            {
+                "rate": f"{row.rate:g}",
+                "corrected": "yes" if row.corrected else "no",
+                "sum / full sum": f"{row.ratio:.3f} ± {row.ratio_error:.3f}",
+                "cos of gradients": f"{row.gradient_cos:.3f}",
+                "hardest negative drawn": f"{100 * row.recall:.1f} %",
+            }
+            for row in rows
+        ],
+    )
+    if asked.save:
+        store("sampling", [shape | asdict(row) for row in rows])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,1 +1,0 @@
-"""What is timed, beside floors and peers in the same run."""
