@@ -1,6 +1,7 @@
 """Angulus: embeddings whose classes are told apart by the angle and the norm of their features."""
 
 from angulus import losses
+from angulus.backbones import list_backbones
 from angulus.core.checks import InputError
 from angulus.heads.class_loss import class_loss
 from angulus.heads.dense import DenseHead
@@ -21,6 +22,7 @@ __all__ = [
     "SparseSGD",
     "__version__",
     "class_loss",
+    "list_backbones",
     "list_losses",
     "load",
     "losses",
