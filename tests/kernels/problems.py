@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus.kernels import reference
+from angulus.kernels import reduction
 from angulus.kernels.reduction import ReduceRows, Request
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,8 +110,8 @@ def check(
 ) -> None:
     """Hold the kernel to the rule, in every output and gradient."""
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}[dtype] if products is None else 1e-2
-    truth = answers(reference.reduce_rows, p, torch.float64)
-    plain = answers(reference.reduce_rows, p, dtype, products)
+    truth = answers(reduction.reduce_rows, p, torch.float64)
+    plain = answers(reduction.reduce_rows, p, dtype, products)
     assert_no_worse(answers(kernel, p, dtype, products), plain, truth, tolerance)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from angulus import DenseHead, InputError, class_loss, losses
 from angulus.losses import BoundObjective, Objective, margins, negatives, penalties, radius, weighting
-from angulus.losses.companions import CenterLoss
-from angulus.losses.pieces import from_mapping
+from angulus.losses.center import CenterLoss
+from angulus.losses.serialize import from_mapping
 from losses.aliases import CASES
 from losses.oracles import Case
 
@@ -315,7 +315,7 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no objective": (
         {"objective": "arcface"},
-        "objective must be an angulus.losses.Objective, bound or not; got 'arcface'",
+        "objective must be an angulus.losses.Objective, bound or not, such as losses.arcface(); got 'arcface'",
     ),
     "unbound": ({"objective": L.normface()}, "bind it once, `bound = objective.bind(embedding_size, num_classes)`"),
     "bound to another C": (

@@ -15,13 +15,13 @@ import torch
 import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
-from angulus.losses.companions import CenterLoss
+from angulus.losses.center import CenterLoss
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
 from angulus.losses.negatives import Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
-from angulus.losses.pieces import from_mapping, to_mapping
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.serialize import from_mapping, to_mapping
 from angulus.losses.weighting import Focal, HardMining
 from losses.aliases import CASES
 from losses.oracles import Case

@@ -12,7 +12,7 @@ from angulus import DenseHead, losses
 from angulus.core import checks
 from angulus.heads.classes import class_means
 from angulus.heads.sampling import ClassSampling, sample
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import lengths
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
-from angulus.heads.class_loss import batch_loss, counted, plain_logits
-from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import margined, radius_of
+from angulus.heads.class_loss import UPDATES, batch_loss, counted, partners, plain_logits, seen
+from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radius_of
 from angulus.heads.sampling import ClassSampling, checked
-from angulus.heads.train_mode import partners, seen
-from angulus.heads.updates import attached
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import lengths
 from angulus.losses.objective import Objective
 
 
@@ -47,7 +44,7 @@ class DenseHead(nn.Module):
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
         bias: [C], zero at first, or None.
         objective: the bound objective.
-        num_classes, embedding_size: C and d.
+        embedding_size, num_classes: d and C.
         seen: the figures of the last training step, by name, as `statistics` gives them.
 
     >>> import torch, angulus
@@ -70,7 +67,9 @@ class DenseHead(nn.Module):
         super().__init__()
         self.alone, self.ranks = checks.flag("alone", alone), Ranks()
         if not isinstance(objective, Objective):
-            raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+            raise checks.InputError(
+                f"objective must be an unbound angulus.losses.Objective, such as losses.arcface(); got {objective!r}"
+            )
         self.kernel = Kernel(impl, products)
         self.sampling = checked(sampling, objective)
         self.objective = objective.bind(embedding_size, num_classes)
@@ -87,7 +86,7 @@ class DenseHead(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
-        ranks, update = self._partners(), attached(self.weight)
+        ranks, update = self._partners(), UPDATES.get(self.weight)
         if update is not None and ranks.count > 1:
             raise checks.InputError(
                 "what BackwardSGD updates within backward cannot be averaged over processes, so their copies of the "

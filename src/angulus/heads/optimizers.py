@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.heads import updates
+from angulus.heads.class_loss import UPDATES
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 
@@ -85,15 +85,15 @@ class BackwardSGD(torch.optim.Optimizer):
                 "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "
                 f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
             )
-        if updates.attached(head.weight) is not None:
+        if head.weight in UPDATES:
             raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
-        updates.attach(head.weight, self.update)
+        UPDATES[head.weight] = self.update
         self._updated = False  # since the last step()
 
     def detach(self) -> None:
         """Let backward make the weights' gradient again."""
-        updates.detach(self._weight())
+        UPDATES.pop(self._weight(), None)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Let the next backward() update: this step's has done so. A closure is called with gradients on."""

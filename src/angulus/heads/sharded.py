@@ -21,17 +21,24 @@ from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
 from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logits, widened
-from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, radius_of, request
-from angulus.heads.sampling import ClassSampling, Sample, checked, sample
-from angulus.heads.train_mode import overflowed, refuse_recomputation, seen
-from angulus.heads.updates import attached
+from angulus.heads.class_loss import (
+    REDUCTIONS,
+    UPDATES,
+    counted,
+    not_finite,
+    overflowed,
+    plain_logits,
+    refuse_recomputation,
+    seen,
+    widened,
+)
+from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
+from angulus.heads.sampling import ClassSampling, ClassSubset, checked, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.objective import Objective
-from angulus.losses.pieces import to_mapping
 from angulus.losses.running import Statistics, whole_batch
+from angulus.losses.serialize import to_mapping
 
 _FACTS = (  # that all ranks must share, in the order of `_agreed`
     "bytes of precision",
@@ -68,7 +75,7 @@ class ShardedHead(nn.Module):
         bias: [C of this rank], or None.
         classes: the range of classes that this rank holds.
         objective: the bound objective, the same on all ranks.
-        num_classes, embedding_size: C over all ranks, and d.
+        embedding_size, num_classes: d, and C over all ranks.
 
     Raises:
         checks.InputError: on every rank alike, also where one alone breaks a rule.
@@ -91,7 +98,10 @@ class ShardedHead(nn.Module):
 
         def own() -> tuple[Kernel, ClassSampling | None, list[int] | None]:
             if not isinstance(objective, Objective):
-                raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+                raise checks.InputError(
+                    "objective must be an unbound angulus.losses.Objective, such as losses.arcface(); "
+                    f"got {objective!r}"
+                )
             checks.integer("num_classes", num_classes, low=1)
             checks.integer("embedding_size", embedding_size, low=1)
             counts = None if class_counts is None else [checks.integer("class_counts", each) for each in class_counts]
@@ -220,25 +230,38 @@ class ShardedHead(nn.Module):
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
             everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
-            chosen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
-            with torch.no_grad():
-                before, _ = self._targets(norms, everyone, chosen, sizes)
+            subset = self._subset(local, self.sampling if self.training else None)
+            before = None
+            if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
+                with torch.no_grad():
+                    before, _ = self._targets(norms, everyone, subset, sizes)
             radius = radius_of(bound, norms)
-            asked = ask(bound, before, radius)
-            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=attached(self.weight))
-            reduced = self.kernel(everyone, chosen.weight, chosen.biases, chosen.labels, wanted)
-            target, bias = self._targets(norms, everyone, chosen, sizes, reduced.rows)
+            asked = ask(bound, norms, before, radius)
+            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=UPDATES.get(self.weight))
+            reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
+            target, bias = self._targets(norms, everyone, subset, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
             finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
         if bound.center_loss is not None:
             finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
-        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm)
+        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm, radius)
 
     def _seen(
-        self, target: Geometry, features: Tensor, labels: Tensor, sizes: list[int], mean_norm: Tensor
+        self,
+        target: Geometry,
+        features: Tensor,
+        labels: Tensor,
+        sizes: list[int],
+        mean_norm: Tensor,
+        radius: Tensor | None = None,
     ) -> Statistics:
         with whole_batch(mean_norm):
-            return seen(self.objective, target, features, labels, self.ranks, sizes)
+            return seen(self.objective, target, features, labels, self.ranks, sizes, radius)
+
+    def _subset(self, local: Tensor, sampling: ClassSampling | None) -> ClassSubset:
+        if sampling is None:
+            return ClassSubset(self.weight, self.bias, local, self.bias)
+        return sample(sampling, self.weight, self.bias, local)
 
     def _local(self, labels: Tensor, sizes: list[int]) -> Tensor:
         """The labels of all ranks' rows as classes of this rank, −1 for those of others, [B of all]."""
@@ -247,19 +270,19 @@ class ShardedHead(nn.Module):
         return torch.where(here, everyone - self.classes.start, -1)
 
     def _targets(
-        self, norms: Tensor, everyone: Tensor, chosen: Sample, sizes: list[int], rows: Tensor | None = None
+        self, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int], rows: Tensor | None = None
     ) -> tuple[Geometry, Tensor | None]:
         """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those.
 
         `rows` are the kernel's weight[labels], through which the gradient goes.
         """
-        held = (chosen.labels >= 0).nonzero().squeeze(1)
-        weight = chosen.weight[chosen.labels[held]] if rows is None else rows[held]
-        found = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
-        columns = [found.dot, found.cos, found.theta, found.length]
-        if chosen.bias is not None:
-            columns.append(chosen.bias[chosen.labels[held]].to(found.dot.dtype))
-        table = everyone.new_zeros(len(chosen.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
+        held = (subset.labels >= 0).nonzero().squeeze(1)
+        weight = subset.weight[subset.labels[held]] if rows is None else rows[held]
+        own = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
+        columns = [own.dot, own.cos, own.theta, own.length]
+        if subset.bias is not None:
+            columns.append(subset.bias[subset.labels[held]].to(own.dot.dtype))
+        table = everyone.new_zeros(len(subset.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
         dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
         return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
 
@@ -340,8 +363,8 @@ class ShardedHead(nn.Module):
         features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
-        chosen = Sample(self.weight, self.bias, self._local(labels, sizes))
-        target, _ = self._targets(norms, everyone, chosen, sizes)
+        subset = self._subset(self._local(labels, sizes), None)
+        target, _ = self._targets(norms, everyone, subset, sizes)
         return self._seen(target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)).values
 
     @property

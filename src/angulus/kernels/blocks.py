@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from angulus.kernels.reduction import Request
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import Request, lengths
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that what is made of them stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch

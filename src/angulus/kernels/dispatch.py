@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels import chunked, fused, reference
+from angulus.kernels import chunked, fused, reduction
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
 TABLE: dict[str, ReduceRows] = {
-    "reference": reference.reduce_rows,
+    "reference": reduction.reduce_rows,
     "chunked": chunked.reduce_rows,
     "fused": fused.reduce_rows,
 }

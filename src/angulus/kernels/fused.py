@@ -7,7 +7,7 @@ plain matrix products (cuBLAS). That is one product more than without recomputat
 
 Memory beyond W, dW and what is of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and [n, d],
 so at most the coefficients and, where the products' dtype is not the weight's, a rounded copy of the chunk's weights
-and its dW before that is put into place; forward, the numbers [·, n / Tile.classes, B]. Never B x C.
+and its dW before that is put into place; forward, the numbers [·, n / TileShape.classes, B]. Never B x C.
 
 Products have operands in the dtype of `unit`, or in `Request.products`; they accumulate in the dtype of `unit`, as
 everything else is. float32 is IEEE float32 unless PyTorch is allowed TF32 for its own products. float64 is right, but
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels.fused_launch import Chunk, Walk, kernels, scales
+from angulus.kernels.fused_launch import ClassChunk, Walk, kernels, scales
 from angulus.kernels.reduction import Reduced, Request
 
 LEAST_CAPABILITY = (8, 0)  # of a GPU, for bfloat16 and TF32 products
@@ -161,7 +161,7 @@ def _grouped(labels: Tensor, slices: list[slice]) -> list[Tensor]:
     return [order[first:last] for first, last in pairwise(bounds)]
 
 
-def _of_weight(walk: Walk, chunk: Chunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
+def _of_weight(walk: Walk, chunk: ClassChunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
     """What the products, and through them the lengths, send back to the weights of a chunk, [n, d]."""
     gradient = _product(coefficients.T, walk.unit, walk.dtype, out)
     if walk.inverse is not None:

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from angulus.kernels.reduction import Request
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import Request, lengths
 
 SCRATCH = 1 << 25  # elements of a chunk's largest buffer: 128 MiB in float32
 
 
-class Tile(NamedTuple):
+class TileShape(NamedTuple):
     """What one program multiplies, and with how many warps and pipeline stages."""
 
     rows: int
@@ -28,15 +27,18 @@ class Tile(NamedTuple):
 # L2, which is what limits it: 128 x 256 in bfloat16 makes 85 operations of a byte, 128 x 128 makes 64. Backward holds
 # more for each product: 256 classes would spill. Three stages are 144 and 96 KiB of the 227 that a program may have.
 TILES = {
-    "bf16": (Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 8, 3)),
-    "tf32": (Tile(128, 256, 32, 8, 3), Tile(128, 128, 32, 8, 3)),
-    "ieee": (Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2)),  # without tensor cores: operands come to registers
-    "exact": (Tile(16, 16, 16, 4, 1), Tile(16, 16, 16, 4, 1)),  # holds rows x classes x inner
+    "bf16": (TileShape(128, 256, 64, 8, 3), TileShape(128, 128, 64, 8, 3)),
+    "tf32": (TileShape(128, 256, 32, 8, 3), TileShape(128, 128, 32, 8, 3)),
+    "ieee": (
+        TileShape(64, 64, 32, 4, 2),
+        TileShape(64, 64, 32, 4, 2),
+    ),  # without tensor cores: operands come to registers
+    "exact": (TileShape(16, 16, 16, 4, 1), TileShape(16, 16, 16, 4, 1)),  # holds rows x classes x inner
 }
 LEAST_SIDE = 16  # of what tl.dot takes
 
 
-class Chunk(NamedTuple):
+class ClassChunk(NamedTuple):
     """Some classes, n of them."""
 
     classes: slice
@@ -79,21 +81,21 @@ class Walk:
         size = max(fit // self.tile.classes, 1) * self.tile.classes
         return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
 
-    def chunks(self, slices: list[slice]) -> Iterator[Chunk]:
+    def chunks(self, slices: list[slice]) -> Iterator[ClassChunk]:
         """The weights of these classes; forward, their lengths are taken as well."""
         for classes in slices:
             part = self.weight[classes]
             if self.fresh and self.inverse is not None:
                 self.inverse[classes] = 1 / lengths(part.to(self.dtype), self.request.eps)
-            yield Chunk(classes, self.rounded(part))
+            yield ClassChunk(classes, self.rounded(part))
 
-    def reduce(self, chunk: Chunk, numbers: int, means: bool) -> Tensor:
+    def reduce(self, chunk: ClassChunk, numbers: int, means: bool) -> Tensor:
         """What each tile adds to its rows' reductions, [numbers, class tiles, B]; see `reduce_tile`."""
         partials = self.table.new_empty(numbers, _count(len(chunk.operand), self.tile.classes), len(self.unit))
         self._launch(kernels().reduce_tile, chunk, partials, MEANS=int(means))
         return partials
 
-    def coefficients(self, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(self, chunk: ClassChunk) -> tuple[Tensor, Tensor, Tensor]:
         """(gradient by the products, rounded [B, n], by the lengths over the length [n], by the bias [n])."""
         n = len(chunk.operand)
         row = _count(n, LEAST_SIDE) * LEAST_SIDE  # so that every row begins aligned
@@ -103,7 +105,7 @@ class Walk:
         on_lengths, on_bias = by_class.sum(dim=1)
         return self.rounded(room[:, :n]), on_lengths, on_bias
 
-    def _launch(self, kernel: Any, chunk: Chunk, *outputs: Any, **flags: int) -> None:
+    def _launch(self, kernel: Any, chunk: ClassChunk, *outputs: Any, **flags: int) -> None:
         batch, n, tile = len(self.unit), len(chunk.operand), self.tile
         with torch.cuda.device_of(self.unit):  # type: ignore[no-untyped-call]
             # a fused multiply-add would round a large logit otherwise than its maximum was
@@ -170,16 +172,16 @@ def _precision(request: Request, dtype: torch.dtype) -> str:
     return "tf32" if allowed else "ieee"
 
 
-def _fitting(tile: Tile, batch: int, num_classes: int, size: int) -> Tile:
+def _fitting(tile: TileShape, batch: int, num_classes: int, size: int) -> TileShape:
     """The tile, each side no larger than the next power of two of what there is."""
     rows, classes, inner = (
         max(LEAST_SIDE, min(most, 1 << (there - 1).bit_length()))
         for most, there in zip(tile[:3], (batch, num_classes, size), strict=True)
     )
-    return Tile(rows, classes, inner, tile.warps if rows * classes >= 128 * 128 else 4, tile.stages)
+    return TileShape(rows, classes, inner, tile.warps if rows * classes >= 128 * 128 else 4, tile.stages)
 
 
-def _staged(tile: Tile, itemsize: int, shared: int) -> Tile:
+def _staged(tile: TileShape, itemsize: int, shared: int) -> TileShape:
     """The tile with no more stages than fit into `shared` bytes: 3 on an H100 and an A100, 2 on smaller GPUs."""
     stage = (tile.rows + tile.classes) * tile.inner * itemsize
     return tile._replace(stages=max(1, min(tile.stages, shared // stage)))

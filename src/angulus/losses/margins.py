@@ -14,23 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.losses import roles
-from angulus.losses.roles import Margin
+from angulus.losses.roles import BaseMargin, Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
 MOST_TIMES = 8  # an angle is multiplied by without a warning; twice what any paper has
 
 
-class Stateless(roles.Stateless):
-    """The usual answers of a margin, which is then its call and its kind."""
-
-    def formula(self) -> str:
-        return f"{self.kind}(θ)"
-
-
 @dataclass(frozen=True)
-class AdditiveCosine(Stateless):
+class AdditiveCosine(BaseMargin):
     """cosθ − m, m ≥ 0. AM-Softmax and CosFace. Source: IAM Eq. 5."""
 
     m: float
@@ -48,7 +40,7 @@ class AdditiveCosine(Stateless):
 
 
 @dataclass(frozen=True)
-class AdditiveAngle(Stateless):
+class AdditiveAngle(BaseMargin):
     """cos(θ + m), 0 ≤ m < π in radians. ArcFace. Source: IAM Eq. 6.
 
     Args:
@@ -83,6 +75,11 @@ class AdditiveAngle(Stateless):
         """Where θ + m exceeds π, [B] of bool."""
         return theta + self.m > math.pi
 
+    @property
+    def options(self) -> str:
+        beyond_pi = "" if self.beyond_pi == "linear" else f"beyond_pi = {self.beyond_pi}"
+        return ", ".join(filter(None, (beyond_pi, _gradient_option(self.gradient))))
+
     def formula(self) -> str:
         return f"cos(θ + {self.m:g})"
 
@@ -110,7 +107,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Multiplicative(Stateless):
+class Multiplicative(BaseMargin):
     """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
 
     Args:
@@ -166,6 +163,10 @@ class Multiplicative(Stateless):
         lam = "λ" if isinstance(self.annealing, Annealing) else f"{self.annealing:g}"
         return f"({lam} cos θ + {body})/(1 + {lam})"
 
+    @property
+    def options(self) -> str:
+        return _gradient_option(self.gradient)
+
 
 class AnnealedMargin(nn.Module):
     """`Multiplicative` with an `Annealing` schedule, bound: keeps the step."""
@@ -184,7 +185,7 @@ class AnnealedMargin(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combined(Stateless):
+class Combined(BaseMargin):
     """cos(multiplier·θ + angle) − cosine: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
 
     By keyword only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2, insightface's
@@ -232,6 +233,10 @@ class Combined(Stateless):
         body = f"cos({angle})" if self.form == "raw" else f"ψ({angle})"
         return f"({body} − {self.cosine:g})" if self.cosine else body
 
+    @property
+    def options(self) -> str:
+        return _gradient_option(self.gradient)
+
 
 def monotone_cos(angle: Tensor, largest: float) -> Tensor:
     """(−1)^k cos(angle) − 2k, k = floor(angle / π): cos that goes on falling past π, up to `largest`.
@@ -255,6 +260,10 @@ def _warn_of_many_turns(margin: Margin, name: str, times: float) -> None:
     """Warn where the angle is multiplied beyond anyone's use: a scale, or degrees, in the place of m."""
     if times > MOST_TIMES:
         checks.warn(f"{margin.kind}: {name} = {times:g} multiplies the angle; the papers use 3 and 4")
+
+
+def _gradient_option(gradient: str) -> str:
+    return "" if gradient == "exact" else f"gradient = {gradient}"
 
 
 def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:

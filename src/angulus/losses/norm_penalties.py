@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.losses import theory
-from angulus.losses.asks import Ask, Rows, Stateless
+from angulus.losses.roles import Ask, BasePenalty, Rows
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
-class FeatureIncay(Stateless):
+class FeatureIncay(BasePenalty):
     """Feature incay: λ · P(‖x‖), which lets the norms grow. On the raw features, so before any normalisation.
 
     P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
@@ -131,7 +131,7 @@ class BoundIncay(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ring(Stateless):
+class Ring(BasePenalty):
     """Ring loss: λ/2 · (‖x‖ − R)², R given or learned.
 
     Args:

@@ -12,25 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.losses import roles, theory
-from angulus.losses.roles import Radius
+from angulus.losses import theory
+from angulus.losses.roles import BaseRadius, Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
-class Stateless(roles.Stateless):
-    """The usual answers of a radius, which is then its call and its kind."""
-
-    has_scale: ClassVar[bool] = False
-    linear: ClassVar[bool] = False
-    where: ClassVar[str] = ""
-
-    @property
-    def scale(self) -> float | None:
-        return None
-
-
 @dataclass(frozen=True)
-class Identity(Stateless):
+class Identity(BaseRadius):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
@@ -56,7 +44,7 @@ class Identity(Stateless):
 
 
 @dataclass(frozen=True)
-class Fixed(Stateless):
+class Fixed(BaseRadius):
     """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
 
     s: float
@@ -81,7 +69,7 @@ class Fixed(Stateless):
 
 
 @dataclass(frozen=True)
-class Coco(Stateless):
+class Coco(BaseRadius):
     """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
@@ -98,7 +86,7 @@ class Coco(Stateless):
 
 
 @dataclass(frozen=True)
-class Learned(Stateless):
+class Learned(BaseRadius):
     """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
 
     s: float = 20.0
@@ -135,7 +123,7 @@ class LearnedRadius(nn.Module):
 
 
 @dataclass(frozen=True)
-class Contraction(Stateless):
+class Contraction(BaseRadius):
     """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
 
     f(0) = lower, f < upper, and f keeps the order of the norms.

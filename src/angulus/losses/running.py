@@ -28,10 +28,8 @@ class Statistics:
     labels: Tensor
 
 
-def merged(parts: Sequence[Statistics]) -> Statistics:
-    """What the micro-batches of one optimiser step look like together."""
-    if len(parts) == 1:
-        return parts[0]
+def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of an optimiser step from those of its micro-batches."""
     rows = sum(part.rows for part in parts)
     values = {
         name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values

@@ -10,19 +10,11 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses import roles
-from angulus.losses.roles import Weighting
-
-
-class Stateless(roles.Stateless):
-    """The usual answers of a weighting, which is then its call and its kind."""
-
-    probability: str = "margin"
-    scope: str = "rank"
+from angulus.losses.roles import BaseWeighting, Weighting
 
 
 @dataclass(frozen=True)
-class Focal(Stateless):
+class Focal(BaseWeighting):
     """(1 − p_y)^γ a sample, γ ≥ 0; gradient flows through it. F-Softmax. Source: MV Eq. 2 and 4.
 
     Args:
@@ -53,7 +45,7 @@ class Focal(Stateless):
 
 
 @dataclass(frozen=True)
-class HardMining(Stateless):
+class HardMining(BaseWeighting):
     """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
 
     Equal losses go to the lower row.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from angulus.core import checks
-from angulus.losses import pieces
-from angulus.losses.companions import CenterLoss
+from angulus.losses import serialize
+from angulus.losses.center import CenterLoss
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.objective import Objective, Term
@@ -228,7 +228,7 @@ def ring_loss(lam: float = 0.01, radius: float | None = None) -> Objective:
 
 
 def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False) -> Objective:
-    """Center loss, to be added to a loss; see `companions.CenterLoss`. Source: Wen et al. 2016.
+    """Center loss, to be added to a loss; see `center.CenterLoss`. Source: Wen et al. 2016.
 
     Defaults: λ = 0.003, α = 0.5 of Wen et al.; NF takes λ = 0.008.
     """
@@ -281,10 +281,10 @@ def build(name: str, **parameters: Any) -> Objective:
     """
     checks.choice("kind of objective", name, ALIASES)
     if "margin" in parameters:
-        parameters["margin"] = pieces.piece("margin", parameters["margin"])
+        parameters["margin"] = serialize.piece("margin", parameters["margin"])
     if isinstance(parameters.get("annealing"), Mapping):
-        parameters["annealing"] = pieces.call(Annealing, "annealing", parameters["annealing"])
-    objective: Objective = pieces.call(ALIASES[name], name, parameters)
+        parameters["annealing"] = serialize.call(Annealing, "annealing", parameters["annealing"])
+    objective: Objective = serialize.call(ALIASES[name], name, parameters)
     return objective
 
 
@@ -295,12 +295,12 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
     True
     """
     if "kind" not in mapping:
-        return pieces.from_mapping(mapping)
+        return serialize.from_mapping(mapping)
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
     taken = inspect.signature(ALIASES[name]).parameters
-    further = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
-    return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in further.items()})
+    further = {key: parameters.pop(key) for key in serialize.names() if key in parameters and key not in taken}
+    return build(name, **parameters).replace(**{key: serialize.change(key, value) for key, value in further.items()})
 
 
 def _scale(s: float, learn: bool) -> Fixed | Learned:

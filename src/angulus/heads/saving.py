@@ -22,7 +22,7 @@ from angulus.core import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
-from angulus.losses.pieces import to_mapping
+from angulus.losses.serialize import to_mapping
 
 Head = DenseHead | ShardedHead
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None

@@ -9,7 +9,7 @@ from typing import Any
 
 from angulus.core import checks
 from angulus.losses import margins, negatives, penalties, radius, weighting
-from angulus.losses.companions import CenterLoss
+from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
 
 SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
