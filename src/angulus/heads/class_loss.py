@@ -74,7 +74,7 @@ def class_loss(
     checks.matrices(features, weight)
     bound, ranks = resolve(objective, weight), Ranks()
     if bound.moves and bound.stateful:
-        ranks = partners(
+        ranks = training_ranks(
             weight,
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
@@ -107,7 +107,7 @@ def batch_loss(
     checks.choice("reduction", reduction, REDUCTIONS)
     refuse_recomputation(bound)
     lenient = may_overflow(features)
-    features, labels, kept = counted(features, weight, labels, bias)
+    features, labels, kept = check_rows(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
@@ -118,12 +118,12 @@ def batch_loss(
         )
     joint = ranks if bound.moves and bound.stateful else Ranks()
     with torch.autocast(features.device.type, enabled=False):
-        wide = widened(features, weight)
+        wide = widen(features, weight)
         norms, unit = normalize(wide, bound.spec.eps)
         sizes, mean_norm, sound = _gather_facts(wide, norms, joint, lenient, bound.accumulating)
         if not sound:
             learned = [weight, *([] if bias is None else [bias]), *bound.parameters()]
-            return overflowed(features, kept, reduction, learned)
+            return nan_loss(features, kept, reduction, learned)
         subset = ClassSubset(weight, bias, labels, bias) if sampling is None else sample(sampling, weight, bias, labels)
         with nullcontext() if mean_norm is None else whole_batch(mean_norm):
             finished, target, radius = _rows_loss(norms, unit, subset, bound, kernel, update)
@@ -133,7 +133,7 @@ def batch_loss(
             if not bool(torch.isfinite(rows).all()):
                 raise not_finite(rows, weight)
             if bound.moves:
-                bound.take(seen(bound, target, wide, labels, joint, sizes, radius))
+                bound.take(summarize(bound, target, wide, labels, joint, sizes, radius))
     if reduction == "none":
         return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
@@ -201,7 +201,7 @@ def _bind(objective: Objective, embedding_size: int, num_classes: int) -> BoundO
     return objective.bind(embedding_size, num_classes).eval()  # shared by all callers, so it must not keep anything
 
 
-def widened(features: Tensor, weight: Tensor) -> Tensor:
+def widen(features: Tensor, weight: Tensor) -> Tensor:
     """The features in the dtype of the loss: float32, or wider if they or the weight are.
 
     The gradient is rounded back to 16 bits only here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
@@ -240,7 +240,7 @@ def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:
     )
 
 
-def counted(
+def check_rows(
     features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, *, num_classes: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The checked features and labels of the rows that are not ignored, and a mask of those rows, [B] of bool.
@@ -258,7 +258,7 @@ def counted(
     return features, labels, kept
 
 
-def partners(weight: Tensor, way_out: str) -> Ranks:
+def training_ranks(weight: Tensor, way_out: str) -> Ranks:
     """The ranks that train this weight together: those of the calling DistributedDataParallel, or this one only.
 
     Raises:
@@ -294,7 +294,7 @@ def may_overflow(features: Tensor) -> bool:
     return autocast or features.dtype == torch.float16
 
 
-def overflowed(features: Tensor, kept: Tensor, reduction: str, parameters: list[Tensor]) -> Tensor:
+def nan_loss(features: Tensor, kept: Tensor, reduction: str, parameters: list[Tensor]) -> Tensor:
     """The loss of features that are not finite: NaN with NaN gradients, so that a gradient scaler skips the step."""
     leaves = [features, *(parameter for parameter in parameters if parameter.requires_grad)]
     value = torch.stack([leaf.float().sum() for leaf in leaves]).sum() * torch.nan
@@ -302,7 +302,7 @@ def overflowed(features: Tensor, kept: Tensor, reduction: str, parameters: list[
 
 
 @torch.no_grad()
-def seen(
+def summarize(
     bound: BoundObjective,
     target: Geometry,
     features: Tensor,

@@ -40,7 +40,7 @@ class ClassSampling:
         checks.flag("corrected", self.corrected)
 
 
-def checked(sampling: ClassSampling | None, objective: Objective) -> ClassSampling | None:
+def check_sampling(sampling: ClassSampling | None, objective: Objective) -> ClassSampling | None:
     """The sampling, or an error that says why it cannot be used with the objective."""
     if sampling is None:
         return None
