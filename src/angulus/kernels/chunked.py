@@ -2,11 +2,11 @@
 
 Forward walks the blocks once (one product, w_j·x̂) and keeps running log-sum-exps. Backward needs each block's
 products again. While B ≤ d they are *stashed* in the storage of the weight's gradient: the products of class j lie in
-row j of dW until backward overwrites that row with the gradient itself. Then the whole costs three products (w_j·x̂, dX,
-dW) and no memory beyond W, dW and a few blocks. Where B > d they do not fit, and backward multiplies again.
+row j of dW until backward overwrites that row with the gradient itself. The whole then costs three products (w_j·x̂, dX,
+dW) and no memory except W, dW and a few blocks. If B > d they do not fit, and backward multiplies again.
 
-Blocks are class-major, [n, B], as the rows of dW are. What stands for a cosine, and its derivative, is computed from
-the products both times, so one walk serves every objective: the kernel knows the reductions and nothing of losses.
+Blocks are class-major, [n, B], like the rows of dW. The mapped cosines and their derivatives are computed from the
+products both times, so one walk serves every objective: the kernel knows the reductions, but no losses.
 
 With `products=torch.bfloat16` the operands of the three products are rounded to bfloat16. On a CPU with AMX nothing
 else is (`rounds_within`); elsewhere the results of the products are rounded too, and the stash takes half the room
@@ -40,7 +40,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         radius=None if request.radius is None else request.radius.detach(),
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
     )
-    # needs_input_grad is true under no_grad as well, so the mode is passed in
+    # needs_input_grad is also true under no_grad, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
     rows, *numbers = outputs
     log_sum = None if request.radius is None else numbers.pop(0)
@@ -78,7 +78,7 @@ class _Streamed(torch.autograd.Function):
             for block in blocks(unit, weight, inverse, labels, request, stash, fill=True):
                 sums.add(block, bias)
         if recording:
-            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.kept())
+            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.saved())
             ctx.request, ctx.within, ctx.stash, ctx.spent = request, within, stash, False
             ctx.bounded = sums.bounded()
         ctx.mark_non_differentiable(*sums.counts())
@@ -86,7 +86,7 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # backward() may be called within autocast, which would round these products
+        # backward() may be called under autocast, which would round these products
         with torch.autocast(grad_rows.device.type, enabled=False), rounded_products(ctx.within):
             return _Streamed.differentiate(ctx, grad_rows, *grads)
 
@@ -97,10 +97,10 @@ class _Streamed(torch.autograd.Function):
             raise checks.InputError("impl='chunked' has first derivatives only; use impl='reference' for create_graph")
         if ctx.spent:
             raise checks.InputError("this loss was differentiated already; run the head again before backward()")
-        unit, weight, bias, labels, inverse, *kept = ctx.saved_tensors
+        unit, weight, bias, labels, inverse, *saved = ctx.saved_tensors
         request: Request = ctx.request
         stash, ctx.stash, ctx.spent = ctx.stash, None, True
-        back = Backward(request, kept, grads, ctx.bounded)
+        back = Backward(request, saved, grads, ctx.bounded)
         needs_unit, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if stash is not None:
             grad_weight = stash

@@ -1,4 +1,4 @@
-"""The loss algebra: pieces, the `Objective` that they make, and the papers' losses by name."""
+"""Losses: pieces, the `Objective` that they compose, and the papers' losses by name."""
 
 from angulus.losses import margins, negatives, penalties, radius, roles, weighting
 from angulus.losses.catalogue import (

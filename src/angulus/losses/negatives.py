@@ -1,4 +1,4 @@
-"""Negatives: what becomes of a non-target cosine above the sample's threshold, a2·c² + a1·c + a0.
+"""Negatives: map a non-target cosine c above the sample's threshold to a2·c² + a1·c + a0.
 
 The threshold is the sample's margined target cosine, detached; a cosine equal to it counts as well classified.
 """
@@ -16,7 +16,7 @@ Coefficients = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Keep(BaseNegatives):
-    """Leave every cosine as it is."""
+    """Keep all cosines unchanged."""
 
     kind: ClassVar[str] = "keep"
     remaps: ClassVar[bool] = False

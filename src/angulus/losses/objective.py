@@ -45,13 +45,13 @@ class Objective:
             penalty alone).
         margin: maps the target's angle to what replaces its cosine; None keeps the cosine.
         negatives: maps the non-target cosines above the margined target.
-        weighting: how much each sample counts, or None.
+        weighting: the weight of each sample, or None.
         weights: `"unit"`, class weights enter by direction only, or `"raw"`.
         bias: whether there is one bias per class.
         eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
         cross_entropy: the factor before the cross-entropy.
-        penalties: factors and penalties, at most one of each kind.
-        center_loss: center loss next to it, or None.
+        penalties: factors and penalties, at most one of each name.
+        center_loss: center loss, or None.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -136,18 +136,18 @@ class Objective:
 
     @property
     def pieces(self) -> list[roles.Piece]:
-        """Every piece that it has."""
+        """All pieces."""
         slots = [getattr(self, slot) for slot in ROLES]
         return [piece for piece in slots if piece is not None] + [term.penalty for term in self.penalties]
 
     @property
     def stateful(self) -> bool:
-        """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
+        """Whether it learns, counts or keeps a running figure, so that it must be bound before use."""
         return self.center_loss is not None or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
-        """The parts that read the feature norm, in words; they have no effect on features of length 1."""
+        """The parts that read the feature norm, in words; they have no effect on unit features."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 
@@ -168,7 +168,7 @@ class Objective:
                 )
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
-        """Resolve what depends on C and d, warn once, and hold parameters and running figures.
+        """This objective for d and C, with its parameters and running figures; warns once about bounds.
 
         Args:
             embedding_size: d.

@@ -22,12 +22,12 @@ __all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Ring"]
 class IAM(BasePenalty):
     """Inter-class angular margin: β · [log Σ_{j≠y} e^{s c_j} − log(C − 1) − log Σ_j e^{s c_j}].
 
-    Always on unit features and unit weights. It is negative, at least −β(2s + log(1 + (C − 1) e^{−2s})), so a total
+    Always on unit features and unit weights. It is negative, at least −β(2s + log(1 + (C − 1) e^{−2s})), so the total
     loss may be negative too. C ≥ 2.
 
     Args:
         beta: β ≥ 0; the paper's range is [0, 1).
-        s: its scale, > 0; None takes the base's where that is fixed or learned. The paper's recipes use 30.
+        s: its scale, > 0; None takes the base loss's, fixed or learned. The paper's experiments use 30.
         logits: `"plain"`, or `"margin"`: the own class enters the full sum with the base's margined cosine.
 
     Source: IAM Eq. 7, 8, 12. Differs: Eq. 9's sum over i holds for one sample only; here each sample has its own term,
@@ -44,9 +44,7 @@ class IAM(BasePenalty):
     def __post_init__(self) -> None:
         beta = checks.number("beta", self.beta, low=0)
         if beta >= 1:
-            checks.warn(
-                f"IAM's beta is meant to be in [0, 1); got {beta:g}, with which the push outweighs the base loss"
-            )
+            checks.warn(f"IAM's beta should be in [0, 1); got {beta:g}, with which the push outweighs the base loss")
         if self.s is not None:
             checks.number("s", self.s, low=0, open_low=True)
         checks.choice("logits", self.logits, ("plain", "margin"))
@@ -63,9 +61,7 @@ class IAM(BasePenalty):
         return dataclasses.replace(self, s=s) if self.s is None else self
 
     def bind(self, embedding_size: int, num_classes: int) -> _BoundIAM:
-        if num_classes < 2:
-            raise checks.InputError(f"iam needs another class to part from: num_classes >= 2; got {num_classes}")
-        return _BoundIAM(self, math.log(num_classes - 1))
+        return _BoundIAM(self, math.log(_count_others(self.name, num_classes)))
 
     def formula(self) -> str:
         s = "s" if self.s is None else f"{self.s:g}"
@@ -98,7 +94,7 @@ class _BoundIAM:
 
 @dataclass(frozen=True)
 class CContrastive(BasePenalty):
-    """C-contrastive: ‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, m − ‖x̂ − ŵ_j‖²). Trains the class weights by itself. C ≥ 2.
+    """C-contrastive: ‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, m − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
 
     Args:
         m: margin on squared distances of unit vectors, in (0, 4]; 1 in the paper.
@@ -119,7 +115,7 @@ class CContrastive(BasePenalty):
         checks.choice("classes", self.classes, ("sum", "mean"))
 
     def bind(self, embedding_size: int, num_classes: int) -> _BoundCContrastive:
-        return _BoundCContrastive(self, _others(self.name, num_classes))
+        return _BoundCContrastive(self, _count_others(self.name, num_classes))
 
     def formula(self) -> str:
         mean = "" if self.classes == "sum" else "1/(C − 1)·"
@@ -145,13 +141,13 @@ class _BoundCContrastive:
 
 @dataclass(frozen=True)
 class CTriplet(BasePenalty):
-    """C-triplet: Σ_{j≠y} max(0, m + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²). Trains the class weights by itself. C ≥ 2.
+    """C-triplet: Σ_{j≠y} max(0, m + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
 
     Args:
         m: margin on squared distances of unit vectors, in (0, 4]; 0.8 in the paper.
         classes: `"sum"` over j, or `"mean"` over the C − 1 of them.
-        center: None; `"additive"`: ‖x̂ − ŵ_y‖² is added once a sample; `"gated"`: it stands in for every j whose
-            hinge is zero, so that every pair pulls (the paper's words for C-triplet + center).
+        center: None; `"additive"`: ‖x̂ − ŵ_y‖² is added once per sample; `"gated"`: it replaces every hinge that is
+            zero, so that every pair pulls (the paper's words for C-triplet + center).
 
     Source: NF Eq. 11, Sec. 5.2. Differs: the paper states no reduction over the classes.
     """
@@ -170,7 +166,7 @@ class CTriplet(BasePenalty):
             checks.choice("center", self.center, ("additive", "gated"), hint="or null")
 
     def bind(self, embedding_size: int, num_classes: int) -> _BoundCTriplet:
-        return _BoundCTriplet(self, _others(self.name, num_classes))
+        return _BoundCTriplet(self, _count_others(self.name, num_classes))
 
     def formula(self) -> str:
         mean = "" if self.classes == "sum" else "1/(C − 1)·"
@@ -203,9 +199,9 @@ class _BoundCTriplet:
         return value + own if self.spec.center == "additive" else value
 
 
-def _others(name: str, num_classes: int) -> int:
+def _count_others(name: str, num_classes: int) -> int:
     if num_classes < 2:
-        raise checks.InputError(f"{name} needs another class: num_classes >= 2; got {num_classes}")
+        raise checks.InputError(f"{name} needs at least two classes; got num_classes = {num_classes}")
     return num_classes - 1
 
 

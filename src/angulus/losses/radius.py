@@ -1,4 +1,4 @@
-"""Radius: what the norm of a feature becomes before it multiplies the cosines; the role is `losses.roles.Radius`."""
+"""Radius: maps the norm of a feature to the factor of its cosines, `radius(norms[B]) -> [B]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Identity(BaseRadius):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
-        factor: k > 0; other than 1 it is softmax on features multiplied by k (FI Sec. 4.4, Table 4).
+        factor: k > 0; k ≠ 1 is softmax on features multiplied by k (FI Sec. 4.4, Table 4).
     """
 
     factor: float = 1.0
@@ -70,7 +70,7 @@ class Fixed(BaseRadius):
 
 @dataclass(frozen=True)
 class Coco(BaseRadius):
-    """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
+    """COCO's constant: radius = α = ½ log(C − 1) + 3, computed by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
     has_scale: ClassVar[bool] = True
@@ -129,7 +129,7 @@ class Contraction(BaseRadius):
     f(0) = lower, f < upper, and f keeps the order of the norms.
 
     Args:
-        p: mean target probability that `lower` must allow, in (0, 1); the paper uses 0.9.
+        p: mean target probability that `lower` must make possible, in (0, 1); the paper uses 0.9.
         gamma: γ > 0, how fast the norms saturate; the paper uses 1. `"auto"` sets γ · (running mean norm) = ln 3 =
             1.0986, so that the mean norm maps to the middle of the range.
         lower: the lower bound, or None to take it from `p` and the number of classes.
@@ -173,9 +173,10 @@ class Contraction(BaseRadius):
         return self.stateful  # until it has seen a step, the batch's own mean norm stands in
 
     def bind(self, embedding_size: int, num_classes: int) -> Contraction | AutoContraction:
-        """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
+        """Compute `lower` and `upper` from C; warn if the bound's premise C ≤ 2d fails.
 
-        Errors: C or p for which no positive lower bound exists, naming the ways out.
+        Raises:
+            checks.InputError: no positive lower bound exists for C and p.
         """
         lower = self.lower
         if lower is None:
@@ -198,14 +199,14 @@ class Contraction(BaseRadius):
         return self.map(norms, self.gamma)
 
     def map(self, norms: Tensor, gamma: float | Tensor) -> Tensor:
-        """The contraction f of `norms` at this γ; needs the bounds that `bind` resolves."""
+        """The contraction f of `norms` at this γ; needs the bounds that `bind` computes."""
         assert self.lower is not None and self.upper is not None
         norms = norms.detach() if self.detach_norm else norms
         # 2 sigmoid(z) − 1 = tanh(z / 2), without the cancellation at small z
         return self.lower + torch.tanh(gamma * norms / 2) * (self.upper - self.lower)
 
     def saturation(self, norms: Tensor, gamma: float | Tensor | None = None) -> Tensor:
-        """Share of the range in use, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
+        """The used share of the range, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
         if gamma is None:
             assert not isinstance(self.gamma, str)
             gamma = self.gamma
@@ -224,7 +225,7 @@ class Contraction(BaseRadius):
 class AutoContraction(nn.Module):
     """`Contraction(gamma="auto")`, bound: keeps the running mean norm that γ is chosen from.
 
-    Until it first moves, the batch's own mean norm stands in for it.
+    Before its first update, the batch's own mean norm is used.
     """
 
     scale = None
