@@ -1,4 +1,4 @@
-"""The nets beside what their papers and others publish: parameters, multiplications, the sides of maps.
+"""The nets against what their papers and others publish: parameters, multiplications, the sides of maps.
 
 Everything runs on tensors without storage, so that the largest nets cost nothing.
 """

@@ -48,7 +48,7 @@ def test_removed_classes_leave_the_others_in_order() -> None:
     assert bool((fewer.objective.radius.s == head.objective.radius.s).all())
 
 
-def test_what_follows_from_the_number_of_classes_is_found_anew() -> None:
+def test_what_depends_on_the_number_of_classes_is_computed_again() -> None:
     more = with_classes(trained(losses.cm_softmax()), torch.randn(95, 4, dtype=torch.float64))
     fresh = DenseHead(4, 100, losses.cm_softmax()).objective.radius
     assert (more.objective.radius.lower, more.objective.radius.upper) == (fresh.lower, fresh.upper)

@@ -96,12 +96,12 @@ def assert_no_worse(
     for name in truth.keys() & found.keys():
         right, got = truth[name].double(), found[name].double()
         same = torch.where(right == got, 0.0, got - right)  # −inf is −inf
-        beside = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
+        deviation = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
         largest = right[right.isfinite()].abs().max() if right.isfinite().any() else 0.0
         worst = int(same.abs().nan_to_num(torch.inf).argmax())
         place = [int(each) for each in torch.unravel_index(torch.tensor(worst), right.shape)]
-        assert same.flatten()[worst].abs() <= 2 * beside + tolerance * max(1.0, float(largest)), (
-            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {beside} away"
+        assert same.flatten()[worst].abs() <= 2 * deviation + tolerance * max(1.0, float(largest)), (
+            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {deviation} away"
         )
 
 

@@ -205,7 +205,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "margin.annealing has no parameter 'lo'; did you mean 'low'?; it takes start, low, rate",
     ),
     "unknown piece of a mapping": (lambda: from_mapping({"radios": {}}), "no piece 'radios'; did you mean 'radius'?"),
-    "unknown piece beside a kind": (lambda: L.from_recipe({"kind": "softmax", "marginn": 1}), "no parameter 'marginn'"),
+    "unknown piece next to a kind": (
+        lambda: L.from_recipe({"kind": "softmax", "marginn": 1}),
+        "no parameter 'marginn'",
+    ),
     "null negatives": (lambda: L.from_recipe({"kind": "softmax", "negatives": None}), "negatives must be a negatives"),
     "penalty as a number": (lambda: from_mapping({"iam": 0.1}), "iam must be a mapping of its parameters, or null"),
     "penalty parameter": (

@@ -126,12 +126,12 @@ def test_words_and_formulas_in_full(name: str, words: str, formula: str) -> None
 
 RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a paper": ({"kind": "arcface", "s": 64, "m": 0.5}, L.arcface(64, 0.5)),
-    "penalties beside it": (
+    "penalties next to it": (
         {"kind": "arcface", "s": 64, "m": 0.5, "feature_incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
         L.arcface(64, 0.5) + L.feature_incay(0.01) + 2 * L.iam(0.1),
     ),
     "a penalty that is null": ({"kind": "softmax", "iam": None}, L.softmax()),
-    "pieces beside it": (
+    "pieces next to it": (
         {"kind": "arcface", "s": 64, "m": 0.5, "radius": {"kind": "contraction", "gamma": "auto"}, "weighting": None},
         L.arcface(64, 0.5).replace(radius=Contraction(gamma="auto")),
     ),
@@ -150,7 +150,7 @@ RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a radius that is the alias's own": ({"kind": "ring_loss", "lam": 0.1, "radius": 3}, L.ring_loss(0.1, 3)),
     "an eps that is the alias's own": ({"kind": "normface", "eps": 1e-5}, L.normface(eps=1e-5)),
     "a center that is the alias's own": ({"kind": "c_triplet", "center": "gated"}, L.c_triplet(center="gated")),
-    "a center beside it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
+    "a center next to it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
     "pieces": (
         {
             "radius": {"kind": "fixed", "s": 64},

@@ -106,7 +106,7 @@ def slim_resnet(
 
 
 def stem(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
-    """The first convolution, which keeps the size of the image (ArcFace's "L") unless told otherwise."""
+    """The first convolution, which keeps the size of the image (ArcFace's "L") if the stride is 1."""
     convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(channels), nn.PReLU(channels)]
 

@@ -6,8 +6,8 @@ again, turned into the coefficients [B, n] of their gradients; then dX and dW of
 (cuBLAS). That is one product more than without recomputation, and no atomics.
 
 Memory besides W, dW and tensors of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and
-[n, d], so at most the coefficients and, if the products' dtype is not the weight's, a rounded copy of the chunk's weights and
-its dW before that is copied into place; forward, the numbers [·, n / TileShape.classes, B]. Never B x C.
+[n, d], so at most the coefficients and, if the products' dtype is not the weight's, a rounded copy of the chunk's
+weights and its dW before that is copied into place; forward, the numbers [·, n / TileShape.classes, B]. Never B x C.
 
 Operands of products have the dtype of `unit`, or `Request.products`; products accumulate in the dtype of `unit`, which
 everything else has too. float32 is IEEE float32 unless PyTorch may use TF32 for its own products. float64 is correct
