@@ -122,7 +122,7 @@ def test_nothing_need_be_inherited() -> None:
     assert "half of each" in str(objective)
 
 
-class Loose(roles.BaseWeighting):
+class Loose(roles.Weighting):
     kind: ClassVar[str] = "loose"
 
 

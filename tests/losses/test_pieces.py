@@ -314,7 +314,7 @@ def test_a_recipe_with_the_papers_numbers_is_told_the_names() -> None:
         (lambda: L.cosface(0.35, 64), "m = 64 is subtracted from the cosine"),
         (lambda: L.arcface(64, 3), "m = 3 is an angle in radians"),
         (lambda: L.combined_margin(64, angle=3), "angle = 3 is in radians"),
-        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is taken off"),
+        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is subtracted"),
     ],
 )
 def test_a_margin_out_of_range_warns(made: Callable[[], object], named: str) -> None:

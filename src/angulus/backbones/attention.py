@@ -18,7 +18,7 @@ def attention56_irse(
 
     conv 3x3 (stride 1), 64 - batch norm - PReLU - unit 64 (stride 2) - attention (3 halvings) - unit 128 (stride 2) -
     attention (2) - unit 256 (stride 2) - attention (1) - units 512 (stride 2), 512, 512 - output E: batch norm -
-    dropout - FC embedding_size - batch norm. A unit is ArcFace's improved residual with squeeze-excitation, in the
+    dropout - FC embedding_size - batch norm. A unit is ArcFace's improved residual with squeeze-excitation, in
     both trunk and masks. 46,589,268 parameters at 3x144x144 with 512-D features; 38,200,660 at 3x112x112.
 
     Args:

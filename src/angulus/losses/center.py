@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses.roles import BasePiece
+from angulus.losses.roles import Piece
 from angulus.losses.running import Statistics, Wide, wide_dtype
 
 
 @dataclass(frozen=True)
-class CenterLoss(BasePiece):
+class CenterLoss(Piece):
     """Center loss: λ/2 · ‖x − c_y‖²; the centres c follow their own update rule, not the optimiser.
 
     After an optimiser step: c_j ← c_j − α Σ_{y_i=j}(c_j − x_i) / (1 + n_j), n_j the samples of class j in the batch.

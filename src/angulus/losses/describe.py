@@ -66,5 +66,5 @@ def _options(objective: Objective) -> str:
 
 def _at_base(objective: Objective, penalty: roles.Penalty) -> roles.Penalty:
     """The penalty with the base's scale written in, if that is a number already."""
-    scale = getattr(objective.radius, "scale", None)
-    return penalty.at_scale(scale) if isinstance(scale, int | float) else penalty
+    scale = None if objective.radius is None else objective.radius.scale
+    return penalty if scale is None else penalty.at_scale(scale)

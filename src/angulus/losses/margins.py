@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.losses.roles import BaseMargin, Margin
+from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
@@ -22,7 +22,7 @@ MOST_TIMES = 8  # the largest multiplier of the angle without a warning; twice t
 
 
 @dataclass(frozen=True)
-class AdditiveCosine(BaseMargin):
+class AdditiveCosine(Margin):
     """cosθ − m, m ≥ 0. AM-Softmax and CosFace. Source: IAM Eq. 5."""
 
     m: float
@@ -40,7 +40,7 @@ class AdditiveCosine(BaseMargin):
 
 
 @dataclass(frozen=True)
-class AdditiveAngle(BaseMargin):
+class AdditiveAngle(Margin):
     """cos(θ + m), 0 ≤ m < π in radians. ArcFace. Source: IAM Eq. 6.
 
     Args:
@@ -107,7 +107,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Multiplicative(BaseMargin):
+class Multiplicative(Margin):
     """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
 
     Args:
@@ -185,7 +185,7 @@ class AnnealedMargin(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combined(BaseMargin):
+class Combined(Margin):
     """cos(multiplier·θ + angle) − cosine: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
 
     Keyword arguments only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2,

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from angulus.core import checks
-from angulus.losses.roles import BaseNegatives, Negatives
+from angulus.losses.roles import Negatives
 
 Coefficients = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Keep(BaseNegatives):
+class Keep(Negatives):
     """Keep all cosines unchanged."""
 
     kind: ClassVar[str] = "keep"
@@ -30,7 +30,7 @@ class Keep(BaseNegatives):
 
 
 @dataclass(frozen=True)
-class MVFixed(BaseNegatives):
+class MVFixed(Negatives):
     """c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, fixed. Source: MV Eq. 7."""
 
     t: float
@@ -48,7 +48,7 @@ class MVFixed(BaseNegatives):
 
 
 @dataclass(frozen=True)
-class MVAdaptive(BaseNegatives):
+class MVAdaptive(Negatives):
     """(1 + t)·c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, adaptive. Source: MV Eq. 8."""
 
     t: float

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.losses import theory
-from angulus.losses.roles import Ask, BasePenalty, Rows
+from angulus.losses.roles import Ask, Penalty, Rows
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
-class FeatureIncay(BasePenalty):
+class FeatureIncay(Penalty):
     """Feature incay: λ · P(‖x‖), which makes the norms of the raw features grow.
 
     P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
@@ -131,7 +131,7 @@ class BoundIncay(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ring(BasePenalty):
+class Ring(Penalty):
     """Ring loss: λ/2 · (‖x‖ − R)², R fixed or learned.
 
     Args:

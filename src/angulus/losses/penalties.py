@@ -13,13 +13,13 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.losses.norm_penalties import FeatureIncay, Ring
-from angulus.losses.roles import Ask, BasePenalty, Hinge, LogSumExp, Penalty, Rows
+from angulus.losses.roles import Ask, Hinge, LogSumExp, Penalty, Rows
 
 __all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Ring"]
 
 
 @dataclass(frozen=True)
-class IAM(BasePenalty):
+class IAM(Penalty):
     """Inter-class angular margin: β · [log Σ_{j≠y} e^{s c_j} − log(C − 1) − log Σ_j e^{s c_j}].
 
     Always on unit features and unit weights. It is negative, at least −β(2s + log(1 + (C − 1) e^{−2s})), so the total
@@ -93,7 +93,7 @@ class _BoundIAM:
 
 
 @dataclass(frozen=True)
-class CContrastive(BasePenalty):
+class CContrastive(Penalty):
     """C-contrastive: ‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, m − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
 
     Args:
@@ -140,7 +140,7 @@ class _BoundCContrastive:
 
 
 @dataclass(frozen=True)
-class CTriplet(BasePenalty):
+class CTriplet(Penalty):
     """C-triplet: Σ_{j≠y} max(0, m + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
 
     Args:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.losses import theory
-from angulus.losses.roles import BaseRadius, Radius
+from angulus.losses.roles import Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
 @dataclass(frozen=True)
-class Identity(BaseRadius):
+class Identity(Radius):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
@@ -44,7 +44,7 @@ class Identity(BaseRadius):
 
 
 @dataclass(frozen=True)
-class Fixed(BaseRadius):
+class Fixed(Radius):
     """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
 
     s: float
@@ -69,7 +69,7 @@ class Fixed(BaseRadius):
 
 
 @dataclass(frozen=True)
-class Coco(BaseRadius):
+class Coco(Radius):
     """COCO's constant: radius = α = ½ log(C − 1) + 3, computed by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
@@ -86,7 +86,7 @@ class Coco(BaseRadius):
 
 
 @dataclass(frozen=True)
-class Learned(BaseRadius):
+class Learned(Radius):
     """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
 
     s: float = 20.0
@@ -123,7 +123,7 @@ class LearnedRadius(nn.Module):
 
 
 @dataclass(frozen=True)
-class Contraction(BaseRadius):
+class Contraction(Radius):
     """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
 
     f(0) = lower, f < upper, and f keeps the order of the norms.

@@ -2,7 +2,7 @@
 
 A piece is a frozen spec that knows neither C nor d. `bind(embedding_size, num_classes)` returns what is called: the
 piece itself, or an `nn.Module` if it learns or keeps a figure; `observe(stats)` then updates it once per optimiser
-step. The base class of each role (`BaseMargin`, ...) has the usual answers; inheriting it is optional.
+step. A class that inherits its role gets the usual answers; inheriting is optional.
 """
 
 from __future__ import annotations
@@ -17,54 +17,65 @@ from angulus.core import checks
 
 
 class Piece(Protocol):
-    """What every piece offers.
+    """What every piece offers: by default it has no state, and its description is its formula, which is its kind.
 
     Attributes:
+        kind: its name in recipes.
         stateful: it learns, counts or keeps a figure, so `bind` returns a module.
         reads_batch: a row's loss depends on the other rows, so micro-batches give another loss than the whole batch.
     """
 
+    kind: ClassVar[str]
+
     @property
-    def stateful(self) -> bool: ...
+    def stateful(self) -> bool:
+        return False
+
     @property
-    def reads_batch(self) -> bool: ...
-    def bind(self, embedding_size: int, num_classes: int) -> Any: ...
-    def formula(self) -> str: ...
-    def words(self) -> str: ...
+    def reads_batch(self) -> bool:
+        return False
+
+    def bind(self, embedding_size: int, num_classes: int) -> Any:
+        return self
+
+    def formula(self) -> str:
+        return self.kind
+
+    def words(self) -> str:
+        return self.formula()
 
 
 class Radius(Piece, Protocol):
-    """What the norm of a feature becomes before it multiplies the cosines; bound, `radius(norms[B]) -> [B]`.
+    """Maps the norm of a feature to the factor of its cosines; bound, `radius(norms[B]) -> [B]`.
 
     Attributes:
-        kind: its name in recipes.
-        has_scale: it is one number for all rows, which the bound form gives as `scale`.
+        has_scale: it is one number for all rows; the bound form has it as `scale`, else None.
         linear: it is a multiple of the norm, so that logits without margin are linear in the feature, at zero too.
         where: the definition of a symbol in its formula, or "".
     """
 
-    kind: ClassVar[str]
+    has_scale: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    where: ClassVar[str] = ""
 
     @property
-    def has_scale(self) -> bool: ...
-    @property
-    def linear(self) -> bool: ...
-    @property
-    def where(self) -> str: ...
+    def scale(self) -> float | None:
+        return None
 
 
 class Margin(Piece, Protocol):
-    """What replaces cosθ of the target class; bound, `margin(theta[B], norms[B]) -> [B]`.
+    """Replaces cosθ of the target class; bound, `margin(theta[B], norms[B]) -> [B]`.
 
     Attributes:
-        kind: its name in recipes.
         options: settings that its formula does not show, or "".
     """
 
-    kind: ClassVar[str]
-
     @property
-    def options(self) -> str: ...
+    def options(self) -> str:
+        return ""
+
+    def formula(self) -> str:
+        return f"{self.kind}(θ)"
 
 
 class Negatives(Piece, Protocol):
@@ -75,28 +86,27 @@ class Negatives(Piece, Protocol):
         coefficients: (a2, a1, a0), read from the bound form at every step.
     """
 
-    kind: ClassVar[str]
+    remaps: ClassVar[bool] = True
 
-    @property
-    def remaps(self) -> bool: ...
     @property
     def coefficients(self) -> tuple[float, float, float]: ...
 
 
 class Weighting(Piece, Protocol):
-    """How much each row counts; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
+    """The weight of each row; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
 
     Attributes:
         probability: p of the target class from the logits of the loss, "margin", or from the plain cosines, "plain".
         scope: the rows that it sees when several processes train: each one's own, "rank", or all of them, "global".
     """
 
-    kind: ClassVar[str]
+    @property
+    def probability(self) -> str:
+        return "margin"
 
     @property
-    def probability(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
+    def scope(self) -> str:
+        return "rank"
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class Penalty(Piece, Protocol):
     `Hinge` the pair (sum of hinges [B], number of active ones [B]), for None nothing.
 
     Attributes:
-        name: its name in recipes and in `state_dict`.
+        name: its name in recipes and in `state_dict`, instead of `kind`.
         asks: `LogSumExp` or `Hinge`, the type that `ask` returns, or None.
         asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
             `ask` gets NaN for them, and a step computes the target's geometry once.
@@ -147,85 +157,6 @@ class Penalty(Piece, Protocol):
         trains_classes: it trains class weights without a cross-entropy.
         reads_norms: it has no effect on features that all have the same length.
     """
-
-    name: ClassVar[str]
-
-    @property
-    def asks(self) -> Any: ...
-    @property
-    def asks_of_target(self) -> bool: ...
-    @property
-    def needs_scale(self) -> bool: ...
-    @property
-    def needs_margin(self) -> bool: ...
-    @property
-    def trains_classes(self) -> bool: ...
-    @property
-    def reads_norms(self) -> bool: ...
-    def at_scale(self, s: float) -> Penalty: ...
-
-
-class BasePiece:
-    """The usual answers of a piece: no state, described by its formula, which is its kind."""
-
-    kind: ClassVar[str]
-
-    @property
-    def stateful(self) -> bool:
-        return False
-
-    @property
-    def reads_batch(self) -> bool:
-        return False
-
-    def bind(self, embedding_size: int, num_classes: int):  # type: ignore[no-untyped-def]  # returns Self
-        return self
-
-    def formula(self) -> str:
-        return self.kind
-
-    def words(self) -> str:
-        return self.formula()
-
-
-class BaseRadius(BasePiece):
-    """The usual answers of a radius."""
-
-    has_scale: ClassVar[bool] = False
-    linear: ClassVar[bool] = False
-    where: ClassVar[str] = ""
-
-    @property
-    def scale(self) -> float | None:
-        return None
-
-
-class BaseMargin(BasePiece):
-    """The usual answers of a margin."""
-
-    def formula(self) -> str:
-        return f"{self.kind}(θ)"
-
-    @property
-    def options(self) -> str:
-        return ""
-
-
-class BaseNegatives(BasePiece):
-    """The usual answers of negatives."""
-
-    remaps: ClassVar[bool] = True
-
-
-class BaseWeighting(BasePiece):
-    """The usual answers of a weighting."""
-
-    probability: str = "margin"
-    scope: str = "rank"
-
-
-class BasePenalty(BasePiece):
-    """The usual answers of a penalty that asks for nothing."""
 
     name: ClassVar[str]
     asks: ClassVar[type[LogSumExp] | type[Hinge] | None] = None
@@ -255,7 +186,8 @@ class BasePenalty(BasePiece):
 def check(role: type, slot: str, value: object) -> None:
     """Refuse a value that cannot take the role in this slot, naming the members that it lacks."""
     own = [name for base in role.__mro__ for name in (*vars(base).get("__annotations__", ()), *vars(base))]
-    members = sorted({name for name in own if not name.startswith("_")})
+    unused = {"kind"} if role is Penalty else set()
+    members = sorted({name for name in own if not name.startswith("_")} - unused)
     lacking = [name for name in members if not hasattr(value, name)]
     if isinstance(value, type) or len(lacking) == len(members):
         or_none = " or None" if slot not in ("negatives", "penalty") else ""

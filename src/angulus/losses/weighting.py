@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses.roles import BaseWeighting, Weighting
+from angulus.losses.roles import Weighting
 
 
 @dataclass(frozen=True)
-class Focal(BaseWeighting):
+class Focal(Weighting):
     """(1 − p_y)^γ for each sample, γ ≥ 0; with gradient. F-Softmax. Source: MV Eq. 2 and 4.
 
     Args:
@@ -45,7 +45,7 @@ class Focal(BaseWeighting):
 
 
 @dataclass(frozen=True)
-class HardMining(BaseWeighting):
+class HardMining(Weighting):
     """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
 
     Of equal losses, the lower row comes first.
