@@ -188,8 +188,8 @@ def measures(bound: BoundObjective, target: Geometry, radius: Tensor | None = No
     `radius` is that of `radius_of`, if the step has computed it.
     """
     values = {"norm": target.norms, "target_cos": target.cos, "agent_distortion": 2 - 2 * target.cos}
-    if bound.radius is not None:
-        radius = radius_of(bound, target.norms) if radius is None else radius
+    radius = radius_of(bound, target.norms) if radius is None else radius
+    if radius is not None:
         values["radius"] = torch.where(target.norms > 0, radius, 0.0) if _linear(bound.spec) else radius
         if hasattr(bound.radius, "saturation"):
             values["radius_saturation"] = bound.radius.saturation(target.norms)

@@ -17,15 +17,12 @@ from angulus.core import checks
 
 
 class Piece(Protocol):
-    """What every piece offers: by default it has no state, and its description is its formula, which is its kind.
+    """What every piece offers: by default it has no state, and its formula describes it.
 
     Attributes:
-        kind: its name in recipes.
         stateful: it learns, counts or keeps a figure, so `bind` returns a module.
         reads_batch: a row's loss depends on the other rows, so micro-batches give another loss than the whole batch.
     """
-
-    kind: ClassVar[str]
 
     @property
     def stateful(self) -> bool:
@@ -38,14 +35,22 @@ class Piece(Protocol):
     def bind(self, embedding_size: int, num_classes: int) -> Any:
         return self
 
-    def formula(self) -> str:
-        return self.kind
+    def formula(self) -> str: ...
 
     def words(self) -> str:
         return self.formula()
 
 
-class Radius(Piece, Protocol):
+class SlotPiece(Piece, Protocol):
+    """A piece that fills a slot of an objective; `kind` is its name in recipes and by default its formula."""
+
+    kind: ClassVar[str]
+
+    def formula(self) -> str:
+        return self.kind
+
+
+class Radius(SlotPiece, Protocol):
     """Maps the norm of a feature to the factor of its cosines; bound, `radius(norms[B]) -> [B]`.
 
     Attributes:
@@ -63,7 +68,7 @@ class Radius(Piece, Protocol):
         return None
 
 
-class Margin(Piece, Protocol):
+class Margin(SlotPiece, Protocol):
     """Replaces cosθ of the target class; bound, `margin(theta[B], norms[B]) -> [B]`.
 
     Attributes:
@@ -78,7 +83,7 @@ class Margin(Piece, Protocol):
         return f"{self.kind}(θ)"
 
 
-class Negatives(Piece, Protocol):
+class Negatives(SlotPiece, Protocol):
     """Maps a non-target cosine c above the margined target to a2·c² + a1·c + a0.
 
     Attributes:
@@ -92,7 +97,7 @@ class Negatives(Piece, Protocol):
     def coefficients(self) -> tuple[float, float, float]: ...
 
 
-class Weighting(Piece, Protocol):
+class Weighting(SlotPiece, Protocol):
     """The weight of each row; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
 
     Attributes:
@@ -148,7 +153,7 @@ class Penalty(Piece, Protocol):
     `Hinge` the pair (sum of hinges [B], number of active ones [B]), for None nothing.
 
     Attributes:
-        name: its name in recipes and in `state_dict`, instead of `kind`.
+        name: its name in recipes and in `state_dict`.
         asks: `LogSumExp` or `Hinge`, the type that `ask` returns, or None.
         asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
             `ask` gets NaN for them, and a step computes the target's geometry once.
@@ -186,8 +191,7 @@ class Penalty(Piece, Protocol):
 def check(role: type, slot: str, value: object) -> None:
     """Refuse a value that cannot take the role in this slot, naming the members that it lacks."""
     own = [name for base in role.__mro__ for name in (*vars(base).get("__annotations__", ()), *vars(base))]
-    unused = {"kind"} if role is Penalty else set()
-    members = sorted({name for name in own if not name.startswith("_")} - unused)
+    members = sorted({name for name in own if not name.startswith("_")})
     lacking = [name for name in members if not hasattr(value, name)]
     if isinstance(value, type) or len(lacking) == len(members):
         or_none = " or None" if slot not in ("negatives", "penalty") else ""
