@@ -150,7 +150,6 @@ class SqueezeExcitation(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        """Build the two layers of the gate."""
         super().__init__()
         hidden = max(channels // 16, 1)
         self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())

@@ -66,7 +66,6 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int, halvings: int) -> None:
-        """Build trunk and mask for maps of those channels."""
         super().__init__()
         self.first, self.last = _unit(channels, channels), _unit(channels, channels)
         self.trunk = nn.Sequential(_unit(channels, channels), _unit(channels, channels))

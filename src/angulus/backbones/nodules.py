@@ -167,7 +167,6 @@ class CentreCrop(nn.Module):
     """The middle of a volume; of an odd rest, the smaller half comes off the front."""
 
     def __init__(self, size: tuple[int, ...]) -> None:
-        """Keep the size to cut out."""
         super().__init__()
         self.size = size
 

@@ -17,10 +17,35 @@ from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radi
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import lengths
-from angulus.losses.objective import Objective
+from angulus.losses.objective import BoundObjective, Objective
 
 
-class DenseHead(nn.Module):
+class BaseHead(nn.Module):
+    """What the heads share: the bound objective, its sizes and its running figures."""
+
+    objective: BoundObjective
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C, over all ranks."""
+        return self.objective.num_classes
+
+    @property
+    def embedding_size(self) -> int:
+        """The size of a feature, d."""
+        return self.objective.embedding_size
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them."""
+        return self.objective.accumulate()
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The `statistics` of the last training step; those of all ranks if the objective has running figures."""
+        return self.objective.seen
+
+
+class DenseHead(BaseHead):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
     In training mode a call also updates the objective's state, as BatchNorm does: centres, running means
@@ -137,15 +162,6 @@ class DenseHead(nn.Module):
         broadcast([*(parameter.detach() for parameter in self.parameters()), *self.buffers()], self.ranks)
         return self
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them."""
-        return self.objective.accumulate()
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """The `statistics` of the last training step; those of all ranks if the objective has running figures."""
-        return self.objective.seen
-
     def logits(self, features: Tensor) -> Tensor:
         """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights.
 
@@ -198,16 +214,6 @@ class DenseHead(nn.Module):
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
         return geometry(norms, unit, self.weight[labels], eps)
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return self.objective.num_classes
-
-    @property
-    def embedding_size(self) -> int:
-        """D."""
-        return self.objective.embedding_size
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +32,7 @@ from angulus.heads.class_loss import (
     summarize,
     widen,
 )
+from angulus.heads.dense import BaseHead
 from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
 from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
 from angulus.kernels.dispatch import Kernel
@@ -53,7 +53,7 @@ _FACTS = (  # on which all ranks must agree, in the order of `_agree`
 INITIAL_BLOCK = 4096  # classes whose first weights are drawn from one seed, whichever rank holds them
 
 
-class ShardedHead(nn.Module):
+class ShardedHead(BaseHead):
     """Class weights spread over ranks and an objective: `head(features, labels)` is the loss of all ranks' rows.
 
     Every rank calls it with its own features and labels (global class numbers; batches may differ in size) and gets the
@@ -348,15 +348,6 @@ class ShardedHead(nn.Module):
         parts = torch.split(moved, [own * count for count in self.counts])
         return torch.cat([part.view(own, count) for part, count in zip(parts, self.counts, strict=True)], dim=1)
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Wrap all but the last micro-batch of an optimiser step, on all ranks; see `DenseHead.accumulate`."""
-        return self.objective.accumulate()
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """Means over the rows of all ranks at the last training step; see `DenseHead.statistics`."""
-        return self.objective.seen
-
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Means over the rows of all ranks, the same on each; see `DenseHead.statistics`."""
@@ -367,16 +358,6 @@ class ShardedHead(nn.Module):
         subset = self._subset(self._local(labels, sizes), None)
         target, _ = self._targets(norms, everyone, subset, sizes)
         return self._seen(target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)).values
-
-    @property
-    def num_classes(self) -> int:
-        """C over all ranks."""
-        return self.objective.num_classes
-
-    @property
-    def embedding_size(self) -> int:
-        """D."""
-        return self.objective.embedding_size
 
     def extra_repr(self) -> str:
         return (
