@@ -20,7 +20,7 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.heads.classes import class_means
 from angulus.heads.sampling import sample
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import lengths
 from harness import options, run, show, store
 
 

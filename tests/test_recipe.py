@@ -16,7 +16,7 @@ import tiny
 from angulus import losses
 from angulus.core.checks import InputError
 from angulus.experiments import overrides, recipe
-from angulus.losses.pieces import from_mapping
+from angulus.losses.serialize import from_mapping
 
 SHIPPED = sorted(path.stem for folder in recipe.FOLDERS if folder.is_dir() for path in folder.glob("*.yaml"))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from angulus import losses
+    from angulus.backbones import list_backbones
     from angulus.core.checks import InputError
     from angulus.heads.class_loss import class_loss
     from angulus.heads.dense import DenseHead
@@ -27,6 +28,7 @@ __all__ = [
     "SparseSGD",
     "__version__",
     "class_loss",
+    "list_backbones",
     "list_losses",
     "load",
     "losses",
@@ -46,6 +48,7 @@ _MODULE_OF = {
     "ShardedHead": "heads.sharded",
     "SparseSGD": "heads.optimizers",
     "class_loss": "heads.class_loss",
+    "list_backbones": "backbones",
     "list_losses": "losses",
     "load": "models.artifact",
     "theory": "losses",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones import build, names, registry
+from angulus.backbones import build, list_backbones, registry
 from angulus.backbones.layers import FeatureLayer
 from angulus.backbones.light_cnn import MaxFeatureMap
 from angulus.core.checks import InputError
@@ -85,7 +85,7 @@ def net(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
 
 
 def test_every_net_is_tested() -> None:
-    assert set(names()) == set(SMALLEST) | {"lenet5", "lenet++", "small"}
+    assert set(list_backbones()) == set(SMALLEST) | {"lenet5", "lenet++", "small"}
 
 
 def test_shape_and_sizes(net: nn.Module) -> None:

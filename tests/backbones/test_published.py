@@ -1,4 +1,4 @@
-"""The nets beside what their papers and others publish: parameters, multiplications, the sides of maps.
+"""The nets against what their papers and others publish: parameters, multiplications, the sides of maps.
 
 Everything runs on tensors without storage, so that the largest nets cost nothing.
 """
@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from angulus.backbones import build, names
+from angulus.backbones import build, list_backbones
 
 Size = int | tuple[int, ...]
 
@@ -109,7 +109,7 @@ def convolutions(sizes: Iterable[tuple[int, int, int]], extra: int) -> int:
 
 
 def test_every_net_is_counted() -> None:
-    assert set(names()) == set(USUAL) | {"lenet5", "lenet++", "small"}
+    assert set(list_backbones()) == set(USUAL) | {"lenet5", "lenet++", "small"}
 
 
 # --- counts that others publish ---

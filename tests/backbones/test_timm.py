@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones import build, names
+from angulus.backbones import build, list_backbones
 from angulus.backbones.layers import FeatureLayer
 from angulus.core.checks import InputError
 
@@ -129,8 +129,10 @@ def test_without_timm_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch, error:
         build("timm:resnet18", **SIZES)
 
 
-def test_nets_of_timm_are_not_listed() -> None:
-    assert not [name for name in names() if name.startswith("timm")]
+@pytest.mark.usefixtures("toy_timm")
+def test_nets_of_timm_are_listed_only_on_request() -> None:
+    assert not [name for name in list_backbones() if name.startswith("timm")]
+    assert list_backbones(timm=True) == [*list_backbones(), "timm:other", "timm:toy_net"]
 
 
 def test_timm_itself() -> None:

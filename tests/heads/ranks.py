@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import angulus
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
 from angulus.distributed.runtime import Ranks
-from angulus.heads.checkpoint import load_head, read_weight, save_head
+from angulus.heads.saving import load_head, read_weight, save_head
 from angulus.losses import Objective, Statistics
 from angulus.losses.running import whole_batch
 from angulus.losses.weighting import HardMining

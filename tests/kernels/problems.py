@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from angulus.kernels import reference
+from angulus.kernels import reduction
 from angulus.kernels.reduction import ReduceRows, Request
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,12 +96,12 @@ def assert_no_worse(
     for name in truth.keys() & found.keys():
         right, got = truth[name].double(), found[name].double()
         same = torch.where(right == got, 0.0, got - right)  # −inf is −inf
-        beside = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
+        deviation = torch.where(right == plain[name], 0.0, plain[name] - right).abs().max()
         largest = right[right.isfinite()].abs().max() if right.isfinite().any() else 0.0
         worst = int(same.abs().nan_to_num(torch.inf).argmax())
         place = [int(each) for each in torch.unravel_index(torch.tensor(worst), right.shape)]
-        assert same.flatten()[worst].abs() <= 2 * beside + tolerance * max(1.0, float(largest)), (
-            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {beside} away"
+        assert same.flatten()[worst].abs() <= 2 * deviation + tolerance * max(1.0, float(largest)), (
+            f"{name} at {place}: {got.flatten()[worst]} for {right.flatten()[worst]}; the reference is {deviation} away"
         )
 
 
@@ -110,8 +110,8 @@ def check(
 ) -> None:
     """Hold the kernel to the rule, in every output and gradient."""
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}[dtype] if products is None else 1e-2
-    truth = answers(reference.reduce_rows, p, torch.float64)
-    plain = answers(reference.reduce_rows, p, dtype, products)
+    truth = answers(reduction.reduce_rows, p, torch.float64)
+    plain = answers(reduction.reduce_rows, p, dtype, products)
     assert_no_worse(answers(kernel, p, dtype, products), plain, truth, tolerance)
 
 

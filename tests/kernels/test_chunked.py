@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import blocks, chunked, dispatch, rounding
+from angulus.kernels import blocks, chunked, dispatch
 from angulus.kernels.reduction import Request
 from kernels.problems import check, everything
 from kernels.problems import problem as random_problem
@@ -241,9 +241,9 @@ def test_large_negative_scales_and_transposed_weights() -> None:
 def test_bfloat16_products_are_as_near_as_rounding_allows(
     name: str, batch_size: int, within: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if within and not rounding.available():
+    if within and not chunked.amx_available():
         pytest.skip("needs a CPU whose products round their operands to bfloat16 (AMX)")
-    monkeypatch.setattr(rounding, "available", lambda: within)
+    monkeypatch.setattr(chunked, "amx_available", lambda: within)
     features, weight, labels = problem(batch_size, num_classes=40, size=24)
     objective = ROUNDED[name]
     bias = torch.linspace(-1, 1, 40) if objective.bias else None
@@ -347,14 +347,14 @@ def test_any_reductions_together(
 
 
 def test_rounding_within_products_ends_with_the_kernel() -> None:
-    if not rounding.available():
+    if not chunked.amx_available():
         pytest.skip("needs a CPU whose products round their operands to bfloat16 (AMX)")
     features, weight, labels = (each.detach() for each in problem(64, num_classes=64, size=64))
     leaf = weight.float().requires_grad_()
     left = torch.full((64, 64), 1 + 2**-12)
     class_loss(features.float(), leaf, labels, losses.arcface(16, 0.5), impl="chunked", products=torch.bfloat16).sum()
     assert bool((left @ torch.ones(64, 64) > 64).all())
-    with pytest.raises(ZeroDivisionError), rounding.rounded(True):
+    with pytest.raises(ZeroDivisionError), chunked.rounded_products(True):
         assert bool((left @ torch.ones(64, 64) == 64).all())
         _ = 1 / 0
     assert bool((left @ torch.ones(64, 64) > 64).all())

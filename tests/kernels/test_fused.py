@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, class_loss, losses
-from angulus.kernels import fused, fused_launch, reference
+from angulus.kernels import fused, fused_launch, reduction
 from angulus.kernels.reduction import Request
 from kernels import problems
 from kernels.problems import DEVICE, Problem, answers, assert_no_worse, changed, everything, problem
@@ -29,7 +29,7 @@ from losses.oracles import Case, batch, point
 
 pytest.importorskip("triton", reason="impl='fused' needs the package triton")
 
-SMALL = fused_launch.Tile(16, 16, 16, 4, 1)
+SMALL = fused_launch.TileShape(16, 16, 16, 4, 1)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_strided_tensors() -> None:
 def test_weights_in_16_bits_get_their_gradient_rounded_once() -> None:
     p = changed(problem((8, 20, 6), everything(1, 0)), weight=lambda values: values.bfloat16().double())
     p = replace(p, labels=torch.tensor([2, 2, 2, 2, 2, 2, 19, 19]))
-    expected = answers(reference.reduce_rows, p, torch.float32)
+    expected = answers(reduction.reduce_rows, p, torch.float32)
     t = {name: p.leaves[name].to(DEVICE, torch.float32) for name in ("unit", "radius", "scale 0")}
     weight = p.leaves["weight"].to(DEVICE, torch.bfloat16).requires_grad_()
     request = Request(t["radius"], plain_scales=(t["scale 0"],))

@@ -281,7 +281,7 @@ TABLE = (
         L.c_triplet(0.8, "mean", "additive"),
         extra=of(penalties.c_triplet, 0.8, "mean", "additive"),
     ),
-    # penalties beside a loss
+    # penalties added to a loss
     Case("iam-arcface", L.arcface(16, 0.5) + L.iam(0.3), arcface, of(penalties.iam, 0.3, 16.0)),
     Case(
         "iam-arcface-margin",

@@ -1,4 +1,4 @@
-"""A case: an objective beside the scalar oracle that says what it is, the point they are compared at, and combinators.
+"""A case: an objective and its scalar oracle, the point they are compared at, and combinators.
 
 An oracle takes the base point, at which whatever the
 package detaches is evaluated once and held, and returns the per-sample losses as a function of a point: so central

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from angulus import DenseHead, InputError, class_loss, losses
 from angulus.losses import BoundObjective, Objective, margins, negatives, penalties, radius, weighting
-from angulus.losses.companions import CenterLoss
-from angulus.losses.pieces import from_mapping
+from angulus.losses.center import CenterLoss
+from angulus.losses.serialize import from_mapping
 from losses.aliases import CASES
 from losses.oracles import Case
 
@@ -205,7 +205,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "margin.annealing has no parameter 'lo'; did you mean 'low'?; it takes start, low, rate",
     ),
     "unknown piece of a mapping": (lambda: from_mapping({"radios": {}}), "no piece 'radios'; did you mean 'radius'?"),
-    "unknown piece beside a kind": (lambda: L.from_recipe({"kind": "softmax", "marginn": 1}), "no parameter 'marginn'"),
+    "unknown piece next to a kind": (
+        lambda: L.from_recipe({"kind": "softmax", "marginn": 1}),
+        "no parameter 'marginn'",
+    ),
     "null negatives": (lambda: L.from_recipe({"kind": "softmax", "negatives": None}), "negatives must be a negatives"),
     "penalty as a number": (lambda: from_mapping({"iam": 0.1}), "iam must be a mapping of its parameters, or null"),
     "penalty parameter": (
@@ -226,12 +229,15 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "d = 0": (lambda: L.softmax().bind(0, 3), "embedding_size must be a whole number >= 1; got 0"),
     "d fraction": (lambda: L.softmax().bind(2.5, 3), "embedding_size must be a whole number"),
     "coco, C = 1": (lambda: L.coco().bind(3, 1), "num_classes must be a whole number >= 2; got 1"),
-    "iam, C = 1": (lambda: (L.softmax() + L.iam(0.1, 2)).bind(3, 1), "iam needs another class to part from"),
+    "iam, C = 1": (
+        lambda: (L.softmax() + L.iam(0.1, 2)).bind(3, 1),
+        "iam needs at least two classes; got num_classes = 1",
+    ),
     "c_contrastive, C = 1": (
         lambda: L.c_contrastive().bind(3, 1),
-        "c_contrastive needs another class: num_classes >= 2",
+        "c_contrastive needs at least two classes",
     ),
-    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs another class: num_classes >= 2; got 1"),
+    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs at least two classes; got num_classes = 1"),
     "ideal bound, C = 2": (lambda: L.cm_softmax().bind(3, 2), "needs C >= 3 classes; got C = 2; give lower and upper"),
     "ideal bound, p small": (
         lambda: L.cm_softmax(p=0.25).bind(3, 5),
@@ -315,7 +321,7 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no objective": (
         {"objective": "arcface"},
-        "objective must be an angulus.losses.Objective, bound or not; got 'arcface'",
+        "objective must be an angulus.losses.Objective, bound or not, such as losses.arcface(); got 'arcface'",
     ),
     "unbound": ({"objective": L.normface()}, "bind it once, `bound = objective.bind(embedding_size, num_classes)`"),
     "bound to another C": (
@@ -355,7 +361,7 @@ def test_incay_without_eps_names_the_zero_feature(form: str, base: Objective) ->
 
 @pytest.mark.parametrize("beta", [1, 1.5])
 def test_iam_warns_beyond_the_papers_range(beta: float) -> None:
-    with pytest.warns(UserWarning, match=rf"beta is meant to be in \[0, 1\); got {beta:g}"):
+    with pytest.warns(UserWarning, match=rf"beta should be in \[0, 1\); got {beta:g}"):
         penalties.IAM(beta)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

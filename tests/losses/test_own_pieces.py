@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from angulus import DenseHead, InputError, ShardedHead, losses
-from angulus.losses import Objective, penalties, weighting
-from angulus.losses.pieces import to_mapping
+from angulus.losses import Objective, penalties, roles
+from angulus.losses.serialize import to_mapping
 from losses import own
 
 ROWS, CLASSES, SIZE = 6, 9, 8
@@ -122,7 +122,7 @@ def test_nothing_need_be_inherited() -> None:
     assert "half of each" in str(objective)
 
 
-class Loose(weighting.Stateless):
+class Loose(roles.Weighting):
     kind: ClassVar[str] = "loose"
 
 

@@ -15,13 +15,13 @@ import torch
 import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
-from angulus.losses.companions import CenterLoss
+from angulus.losses.center import CenterLoss
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
 from angulus.losses.negatives import Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
-from angulus.losses.pieces import from_mapping, to_mapping
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.serialize import from_mapping, to_mapping
 from angulus.losses.weighting import Focal, HardMining
 from losses.aliases import CASES
 from losses.oracles import Case
@@ -126,12 +126,12 @@ def test_words_and_formulas_in_full(name: str, words: str, formula: str) -> None
 
 RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a paper": ({"kind": "arcface", "s": 64, "m": 0.5}, L.arcface(64, 0.5)),
-    "penalties beside it": (
+    "penalties next to it": (
         {"kind": "arcface", "s": 64, "m": 0.5, "feature_incay": {"lam": 0.01}, "iam": {"beta": 0.1, "weight": 2}},
         L.arcface(64, 0.5) + L.feature_incay(0.01) + 2 * L.iam(0.1),
     ),
     "a penalty that is null": ({"kind": "softmax", "iam": None}, L.softmax()),
-    "pieces beside it": (
+    "pieces next to it": (
         {"kind": "arcface", "s": 64, "m": 0.5, "radius": {"kind": "contraction", "gamma": "auto"}, "weighting": None},
         L.arcface(64, 0.5).replace(radius=Contraction(gamma="auto")),
     ),
@@ -150,7 +150,7 @@ RECIPES: dict[str, tuple[dict[str, Any], Objective]] = {
     "a radius that is the alias's own": ({"kind": "ring_loss", "lam": 0.1, "radius": 3}, L.ring_loss(0.1, 3)),
     "an eps that is the alias's own": ({"kind": "normface", "eps": 1e-5}, L.normface(eps=1e-5)),
     "a center that is the alias's own": ({"kind": "c_triplet", "center": "gated"}, L.c_triplet(center="gated")),
-    "a center beside it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
+    "a center next to it": ({"kind": "softmax", "center_loss": {"lam": 0.1}}, L.softmax() + L.center_loss(0.1)),
     "pieces": (
         {
             "radius": {"kind": "fixed", "s": 64},
@@ -310,11 +310,11 @@ def test_a_recipe_with_the_papers_numbers_is_told_the_names() -> None:
 @pytest.mark.parametrize(
     ("made", "named"),
     [
-        (lambda: L.cosface(64, 28.6), "m = 28.6 is taken off the cosine"),
-        (lambda: L.cosface(0.35, 64), "m = 64 is taken off the cosine"),
+        (lambda: L.cosface(64, 28.6), "m = 28.6 is subtracted from the cosine"),
+        (lambda: L.cosface(0.35, 64), "m = 64 is subtracted from the cosine"),
         (lambda: L.arcface(64, 3), "m = 3 is an angle in radians"),
         (lambda: L.combined_margin(64, angle=3), "angle = 3 is in radians"),
-        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is taken off"),
+        (lambda: L.combined_margin(64, cosine=28.6), "cosine = 28.6 is subtracted"),
     ],
 )
 def test_a_margin_out_of_range_warns(made: Callable[[], object], named: str) -> None:

@@ -281,7 +281,7 @@ def head_and_data(objective: Objective) -> tuple[DenseHead, Tensor, Tensor]:
 
 
 def by_numpy(head: DenseHead, features: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Norms, cosines, radii and logits of the rows that count, written anew."""
+    """Norms, cosines, radii and logits of the rows that count, computed again."""
     rows = labels.numpy() >= 0
     x, w, y = features.numpy()[rows], head.weight.detach().numpy(), labels.numpy()[rows]
     eps = head.objective.spec.eps

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import tiny
-from angulus.heads.checkpoint import read_rows
+from angulus.heads.saving import read_rows
 from angulus.training import checkpoint
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.device=cpu"]

@@ -18,21 +18,17 @@ def attention56_irse(
 
     conv 3x3 (stride 1), 64 - batch norm - PReLU - unit 64 (stride 2) - attention (3 halvings) - unit 128 (stride 2) -
     attention (2) - unit 256 (stride 2) - attention (1) - units 512 (stride 2), 512, 512 - output E: batch norm -
-    dropout - FC embedding_size - batch norm. A unit is ArcFace's improved residual with squeeze-excitation, in the
-    trunk and in the masks alike. 46,589,268 parameters at 3x144x144 with 512-D features; 38,200,660 at 3x112x112.
+    dropout - FC embedding_size - batch norm. A unit is ArcFace's improved residual with squeeze-excitation, in
+    both trunk and masks. 46,589,268 parameters at 3x144x144 with 512-D features; 38,200,660 at 3x112x112.
 
-    Arguments:
-        in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, or one number for both, >= 16; the paper's is 144.
-        embedding_size: size of a feature, >= 1; the paper's is 512.
+    Args:
+        image_size: sides in pixels, >= 16; 144 in the paper.
+        embedding_size: 512 in the paper.
         dropout: share of the last map set to zero in training, in [0, 1); ArcFace's is 0.4.
-
-    Raises:
-        InputError: a size is too small, or dropout is outside its range.
 
     Source: "Mis-classified vector guided softmax loss for face recognition" (MV), "CNN architecture": the attention net
     of Wang, Jiang, Qian, Yang, Li, Zhang, Wang, Tang, "Residual attention network for image classification", CVPR 2017,
-    Table 2 (Attention-56: one module a stage), with the units of ArcFace.
+    Table 2 (Attention-56: one module per stage), with the units of ArcFace.
 
     Differs: unknown in detail, since MV gives neither widths nor stem nor head and no code for the net. Chosen here:
     ArcFace's stem, widths (64 to 512, units of two 3x3 convolutions, where the attention net has bottlenecks of 256 to
@@ -70,7 +66,6 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int, halvings: int) -> None:
-        """Build trunk and mask for maps of those channels."""
         super().__init__()
         self.first, self.last = _unit(channels, channels), _unit(channels, channels)
         self.trunk = nn.Sequential(_unit(channels, channels), _unit(channels, channels))

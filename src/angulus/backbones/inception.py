@@ -39,14 +39,9 @@ def inception_resnet_v1(
     A unit is its input plus scale times the branch, then ReLU; the last C has scale 1 and no ReLU. Every other
     convolution is followed by batch norm and ReLU. 23,482,624 parameters at 3x160x160 with 512-D features.
 
-    Arguments:
-        in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, or one number for both, >= 75; faces have 160, the first paper 299.
-        embedding_size: size of a feature, >= 1.
-        dropout: share of the pooled channels set to zero in training, in [0, 1); the paper's is 0.2.
-
-    Raises:
-        InputError: a size is too small, or dropout is outside its range.
+    Args:
+        image_size: sides in pixels, >= 75; faces have 160, the first paper 299.
+        dropout: share of the pooled channels set to zero in training, in [0, 1); 0.2 in the paper.
 
     Source: Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4, Inception-ResNet and the impact of residual connections on
     learning", AAAI 2017, section 3.2 and Figures 10 to 14, in the form of the TensorFlow FaceNet: its scales, its sixth

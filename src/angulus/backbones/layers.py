@@ -21,7 +21,6 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, layers: nn.Module, in_channels: int, image_size: tuple[int, ...], embedding_size: int) -> None:
-        """Keep the layers and the sizes that they were built for."""
         super().__init__()
         self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
         self.layers = layers
@@ -57,7 +56,6 @@ class Residual(nn.Module):
     """shortcut(x) + scale · branch(x); without a shortcut, x itself."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module | None = None, scale: float = 1.0) -> None:
-        """Join two ways from one input."""
         super().__init__()
         self.branch, self.scale = branch, scale
         self.shortcut = nn.Identity() if shortcut is None else shortcut
@@ -72,7 +70,6 @@ class Concatenate(nn.Module):
     """The outputs of several branches on one input, one after another along the channels."""
 
     def __init__(self, *branches: nn.Module) -> None:
-        """Keep the branches in order."""
         super().__init__()
         self.branches = nn.ModuleList(branches)
 

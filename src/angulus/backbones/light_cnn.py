@@ -20,15 +20,12 @@ def light_cnn9(
     5,480,864 parameters at 1x128x128 with 256-D features. The paper's table sums to 5,556K: without biases, and with
     96 channels below the 3x3 convolution to 96, where the net itself has 48.
 
-    Arguments:
+    Args:
         in_channels: channels of an image, >= 1; the paper's faces are grey.
-        image_size: height and width in pixels, or one number for both, >= 16; the paper's is 128.
-        embedding_size: size of a feature, >= 1; the paper's is 256.
-        dropout: share of a feature's coordinates set to zero in training, in [0, 1); the paper's is 0.7, the released
+        image_size: sides in pixels, >= 16; 128 in the paper.
+        embedding_size: 256 in the paper.
+        dropout: share of a feature's coordinates set to zero in training, in [0, 1); 0.7 in the paper, the released
             net's 0.75.
-
-    Raises:
-        InputError: a size is too small, or dropout is outside its range.
 
     Source: Wu, He, Sun, Tan, "A light CNN for deep face representation with noisy labels", IEEE TIFS 2018, section III;
     NormFace, section 5.1, calls it a 10-layer plain CNN with Maxout. Weights by Caffe's "xavier", biases

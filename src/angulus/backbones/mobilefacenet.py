@@ -14,7 +14,7 @@ def mobilefacenet(in_channels: int = 3, image_size: ImageSize = 112, embedding_s
 
     conv 3x3 (stride 2), 64 - depthwise 3x3, 64 - bottlenecks (expansion, channels, repeats, first stride): (2, 64, 5,
     2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1) - conv 1x1, 512 - depthwise over the map (7x7) -
-    FC embedding_size. Batch norm follows every layer, and PReLU with a slope a channel all but the linear ones: the
+    FC embedding_size. Batch norm follows every layer, and PReLU with one slope per channel all but the linear ones: the
     ends of bottlenecks, and the last two layers. A bottleneck is conv 1x1 - depthwise 3x3 - conv 1x1, added to its
     input where the shape stays.
 
@@ -22,13 +22,9 @@ def mobilefacenet(in_channels: int = 3, image_size: ImageSize = 112, embedding_s
     folded into the layer below it. 221 million multiplications, the paper's. (What is elsewhere called MobileFaceNet
     with 512-D features is often another net: twice as wide, or deeper.)
 
-    Arguments:
-        in_channels: channels of an image, >= 1.
-        image_size: height and width in pixels, or one number for both, >= 16; the paper's is 112.
-        embedding_size: size of a feature, >= 1; the paper's is 128.
-
-    Raises:
-        InputError: a size is too small.
+    Args:
+        image_size: sides in pixels, >= 16; 112 in the paper.
+        embedding_size: 128 in the paper.
 
     Source: Chen, Liu, Gao, Han, "MobileFaceNets: efficient CNNs for accurate real-time face verification on mobile
     devices", CCBR 2018, section 3.3 and Table 1.

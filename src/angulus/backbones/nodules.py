@@ -65,17 +65,13 @@ def luna_net(
 
     (Coverage: the nodules of LUNA16 that fit into the volume.)
 
-    Arguments:
-        net: the name.
+    Args:
         in_channels: channels of a volume, >= 1; a CT scan has 1.
         image_size: (depth, height, width) of a volume in voxels; the paper's are the column "volume", reversed.
-        embedding_size: size of a feature, >= 1; the paper's is the column FC.
-        dropout: share of each convolution's outputs set to zero in training, in [0, 1); the paper's is 0.2.
+        embedding_size: the paper's is the column FC.
+        dropout: share of each convolution's outputs set to zero in training, in [0, 1); 0.2 in the paper.
 
     Shapes: float volumes [B, in_channels, depth, height, width] -> features [B, embedding_size].
-
-    Raises:
-        InputError: a size is too small, or dropout is outside its range.
 
     Source: Dou, Chen, Yu, Qin, Heng, "Multilevel contextual 3-D CNNs for false positive reduction in pulmonary nodule
     detection", IEEE TBME 64(7), 2017, section II.
@@ -103,16 +99,12 @@ def luna_fusion(
     Archi-3 sees the whole volume, Archi-1 and Archi-2 its middle 20x20x6 and 30x30x10; each ends in its hidden layer
     (150, 250 and 250 units) - ReLU - dropout, as in the paper. 17,445,576 parameters with 250-D features.
 
-    Arguments:
+    Args:
         in_channels: channels of a volume, >= 1; a CT scan has 1.
         image_size: (depth, height, width) of a volume in voxels, at least (12, 30, 30); the paper's is (26, 40, 40).
-        embedding_size: size of a feature, >= 1.
-        dropout: share of each layer's outputs set to zero in training, in [0, 1); the paper's is 0.2.
+        dropout: share of each layer's outputs set to zero in training, in [0, 1); 0.2 in the paper.
 
     Shapes: float volumes [B, in_channels, depth, height, width] -> features [B, embedding_size].
-
-    Raises:
-        InputError: a size is too small, or dropout is outside its range.
 
     Source: Dou et al., for the three levels.
 
@@ -146,7 +138,7 @@ def luna_fusion(
 def fuse(probabilities: Sequence[Tensor], weights: Sequence[float] = FUSION_WEIGHTS) -> Tensor:
     """The paper's fusion of separately trained nets: P = Σ γ_i · P_i.
 
-    Arguments:
+    Args:
         probabilities: one tensor a net, all of one shape: P(class | volume), after softmax.
         weights: γ, one a net, each >= 0, with sum 1; the paper's are 0.3, 0.4 and 0.3 for Archi-1, -2 and -3.
 
@@ -175,7 +167,6 @@ class CentreCrop(nn.Module):
     """The middle of a volume; of an odd rest, the smaller half comes off the front."""
 
     def __init__(self, size: tuple[int, ...]) -> None:
-        """Keep the size to cut out."""
         super().__init__()
         self.size = size
 

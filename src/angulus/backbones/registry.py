@@ -1,4 +1,4 @@
-"""The one table of backbones: name -> constructor."""
+"""The table of backbones, and how they are built by name."""
 
 from __future__ import annotations
 
@@ -9,29 +9,24 @@ from functools import partial
 from torch import nn
 
 from angulus.backbones import timm_models
-from angulus.backbones.arcface import improved_residual_net
+from angulus.backbones.arcface import improved_residual_net, slim_resnet
 from angulus.backbones.attention import attention56_irse
+from angulus.backbones.imagenet import resnet, vgg13
 from angulus.backbones.inception import inception_resnet_v1
 from angulus.backbones.layers import ImageSize
-from angulus.backbones.lenet import LeNet5, LeNetPlusPlus
 from angulus.backbones.light_cnn import light_cnn9
 from angulus.backbones.mobilefacenet import mobilefacenet
 from angulus.backbones.nodules import luna_fusion, luna_net
-from angulus.backbones.plain import feature_incay_net, iam_mnist
-from angulus.backbones.resnet import resnet
-from angulus.backbones.slim import slim_resnet
-from angulus.backbones.small import SmallNet
-from angulus.backbones.sphereface import spherenet
+from angulus.backbones.small_images import feature_incay_net, iam_mnist, lenet5, lenet_plus_plus, small_net
+from angulus.backbones.sphereface import spherenet, wen28
 from angulus.backbones.timm_models import PREFIX, timm_net
-from angulus.backbones.vgg import vgg13
-from angulus.backbones.wen import wen28
-from angulus.core import checks
+from angulus.core import checks, extras
 from angulus.core.checks import InputError
 
 _TABLE: dict[str, Callable[..., nn.Module]] = {
-    "lenet5": LeNet5,
-    "lenet++": LeNetPlusPlus,
-    "small": SmallNet,
+    "lenet5": lenet5,
+    "lenet++": lenet_plus_plus,
+    "small": small_net,
     "iam_mnist": iam_mnist,
     **{net: partial(feature_incay_net, net) for net in ("fi_mnist", "fi_cifar10", "fi_cifar100")},
     "vgg13": vgg13,
@@ -50,6 +45,16 @@ _TABLE: dict[str, Callable[..., nn.Module]] = {
 _SIZES = ("in_channels", "image_size", "embedding_size")
 
 
+def list_backbones(*, timm: bool = False) -> list[str]:
+    """The names that `build` knows, sorted; with `timm=True` also those of the nets in timm, as "timm:NAME".
+
+    >>> list_backbones()[:3]
+    ['attention56_irse', 'fi_cifar10', 'fi_cifar100']
+    """
+    others = extras.load("timm", "timm", "the names of its backbones").list_models() if timm else []
+    return sorted(_TABLE) + sorted(f"{PREFIX}{name}" for name in others)
+
+
 def build(name: str, *, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> nn.Module:
     """Build a backbone by its name, with the initialisation of its source (seed it with `torch.manual_seed`).
 
@@ -58,8 +63,8 @@ def build(name: str, *, in_channels: int, image_size: ImageSize, embedding_size:
     improved residual nets, their kin, MobileFaceNet and Inception-ResNet end in batch norm, and Light CNN in a maximum
     of two linear layers, as their papers have it.
 
-    Arguments:
-        name: one of `names()`, or "timm:" and the name of a net in timm, where that library is installed.
+    Args:
+        name: one of `list_backbones()`, or "timm:" and the name of a net in timm, where that library is installed.
         in_channels: channels of an image, >= 1.
         image_size: height and width in pixels (depth, height and width for volumes), or one number for a square or
             cube; the least that works depends on the backbone.
@@ -136,13 +141,4 @@ def check_name(argument: str, name: object) -> str:
     """Return `name` if `build` knows it or it names a net of timm, else say which are known."""
     if isinstance(name, str) and name.startswith(PREFIX):
         return name
-    return checks.choice(argument, name, names(), hint=f"or {PREFIX}NAME for a net of timm")
-
-
-def names() -> tuple[str, ...]:
-    """Name the backbones that `build` knows; nets of timm are not listed.
-
-    >>> names()[:3]
-    ('lenet5', 'lenet++', 'small')
-    """
-    return tuple(_TABLE)
+    return checks.choice(argument, name, tuple(_TABLE), hint=f"or {PREFIX}NAME for a net of timm")

@@ -83,11 +83,9 @@ FIRST_WEIGHTS = tuple(_FIRST_WEIGHTS)
 def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_size: int, **options: object) -> Backbone:
     """The net of that name in timm, pooled and without its classes, then a feature layer.
 
-    Arguments:
+    Args:
         name: the name in timm, without the prefix "timm:".
-        in_channels: channels of an image, >= 1.
         image_size: height and width in pixels, or one number for both; nets with positions want `img_size` as well.
-        embedding_size: size of a feature, >= 1.
         options: of what else `timm.create_model` takes, plain values that shape the net (`img_size`, `drop_path_rate`,
             `global_pool` ...), and `FIRST_WEIGHTS`, such as `pretrained`. A model is stored without those, and rebuilt
             from the others.

@@ -100,7 +100,7 @@ def root(
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     text = redact.within(str(message), sys.argv[1:])
-    if text not in _shown and launch.speaks():
+    if text not in _shown and launch.reports():
         _shown.add(text)
         error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -114,7 +114,7 @@ def main() -> None:
 
     warnings.showwarning = _show_warning
     try:
-        if launch.several() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
+        if launch.is_distributed() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
             from angulus.distributed.runtime import SharedError
 
             raise SharedError(
@@ -123,10 +123,10 @@ def main() -> None:
             )
         app(prog_name="angulus")
     except checks.InputError as error:
-        _fail(str(error), 2, quiet=not launch.speaks(error))
+        _fail(str(error), 2, quiet=not launch.reports(error))
     except Interrupted as stopped:
         again = "run the same command again (train: with --resume) to continue"
-        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, quiet=not launch.speaks())
+        _fail(f"{stopped}; its checkpoint is saved: {again}", 130, quiet=not launch.reports())
     except launch.LostRank as lost:
         _fail(str(lost), 1)
     except OSError as error:

@@ -49,7 +49,7 @@ def train(
                 )
         else:
             run(loaded, folder, resume=resume)
-    if launch.speaks():
+    if launch.reports():
         _tell(loaded, results, folder)
 
 

@@ -1,4 +1,4 @@
-"""Batch norm over the rows of all ranks, on any device (PyTorch's own takes CUDA alone)."""
+"""Batch norm over the rows of all ranks, on any device (PyTorch's own needs CUDA)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from angulus.distributed.runtime import Ranks
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """(x − mean) / √(var + eps) · weight + bias, by the joint mean and variance of the rows of all ranks.
+    """(x − mean) / √(var + eps) · weight + bias, with the mean and variance over the rows of all ranks.
 
-    It takes the place of a `BatchNorm1d`, `2d` or `3d`, whose parameters and buffers become its own, under the same
-    names. Each rank's count, mean and variance are gathered, one small exchange a layer, with its true adjoint; the
-    ranks' rows may differ in number. While evaluating it is the layer that it replaced.
+    It replaces a `BatchNorm1d`, `2d` or `3d` and takes over its parameters and buffers, under the same names. The
+    count, mean and variance of each rank are gathered in one small exchange per layer, with its true adjoint; ranks may
+    have different numbers of rows. In eval mode it behaves like the layer that it replaced.
     """
 
     def __init__(self, layer: nn.modules.batchnorm._BatchNorm, ranks: Ranks) -> None:
@@ -26,7 +26,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.train(layer.training)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        pass  # the layer that was replaced decided that
+        pass  # the replaced layer has checked it
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -50,7 +50,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running figures as PyTorch's layer does, the variance by the unbiased one."""
+        """Update the running figures as PyTorch's layer does, with the unbiased variance."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -60,7 +60,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronized(module: nn.Module, ranks: Ranks) -> nn.Module:
-    """The module with every batch norm in it replaced by one over all ranks."""
+    """The module, with each of its batch norms replaced by one over all ranks."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return SyncedBatchNorm(module, ranks)
     for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Collectives with their true adjoints: everything that gradients pass is an exchange of rows, or composed of one."""
+"""Collectives with true adjoints: those that gradients pass through are exchanges of rows, or made of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUMMED: Any = WeakTensorKeyDictionary()  # parameters whose gradients are summe
 
 
 def exchange(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
-    """Send the first `send[0]` rows to rank 0, the next `send[1]` to rank 1, ...; what came, in the order of the ranks.
+    """Send the first `send[0]` rows to rank 0, the next `send[1]` to rank 1, ...; returns what came, by rank.
 
     Its adjoint is the exchange back. Rows keep their other dimensions, [Σ send, ...] -> [Σ receive, ...].
     """
@@ -37,14 +37,14 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # an exchange once more, so that second derivatives pass it too
+        # an exchange again, so that second derivatives pass through it too
         return exchange(gradient, ctx.receive, ctx.send, ctx.ranks), None, None, None
 
 
 def gather(rows: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
     """The rows of every rank on every rank, [Σ sizes, ...], in the order of the ranks.
 
-    Its adjoint sums, on the rank that a row came from, the gradients that all ranks have for it.
+    Its adjoint sums the gradients of all ranks for a row on the rank that the row came from.
     """
     if ranks.count == 1:
         return rows
@@ -54,14 +54,14 @@ def gather(rows: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
 
 
 def to_owners(partials: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
-    """Send to each rank what this one found of that rank's rows: [Σ sizes, k] -> [ranks, own rows, k]."""
+    """Send each rank this one's partial results for its rows: [Σ sizes, k] -> [ranks, own rows, k]."""
     own = sizes[ranks.rank]
     moved = exchange(partials, sizes, [own] * ranks.count, ranks)
     return moved.reshape(ranks.count, own, *partials.shape[1:])
 
 
 def total(value: Tensor, ranks: Ranks) -> Tensor:
-    """The sum over the ranks, the same on each; no gradient passes."""
+    """The sum over the ranks, the same on each; without gradient."""
     value = value.detach().clone()
     if ranks.count > 1:
         dist.all_reduce(value, group=ranks.group)
@@ -69,7 +69,7 @@ def total(value: Tensor, ranks: Ranks) -> Tensor:
 
 
 def broadcast(values: Iterable[Tensor], ranks: Ranks) -> None:
-    """Overwrite the values of every rank by rank 0's."""
+    """Overwrite the values of every rank with those of rank 0."""
     if ranks.count > 1:
         first = 0 if ranks.group is None else dist.get_global_rank(ranks.group, 0)
         for value in values:
@@ -77,13 +77,13 @@ def broadcast(values: Iterable[Tensor], ranks: Ranks) -> None:
 
 
 def sum_gradients(parameters: Iterable[Parameter], ranks: Ranks, factor: float = 1.0) -> None:
-    """Let backward sum the gradients of these parameters over the ranks, times a factor.
+    """Make backward sum the gradients of these parameters over the ranks, times a factor.
 
-    Call it at every step: a copy of a parameter has no hooks, and a parameter that has one is left as it is.
+    Call it at every step: a copy of a parameter has no hook, and a parameter that has one gets no second.
     """
 
     def summed(gradient: Tensor) -> Tensor:
-        value = factor * gradient.detach()  # before the sum, which might overflow in 16 bits
+        value = factor * gradient.detach()  # before the sum, which could overflow in 16 bits
         dist.all_reduce(value, group=ranks.group)
         return value
 
@@ -94,7 +94,7 @@ def sum_gradients(parameters: Iterable[Parameter], ranks: Ranks, factor: float =
 
 
 def scale_gradient(value: Tensor, factor: float) -> Tensor:
-    """The value as it is, its gradient times `factor`."""
+    """The same value, with its gradient times `factor`."""
     if factor == 1:
         return value
     scaled: Tensor = _ScaleGradient.apply(value, factor)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Being one of the processes that torchrun starts: joining them, leaving them, and which of them speaks."""
+"""The processes that torchrun starts: how one joins and leaves them, and which of them reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the command line asks who speaks before it needs torch
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
 AGAIN = "run the same command again"
-GRACE_S = 5.0  # seconds to say what happened, once torchrun has asked to end
+GRACE_S = 5.0  # seconds to report what happened after torchrun's SIGTERM
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
@@ -27,19 +27,19 @@ class LostRank(Exception):
     """Another process of the run has ended or does not answer."""
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process as one of several."""
     return all(name in os.environ for name in NEEDED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def local_rank() -> int:
-    """Which process of this machine this is, which is also the number of its CUDA device."""
+    """The number of this process on this machine, and of its CUDA device."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def speaks(error: BaseException | None = None) -> bool:
-    """Whether this process tells what happened: rank 0 does, any other only what is not known to be told by it."""
-    if not several() or os.environ["RANK"] == "0":
+def reports(error: BaseException | None = None) -> bool:
+    """Whether this process reports the error, or progress without one: rank 0 does, others only errors of their own."""
+    if not is_distributed() or os.environ["RANK"] == "0":
         return True
     from angulus.distributed.runtime import SharedError
 
@@ -48,15 +48,15 @@ def speaks(error: BaseException | None = None) -> bool:
 
 @contextmanager
 def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, and leave them at the end; alone, nothing is done.
+    """Join the processes that torchrun started, and leave them at the end; does nothing for a single process.
 
     Args:
-        timeout_s: seconds that one process waits for another before it gives up, > 0, a week at most.
-        way: how to go on after a process was lost.
+        timeout_s: seconds that a process waits for another before it gives up, > 0, at most a week.
+        way: how to resume after a process was lost, for the error.
 
     Raises:
-        LostRank: a process ended, or did not answer in time.
-        checks.InputError: the processes do not find each other.
+        LostRank: a process has ended or did not answer in time.
+        checks.InputError: the processes cannot connect to each other.
     """
     import torch
     import torch.distributed as dist
@@ -65,9 +65,9 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
 
     try:
         timeout = timedelta(seconds=checks.number("--timeout-s", timeout_s, low=0, open_low=True, high=LONGEST_S))
-    except checks.InputError as error:  # every process was given the same
+    except checks.InputError as error:  # every process has the same value
         raise SharedError(str(error)) from error
-    if not several():
+    if not is_distributed():
         yield Ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -78,11 +78,11 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
             f"the processes that torchrun started did not find each other within {timeout_s:g} s "
             f"({_first_line(error)}); is MASTER_ADDR reachable from every machine?"
         ) from error
-    previous = _end_late()
+    previous = _delay_exit()
     try:
         yield Ranks.here()
-    except RuntimeError as error:  # the group is left to the end of the process: leaving it waits for the lost one
-        if not _of_connection(error):
+    except RuntimeError as error:  # keep the group: leaving it would wait for the lost process
+        if not _is_connection_error(error):
             raise
         raise LostRank(
             f"another process of the run has ended, or did not answer for {timeout_s:g} s ({_first_line(error)}); {way}"
@@ -93,22 +93,22 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
     _leave(previous)
 
 
-def _end_late() -> Any:
-    """Take SIGTERM as the end within a few seconds, and return what it meant before.
+def _delay_exit() -> Any:
+    """Delay the exit on SIGTERM by a few seconds, and return the previous handler.
 
-    When one process ends, the others fail at their next collective while torchrun, seeing the end too, sends them
-    SIGTERM: without time between the two, none would say what happened. A process that waits for another within a
-    collective takes it when that answers; torchrun kills after half a minute.
+    When one process ends, the others fail at their next collective, and torchrun sends them SIGTERM at about the same
+    time: without a delay, none would report what happened. A process that waits in a collective handles the signal when
+    the collective returns; torchrun kills it after half a minute.
     """
     if threading.current_thread() is not threading.main_thread():
         return None
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def exit_soon(number: int, frame: FrameType | None) -> None:
         end = threading.Timer(GRACE_S, os._exit, (128 + number,))
         end.daemon = True
         end.start()
 
-    return signal.signal(signal.SIGTERM, asked)
+    return signal.signal(signal.SIGTERM, exit_soon)
 
 
 def _leave(previous: Any) -> None:
@@ -119,7 +119,7 @@ def _leave(previous: Any) -> None:
     dist.destroy_process_group()
 
 
-def _of_connection(error: RuntimeError) -> bool:
+def _is_connection_error(error: RuntimeError) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)

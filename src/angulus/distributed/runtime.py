@@ -1,4 +1,4 @@
-"""Who the processes are that share a head or the scoring of pairs, and what they must agree on."""
+"""The processes that share a head or the scoring of pairs, and how they agree and fail together."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class SharedError(checks.InputError):
-    """What every rank refuses at the same place, so that one of them needs to tell it."""
+    """An error that every rank raises at the same place, so only one of them needs to report it."""
 
 
 class RemoteError(checks.InputError):
-    """What another rank refused, whose own sentence says why."""
+    """An error of another rank, whose own message says why."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Ranks:
     """The processes of a group, seen from one of them; a single process needs no process group.
 
     Args:
-        rank: of this process within the group.
-        count: how many there are.
-        group: theirs, or None for the default group (or none at all, for one process).
+        rank: the number of this process in the group.
+        count: the number of processes.
+        group: their process group, or None for the default group or a single process.
     """
 
     rank: int = 0
@@ -40,10 +40,10 @@ class Ranks:
 
     @staticmethod
     def here(group: Any = None) -> Ranks:
-        """The ranks of `group`, of the default group, or one where `torch.distributed` is not initialised.
+        """The ranks of `group` or of the default group; a single one if `torch.distributed` is not initialised.
 
         Raises:
-            checks.InputError: a group without initialisation, or one that this process is not in.
+            checks.InputError: a group without initialisation, or one without this process.
         """
         if not (dist.is_available() and dist.is_initialized()):
             if group is not None:
@@ -55,10 +55,10 @@ class Ranks:
         return Ranks(rank, dist.get_world_size(group), group)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
-        return self  # the processes of a copied head are the same
+        return self  # a copied head has the same processes
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """The values that every rank gives, by rank; for set-up, not for every step."""
+        """The values of all ranks, by rank; for set-up, not for every step."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -66,76 +66,73 @@ class Ranks:
         return values
 
     def run_on_all(self, call: Callable[[], T]) -> T:
-        """What `call` gives here; where it fails on one rank it fails on all, and none is left waiting."""
+        """The result of `call` on this rank; if it fails on one rank it fails on all, so that none waits forever."""
         error: Exception | None = None
         try:
             value = call()
-        except Exception as caught:  # whatever it is: the others wait for this rank's word
+        except Exception as caught:  # of any kind: the other ranks wait for this one
             error = caught
-        said = self.gather_objects(None if error is None else str(error))
+        messages = self.gather_objects(None if error is None else str(error))
         if error is not None:
             if self.count > 1 and isinstance(error, checks.InputError):
                 raise SharedError(str(error)) from error
             raise error
-        for rank, sentence in enumerate(said):
-            if sentence is not None:
-                raise SharedError(f"rank {rank} failed: {sentence}")
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise SharedError(f"rank {rank} failed: {message}")
         return value
 
     def run_on_first(self, call: Callable[[], object]) -> None:
-        """Let rank 0 alone do something, while the others wait; where it fails, it fails on all."""
+        """Run `call` on rank 0 only, while the others wait; if it fails, it fails on all."""
         self.run_on_all(lambda: call() if self.rank == 0 else None)
 
     def broadcast(self, call: Callable[[], T]) -> T:
-        """What `call` gives on rank 0, who alone calls it, told to all; where it fails, it fails on all."""
+        """The result of `call`, which runs on rank 0 only, on every rank; if it fails, it fails on all."""
         return cast(T, self.gather_from_all(lambda: call() if self.rank == 0 else None)[0])
 
     @contextmanager
     def raise_on_all(self) -> Iterator[None]:
-        """What is refused within is refused by every rank: all tell one sentence, that of the rank which knows most."""
+        """A context whose errors every rank raises, with one message: that of a rank where the error began."""
         try:
             yield
         except checks.InputError as error:
             if self.count == 1:
                 raise
-            known = [
-                sentence
-                for far, sentence in self.gather_objects((isinstance(error, RemoteError), str(error)))
-                if not far
-            ]
-            raise SharedError(known[0] if known else str(error)) from error
+            messages = self.gather_objects((isinstance(error, RemoteError), str(error)))
+            original = [message for remote, message in messages if not remote]
+            raise SharedError(original[0] if original else str(error)) from error
 
     def gather_from_all(self, call: Callable[[], T]) -> list[T]:
-        """What `call` gives on each rank, by rank; where it fails on one it fails on all."""
+        """The results of `call` on all ranks, by rank; if it fails on one, it fails on all."""
         return self.gather_objects(self.run_on_all(call))
 
     def agree(self, **facts: Any) -> None:
-        """Refuse, on every rank alike, where one gives another value than rank 0."""
-        everywhere = self.gather_objects(facts)
-        for rank, given in enumerate(everywhere):
-            for name, value in given.items():
-                if value != everywhere[0].get(name):
+        """Raise on every rank if one of them has another value than rank 0."""
+        by_rank = self.gather_objects(facts)
+        for rank, own in enumerate(by_rank):
+            for name, value in own.items():
+                if value != by_rank[0].get(name):
                     raise SharedError(
-                        f"all ranks must give the same {name}; rank 0 gave {everywhere[0].get(name)!r}, "
+                        f"all ranks must give the same {name}; rank 0 gave {by_rank[0].get(name)!r}, "
                         f"rank {rank} gave {value!r}"
                     )
 
 
 def ddp_ranks(parameter: Parameter) -> Ranks | None:
-    """The ranks of the `DistributedDataParallel` that is in its forward now and averages this parameter's gradient.
+    """The ranks of the `DistributedDataParallel` that runs its forward now and averages this parameter's gradient.
 
-    The one sign of it is private: DDP tells nothing to the modules that it holds.
+    Only a private attribute shows it: DDP does not inform the modules that it holds.
     """
     running = getattr(DistributedDataParallel, "_active_ddp_module", None)
     if running is None:
         return None
-    found = (name for name, each in running.module.named_parameters() if each is parameter)
-    averaged = any(name not in running.parameters_to_ignore for name in found)
+    names = (name for name, other in running.module.named_parameters() if other is parameter)
+    averaged = any(name not in running.parameters_to_ignore for name in names)
     return Ranks.here(running.process_group) if averaged else None
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:
-    """How many classes each rank holds: as even as can be, the first ranks one more; or `counts`, checked.
+    """The number of classes of each rank: an even split, the first ranks with one more; or `counts`, checked.
 
     >>> class_counts(10, 3)
     [4, 3, 3]

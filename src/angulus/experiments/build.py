@@ -18,8 +18,8 @@ from angulus.distributed.runtime import Ranks
 from angulus.evaluation.metrics import quality
 from angulus.experiments.benchmark import place, refuse_missing
 from angulus.experiments.recipe import Recipe
-from angulus.heads.checkpoint import Head
 from angulus.heads.dense import DenseHead
+from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.losses import from_recipe
 from angulus.losses.objective import Objective

@@ -31,7 +31,7 @@ from angulus.experiments.overrides import (
 from angulus.heads.sampling import ClassSampling
 from angulus.kernels import dispatch
 from angulus.losses import from_recipe
-from angulus.losses.pieces import to_mapping
+from angulus.losses.serialize import to_mapping
 from angulus.training.settings import STRICT, Training, Validation
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Heads: class weights, labels and an objective, and the loss that they give."""
+"""Heads: class weights and an objective that turn features and labels into a loss."""

@@ -5,26 +5,31 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus.core import checks
-from angulus.distributed.collectives import gather
-from angulus.distributed.runtime import Ranks
-from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, radius_of, request
-from angulus.heads.sampling import ClassSampling, Sample, sample
-from angulus.heads.train_mode import may_overflow, overflowed, partners, refuse_recomputation, seen
-from angulus.heads.updates import Update
+from angulus.distributed.collectives import gather, total
+from angulus.distributed.runtime import Ranks, ddp_ranks
+from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, measures, normalize, radius_of, request
+from angulus.heads.sampling import ClassSampling, ClassSubset, sample
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reference import lengths
-from angulus.losses.bound import BoundObjective
-from angulus.losses.objective import Objective
-from angulus.losses.running import whole_batch
+from angulus.kernels.reduction import lengths
+from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.running import Statistics, whole_batch
 
 REDUCTIONS = ("mean", "sum", "none")
+Update = Callable[[slice, Tensor], None]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# By weight and not in the head: a copy of a head, or one with another weight, is an ordinary head.
+UPDATES: Any = WeakTensorKeyDictionary()  # weights whose blocks of classes backward updates, and by which `Update`
 
 
 def class_loss(
@@ -46,20 +51,21 @@ def class_loss(
         features: [B, d], floating point, finite. float16 and bfloat16 are computed in float32.
         weight: class weights [C, d].
         labels: integers [B] in [0, C); rows with −100 are dropped first.
-        objective: a spec that keeps no state, or a bound objective, whose figures move while it is in training mode.
-        bias: [C], where the objective has one.
-        impl: the kernel: "reference", plain autograd of any order; "chunked" and "fused" (Triton), which hold no B × C
-            matrix and have first derivatives; or "auto", which takes one of those where B × C is large.
+        objective: an objective without state, such as `losses.arcface()`, or one that was bound by
+            `objective.bind(embedding_size, num_classes)` once; its figures are updated while it is in training mode.
+        bias: [C], if the objective has one.
+        impl: the kernel: "reference", plain autograd of any order; "chunked" or "fused" (Triton), which hold no B × C
+            matrix and have first derivatives; or "auto", which picks "chunked" if B × C is large.
         products: torch.bfloat16 rounds the operands of the products with the class weights, for speed; None keeps the
-            dtype of features and weight, float32 at least. Angles, margins and sums never go below float32.
-        reduction: "mean" over the rows (hard mining by its own divisor), "sum", or "none": [B], 0 for dropped rows.
+            dtype of features and weight, at least float32. Angles, margins and sums never go below float32.
+        reduction: "mean" over the rows (hard mining has its own divisor), "sum", or "none": [B], 0 for dropped rows.
 
     Returns:
         A scalar, or [B] with `reduction="none"`, in float32 or wider.
 
     Raises:
-        checks.InputError: a shape, dtype, label or value that breaks a rule, an empty batch, or a spec that must be
-            bound because it learns or keeps a figure.
+        checks.InputError: a wrong shape, dtype, label or value, an empty batch, or an objective that must be bound
+            because it learns or keeps a figure.
 
     >>> import torch, angulus
     >>> x = w = torch.eye(3)
@@ -69,8 +75,8 @@ def class_loss(
     """
     checks.matrices(features, weight)
     bound, ranks = resolve(objective, weight), Ranks()
-    if bound.moves and bound.spec.stateful:
-        ranks = partners(
+    if bound.moves and bound.stateful:
+        ranks = training_ranks(
             weight,
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
@@ -99,11 +105,11 @@ def batch_loss(
     update: Update | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """What `class_loss` and `DenseHead` share: the loss of this process's rows; figures move by those of all ranks."""
+    """The loss of this process's rows, for `class_loss` and `DenseHead`; the rows of all ranks update the figures."""
     checks.choice("reduction", reduction, REDUCTIONS)
     refuse_recomputation(bound)
     lenient = may_overflow(features)
-    features, labels, kept = counted(features, weight, labels, bias)
+    features, labels, kept = check_rows(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
@@ -112,44 +118,108 @@ def batch_loss(
             "hard mining with scope='global' ranks the rows of all processes, which DenseHead does not see; use "
             "angulus.ShardedHead, or scope='rank'"
         )
-    joint = ranks if bound.moves and bound.spec.stateful else Ranks()
+    joint = ranks if bound.moves and bound.stateful else Ranks()
     with torch.autocast(features.device.type, enabled=False):
-        wide = widened(features, weight)
-        sizes, mean_norm, sound = _of_all(wide, joint, lenient, bound.accumulating)
+        wide = widen(features, weight)
+        norms, unit = normalize(wide, bound.spec.eps)
+        sizes, mean_norm, sound = _gather_facts(wide, norms, joint, lenient, bound.accumulating)
         if not sound:
             learned = [weight, *([] if bias is None else [bias]), *bound.parameters()]
-            return overflowed(features, kept, reduction, learned)
+            return nan_loss(features, kept, reduction, learned)
+        subset = ClassSubset(weight, bias, labels, bias) if sampling is None else sample(sampling, weight, bias, labels)
         with nullcontext() if mean_norm is None else whole_batch(mean_norm):
-            finished, target = _rows_loss(wide, sample(sampling, weight, bias, labels), labels, bound, kernel, update)
+            finished, target, radius = _rows_loss(norms, unit, subset, bound, kernel, update)
+            if bound.center_loss is not None:
+                finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(wide, labels))
             rows = finished.loss + finished.extra
             if not bool(torch.isfinite(rows).all()):
                 raise not_finite(rows, weight)
             if bound.moves:
-                bound.take(seen(bound, target, wide, labels, joint, sizes))
+                bound.take(summarize(bound, target, wide, labels, joint, sizes, radius))
     if reduction == "none":
         return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
 
 
+def _rows_loss(
+    norms: Tensor, unit: Tensor, subset: ClassSubset, bound: BoundObjective, kernel: Kernel, update: Update | None
+) -> tuple[Finished, Geometry, Tensor | None]:
+    """The loss of checked rows, the geometry of their targets, and their radius."""
+    eps, weight, labels = bound.spec.eps, subset.weight, subset.labels
+    radius = radius_of(bound, norms)
+    before = None
+    if bound.spec.asks_of_target:  # else the geometry is computed once, below
+        with torch.no_grad():
+            before = geometry(norms, unit, weight[labels], eps)
+    asked = ask(bound, norms, before, radius)
+    wanted = dataclasses.replace(request(bound, radius, asked), update=update)
+    reduced = kernel(unit, weight, subset.biases, labels, wanted)
+    # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
+    target = geometry(norms, unit, reduced.rows, eps)
+    own = None if subset.bias is None else subset.bias[labels]
+    return finish(bound, target, radius, own, asked, reduced), target, radius
+
+
 @torch.no_grad()
-def _of_all(features: Tensor, ranks: Ranks, lenient: bool, accumulating: bool) -> tuple[list[int], Tensor | None, bool]:
-    """(how many rows each rank has, the mean norm of all where there are several ranks, whether all are finite)."""
+def _gather_facts(
+    features: Tensor, norms: Tensor, ranks: Ranks, lenient: bool, accumulating: bool
+) -> tuple[list[int], Tensor | None, bool]:
+    """(rows of each rank, mean norm over all ranks or None for a single rank, whether all features are finite)."""
     if ranks.count == 1:
         return [len(features)], None, not lenient or bool(torch.isfinite(features).all())
-    finite = torch.isfinite(features).all()
     known = torch.tensor([len(features), accumulating], dtype=torch.float64, device=features.device)
-    found = torch.stack([normalize(features)[0].double().sum(), finite.double()])
-    table = gather(torch.cat([known, found])[None], [1] * ranks.count, ranks)
-    counts, more, norms, sound = table.unbind(dim=1)
+    own = torch.cat([known, torch.stack([norms.double().sum(), torch.isfinite(features).all().double()])])
+    table = gather(own[None], [1] * ranks.count, ranks)
+    counts, more, sums, sound = table.unbind(dim=1)
     if bool((more != more[0]).any()):
         raise checks.InputError(f"all ranks must give the same head.accumulate(); got {more.int().tolist()}, by rank")
-    return [int(count) for count in counts], norms.sum() / counts.sum(), bool(sound.all())
+    return [int(count) for count in counts], sums.sum() / counts.sum(), bool(sound.all())
 
 
-def widened(features: Tensor, weight: Tensor) -> Tensor:
-    """The features in the dtype of the loss: float32, or wider where they or the weight are.
+def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjective:
+    """The objective, bound to the C and d of `weight`, or an error that says why it cannot be."""
+    num_classes, embedding_size = weight.shape
+    if isinstance(objective, BoundObjective):
+        if (objective.num_classes, objective.embedding_size) != (num_classes, embedding_size):
+            raise checks.InputError(
+                f"the objective is bound to {objective.num_classes} classes of size {objective.embedding_size}; "
+                f"weight has shape {list(weight.shape)}"
+            )
+        return objective
+    if not isinstance(objective, Objective):
+        raise checks.InputError(
+            f"objective must be an angulus.losses.Objective, bound or not, such as losses.arcface(); got {objective!r}"
+        )
+    if objective.stateful:
+        raise checks.InputError(
+            f"this objective learns or keeps figures ({objective}); bind it once, "
+            "`bound = objective.bind(embedding_size, num_classes)`, and pass `bound`, or use angulus.DenseHead"
+        )
+    return _bind(objective, embedding_size, num_classes)
 
-    The gradient is rounded back to 16 bits once, here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
+
+@functools.lru_cache(maxsize=64)
+def _bind(objective: Objective, embedding_size: int, num_classes: int) -> BoundObjective:
+    return objective.bind(embedding_size, num_classes).eval()  # shared by all callers, so it must not keep anything
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`torch.compiler.disable` from the first call on: as a decorator it imports torch._dynamo, which takes 1 s."""
+    disabled: list[Callable[P, R]] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return disabled[0](*args, **kwargs)
+
+    return call
+
+
+def widen(features: Tensor, weight: Tensor) -> Tensor:
+    """The features in the dtype of the loss: float32, or wider if they or the weight are.
+
+    The gradient is rounded back to 16 bits only here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
     """
     wide = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
     if features.dtype == torch.float16 and wide.requires_grad:
@@ -169,15 +239,15 @@ def _warn_of_overflow(gradient: Tensor) -> None:
 
 
 def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
-    """What the radius multiplies, without margin, [B, C]: cosines, or w_j·x̂ for raw weights."""
+    """Logits without margin and radius, [B, C]: cosines, or w_j·x̂ for raw weights."""
     weight = weight.to(unit.dtype)
     products = unit @ weight.T
     return products / lengths(weight, spec.eps) if spec.weights == "unit" else products
 
 
 def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:
-    """Why the loss of some row is not finite."""
-    checks.finite(weight, "weight")  # looked at only now: it is large
+    """The error that says why the loss of a row is not finite."""
+    checks.finite(weight, "weight")  # checked only now, since it is large
     row = int((~torch.isfinite(rows)).nonzero()[0, 0])
     return checks.InputError(
         f"the loss is not finite at row {row}, though features and weight are: a logit or penalty leaves the range "
@@ -185,12 +255,12 @@ def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:
     )
 
 
-def counted(
+def check_rows(
     features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, *, num_classes: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The checked features and labels of the rows that are not ignored, and which those are, [B] of bool.
+    """The checked features and labels of the rows that are not ignored, and a mask of those rows, [B] of bool.
 
-    `num_classes` is C where `weight` holds a part of the classes; then another rank may have the rows that count.
+    `num_classes` is C if `weight` holds only some of the classes; then other ranks may have the rows that count.
     """
     checks.batch(features, weight, labels, bias, finite_features=not may_overflow(features))
     labels = labels.long()  # before any comparison: −100 as uint8 is 156
@@ -203,46 +273,64 @@ def counted(
     return features, labels, kept
 
 
-def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjective:
-    """The objective bound to the C and d of `weight`, or the reason why it cannot be used with it."""
-    num_classes, embedding_size = weight.shape
-    if isinstance(objective, BoundObjective):
-        if (objective.num_classes, objective.embedding_size) != (num_classes, embedding_size):
-            raise checks.InputError(
-                f"the objective is bound to {objective.num_classes} classes of size {objective.embedding_size}; "
-                f"weight has shape {list(weight.shape)}"
-            )
-        return objective
-    if not isinstance(objective, Objective):
-        raise checks.InputError(f"objective must be an angulus.losses.Objective, bound or not; got {objective!r}")
-    if objective.stateful:
+def training_ranks(weight: Tensor, way_out: str) -> Ranks:
+    """The ranks that train this weight together: those of the calling DistributedDataParallel, or this one only.
+
+    Raises:
+        checks.InputError: several processes run, and nothing keeps their copies of the weight equal.
+    """
+    ranks = ddp_ranks(weight) if isinstance(weight, nn.Parameter) else None
+    if ranks is None and Ranks.here().count > 1:
         raise checks.InputError(
-            f"this objective learns or keeps figures ({objective}); bind it once, "
-            "`bound = objective.bind(embedding_size, num_classes)`, and pass `bound`, or use angulus.DenseHead"
+            f"torch.distributed runs {Ranks.here().count} processes, and each would train class weights and running "
+            f"figures of its own; {way_out}"
         )
-    return _bind(objective, num_classes, embedding_size)
+    return ranks or Ranks()
 
 
-@functools.lru_cache(maxsize=64)
-def _bind(objective: Objective, num_classes: int, embedding_size: int) -> BoundObjective:
-    return objective.bind(embedding_size, num_classes).eval()  # shared by all callers, so it keeps nothing of any
+def refuse_recomputation(bound: BoundObjective) -> None:
+    """Refuse a forward within backward (activation checkpointing), since the figures have changed since the first one.
+
+    Its gradients would not be those of the loss that the first forward returned.
+    """
+    if bound.moves and bound.keeps_figures and torch._C._current_graph_task_id() != -1:
+        raise checks.InputError(
+            "this objective moves its figures in forward, and checkpointing runs forward again after they have moved; "
+            "checkpoint the backbone alone, and call the head outside"
+        )
 
 
-def _rows_loss(
-    features: Tensor, chosen: Sample, labels: Tensor, bound: BoundObjective, kernel: Kernel, update: Update | None
-) -> tuple[Finished, Geometry]:
-    """The loss of rows that are known to be sound, and their target's geometry."""
-    eps, weight = bound.spec.eps, chosen.weight
-    norms, unit = normalize(features, eps)
-    radius = radius_of(bound, norms)
-    with torch.no_grad():
-        before = geometry(norms, unit, weight[chosen.labels], eps)
-    asked = ask(bound, before, radius)
-    wanted = dataclasses.replace(request(bound, radius, asked), update=update)
-    reduced = kernel(unit, weight, chosen.biases, chosen.labels, wanted)
-    target = geometry(norms, unit, reduced.rows, eps)
-    own = None if chosen.bias is None else chosen.bias[chosen.labels]
-    finished = finish(bound, target, radius, own, asked, reduced)
-    if bound.center_loss is not None:
-        finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(features, labels))
-    return finished, target
+def may_overflow(features: Tensor) -> bool:
+    """Whether features may overflow for a gradient scaler to see: float16 or its autocast, with gradients on."""
+    if not (isinstance(features, Tensor) and torch.is_grad_enabled()):
+        return False
+    device = features.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return autocast or features.dtype == torch.float16
+
+
+def nan_loss(features: Tensor, kept: Tensor, reduction: str, parameters: list[Tensor]) -> Tensor:
+    """The loss of features that are not finite: NaN with NaN gradients, so that a gradient scaler skips the step."""
+    leaves = [features, *(parameter for parameter in parameters if parameter.requires_grad)]
+    value = torch.stack([leaf.float().sum() for leaf in leaves]).sum() * torch.nan
+    return torch.where(kept, value, 0.0) if reduction == "none" else value
+
+
+@torch.no_grad()
+def summarize(
+    bound: BoundObjective,
+    target: Geometry,
+    features: Tensor,
+    labels: Tensor,
+    ranks: Ranks,
+    sizes: list[int],
+    radius: Tensor | None = None,
+) -> Statistics:
+    """The statistics of the rows of these ranks; features and labels only if the objective has centres to move."""
+    values = measures(bound, target, radius)
+    sums = torch.stack([value.sum() for value in values.values()])
+    sums = (total(sums, ranks) if ranks.count > 1 else sums) / sum(sizes)
+    means = dict(zip(values, sums.unbind(), strict=True))
+    if bound.center_loss is None:
+        return Statistics(means, sum(sizes), features[:0].detach(), labels[:0])
+    return Statistics(means, sum(sizes), gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks))

@@ -1,4 +1,4 @@
-"""Classes that come and go: rows added to a trained head, rows removed, rows that start from class means."""
+"""Add classes to a trained head, remove them, or start them from class means."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Unit class weights from samples: ŵ_j along Σ_{y_i=j} x̂_i, [C, d].
 
     Args:
-        features: [N, d], of any length but 0.
-        labels: [N] in [0, C), or −100 for rows that do not count; every class needs a sample.
+        features: [N, d], none of them zero.
+        labels: [N] in [0, C), or −100 for ignored rows; every class needs a sample.
         num_classes: C.
 
     Raises:
-        checks.InputError: a class without samples, or whose unit features cancel.
+        checks.InputError: a class has no samples, or its unit features cancel.
     """
     checks.integer("num_classes", num_classes, low=1)
     checks.batch(features, features[:1], labels, None)
@@ -29,7 +29,7 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     points = features.detach()[kept].to(torch.promote_types(features.dtype, torch.float32))
     zero = (points == 0).all(dim=1).nonzero().flatten().tolist()
     if zero:
-        raise checks.InputError(f"features must not be zero, since that has no direction; got {len(zero)} such rows")
+        raise checks.InputError(f"features must not be zero, which has no direction; got {len(zero)} such rows")
     sums = points.new_zeros(num_classes, features.shape[1])
     sums.index_add_(0, labels.long()[kept], torch.nn.functional.normalize(points))
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
@@ -37,42 +37,42 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     if empty:
         raise checks.InputError(
             f"{len(empty)} of {num_classes} classes have no direction to start from (no samples, or ones that cancel), "
-            f"class {empty[0]} the first; give features of each"
+            f"the first is class {empty[0]}; give features of each"
         )
     means: Tensor = sums / lengths
     return means
 
 
 def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
-    """A head with new classes after the old ones, for fine-tuning on people seen later.
+    """A head with new classes after the old ones, for fine-tuning on new people.
 
-    The old rows, learned scales and running figures are as they were; new biases and centres are 0. What follows from C
-    (the bounds of a contraction, log(C − 1)) is that of the larger C. Parameters are new: make a new optimiser.
+    The old rows, learned scales and running figures stay; new biases and centres are 0. Values that depend on C (the
+    bounds of a contraction, log(C − 1)) are those of the new C. The parameters are new: create a new optimiser.
 
     Args:
         head: the trained head.
         weight: rows for the new classes, [n, d], as from `class_means`.
     """
-    _dense(head)
+    _check_dense(head)
     checks.matrices(head.weight, weight)
     rows = torch.cat([head.weight.detach(), weight.detach().to(head.weight)])
-    return _rebuilt(head, rows, list(range(len(head.weight))))
+    return _rebuild(head, rows, list(range(len(head.weight))))
 
 
 def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
-    """A head without these classes; the others keep their order, and are numbered 0, 1, ... again."""
-    _dense(head)
+    """A head without these classes; the others keep their order and are renumbered 0, 1, ..."""
+    _check_dense(head)
     count = len(head.weight)
     if isinstance(classes, str) or not isinstance(classes, Iterable):
         raise checks.InputError(f"classes must be class numbers, as in [3, 7]; got {classes!r}")
-    gone = {checks.integer("classes", each, low=0, high=count - 1) for each in classes}
-    kept = [each for each in range(count) if each not in gone]
-    if not kept:
-        raise checks.InputError(f"a head needs a class; all {count} were to be removed")
-    return _rebuilt(head, head.weight.detach()[kept], kept)
+    removed = {checks.integer("classes", number, low=0, high=count - 1) for number in classes}
+    others = [number for number in range(count) if number not in removed]
+    if not others:
+        raise checks.InputError(f"a head needs a class; cannot remove all {count}")
+    return _rebuild(head, head.weight.detach()[others], others)
 
 
-def _dense(head: DenseHead) -> None:
+def _check_dense(head: DenseHead) -> None:
     if not isinstance(head, DenseHead):
         raise checks.InputError(
             f"classes are added to and removed from a DenseHead; got {type(head).__name__}: save it by save_head, load "
@@ -80,8 +80,8 @@ def _dense(head: DenseHead) -> None:
         )
 
 
-def _rebuilt(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
-    """A head of these rows, the first of which are the classes `old` of `head`."""
+def _rebuild(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
+    """A head with these rows, the first of which are the classes `old` of `head`."""
     options = {
         "impl": head.kernel.impl,
         "products": head.kernel.products,

@@ -1,4 +1,4 @@
-"""DenseHead: class weights on one device, an objective bound to them, and the loss, logits and statistics they give."""
+"""DenseHead: class weights on one device and an objective, which give loss, logits and statistics."""
 
 from __future__ import annotations
 
@@ -12,43 +12,73 @@ from torch import Tensor, nn
 from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
-from angulus.heads.class_loss import batch_loss, counted, plain_logits
-from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import margined, radius_of
-from angulus.heads.sampling import ClassSampling, checked
-from angulus.heads.train_mode import partners, seen, uncompiled
-from angulus.heads.updates import attached
+from angulus.heads.class_loss import (
+    UPDATES,
+    batch_loss,
+    check_rows,
+    plain_logits,
+    summarize,
+    training_ranks,
+    uncompiled,
+)
+from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radius_of
+from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reference import lengths
-from angulus.losses.objective import Objective
+from angulus.kernels.reduction import lengths
+from angulus.losses.objective import BoundObjective, Objective
 
 
-class DenseHead(nn.Module):
+class BaseHead(nn.Module):
+    """What the heads share: the bound objective, its sizes and its running figures."""
+
+    objective: BoundObjective
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C, over all ranks."""
+        return self.objective.num_classes
+
+    @property
+    def embedding_size(self) -> int:
+        """The size of a feature, d."""
+        return self.objective.embedding_size
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them."""
+        return self.objective.accumulate()
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The `statistics` of the last training step; those of all ranks if the objective has running figures."""
+        return self.objective.seen
+
+
+class DenseHead(BaseHead):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
-    In training mode a call also moves what the objective keeps, as BatchNorm's does: centres, running means
+    In training mode a call also updates the objective's state, as BatchNorm does: centres, running means
     (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them. Under `eval()` or
-    `torch.no_grad()` nothing moves. An optimiser step of several micro-batches has all but the last in
+    `torch.no_grad()` nothing changes. If an optimiser step has several micro-batches, run all but the last in
     `with head.accumulate():`.
 
-    On several processes it is trained within `DistributedDataParallel`, or next to a wrapped backbone after
-    `head.synchronize()`; anything else is refused.
+    With several processes, wrap the head in `DistributedDataParallel`, or call `head.synchronize()` and keep it next to
+    a wrapped backbone; anything else is an error.
 
     Args:
         embedding_size: d.
         num_classes: C.
-        objective: an `Objective`; the head binds it to C and d, and holds what it learns.
+        objective: an `Objective`, such as `losses.arcface()`; the head binds it to d and C and holds its state.
         impl, products: the kernel and the dtype of its products, as in `angulus.class_loss`.
         sampling: a `ClassSampling`, for training mode only, or None: every step sees all classes.
-        alone: True where several processes run but this one trains the head by itself, or your own code averages its
+        alone: True if several processes run but this one trains the head by itself, or your own code averages its
             gradients.
 
     Attributes:
         weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
         bias: [C], zero at first, or None.
         objective: the bound objective.
-        num_classes, embedding_size: C and d.
-        seen: the figures of the last training step, by name, as `statistics` gives them.
+        embedding_size, num_classes: d and C.
+        seen: the statistics of the last training step, by name; see `statistics`.
 
     >>> import torch, angulus
     >>> head = angulus.DenseHead(8, 10, angulus.losses.normface())
@@ -70,9 +100,11 @@ class DenseHead(nn.Module):
         super().__init__()
         self.alone, self.ranks = checks.flag("alone", alone), Ranks()
         if not isinstance(objective, Objective):
-            raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+            raise checks.InputError(
+                f"objective must be an unbound angulus.losses.Objective, such as losses.arcface(); got {objective!r}"
+            )
         self.kernel = Kernel(impl, products)
-        self.sampling = checked(sampling, objective)
+        self.sampling = check_sampling(sampling, objective)
         self.objective = objective.bind(embedding_size, num_classes)
         self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
@@ -87,11 +119,11 @@ class DenseHead(nn.Module):
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
-        ranks, update = self._partners(), attached(self.weight)
+        ranks, update = self._partners(), UPDATES.get(self.weight)
         if update is not None and ranks.count > 1:
             raise checks.InputError(
-                "what BackwardSGD updates within backward cannot be averaged over processes, so their copies of the "
-                "head would part; use another optimiser, or angulus.ShardedHead next to the wrapped backbone"
+                "the updates of BackwardSGD within backward cannot be averaged over processes, so their copies of the "
+                "head would diverge; use another optimiser, or angulus.ShardedHead next to the wrapped backbone"
             )
         if self.ranks.count > 1:
             sum_gradients(self.parameters(), self.ranks, 1 / self.ranks.count)
@@ -114,38 +146,29 @@ class DenseHead(nn.Module):
             return Ranks()
         if self.ranks.count > 1:
             return self.ranks
-        return partners(
+        return training_ranks(
             self.weight,
             "wrap the head, or a module that holds it, in DistributedDataParallel; or call head.synchronize() once and "
-            "leave it next to the wrapped backbone; or use angulus.ShardedHead; or say DenseHead(..., alone=True)",
+            "keep it next to the wrapped backbone; or use angulus.ShardedHead; or pass DenseHead(..., alone=True)",
         )
 
     def synchronize(self, group: Any = None) -> DenseHead:
-        """Make this head and its copies on the other ranks one: every rank calls it, once, before training.
+        """Keep this head equal on all ranks: every rank calls it once, before training.
 
-        Weights and running figures become rank 0's; from then on every backward averages the head's gradients over the
-        ranks, as DistributedDataParallel does those of the backbone, and figures move by the rows of all ranks.
+        Weights and running figures are copied from rank 0. Every later backward averages the head's gradients over the
+        ranks, as DistributedDataParallel does for the backbone, and the rows of all ranks update the figures.
 
         Args:
             group: the process group, or None for the default one.
         """
         if self.sampling is not None:
             raise checks.InputError(
-                "each rank would draw other classes, whose sparse gradients have no average; use angulus.ShardedHead "
-                "for class sampling, or sampling=None"
+                "each rank would draw other classes, and their sparse gradients cannot be averaged; use "
+                "angulus.ShardedHead for class sampling, or sampling=None"
             )
         self.ranks = Ranks.here(group)
-        broadcast([*(each.detach() for each in self.parameters()), *self.buffers()], self.ranks)
+        broadcast([*(parameter.detach() for parameter in self.parameters()), *self.buffers()], self.ranks)
         return self
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Around every micro-batch of an optimiser step but the last: figures move once, by all of them."""
-        return self.objective.accumulate()
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """What `statistics` gives, of the last training step; of all ranks where the objective keeps figures."""
-        return self.objective.seen
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights.
@@ -164,24 +187,24 @@ class DenseHead(nn.Module):
 
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What this batch looks like, at O(B · d), as means over its rows; nothing moves.
+        """Means over the rows of this batch, by name, at O(B · d); no state changes.
 
         `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
         contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples whose
         margined angle exceeds π.
         """
-        features, labels, _ = counted(features, self.weight, labels)
+        features, labels, _ = check_rows(features, self.weight, labels)
         target = self._target(features, labels)
-        return seen(self.objective, target, features, labels, Ranks(), [len(labels)]).values
+        return summarize(self.objective, target, features, labels, Ranks(), [len(labels)]).values
 
     @torch.no_grad()
     def diagnose(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What takes one more pass over the classes: for a logging step, not for every one.
+        """Figures that need another pass over the classes: for logging steps, not for every step.
 
         `misclassified_vectors`: share of non-target cosines above the margined target (MV's I); `accuracy`;
-        `norm_right` and `norm_wrong`: mean norms of rightly and wrongly classified samples (NaN where there are none).
+        `norm_right` and `norm_wrong`: mean norms of correctly and wrongly classified samples (NaN if there are none).
         """
-        features, labels, _ = counted(features, self.weight, labels)
+        features, labels, _ = check_rows(features, self.weight, labels)
         target = self._target(features, labels)
         norms, weight = target.norms, self.weight.to(target.unit.dtype)
         with torch.autocast(features.device.type, enabled=False):
@@ -199,16 +222,6 @@ class DenseHead(nn.Module):
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
         return geometry(norms, unit, self.weight[labels], eps)
-
-    @property
-    def num_classes(self) -> int:
-        """Of the head: C."""
-        return self.objective.num_classes
-
-    @property
-    def embedding_size(self) -> int:
-        """Of the features: d."""
-        return self.objective.embedding_size
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

@@ -1,4 +1,4 @@
-"""Optimisers of class weights: one that touches the sampled rows alone, one that updates within backward."""
+"""Optimisers of class weights: one that changes only the sampled rows, one that updates within backward."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.heads import updates
+from angulus.heads.class_loss import UPDATES
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 
 
 class SparseSGD(torch.optim.Optimizer):
-    """SGD with momentum that changes the rows of a sparse gradient and no others: not by decay, not by momentum.
+    """SGD with momentum that changes only the rows of a sparse gradient: no decay and no momentum for the others.
 
-    For each row j of the gradient g: v_j ← μ v_j + g_j + λ w_j, w_j ← w_j − η v_j; with every row present (or a dense
-    gradient) it is `torch.optim.SGD`. A row that was not sampled keeps w_j and v_j to the bit.
+    For each row j of the gradient g: v_j ← μ v_j + g_j + λ w_j, w_j ← w_j − η v_j. With all rows present (or a dense
+    gradient) it is `torch.optim.SGD`. A row that was not sampled keeps w_j and v_j bit by bit.
 
     Args:
         params: parameters, or groups of them.
@@ -33,7 +33,7 @@ class SparseSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        loss = _called(closure)
+        loss = _evaluate(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -61,17 +61,17 @@ class SparseSGD(torch.optim.Optimizer):
 
 
 class BackwardSGD(torch.optim.Optimizer):
-    """SGD with momentum on a head's class weights, block by block within backward: their gradient is never held.
+    """SGD with momentum on a head's class weights, block by block within backward: their gradient is never stored.
 
-    While attached, `head.weight.grad` stays None and backward() is the update; `step()` ends it, so that a second
-    backward() before step() is refused, and learning-rate schedules work as with any optimiser. One forward and one
-    backward a step: with gradient accumulation, two losses in one graph, clipping or a gradient scaler, which need the
-    whole gradient first, use another optimiser; of clipping nothing can warn, since there is no gradient to clip. The
-    rest of the head (bias, s, R) needs an optimiser of its own. Each step costs one more product (logits twice). A copy
-    of the head, or another weight put into it, is not attached.
+    While attached, `head.weight.grad` stays None and backward() does the update. `step()` marks its end: a second
+    backward() before step() is an error, and learning-rate schedules work as with any optimiser. There is one forward
+    and one backward per step. Gradient accumulation, two losses in one graph, clipping and gradient scalers need the
+    whole gradient first: use another optimiser (clipping cannot warn, since there is no gradient to clip). The rest of
+    the head (bias, s, R) needs its own optimiser. Each step costs one more product (the logits twice). A copy of the
+    head, or a head with another weight, is not attached.
 
     Args:
-        head: a head with impl="chunked" or "fused" and no class sampling, with no other BackwardSGD.
+        head: a head with impl="chunked" or "fused", without class sampling and without another BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
     """
 
@@ -85,25 +85,25 @@ class BackwardSGD(torch.optim.Optimizer):
                 "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "
                 f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
             )
-        if updates.attached(head.weight) is not None:
+        if head.weight in UPDATES:
             raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
-        updates.attach(head.weight, self.update)
-        self._updated = False  # since the last step()
+        UPDATES[head.weight] = self.update
+        self._updated = False  # whether backward() has updated since the last step()
 
     def detach(self) -> None:
-        """Let backward make the weights' gradient again."""
-        updates.detach(self._weight())
+        """Let backward compute the weights' gradient again."""
+        UPDATES.pop(self._weight(), None)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Let the next backward() update: this step's has done so. A closure is called with gradients on."""
-        loss = _called(closure)
+        """End this step, so that the next backward() may update. A closure is called with gradients enabled."""
+        loss = _evaluate(closure)
         self._updated = False
         return loss
 
     @torch.no_grad()
     def update(self, classes: slice, gradient: Tensor) -> None:
-        """Move the weights of these classes; the kernel calls it with each block, in order.
+        """Update the weights of these classes; the kernel calls it with each block, in order.
 
         Raises:
             checks.InputError: a second backward() before step(); nothing is changed.
@@ -138,7 +138,7 @@ def _velocity(state: dict[str, Any], parameter: Tensor) -> Tensor:
     return velocity
 
 
-def _called(closure: Callable[[], float] | None) -> float | None:
+def _evaluate(closure: Callable[[], float] | None) -> float | None:
     if closure is None:
         return None
     with torch.enable_grad():

@@ -1,8 +1,9 @@
-"""ShardedHead: a contiguous range of classes on each rank, and the same loss as DenseHead's of the whole batch.
+"""ShardedHead: a contiguous range of classes on each rank, with the loss of a DenseHead for the whole batch.
 
-Each rank finishes the loss of its own rows only, so nothing is computed twice: unit features and what the rows ask are
-gathered; the rank that holds a row's class finds its angle, every rank reduces the row over its own classes, and both
-go to the row's rank. Every collective that gradients pass is an exchange of rows, whose adjoint is the exchange back.
+Each rank computes the loss of its own rows only, so nothing is computed twice. Unit features and the requests of the
+rows are gathered; the rank that holds a row's class computes its angle, every rank reduces the row over its own
+classes, and both results go to the row's rank. Every collective that gradients pass through is an exchange of rows,
+whose adjoint is the exchange back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -21,19 +21,28 @@ from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
 from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.class_loss import REDUCTIONS, counted, not_finite, plain_logits, widened
-from angulus.heads.geometry import Geometry, geometry, normalize
-from angulus.heads.rows import Finished, ask, finish, radius_of, request
-from angulus.heads.sampling import ClassSampling, Sample, checked, sample
-from angulus.heads.train_mode import overflowed, refuse_recomputation, seen, uncompiled
-from angulus.heads.updates import attached
+from angulus.heads.class_loss import (
+    REDUCTIONS,
+    UPDATES,
+    check_rows,
+    nan_loss,
+    not_finite,
+    plain_logits,
+    refuse_recomputation,
+    summarize,
+    uncompiled,
+    widen,
+)
+from angulus.heads.dense import BaseHead
+from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
+from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.objective import Objective
-from angulus.losses.pieces import to_mapping
 from angulus.losses.running import Statistics, whole_batch
+from angulus.losses.serialize import to_mapping
 
-_FACTS = (  # that all ranks must share, in the order of `_agreed`
+_FACTS = (  # on which all ranks must agree, in the order of `_agree`
     "bytes of precision",
     "features.requires_grad",
     "torch.is_grad_enabled()",
@@ -42,36 +51,36 @@ _FACTS = (  # that all ranks must share, in the order of `_agreed`
     "head.accumulate()",
     f"reduction (a place in {REDUCTIONS})",
 )
-INITIAL_BLOCK = 4096  # classes whose first weights come from one seed, whatever rank holds them
+INITIAL_BLOCK = 4096  # classes whose first weights are drawn from one seed, whichever rank holds them
 
 
-class ShardedHead(nn.Module):
+class ShardedHead(BaseHead):
     """Class weights spread over ranks and an objective: `head(features, labels)` is the loss of all ranks' rows.
 
     Every rank calls it with its own features and labels (global class numbers; batches may differ in size) and gets the
-    same number. The backbone is wrapped in `DistributedDataParallel`, the head is not: its shards get the gradient of
-    the global mean, and so do s and R, which every rank holds; the features get it times the number of ranks, which
-    DDP's average divides out. For float16, scale with `torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler`,
-    which skips a step on all ranks where one overflows.
+    same loss. Wrap the backbone in `DistributedDataParallel`, but not the head: its shards get the gradient of the
+    global mean, and so do s and R, which every rank holds; the features get it times the number of ranks, which DDP's
+    average divides out. For float16, use `torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler`, which skips
+    the step on all ranks if one overflows.
 
     Args:
         embedding_size: d.
         num_classes: C over all ranks.
-        objective: an `Objective`; the head binds it to the global C and d.
+        objective: an `Objective`, such as `losses.arcface()`; the head binds it to d and the global C.
         impl, products: as in `angulus.class_loss`.
         sampling: a `ClassSampling` of each rank's classes, for training mode only, or None.
-        class_counts: how many classes each rank holds, or None for as even as can be.
+        class_counts: the number of classes of each rank, or None for an even split.
         group: the process group, or None for the default one; a single process needs none.
 
     Attributes:
-        weight: this rank's class weights [C of this rank, d]; at first the same for any number of ranks.
+        weight: this rank's class weights [C of this rank, d]; the initial values do not depend on the number of ranks.
         bias: [C of this rank], or None.
         classes: the range of classes that this rank holds.
         objective: the bound objective, the same on all ranks.
-        num_classes, embedding_size: C over all ranks, and d.
+        embedding_size, num_classes: d, and C over all ranks.
 
     Raises:
-        checks.InputError: on every rank alike, also where one alone breaks a rule.
+        checks.InputError: on every rank, even if only one of them breaks a rule.
     """
 
     def __init__(
@@ -91,11 +100,14 @@ class ShardedHead(nn.Module):
 
         def own() -> tuple[Kernel, ClassSampling | None, list[int] | None]:
             if not isinstance(objective, Objective):
-                raise checks.InputError(f"objective must be an unbound angulus.losses.Objective; got {objective!r}")
+                raise checks.InputError(
+                    "objective must be an unbound angulus.losses.Objective, such as losses.arcface(); "
+                    f"got {objective!r}"
+                )
             checks.integer("num_classes", num_classes, low=1)
             checks.integer("embedding_size", embedding_size, low=1)
-            counts = None if class_counts is None else [checks.integer("class_counts", each) for each in class_counts]
-            return Kernel(impl, products), checked(sampling, objective), counts
+            counts = None if class_counts is None else [checks.integer("class_counts", count) for count in class_counts]
+            return Kernel(impl, products), check_sampling(sampling, objective), counts
 
         self.kernel, self.sampling, counts = self.ranks.run_on_all(own)
         self.ranks.agree(
@@ -115,7 +127,7 @@ class ShardedHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new class weights, from a seed of rank 0, block by block: the same for any number of ranks."""
+        """Draw new class weights block by block from a seed of rank 0, so that the number of ranks has no effect."""
         seed = self.ranks.gather_objects(int(torch.randint(2**62, ())))[0]
         size = self.weight.shape[1]
         with torch.no_grad():
@@ -131,29 +143,29 @@ class ShardedHead(nn.Module):
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
-        features, labels, kept, sizes, sound = self._agreed(features, labels, reduction)
-        # what all ranks hold (s, R): each rank's gradient is that of its own rows
+        features, labels, kept, sizes, sound = self._agree(features, labels, reduction)
+        # s and R are on all ranks: each rank's gradient is that of its own rows
         sum_gradients(self.objective.parameters(), self.ranks)
         if not sound:
-            return overflowed(features, kept, reduction, list(self.parameters()))
+            return nan_loss(features, kept, reduction, list(self.parameters()))
         with torch.autocast(features.device.type, enabled=False):
             refusal: checks.InputError | None = None
             try:
                 finished, figures = self._loss(features, labels, sizes)
-            except checks.InputError as error:  # of a penalty, after the last exchange: the others wait for the total
+            except checks.InputError as error:  # by a penalty, after the last exchange: other ranks wait for the total
                 nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
                 refusal, finished = error, Finished(nothing, 0, nothing)
             rows = finished.loss + finished.extra
             bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
             wide = torch.float32 if rows.device.type == "mps" else torch.float64  # a Mac's device has no float64
-            sums = torch.stack([each.detach().sum().to(wide) for each in (finished.loss, finished.extra)])
+            sums = torch.stack([part.detach().sum().to(wide) for part in (finished.loss, finished.extra)])
             counts = torch.tensor([finished.divisor, int(bad)], dtype=wide, device=sums.device)
             loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
         if refusal is not None:
             raise refusal
         if float(broken) > 0:
             if not int(bad):
-                raise RemoteError("the loss cannot be found on another rank; its own message says why")
+                raise RemoteError("the loss is not finite on another rank; its own message says why")
             raise not_finite(rows, self.weight)
         if self.objective.moves:
             self.objective.take(figures())
@@ -164,14 +176,14 @@ class ShardedHead(nn.Module):
             whole = loss / divisor + extra / sum(sizes)
         else:
             own, whole = rows.sum(), loss + extra
-        return own + (whole.to(own) - own.detach())  # every rank shows the whole, and differentiates its own rows
+        return own + (whole.to(own) - own.detach())  # every rank returns the whole loss and differentiates its own rows
 
-    def _agreed(
+    def _agree(
         self, features: Tensor, labels: Tensor, reduction: str = "mean"
     ) -> tuple[Tensor, Tensor, Tensor, list[int], bool]:
-        """The checked rows that count, which they are, how many each rank has, and whether all are finite.
+        """The checked rows without ignored ones, their mask, the rows of each rank, and whether all are finite.
 
-        What one rank refuses is refused on all alike.
+        If one rank's batch is refused, all ranks raise.
         """
         refusal: Exception | None = None
         try:
@@ -187,87 +199,100 @@ class ShardedHead(nn.Module):
                 )
             checks.choice("reduction", reduction, REDUCTIONS)
             refuse_recomputation(self.objective)
-            features, labels, kept = counted(features, self.weight, labels, num_classes=self.num_classes)
+            features, labels, kept = check_rows(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
             mode = int(self.training) + 2 * int(self.objective.training)
             same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, mode]
             same += [int(self.objective.accumulating), REDUCTIONS.index(reduction)]
             facts = [0, int(not torch.isfinite(features).all()), len(features), *same]
-        except Exception as error:  # whatever it is: the others wait for this rank's word
+        except Exception as error:  # of any kind: the other ranks wait for this rank
             refusal, facts = error, [1] + [0] * (len(_FACTS) + 2)
         device = self.weight.device
-        told = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
+        table = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
         if refusal is not None:
             raise refusal
-        refused = [rank for rank, (bad, *_) in enumerate(told) if bad]
+        refused = [rank for rank, (bad, *_) in enumerate(table) if bad]
         if refused:
             raise RemoteError(f"rank {refused[0]} refused its batch; its own message says why")
         for place, name in enumerate(_FACTS, start=3):
-            if len({row[place] for row in told}) > 1:
-                given = [row[place] for row in told]
-                raise checks.InputError(f"all ranks must give the same {name}; got {given}, by rank")
-        sizes = [row[2] for row in told]
+            if len({row[place] for row in table}) > 1:
+                values = [row[place] for row in table]
+                raise checks.InputError(f"all ranks must give the same {name}; got {values}, by rank")
+        sizes = [row[2] for row in table]
         if sum(sizes) == 0:
             raise checks.InputError(f"every label of every rank is {checks.IGNORE_INDEX} (ignored)")
-        return features, labels, kept, sizes, not any(row[1] for row in told)
+        return features, labels, kept, sizes, not any(row[1] for row in table)
 
     def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
-        """The loss of this rank's rows, and what gives the figures of all ranks' rows."""
+        """The loss of this rank's rows, and a function for the statistics of all ranks' rows."""
         bound, ranks = self.objective, self.ranks
-        features = scale_gradient(widened(features, self.weight), ranks.count)  # DDP averages what it should sum
+        features = scale_gradient(widen(features, self.weight), ranks.count)  # DDP averages where a sum is needed
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
             everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
-            chosen = sample(self.sampling if self.training else None, self.weight, self.bias, local)
-            with torch.no_grad():
-                before, _ = self._targets(norms, everyone, chosen, sizes)
+            subset = self._subset(local, self.sampling if self.training else None)
+            before = None
+            if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
+                with torch.no_grad():
+                    before, _ = self._targets(norms, everyone, subset, sizes)
             radius = radius_of(bound, norms)
-            asked = ask(bound, before, radius)
-            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=attached(self.weight))
-            reduced = self.kernel(everyone, chosen.weight, chosen.biases, chosen.labels, wanted)
-            target, bias = self._targets(norms, everyone, chosen, sizes, reduced.rows)
+            asked = ask(bound, norms, before, radius)
+            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=UPDATES.get(self.weight))
+            reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
+            target, bias = self._targets(norms, everyone, subset, sizes, reduced.rows)
             merged = self._merged(reduced, sizes)
             finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
         if bound.center_loss is not None:
             finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
-        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm)
+        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm, radius)
 
     def _seen(
-        self, target: Geometry, features: Tensor, labels: Tensor, sizes: list[int], mean_norm: Tensor
+        self,
+        target: Geometry,
+        features: Tensor,
+        labels: Tensor,
+        sizes: list[int],
+        mean_norm: Tensor,
+        radius: Tensor | None = None,
     ) -> Statistics:
         with whole_batch(mean_norm):
-            return seen(self.objective, target, features, labels, self.ranks, sizes)
+            return summarize(self.objective, target, features, labels, self.ranks, sizes, radius)
+
+    def _subset(self, local: Tensor, sampling: ClassSampling | None) -> ClassSubset:
+        if sampling is None:
+            return ClassSubset(self.weight, self.bias, local, self.bias)
+        return sample(sampling, self.weight, self.bias, local)
 
     def _local(self, labels: Tensor, sizes: list[int]) -> Tensor:
-        """The labels of all ranks' rows as classes of this rank, −1 for those of others, [B of all]."""
+        """The labels of all ranks' rows as classes of this rank, −1 for other ranks' classes, [B of all]."""
         everyone = gather(labels, sizes, self.ranks)
         here = (everyone >= self.classes.start) & (everyone < self.classes.stop)
         return torch.where(here, everyone - self.classes.start, -1)
 
     def _targets(
-        self, norms: Tensor, everyone: Tensor, chosen: Sample, sizes: list[int], rows: Tensor | None = None
+        self, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int], rows: Tensor | None = None
     ) -> tuple[Geometry, Tensor | None]:
-        """The geometry of this rank's rows and the bias of their classes, found by the ranks that hold those.
+        """The geometry of this rank's rows and the bias of their classes, computed by the ranks that hold the classes.
 
-        `rows` are the kernel's weight[labels], through which the gradient goes.
+        `rows` are the kernel's weight[labels], which carry the gradient.
         """
-        held = (chosen.labels >= 0).nonzero().squeeze(1)
-        weight = chosen.weight[chosen.labels[held]] if rows is None else rows[held]
-        found = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
-        columns = [found.dot, found.cos, found.theta, found.length]
-        if chosen.bias is not None:
-            columns.append(chosen.bias[chosen.labels[held]].to(found.dot.dtype))
-        table = everyone.new_zeros(len(chosen.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
+        held = (subset.labels >= 0).nonzero().squeeze(1)
+        weight = subset.weight[subset.labels[held]] if rows is None else rows[held]
+        own = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
+        columns = [own.dot, own.cos, own.theta, own.length]
+        if subset.bias is not None:
+            columns.append(subset.bias[subset.labels[held]].to(own.dot.dtype))
+        table = everyone.new_zeros(len(subset.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
         dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
         return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
 
     def _shared(self, own: Request, sizes: list[int]) -> Request:
         """The request of all ranks' rows; gradients of radius and plain scales go back to the rows' ranks."""
         columns = [own.radius, own.threshold, *own.plain_scales, *own.hinge_offsets]
-        given = [column for column in columns if column is not None]
-        gathered = iter(gather(torch.stack(given, dim=1), sizes, self.ranks).unbind(dim=1) if given else ())
+        present = [column for column in columns if column is not None]
+        gathered = iter(gather(torch.stack(present, dim=1), sizes, self.ranks).unbind(dim=1) if present else ())
         radius = None if own.radius is None else next(gathered)
         threshold = None if own.threshold is None else next(gathered).detach()
         plain = tuple(next(gathered) for _ in own.plain_scales)
@@ -286,7 +311,7 @@ class ShardedHead(nn.Module):
         return Reduced(log_sums[0] if first else None, tuple(log_sums[first:]), pairs, reduced.rows[:0])
 
     def _weigh(self, sizes: list[int]) -> Any:
-        """The objective's weighting, seeing the rows of all ranks where its scope is global."""
+        """The objective's weighting; if its scope is global, it sees the rows of all ranks."""
         weighting = self.objective.weighting
         if not self.objective.spec.mines_globally:
             return weighting
@@ -296,7 +321,7 @@ class ShardedHead(nn.Module):
         def weigh(loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
             table = torch.stack([loss, log_p, log_not_p], dim=1).detach()
             weight, divisor = weighting(*gather(table, sizes, self.ranks).unbind(dim=1))
-            # the divisor is summed over the ranks: one of them says it
+            # the divisor is summed over the ranks, so only rank 0 contributes it
             return weight[own], divisor if self.ranks.rank == 0 else 0
 
         return weigh
@@ -306,9 +331,9 @@ class ShardedHead(nn.Module):
         """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
         spec, ranks = self.objective.spec, self.ranks
         ranks.run_on_all(lambda: checks.matrices(features, self.weight))
-        given = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
-        sizes = [size for size, _ in given]
-        dtype = functools.reduce(torch.promote_types, (each for _, each in given))
+        facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
+        sizes = [size for size, _ in facts]
+        dtype = functools.reduce(torch.promote_types, (dtype for _, dtype in facts))
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
             logits = plain_logits(gather(unit, sizes, ranks), self.weight, spec)
@@ -324,35 +349,16 @@ class ShardedHead(nn.Module):
         parts = torch.split(moved, [own * count for count in self.counts])
         return torch.cat([part.view(own, count) for part, count in zip(parts, self.counts, strict=True)], dim=1)
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Around every micro-batch of an optimiser step but the last, on all ranks; see `DenseHead.accumulate`."""
-        return self.objective.accumulate()
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """Means over the rows of all ranks at the last training step; see `DenseHead.statistics`."""
-        return self.objective.seen
-
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What the batch of all ranks looks like, the same on each; see `DenseHead.statistics`."""
-        features, labels, _, sizes, _ = self._agreed(features, labels)
+        """Means over the rows of all ranks, the same on each; see `DenseHead.statistics`."""
+        features, labels, _, sizes, _ = self._agree(features, labels)
         features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
-        chosen = Sample(self.weight, self.bias, self._local(labels, sizes))
-        target, _ = self._targets(norms, everyone, chosen, sizes)
+        subset = self._subset(self._local(labels, sizes), None)
+        target, _ = self._targets(norms, everyone, subset, sizes)
         return self._seen(target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)).values
-
-    @property
-    def num_classes(self) -> int:
-        """Of all ranks: C."""
-        return self.objective.num_classes
-
-    @property
-    def embedding_size(self) -> int:
-        """Of the features: d."""
-        return self.objective.embedding_size
 
     def extra_repr(self) -> str:
         return (
@@ -362,7 +368,7 @@ class ShardedHead(nn.Module):
 
 
 def _log_sum_exp(parts: Tensor) -> Tensor:
-    """The log-sum-exp over the ranks, [ranks, B, k] -> [B, k]; −inf, with zero gradient, where all are."""
+    """The log-sum-exp over the ranks, [ranks, B, k] -> [B, k]; −inf with zero gradient where all are −inf."""
     empty = (parts == -torch.inf).all(dim=0)
     safe = torch.where(empty, 0.0, parts)
     return torch.where(empty, -torch.inf, torch.logsumexp(safe, dim=0))

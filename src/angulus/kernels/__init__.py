@@ -1,1 +1,1 @@
-"""Kernels: the one reduction over the classes, behind one signature."""
+"""Kernels: the reduction over the classes, in several implementations with one signature."""

@@ -9,28 +9,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from angulus.kernels.reduction import Request
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import Request, lengths
 
-BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that what is made of them stays in cache
+BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
-SAFE_EXPONENT = 87.0  # of float32: exp and its sums stay finite without a running maximum
+SAFE_EXPONENT = 87.0  # in float32: exp and its sums stay finite without a running maximum
 
 
 class Block(NamedTuple):
     """One block of n classes."""
 
     classes: slice
-    weight: Tensor  # [n, d], as the caller has it
+    weight: Tensor  # [n, d], as the caller passes it
     operand: Tensor  # [n, d], in the dtype of the products
     products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
-    inverse: Tensor | None  # 1 / ‖w_j‖, [n], where cosines are wanted
-    targets: tuple[Tensor, Tensor]  # where a row's own class stands: (class within the block, row)
-    room: tuple[Tensor, ...]  # of [n, B]: for cosines, which of them are changed, and three for what is made of them
+    inverse: Tensor | None  # 1 / ‖w_j‖, [n], if cosines are needed
+    targets: tuple[Tensor, Tensor]  # the places of the rows' own classes: (class within the block, row)
+    room: tuple[Tensor, ...]  # buffers [n, B]: cosines, which of them are changed, and three for intermediate results
 
 
 def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
-    """Room for 1 / ‖w_j‖, [C], where cosines are wanted; `blocks` fills it."""
+    """A buffer for 1 / ‖w_j‖, [C], if cosines are needed; `blocks` fills it."""
     wanted = request.unit_weight or request.plain_scales or request.hinge_offsets
     return unit.new_empty(len(weight)) if wanted else None
 
@@ -45,25 +44,25 @@ def blocks(
     *,
     fill: bool,
 ) -> Iterator[Block]:
-    """The classes block by block; `inverse`, and the stash where there is one, are filled with `fill`, else read."""
+    """The classes block by block; with `fill`, `inverse` and the stash (if any) are filled, else read."""
     batch, classes = unit.shape[0], weight.shape[0]
     size = min(classes, max(BLOCK_ELEMENTS // batch, LEAST_BLOCK))
     labels, order = labels.sort()
     starts = torch.arange(0, classes + size, size, device=labels.device)
     bounds = torch.searchsorted(labels, starts).tolist()
     features = operand(unit, request)
-    kept = None if stash is None else stash.view(features.dtype)
-    buffer = None if stash is not None else features.new_empty(size, batch)
-    room = [unit.new_empty(size, batch) for _ in range(5)]  # the system gives memory for those that are used
+    stashed = None if stash is None else stash.view(features.dtype)
+    scratch = None if stash is not None else features.new_empty(size, batch)
+    room = [unit.new_empty(size, batch) for _ in range(5)]  # the system allocates only the buffers that are used
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         part = weight[chosen]
         factor = operand(part, request, unit.dtype)
-        if kept is not None:
-            products = kept[chosen, :batch]
+        if stashed is not None:
+            products = stashed[chosen, :batch]
         else:
-            assert buffer is not None
-            products = buffer[: len(part)]
+            assert scratch is not None
+            products = scratch[: len(part)]
         if fill or stash is None:
             torch.mm(factor, features.T, out=products)
         if fill and inverse is not None:
@@ -76,24 +75,24 @@ def blocks(
             products,
             None if inverse is None else inverse[chosen],
             (labels[own] - start, order[own]),
-            tuple(each[: len(part)] for each in room),
+            tuple(buffer[: len(part)] for buffer in room),
         )
 
 
 def operand(values: Tensor, request: Request, otherwise: torch.dtype | None = None) -> Tensor:
-    """The values in the dtype of the products; `otherwise` where the request names none."""
+    """The values in the dtype of the products; in `otherwise` if the request names none."""
     return values.to(request.products or otherwise or values.dtype)
 
 
 def fits(unit: Tensor, weight: Tensor, request: Request) -> bool:
-    """Whether a row of dW has room for the products of its class with the whole batch."""
+    """Whether a row of dW can hold the products of its class with the whole batch."""
     size = (request.products or unit.dtype).itemsize
     row = weight.shape[1] * weight.dtype.itemsize
     return row % size == 0 and unit.shape[0] * size <= row
 
 
 def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
-    """(what the radius multiplies, cosines where they are wanted), before the negatives are mapped."""
+    """(what the radius multiplies, cosines if they are needed), before the negatives are mapped."""
     cosines = None
     if block.inverse is not None:
         cosines = torch.mul(block.products, block.inverse[:, None], out=block.room[0])
@@ -104,11 +103,11 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
 
 
 def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tensor | None]:
-    """(mapped bases, 1 for those that are changed and else 0, or None where none is)."""
+    """(mapped bases, 1 for changed ones and 0 for others, or None if none can change)."""
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
-    above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times as fast as bools and where
+    above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times faster than bools and where
     raised = torch.add(base.new_tensor(a0), base, alpha=a1 - 1, out=block.room[2])
     if a2 != 0:
         raised.addcmul_(base, base, value=a2)
@@ -116,7 +115,7 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
 
 
 def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request, block: Block) -> Tensor:
-    """The gradient by the mapped bases, carried to the bases; overwritten."""
+    """The gradient with respect to the bases, from that of the mapped bases, which is overwritten."""
     a2, a1, _ = request.coefficients
     if a2 == 0:
         return gradient if a1 == 1 else gradient.addcmul_(gradient, above, value=a1 - 1)
@@ -125,12 +124,12 @@ def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request
 
 
 def _mask(values: Tensor, block: Block, value: float) -> Tensor:
-    """Put a value where a row's own class stands."""
+    """Write a value at the places of the rows' own classes."""
     return values.index_put_(block.targets, values.new_tensor(value)) if len(block.targets[1]) else values
 
 
 class Sums:
-    """The running sums of every reduction, over the blocks."""
+    """The running sums of all reductions over the blocks."""
 
     def __init__(self, request: Request, unit: Tensor, classes: int, bias: Tensor | None, means: list[bool]) -> None:
         self.request = request
@@ -165,24 +164,24 @@ class Sums:
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
-        return (*(each.value() for each in self.log_sums), *flat)
+        return (*(log_sum.value() for log_sum in self.log_sums), *flat)
 
     def bounded(self) -> list[bool]:
-        """Of each log-sum, whether its logits stay within the range of exp."""
-        return [each.bounded for each in self.log_sums]
+        """For each log-sum, whether its logits stay within the range of exp."""
+        return [log_sum.bounded for log_sum in self.log_sums]
 
     def counts(self) -> list[Tensor]:
         return [count for _, count in self.hinges]
 
-    def kept(self) -> list[Tensor | None]:
+    def saved(self) -> list[Tensor | None]:
         """What backward needs, two per log-sum: its value, and the mean of what its scale multiplies, or None."""
-        return [number for each in self.log_sums for number in (each.value(), each.mean())]
+        return [number for log_sum in self.log_sums for number in (log_sum.value(), log_sum.mean())]
 
 
 class _LogSum:
     """log Σ exp over the non-target classes, and the mean of what its scale multiplies, block by block.
 
-    `bounded`: no logit can leave the range of exp, so no maximum is kept.
+    `bounded`: no logit can leave the range of exp, so no running maximum is needed.
     """
 
     def __init__(self, unit: Tensor, bounded: bool, mean: bool) -> None:
@@ -192,11 +191,11 @@ class _LogSum:
         self.weighted = unit.new_zeros(len(unit)) if mean else None
 
     def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
-        """Take one block; `logits` is overwritten."""
+        """Add one block; `logits` is overwritten."""
         _mask(logits, block, -math.inf)
         if not self.bounded:
             top = torch.maximum(self.top, logits.amax(dim=0))
-            shift = torch.where(torch.isfinite(top), top, 0.0)  # a row may be all masked so far
+            shift = torch.where(torch.isfinite(top), top, 0.0)  # all classes of a row may be masked so far
             shrink = torch.exp(self.top - shift)
             self.total *= shrink
             if self.weighted is not None:
@@ -216,15 +215,15 @@ class _LogSum:
 
 
 class Backward:
-    """The coefficients that carry the gradients of the reductions back to a block's products."""
+    """The gradients of the reductions with respect to a block's products, as coefficients."""
 
     def __init__(
-        self, request: Request, kept: list[Tensor], grads: tuple[Tensor, ...], bounded: Sequence[bool]
+        self, request: Request, saved: list[Tensor], grads: tuple[Tensor, ...], bounded: Sequence[bool]
     ) -> None:
         self.request, self.bounded = request, bounded
-        count = len(kept) // 2
-        self.means = kept[1::2]
-        self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in kept[0::2]]
+        count = len(saved) // 2
+        self.means = saved[1::2]
+        self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in saved[0::2]]
         self.of_log_sums = grads[:count]
         self.of_hinges = [2 * gradient for gradient in grads[count::2]]
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
@@ -237,7 +236,7 @@ class Backward:
         return gradients if self.request.radius is not None else [None, *gradients]
 
     def coefficients(self, block: Block, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(gradient by the products [n, B], by the lengths over the length [n], by the bias [n])."""
+        """Gradients with respect to (the products [n, B], the lengths, divided by the length [n], the bias [n])."""
         request = self.request
         base, cosines = _bases(block, request)
         on_products: Tensor | None = None
@@ -272,7 +271,7 @@ class Backward:
         on_lengths = None
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None
-            # cos = product / l: by the product 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
+            # cos = product / l: ∂/∂product = 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
             on_lengths = torch.mul(on_cosines, cosines, out=block.room[2]).sum(dim=1) * block.inverse.square()
             on_cosines *= block.inverse[:, None]
             on_products = on_cosines if on_products is None else on_products.add_(on_cosines)
@@ -283,8 +282,8 @@ class Backward:
 def _shares(scaled: Tensor, scale: Tensor, bias: Tensor | None, shift: Tensor, bounded: bool, out: Tensor) -> Tensor:
     """exp(scale · scaled + bias + shift) into `out`.
 
-    A large logit less its log-sum must be rounded as forward rounded it: one multiply-add rounds once, and at logits of
-    1e8 the difference is several units, which exp makes anything of.
+    A large logit minus its log-sum must be rounded as in forward: a single multiply-add rounds only once, and at logits
+    of 1e8 the difference is several units, which exp would blow up.
     """
     if bounded:
         shares = torch.addcmul(shift, scaled, scale, out=out)

@@ -2,29 +2,34 @@
 
 Forward walks the blocks once (one product, w_j·x̂) and keeps running log-sum-exps. Backward needs each block's
 products again. While B ≤ d they are *stashed* in the storage of the weight's gradient: the products of class j lie in
-row j of dW until backward overwrites that row with the gradient itself. Then the whole costs three products (w_j·x̂, dX,
-dW) and no memory beyond W, dW and a few blocks. Where B > d they do not fit, and backward multiplies again.
+row j of dW until backward overwrites that row with the gradient itself. The whole then costs three products (w_j·x̂, dX,
+dW) and no memory except W, dW and a few blocks. If B > d they do not fit, and backward multiplies again.
 
-Blocks are class-major, [n, B], as the rows of dW are. What stands for a cosine, and its derivative, is computed from
-the products both times, so one walk serves every objective: the kernel knows the reductions and nothing of losses.
+Blocks are class-major, [n, B], like the rows of dW. The mapped cosines and their derivatives are computed from the
+products both times, so one walk serves every objective: the kernel knows the reductions, but no losses.
 
-With `products=torch.bfloat16` the operands of the three products are rounded to bfloat16. On a CPU with AMX that is all
-(`kernels.rounding`); elsewhere what the products give is rounded as well, and the stash takes half the room (B ≤ 2d).
-Lengths, exponentials, sums and dX stay in the dtype of the features.
+With `products=torch.bfloat16` the operands of the three products are rounded to bfloat16. On a CPU with AMX nothing
+else is (`rounds_within`); elsewhere the results of the products are rounded too, and the stash takes half the room
+(B ≤ 2d). Lengths, exponentials, sums and dX stay in the dtype of the features.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels import rounding
 from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
 from angulus.kernels.reduction import Reduced, Request
+
+_TURN = threading.RLock()
 
 
 def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
@@ -35,7 +40,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         radius=None if request.radius is None else request.radius.detach(),
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
     )
-    # needs_input_grad is true under no_grad as well, so the mode is passed in
+    # needs_input_grad is also true under no_grad, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
     rows, *numbers = outputs
     log_sum = None if request.radius is None else numbers.pop(0)
@@ -59,7 +64,7 @@ class _Streamed(torch.autograd.Function):
         *scales: Tensor | None,
     ) -> tuple[Tensor, ...]:
         recording = recording and any(ctx.needs_input_grad)
-        within = rounding.applies(unit, request)
+        within = rounds_within(unit, request)
         if within:
             request = dataclasses.replace(request, products=None)
         wanted = recording and ctx.needs_input_grad[1] and request.update is None
@@ -69,11 +74,11 @@ class _Streamed(torch.autograd.Function):
         means = [recording and needed for needed in ctx.needs_input_grad[6:]]
         sums = Sums(request, unit, weight.shape[0], bias, means)
         inverse = inverse_lengths(unit, weight, request)
-        with rounding.rounded(within):
+        with rounded_products(within):
             for block in blocks(unit, weight, inverse, labels, request, stash, fill=True):
                 sums.add(block, bias)
         if recording:
-            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.kept())
+            ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.saved())
             ctx.request, ctx.within, ctx.stash, ctx.spent = request, within, stash, False
             ctx.bounded = sums.bounded()
         ctx.mark_non_differentiable(*sums.counts())
@@ -81,8 +86,8 @@ class _Streamed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # backward() may be called within autocast, which would round these products
-        with torch.autocast(grad_rows.device.type, enabled=False), rounding.rounded(ctx.within):
+        # backward() may be called under autocast, which would round these products
+        with torch.autocast(grad_rows.device.type, enabled=False), rounded_products(ctx.within):
             return _Streamed.differentiate(ctx, grad_rows, *grads)
 
     @staticmethod
@@ -92,10 +97,10 @@ class _Streamed(torch.autograd.Function):
             raise checks.InputError("impl='chunked' has first derivatives only; use impl='reference' for create_graph")
         if ctx.spent:
             raise checks.InputError("this loss was differentiated already; run the head again before backward()")
-        unit, weight, bias, labels, inverse, *kept = ctx.saved_tensors
+        unit, weight, bias, labels, inverse, *saved = ctx.saved_tensors
         request: Request = ctx.request
         stash, ctx.stash, ctx.spent = ctx.stash, None, True
-        back = Backward(request, kept, grads, ctx.bounded)
+        back = Backward(request, saved, grads, ctx.bounded)
         needs_unit, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if stash is not None:
             grad_weight = stash
@@ -128,3 +133,40 @@ class _Streamed(torch.autograd.Function):
                 grad_bias[block.classes] = on_bias.to(grad_bias.dtype)
         del stash  # a second reference would make autograd copy the gradient
         return (grad_unit, grad_weight, grad_bias, None, None, None, *back.of_scales())
+
+
+def rounds_within(unit: Tensor, request: Request) -> bool:
+    """Whether oneDNN can round the operands of this request's products.
+
+    A CPU product of bfloat16 tensors returns bfloat16, which rounds its sums as well. oneDNN can round the operands
+    itself: nothing is copied, and the result is float32. It does so only with AMX, and only by a setting of the whole
+    process, which is changed while a kernel runs, by one thread at a time. It may leave small products, of less than
+    about 24 rows, in float32.
+    """
+    wanted = request.products == torch.bfloat16 and unit.dtype == torch.float32 and unit.device.type == "cpu"
+    return wanted and amx_available()
+
+
+@functools.cache
+def amx_available() -> bool:
+    """Whether oneDNN rounds on this machine when asked to: 1 + 2^-12 is not a bfloat16 number."""
+    if not hasattr(torch.backends.mkldnn, "matmul"):  # the setting came with PyTorch 2.9
+        return False
+    with rounded_products(True):
+        return bool((torch.full((64, 64), 1 + 2**-12) @ torch.ones(64, 64) == 64).all())
+
+
+@contextlib.contextmanager
+def rounded_products(wanted: bool) -> Iterator[None]:
+    """A context in which float32 products on the CPU round their operands to bfloat16, if wanted."""
+    if not wanted:
+        yield
+        return
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with _TURN:
+        before = setting.fp32_precision
+        setting.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            setting.fp32_precision = before

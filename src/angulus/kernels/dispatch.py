@@ -1,4 +1,4 @@
-"""Which kernel runs: `impl` names one, or `"auto"` takes one by size. A named one never falls back."""
+"""Which kernel runs: `impl` names it, or `"auto"` picks one by size. A named kernel never falls back to another."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels import chunked, fused, reference
+from angulus.kernels import chunked, fused, reduction
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
 TABLE: dict[str, ReduceRows] = {
-    "reference": reference.reduce_rows,
+    "reference": reduction.reduce_rows,
     "chunked": chunked.reduce_rows,
     "fused": fused.reduce_rows,
 }
 NAMES = ("auto", *TABLE)
-LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: beyond it the reference's several copies cost time and memory
+LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: above it the reference's copies cost time and memory
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel by name and the dtype of its products, checked; called, it reduces.
+    """A kernel by name and the dtype of its products, checked; calling it reduces.
 
     Args:
-        impl: a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" beyond. It does not
-            take "fused", which has been tested by Triton's interpreter but not yet on a GPU.
+        impl: a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" above. It never picks
+            "fused", which has been tested by Triton's interpreter but not yet on a GPU.
         products: torch.bfloat16, or None for the dtype of the features.
     """
 
@@ -47,11 +47,11 @@ class Kernel:
         name = self.impl
         if name == "auto":
             name = "chunked" if unit.shape[0] * weight.shape[0] > LARGE else "reference"
-            _tell(name)
+            _log_choice(name)
         return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
 
 
 @functools.cache
-def _tell(name: str) -> None:
-    why = "B x C is beyond" if name == "chunked" else "B x C is within"
+def _log_choice(name: str) -> None:
+    why = "B x C is above" if name == "chunked" else "B x C is within"
     logging.getLogger("angulus").debug("impl='auto' takes %r: %s %d elements", name, why, LARGE)

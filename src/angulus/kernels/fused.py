@@ -1,17 +1,17 @@
 """The reduction as Triton kernels: products and reductions of a tile in one pass, exact first derivatives.
 
-Forward: one kernel multiplies a tile of rows by a tile of classes and reduces it at once to a few numbers a row, which
-are added up after every chunk of classes; the products themselves are never stored. Backward: per chunk the same
-products again, made into the coefficients [B, n] that carry the gradients back to them; then dX and dW of the chunk are
-plain matrix products (cuBLAS). That is one product more than without recomputation, and no atomics.
+Forward: one kernel multiplies a tile of rows by a tile of classes and reduces it at once to a few numbers per row,
+which are summed after every chunk of classes; the products are never stored. Backward: for each chunk the same products
+again, turned into the coefficients [B, n] of their gradients; then dX and dW of the chunk are plain matrix products
+(cuBLAS). That is one product more than without recomputation, and no atomics.
 
-Memory beyond W, dW and what is of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and [n, d],
-so at most the coefficients and, where the products' dtype is not the weight's, a rounded copy of the chunk's weights
-and its dW before that is put into place; forward, the numbers [·, n / Tile.classes, B]. Never B x C.
+Memory besides W, dW and tensors of size B x d or C: a chunk holds `SCRATCH` elements of the larger of [B, n] and
+[n, d], so at most the coefficients and, if the products' dtype is not the weight's, a rounded copy of the chunk's
+weights and its dW before that is copied into place; forward, the numbers [·, n / TileShape.classes, B]. Never B x C.
 
-Products have operands in the dtype of `unit`, or in `Request.products`; they accumulate in the dtype of `unit`, as
-everything else is. float32 is IEEE float32 unless PyTorch is allowed TF32 for its own products. float64 is right, but
-slow: it does without `tl.dot`.
+Operands of products have the dtype of `unit`, or `Request.products`; products accumulate in the dtype of `unit`, which
+everything else has too. float32 is IEEE float32 unless PyTorch may use TF32 for its own products. float64 is correct
+but slow: it does not use `tl.dot`.
 
 Needs the package triton and a CUDA device; with TRITON_INTERPRET=1 Triton's interpreter runs it anywhere, slowly.
 """
@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels.fused_launch import Chunk, Walk, kernels, scales
+from angulus.kernels.fused_launch import ClassChunk, Walk, kernels, scales
 from angulus.kernels.reduction import Reduced, Request
 
 LEAST_CAPABILITY = (8, 0)  # of a GPU, for bfloat16 and TF32 products
 
 
 def unavailable(device: torch.device) -> str | None:
-    """Why this kernel cannot run on tensors of that device, as a sentence; None where it can."""
+    """Why this kernel cannot run on tensors of that device, as a sentence; None if it can."""
     try:
         module = kernels()
     except ImportError as error:
@@ -47,9 +47,9 @@ def unavailable(device: torch.device) -> str | None:
             f"impl='fused' needs tensors on a CUDA device; got {device}: use impl='chunked', or set TRITON_INTERPRET=1 "
             "before Python starts, for Triton's slow interpreter"
         )
-    found = torch.cuda.get_device_capability(device)
-    if found < LEAST_CAPABILITY:
-        least, here = (".".join(map(str, each)) for each in (LEAST_CAPABILITY, found))
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        least, here = (".".join(map(str, version)) for version in (LEAST_CAPABILITY, capability))
         return f"impl='fused' needs a GPU of compute capability {least} or newer; got {here}: use impl='chunked'"
     return None
 
@@ -76,7 +76,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         radius=None if request.radius is None else request.radius.detach(),
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
     )
-    # needs_input_grad is true under no_grad as well, so the mode is passed in
+    # needs_input_grad is also true under no_grad, so the mode is passed in
     outputs = _Fused.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *factors)  # type: ignore[no-untyped-call]
     rows, log_sums = outputs[0], outputs[1 : 1 + count]
     pairs = tuple(zip(outputs[1 + count : 1 + count + hinges], outputs[1 + count + hinges :], strict=True))
@@ -113,7 +113,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # backward() may be called within autocast, which would round these products
+        # backward() may be called under autocast, which would round these products
         with torch.autocast(grad_rows.device.type, enabled=False):
             return _Fused.differentiate(ctx, grad_rows, *grads)
 
@@ -154,15 +154,15 @@ class _Fused(torch.autograd.Function):
 
 
 def _grouped(labels: Tensor, slices: list[slice]) -> list[Tensor]:
-    """For each slice of the classes, the rows whose own class is in it."""
+    """The rows whose own class is in each slice of the classes."""
     order = torch.argsort(labels)
-    starts = labels.new_tensor([each.start for each in slices] + [slices[-1].stop])
+    starts = labels.new_tensor([part.start for part in slices] + [slices[-1].stop])
     bounds = torch.searchsorted(labels[order], starts).tolist()
     return [order[first:last] for first, last in pairwise(bounds)]
 
 
-def _of_weight(walk: Walk, chunk: Chunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
-    """What the products, and through them the lengths, send back to the weights of a chunk, [n, d]."""
+def _of_weight(walk: Walk, chunk: ClassChunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
+    """The gradient of a chunk's weights, through the products and the lengths, [n, d]."""
     gradient = _product(coefficients.T, walk.unit, walk.dtype, out)
     if walk.inverse is not None:
         gradient.addcmul_(walk.weight[chunk.classes].to(walk.dtype), on_lengths[:, None], value=-1.0)
@@ -197,12 +197,12 @@ class _Sums:
         self.hinges = unit.new_zeros(2, hinges, len(unit))  # sums, and active numbers
 
     def add(self, partials: Tensor) -> None:
-        """Take what `Walk.reduce` gives."""
+        """Add the result of `Walk.reduce`."""
         logs, hinges = self.top.shape[0], self.hinges.shape[1]
         split = self.numbers - 2 * hinges
         tops = partials[:logs]
         top = torch.maximum(self.top, tops.amax(dim=1))
-        shift = top.masked_fill(top == -torch.inf, 0.0)  # a row may be all masked so far
+        shift = top.masked_fill(top == -torch.inf, 0.0)  # all classes of a row may be masked so far
         sums = partials[logs:split].view(len(self.totals), *tops.shape)
         self.totals = self.totals * torch.exp(self.top - shift) + (sums * torch.exp(tops - shift[:, None])).sum(dim=2)
         self.top = top

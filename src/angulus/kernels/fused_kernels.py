@@ -1,16 +1,16 @@
 """The two Triton kernels of `kernels.fused`: a tile of rows against a tile of classes, forward and backward.
 
-Both multiply the tile again and differ in what they make of it. One program is one tile, and no two write one place.
-What differs by row comes as rows of a table [·, B] in the dtype of the statistics, in this order:
+Both multiply the tile and differ in what they compute from it. One program is one tile, and no two write to one place.
+Values that differ by row are rows of a table [·, B] in the dtype of the statistics, in this order:
 
-    scales [LOGS], the radius first where there is one; with MAPPED the threshold, a2, a1 and a0; offsets [HINGES];
+    scales [LOGS], the radius first if there is one; with MAPPED the threshold, a2, a1 and a0; offsets [HINGES];
     for backward also: log-sums [LOGS], their gradients [LOGS], gradients of the hinge sums [HINGES]
 
 Flags, all known when a kernel is compiled: RADIUS (0 or 1, so that slot 0 is N), LOGS and HINGES (how many), UNIT (the
 radius multiplies cosines), COSINES (something needs the lengths), MAPPED (negatives are changed), BIASED, MEANS (scales
 need their gradients), PRECISION ("exact" for float64, else what tl.dot calls it).
 
-Triton has no type stubs, so nothing here is typed; callers are.
+Triton has no type stubs, so nothing here is typed; its callers are.
 """
 # mypy: ignore-errors
 
@@ -23,13 +23,13 @@ from triton.runtime.jit import JITFunction
 
 @triton.jit
 def _row(table, slot, rows, batch):
-    """One row of the table at the tile's rows, [BLOCK_B], to stand next to [BLOCK_B, BLOCK_C]; 0 beyond the batch."""
+    """One row of the table at the tile's rows, [BLOCK_B], to broadcast to [BLOCK_B, BLOCK_C]; 0 beyond the batch."""
     return tl.load(table + slot * batch + rows, mask=rows < batch, other=0.0)[:, None]
 
 
 @triton.jit
 def _column(values, columns, classes, table):
-    """A number a class, in the dtype of the table; 0 beyond the classes."""
+    """One number per class, in the dtype of the table; 0 beyond the classes."""
     return tl.load(values + columns, mask=columns < classes, other=0.0).to(table.dtype.element_ty)[None, :]
 
 
@@ -56,7 +56,7 @@ def _products(
 
 @triton.jit
 def _mapped(base, table, rows, batch, LOGS: tl.constexpr):
-    """(the bases after the negatives are changed, the derivative by the base)."""
+    """(the bases after mapping the negatives, the derivative with respect to the base)."""
     threshold = _row(table, LOGS, rows, batch)
     a2 = _row(table, LOGS + 1, rows, batch)
     a1 = _row(table, LOGS + 2, rows, batch)
@@ -73,7 +73,7 @@ def reduce_tile(
     MAPPED: tl.constexpr, BIASED: tl.constexpr, MEANS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """What a tile adds to every reduction: partials [·, class tiles, B].
+    """The partial reductions of a tile: partials [·, class tiles, B].
 
     In order: the largest logit [LOGS], Σ exp of what is below it [LOGS], with MEANS the same times what is scaled
     [LOGS], sums [HINGES], active numbers [HINGES]. A row whose only class here is its own has largest −inf and sum 0.
@@ -129,9 +129,9 @@ def coefficient_tile(
     MAPPED: tl.constexpr, BIASED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by a tile's products, to coefficients [B, n], and sums over its rows, to by_class [2, row tiles, n].
+    """The gradient of a tile's products, in coefficients [B, n], and sums over its rows, in by_class [2, row tiles, n].
 
-    The sums are of the gradient by a class's length, over the length (with COSINES), and by its bias (with BIASED).
+    The sums are the gradients of a class's length, divided by it (with COSINES), and of its bias (with BIASED).
     """
     tile = tl.program_id(0)
     row_tiles = tl.cdiv(batch, BLOCK_B)
@@ -182,7 +182,7 @@ def coefficient_tile(
         gradient = 2.0 * _row(table, past + 2 * LOGS + slot, rows, batch)
         on_cosines += tl.where(others & (inner > 0.0), gradient, 0.0)
     if COSINES:
-        # cos = product / l: by the product 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
+        # cos = product / l: ∂/∂product = 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
         tl.store(sums, tl.sum(on_cosines * cosines * (shorten * shorten), axis=0), mask=columns < classes)
         on_products += on_cosines * shorten
     tl.store(
@@ -192,13 +192,13 @@ def coefficient_tile(
     )
 
 
-# both must be so: Triton decides when it is imported for its own functions, and here for these
+# check both: Triton decides for its own functions when it is imported, and for these here
 INTERPRETED = not isinstance(tl.sum, JITFunction) and not isinstance(reduce_tile, JITFunction)
 COMPILED = isinstance(tl.sum, JITFunction) and isinstance(reduce_tile, JITFunction)
 
 
 def shared_memory(device):
-    """The bytes of shared memory that one program may have; the interpreter has no such limit."""
+    """The bytes of shared memory that one program may use; the interpreter has no limit."""
     if INTERPRETED:
         return 1 << 30
     index = torch.cuda.current_device() if device.index is None else device.index

@@ -1,4 +1,4 @@
-"""How the kernels of `kernels.fused` are launched: chunks of classes, what is compiled in, and tiles."""
+"""How the kernels of `kernels.fused` are launched: chunks of classes, compile-time flags, and tiles."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from angulus.kernels.reduction import Request
-from angulus.kernels.reference import lengths
+from angulus.kernels.reduction import Request, lengths
 
 SCRATCH = 1 << 25  # elements of a chunk's largest buffer: 128 MiB in float32
 
 
-class Tile(NamedTuple):
-    """What one program multiplies, and with how many warps and pipeline stages."""
+class TileShape(NamedTuple):
+    """The size of the tile that one program multiplies, its warps and its pipeline stages."""
 
     rows: int
     classes: int
@@ -24,27 +23,30 @@ class Tile(NamedTuple):
     stages: int
 
 
-# (forward, backward), for an H100, by arithmetic and by what the compiler says of registers. A large tile reads less of
-# L2, which is what limits it: 128 x 256 in bfloat16 makes 85 operations of a byte, 128 x 128 makes 64. Backward holds
-# more for each product: 256 classes would spill. Three stages are 144 and 96 KiB of the 227 that a program may have.
+# (forward, backward), for an H100, by arithmetic and by the registers that the compiler reports. A large tile reads
+# less from L2, the bottleneck: 128 x 256 in bfloat16 does 85 operations per byte, 128 x 128 does 64. Backward holds
+# more per product: 256 classes would spill. Three stages take 144 and 96 KiB of the 227 that a program may use.
 TILES = {
-    "bf16": (Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 8, 3)),
-    "tf32": (Tile(128, 256, 32, 8, 3), Tile(128, 128, 32, 8, 3)),
-    "ieee": (Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2)),  # without tensor cores: operands come to registers
-    "exact": (Tile(16, 16, 16, 4, 1), Tile(16, 16, 16, 4, 1)),  # holds rows x classes x inner
+    "bf16": (TileShape(128, 256, 64, 8, 3), TileShape(128, 128, 64, 8, 3)),
+    "tf32": (TileShape(128, 256, 32, 8, 3), TileShape(128, 128, 32, 8, 3)),
+    "ieee": (
+        TileShape(64, 64, 32, 4, 2),
+        TileShape(64, 64, 32, 4, 2),
+    ),  # without tensor cores: operands come to registers
+    "exact": (TileShape(16, 16, 16, 4, 1), TileShape(16, 16, 16, 4, 1)),  # holds rows x classes x inner
 }
-LEAST_SIDE = 16  # of what tl.dot takes
+LEAST_SIDE = 16  # of the operands of tl.dot
 
 
-class Chunk(NamedTuple):
-    """Some classes, n of them."""
+class ClassChunk(NamedTuple):
+    """A slice of n classes."""
 
     classes: slice
     operand: Tensor  # their weights, rounded to the dtype of the products, [n, d]
 
 
 class Walk:
-    """The chunks of classes, and the two kernels over one of them; `table` and `inverse` are given backward."""
+    """The chunks of classes, and the two kernels on a chunk; `table` and `inverse` are passed in backward."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class Walk:
         self.table = _table(request, unit) if table is None else table
 
     def rounded(self, values: Tensor) -> Tensor:
-        """The values in the dtype of the products; for the interpreter, only as that dtype holds them."""
+        """The values in the dtype of the products; for the interpreter, only rounded to that dtype."""
         operand = values.to(self.request.products or self.dtype)
         return operand.to(self.dtype) if kernels().INTERPRETED else operand  # its bfloat16 products are wrong
 
@@ -79,34 +81,34 @@ class Walk:
         size = max(fit // self.tile.classes, 1) * self.tile.classes
         return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
 
-    def chunks(self, slices: list[slice]) -> Iterator[Chunk]:
-        """The weights of these classes; forward, their lengths are taken as well."""
+    def chunks(self, slices: list[slice]) -> Iterator[ClassChunk]:
+        """The weights of these classes; forward also computes their lengths."""
         for classes in slices:
             part = self.weight[classes]
             if self.fresh and self.inverse is not None:
                 self.inverse[classes] = 1 / lengths(part.to(self.dtype), self.request.eps)
-            yield Chunk(classes, self.rounded(part))
+            yield ClassChunk(classes, self.rounded(part))
 
-    def reduce(self, chunk: Chunk, numbers: int, means: bool) -> Tensor:
-        """What each tile adds to its rows' reductions, [numbers, class tiles, B]; see `reduce_tile`."""
+    def reduce(self, chunk: ClassChunk, numbers: int, means: bool) -> Tensor:
+        """The partial reductions of each tile, [numbers, class tiles, B]; see `reduce_tile`."""
         partials = self.table.new_empty(numbers, _count(len(chunk.operand), self.tile.classes), len(self.unit))
         self._launch(kernels().reduce_tile, chunk, partials, MEANS=int(means))
         return partials
 
-    def coefficients(self, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
-        """(gradient by the products, rounded [B, n], by the lengths over the length [n], by the bias [n])."""
+    def coefficients(self, chunk: ClassChunk) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients with respect to (the products, rounded [B, n], the lengths, divided by them [n], the bias [n])."""
         n = len(chunk.operand)
-        row = _count(n, LEAST_SIDE) * LEAST_SIDE  # so that every row begins aligned
+        row = _count(n, LEAST_SIDE) * LEAST_SIDE  # so that every row is aligned
         room = self.unit.new_empty(len(self.unit), row)
         by_class = self.table.new_zeros(2, _count(len(self.unit), self.tile.rows), n)
         self._launch(kernels().coefficient_tile, chunk, room, row, by_class)
         on_lengths, on_bias = by_class.sum(dim=1)
         return self.rounded(room[:, :n]), on_lengths, on_bias
 
-    def _launch(self, kernel: Any, chunk: Chunk, *outputs: Any, **flags: int) -> None:
+    def _launch(self, kernel: Any, chunk: ClassChunk, *outputs: Any, **flags: int) -> None:
         batch, n, tile = len(self.unit), len(chunk.operand), self.tile
         with torch.cuda.device_of(self.unit):  # type: ignore[no-untyped-call]
-            # a fused multiply-add would round a large logit otherwise than its maximum was
+            # a fused multiply-add would round a large logit differently from its maximum
             kernel[(_count(batch, tile.rows) * _count(n, tile.classes),)](
                 *(self.unit, *self.unit.stride(), chunk.operand, *chunk.operand.stride()),
                 None if self.inverse is None else self.inverse[chunk.classes],
@@ -121,14 +123,14 @@ class Walk:
 
 
 def kernels() -> Any:
-    """The module of kernels: imported at the first use, for it needs triton."""
+    """The module of kernels, imported at first use because it needs triton."""
     from angulus.kernels import fused_kernels
 
     return fused_kernels
 
 
 def scales(request: Request) -> tuple[Tensor, ...]:
-    """What multiplies in each log-sum, the radius first."""
+    """The scales of the log-sums, the radius first."""
     return request.plain_scales if request.radius is None else (request.radius, *request.plain_scales)
 
 
@@ -137,7 +139,7 @@ def _count(many: int, size: int) -> int:
 
 
 def _table(request: Request, unit: Tensor) -> Tensor:
-    """What differs by row and is known forward; see `fused_kernels`."""
+    """The values that differ by row and are known in forward; see `fused_kernels`."""
     rows = [*scales(request)]
     if request.threshold is not None:
         rows += [request.threshold, *(unit.new_full((len(unit),), number) for number in request.coefficients)]
@@ -145,7 +147,7 @@ def _table(request: Request, unit: Tensor) -> Tensor:
 
 
 def _flags(request: Request, bias: Tensor | None) -> dict[str, Any]:
-    """What the kernels are compiled for; see `fused_kernels`."""
+    """The compile-time flags of the kernels; see `fused_kernels`."""
     radius = request.radius is not None
     return {
         "RADIUS": int(radius),
@@ -165,21 +167,21 @@ def _precision(request: Request, dtype: torch.dtype) -> str:
     if request.products == torch.bfloat16:
         return "bf16"
     matmul = torch.backends.cuda.matmul
-    # the older name cannot be read once the newer was set
+    # the older name cannot be read after the newer one was set
     allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
     return "tf32" if allowed else "ieee"
 
 
-def _fitting(tile: Tile, batch: int, num_classes: int, size: int) -> Tile:
-    """The tile, each side no larger than the next power of two of what there is."""
+def _fitting(tile: TileShape, batch: int, num_classes: int, size: int) -> TileShape:
+    """The tile, each side at most the next power of two of the actual size."""
     rows, classes, inner = (
-        max(LEAST_SIDE, min(most, 1 << (there - 1).bit_length()))
-        for most, there in zip(tile[:3], (batch, num_classes, size), strict=True)
+        max(LEAST_SIDE, min(most, 1 << (actual - 1).bit_length()))
+        for most, actual in zip(tile[:3], (batch, num_classes, size), strict=True)
     )
-    return Tile(rows, classes, inner, tile.warps if rows * classes >= 128 * 128 else 4, tile.stages)
+    return TileShape(rows, classes, inner, tile.warps if rows * classes >= 128 * 128 else 4, tile.stages)
 
 
-def _staged(tile: Tile, itemsize: int, shared: int) -> Tile:
+def _staged(tile: TileShape, itemsize: int, shared: int) -> TileShape:
     """The tile with no more stages than fit into `shared` bytes: 3 on an H100 and an A100, 2 on smaller GPUs."""
     stage = (tile.rows + tile.classes) * tile.inner * itemsize
     return tile._replace(stages=max(1, min(tile.stages, shared // stage)))

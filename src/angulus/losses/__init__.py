@@ -1,9 +1,7 @@
-"""The loss algebra: pieces, the `Objective` that they make, and the papers' losses by name."""
+"""Losses: pieces, the `Objective` that they compose, and the papers' losses by name."""
 
 from angulus.losses import margins, negatives, penalties, radius, roles, weighting
-from angulus.losses.bound import BoundObjective
-from angulus.losses.objective import Objective
-from angulus.losses.papers import (
+from angulus.losses.catalogue import (
     ALIASES,
     arcface,
     build,
@@ -31,6 +29,7 @@ from angulus.losses.papers import (
     sphereface,
     weight_normalized,
 )
+from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.running import Statistics
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Margins: what stands for cosθ of the target class, `margin(theta[B], norms[B]) -> [B]`.
+"""Margins: what replaces cosθ of the target class, `margin(theta[B], norms[B]) -> [B]`.
 
-θ = 2·atan2(‖x̂ − ŵ_y‖, ‖x̂ + ŵ_y‖) comes exact, so a margin is its formula, and its gradient the formula's own.
-`gradient="straight_through"` instead passes the gradient of cosθ, as a widespread implementation does by accident.
+θ = 2·atan2(‖x̂ − ŵ_y‖, ‖x̂ + ŵ_y‖) is exact, so a margin is just its formula, with the formula's own gradient.
+`gradient="straight_through"` uses the gradient of cosθ instead, as a widespread implementation does by accident.
 """
 
 from __future__ import annotations
@@ -14,23 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.losses import roles
 from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 
 GRADIENTS = ("exact", "straight_through")
-MOST_TIMES = 8  # an angle is multiplied by without a warning; twice what any paper has
-
-
-class Stateless(roles.Stateless):
-    """The usual answers of a margin, which is then its call and its kind."""
-
-    def formula(self) -> str:
-        return f"{self.kind}(θ)"
+MOST_TIMES = 8  # the largest multiplier of the angle without a warning; twice that of any paper
 
 
 @dataclass(frozen=True)
-class AdditiveCosine(Stateless):
+class AdditiveCosine(Margin):
     """cosθ − m, m ≥ 0. AM-Softmax and CosFace. Source: IAM Eq. 5."""
 
     m: float
@@ -38,7 +30,7 @@ class AdditiveCosine(Stateless):
 
     def __post_init__(self) -> None:
         checks.number("m", self.m, low=0)
-        _warn_of_no_reward(self, "m", "is taken off the cosine", 1 - self.m)
+        _warn_if_negative_at_zero(self, "m", "is subtracted from the cosine", 1 - self.m)
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
         return torch.cos(theta) - self.m
@@ -48,12 +40,12 @@ class AdditiveCosine(Stateless):
 
 
 @dataclass(frozen=True)
-class AdditiveAngle(Stateless):
+class AdditiveAngle(Margin):
     """cos(θ + m), 0 ≤ m < π in radians. ArcFace. Source: IAM Eq. 6.
 
     Args:
         m: the angle in radians; 0.5 in the papers.
-        beyond_pi: what happens where θ + m > π: `"linear"` cosθ − m sin m, monotone with a small step down at π − m
+        beyond_pi: the value where θ + m > π: `"linear"` cosθ − m sin m, monotone with a small step down at π − m
             (up for m > 2.33); `"plain"` as written, so that the margin vanishes and turns back; `"easy"` the margin
             only where cosθ > 0, with a jump up by sin m at 90°.
         gradient: `"exact"`, or `"straight_through"`: the value of the margin with the gradient of cosθ.
@@ -68,7 +60,7 @@ class AdditiveAngle(Stateless):
         checks.number("m", self.m, low=0, high=math.pi, open_high=True, hint="m is in radians")
         checks.choice("beyond_pi", self.beyond_pi, ("linear", "plain", "easy"))
         checks.choice("gradient", self.gradient, GRADIENTS)
-        _warn_of_no_reward(self, "m", "is an angle in radians", math.cos(self.m))
+        _warn_if_negative_at_zero(self, "m", "is an angle in radians", math.cos(self.m))
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
         cos = torch.cos(theta)
@@ -83,6 +75,11 @@ class AdditiveAngle(Stateless):
         """Where θ + m exceeds π, [B] of bool."""
         return theta + self.m > math.pi
 
+    @property
+    def options(self) -> str:
+        beyond_pi = "" if self.beyond_pi == "linear" else f"beyond_pi = {self.beyond_pi}"
+        return ", ".join(filter(None, (beyond_pi, _gradient_option(self.gradient))))
+
     def formula(self) -> str:
         return f"cos(θ + {self.m:g})"
 
@@ -94,7 +91,7 @@ class Annealing:
     Args:
         start: λ at step 0, ≥ 0.
         low: the smallest λ, ≥ 0.
-        rate: how fast it falls a step, ≥ 0.
+        rate: how fast λ falls per step, ≥ 0.
     """
 
     start: float = 1000.0
@@ -110,13 +107,13 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Multiplicative(Stateless):
+class Multiplicative(Margin):
     """ψ(θ) = (−1)^k cos(mθ) − 2k on θ in [kπ/m, (k+1)π/m] (`form="psi"`, monotone), or cos(mθ) (`form="raw"`).
 
     Args:
-        m: how many times the angle is taken; a whole number ≥ 1 for `psi`, any m ≥ 1 for `raw`. The papers use 3, 4.
+        m: the factor of the angle; a whole number ≥ 1 for `psi`, any m ≥ 1 for `raw`. The papers use 3, 4.
         form: `"psi"` or `"raw"`.
-        annealing: the target becomes (λ cosθ + margin) / (1 + λ), with λ this number, or an `Annealing` of the step.
+        annealing: the target becomes (λ cosθ + margin) / (1 + λ), λ this number or an `Annealing` of the step.
         gradient: `"exact"` or `"straight_through"`.
 
     Source: L-Softmax (FI), A-Softmax (IAM Eq. 4).
@@ -136,7 +133,7 @@ class Multiplicative(Stateless):
             checks.integer("m", whole, low=1, hint="form='raw' takes a fraction")
         else:
             checks.number("m", self.m, low=1)
-        _warn_of_many_turns(self, "m", self.m)
+        _warn_if_large(self, "m", self.m)
         if self.annealing is not None and not isinstance(self.annealing, Annealing):
             checks.number("annealing", self.annealing, low=0, hint="or an Annealing schedule")
 
@@ -152,7 +149,7 @@ class Multiplicative(Stateless):
         return self.blend(theta, self.annealing)
 
     def blend(self, theta: Tensor, lam: float | Tensor | None) -> Tensor:
-        """(λ cosθ + margin) / (1 + λ); λ = None is no annealing."""
+        """(λ cosθ + margin) / (1 + λ); without annealing if λ is None."""
         cos = torch.cos(theta)
         angle = self.m * theta
         value = monotone_cos(angle, self.m * math.pi) if self.form == "psi" else torch.cos(angle)
@@ -166,9 +163,13 @@ class Multiplicative(Stateless):
         lam = "λ" if isinstance(self.annealing, Annealing) else f"{self.annealing:g}"
         return f"({lam} cos θ + {body})/(1 + {lam})"
 
+    @property
+    def options(self) -> str:
+        return _gradient_option(self.gradient)
+
 
 class AnnealedMargin(nn.Module):
-    """`Multiplicative` with an `Annealing` schedule, bound: keeps the step."""
+    """`Multiplicative` with an `Annealing` schedule, bound: counts the steps."""
 
     def __init__(self, spec: Multiplicative, annealing: Annealing) -> None:
         super().__init__()
@@ -184,18 +185,18 @@ class AnnealedMargin(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combined(Stateless):
+class Combined(Margin):
     """cos(multiplier·θ + angle) − cosine: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
 
-    By keyword only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2, insightface's
-    `margin_list=(m1, m2, m3)` means cos(m1·θ + m2) − m3. So its (1.0, 0.5, 0.0) is `angle=0.5`, and its (1.0, 0.0, 0.4)
-    is `cosine=0.4`.
+    Keyword arguments only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2,
+    insightface's `margin_list=(m1, m2, m3)` means cos(m1·θ + m2) − m3. So its (1.0, 0.5, 0.0) is `angle=0.5`, and its
+    (1.0, 0.0, 0.4) is `cosine=0.4`.
 
     Args:
         multiplier: factor of the angle, ≥ 1.
         angle: added to the angle, radians in [0, π).
-        cosine: taken off the cosine, ≥ 0.
-        form: `"raw"` as written, or `"psi"`: cos continued past π so that it falls all the way.
+        cosine: subtracted from the cosine, ≥ 0.
+        form: `"raw"` as written, or `"psi"`: cos continued past π so that it is monotone.
         gradient: `"exact"` or `"straight_through"`.
     """
 
@@ -208,13 +209,13 @@ class Combined(Stateless):
 
     def __post_init__(self) -> None:
         checks.number("multiplier", self.multiplier, low=1)
-        _warn_of_many_turns(self, "multiplier", self.multiplier)
+        _warn_if_large(self, "multiplier", self.multiplier)
         checks.number("angle", self.angle, low=0, high=math.pi, open_high=True, hint="angle is in radians")
         checks.number("cosine", self.cosine, low=0)
         checks.choice("form", self.form, ("raw", "psi"))
         checks.choice("gradient", self.gradient, GRADIENTS)
-        _warn_of_no_reward(self, "angle", "is in radians", math.cos(self.angle))
-        _warn_of_no_reward(self, "cosine", "is taken off the cosine", 1 - self.cosine)
+        _warn_if_negative_at_zero(self, "angle", "is in radians", math.cos(self.angle))
+        _warn_if_negative_at_zero(self, "cosine", "is subtracted from the cosine", 1 - self.cosine)
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
         angle = self.multiplier * theta + self.angle
@@ -232,18 +233,22 @@ class Combined(Stateless):
         body = f"cos({angle})" if self.form == "raw" else f"ψ({angle})"
         return f"({body} − {self.cosine:g})" if self.cosine else body
 
+    @property
+    def options(self) -> str:
+        return _gradient_option(self.gradient)
+
 
 def monotone_cos(angle: Tensor, largest: float) -> Tensor:
-    """(−1)^k cos(angle) − 2k, k = floor(angle / π): cos that goes on falling past π, up to `largest`.
+    """(−1)^k cos(angle) − 2k, k = floor(angle / π): cos continued monotonically past π, up to `largest`.
 
-    `largest` bounds k, so that rounding at θ = π does not open one period more.
+    `largest` bounds k, so that rounding at θ = π does not start another period.
     """
     k = torch.floor(angle.detach() / math.pi).clamp(0, max(0, math.ceil(largest / math.pi - 1e-9) - 1))
     return (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
 
 
-def _warn_of_no_reward(margin: Margin, name: str, unit: str, at_zero: float) -> None:
-    """Warn where even a feature on its own class weight, θ = 0, has a negative target: often degrees for radians."""
+def _warn_if_negative_at_zero(margin: Margin, name: str, unit: str, at_zero: float) -> None:
+    """Warn if the target is negative even at θ = 0, a feature on its own class weight: often degrees for radians."""
     if at_zero < 0:
         checks.warn(
             f"{margin.kind}: {name} = {getattr(margin, name):g} {unit}, and the target is negative even at θ = 0; the "
@@ -251,10 +256,14 @@ def _warn_of_no_reward(margin: Margin, name: str, unit: str, at_zero: float) -> 
         )
 
 
-def _warn_of_many_turns(margin: Margin, name: str, times: float) -> None:
-    """Warn where the angle is multiplied beyond anyone's use: a scale, or degrees, in the place of m."""
+def _warn_if_large(margin: Margin, name: str, times: float) -> None:
+    """Warn if the factor of the angle is larger than any use: probably a scale, or degrees, instead of m."""
     if times > MOST_TIMES:
         checks.warn(f"{margin.kind}: {name} = {times:g} multiplies the angle; the papers use 3 and 4")
+
+
+def _gradient_option(gradient: str) -> str:
+    return "" if gradient == "exact" else f"gradient = {gradient}"
 
 
 def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Negatives: what becomes of a non-target cosine above the sample's threshold, a2·c² + a1·c + a0.
+"""Negatives: map a non-target cosine c above the sample's threshold to a2·c² + a1·c + a0.
 
 The threshold is the sample's margined target cosine, detached; a cosine equal to it counts as well classified.
 """
@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from angulus.core import checks
-from angulus.losses import roles
 from angulus.losses.roles import Negatives
 
 Coefficients = tuple[float, float, float]
 
 
-class Stateless(roles.Stateless):
-    """The usual answers of negatives, which are then their coefficients and their kind."""
-
-
 @dataclass(frozen=True)
-class Keep(Stateless):
-    """Leave every cosine as it is."""
+class Keep(Negatives):
+    """Keep all cosines unchanged."""
 
     kind: ClassVar[str] = "keep"
+    remaps: ClassVar[bool] = False
 
     @property
     def coefficients(self) -> Coefficients:
@@ -34,7 +30,7 @@ class Keep(Stateless):
 
 
 @dataclass(frozen=True)
-class MVFixed(Stateless):
+class MVFixed(Negatives):
     """c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, fixed. Source: MV Eq. 7."""
 
     t: float
@@ -52,7 +48,7 @@ class MVFixed(Stateless):
 
 
 @dataclass(frozen=True)
-class MVAdaptive(Stateless):
+class MVAdaptive(Negatives):
     """(1 + t)·c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, adaptive. Source: MV Eq. 8."""
 
     t: float

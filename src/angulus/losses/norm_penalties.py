@@ -1,4 +1,4 @@
-"""Penalties on the norms of the raw features, which ask nothing of the classes: feature incay and ring loss."""
+"""Penalties on the norms of the raw features, without a reduction over the classes: feature incay and ring loss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.losses import theory
-from angulus.losses.asks import Ask, Rows, Stateless
+from angulus.losses.roles import Ask, Penalty, Rows
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
 
 
 @dataclass(frozen=True)
-class FeatureIncay(Stateless):
-    """Feature incay: λ · P(‖x‖), which lets the norms grow. On the raw features, so before any normalisation.
+class FeatureIncay(Penalty):
+    """Feature incay: λ · P(‖x‖), which makes the norms of the raw features grow.
 
     P is 1 / (‖x‖² + ε) (`form="reciprocal"`), −log(‖x‖² + ε) (`"log"`) or −‖x‖² (`"linear"`).
 
@@ -24,10 +24,10 @@ class FeatureIncay(Stateless):
         lam: λ ≥ 0; the paper tries 1, 0.1 and 0.01.
         form: which P.
         eps: ε ≥ 0; with 0 a zero feature is an error.
-        bound: None; a norm beyond which a sample gets no incay (equal still counts); or `"auto"`:
+        bound: None; a norm above which a sample gets no incay; or `"auto"`:
             `theory.incay_bound` of a reference norm, (1 + √2) times it where C < 2d, else 3 times.
         start_step: no incay before this optimiser step.
-        reference_norm: the reference of `bound="auto"`; None keeps a running mean norm.
+        reference_norm: the reference for `bound="auto"`; None uses a running mean norm.
 
     Source: FI Eq. 8, Sec. 6.3, Property 3. Differs: Sec. 6.3's reciprocal gradient has the wrong sign and power; it
     is −2x / (‖x‖² + ε)² here.
@@ -68,7 +68,7 @@ class FeatureIncay(Stateless):
         return BoundIncay(self, theory.incay_factor(embedding_size, num_classes))
 
     def value(self, norms: Tensor) -> Tensor:
-        """λ · P(‖x‖), without bound or start."""
+        """λ · P(‖x‖), without bound and start step."""
         if self.eps == 0 and self.form != "linear" and bool((norms.detach() == 0).any()):
             row = int((norms.detach() == 0).nonzero()[0, 0])
             raise checks.InputError(
@@ -93,7 +93,7 @@ class FeatureIncay(Stateless):
 
 
 class BoundIncay(nn.Module):
-    """`FeatureIncay`, bound: keeps the running mean norm and the step where the spec reads them."""
+    """`FeatureIncay`, bound: keeps the running mean norm and the step count, if needed."""
 
     def __init__(self, spec: FeatureIncay, factor: float) -> None:
         super().__init__()
@@ -131,14 +131,14 @@ class BoundIncay(nn.Module):
 
 
 @dataclass(frozen=True)
-class Ring(Stateless):
-    """Ring loss: λ/2 · (‖x‖ − R)², R given or learned.
+class Ring(Penalty):
+    """Ring loss: λ/2 · (‖x‖ − R)², R fixed or learned.
 
     Args:
         lam: λ ≥ 0.
-        radius: R > 0; None learns it, from the first batch's mean norm.
+        radius: R > 0; None learns it, starting at the first batch's mean norm.
 
-    Source: Zheng et al. 2018; compared with in IAM Table 5.
+    Source: Zheng et al. 2018; a baseline in IAM Table 5.
     """
 
     lam: float
@@ -177,7 +177,7 @@ class Ring(Stateless):
 class LearnedRing(nn.Module):
     """`Ring(radius=None)`, bound: holds the parameter `R`, which the first training step sets to its mean norm.
 
-    That step's own loss takes the mean norm too; from then on R is the optimiser's.
+    That step's own loss uses the mean norm too; after it, the optimiser trains R.
     """
 
     started: Tensor

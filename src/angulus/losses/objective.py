@@ -1,18 +1,22 @@
-"""Objective: a loss as a choice of pieces, frozen and printable; it composes, and `bind` gives it C, d and state."""
+"""Objective: a loss as a frozen, printable choice of pieces; BoundObjective: the same with C, d and state."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
 from angulus.core import checks
-from angulus.losses import roles
-from angulus.losses.bound import BoundObjective
-from angulus.losses.companions import CenterLoss
+from angulus.losses import describe, roles
+from angulus.losses.center import CenterLoss
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
+from angulus.losses.running import Statistics, merge_statistics
 
 ROLES: dict[str, type] = {
     "radius": roles.Radius,
@@ -37,16 +41,17 @@ class Objective:
     t_i = radius_i · margin(θ_i); raw weights multiply both by their lengths, a bias adds b_j. Plus the penalties.
 
     Args:
-        radius: what the feature norm becomes; None leaves the cross-entropy out (a proxy loss or a penalty alone).
-        margin: what stands for cosθ of the target; None is cosθ itself.
-        negatives: what becomes of non-target cosines above the margined target.
-        weighting: how much each sample counts, or None.
+        radius: maps the feature norm to the factor of the cosines; None leaves the cross-entropy out (a proxy loss or a
+            penalty alone).
+        margin: maps the target's angle to what replaces its cosine; None keeps the cosine.
+        negatives: maps the non-target cosines above the margined target.
+        weighting: the weight of each sample, or None.
         weights: `"unit"`, class weights enter by direction only, or `"raw"`.
         bias: whether there is one bias per class.
         eps: unit vectors divide by sqrt(‖·‖² + eps) (NF Sec. 3.2); 0 divides by the norm.
         cross_entropy: the factor before the cross-entropy.
-        penalties: factors and penalties, at most one of each kind.
-        center_loss: center loss next to it, or None.
+        penalties: factors and penalties, at most one of each name.
+        center_loss: center loss, or None.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -110,7 +115,14 @@ class Objective:
     @property
     def remaps(self) -> bool:
         """Whether some non-target cosines are changed."""
-        return self.negatives.kind != Keep.kind
+        return self.negatives.remaps
+
+    @property
+    def asks_of_target(self) -> bool:
+        """Whether the reduction over the classes depends on the target's geometry, which is then computed before it."""
+        return self.remaps or any(
+            term.penalty.asks is not None and term.penalty.asks_of_target for term in self.penalties
+        )
 
     @property
     def plain_probability(self) -> bool:
@@ -124,18 +136,18 @@ class Objective:
 
     @property
     def pieces(self) -> list[roles.Piece]:
-        """Every piece that it has."""
+        """All pieces."""
         slots = [getattr(self, slot) for slot in ROLES]
         return [piece for piece in slots if piece is not None] + [term.penalty for term in self.penalties]
 
     @property
     def stateful(self) -> bool:
-        """Whether it learns, counts or keeps a running figure, and so must be bound to be used."""
+        """Whether it learns, counts or keeps a running figure, so that it must be bound before use."""
         return self.center_loss is not None or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
-        """The parts that read the feature norm, in words; they have no effect on features of length 1."""
+        """The parts that read the feature norm, in words; they have no effect on unit features."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 
@@ -156,7 +168,7 @@ class Objective:
                 )
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
-        """Resolve what depends on C and d, warn once, and hold parameters and running figures.
+        """This objective for d and C, with its parameters and running figures; warns once about bounds.
 
         Args:
             embedding_size: d.
@@ -224,24 +236,7 @@ class Objective:
     __rmul__ = __mul__
 
     def __str__(self) -> str:
-        return "; ".join(self._words())
-
-    def _words(self) -> Iterator[str]:
-        if self.radius is not None:
-            factor = "" if self.cross_entropy == 1 else f"{self.cross_entropy:g} × "
-            eps = f" (eps = {self.eps:g})" if self.eps else ""
-            yield f"{factor}softmax cross-entropy on {self.weights} weights{' with bias' * self.bias}{eps}"
-            yield self.radius.words()
-            if self.margin is not None:
-                yield f"target {self.margin.formula()}{_unusual(self.margin)}"
-            if self.remaps:
-                yield f"negatives {self.negatives.formula()}, I_j = 1 where cos θ_j exceeds the margined target"
-            if self.weighting is not None:
-                yield self.weighting.words()
-        for weight, penalty in self.penalties:
-            yield ("" if weight == 1 else f"{weight:g} × ") + penalty.words()
-        if self.center_loss is not None:
-            yield self.center_loss.words()
+        return "; ".join(describe.words(self))
 
     def formula(self) -> str:
         """The loss of one sample as a formula.
@@ -250,43 +245,106 @@ class Objective:
         >>> print(losses.cosface(64, 0.35).formula())
         −log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = 64·(cos θ − 0.35), z_j = 64·cos θ_j
         """
-        terms = [
-            ("" if weight == 1 else f"{weight:g}·") + self._at_base(penalty).formula()
-            for weight, penalty in self.penalties
-        ] + ([self.center_loss.formula()] if self.center_loss else [])
-        if self.radius is None:
-            return " + ".join(terms)
-        raw = self.weights == "raw"
-        target = "cos θ" if self.margin is None else self.margin.formula()
-        t = f"{self.radius.formula()}·{'‖w_y‖·' * raw}{target}{' + b_y' * self.bias}"
-        z = f"{self.radius.formula()}·{'‖w_j‖·' * raw}{self.negatives.formula()}{' + b_j' * self.bias}"
-        factor = "" if self.cross_entropy == 1 else f"{self.cross_entropy:g}·"
-        weighting = "" if self.weighting is None else f"{self.weighting.formula()}·"
-        fraction = "−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))"
-        body = f"{factor}{weighting}({fraction})" if factor or weighting else fraction
-        margin = "" if self.margin is None else _unusual(self.margin)
-        where = [f"t = {t}{margin}", f"z_j = {z}"]
-        if self.radius.where:
-            where.append(self.radius.where)
-        if self.eps:
-            where.append(f"unit vectors v / √(‖v‖² + {self.eps:g})")
-        if self.plain_probability:
-            where.append("p° without margin")
-        return ", ".join([" + ".join([body, *terms]), *where])
-
-    def _at_base(self, penalty: roles.Penalty) -> roles.Penalty:
-        """The penalty with the base's scale written in, where that is a number already."""
-        scale = getattr(self.radius, "scale", None)
-        return penalty.at_scale(scale) if isinstance(scale, int | float) else penalty
+        return describe.formula(self)
 
 
-def _unusual(margin: roles.Margin) -> str:
-    """What the margin's formula does not show: another way past π than the default, another gradient."""
-    usual = {"beyond_pi": "linear", "gradient": "exact"}
-    options = [
-        f"{name} = {getattr(margin, name)}" for name in usual if getattr(margin, name, usual[name]) != usual[name]
-    ]
-    return f" ({', '.join(options)})" if options else ""
+class BoundObjective(nn.Module):
+    """An `Objective` with C and d: its pieces, ready to be called, with their parameters and running figures.
+
+    `state_dict` holds learned s and R, centres, running means and step counts, if the objective has any. A head owns
+    one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures after it has
+    read them; under `eval()` or `torch.no_grad()` they stay.
+
+    Attributes:
+        stateful: whether it learns, counts or keeps a running figure.
+        seen: means over the rows of the last training step, by name; see `DenseHead.statistics`.
+    """
+
+    def __init__(self, spec: Objective, embedding_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = checks.integer("num_classes", num_classes, low=1)
+        self.embedding_size = checks.integer("embedding_size", embedding_size, low=1)
+        if spec.radius is None:
+            spec._check_scale(False)
+            if not any(term.penalty.trains_classes for term in spec.penalties):
+                raise checks.InputError(
+                    f"nothing here trains the class weights ({spec}); add a base loss such as softmax() or normface(), "
+                    "or a proxy loss such as c_contrastive()"
+                )
+        self.spec = spec
+        self.stateful = spec.stateful
+        self.seen: dict[str, Tensor] = {}
+        # a bound piece is its spec, or a module if it keeps state; both are called as the role says
+        self.radius: Any = spec.radius and spec.radius.bind(embedding_size, num_classes)
+        self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
+        self.negatives: Any = spec.negatives.bind(embedding_size, num_classes)
+        self.weighting: Any = spec.weighting and spec.weighting.bind(embedding_size, num_classes)
+        self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
+        self.terms: list[tuple[float, Any]] = []
+        for weight, penalty in spec.penalties:
+            bound = penalty.bind(embedding_size, num_classes)
+            self.terms.append((weight, bound))
+            if isinstance(bound, nn.Module):
+                if hasattr(self, penalty.name):
+                    raise checks.InputError(
+                        f"a penalty that keeps figures cannot be named {penalty.name!r}, which a bound objective has "
+                        "already; give it another name"
+                    )
+                self.add_module(penalty.name, bound)
+        self._parts: list[Statistics] = []  # the micro-batches of the current optimiser step so far
+        self.accumulating = False  # whether the current optimiser step has more micro-batches to come
+
+    @property
+    def scale(self) -> float | Tensor | None:
+        """The radius if it is one number for all samples, else None."""
+        return getattr(self.radius, "scale", None)
+
+    @property
+    def moves(self) -> bool:
+        """Whether a loss computed now updates the figures."""
+        return self.training and torch.is_grad_enabled()
+
+    @property
+    def keeps_figures(self) -> bool:
+        """Whether any piece has figures that training updates."""
+        return any(hasattr(piece, "observe") for piece in self.children())
+
+    @contextmanager
+    def accumulate(self) -> Iterator[None]:
+        """Wrap all but the last micro-batch of an optimiser step, so that the figures are updated once, by all of them.
+
+        >>> from angulus import losses
+        >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(8, 10)
+        >>> with bound.accumulate():
+        ...     pass  # class_loss(...).backward() of the first micro-batches
+        """
+        before, self.accumulating = self.accumulating, True
+        try:
+            yield
+        except BaseException:
+            self._parts.clear()  # the step failed
+            raise
+        finally:
+            self.accumulating = before
+
+    def take(self, stats: Statistics) -> None:
+        """Store the statistics of a micro-batch; the last one of a step updates the figures. Losses call it."""
+        self._parts.append(stats)
+        if not self.accumulating:
+            step = merge_statistics(self._parts) if len(self._parts) > 1 else stats
+            self._parts = []
+            self.seen = step.values
+            self.observe(step)
+
+    def observe(self, stats: Statistics) -> None:
+        """Update the running figures with the statistics of one optimiser step."""
+        for piece in self.children():
+            observe = getattr(piece, "observe", None)
+            if observe is not None:
+                observe(stats)
+
+    def extra_repr(self) -> str:
+        return f"{self.spec}, embedding_size={self.embedding_size}, num_classes={self.num_classes}"
 
 
 def _single_term(name: str, new: object) -> Term:

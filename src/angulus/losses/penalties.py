@@ -1,12 +1,208 @@
-"""Penalties: terms added to the loss, one number per sample; all of them by name."""
+"""Penalties: terms added to the loss, one number per sample. IAM, C-contrastive and C-triplet; `TABLE` has all."""
 
 from __future__ import annotations
 
-from angulus.losses.asks import Stateless
-from angulus.losses.class_penalties import IAM, CContrastive, CTriplet
-from angulus.losses.norm_penalties import FeatureIncay, Ring
-from angulus.losses.roles import Penalty
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Ring", "Stateless"]
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from angulus.core import checks
+from angulus.losses.norm_penalties import FeatureIncay, Ring
+from angulus.losses.roles import Ask, Hinge, LogSumExp, Penalty, Rows
+
+__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Ring"]
+
+
+@dataclass(frozen=True)
+class IAM(Penalty):
+    """Inter-class angular margin: β · [log Σ_{j≠y} e^{s c_j} − log(C − 1) − log Σ_j e^{s c_j}].
+
+    Always on unit features and unit weights. It is negative, at least −β(2s + log(1 + (C − 1) e^{−2s})), so the total
+    loss may be negative too. C ≥ 2.
+
+    Args:
+        beta: β ≥ 0; the paper's range is [0, 1).
+        s: its scale, > 0; None takes the base loss's, fixed or learned. The paper's experiments use 30.
+        logits: `"plain"`, or `"margin"`: the own class enters the full sum with the base's margined cosine.
+
+    Source: IAM Eq. 7, 8, 12. Differs: Eq. 9's sum over i holds for one sample only; here each sample has its own term,
+    and the batch mean is taken once (the paper's Algorithm 1 divides by N twice).
+    """
+
+    beta: float
+    s: float | None = None
+    logits: str = "plain"
+    name: ClassVar[str] = "iam"
+    asks: ClassVar[type[LogSumExp]] = LogSumExp
+    asks_of_target: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        beta = checks.number("beta", self.beta, low=0)
+        if beta >= 1:
+            checks.warn(f"IAM's beta should be in [0, 1); got {beta:g}, with which the push outweighs the base loss")
+        if self.s is not None:
+            checks.number("s", self.s, low=0, open_low=True)
+        checks.choice("logits", self.logits, ("plain", "margin"))
+
+    @property
+    def needs_scale(self) -> bool:
+        return self.s is None
+
+    @property
+    def needs_margin(self) -> bool:
+        return self.logits == "margin"
+
+    def at_scale(self, s: float) -> IAM:
+        return dataclasses.replace(self, s=s) if self.s is None else self
+
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundIAM:
+        return _BoundIAM(self, math.log(_count_others(self.name, num_classes)))
+
+    def formula(self) -> str:
+        s = "s" if self.s is None else f"{self.s:g}"
+        margin = " (in Σ_j with margin(θ) for cos θ_y)" if self.logits == "margin" else ""
+        return f"{self.beta:g}·[log Σ_{{j≠y}} e^{{{s}·cos θ_j}} − log(C − 1) − log Σ_j e^{{{s}·cos θ_j}}]{margin}"
+
+    def words(self) -> str:
+        scale = "the base's scale" if self.s is None else f"s = {self.s:g}"
+        margin = ", margined own class" if self.logits == "margin" else ""
+        return f"inter-class angular margin (IAM) with β = {self.beta:g} at {scale}{margin}"
+
+
+@dataclass(frozen=True)
+class _BoundIAM:
+    spec: IAM
+    log_others: float  # log(C − 1)
+
+    def ask(self, rows: Rows) -> Ask:
+        scale = rows.scale if self.spec.s is None else self.spec.s
+        assert scale is not None  # Objective refuses IAM without a scale
+        return LogSumExp(torch.zeros_like(rows.norms) + scale)
+
+    def __call__(self, rows: Rows, answer: Any) -> Tensor:
+        ask = self.ask(rows)
+        assert isinstance(ask, LogSumExp)
+        own = rows.cos if self.spec.logits == "plain" else rows.target
+        # log Σ_{j≠y} − log Σ_j = −softplus(own logit − log Σ_{j≠y}): by log-sum-exps, never exp then log
+        return self.spec.beta * (F.logsigmoid(answer - ask.scale * own) - self.log_others)
+
+
+@dataclass(frozen=True)
+class CContrastive(Penalty):
+    """C-contrastive: ‖x̂ − ŵ_y‖² + Σ_{j≠y} max(0, m − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
+
+    Args:
+        m: margin on squared distances of unit vectors, in (0, 4]; 1 in the paper.
+        classes: `"sum"` over j, or `"mean"` over the C − 1 of them.
+
+    Source: NF Eq. 10. Differs: the paper states no reduction over the classes.
+    """
+
+    m: float = 1.0
+    classes: str = "sum"
+    name: ClassVar[str] = "c_contrastive"
+    asks: ClassVar[type[Hinge]] = Hinge
+    asks_of_target: ClassVar[bool] = False
+    trains_classes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0, high=4, open_low=True)
+        checks.choice("classes", self.classes, ("sum", "mean"))
+
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCContrastive:
+        return _BoundCContrastive(self, _count_others(self.name, num_classes))
+
+    def formula(self) -> str:
+        mean = "" if self.classes == "sum" else "1/(C − 1)·"
+        return f"[‖x̂ − ŵ_y‖² + {mean}Σ_{{j≠y}} max(0, {self.m:g} − ‖x̂ − ŵ_j‖²)]"
+
+    def words(self) -> str:
+        return f"C-contrastive with m = {self.m:g}, {self.classes} over classes"
+
+
+@dataclass(frozen=True)
+class _BoundCContrastive:
+    spec: CContrastive
+    others: int
+
+    def ask(self, rows: Rows) -> Ask:
+        return Hinge(torch.full_like(rows.norms, self.spec.m - 2))
+
+    def __call__(self, rows: Rows, answer: Any) -> Tensor:
+        hinge, _ = answer
+        value: Tensor = 2 - 2 * rows.cos + (hinge if self.spec.classes == "sum" else hinge / self.others)
+        return value
+
+
+@dataclass(frozen=True)
+class CTriplet(Penalty):
+    """C-triplet: Σ_{j≠y} max(0, m + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²). Needs no cross-entropy. C ≥ 2.
+
+    Args:
+        m: margin on squared distances of unit vectors, in (0, 4]; 0.8 in the paper.
+        classes: `"sum"` over j, or `"mean"` over the C − 1 of them.
+        center: None; `"additive"`: ‖x̂ − ŵ_y‖² is added once per sample; `"gated"`: it replaces every hinge that is
+            zero, so that every pair pulls (the paper's words for C-triplet + center).
+
+    Source: NF Eq. 11, Sec. 5.2. Differs: the paper states no reduction over the classes.
+    """
+
+    m: float = 0.8
+    classes: str = "sum"
+    center: str | None = None
+    name: ClassVar[str] = "c_triplet"
+    asks: ClassVar[type[Hinge]] = Hinge
+    trains_classes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0, high=4, open_low=True)
+        checks.choice("classes", self.classes, ("sum", "mean"))
+        if self.center is not None:
+            checks.choice("center", self.center, ("additive", "gated"), hint="or null")
+
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundCTriplet:
+        return _BoundCTriplet(self, _count_others(self.name, num_classes))
+
+    def formula(self) -> str:
+        mean = "" if self.classes == "sum" else "1/(C − 1)·"
+        own = {
+            None: "",
+            "additive": " + ‖x̂ − ŵ_y‖²",
+            "gated": " + (‖x̂ − ŵ_y‖² for every hinge at zero)",
+        }[self.center]
+        return f"[{mean}Σ_{{j≠y}} max(0, {self.m:g} + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²){own}]"
+
+    def words(self) -> str:
+        center = f", own-class term {self.center}" if self.center else ""
+        return f"C-triplet with m = {self.m:g}, {self.classes} over classes{center}"
+
+
+@dataclass(frozen=True)
+class _BoundCTriplet:
+    spec: CTriplet
+    others: int
+
+    def ask(self, rows: Rows) -> Ask:
+        return Hinge(self.spec.m - 2 * rows.cos)
+
+    def __call__(self, rows: Rows, answer: Any) -> Tensor:
+        hinge, active = answer
+        own = 2 - 2 * rows.cos
+        if self.spec.center == "gated":
+            hinge = hinge + (self.others - active) * own
+        value: Tensor = hinge if self.spec.classes == "sum" else hinge / self.others
+        return value + own if self.spec.center == "additive" else value
+
+
+def _count_others(name: str, num_classes: int) -> int:
+    if num_classes < 2:
+        raise checks.InputError(f"{name} needs at least two classes; got num_classes = {num_classes}")
+    return num_classes - 1
+
 
 TABLE: dict[str, type[Penalty]] = {piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet)}

@@ -1,4 +1,4 @@
-"""Radius: what the norm of a feature becomes before it multiplies the cosines; the role is `losses.roles.Radius`."""
+"""Radius: maps the norm of a feature to the factor of its cosines, `radius(norms[B]) -> [B]`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.losses import roles, theory
+from angulus.losses import theory
 from angulus.losses.roles import Radius
 from angulus.losses.running import RunningMean, Statistics, batch_mean
 
 
-class Stateless(roles.Stateless):
-    """The usual answers of a radius, which is then its call and its kind."""
-
-    has_scale: ClassVar[bool] = False
-    linear: ClassVar[bool] = False
-    where: ClassVar[str] = ""
-
-    @property
-    def scale(self) -> float | None:
-        return None
-
-
 @dataclass(frozen=True)
-class Identity(Stateless):
+class Identity(Radius):
     """The norm itself, or a multiple of it: radius = k ‖x‖. Softmax, A-Softmax, L-Softmax.
 
     Args:
-        factor: k > 0; other than 1 it is softmax on features multiplied by k (FI Sec. 4.4, Table 4).
+        factor: k > 0; k ≠ 1 is softmax on features multiplied by k (FI Sec. 4.4, Table 4).
     """
 
     factor: float = 1.0
@@ -56,7 +44,7 @@ class Identity(Stateless):
 
 
 @dataclass(frozen=True)
-class Fixed(Stateless):
+class Fixed(Radius):
     """A constant: radius = s, s > 0. ArcFace, CosFace, L2-softmax."""
 
     s: float
@@ -81,8 +69,8 @@ class Fixed(Stateless):
 
 
 @dataclass(frozen=True)
-class Coco(Stateless):
-    """COCO's constant: radius = α = ½ log(C − 1) + 3, resolved by `bind`. Source: Liu et al. 2017c."""
+class Coco(Radius):
+    """COCO's constant: radius = α = ½ log(C − 1) + 3, computed by `bind`. Source: Liu et al. 2017c."""
 
     kind: ClassVar[str] = "coco"
     has_scale: ClassVar[bool] = True
@@ -98,7 +86,7 @@ class Coco(Stateless):
 
 
 @dataclass(frozen=True)
-class Learned(Stateless):
+class Learned(Radius):
     """One learned scale for all samples: radius = s, starting at `s`. NormFace (NF Sec. 3.3), where s = ℓ²."""
 
     s: float = 20.0
@@ -135,13 +123,13 @@ class LearnedRadius(nn.Module):
 
 
 @dataclass(frozen=True)
-class Contraction(Stateless):
+class Contraction(Radius):
     """CM-Softmax's contraction of the norms: f(‖x‖) = lower + (2 sigmoid(γ‖x‖) − 1)(upper − lower).
 
     f(0) = lower, f < upper, and f keeps the order of the norms.
 
     Args:
-        p: mean target probability that `lower` must allow, in (0, 1); the paper uses 0.9.
+        p: mean target probability that `lower` must make possible, in (0, 1); the paper uses 0.9.
         gamma: γ > 0, how fast the norms saturate; the paper uses 1. `"auto"` sets γ · (running mean norm) = ln 3 =
             1.0986, so that the mean norm maps to the middle of the range.
         lower: the lower bound, or None to take it from `p` and the number of classes.
@@ -185,9 +173,10 @@ class Contraction(Stateless):
         return self.stateful  # until it has seen a step, the batch's own mean norm stands in
 
     def bind(self, embedding_size: int, num_classes: int) -> Contraction | AutoContraction:
-        """Resolve `lower` and `upper` from C; warn where the bound's premise C ≤ 2d fails.
+        """Compute `lower` and `upper` from C; warn if the bound's premise C ≤ 2d fails.
 
-        Errors: C or p for which no positive lower bound exists, naming the ways out.
+        Raises:
+            checks.InputError: no positive lower bound exists for C and p.
         """
         lower = self.lower
         if lower is None:
@@ -210,14 +199,14 @@ class Contraction(Stateless):
         return self.map(norms, self.gamma)
 
     def map(self, norms: Tensor, gamma: float | Tensor) -> Tensor:
-        """The contraction f of `norms` at this γ; needs the bounds that `bind` resolves."""
+        """The contraction f of `norms` at this γ; needs the bounds that `bind` computes."""
         assert self.lower is not None and self.upper is not None
         norms = norms.detach() if self.detach_norm else norms
         # 2 sigmoid(z) − 1 = tanh(z / 2), without the cancellation at small z
         return self.lower + torch.tanh(gamma * norms / 2) * (self.upper - self.lower)
 
     def saturation(self, norms: Tensor, gamma: float | Tensor | None = None) -> Tensor:
-        """Share of the range in use, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
+        """The used share of the range, (f − lower) / (upper − lower) in [0, 1); near 1 the order of norms is lost."""
         if gamma is None:
             assert not isinstance(self.gamma, str)
             gamma = self.gamma
@@ -236,7 +225,7 @@ class Contraction(Stateless):
 class AutoContraction(nn.Module):
     """`Contraction(gamma="auto")`, bound: keeps the running mean norm that γ is chosen from.
 
-    Until it first moves, the batch's own mean norm stands in for it.
+    Before its first update, the batch's own mean norm is used.
     """
 
     scale = None

@@ -1,121 +1,28 @@
-"""The roles that a piece can take in an objective, as protocols: a class of anyone's with these members is a piece.
+"""The roles that a piece can take in an objective, as protocols: any class with these members is a piece.
 
 A piece is a frozen spec that knows neither C nor d. `bind(embedding_size, num_classes)` returns what is called: the
-piece itself, or an `nn.Module` where it learns or keeps a figure; that is then moved by `observe(stats)` once an
-optimiser step. The `Stateless` of each role's module has the usual answers, to be inherited or not.
+piece itself, or an `nn.Module` if it learns or keeps a figure; `observe(stats)` then updates it once per optimiser
+step. A class that inherits its role gets the usual answers; inheriting is optional.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from torch import Tensor
 
 from angulus.core import checks
 
 
 class Piece(Protocol):
-    """What every piece offers.
+    """What every piece offers: by default it has no state, and its formula describes it.
 
     Attributes:
         stateful: it learns, counts or keeps a figure, so `bind` returns a module.
-        reads_batch: a row's loss depends on the other rows, so micro-batches give another loss than their whole.
+        reads_batch: a row's loss depends on the other rows, so micro-batches give another loss than the whole batch.
     """
-
-    @property
-    def stateful(self) -> bool: ...
-    @property
-    def reads_batch(self) -> bool: ...
-    def bind(self, embedding_size: int, num_classes: int) -> Any: ...
-    def formula(self) -> str: ...
-    def words(self) -> str: ...
-
-
-class Radius(Piece, Protocol):
-    """What the norm of a feature becomes before it multiplies the cosines; bound, `radius(norms[B]) -> [B]`.
-
-    Attributes:
-        kind: its name in recipes.
-        has_scale: it is one number for all rows, which the bound form gives as `scale`.
-        linear: it is a multiple of the norm, so that logits without margin are linear in the feature, at zero too.
-        where: what its formula leaves to be said, or "".
-    """
-
-    kind: ClassVar[str]
-
-    @property
-    def has_scale(self) -> bool: ...
-    @property
-    def linear(self) -> bool: ...
-    @property
-    def where(self) -> str: ...
-
-
-class Margin(Piece, Protocol):
-    """What stands for cosθ of the target class; bound, `margin(theta[B], norms[B]) -> [B]`."""
-
-    kind: ClassVar[str]
-
-
-class Negatives(Piece, Protocol):
-    """What becomes of a non-target cosine c above the margined target: a2·c² + a1·c + a0; bound, it has these three.
-
-    Attributes:
-        coefficients: (a2, a1, a0).
-    """
-
-    kind: ClassVar[str]
-
-    @property
-    def coefficients(self) -> tuple[float, float, float]: ...
-
-
-class Weighting(Piece, Protocol):
-    """How much each row counts; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
-
-    Attributes:
-        probability: p of the target class from the logits of the loss, "margin", or from the plain cosines, "plain".
-        scope: the rows that it sees where several processes train: each one's own, "rank", or those of all, "global".
-    """
-
-    kind: ClassVar[str]
-
-    @property
-    def probability(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
-
-
-class Penalty(Piece, Protocol):
-    """A term added to the loss; bound, `penalty(rows, answer) -> [B]`, and `ask(rows)`: see `losses.asks`.
-
-    Attributes:
-        name: in recipes and state.
-        asks: `Plain` or `Hinge`, what `ask` returns, or None.
-        needs_scale: it takes its scale from a base loss with one s.
-        needs_margin: it reads the base's margined cosine.
-        trains_classes: it trains class weights without a cross-entropy.
-        reads_norms: it has no effect on features of one length.
-    """
-
-    name: ClassVar[str]
-
-    @property
-    def asks(self) -> Any: ...
-    @property
-    def needs_scale(self) -> bool: ...
-    @property
-    def needs_margin(self) -> bool: ...
-    @property
-    def trains_classes(self) -> bool: ...
-    @property
-    def reads_norms(self) -> bool: ...
-    def at_scale(self, s: float) -> Penalty: ...
-
-
-class Stateless:
-    """The usual answers of a piece: nothing kept, named by its kind. A piece overrides what differs."""
-
-    kind: ClassVar[str]
 
     @property
     def stateful(self) -> bool:
@@ -125,18 +32,164 @@ class Stateless:
     def reads_batch(self) -> bool:
         return False
 
-    def bind(self, embedding_size: int, num_classes: int):  # type: ignore[no-untyped-def]  # returns Self
+    def bind(self, embedding_size: int, num_classes: int) -> Any:
         return self
 
-    def formula(self) -> str:
-        return self.kind
+    def formula(self) -> str: ...
 
     def words(self) -> str:
         return self.formula()
 
 
+class SlotPiece(Piece, Protocol):
+    """A piece that fills a slot of an objective; `kind` is its name in recipes and by default its formula."""
+
+    kind: ClassVar[str]
+
+    def formula(self) -> str:
+        return self.kind
+
+
+class Radius(SlotPiece, Protocol):
+    """Maps the norm of a feature to the factor of its cosines; bound, `radius(norms[B]) -> [B]`.
+
+    Attributes:
+        has_scale: it is one number for all rows; the bound form has it as `scale`, else None.
+        linear: it is a multiple of the norm, so that logits without margin are linear in the feature, at zero too.
+        where: the definition of a symbol in its formula, or "".
+    """
+
+    has_scale: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    where: ClassVar[str] = ""
+
+    @property
+    def scale(self) -> float | None:
+        return None
+
+
+class Margin(SlotPiece, Protocol):
+    """Replaces cosθ of the target class; bound, `margin(theta[B], norms[B]) -> [B]`.
+
+    Attributes:
+        options: settings that its formula does not show, or "".
+    """
+
+    @property
+    def options(self) -> str:
+        return ""
+
+    def formula(self) -> str:
+        return f"{self.kind}(θ)"
+
+
+class Negatives(SlotPiece, Protocol):
+    """Maps a non-target cosine c above the margined target to a2·c² + a1·c + a0.
+
+    Attributes:
+        remaps: it changes some cosines, so the reduction needs the margined target as its threshold.
+        coefficients: (a2, a1, a0), read from the bound form at every step.
+    """
+
+    remaps: ClassVar[bool] = True
+
+    @property
+    def coefficients(self) -> tuple[float, float, float]: ...
+
+
+class Weighting(SlotPiece, Protocol):
+    """The weight of each row; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
+
+    Attributes:
+        probability: p of the target class from the logits of the loss, "margin", or from the plain cosines, "plain".
+        scope: the rows that it sees when several processes train: each one's own, "rank", or all of them, "global".
+    """
+
+    @property
+    def probability(self) -> str:
+        return "margin"
+
+    @property
+    def scope(self) -> str:
+        return "rank"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a penalty sees of the samples; every tensor is [B].
+
+    Args:
+        norms: ‖x‖ of the raw features.
+        cos: cosine with the own class, without margin.
+        target: the margined cosine that the loss uses instead.
+        scale: s of the base loss if it is one number (fixed or learned), else None.
+    """
+
+    norms: Tensor
+    cos: Tensor
+    target: Tensor
+    scale: float | Tensor | None
+
+
+class LogSumExp(NamedTuple):
+    """Asks for log Σ_{j≠y} e^{scale · cos_j}."""
+
+    scale: Tensor  # [B]
+
+
+class Hinge(NamedTuple):
+    """Asks for Σ_{j≠y} max(0, offset + 2 cos_j), the sum of hinges on squared distances of unit vectors."""
+
+    offset: Tensor  # [B]
+
+
+Ask = LogSumExp | Hinge | None
+
+
+class Penalty(Piece, Protocol):
+    """A term added to the loss; bound, `penalty(rows, answer) -> [B]` and `ask(rows)`.
+
+    `answer` is the reduction over the classes that `ask` requested: for a `LogSumExp` the log-sum-exp [B], for a
+    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for None nothing.
+
+    Attributes:
+        name: its name in recipes and in `state_dict`.
+        asks: `LogSumExp` or `Hinge`, the type that `ask` returns, or None.
+        asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
+            `ask` gets NaN for them, and a step computes the target's geometry once.
+        needs_scale: it takes its scale from a base loss with one s.
+        needs_margin: it reads the base's margined cosine.
+        trains_classes: it trains class weights without a cross-entropy.
+        reads_norms: it has no effect on features that all have the same length.
+    """
+
+    name: ClassVar[str]
+    asks: ClassVar[type[LogSumExp] | type[Hinge] | None] = None
+    asks_of_target: ClassVar[bool] = True
+    trains_classes: ClassVar[bool] = False
+    reads_norms: ClassVar[bool] = False
+
+    @property
+    def needs_scale(self) -> bool:
+        return False
+
+    @property
+    def needs_margin(self) -> bool:
+        return False
+
+    def at_scale(self, s: float) -> Penalty:
+        """This penalty with the base loss's scale written in, for its formula."""
+        return self
+
+    def ask(self, rows: Rows) -> Ask:
+        return None
+
+    def formula(self) -> str:
+        return self.name
+
+
 def check(role: type, slot: str, value: object) -> None:
-    """Refuse what cannot take the role in this slot, naming what it lacks."""
+    """Refuse a value that cannot take the role in this slot, naming the members that it lacks."""
     own = [name for base in role.__mro__ for name in (*vars(base).get("__annotations__", ()), *vars(base))]
     members = sorted({name for name in own if not name.startswith("_")})
     lacking = [name for name in members if not hasattr(value, name)]

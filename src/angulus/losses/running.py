@@ -1,4 +1,4 @@
-"""What an optimiser step sees, and the running means that are kept of it."""
+"""The statistics of an optimiser step, and the running figures that they update."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one optimiser step saw; every piece of an objective that keeps a figure moves by it, in `observe(stats)`.
+    """The statistics of one optimiser step; pieces with running figures update them in `observe(stats)`.
 
     Args:
         values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
-        rows: how many there were, on all ranks.
-        features: of these rows, detached [rows, d], where the objective has a center loss, else empty.
+        rows: their number, on all ranks.
+        features: of these rows, detached, [rows, d]; empty if the objective has no center loss.
         labels: [rows], likewise.
     """
 
@@ -28,10 +28,8 @@ class Statistics:
     labels: Tensor
 
 
-def merged(parts: Sequence[Statistics]) -> Statistics:
-    """What the micro-batches of one optimiser step look like together."""
-    if len(parts) == 1:
-        return parts[0]
+def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of an optimiser step from those of its micro-batches."""
     rows = sum(part.rows for part in parts)
     values = {
         name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values
@@ -44,14 +42,14 @@ _mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks",
 
 
 def batch_mean(norms: Tensor) -> Tensor:
-    """The mean norm of the batch, detached: what stands in for a running mean before its first move."""
+    """The mean norm of the batch, detached: it replaces a running mean before its first update."""
     whole = _mean_of_all_ranks.get()
     return norms.detach().mean() if whole is None else whole.to(norms.dtype)
 
 
 @contextmanager
 def whole_batch(mean_norm: Tensor) -> Iterator[None]:
-    """Within it the batch is that of all ranks, of which a process sees a part: `batch_mean` is `mean_norm`."""
+    """A context in which `batch_mean` is `mean_norm`, that of all ranks, of whose batch a process sees only a part."""
     token = _mean_of_all_ranks.set(mean_norm)
     try:
         yield
@@ -60,28 +58,28 @@ def whole_batch(mean_norm: Tensor) -> Iterator[None]:
 
 
 class Wide(nn.Module):
-    """A module whose buffers stay float32 or wider, whatever dtype the modules around it are cast to.
+    """A module whose buffers stay float32 or wider when a module that contains it is cast.
 
-    A mean that moves by a hundredth of a difference does not move at all in bfloat16.
+    In bfloat16 a mean that changes by a hundredth of a difference would not change at all.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Wide:
-        def kept_wide(tensor: Tensor) -> Tensor:
+        def cast_wide(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             narrow = moved.is_floating_point() and moved.dtype.itemsize < 4
             return tensor.to(moved.device) if narrow else moved
 
-        super()._apply(kept_wide, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(cast_wide, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
 def wide_dtype() -> torch.dtype:
-    """What running figures are made in: float32, or the default dtype where that is wider."""
+    """The dtype of running figures: float32, or the default dtype if that is wider."""
     return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
 class RunningMean(Wide):
-    """Exponential moving average of a scalar; the first value sets it. Kept in `state_dict`, in float32 or wider."""
+    """Exponential moving average of a scalar, set by the first value; in `state_dict`, in float32 or wider."""
 
     value: Tensor
     count: Tensor
@@ -99,14 +97,14 @@ class RunningMean(Wide):
     @torch.no_grad()
     def update(self, new: Tensor) -> None:
         new = new.to(self.value)
-        # a short history weighs its few values evenly instead of holding on to the first
+        # a short history weights its few values evenly instead of sticking to the first
         momentum = torch.clamp(self.count / (self.count + 1.0), max=self.momentum)
         self.value.copy_(torch.where(self.count > 0, momentum * self.value + (1 - momentum) * new, new))
         self.count += 1
 
 
 class StepCount(nn.Module):
-    """How many optimiser steps a schedule has seen; kept in `state_dict`."""
+    """The number of optimiser steps so far, for a schedule; in `state_dict`."""
 
     step: Tensor
 

@@ -1,6 +1,6 @@
-"""The papers' propositions and bounds as functions of numbers and NumPy arrays, in float64, fit to be plotted.
+"""The papers' propositions and bounds as functions of numbers and NumPy arrays, in float64, ready to plot.
 
-In what follows C (or n) is the number of classes, d the embedding size, s a scale (NormFace's ℓ²), angles in radians.
+Here C (or n) is the number of classes, d the embedding size, s a scale (NormFace's ℓ²), angles in radians.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def ideal_probability(s: ArrayLike, num_classes: int) -> Array:
 
 
 def contraction_lower(p: float, num_classes: int, *, bound: str = "ideal") -> float:
-    """The least radius with which a target probability p can be reached, CM-Softmax's lower bound.
+    """The smallest radius at which a target probability p can be reached, CM-Softmax's lower bound.
 
     `bound="ideal"`: ln(p (C − 2) / (1 − p)), which drops e^{−s} and so needs C ≥ 3 and p > 1 / (C − 1);
     `bound="exact"`: the s > 0 with `ideal_probability(s, C) = p`, for C ≥ 2 and p > 1 / C.
@@ -89,7 +89,7 @@ def contraction(norms: ArrayLike, lower: float, upper: float, gamma: float = 1.0
 
 
 def contraction_saturation(norms: ArrayLike, gamma: float = 1.0) -> Array:
-    """2 sigmoid(γ‖x‖) − 1 in [0, 1): the share of [lower, upper] that a norm has used up."""
+    """2 sigmoid(γ‖x‖) − 1 in [0, 1): the share of [lower, upper] that a norm uses."""
     gamma = checks.number("gamma", gamma, low=0, open_low=True)
     return np.tanh(gamma * np.asarray(norms, dtype=np.float64) / 2)
 
@@ -101,7 +101,7 @@ def coco_scale(num_classes: int) -> float:
 
 
 def loss_floor(s: ArrayLike, num_classes: int) -> Array:
-    """The least softmax loss with unit features and weights scaled to s = ℓ²: log(1 + (n − 1) e^{−n s / (n − 1)}).
+    """The smallest softmax loss with unit features and weights scaled to s = ℓ²: log(1 + (n − 1) e^{−n s / (n − 1)}).
 
     Every class holds as many samples; a regular simplex, which exists for n ≤ d + 1, attains it.
 
@@ -125,7 +125,7 @@ def scale_for_loss(loss: ArrayLike, num_classes: int) -> Array:
     """The s = ℓ² at which `loss_floor` is `loss`: −(n − 1)/n · log((e^loss − 1) / (n − 1)).
 
     Args:
-        loss: the wanted loss, in (0, log n): at log n the scale is 0.
+        loss: the target loss, in (0, log n): at log n the scale is 0.
 
     Source: NF Prop. 2, inverted.
 
@@ -159,8 +159,8 @@ def incay_factor(embedding_size: int, num_classes: int) -> float:
 def target_probability(logits: ArrayLike, label: int, scales: ArrayLike, *, bias: ArrayLike | None = None) -> Array:
     """Softmax probability of the label as the feature grows: P_y at features s·x, whose logits are s · logits + bias.
 
-    Without bias, P_y rises with s where the label has the highest logit (NF Prop. 1; FI Property 1) and falls where it
-    has not. With a bias neither holds: two classes may share a weight and be told apart at s = 0 (NF Fig. 3).
+    Without bias, P_y rises with s if the label has the highest logit (NF Prop. 1; FI Property 1) and falls if it has
+    not. With a bias neither holds: two classes may share a weight and be separated at s = 0 (NF Fig. 3).
 
     Args:
         logits: w_j·x of one sample at s = 1, [C].
@@ -198,7 +198,7 @@ def class_weight_pull(logits: ArrayLike, label: int, norms: ArrayLike) -> Array:
 
 
 def probability_floor(norm: ArrayLike, num_classes: int) -> Array:
-    """The least P_y of a feature along its unit class weight, the others at least 90° away: e^r / (e^r + K − 1).
+    """The smallest P_y of a feature along its unit class weight, the others at least 90° away: e^r / (e^r + K − 1).
 
     Source: FI Property 4.
 
@@ -213,7 +213,7 @@ def probability_floor(norm: ArrayLike, num_classes: int) -> Array:
 def iam_own_pull(p: ArrayLike, beta: float) -> Array:
     """How strongly scaled softmax + β · IAM pulls w_y to a sample: 1 − p + βp, in units of s.
 
-    β = 0 is softmax's own 1 − p; at β = 1 every sample pulls alike; beyond, the well classified ones pull hardest,
+    β = 0 is softmax's own 1 − p; at β = 1 all samples pull equally; above, the well classified ones pull hardest,
     which is why β < 1 is the paper's range.
 
     Args:
@@ -245,7 +245,7 @@ def iam_other_push(p: ArrayLike, q: ArrayLike, beta: float) -> Array:
 
 
 def iam_floor(s: float, num_classes: int, beta: float = 1.0) -> float:
-    """The least that IAM can be: −β (2s + log(1 + (C − 1) e^{−2s})), with own cosine 1 and all others −1.
+    """The minimum of IAM: −β (2s + log(1 + (C − 1) e^{−2s})), with own cosine 1 and all others −1.
 
     Source: IAM Eq. 7.
     """
@@ -255,7 +255,7 @@ def iam_floor(s: float, num_classes: int, beta: float = 1.0) -> float:
 
 
 def agent_distortion(anchor: ArrayLike, features: ArrayLike, agent: ArrayLike) -> float:
-    """What it costs to let a class weight stand for the class: mean_j (d(f_0, f_j) − d(f_0, w))², d on unit vectors.
+    """The cost of representing a class by its class weight: mean_j (d(f_0, f_j) − d(f_0, w))², d on unit vectors.
 
     Args:
         anchor: f_0, [d].
@@ -270,7 +270,7 @@ def agent_distortion(anchor: ArrayLike, features: ArrayLike, agent: ArrayLike) -
 
 
 def agent_distortion_bound(features: ArrayLike, agent: ArrayLike) -> float:
-    """What `agent_distortion` never exceeds, whatever the anchor: mean_j d(f_j, w)². NormFace reports 0.5 to 0.6.
+    """An upper bound of `agent_distortion` for any anchor: mean_j d(f_j, w)². NormFace reports 0.5 to 0.6.
 
     Source: NF Prop. 3. Training logs its mean over the samples of a step as `agent_distortion` (`head.seen`).
 

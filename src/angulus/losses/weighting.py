@@ -10,25 +10,17 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses import roles
 from angulus.losses.roles import Weighting
 
 
-class Stateless(roles.Stateless):
-    """The usual answers of a weighting, which is then its call and its kind."""
-
-    probability: str = "margin"
-    scope: str = "rank"
-
-
 @dataclass(frozen=True)
-class Focal(Stateless):
-    """(1 − p_y)^γ a sample, γ ≥ 0; gradient flows through it. F-Softmax. Source: MV Eq. 2 and 4.
+class Focal(Weighting):
+    """(1 − p_y)^γ for each sample, γ ≥ 0; with gradient. F-Softmax. Source: MV Eq. 2 and 4.
 
     Args:
         gamma: γ; the paper uses 2.
-        probability: p_y from the logits of the loss (`"margin"`, which the paper's recipes use), or from the plain
-            cosines (`"plain"`, its equations read literally).
+        probability: p_y from the logits of the loss (`"margin"`, as in the paper's experiments), or from the plain
+            cosines (`"plain"`, its equations taken literally).
     """
 
     gamma: float = 2.0
@@ -53,15 +45,15 @@ class Focal(Stateless):
 
 
 @dataclass(frozen=True)
-class HardMining(Stateless):
+class HardMining(Weighting):
     """1 for the floor(keep · B) highest losses of the batch (at least one), 0 for the others. HM-Softmax.
 
-    Equal losses go to the lower row.
+    Of equal losses, the lower row comes first.
 
     Args:
-        keep: share kept, in (0, 1]; the paper uses 0.9.
-        divide: the mean divides by the number `"kept"`, or by the size of the batch, `"all"`.
-        scope: where several ranks train, the batch is each rank's own rows, `"rank"`, or those of all, `"global"`.
+        keep: the share of rows that count, in (0, 1]; 0.9 in the paper.
+        divide: the divisor of the mean: the number of rows that count, `"kept"`, or of all rows, `"all"`.
+        scope: with several ranks, the batch is each rank's own rows, `"rank"`, or those of all ranks, `"global"`.
 
     Source: MV Sec. 3.1, Eq. 4.
     """

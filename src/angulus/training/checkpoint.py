@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks, files
-from angulus.heads.checkpoint import ROWS, read_rows
+from angulus.heads.saving import ROWS, read_rows
 
 FORMAT = 1
 NAME = "checkpoint.pt"

@@ -14,7 +14,7 @@ from angulus.data.augment import Augment
 from angulus.data.sets.images import Images
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.runtime import Ranks
-from angulus.heads.checkpoint import Head
+from angulus.heads.saving import Head
 from angulus.training.settings import Training, Validation
 
 

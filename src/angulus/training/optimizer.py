@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from angulus.heads.checkpoint import Head
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
+from angulus.heads.saving import Head
 from angulus.training.settings import Optimizer
 
 

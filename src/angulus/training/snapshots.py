@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from angulus.core import tensor_files
-from angulus.heads.checkpoint import load_head, save_head
+from angulus.heads.saving import load_head, save_head
 from angulus.training import checkpoint
 from angulus.training.job import Job
 from angulus.training.settings import Snapshots

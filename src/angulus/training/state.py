@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.heads.checkpoint import ROWS, load_head, save_head
+from angulus.heads.saving import ROWS, load_head, save_head
 from angulus.heads.sharded import ShardedHead
 from angulus.training import checkpoint
 from angulus.training.job import Job

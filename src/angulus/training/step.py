@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from angulus.core import checks
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
-from angulus.heads.checkpoint import Head
+from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.losses.objective import Objective
 from angulus.training import checkpoint

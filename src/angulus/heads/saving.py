@@ -1,8 +1,8 @@
-"""A trained head on disk: saved by any number of ranks, loaded by any other, or read as one [C, d] tensor.
+"""A trained head on disk: saved by any number of ranks, loaded by any other number, or read as one [C, d] tensor.
 
-A folder holds one safetensors file a rank (rows of the class weights, and of what optimisers keep of them), one of
-what all ranks hold (learned s, running figures), and `head.json`, which names them and is written last: until then
-the folder is the checkpoint that it was before.
+A folder holds one safetensors file per rank (rows of the class weights and of their optimiser state), one file for what
+all ranks share (learned s, running figures), and `head.json`, which names them and is written last: until then the
+folder is the previous checkpoint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,28 @@ from angulus.core import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
-from angulus.losses.pieces import to_mapping
+from angulus.losses.serialize import to_mapping
 
 Head = DenseHead | ShardedHead
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 INDEX, FORMAT = "head.json", 1
 KEYS = ("num_classes", "embedding_size", "objective", "optimizers", "common", "shards")
-ROWS = ("weight", "bias")  # what has one row per class
+ROWS = ("weight", "bias")  # the tensors with one row per class
 OWN_FILE = re.compile(r"(classes-\d+|common)-[0-9a-f]{8}\.safetensors")
 
 
 def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
-    """Write the head, and what optimisers keep of it; every rank of a sharded head must call it.
+    """Save the head and its optimisers' state; every rank of a sharded head must call it.
 
     Args:
         head: dense or sharded.
-        folder: made where it is not; a checkpoint in it is replaced only once the new one is whole. Other files in it
-            are left alone.
-        optimizers: one, or several, whose state of the head's parameters is saved with them (momentum, moments,
-            step counts).
+        folder: created if missing; a checkpoint in it is replaced once the new one is complete. Other files in it stay.
+        optimizers: one or several, whose state of the head's parameters is saved too (momentum, moments, step counts).
 
     Raises:
-        checks.InputError: on every rank, where one cannot write, or an optimiser keeps what has no row a class.
+        checks.InputError: on every rank, if one cannot write, or an optimiser keeps state without one row per class.
     """
-    ranks, classes = _place(head)
+    ranks, classes = _ranks_and_classes(head)
     folder = Path(folder)
     tag = ranks.gather_objects(uuid.uuid4().hex[:8])[0]
     shard = {"file": f"classes-{classes.start}-{tag}.safetensors", "start": classes.start, "stop": classes.stop}
@@ -53,7 +51,7 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
 
     def own() -> None:
         files.make_folder(folder)
-        rows, shared = _split(head, _several(optimizers))
+        rows, shared = _split(head, _as_list(optimizers))
         tensor_files.write(folder / str(shard["file"]), rows)
         if ranks.rank == 0:
             tensor_files.write(folder / common, shared)
@@ -65,7 +63,7 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
                 "num_classes": head.num_classes,
                 "embedding_size": head.embedding_size,
                 "objective": to_mapping(head.objective.spec),
-                "optimizers": _kinds(head, _several(optimizers)),
+                "optimizers": _optimizer_names(head, _as_list(optimizers)),
                 "common": common,
                 "shards": shards,
             }
@@ -84,31 +82,32 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
         for path in folder.iterdir():
             if OWN_FILE.fullmatch(path.name) and tag not in path.name:
                 path.unlink(missing_ok=True)
-    ranks.gather_objects(None)  # no rank goes on before the folder holds this checkpoint alone
+    ranks.gather_objects(None)  # no rank returns before the folder holds only this checkpoint
 
 
 def load_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
-    """Load what `save_head` wrote, on however many ranks, into a head of the same C, d and objective.
+    """Load what `save_head` wrote, with any number of ranks, into a head of the same C, d and objective.
 
     Args:
-        head: changed only once everything is read and fits.
-        folder: of `save_head`.
-        optimizers: of the same kinds as those saved; what they keep of the head's parameters is replaced.
+        head: changed only after everything has been read and fits.
+        folder: written by `save_head`.
+        optimizers: of the same classes as those saved; their state of the head's parameters is replaced.
 
     Raises:
-        checks.InputError: on every rank, where one finds no checkpoint, a damaged one, or one of another C, d,
-            objective or optimiser.
+        checks.InputError: on every rank, if the checkpoint is missing, damaged, or of another C, d, objective or
+            optimiser.
     """
-    ranks, classes = _place(head)
-    given = _several(optimizers)
-    state, kept = ranks.run_on_all(lambda: _fitting(head, Path(folder), classes, given))
+    ranks, classes = _ranks_and_classes(head)
+    optimizer_list = _as_list(optimizers)
+    state, optimizer_state = ranks.run_on_all(lambda: _read_checked(head, Path(folder), classes, optimizer_list))
     head.load_state_dict(state)
-    for name, parameter in head.named_parameters():
-        for optimizer in given:
-            if any(parameter is each for group in optimizer.param_groups for each in group["params"]):
-                prefix = f"optimizer.{name}."
-                found = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
-                optimizer.state[parameter] = {key: _as(value, parameter) for key, value in found.items()}
+    for name, parameter, optimizer in _trained(head, optimizer_list):
+        prefix = f"optimizer.{name}."
+        optimizer.state[parameter] = {
+            key.removeprefix(prefix): _like(value, parameter)
+            for key, value in optimizer_state.items()
+            if key.startswith(prefix)
+        }
 
 
 def read_weight(folder: Path) -> Tensor:
@@ -117,36 +116,41 @@ def read_weight(folder: Path) -> Tensor:
 
 
 def read_rows(folder: Path, classes: range | None = None) -> dict[str, Tensor]:
-    """The `weight` [C, d], and the `bias` [C] where there is one, of some classes of a saved head, or of all."""
+    """The `weight` [C, d], and the `bias` [C] if it has one, of these classes of a saved head, or of all."""
     index = _index(Path(folder))
     chosen = range(index["num_classes"]) if classes is None else classes
     return {name: part for only in ROWS for name, part in _rows(Path(folder), index, chosen, only).items()}
 
 
-def _place(head: Head) -> tuple[Ranks, range]:
+def _ranks_and_classes(head: Head) -> tuple[Ranks, range]:
     if isinstance(head, ShardedHead):
         return head.ranks, head.classes
     return Ranks(), range(len(head.weight))
 
 
-def _several(optimizers: Optimizers) -> list[torch.optim.Optimizer]:
+def _as_list(optimizers: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizers is None:
         return []
     return [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
 
 
-def _kinds(head: Head, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, str]:
-    """By which optimiser each parameter of the head is trained."""
-    return {
-        name: type(optimizer).__name__
-        for name, parameter in head.named_parameters()
-        for optimizer in optimizers
-        if any(parameter is each for group in optimizer.param_groups for each in group["params"])
-    }
+def _trained(
+    head: Head, optimizers: Iterable[torch.optim.Optimizer]
+) -> Iterator[tuple[str, torch.nn.Parameter, torch.optim.Optimizer]]:
+    """Each parameter of the head that one of the optimisers trains: its name, itself, and the optimiser."""
+    for name, parameter in head.named_parameters():
+        for optimizer in optimizers:
+            if any(parameter is trained for group in optimizer.param_groups for trained in group["params"]):
+                yield name, parameter, optimizer
+
+
+def _optimizer_names(head: Head, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, str]:
+    """The class of the optimiser that trains each parameter of the head."""
+    return {name: type(optimizer).__name__ for name, _, optimizer in _trained(head, optimizers)}
 
 
 def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(what has one row per class of this rank, what all ranks hold)."""
+    """(tensors with one row per class of this rank, tensors that all ranks share)."""
     rows: dict[str, Tensor] = {}
     common: dict[str, Tensor] = {}
     for name, value in head.state_dict().items():
@@ -166,29 +170,29 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
     return rows, common
 
 
-def _fitting(
+def _read_checked(
     head: Head, folder: Path, classes: range, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(the head's state, the optimisers'), once they are known to fit."""
+    """(the head's state, the optimisers'), checked against the head and the optimisers."""
     index = _index(folder)
     bound = head.objective
     for name, own in (("num_classes", bound.num_classes), ("embedding_size", bound.embedding_size)):
         if index[name] != own:
             raise checks.InputError(
-                f"{folder} holds a head with {name} = {checks.shown(index[name])}, this one has {own}; make the head "
-                "as it was saved, or see angulus.heads.classes to add and remove classes"
+                f"{folder} holds a head with {name} = {checks.shown(index[name])}, this one has {own}; build the "
+                "head as it was saved, or see angulus.heads.classes to add and remove classes"
             )
     if index["objective"] != json.loads(json.dumps(to_mapping(bound.spec))):
         raise checks.InputError(
-            f"{folder} holds a head of another objective ({checks.shown(index['objective'])}); to start from its "
+            f"{folder} holds a head with another objective ({checks.shown(index['objective'])}); to start from its "
             "class weights alone, copy read_weight(folder) into head.weight"
         )
-    kinds = _kinds(head, optimizers)
+    kinds = _optimizer_names(head, optimizers)
     for name, kind in kinds.items():
         if index["optimizers"].get(name) != kind:
             raise checks.InputError(
                 f"{folder} holds no state of {kind} for {name} (it was saved with {index['optimizers'].get(name)}); "
-                "load without optimizers, and make new ones"
+                "load without optimizers, and create new ones"
             )
     everything = _rows(folder, index, classes) | tensor_files.read(folder / Path(index["common"]).name)
     state = {name: value for name, value in everything.items() if not name.startswith("optimizer.")}
@@ -198,8 +202,8 @@ def _fitting(
     return state, {name: value for name, value in everything.items() if name.startswith("optimizer.")}
 
 
-def _as(value: Tensor, parameter: Tensor) -> Tensor:
-    """Optimiser state on the parameter's device, and in its dtype where it is one number an entry."""
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Optimiser state on the parameter's device, and in its dtype if it has the parameter's shape."""
     return value.to(parameter) if value.shape == parameter.shape and value.ndim else value.to(parameter.device)
 
 
@@ -216,15 +220,15 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _check_index(index: Any) -> None:
-    """Refuse what `save_head` does not write; raises what a value of another kind raises, too."""
+    """Refuse what `save_head` does not write; values of a wrong type raise their own errors."""
     if index["format"] != FORMAT or set(KEYS) - set(index):
         raise ValueError("another version wrote it")
     for name in ("num_classes", "embedding_size"):
         checks.integer(name, index[name], low=1)
     spans = [tuple(checks.integer(end, shard[end]) for end in ("start", "stop")) for shard in index["shards"]]
-    joined = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
-    if not joined or any(start >= stop for start, stop in spans) or spans[-1][1] != index["num_classes"]:
-        raise ValueError("its ranges of classes do not join")
+    contiguous = [start for start, _ in spans] == [0, *(stop for _, stop in spans[:-1])]
+    if not contiguous or any(start >= stop for start, stop in spans) or spans[-1][1] != index["num_classes"]:
+        raise ValueError("its ranges of classes are not contiguous")
     if not all(isinstance(name, str) for name in (index["common"], *(shard["file"] for shard in index["shards"]))):
         raise ValueError("it must name its files")
     if not isinstance(index["optimizers"], dict):
@@ -232,7 +236,7 @@ def _check_index(index: Any) -> None:
 
 
 def _rows(folder: Path, index: dict[str, Any], classes: range, only: str | None = None) -> dict[str, Tensor]:
-    """The rows of these classes, of every tensor, or of one."""
+    """The rows of these classes, of every tensor or only of one."""
     parts: dict[str, list[Tensor]] = {}
     for shard in index["shards"]:
         first, last = max(classes.start, shard["start"]), min(classes.stop, shard["stop"])

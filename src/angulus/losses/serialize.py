@@ -9,7 +9,7 @@ from typing import Any
 
 from angulus.core import checks
 from angulus.losses import margins, negatives, penalties, radius, weighting
-from angulus.losses.companions import CenterLoss
+from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
 
 SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -21,13 +21,13 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
 
 
-def names() -> tuple[str, ...]:
-    """What an objective's mapping may hold; the tables of penalties may have grown."""
+def part_names() -> tuple[str, ...]:
+    """The keys that an objective's mapping may have; computed, since tables of penalties may grow."""
     return (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
 
 
-def piece(slot: str, value: object) -> Any:
-    """The piece that a mapping with `kind` stands for; a piece or None passes."""
+def build_piece(slot: str, value: object) -> Any:
+    """The piece that a mapping with `kind` describes; a piece or None is returned unchanged."""
     if not isinstance(value, Mapping):
         if value is None or hasattr(value, "kind"):
             return value
@@ -35,25 +35,27 @@ def piece(slot: str, value: object) -> Any:
     parameters = dict(value)
     kind = checks.choice(f"{slot}.kind", parameters.pop("kind", None), SLOTS[slot])
     if isinstance(parameters.get("annealing"), Mapping):
-        parameters["annealing"] = call(margins.Annealing, f"{slot}.annealing", parameters["annealing"])
-    return call(SLOTS[slot][kind], f"{slot} {kind}", parameters)
+        parameters["annealing"] = call_checked(margins.Annealing, f"{slot}.annealing", parameters["annealing"])
+    return call_checked(SLOTS[slot][kind], f"{slot} {kind}", parameters)
 
 
-def call(make: Callable[..., Any], what: str, parameters: Mapping[str, Any]) -> Any:
-    """Call `make(**parameters)`, naming unknown and missing parameters in a sentence."""
-    known = inspect.signature(make).parameters
+def call_checked(make: Callable[..., Any], what: str, parameters: Mapping[str, Any]) -> Any:
+    """Call `make(**parameters)`, with an error that names unknown and missing parameters."""
+    accepted = inspect.signature(make).parameters
     for name in parameters:
-        if name not in known:
-            listed = ", ".join(known) or "nothing"
-            raise checks.InputError(f"{what} has no parameter {name!r}{checks.nearest(name, known)}; it takes {listed}")
-    missing = [name for name, each in known.items() if each.default is each.empty and name not in parameters]
+        if name not in accepted:
+            listed = ", ".join(accepted) or "nothing"
+            raise checks.InputError(
+                f"{what} has no parameter {name!r}{checks.nearest(name, accepted)}; it takes {listed}"
+            )
+    missing = [name for name, entry in accepted.items() if entry.default is entry.empty and name not in parameters]
     if missing:
         raise checks.InputError(f"{what} needs {' and '.join(missing)}")
     return make(**parameters)
 
 
 def to_mapping(objective: Objective) -> dict[str, Any]:
-    """The objective as plain values, all pieces written out; `from_mapping` gives it back."""
+    """The objective as plain values, with all pieces; the inverse of `from_mapping`."""
     out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
     for slot in SLOTS:
         chosen = getattr(objective, slot)
@@ -67,42 +69,42 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Objective:
-    """The objective that pieces written out stand for; missing ones have `Objective`'s defaults.
+    """The objective that a mapping of pieces describes; missing ones have `Objective`'s defaults.
 
     >>> from_mapping({"radius": {"kind": "fixed", "s": 64}, "iam": {"beta": 0.1}}).penalties[0].penalty.beta
     0.1
     """
     for name in mapping:
-        if name not in names():
-            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, names())}")
-    changes = {name: change(name, mapping[name]) for name in names() if mapping.get(name) is not None}
+        if name not in part_names():
+            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, part_names())}")
+    changes = {name: build_part(name, mapping[name]) for name in part_names() if mapping.get(name) is not None}
     terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
     return Objective(**changes, penalties=terms)
 
 
-def change(name: str, value: object) -> Any:
-    """What `Objective.replace` takes under that name, from plain values."""
+def build_part(name: str, value: object) -> Any:
+    """The value of `Objective.replace` for this name, from plain values."""
     if name in SLOTS:
-        return piece(name, value)
+        return build_piece(name, value)
     if name == "center_loss":
-        return center(value)
-    return term(name, value) if name in penalties.TABLE and value is not None else value
+        return build_center(value)
+    return build_term(name, value) if name in penalties.TABLE and value is not None else value
 
 
-def term(name: str, value: object) -> Term:
-    """A penalty from its parameters, with an optional `weight` before it."""
+def build_term(name: str, value: object) -> Term:
+    """A penalty from its parameters, with an optional factor `weight`."""
     if not isinstance(value, Mapping):
         raise checks.InputError(f"{name} must be a mapping of its parameters, or null; got {value!r}")
     parameters = dict(value)
     weight = checks.number(f"{name}.weight", parameters.pop("weight", 1.0), low=0)
-    return Term(weight, call(penalties.TABLE[name], name, parameters))
+    return Term(weight, call_checked(penalties.TABLE[name], name, parameters))
 
 
-def center(value: object) -> CenterLoss | None:
+def build_center(value: object) -> CenterLoss | None:
     """Center loss from its parameters, or None."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise checks.InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
-    made: CenterLoss = call(CenterLoss, "center_loss", value)
+    made: CenterLoss = call_checked(CenterLoss, "center_loss", value)
     return made

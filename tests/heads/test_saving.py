@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from angulus import DenseHead, InputError, losses
 from angulus.core import tensor_files
-from angulus.heads import checkpoint
-from angulus.heads.checkpoint import load_head, read_rows, read_weight, save_head
+from angulus.heads import saving
+from angulus.heads.saving import load_head, read_rows, read_weight, save_head
 
 OBJECTIVE = losses.normface(16.0, learn=True)
 
@@ -41,7 +41,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path, monkeypa
     def full(*_: object) -> None:
         raise InputError("the disk is full")
 
-    monkeypatch.setattr(checkpoint.files, "write_json", full)
+    monkeypatch.setattr(saving.files, "write_json", full)
     with pytest.raises(InputError, match="the disk is full"):
         save_head(second, tmp_path)
     assert bool((read_weight(tmp_path) == first.weight).all())

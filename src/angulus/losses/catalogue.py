@@ -1,6 +1,6 @@
-"""The losses by their papers' names: each is an `Objective` of a few pieces. `build(name, ...)` is the one table.
+"""The losses by their papers' names, each an `Objective` of a few pieces; `ALIASES` is the table.
 
-Angles in radians; s, m, t as the papers have them. Every alias has defaults: those of its paper, or of the paper here
+Angles are in radians; s, m and t are the papers'. Every alias has defaults: those of its paper, or of the paper here
 that compares with it, as its docstring says.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from angulus.core import checks
-from angulus.losses import pieces
-from angulus.losses.companions import CenterLoss
+from angulus.losses import serialize
+from angulus.losses.center import CenterLoss
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.objective import Objective, Term
@@ -48,7 +48,7 @@ def feature_normalized(s: float = 20.0, learn: bool = True) -> Objective:
 def l2_softmax(alpha: float = 30.0, learn: bool = False, bias: bool = False) -> Objective:
     """L2-softmax: logits α w_j·x̂ (+ b_j), α > 0 fixed or learned. Source: Ranjan et al. 2017.
 
-    The paper bounds α from below (`theory.contraction_lower`); 30 is what our recipe of IAM Table 5 takes.
+    The paper bounds α from below (`theory.contraction_lower`); 30 is the value of our recipe for IAM Table 5.
     """
     return Objective(
         radius=_scale(checks.number("alpha", alpha, low=0, open_low=True), learn), weights="raw", bias=bias
@@ -58,7 +58,7 @@ def l2_softmax(alpha: float = 30.0, learn: bool = False, bias: bool = False) -> 
 def normface(s: float = 20.0, learn: bool = True, eps: float = 0.0) -> Objective:
     """NormFace: logits s cosθ_j, s = ℓ² > 0 learned or fixed.
 
-    `eps` is the ε of its normalisation layer, x / sqrt(‖x‖² + ε), for features and weights alike. Source: NF Eq. 3, 6.
+    `eps` is the ε of its normalisation layer, x / sqrt(‖x‖² + ε), for both features and weights. Source: NF Eq. 3, 6.
     """
     return Objective(radius=_scale(s, learn), eps=eps)
 
@@ -90,8 +90,8 @@ def combined_margin(
 ) -> Objective:
     """Combined margin: target s (cos(multiplier·θ + angle) − cosine), others s cosθ_j.
 
-    insightface's `margin_list=(m1, m2, m3)` is `multiplier=m1, angle=m2, cosine=m3`; the paper's m2 and m3 stand the
-    other way round. By default none of the three acts. See `margins.Combined`. Source: MV Sec. 3.1.
+    insightface's `margin_list=(m1, m2, m3)` is `multiplier=m1, angle=m2, cosine=m3`; the paper swaps m2 and m3. By
+    default none of the three has an effect. See `margins.Combined`. Source: MV Sec. 3.1.
     """
     return Objective(radius=Fixed(s), margin=Combined(multiplier=multiplier, angle=angle, cosine=cosine, form=form))
 
@@ -187,17 +187,17 @@ def cm_m_softmax(
 
 
 def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
-    """C-contrastive as a loss of its own or next to another; see `penalties.CContrastive`. Source: NF Eq. 10."""
+    """C-contrastive, alone or added to another loss; see `penalties.CContrastive`. Source: NF Eq. 10."""
     return _penalty(CContrastive(m, classes))
 
 
 def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -> Objective:
-    """C-triplet as a loss of its own or next to another; see `penalties.CTriplet`. Source: NF Eq. 11."""
+    """C-triplet, alone or added to another loss; see `penalties.CTriplet`. Source: NF Eq. 11."""
     return _penalty(CTriplet(m, classes, center))
 
 
 def iam(beta: float = 0.1, s: float | None = None, logits: str = "plain") -> Objective:
-    """The inter-class angular margin, to be added to a loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12.
+    """The inter-class angular margin, added to another loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12.
 
     Default: β = 0.1 of IAM Table 5; Table 3, without a margin, has 0.8.
     """
@@ -212,7 +212,7 @@ def feature_incay(
     start_step: int = 0,
     reference_norm: float | None = None,
 ) -> Objective:
-    """Feature incay, to be added to a loss; see `penalties.FeatureIncay`. Source: FI Eq. 8.
+    """Feature incay, added to another loss; see `penalties.FeatureIncay`. Source: FI Eq. 8.
 
     Default: λ = 0.1, the best of FI Table 3 (1, 0.1 and 0.01).
     """
@@ -220,15 +220,15 @@ def feature_incay(
 
 
 def ring_loss(lam: float = 0.01, radius: float | None = None) -> Objective:
-    """Ring loss, to be added to a loss; see `penalties.Ring`. Source: Zheng et al. 2018.
+    """Ring loss, added to another loss; see `penalties.Ring`. Source: Zheng et al. 2018.
 
-    Default: λ = 0.01, what our recipe of IAM Table 5 takes.
+    Default: λ = 0.01, the value of our recipe for IAM Table 5.
     """
     return _penalty(Ring(lam, radius))
 
 
 def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False) -> Objective:
-    """Center loss, to be added to a loss; see `companions.CenterLoss`. Source: Wen et al. 2016.
+    """Center loss, added to another loss; see `center.CenterLoss`. Source: Wen et al. 2016.
 
     Defaults: λ = 0.003, α = 0.5 of Wen et al.; NF takes λ = 0.008.
     """
@@ -265,7 +265,7 @@ ALIASES: dict[str, Callable[..., Objective]] = {
 
 
 def list_losses() -> list[str]:
-    """The names that `build` and `kind:` in a recipe know.
+    """The names of the losses, for `build` and for `kind:` in a recipe.
 
     >>> list_losses()[:3]
     ['softmax', 'weight_normalized', 'feature_normalized']
@@ -274,33 +274,35 @@ def list_losses() -> list[str]:
 
 
 def build(name: str, **parameters: Any) -> Objective:
-    """The objective of that name; a margin may be a mapping such as `{"kind": "additive_angle", "m": 0.5}`.
+    """The objective with this name; a margin may be a mapping such as `{"kind": "additive_angle", "m": 0.5}`.
 
     >>> build("arcface", s=64, m=0.5) == arcface(64, 0.5)
     True
     """
     checks.choice("kind of objective", name, ALIASES)
     if "margin" in parameters:
-        parameters["margin"] = pieces.piece("margin", parameters["margin"])
+        parameters["margin"] = serialize.build_piece("margin", parameters["margin"])
     if isinstance(parameters.get("annealing"), Mapping):
-        parameters["annealing"] = pieces.call(Annealing, "annealing", parameters["annealing"])
-    objective: Objective = pieces.call(ALIASES[name], name, parameters)
+        parameters["annealing"] = serialize.call_checked(Annealing, "annealing", parameters["annealing"])
+    objective: Objective = serialize.call_checked(ALIASES[name], name, parameters)
     return objective
 
 
 def from_recipe(mapping: Mapping[str, Any]) -> Objective:
-    """The objective of a recipe: pieces written out, or `kind: NAME` with its parameters, and pieces next to it.
+    """The objective of a recipe: its pieces, or `kind: NAME` with its parameters and further pieces.
 
     >>> from_recipe({"kind": "arcface", "s": 64, "m": 0.5, "iam": {"beta": 0.1}}) == arcface(64, 0.5) + iam(0.1)
     True
     """
     if "kind" not in mapping:
-        return pieces.from_mapping(mapping)
+        return serialize.from_mapping(mapping)
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
-    taken = inspect.signature(ALIASES[name]).parameters
-    further = {key: parameters.pop(key) for key in pieces.names() if key in parameters and key not in taken}
-    return build(name, **parameters).replace(**{key: pieces.change(key, value) for key, value in further.items()})
+    own = inspect.signature(ALIASES[name]).parameters
+    further = {key: parameters.pop(key) for key in serialize.part_names() if key in parameters and key not in own}
+    return build(name, **parameters).replace(
+        **{key: serialize.build_part(key, value) for key, value in further.items()}
+    )
 
 
 def _scale(s: float, learn: bool) -> Fixed | Learned:

@@ -1,4 +1,4 @@
-"""Companions: terms of the loss that need labels and keep one row per class next to the class weights."""
+"""Center loss: a term of the loss that needs labels and keeps one centre per class."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses.roles import Stateless
+from angulus.losses.roles import Piece
 from angulus.losses.running import Statistics, Wide, wide_dtype
 
 
 @dataclass(frozen=True)
-class CenterLoss(Stateless):
-    """Center loss: λ/2 · ‖x − c_y‖², the centres c moving by a rule of their own, not by the optimiser.
+class CenterLoss(Piece):
+    """Center loss: λ/2 · ‖x − c_y‖²; the centres c follow their own update rule, not the optimiser.
 
     After an optimiser step: c_j ← c_j − α Σ_{y_i=j}(c_j − x_i) / (1 + n_j), n_j the samples of class j in the batch.
 
     Args:
         lam: λ ≥ 0.
         alpha: α in [0, 1], the rate of the centres; 0.5 in the paper.
-        normalize: True takes unit features x̂ in place of x (center loss next to NormFace, NF Table 2).
+        normalize: True uses unit features x̂ instead of x (center loss next to NormFace, NF Table 2).
 
     Source: Wen et al. 2016, Eq. 2 to 4.
     """
@@ -50,7 +50,7 @@ class CenterLoss(Stateless):
 
 
 class Centers(Wide):
-    """`CenterLoss`, bound: holds `centers` [C, d] in float32 or wider, zero at first, which `observe` moves."""
+    """`CenterLoss`, bound: holds `centers` [C, d] in float32 or wider, initially zero; `observe` updates them."""
 
     centers: Tensor
 
@@ -71,9 +71,9 @@ class Centers(Wide):
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
-        kept = stats.labels != checks.IGNORE_INDEX
-        labels = stats.labels[kept].long()
-        points = self._points(stats.features[kept].to(self.centers.dtype))
+        rows = stats.labels != checks.IGNORE_INDEX
+        labels = stats.labels[rows].long()
+        points = self._points(stats.features[rows].to(self.centers.dtype))
         classes, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
         difference = self.centers[labels] - points
         total = torch.zeros_like(self.centers[classes]).index_add_(0, index, difference)

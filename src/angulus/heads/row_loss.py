@@ -1,0 +1,238 @@
+"""The loss of each row: its geometry, what it asks of the classes, and its loss from the answers; for every head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from angulus.kernels.reduction import Reduced, Request, lengths
+from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.roles import Hinge, LogSumExp, Rows
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Norms, unit features, and the target's cosine and angle: what costs O(B · d)."""
+
+    norms: Tensor  # [B]
+    unit: Tensor  # [B, d]
+    dot: Tensor  # [B], x̂·w_y
+    cos: Tensor  # [B]
+    theta: Tensor  # [B], radians
+    length: Tensor  # [B], ‖w_y‖
+
+
+def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
+    """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero.
+
+    Rows whose squares would over- or underflow are scaled first. A row whose entries are all below 2^-110 (float64:
+    2^-1006) counts as zero, since 1 / ‖x‖ would overflow. There is no branch, so the function can be exported.
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    limits = torch.finfo(features.dtype)
+    limit, least = limits.max**0.5, limits.tiny * 2**16
+    with torch.no_grad():
+        length = torch.linalg.vector_norm(features, dim=1)
+        outside = length > limit / 16
+        if eps == 0:  # a positive one outweighs small squares
+            outside = outside | (length < 16 / limit)
+        largest = features.abs().amax(dim=1)
+        zero = largest < least
+        scale = torch.where(outside & ~zero, largest, torch.ones_like(largest))
+    scaled = features / scale[:, None]
+    norms = torch.linalg.vector_norm(scaled, dim=1).masked_fill(zero, 0.0)
+    if eps == 0:
+        divisor = torch.where(norms > 0, norms, torch.ones_like(norms))
+    else:
+        divisor = torch.sqrt(scaled.square().sum(dim=1) + eps / scale**2)
+    return scale * norms, scaled / divisor[:, None]
+
+
+def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
+    """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖)."""
+    rows = rows.to(unit.dtype)
+    length = torch.linalg.vector_norm(rows, dim=1)
+    divisor = lengths(rows, eps) if eps > 0 else torch.where(length > 0, length, torch.ones_like(length))
+    direction = rows / divisor[:, None]
+    apart = torch.linalg.vector_norm(unit - direction, dim=1)
+    along = torch.linalg.vector_norm(unit + direction, dim=1)
+    nowhere = (apart == 0) & (along == 0)  # zero feature and zero weight: a right angle, as for either alone
+    one = torch.ones_like(apart)
+    theta = 2 * torch.atan2(torch.where(nowhere, one, apart), torch.where(nowhere, one, along))
+    dot = (unit * rows).sum(dim=1)
+    return Geometry(norms, unit, dot, dot / divisor, theta, length)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the rows ask of the classes under a bound objective."""
+
+    asks: tuple[tuple[float, Any, Any], ...]  # (factor, penalty, what it asked), in the objective's order
+    threshold: Tensor | None  # [B], the margined target, detached; None if nothing reads it
+    plain_scales: tuple[Tensor, ...]  # [B] each; the last is focal's, if it reads the plain cosines
+    hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
+
+
+def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
+    """The factor of the cosines, [B]; None without a cross-entropy.
+
+    At a zero feature x̂ stands for x itself. So if the radius is k‖x‖, it is k there, and the logits k·w_j·x keep their
+    gradient; their value is zero either way.
+    """
+    if bound.radius is None:
+        return None
+    if _linear(bound.spec):
+        norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+    radius: Tensor = bound.radius(norms)
+    return radius
+
+
+def _linear(spec: Objective) -> bool:
+    """Whether logits without margin are linear in the feature."""
+    return spec.radius is not None and spec.radius.linear and spec.eps == 0
+
+
+def ask(bound: BoundObjective, norms: Tensor, before: Geometry | None, radius: Tensor | None) -> Asked:
+    """The constants of the reduction; `before`, of detached class weights, only if the objective asks of the target."""
+    spec, threshold = bound.spec, None
+    unknown = norms.new_full(norms.shape, torch.nan)
+    constant = Rows(norms, unknown, unknown, bound.scale)
+    if before is not None:
+        with torch.no_grad():
+            threshold = margined(bound, before)
+        constant = Rows(norms, before.cos, threshold, bound.scale)
+        if _linear(spec):  # a zero feature has no angle: no negative is changed
+            threshold = torch.where(norms > 0, threshold, torch.inf)
+    asks = tuple((factor, penalty, penalty.ask(constant)) for factor, penalty in bound.terms)
+    plain = [asked.scale for _, _, asked in asks if isinstance(asked, LogSumExp)]
+    if spec.remaps and spec.plain_probability and radius is not None:
+        plain.append(radius)
+    offsets = tuple(asked.offset.detach() for _, _, asked in asks if isinstance(asked, Hinge))
+    return Asked(asks, threshold, tuple(plain), offsets)
+
+
+def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Request:
+    """The reduction that the rows ask for."""
+    spec = bound.spec
+    return Request(
+        radius=radius,
+        threshold=asked.threshold if spec.remaps else None,
+        coefficients=bound.negatives.coefficients if spec.remaps else (0.0, 1.0, 0.0),
+        unit_weight=spec.weights == "unit",
+        eps=spec.eps,
+        plain_scales=asked.plain_scales,
+        hinge_offsets=asked.hinge_offsets,
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The loss of each row in two parts: what weighting divides, and the penalties, which it does not."""
+
+    loss: Tensor  # weighted cross-entropy, [B]
+    divisor: int  # of its mean
+    extra: Tensor  # penalties, [B]
+
+
+Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, int]]
+
+
+def finish(
+    bound: BoundObjective,
+    target: Geometry,
+    radius: Tensor | None,
+    bias: Tensor | None,
+    asked: Asked,
+    reduced: Reduced,
+    weigh: Weigh | None = None,
+) -> Finished:
+    """The loss of each row from its target and the reductions.
+
+    Args:
+        bound: the objective.
+        target: the geometry of the rows and their own classes.
+        radius: [B], or None.
+        bias: of the row's own class, [B], or None.
+        asked: what `ask` returned.
+        reduced: the answers.
+        weigh: replaces the objective's weighting if that must see the rows of other ranks.
+    """
+    weigh = weigh or bound.weighting
+    value = margined(bound, target)
+    loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]
+    if radius is not None:
+        # a zero feature has no angle that a margin could act on
+        own = torch.where(target.norms > 0, value, target.cos) if _linear(bound.spec) else value
+        loss, divisor = _cross_entropy(bound.spec, weigh, target, own, radius, bias, reduced)
+    rows = Rows(target.norms, target.cos, value, bound.scale)
+    extra = torch.zeros_like(target.norms)
+    plain, hinges = iter(reduced.plain), iter(reduced.hinges)
+    for factor, penalty, asked_for in asked.asks:
+        extra = extra + factor * penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+    return Finished(loss, divisor, extra)
+
+
+def margined(bound: BoundObjective, target: Geometry) -> Tensor:
+    """What replaces the target's cosine, [B]."""
+    return target.cos if bound.margin is None else bound.margin(target.theta, target.norms)
+
+
+def measures(bound: BoundObjective, target: Geometry, radius: Tensor | None = None) -> dict[str, Tensor]:
+    """What training logs of each row, [B] each; `DenseHead.statistics` gives their means.
+
+    `radius` is that of `radius_of`, if the step has computed it.
+    """
+    values = {"norm": target.norms, "target_cos": target.cos, "agent_distortion": 2 - 2 * target.cos}
+    radius = radius_of(bound, target.norms) if radius is None else radius
+    if radius is not None:
+        values["radius"] = torch.where(target.norms > 0, radius, 0.0) if _linear(bound.spec) else radius
+        if hasattr(bound.radius, "saturation"):
+            values["radius_saturation"] = bound.radius.saturation(target.norms)
+    past_pi = getattr(bound.spec.margin, "past_pi", None)
+    if past_pi is not None:
+        values["beyond_pi_minus_m"] = past_pi(target.theta).to(target.norms.dtype)
+    return values
+
+
+def _cross_entropy(
+    spec: Objective,
+    weigh: Weigh | None,
+    target: Geometry,
+    value: Tensor,
+    radius: Tensor,
+    bias: Tensor | None,
+    reduced: Reduced,
+) -> tuple[Tensor, int]:
+    def logit(cosine: Tensor) -> Tensor:
+        # ‖w_y‖ · cosine as x̂·w_y plus what the margin adds, so that a zero weight keeps its gradient
+        own = cosine if spec.weights == "unit" else target.dot + target.length * (cosine - target.cos)
+        scaled = radius * own
+        return scaled if bias is None else scaled + bias.to(scaled.dtype)
+
+    assert reduced.log_sum is not None
+    advantage = logit(value) - reduced.log_sum
+    log_p = F.logsigmoid(advantage)
+    loss, divisor = -log_p, log_p.shape[0]
+    if weigh is not None:
+        log_not_p = F.logsigmoid(-advantage)
+        if spec.plain_probability:
+            log_sum = reduced.plain[-1] if spec.remaps else reduced.log_sum
+            log_not_p = F.logsigmoid(log_sum - logit(target.cos))
+        weight, divisor = weigh(loss, log_p, log_not_p)
+        loss = weight * loss
+    return spec.cross_entropy * loss, divisor
+
+
+def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any) -> Any:
+    if isinstance(ask, LogSumExp):
+        return next(plain)
+    if isinstance(ask, Hinge):
+        hinge, active = next(hinges)
+        offset = penalty.ask(rows).offset
+        return hinge + active * (offset - offset.detach()), active
+    return None

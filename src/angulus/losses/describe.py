@@ -1,0 +1,70 @@
+"""An objective in words and as a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from angulus.losses import roles
+
+if TYPE_CHECKING:
+    from angulus.losses.objective import Objective
+
+
+def words(objective: Objective) -> Iterator[str]:
+    """The parts of the objective in words, one string each."""
+    o = objective
+    if o.radius is not None:
+        details = " with bias" * o.bias + (f" (eps = {o.eps:g})" if o.eps else "")
+        yield f"{_factor(o.cross_entropy, ' × ')}softmax cross-entropy on {o.weights} weights{details}"
+        yield o.radius.words()
+        if o.margin is not None:
+            yield f"target {o.margin.formula()}{_options(o)}"
+        if o.negatives.remaps:
+            yield f"negatives {o.negatives.formula()}, I_j = 1 where cos θ_j exceeds the margined target"
+        if o.weighting is not None:
+            yield o.weighting.words()
+    for weight, penalty in o.penalties:
+        yield _factor(weight, " × ") + penalty.words()
+    if o.center_loss is not None:
+        yield o.center_loss.words()
+
+
+def formula(objective: Objective) -> str:
+    """The loss of one sample as a formula; symbols that it leaves open are defined after it."""
+    o = objective
+    terms = [_factor(weight, "·") + _at_base(o, penalty).formula() for weight, penalty in o.penalties]
+    if o.center_loss is not None:
+        terms.append(o.center_loss.formula())
+    if o.radius is None:
+        return " + ".join(terms)
+    raw = o.weights == "raw"
+    target = "cos θ" if o.margin is None else o.margin.formula()
+    t = f"{o.radius.formula()}·{'‖w_y‖·' * raw}{target}{' + b_y' * o.bias}"
+    z = f"{o.radius.formula()}·{'‖w_j‖·' * raw}{o.negatives.formula()}{' + b_j' * o.bias}"
+    factor = _factor(o.cross_entropy, "·") + ("" if o.weighting is None else f"{o.weighting.formula()}·")
+    fraction = "−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))"
+    body = f"{factor}({fraction})" if factor else fraction
+    where = [f"t = {t}{_options(o)}", f"z_j = {z}"]
+    if o.radius.where:
+        where.append(o.radius.where)
+    if o.eps:
+        where.append(f"unit vectors v / √(‖v‖² + {o.eps:g})")
+    if o.plain_probability:
+        where.append("p° without margin")
+    return ", ".join([" + ".join([body, *terms]), *where])
+
+
+def _factor(number: float, sign: str) -> str:
+    return "" if number == 1 else f"{number:g}{sign}"
+
+
+def _options(objective: Objective) -> str:
+    options = "" if objective.margin is None else objective.margin.options
+    return f" ({options})" if options else ""
+
+
+def _at_base(objective: Objective, penalty: roles.Penalty) -> roles.Penalty:
+    """The penalty with the base's scale written in, if that is a number already."""
+    scale = None if objective.radius is None else objective.radius.scale
+    return penalty if scale is None else penalty.at_scale(scale)
