@@ -46,7 +46,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantRow:
     """One variant: its columns by title.
 
     Args:
@@ -63,7 +63,7 @@ class Row:
     counts: dict[str, int]
     seconds: float
 
-    def minus(self, other: Row, title: str) -> Difference:
+    def minus(self, other: VariantRow, title: str) -> Difference:
         """How far this variant is above another in a column, over the seeds that both were trained with."""
         pairs = zip(self.columns[title].values, other.columns[title].values, strict=True)
         return paired_difference([mine - theirs for mine, theirs in pairs])
@@ -83,7 +83,7 @@ class Comparison:
 
     recipe: Recipe
     folder: Path
-    rows: list[Row]
+    rows: list[VariantRow]
     environment: dict[str, Any]
     generated: bool = False
     diverged: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Comparison:
         paper = self.recipe.published
         return {} if paper is None else {row.variant: paper.of(row.variant) for row in self.rows}
 
-    def difference(self, row: Row, title: str) -> Difference:
+    def difference(self, row: VariantRow, title: str) -> Difference:
         """How far a variant is above the baseline in a column, over the seeds that both were trained with."""
         base = next(each for each in self.rows if each.variant == section(self.recipe).against)
         return row.minus(base, title)
@@ -253,7 +253,7 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged)
 
 
-def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
+def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRow:
     fraction = recipe.evaluation.low_fraction
     columns: dict[str, list[float]] = defaultdict(list)
     own: dict[str, list[float]] = defaultdict(list)
@@ -275,7 +275,7 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
             _add(columns, {title: each.value(title, numbers) for title in each.columns})
         seconds += results["training"]["seconds"]
     counts = {name: group.count for name, group in groups.items()}
-    return Row(variant, _cells(columns), _cells(own), counts, seconds)
+    return VariantRow(variant, _cells(columns), _cells(own), counts, seconds)
 
 
 def _by_norms_of(benchmark: Benchmark, own: Path, splitter: Path) -> dict[str, Any]:

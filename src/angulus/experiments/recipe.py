@@ -43,7 +43,7 @@ FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "r
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSection:
     """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it.
 
     `options` is what else `angulus.data.load` takes for that set, such as the fold.
@@ -60,7 +60,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneSection:
     """Which network, the size of its features, and what else its constructor takes.
 
     `normalize` makes the features unit vectors before the head sees them; norms are then lost, so a loss or penalty
@@ -85,7 +85,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadSection:
     """How the head computes.
 
     Args:
@@ -123,12 +123,12 @@ class Recipe:
 
     name: str
     title: str
-    data: Data
-    backbone: Backbone
+    data: DataSection
+    backbone: BackboneSection
     objective: dict[str, Any]
     input: Contract = field(default_factory=Contract)
     augment: Augment | None = None
-    head: Head = field(default_factory=Head)
+    head: HeadSection = field(default_factory=HeadSection)
     training: Training = field(default_factory=Training)
     validation: Validation | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -30,7 +30,7 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRecipe:
     """What a comparison of a recipe found, as `comparison.json` keeps it.
 
     Args:
@@ -128,7 +128,7 @@ def reproduce(
     ]
 
 
-def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
+def read_measured(path: Path, *, stand_ins: bool = False) -> MeasuredRecipe:
     """A `comparison.json`.
 
     Raises:
@@ -136,7 +136,7 @@ def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
     """
     try:
         content: dict[str, Any] = limits.parse_json(path.read_bytes(), path.name)
-        found = Measured(
+        found = MeasuredRecipe(
             content["recipe"],
             {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
             len(content["seeds"]),
@@ -157,7 +157,7 @@ def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
     return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
 
 
-def measured(folder: Path, *, stand_ins: bool = False) -> dict[str, Measured]:
+def measured(folder: Path, *, stand_ins: bool = False) -> dict[str, MeasuredRecipe]:
     """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name.
 
     Stand-ins are refused, or, where they are asked for, kept for recipes that have nothing else.

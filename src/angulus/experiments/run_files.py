@@ -178,7 +178,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         published=None,
         rows={},
         needs={},
-        data=recipes.Data(recipe.data.name, options=recipe.data.options),
+        data=recipes.DataSection(recipe.data.name, options=recipe.data.options),
         training=training,
     )
     return dict(_flatten(redact.values(dataclasses.asdict(recipe)), ""))

@@ -17,7 +17,7 @@ from angulus.training.log import MetricsLog
 from angulus.training.settings import Training
 from angulus.training.signals import Interrupted, stop_requests
 from angulus.training.state import Progress
-from angulus.training.step import checked_loss, clip, mistaken, not_yet
+from angulus.training.step import checked_loss, clip, count_errors, defer_sync
 from angulus.training.validation import validate
 
 __all__ = ["Interrupted", "Job", "Progress", "batches", "fit", "stop_requests"]
@@ -86,12 +86,12 @@ def fit(
                         pixels = job.contract(some)
                         if settings.channels_last:
                             pixels = pixels.contiguous(memory_format=torch.channels_last)
-                        with not_yet(network, head, last=number == settings.accumulate - 1):
+                        with defer_sync(network, head, last=number == settings.accumulate - 1):
                             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                                 features = network(pixels)
                             loss = checked_loss(head, features, theirs, progress.step, folder, ranks)
                             if settings.schedule.kind == "plateau":
-                                wrong += mistaken(head, features, theirs)
+                                wrong += count_errors(head, features, theirs)
                             (loss * shares[number]).backward()  # type: ignore[no-untyped-call]
                         value += shares[number] * loss.item()
                         seen.append(features.detach())

@@ -46,7 +46,7 @@ def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder
 
 
 @torch.no_grad()
-def mistaken(head: Head, features: Tensor, labels: Tensor) -> Tensor:
+def count_errors(head: Head, features: Tensor, labels: Tensor) -> Tensor:
     """How many of this rank's rows fall into another class, by the class weights of the step's own loss.
 
     To be called before backward, which may move them already. It is a second pass over the classes: the loss comes from
@@ -56,7 +56,7 @@ def mistaken(head: Head, features: Tensor, labels: Tensor) -> Tensor:
 
 
 @contextmanager
-def not_yet(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
+def defer_sync(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
     """Before the last micro-batch gradients are not summed over the processes, and the head's figures do not move."""
     if last:
         yield

@@ -63,14 +63,14 @@ def _of(images: Images, chosen: NDArray[np.bool_]) -> Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ValidationPairs:
     """Two rows of each pair, [2n, 2], and whether they are of one class, [2n]."""
 
     rows: NDArray[np.int64]
     same: NDArray[np.bool_]
 
 
-def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
+def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> ValidationPairs:
     """`count` genuine and as many impostor pairs of different images; a function of its arguments alone.
 
     A genuine pair is an image, drawn among those whose class has another, and another of its class; an impostor pair an
@@ -94,7 +94,7 @@ def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
     group, size = starts[place[other]], sizes[place[other]]
     stranger = order[(group + size + chance.integers(0, len(labels) - size)) % len(labels)]
     rows = np.concatenate([np.stack([first, genuine], axis=1), np.stack([other, stranger], axis=1)])
-    return Pairs(rows, np.repeat([True, False], count))
+    return ValidationPairs(rows, np.repeat([True, False], count))
 
 
 def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
@@ -114,7 +114,7 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
     return job.ranks.run_on_all(figures)
 
 
-def verified(features: NDArray[np.float32], pairs: Pairs, fmr: float) -> dict[str, float]:
+def verified(features: NDArray[np.float32], pairs: ValidationPairs, fmr: float) -> dict[str, float]:
     """What `validate` tells, of features [N, d]."""
     features = features.astype(np.float64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
