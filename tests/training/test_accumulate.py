@@ -16,7 +16,7 @@ from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.training import checkpoint, optimizer
-from angulus.training.batches import chance
+from angulus.training.batches import step_generator
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 
@@ -176,7 +176,7 @@ def test_the_backbone_moves_at_its_own_rate(tmp_path: Path) -> None:
 
 def test_chance_is_a_function_of_seed_step_and_rank() -> None:
     def drawn(*numbers: int) -> float:
-        return torch.rand((), generator=chance(*numbers)).item()
+        return torch.rand((), generator=step_generator(*numbers)).item()
 
     assert drawn(3, 4) == drawn(3, 4, 0)
     assert len({drawn(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1, 2)}) == 12

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from angulus.training.divergence import sentence
+from angulus.training.divergence import diagnose
 from angulus.training.state import Progress
 
 LABELS = np.repeat(np.arange(10), 60)  # ln 10 = 2.303
@@ -20,7 +20,7 @@ def said(first: float, last: float, norms: tuple[float, float], share: float, *,
     wrong = np.zeros(600) if one_class else (LABELS + 1) % 10
     predictions = np.where(np.arange(600) % 100 < round(100 * share), LABELS, wrong)
     progress = Progress(first_loss=first, last_epoch_loss=last, first_norm=norms[0])
-    return sentence(progress, norms[1], LABELS, predictions, lr=100.0)
+    return diagnose(progress, norms[1], LABELS, predictions, lr=100.0)
 
 
 @pytest.mark.parametrize(

@@ -193,10 +193,10 @@ def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_
     with pytest.warns(
         UserWarning, match=r"was trained on 1 of the 3 classes .*, or on others of these names; if they are"
     ):
-        start.refuse_known(known, job, trained)
+        start.refuse_seen_classes(known, job, trained)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        start.refuse_known(("none", "of", "them"), job, trained)
+        start.refuse_seen_classes(("none", "of", "them"), job, trained)
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:

@@ -189,11 +189,11 @@ def test_snapshots_are_refused(override: str, sentence: str) -> None:
 
 def test_a_flipped_bit_in_a_snapshot_is_refused(tmp_path: Path) -> None:
     job = build.job(chosen := tiny.validated("training.snapshots={every: 3}"), tiny.splits())
-    snapshots.keep(tmp_path, job, 3)
-    where = snapshots.kept(tmp_path, chosen.training.snapshots, 3)[3]
-    snapshots.load(where, job)
+    snapshots.save_snapshot(tmp_path, job, 3)
+    where = snapshots.find_snapshots(tmp_path, chosen.training.snapshots, 3)[3]
+    snapshots.load_snapshot(where, job)
     whole = bytearray((where / snapshots.BACKBONE).read_bytes())
     whole[-2] ^= 1
     (where / snapshots.BACKBONE).write_bytes(whole)
     with pytest.raises(InputError, match=r"backbone.safetensors is damaged: the checksum of"):
-        snapshots.load(where, job)
+        snapshots.load_snapshot(where, job)

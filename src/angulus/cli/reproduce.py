@@ -72,11 +72,11 @@ def reproduce(
 
         folder = reproduction.results_folder(results)
         if table is not None:
-            found = rows.measured(folder)
+            found = rows.read_results_folder(folder)
             files.write_text(table, reproduction.page(rows.table_rows(), found))
             say(f"{table}: {len(found)} recipes measured")
         else:
-            show_table(reproduction.listing(rows.table_rows(), rows.measured(folder, stand_ins=True)))
+            show_table(reproduction.listing(rows.table_rows(), rows.read_results_folder(folder, stand_ins=True)))
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)

@@ -136,7 +136,7 @@ def start_from(path: Path, job: Job) -> None:
         return
     beside = path.parent / checkpoint.NAME  # a model folder keeps no class names; the run that it lies in does
     if job.held_out is not None:
-        start.refuse_known(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
+        start.refuse_seen_classes(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
     start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
 
 

@@ -58,7 +58,7 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     training = [each["training"] for each in results]
     loss = float(np.mean([each["last_epoch_loss"] for each in training]))
     shutil.rmtree(folder / measure.BENCHMARKS, ignore_errors=True)  # of another evaluation
-    found = measure.described(test, recipe.evaluation.low_fraction)
+    found = measure.summarize_test(test, recipe.evaluation.low_fraction)
     if broken := [
         f"{each.name}: {part[DIVERGED]}" for each, part in zip(folds, results, strict=True) if DIVERGED in part
     ]:

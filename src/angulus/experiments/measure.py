@@ -31,7 +31,7 @@ FOLDS = "folds"  # the column of a pooled `test.npz` that says which fold's mode
 MODEL = "model"  # a folder that `angulus.load` takes
 
 
-def with_benchmarks(
+def add_benchmarks(
     found: dict[str, Any], job: loop.Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
 ) -> dict[str, Any]:
     """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
@@ -64,10 +64,10 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     job.ranks.run_on_first(
         lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
     )
-    return described(arrays, recipe.evaluation.low_fraction)
+    return summarize_test(arrays, recipe.evaluation.low_fraction)
 
 
-def described(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:
+def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:
     """Accuracy and norms of the test images, of `test.npz`."""
     norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
     correct, low = labels == predictions, low_quality(test, low_fraction)
@@ -99,7 +99,7 @@ def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Calla
     each_epoch, batch_size = recipe.evaluation.each_epoch, recipe.evaluation.batch_size
 
     def on_epoch(epoch: int) -> dict[str, float]:
-        keep, measures = formation.kept(epoch, recipe.training.epochs), each_epoch and epoch > 0
+        keep, measures = formation.is_recorded(epoch, recipe.training.epochs), each_epoch and epoch > 0
         if measures:
             found = extract_features(job, images, batch_size)
             features = found.features[rows]

@@ -63,7 +63,7 @@ def table_rows() -> tuple[TableRow, ...]:
     return tuple(sorted(found, key=lambda each: (each.id, each.recipe.name)))
 
 
-def of_row(row: str) -> list[TableRow]:
+def recipes_of_row(row: str) -> list[TableRow]:
     """The recipes of one row, or an error that names the nearest id."""
     rows = table_rows()
     found = [each for each in rows if each.id.lower() == row.lower()]
@@ -73,7 +73,7 @@ def of_row(row: str) -> list[TableRow]:
     return found
 
 
-def lacking(recipe: Recipe) -> list[str]:
+def missing_inputs(recipe: Recipe) -> list[str]:
     """What a recipe needs and does not find, a sentence each; an empty list where it can be run."""
     missing = [f"{path} ({how})" for path, how in recipe.needs.items() if not place(path).exists()]
     if missing:
@@ -106,10 +106,10 @@ def reproduce(
         checks.InputError: no such row, or data that are not at hand: nothing is trained then.
     """
     overrides = list(overrides)
-    found = of_row(row)
+    found = recipes_of_row(row)
     for each in found:
         changed = recipes.load(each.recipe.name, overrides)
-        if sentences := lacking(changed):
+        if sentences := missing_inputs(changed):
             others = [other.recipe.name for other in found if other is not each]
             part = f"; its other parts alone: angulus compare {' or '.join(others)}" if others else ""
             raise checks.InputError(
@@ -157,7 +157,7 @@ def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
     return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
 
 
-def measured(folder: Path, *, stand_ins: bool = False) -> dict[str, MeasuredRecipe]:
+def read_results_folder(folder: Path, *, stand_ins: bool = False) -> dict[str, MeasuredRecipe]:
     """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name.
 
     Stand-ins are refused, or, where they are asked for, kept for recipes that have nothing else.

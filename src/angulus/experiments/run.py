@@ -82,15 +82,15 @@ def run(
         progress = loop.fit(job, folder, resume=there.trained, on_step=on_step, on_epoch=on_epoch)
         config = None if ended else build.config(recipe, kept)
         found = {folder: _classified(job, kept.test, recipe, folder, config)}
-        on_the_way = ranks.broadcast(lambda: snapshots.kept(folder, recipe.training.snapshots, progress.step))
+        on_the_way = ranks.broadcast(lambda: snapshots.find_snapshots(folder, recipe.training.snapshots, progress.step))
         for where in on_the_way.values():
-            snapshots.load(where, job)
+            snapshots.load_snapshot(where, job)
             found[where] = _classified(job, kept.test, recipe, where, config)
         if ranks.rank > 0:
             return {}
         # from here on rank 0 works alone: benchmarks take longer than others should wait
         loss = progress.last_epoch_loss
-        measured = [measure.with_benchmarks(each, job, kept.test, recipe, where, loss) for where, each in found.items()]
+        measured = [measure.add_benchmarks(each, job, kept.test, recipe, where, loss) for where, each in found.items()]
         results: dict[str, Any] = {
             "name": recipe.name,
             "data": whole.source,
@@ -131,7 +131,7 @@ def _diverged(progress: loop.Progress, recipe: Recipe, folder: Path) -> str | No
     """The sentence on a run that diverged, by what it found of its test images."""
     test = measure.load_test(folder)
     norm = float(test["norms"].mean())
-    return divergence.sentence(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.rate)
+    return divergence.diagnose(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.rate)
 
 
 def _refuse_nothing(folder: Path, resume: bool) -> None:

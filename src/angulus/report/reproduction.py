@@ -9,7 +9,7 @@ from rich.table import Table
 
 from angulus.experiments.compare import Cell, section
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import MeasuredRecipe, TableRow, lacking
+from angulus.experiments.reproduce import MeasuredRecipe, TableRow, missing_inputs
 from angulus.report.tables import NONE, cell, markdown_table
 
 FEW = 5  # variants that a summary names one by one
@@ -43,7 +43,7 @@ def listing(rows: Iterable[TableRow], found: Mapping[str, MeasuredRecipe]) -> Ta
     for row in rows:
         name = row.recipe.name
         if name not in at_hand:
-            at_hand[name] = not lacking(row.recipe)
+            at_hand[name] = not missing_inputs(row.recipe)
         table.add_row(row.id, row.claim.what, name, "at hand" if at_hand[name] else "no", _measured(found.get(name)))
     return table
 

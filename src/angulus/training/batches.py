@@ -23,10 +23,10 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     return parts
 
 
-def share(rows: Tensor, ranks: Ranks) -> Tensor:
+def rank_share(rows: Tensor, ranks: Ranks) -> Tensor:
     """This rank's rows of a batch: as even as can be, the first ranks one more.
 
-    >>> [share(torch.arange(5), Ranks(rank, 2)).tolist() for rank in (0, 1)]
+    >>> [rank_share(torch.arange(5), Ranks(rank, 2)).tolist() for rank in (0, 1)]
     [[0, 1, 2], [3, 4]]
     """
     return rows.tensor_split(ranks.count)[ranks.rank]
@@ -58,7 +58,7 @@ def refuse_no_snapshot(count: int, settings: Training) -> None:
         )
 
 
-def chance(seed: int, step: int, rank: int = 0) -> torch.Generator:
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     """What augmentation draws from: a function of the step and the rank alone, so that a resumed run draws the same."""
     number = (seed + 1) * 2_000_003 + step
     return torch.Generator().manual_seed(number if rank == 0 else _mixed(number, rank))

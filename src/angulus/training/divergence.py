@@ -15,7 +15,7 @@ GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that n
 ONE_CLASS = 0.99  # a share of the predictions
 
 
-def sentence(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
+def diagnose(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
     """What is wrong with a run that has ended; None where nothing is.
 
     A norm that exploded is a sign by itself: losses of the angle alone stay small. A loss that did not fall is none:

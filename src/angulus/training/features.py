@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from angulus.data.sets.images import Images
 from angulus.distributed.collectives import gather
-from angulus.training.batches import share
+from angulus.training.batches import rank_share
 from angulus.training.job import Job
 
 
@@ -48,7 +48,7 @@ def extract_features(job: Job, images: Images, batch_size: int, *, predict: bool
     found: list[tuple[torch.Tensor, ...]] = []
     for rows in torch.split(torch.arange(len(images)), batch_size):
         sizes = [len(part) for part in rows.tensor_split(ranks.count)]
-        mine = share(rows, ranks)
+        mine = rank_share(rows, ranks)
         own = ranks.run_on_all(partial(_features, job, images, mine))
         parts = (
             own,

@@ -40,10 +40,10 @@ def sample(images: int, size: int) -> NDArray[np.int64]:
     return np.linspace(0, images - 1, count).round().astype(np.int64)
 
 
-def kept(epoch: int, epochs: int) -> bool:
+def is_recorded(epoch: int, epochs: int) -> bool:
     """Whether an epoch is written: all of `MOST_EPOCHS` or fewer, else every so many; the first and last in any case.
 
-    >>> [epoch for epoch in range(101) if kept(epoch, 100)][-3:]
+    >>> [epoch for epoch in range(101) if is_recorded(epoch, 100)][-3:]
     [96, 99, 100]
     """
     return epoch % -(-epochs // MOST_EPOCHS) == 0 or epoch == epochs

@@ -47,7 +47,7 @@ class Job:
     held_out: Images | None = None
 
 
-def place(job: Job) -> nn.Module:
+def place_on_device(job: Job) -> nn.Module:
     """Put backbone and head on their device; gives what training calls in the backbone's place, on the same weights."""
     if job.settings.sync_batch_norm and job.ranks.count > 1:
         job.backbone = synchronized(job.backbone, job.ranks)

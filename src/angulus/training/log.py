@@ -64,7 +64,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return _read(path)[0]
 
 
-def damage(path: Path) -> str:
+def find_damage(path: Path) -> str:
     """What is wrong with a metrics file, with the number of the line; "" where all of it can be read."""
     return _read(path)[1]
 

@@ -11,8 +11,8 @@ import torch
 from angulus.distributed.collectives import total
 from angulus.heads.dense import DenseHead
 from angulus.training import optimizer, schedule, snapshots, state
-from angulus.training.batches import batches, chance, seed_step, share
-from angulus.training.job import Job, place
+from angulus.training.batches import batches, rank_share, seed_step, step_generator
+from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
 from angulus.training.settings import Training
 from angulus.training.signals import Interrupted, stop_requests
@@ -47,7 +47,7 @@ def fit(
         checks.InputError: a loss that is not finite, a full disk, a checkpoint of another model; on all ranks alike.
     """
     settings, device, head, ranks = job.settings, job.device, job.head, job.ranks
-    network = place(job)
+    network = place_on_device(job)
     optim = optimizer.optimizers(job.backbone, head, settings.optimizer, update_in_backward=job.update_in_backward)
     plateau = schedule.Plateau(settings.schedule)
     progress = Progress()
@@ -71,11 +71,11 @@ def fit(
                     optim.set_rate(lr)
                     seed_step(settings.seed, progress.step, ranks)
                     micro = rows.tensor_split(settings.accumulate)  # the same micro-batches for any number of ranks
-                    own = [share(part, ranks) for part in micro]
+                    own = [rank_share(part, ranks) for part in micro]
                     labels = job.images.labels[torch.cat(own)].to(device)
                     images = job.images.pixels[torch.cat(own)].to(device)
                     if job.augment is not None:
-                        images = job.augment(images, chance(settings.seed, progress.step, ranks.rank))
+                        images = job.augment(images, step_generator(settings.seed, progress.step, ranks.rank))
 
                     optim.zero_grad()
                     value, seen = 0.0, []
@@ -126,7 +126,7 @@ def fit(
                             network.train()
                             head.train()
                     if settings.snapshots is not None and settings.snapshots.due(progress.step):
-                        snapshots.keep(folder, job, progress.step)
+                        snapshots.save_snapshot(folder, job, progress.step)
                     if stopping or _due(settings, progress.step, steps, steps_per_epoch):
                         state.save(folder, job, optim, plateau, progress)
                     if stopping:

@@ -14,7 +14,7 @@ from angulus.training.settings import Snapshots
 FOLDER, BACKBONE, HEAD = "snapshots", "backbone.safetensors", "head"
 
 
-def keep(folder: Path, job: Job, step: int) -> None:
+def save_snapshot(folder: Path, job: Job, step: int) -> None:
     """Keep the model as it is after `step` steps; every rank calls it."""
     where = folder / FOLDER / f"step-{step}"
     with job.ranks.raise_on_all():
@@ -27,7 +27,7 @@ def keep(folder: Path, job: Job, step: int) -> None:
     job.ranks.run_on_first(write)
 
 
-def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
+def find_snapshots(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
     """The snapshots of a run up to step `last`, by step; one without its backbone was not finished."""
     found: dict[int, Path] = {}
     if settings is None:
@@ -39,7 +39,7 @@ def kept(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]
     return dict(sorted(found.items()))
 
 
-def load(where: Path, job: Job) -> None:
+def load_snapshot(where: Path, job: Job) -> None:
     """Put a snapshot's weights into the job's backbone and head; every rank calls it."""
 
     def read() -> None:

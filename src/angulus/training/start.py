@@ -62,7 +62,7 @@ def from_checkpoint(path: Path, job: Job) -> None:
             f"training.start_from: the run in {path} has not ended, it stands at step {done:,} of {steps:,}; go on "
             f"with it by --resume, or give {file} to start from that step"
         )
-    refuse_known(found.get("class_names"), job, path)
+    refuse_seen_classes(found.get("class_names"), job, path)
     load_backbone(job.backbone, found["backbone"], path)
     if found.get("classes") != digest(job.images.class_names):
         return
@@ -75,7 +75,7 @@ def from_checkpoint(path: Path, job: Job) -> None:
                 value.copy_(rows[name])
 
 
-def refuse_known(names: Sequence[str] | None, job: Job, path: Path) -> None:
+def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> None:
     """Refuse a start that was trained on classes which the job's validation holds out; warn where it may have been.
 
     Classes of one name are taken for one where all names of the start are among this data's; else the data sets may

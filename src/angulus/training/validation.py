@@ -109,12 +109,12 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
 
     def figures() -> dict[str, float]:
         pairs = draw_pairs(held_out.labels.numpy(), settings.pairs, job.settings.seed)
-        return verified(features, pairs, settings.fmr)
+        return verification_rates(features, pairs, settings.fmr)
 
     return job.ranks.run_on_all(figures)
 
 
-def verified(features: NDArray[np.float32], pairs: ValidationPairs, fmr: float) -> dict[str, float]:
+def verification_rates(features: NDArray[np.float32], pairs: ValidationPairs, fmr: float) -> dict[str, float]:
     """What `validate` tells, of features [N, d]."""
     features = features.astype(np.float64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
