@@ -15,8 +15,9 @@ from angulus.core.checks import InputError
 from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
-from angulus.training import checkpoint, optimizer
+from angulus.training import optimizer
 from angulus.training.batches import step_generator
+from angulus.training.state import load_checkpoint
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 
@@ -24,7 +25,7 @@ NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 def state(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """The trained weights, and what the objective learnt and kept."""
     run(tiny.validated(*NET, *overrides), folder, splits=tiny.splits())
-    found = checkpoint.load(folder / "checkpoint.pt")
+    found = load_checkpoint(folder / "checkpoint.pt")
     return {**found["backbone"], **{f"head.{name}": value for name, value in found["head"].items()}}
 
 
@@ -162,7 +163,7 @@ def test_the_backbone_moves_at_its_own_rate(tmp_path: Path) -> None:
         )
         first = build.job(chosen, tiny.splits())
         run(chosen, tmp_path / str(scale), splits=tiny.splits())
-        found = checkpoint.load(tmp_path / str(scale) / "checkpoint.pt")
+        found = load_checkpoint(tmp_path / str(scale) / "checkpoint.pt")
         before = {**first.backbone.state_dict(), "head": first.head.weight.detach()}
         after = {**found["backbone"], "head": found["head"]["weight"]}
         moved.append({name: after[name] - before[name] for name in ("layers.0.weight", "layers.11.bias", "head")})

@@ -17,8 +17,8 @@ from torch import Tensor
 import tiny
 from angulus.experiments import build
 from angulus.experiments.run import run
-from angulus.training import checkpoint
 from angulus.training.signals import Interrupted
+from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop
@@ -78,8 +78,8 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Path) -> Path:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """The trained parameters of a run, of however many processes it was."""
-    state = checkpoint.load(folder / checkpoint.NAME)
-    rows = checkpoint.class_rows(state, folder)
+    state = load_checkpoint(folder / CHECKPOINT)
+    rows = class_rows(state, folder)
     return {**state["backbone"], **{f"head.{name}": value for name, value in rows.items()}}
 
 
@@ -142,7 +142,7 @@ def test_one_file_a_process_and_no_old_ones_are_left(two: Path) -> None:
 def test_one_rank_is_asked_to_stop_and_all_stop_at_that_step(case: str, two: Path) -> None:
     said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
     assert said == [["Interrupted", "stopped at step 3 of 5"]] * 2
-    assert checkpoint.load(two / case / "checkpoint.pt")["progress"]["step"] == 3
+    assert load_checkpoint(two / case / "checkpoint.pt")["progress"]["step"] == 3
 
 
 @pytest.mark.parametrize("case", STOPPED)

@@ -15,8 +15,9 @@ from angulus.core.checks import InputError
 from angulus.data import Images, Splits
 from angulus.experiments import build
 from angulus.experiments.run import mean, run
-from angulus.training import checkpoint, loop, snapshots
+from angulus.training import loop
 from angulus.training.settings import Validation
+from angulus.training.state import SNAPSHOT_BACKBONE, find_snapshots, load_checkpoint, load_snapshot, save_snapshot
 from angulus.training.validation import draw_pairs, hold_out, validate
 
 HELD = "validation={identities: 0.3, fmr: 0.02, pairs: 500}"
@@ -68,7 +69,7 @@ def test_validation_is_written_every_n_epochs_and_changes_no_number(tmp_path: Pa
     silent = build.job(chosen, rest)
     (tmp_path / "without").mkdir()
     loop.fit(silent, tmp_path / "without", resume=False)
-    one, other = (checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("with", "without"))
+    one, other = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("with", "without"))
     assert tiny.differences(one["backbone"], other["backbone"]) == []
     assert one["head"]["weight"].shape[0] == 7
     test = np.load(tmp_path / "with" / "test.npz")
@@ -189,11 +190,11 @@ def test_snapshots_are_refused(override: str, sentence: str) -> None:
 
 def test_a_flipped_bit_in_a_snapshot_is_refused(tmp_path: Path) -> None:
     job = build.job(chosen := tiny.validated("training.snapshots={every: 3}"), tiny.splits())
-    snapshots.save_snapshot(tmp_path, job, 3)
-    where = snapshots.find_snapshots(tmp_path, chosen.training.snapshots, 3)[3]
-    snapshots.load_snapshot(where, job)
-    whole = bytearray((where / snapshots.BACKBONE).read_bytes())
+    save_snapshot(tmp_path, job, 3)
+    where = find_snapshots(tmp_path, chosen.training.snapshots, 3)[3]
+    load_snapshot(where, job)
+    whole = bytearray((where / SNAPSHOT_BACKBONE).read_bytes())
     whole[-2] ^= 1
-    (where / snapshots.BACKBONE).write_bytes(whole)
+    (where / SNAPSHOT_BACKBONE).write_bytes(whole)
     with pytest.raises(InputError, match=r"backbone.safetensors is damaged: the checksum of"):
-        snapshots.load_snapshot(where, job)
+        load_snapshot(where, job)

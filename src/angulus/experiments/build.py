@@ -21,11 +21,11 @@ from angulus.experiments.recipe import Recipe
 from angulus.heads.checkpoint import Head
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
-from angulus.losses import from_recipe
 from angulus.losses.objective import Objective
 from angulus.models import artifact
-from angulus.training import batches, checkpoint, start, step, validation
+from angulus.training import batches, start, validation
 from angulus.training.job import Job, has_batch_norm
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 
 def splits(recipe: Recipe) -> Splits:
@@ -87,7 +87,7 @@ def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objec
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
-    objective = from_recipe(recipe.objective)
+    objective = recipe.objective
     if recipe.backbone.normalize:
         if objective.reads_norms:
             raise checks.InputError(
@@ -99,7 +99,7 @@ def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objec
     batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
     batches.refuse_no_snapshot(len(images.train), settings)
     if settings.accumulate > 1:
-        step.refuse_whole_batch(objective)
+        batches.refuse_whole_batch(objective)
     return backbone, objective, device(settings.device, ranks)
 
 
@@ -134,9 +134,9 @@ def start_from(path: Path, job: Job) -> None:
     if not (path / artifact.CONFIG).exists():
         start.from_checkpoint(path, job)
         return
-    beside = path.parent / checkpoint.NAME  # a model folder keeps no class names; the run that it lies in does
+    beside = path.parent / CHECKPOINT  # a model folder keeps no class names; the run that it lies in does
     if job.held_out is not None:
-        start.refuse_seen_classes(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
+        start.refuse_seen_classes(load_checkpoint(beside).get("class_names") if beside.is_file() else None, job, path)
     start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
 
 

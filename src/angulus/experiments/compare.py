@@ -27,7 +27,7 @@ from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plai
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run import run
 from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
-from angulus.training import checkpoint
+from angulus.training.state import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) 
         )
     for name, seed in itertools.product(grid.grid, grid.seeds):
         where = run_folder(folder, name, seed)
-        whole, folded = (where / checkpoint.NAME).exists(), any(where.glob(f"*/{checkpoint.NAME}"))
+        whole, folded = (where / CHECKPOINT).exists(), any(where.glob(f"*/{CHECKPOINT}"))
         if (grid.folds and whole) or (not grid.folds and folded):
             there = "without folds" if whole else "with folds"
             raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")

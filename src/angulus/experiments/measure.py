@@ -22,8 +22,9 @@ from angulus.evaluation.registry import PROTOCOLS, Given
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.recipe import Recipe
 from angulus.models.embed import run as embed_images
-from angulus.training import formation, loop
+from angulus.training import formation
 from angulus.training.features import extract_features
+from angulus.training.job import Job
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
 SCRATCH = ".embeddings-"  # how the folder begins that holds benchmarks' embeddings while they are measured
@@ -32,7 +33,7 @@ MODEL = "model"  # a folder that `angulus.load` takes
 
 
 def add_benchmarks(
-    found: dict[str, Any], job: loop.Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
+    found: dict[str, Any], job: Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
 ) -> dict[str, Any]:
     """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
 
@@ -50,7 +51,7 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
     return tensor_files.read_npz(folder / TEST, "delete the run folder and train it again")
 
 
-def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
 
     Every rank calls it where several trained, and gets the same.
@@ -88,7 +89,7 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     return low
 
 
-def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
+def follow(job: Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
     """What is to be called after every epoch (and with 0 before the first), to keep how features form.
 
     It returns what is to be logged: with `evaluation.each_epoch` the loss, accuracy and mean norm of the test images.

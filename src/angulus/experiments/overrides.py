@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -14,16 +14,15 @@ from ruamel.yaml.error import YAMLError
 from angulus.core import checks, limits, redact
 from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm_title
-from angulus.training.settings import Optimizer, Schedule
+from angulus.training.settings import DEFAULT_KINDS
 
-OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
 UNTAGGED = (
     "title", "rows", "needs", "chosen_by_us", "published", "compare.",
     "training.seed", "training.log_every", "training.checkpoint_every",
     "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
 )  # fmt: skip
 # the kind of a mapping that names none; an objective without one is written out in pieces
-UNNAMED: dict[str, str | None] = {"objective": None, **{path: each.kind for path, each in OF_KINDS.items()}}
+UNNAMED: dict[str, str | None] = {"objective": None, **DEFAULT_KINDS}
 MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # of a recipe; the longest that ships has 400 values in 12,000 letters
 # the tables of published numbers, and the titles of their columns
 TITLES: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
@@ -139,52 +138,6 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
     return single | {"compare": None, "published": None, "rows": {}}
-
-
-def refuse_unused(content: Mapping[str, Any]) -> None:
-    """Refuse keys of an optimiser or a schedule that its kind does nothing with."""
-    for path, given, key, takes in _unused(content):
-        kind = given.get("kind", UNNAMED[path])
-        raise checks.InputError(
-            f"{path}.{key} has no use with kind: {kind}; it is of kind {' or '.join(takes)}: leave it out, or choose "
-            "another kind"
-        )
-
-
-def without_unused(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping without the keys that `refuse_unused` refuses."""
-    kept = copy.deepcopy(dict(content))
-    for _, given, key, _ in list(_unused(kept)):
-        del given[key]
-    return kept
-
-
-def without_strangers(content: dict[str, Any]) -> dict[str, Any]:
-    """The mapping without published numbers of variants and columns that its table does not have."""
-    published = content.get("published")
-    if not isinstance(published, dict) or not content.get("compare"):
-        return content
-    kept = copy.deepcopy(content)
-    tables = {name: table for name in TITLES if isinstance(table := published.get(name), dict)}
-    variants = {each for table in tables.values() for each in table}
-    titles = {TITLES[name](key) for name, table in tables.items() for numbers in table.values() for key in numbers}
-    _forget(kept, variants - _variants(content), titles - _titles(content))
-    return kept
-
-
-def _unused(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, tuple[str, ...]]]:
-    """Of each key that its kind has no use for: the mapping's path, the mapping, the key, the kinds that take it."""
-    for path, settings in OF_KINDS.items():
-        given: Any = content
-        for part in path.split("."):
-            given = given.get(part) if isinstance(given, dict) else None
-        if isinstance(given, dict):
-            kind = given.get("kind", settings.kind)
-            yield from (
-                (path, given, key, takes)
-                for key, takes in settings.of_kinds.items()
-                if key in given and kind not in takes
-            )
 
 
 def _variants(content: Mapping[str, Any]) -> set[str]:

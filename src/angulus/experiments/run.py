@@ -20,7 +20,9 @@ from angulus.experiments.measure import MODEL
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, begun, write_beginning
 from angulus.models import artifact
-from angulus.training import checkpoint, divergence, loop, snapshots
+from angulus.training import divergence, loop
+from angulus.training.job import Job
+from angulus.training.state import CHECKPOINT, Progress, find_snapshots, load_snapshot
 
 
 def run(
@@ -60,7 +62,7 @@ def run(
     kept, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
     job = build.job(recipe, kept, held_out)
     start = recipe.training.start_from
-    if start is not None and not ranks.broadcast(lambda: (folder / checkpoint.NAME).exists()):
+    if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
     with ExitStack() as stack:
         ranks.run_on_first(lambda: stack.enter_context(files.lock(folder)))
@@ -82,9 +84,9 @@ def run(
         progress = loop.fit(job, folder, resume=there.trained, on_step=on_step, on_epoch=on_epoch)
         config = None if ended else build.config(recipe, kept)
         found = {folder: _classified(job, kept.test, recipe, folder, config)}
-        on_the_way = ranks.broadcast(lambda: snapshots.find_snapshots(folder, recipe.training.snapshots, progress.step))
+        on_the_way = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))
         for where in on_the_way.values():
-            snapshots.load_snapshot(where, job)
+            load_snapshot(where, job)
             found[where] = _classified(job, kept.test, recipe, where, config)
         if ranks.rank > 0:
             return {}
@@ -119,7 +121,7 @@ def run(
 
 
 def _classified(
-    job: loop.Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None
+    job: Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None
 ) -> dict[str, Any]:
     """Save the job's model in the folder, unless it lies there already (None), and classify the test images."""
     if config is not None:
@@ -127,11 +129,11 @@ def _classified(
     return measure.classify(job, images, recipe, folder)
 
 
-def _diverged(progress: loop.Progress, recipe: Recipe, folder: Path) -> str | None:
+def _diverged(progress: Progress, recipe: Recipe, folder: Path) -> str | None:
     """The sentence on a run that diverged, by what it found of its test images."""
     test = measure.load_test(folder)
     norm = float(test["norms"].mean())
-    return divergence.diagnose(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.rate)
+    return divergence.diagnose(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.lr)
 
 
 def _refuse_nothing(folder: Path, resume: bool) -> None:

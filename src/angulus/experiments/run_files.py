@@ -9,14 +9,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from angulus.core import checks, environment, files, limits, redact
+from angulus.core import checks, environment, files, limits
 from angulus.data.sets.images import Splits, fingerprint
 from angulus.experiments import recipe as recipes
 from angulus.experiments.claims import Evaluation
 from angulus.experiments.recipe import Recipe
-from angulus.training import checkpoint
 from angulus.training.job import Job
-from angulus.training.schedule import open_ended
+from angulus.training.schedule import is_open_ended
+from angulus.training.state import CHECKPOINT
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
 MEASURING = ".measuring"  # there while an ended run is measured anew
@@ -43,7 +43,7 @@ class Begun:
 
 def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     """What the folder holds; refused where that is not of this recipe and these data."""
-    ended, trained = (folder / RESULTS).exists(), (folder / checkpoint.NAME).exists()
+    ended, trained = (folder / RESULTS).exists(), (folder / CHECKPOINT).exists()
     if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
         return Begun()
     there = refuse_other_recipe(recipe, folder, longer=True)
@@ -56,7 +56,7 @@ def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     _refuse_other_images(whole, folder)
     if longer and not trained:
         raise checks.InputError(
-            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot go on to more epochs; choose "
+            f"{folder} holds an ended run without its {CHECKPOINT}, so it cannot go on to more epochs; choose "
             "another --out"
         )
     if not ended or longer:
@@ -64,7 +64,7 @@ def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
     measured_so = there.evaluation == recipe.evaluation and not being_measured(folder)
     if not measured_so and not trained:
         raise checks.InputError(
-            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot be evaluated anew, as this "
+            f"{folder} holds an ended run without its {CHECKPOINT}, so it cannot be evaluated anew, as this "
             "recipe asks; choose another --out"
         )
     return Begun(trained, read_results(folder), measured_so)
@@ -114,7 +114,7 @@ def _read_json(path: Path, way_out: str, needed: Collection[str] = ()) -> dict[s
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a run that has got to a checkpoint, or to its end."""
-    return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
+    return (folder / CHECKPOINT).exists() or (folder / RESULTS).exists()
 
 
 def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -> Recipe:
@@ -122,14 +122,14 @@ def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -
 
     With `longer`, the same training of more epochs is no other recipe where its schedule lets it go on.
     """
-    written = recipes.load_written(folder / RECIPE)
+    written = recipes.load(folder / RECIPE)
     there, here = _comparable(written), _comparable(recipe)
     for key in here | there:
         one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
         if one != other:
             if longer and key == "training.epochs" and recipe.training.epochs > written.training.epochs:
                 schedule = recipe.training.schedule
-                if open_ended(schedule):
+                if is_open_ended(schedule):
                     continue
                 raise checks.InputError(
                     f"{folder} holds a run of another recipe ({key} is {one} there and {other} here), and cannot go on "
@@ -181,7 +181,7 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
         data=recipes.DataSection(recipe.data.name, options=recipe.data.options),
         training=training,
     )
-    return dict(_flatten(redact.values(dataclasses.asdict(recipe)), ""))
+    return dict(_flatten(recipes.dump(recipe), ""))
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:

@@ -128,7 +128,7 @@ class _Reader:
                 content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
 
     def _comparison(self, path: Path) -> None:
-        recipe, lines = unfinished.finished_part(recipes.load_written(path / RECIPE), path, self.data)
+        recipe, lines = unfinished.finished_part(recipes.load(path / RECIPE), path, self.data)
         self.content.left_out.extend(lines)
         if recipe is None:
             return

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.heads.sharded import ShardedHead
-from angulus.training import checkpoint
 from angulus.training.job import Job
-from angulus.training.state import digest
+from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module
 
 DRAWN = 4096  # classes at a time
 
@@ -50,12 +49,12 @@ def from_checkpoint(path: Path, job: Job) -> None:
     Raises:
         checks.InputError: none there, of another backbone, of a training under way, of whom the job holds out.
     """
-    file = path / checkpoint.NAME if path.is_dir() else path
+    file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():
         raise checks.InputError(
             f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
         )
-    found = checkpoint.load(file)
+    found = load_checkpoint(file)
     done, steps = (found["progress"].get(name, 0) for name in ("step", "steps"))
     if path.is_dir() and done < steps:
         raise checks.InputError(
@@ -68,7 +67,7 @@ def from_checkpoint(path: Path, job: Job) -> None:
         return
     head = job.head
     own = head.classes if isinstance(head, ShardedHead) else range(len(head.weight))
-    rows = checkpoint.class_rows(found, file.parent, own)
+    rows = class_rows(found, file.parent, own)
     with torch.no_grad():
         for name, value in head.named_parameters(recurse=False):
             if name in rows and rows[name].shape == value.shape:
@@ -111,7 +110,7 @@ def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> No
 def load_backbone(backbone: nn.Module, state: dict[str, Tensor], where: Path) -> None:
     """Put a trained backbone's weights into this one, or say how it differs."""
     try:
-        checkpoint.load_module(backbone, state, "backbone")
+        load_module(backbone, state, "backbone")
     except checks.InputError as error:
         difference = str(error).partition(";")[0].replace("the checkpoint", f"training.start_from: {where}", 1)
         raise checks.InputError(f"{difference}; start from one of this recipe's backbone") from error
