@@ -300,7 +300,7 @@ def test_every_variant_is_looked_at_before_the_first_is_trained(path: str, tmp_p
         "no such device": ("{A: {}, B: {training.device: abacus}}", "training.device 'abacus' cannot be used here"),
         "other evaluation": (
             "{A: {}, B: {evaluation.low_fraction: 0.5}}",
-            "compare.variants.B changes evaluation or validation; variants are measured alike",
+            "compare.variants.B changes evaluation or validation, which must be the same",
         ),
         "other data": (
             "{A: {}, B: {data.name: mnist}}",
