@@ -29,7 +29,8 @@ def refuse_one_model(recipe: Recipe) -> None:
         if benchmark.protocol == "classification":
             raise checks.InputError(
                 "compare.folds has one model per fold, whose norms have no common scale; the benchmark "
-                f"{benchmark.name!r} tells low quality by the norms of one model: leave it out; the table splits each fold"
+                f"{benchmark.name!r} tells low quality by the norms of one model: leave it out; the table splits "
+                "within each fold"
             )
     for key, value in (("validation", recipe.validation), ("training.snapshots", recipe.training.snapshots)):
         if value is not None:

@@ -1,4 +1,4 @@
-"""A recipe as a mapping, before it is checked: overrides, variants, and keys that a kind has no use for."""
+"""A recipe as a mapping, before it is checked: overrides and variants."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm_title
 from angulus.training.settings import DEFAULT_KINDS
 
-UNTAGGED = (
-    "title", "rows", "needs", "chosen_by_us", "published", "compare.",
-    "training.seed", "training.log_every", "training.checkpoint_every",
+CHANGEABLE = (  # keys that may change after training
+    "title", "rows", "needs", "chosen_by_us", "published", "training.log_every", "training.checkpoint_every",
     "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
 )  # fmt: skip
 # the kind of a mapping that names none; an objective without one is written out in pieces
 UNNAMED: dict[str, str | None] = {"objective": None, **DEFAULT_KINDS}
-MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # of a recipe; the longest that ships has 400 values in 12,000 letters
+MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # in a recipe; the longest shipped one has 400 values, 12,000 letters
 # the tables of published numbers, and the titles of their columns
 TITLES: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
 
@@ -32,8 +31,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
     """YAML 1.2, where `1e-4` is a number and `off` a word.
 
     Raises:
-        checks.InputError: no YAML, or one that writes out, with its aliases, to more than a recipe holds; starts with
-            `what`.
+        checks.InputError: no YAML, or more than a recipe holds once its aliases are written out; starts with `what`.
 
     >>> parse_yaml("{lr: 1e-4, mode: off}")
     {'lr': 0.0001, 'mode': 'off'}
@@ -57,16 +55,16 @@ def _refuse_long(letters: int, what: str) -> None:
 
 
 def _letters(value: Any) -> int:
-    """The letters of all texts in nested mappings and lists; one that stands in several places counts in each."""
+    """The letters of all texts in nested mappings and lists; aliases count everywhere they are used."""
     if isinstance(value, Mapping):
-        return sum(len(str(key)) + _letters(each) for key, each in value.items())
+        return sum(len(str(key)) + _letters(entry) for key, entry in value.items())
     if isinstance(value, list | tuple):
         return sum(map(_letters, value))
     return len(value) if isinstance(value, str) else 0
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; another `kind` clears its siblings, which belong to the old one.
+    """Set `a.b.c` in nested mappings; a new `kind` clears the keys next to it, which belong to the old kind.
 
     >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
     >>> set_path(recipe, "objective.kind", "normface"); recipe
@@ -90,7 +88,7 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
 def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of a recipe's mapping with `key.path=value` texts applied.
 
-    What the paper says of variants and columns that they take away goes with them.
+    Published numbers of variants and columns that the overrides remove are removed too.
     """
     before, content = content, copy.deepcopy(content)
     parsed: list[tuple[str, Any]] = []
@@ -99,32 +97,34 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
         if not equals or not path:
             raise checks.InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
         value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
-        parsed.insert(_place(path.strip(), parsed), (path.strip(), value))
+        parsed.insert(_position(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
         set_path(content, path, value)
     _forget(content, _variants(before) - _variants(content), _titles(before) - _titles(content))
     return content
 
 
-def _place(path: str, parsed: list[tuple[str, Any]]) -> int:
-    """Where an override goes: a kind before the keys beside it, which it would clear; any other at the end."""
+def _position(path: str, parsed: list[tuple[str, Any]]) -> int:
+    """The position of an override: a kind before the keys next to it, which it would clear; others at the end."""
     if not path.endswith(".kind"):
         return len(parsed)
-    beside = path.removesuffix("kind")
-    return next((place for place, (other, _) in enumerate(parsed) if other.startswith(beside)), len(parsed))
+    siblings = path.removesuffix("kind")
+    return next((index for index, (other, _) in enumerate(parsed) if other.startswith(siblings)), len(parsed))
 
 
 def tag(overrides: Iterable[str]) -> str:
-    """Eight digits that tell overrides apart in a folder's name; "" where none changes what is trained.
+    """Eight digits that distinguish overrides in a folder's name; "" if none changes what is trained.
 
-    What a run may change and still go on, and the seed, which the folder names, do not count.
+    Keys that a resumed run may change do not count, nor does the seed, which has a folder of its own.
 
     >>> tag(["training.epochs=5"]) == tag(["training.epochs=9", "training.epochs=5"]), tag(["training.seed=3"])
     (True, '')
     """
     split = (change.partition("=") for change in overrides)
     values = {path.strip(): parse_yaml(text, path) for path, _, text in split}
-    counted = {path: value for path, value in values.items() if not path.startswith(UNTAGGED)}
+    counted = {
+        path: value for path, value in values.items() if not path.startswith((*CHANGEABLE, "compare.", "training.seed"))
+    }
     if not counted:
         return ""
     text = json.dumps(redact.values(counted), sort_keys=True, default=str)
@@ -141,7 +141,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
 
 
 def _variants(content: Mapping[str, Any]) -> set[str]:
-    """The names in the grid of a recipe; none where it is not valid, which validation tells."""
+    """The variants in a recipe's grid; none if it is not valid, which validation reports."""
     try:
         return set(Compare(**content["compare"]).grid)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -149,28 +149,28 @@ def _variants(content: Mapping[str, Any]) -> set[str]:
 
 
 def _titles(content: Mapping[str, Any]) -> set[str]:
-    """The columns of a recipe's table; none where it is not valid, which validation tells."""
+    """The columns of a recipe's table; none if it is not valid, which validation reports."""
     try:
         benchmarks = (content.get("evaluation") or {}).get("benchmarks") or []
-        return set(Evaluation(benchmarks=[Benchmark(**each) for each in benchmarks]).titles)
+        return set(Evaluation(benchmarks=[Benchmark(**benchmark) for benchmark in benchmarks]).titles)
     except (KeyError, TypeError, ValueError, AttributeError):
         return set()
 
 
 def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> None:
-    """Take published numbers of those variants and columns away, and the columns from the rows that name them."""
+    """Remove published numbers of those variants and columns, and the columns from the rows that name them."""
     if not (variants or titles):
         return
     published, rows = content.get("published"), content.get("rows")
-    for table, title in TITLES.items():
-        found = published.get(table) if isinstance(published, dict) else None
-        if not isinstance(found, dict):
+    for name_of_table, title in TITLES.items():
+        table = published.get(name_of_table) if isinstance(published, dict) else None
+        if not isinstance(table, dict):
             continue
-        for name, numbers in list(found.items()):
+        for name, numbers in list(table.items()):
             if name in variants:
-                del found[name]
+                del table[name]
             elif isinstance(numbers, dict):
-                found[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
+                table[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
     for claim in rows.values() if isinstance(rows, dict) else ():
         if isinstance(claim, dict) and claim.get("column") in titles:
             claim["column"] = None

@@ -113,8 +113,8 @@ def reproduce(
             others = [other for other in names if other != name]
             part = f"; its other parts alone: angulus compare {' or '.join(others)}" if others else ""
             raise checks.InputError(
-                f"{rows[0].id} cannot be run here ({name}): {'; '.join(sentences)}. Paths are relative to this folder or "
-                f"to the folder ANGULUS_DATA{part}"
+                f"{rows[0].id} cannot be run here ({name}): {'; '.join(sentences)}. Paths are relative to this folder "
+                f"or to the folder ANGULUS_DATA{part}"
             )
     return [
         compare(

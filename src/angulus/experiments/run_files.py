@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
 
@@ -11,7 +10,7 @@ import pydantic
 from angulus.core import checks, environment, files, limits
 from angulus.data.sets.images import Splits, fingerprint
 from angulus.experiments import recipe as recipes
-from angulus.experiments.claims import Evaluation
+from angulus.experiments.overrides import CHANGEABLE
 from angulus.experiments.recipe import Recipe
 from angulus.training.job import Job
 from angulus.training.schedule import is_open_ended
@@ -165,18 +164,8 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
     Validation and `evaluation.each_epoch` stay although they move no weight: they are measured during training only.
     """
-    evaluation = dataclasses.replace(
-        recipe.evaluation, low_fraction=Evaluation.low_fraction, batch_size=Evaluation.batch_size, benchmarks=[]
-    )
-    changeable = {"title": "", "chosen_by_us": {}, "compare": None, "published": None, "rows": {}, "needs": {}}
-    recipe = dataclasses.replace(
-        recipe,
-        **changeable,
-        evaluation=evaluation,
-        data=dataclasses.replace(recipe.data, root=None, download=False),
-        training=dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0),
-    )
-    return dict(_flatten(recipes.dump(recipe), ""))
+    changeable = (*CHANGEABLE, "compare", "data.root", "data.download")
+    return {key: value for key, value in _flatten(recipes.dump(recipe), "") if not key.startswith(changeable)}
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
