@@ -137,9 +137,7 @@ def stopped(folder: Path, *overrides: str) -> Path:
 
 def test_a_run_that_has_not_ended_is_refused_and_its_checkpoint_is_taken(tmp_path: Path) -> None:
     source = stopped(tmp_path / "source")
-    with pytest.raises(
-        InputError, match=r"the run in .*source has not ended, it stands at step 3 of 10; go on with it by"
-    ):
+    with pytest.raises(InputError, match=r"the run in .*source has not ended, it is at step 3 of 10; continue it with"):
         run(tiny.validated(f"training.start_from={source}"), tmp_path / "run", splits=tiny.splits())
     assert not (tmp_path / "run").exists()
     job = build.job(tiny.validated("training.seed=1"), tiny.splits())
@@ -158,7 +156,7 @@ def test_the_path_is_found_as_other_paths_of_a_recipe_are(
     torch.testing.assert_close(load_checkpoint(tmp_path / "run" / "checkpoint.pt")["head"]["weight"], weight)
 
 
-# people whom validation holds out
+# people that validation holds out
 
 HELD = "validation={identities: 0.3, fmr: 0.05, pairs: 100}"
 
@@ -187,7 +185,7 @@ def test_a_start_that_held_out_the_same_people_is_taken_and_one_of_another_seed_
 def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_path: Path) -> None:
     job = build.job(tiny.validated(HELD), *build.hold_out(tiny.validated(HELD), tiny.splits()))
     (tmp_path / "model").symlink_to(trained / "model")  # without its run
-    with pytest.warns(UserWarning, match="does not say whom it was trained on; of people that it knows"):
+    with pytest.warns(UserWarning, match="does not name the classes that it was trained on; if some are held out"):
         build.start_from(tmp_path / "model", job)
     assert job.held_out is not None
     known = (job.held_out.class_names[0], "someone of another data set")

@@ -1,4 +1,4 @@
-"""Whether a training diverged: said at its end in one sentence, with the likely cause and the way out."""
+"""Detect a training that diverged, and name the likely cause and the way out in one sentence."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import ArrayLike
 
 from angulus.training.state import Progress
 
-FALLEN = 0.95  # a last loss above this share of the first step's has not fallen
+FALLEN = 0.95  # a last loss above this share of the first has not fallen
 EXPLODED = 10  # times the first step's loss, and that of guessing, ln C
 GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that norm itself: networks may start near 0
 ONE_CLASS = 0.99  # a share of the predictions
 
 
 def diagnose(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
-    """What is wrong with a run that has ended; None where nothing is.
+    """What is wrong with an ended run, or None.
 
-    A norm that exploded is a sign by itself: losses of the angle alone stay small. A loss that did not fall is none:
-    annealed margins raise it while the model learns, and fine-tuning starts low; it takes a loss that exploded, or an
-    accuracy that guessing reaches. Where the loss fell, a model collapsed if all images get one class and the loss
-    stands at that of guessing.
+    An exploded norm is a sign by itself, because losses of the angle alone stay small. A loss that did not fall is not:
+    annealed margins raise it while the model learns, and fine-tuning starts low. So it also takes an exploded loss, or
+    an accuracy no better than guessing. A model whose loss fell has collapsed if nearly all images get one class and
+    the loss is that of guessing.
 
     Args:
-        progress: at the end; of a run from before its first step's figures were kept, they are NaN.
+        progress: at the end.
         norm: the mean feature norm of the test images.
         labels, predictions: [N] of the test images.
         lr: training.optimizer.lr.
