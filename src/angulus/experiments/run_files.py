@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 import pydantic
 
@@ -23,14 +23,12 @@ DIVERGED = "diverged"  # in results.json, the sentence on a training that diverg
 _Number = Annotated[float, pydantic.Field(ge=0, lt=2**63)]
 
 
-@pydantic.with_config(extra="allow", strict=True)
-class _TrainingResults(TypedDict):
+class _TrainingResults(pydantic.BaseModel, strict=True):
     steps: _Number
     seconds: _Number
 
 
-@pydantic.with_config(extra="allow", strict=True)
-class _Results(TypedDict):
+class _Results(pydantic.BaseModel, strict=True):
     """What the results of every run hold."""
 
     name: str
@@ -38,9 +36,6 @@ class _Results(TypedDict):
     accuracy: _Number
     training: _TrainingResults
     environment: dict[str, Any]
-
-
-_RESULTS = pydantic.TypeAdapter(_Results)
 
 
 class RunState(NamedTuple):
@@ -93,7 +88,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     path, way_out = folder / RESULTS, "delete it to evaluate again"
     results = _read_json(path, way_out)
     try:
-        _RESULTS.validate_python(results)
+        _Results.model_validate(results)
     except pydantic.ValidationError as error:
         details = error.errors()[0]
         name = details["loc"][-1]
