@@ -99,7 +99,7 @@ def test_a_row_is_run_and_gone_on_with_and_shown_beside_the_paper(
     assert (code, err) == (0, "")
     assert "NOT A RESULT: made on generated stand-in data" in out
     assert "99.65" in out and "CM Table 1" in out
-    folder = re.search(r"lie in (here/cm-t1a-[0-9a-f]{8})/", out)[1]
+    folder = re.search(r"are in (here/cm-t1a-[0-9a-f]{8})/", out)[1]
     stamp = Path(folder, "Softmax/seed-0/checkpoint.pt").stat().st_mtime_ns
     assert angulus("reproduce", "CM-T1a", *TWO_STEPS, "--out", "here")[0] == 0
     assert Path(folder, "Softmax/seed-0/checkpoint.pt").stat().st_mtime_ns == stamp

@@ -3,7 +3,7 @@
     python ranks.py RANK COUNT RENDEZVOUS FOLDER
 
 Each case of `CASES` is trained in FOLDER/CASE, each of `REFUSED` tried; every rank writes what it was refused to
-FOLDER/rank-R.json. What another number of processes was stopped at is gone on with where it lies in FOLDER.
+FOLDER/rank-R.json. A run that another number of processes left in FOLDER is resumed.
 """
 
 from __future__ import annotations

@@ -79,7 +79,10 @@ def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
             "reads the whole batch .*: feature incay .* up to the norm bound auto",
         ),
         (["training.accumulate=9"], "leaves 8 of 72 images for the smallest batch, too few for 1 process and"),
-        (["training.accumulate=5", "backbone.name=small"], "each needs 2 per micro-batch, since batch norm cannot train"),
+        (
+            ["training.accumulate=5", "backbone.name=small"],
+            "each needs 2 per micro-batch, since batch norm cannot",
+        ),
     ],
 )
 def test_what_has_no_micro_batches_is_refused(overrides: list[str], sentence: str) -> None:

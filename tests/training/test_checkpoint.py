@@ -146,7 +146,7 @@ def test_a_flipped_bit_is_refused_with_the_file_and_what_is_left(tmp_path: Path)
     ):
         resume(folder)
     (folder / "checkpoint-before.pt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"an earlier checkpoint lies in .*checkpoint-before.pt: copy it to"):
+    with pytest.raises(InputError, match=r"an earlier checkpoint is .*checkpoint-before.pt: copy it to"):
         resume(folder)
 
 
