@@ -1,4 +1,4 @@
-"""Recipes: those that ship, what is wrong told in a sentence, overrides and variants, and what is written back."""
+"""Recipes: those that ship, errors in one sentence, overrides and variants, and what is written back."""
 
 from __future__ import annotations
 

@@ -213,9 +213,7 @@ def test_other_images_of_the_same_classes_are_refused(case: str, stopped: bool, 
         (folder / "results.json").unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     name = "test" if "test" in case else "training"
-    sentence = (
-        rf"holds a run on other {name} images \(.*trained on the first 72 and 60 digits, and this is elsewhere; set"
-    )
+    sentence = rf"holds a run on other {name} images \(.*trained on the first 72 and 60 digits, and this is elsewhere"
     with pytest.raises(InputError, match=sentence):
         again(folder, MEASURED, splits=OTHERS[case]())
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -154,15 +154,15 @@ def test_bfloat16_is_close_to_float32_and_repeats_itself(tmp_path: Path) -> None
 
 
 def test_rows_are_written_every_log_every_steps_and_at_the_end(tmp_path: Path) -> None:
-    told: list[tuple[int, int, float]] = []
+    calls: list[tuple[int, int, float]] = []
     chosen = tiny.validated("training.log_every=4", "training.schedule.kind=cosine")
-    finish(chosen, tmp_path, on_step=lambda *step: told.append(step))
+    finish(chosen, tmp_path, on_step=lambda *step: calls.append(step))
     log = rows(tmp_path)
     assert [row["step"] for row in log] == [4, 8, 10]
-    assert [(done, steps) for done, steps, _ in told] == [(step, 10) for step in range(1, 11)]
+    assert [(done, steps) for done, steps, _ in calls] == [(step, 10) for step in range(1, 11)]
     for row in log:
         step = int(row["step"])
-        assert row["loss"] == told[step - 1][2]
+        assert row["loss"] == calls[step - 1][2]
         # the rate that the step was made with, not the next one's
         assert row["lr"] == pytest.approx(0.05 * (1 + math.cos(math.pi * (step - 1) / 10)) / 2)
         assert {"norm", "target_cos", "agent_distortion", "radius", "accuracy", "misclassified_vectors"} <= row.keys()

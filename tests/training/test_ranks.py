@@ -1,4 +1,4 @@
-"""Training on several processes: equal to one, resumed on any number, stopped and refused on all alike."""
+"""Training on several processes: equal to one, resumed on any number, with stops and errors on all ranks."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ UNSEEN = "is not seen by every process; give as --out a folder that all machines
 @pytest.mark.parametrize(
     ("case", "first", "second"),
     [
-        # of what rank 0 sees in its own folder, told to all; then a folder that rank 1 does not share
+        # of what rank 0 sees in its own folder, and broadcasts; then a folder that rank 1 does not share
         ("another folder", rf"^rank 1 failed: .*sgd {UNSEEN}", f"sgd {UNSEEN}"),
         ("unseen, stopped", rf"^rank 1 failed: .*nothing {UNSEEN}", f"nothing {UNSEEN}"),
         (

@@ -98,12 +98,12 @@ def test_the_figures_are_those_of_the_scores() -> None:
 
     class Known(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.one_hot(labels, 4).float() if self.told else torch.ones(len(pixels), 4)
+            return torch.nn.functional.one_hot(labels, 4).float() if self.separable else torch.ones(len(pixels), 4)
 
     job.backbone = Known()
-    job.backbone.told = True  # type: ignore[assignment]
+    job.backbone.separable = True  # type: ignore[assignment]
     assert validate(job) == {"validation_tar": 1.0, "validation_accuracy": 1.0}
-    job.backbone.told = False  # type: ignore[assignment]
+    job.backbone.separable = False  # type: ignore[assignment]
     assert validate(job) == {"validation_tar": 0.0, "validation_accuracy": 0.5}
 
 

@@ -92,7 +92,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
         if objective.reads_norms:
             raise checks.InputError(
                 f"backbone.normalize gives every feature length 1, and {objective.reads_norms[0]} needs the length; "
-                "leave backbone.normalize out: the head normalises where its loss says so"
+                "leave backbone.normalize out: the head normalises if its loss does"
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
     settings = recipe.training
@@ -134,7 +134,7 @@ def start_from(path: Path, job: Job) -> None:
     if not (path / artifact.CONFIG).exists():
         start.from_checkpoint(path, job)
         return
-    run = path.parent / CHECKPOINT  # a model folder keeps no class names; the run that it lies in does
+    run = path.parent / CHECKPOINT  # a model folder keeps no class names; the run around it does
     if job.held_out is not None:
         start.refuse_seen_classes(load_checkpoint(run)["class_names"] if run.is_file() else None, job, path)
     start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)

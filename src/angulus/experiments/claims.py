@@ -68,7 +68,7 @@ class Evaluation:
     def titles(self) -> list[str]:
         """The columns of the table, in their order."""
         if self.benchmarks:
-            return [title for each in self.benchmarks for title in each.columns]
+            return [title for benchmark in self.benchmarks for title in benchmark.columns]
         return [*map(accuracy_title, GROUPS), *map(norm_title, GROUPS)]
 
 
@@ -191,9 +191,9 @@ class Published:
 
     def only(self, variants: Iterable[str]) -> Published:
         """The numbers of some variants."""
-        kept = set(variants)
+        names = set(variants)
         tables = (self.accuracy, self.mean_norm, self.columns)
-        return Published(self.source, *({name: each[name] for name in each if name in kept} for each in tables))
+        return Published(self.source, *({name: table[name] for name in table if name in names} for table in tables))
 
     def of(self, variant: str) -> Mapping[str, float]:
         """A variant's numbers by the columns of the table."""

@@ -72,7 +72,7 @@ def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str
     return {
         "accuracy": classification.accuracy(labels, predictions),
         "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
+        "norm_bins": [dataclasses.asdict(part) for part in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
 

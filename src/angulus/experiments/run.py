@@ -16,13 +16,14 @@ from angulus.distributed.runtime import Ranks
 from angulus.experiments import build, measure
 from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import place
-from angulus.experiments.measure import MODEL
+from angulus.experiments.divergence import diagnose
+from angulus.experiments.measure import MODEL, load_test
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, read_run_state, write_run_files
 from angulus.models import artifact
-from angulus.training import divergence, loop
+from angulus.training import loop
 from angulus.training.job import Job
-from angulus.training.state import CHECKPOINT, Progress, find_snapshots, load_snapshot
+from angulus.training.state import CHECKPOINT, find_snapshots, load_snapshot
 
 
 def run(
@@ -59,8 +60,8 @@ def run(
     # All this comes before the folder is made, so that a recipe that cannot be trained leaves nothing behind.
     ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
     whole = ranks.run_on_all(load)
-    kept, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
-    job = build.job(recipe, kept, held_out)
+    used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
+    job = build.job(recipe, used, held_out)
     start = recipe.training.start_from
     if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
@@ -80,25 +81,25 @@ def run(
                 on_start()
 
         # Train; an ended run takes no step, and loads the last weights
-        on_epoch = measure.follow(job, kept.test, recipe, folder)
+        on_epoch = measure.follow(job, used.test, recipe, folder)
         if not state.trained:
             on_epoch(0)
         progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch)
 
         # Classify the test images by the last model and by the snapshots
-        config = None if state.results is not None else build.config(recipe, kept)
-        found = {folder: _classify(job, kept.test, recipe, folder, config)}
+        config = None if state.results is not None else build.config(recipe, used)
+        classified = {folder: _classify(job, used.test, recipe, folder, config)}
         snapshots = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))
         for path in snapshots.values():
             load_snapshot(path, job)
-            found[path] = _classify(job, kept.test, recipe, path, config)
+            classified[path] = _classify(job, used.test, recipe, path, config)
 
         # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:
             return {}
         loss = progress.last_epoch_loss
         last, *others = [
-            measure.add_benchmarks(result, job, kept.test, recipe, path, loss) for path, result in found.items()
+            measure.add_benchmarks(result, job, used.test, recipe, path, loss) for path, result in classified.items()
         ]
 
         # Write the results
@@ -115,13 +116,13 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        if sentence := _diagnose(progress, recipe, folder):
+        if sentence := diagnose(progress, load_test(folder), recipe.training.optimizer.lr):
             results[DIVERGED] = sentence
         if snapshots:
             results["snapshots"] = {"steps": list(snapshots), "mean": mean(others)}
         if state.results is not None:  # it was trained elsewhere or earlier
             results |= {name: state.results[name] for name in ("training", "environment")}
-        artifact.say_measured(folder / MODEL, results["accuracy"], len(kept.test))
+        artifact.say_measured(folder / MODEL, results["accuracy"], len(used.test))
         files.write_json(folder / RESULTS, results)
         if state.results is not None:  # the former recipe stays until its results are replaced
             files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
@@ -134,13 +135,6 @@ def _classify(job: Job, images: Images, recipe: Recipe, folder: Path, config: ar
     if config is not None:
         job.ranks.run_on_first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
     return measure.classify(job, images, recipe, folder)
-
-
-def _diagnose(progress: Progress, recipe: Recipe, folder: Path) -> str | None:
-    """What is wrong with a run that diverged, judged by its test images."""
-    test = measure.load_test(folder)
-    norm = float(test["norms"].mean())
-    return divergence.diagnose(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.lr)
 
 
 def _refuse_nothing_to_resume(folder: Path, resume: bool) -> None:

@@ -30,8 +30,8 @@ class MetricsLog:
     def _open(self, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import: only where a run is written
 
-        kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
-        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        earlier = [line for line in read_lines(self.path) if line["step"] <= resume_step]
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self.file = self.path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
 

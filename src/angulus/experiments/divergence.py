@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from angulus.training.state import Progress
 
@@ -15,7 +17,7 @@ GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that n
 ONE_CLASS = 0.99  # a share of the predictions
 
 
-def diagnose(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
+def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float) -> str | None:
     """What is wrong with an ended run, or None.
 
     An exploded norm is a sign by itself, because losses of the angle alone stay small. A loss that did not fall is not:
@@ -25,11 +27,10 @@ def diagnose(progress: Progress, norm: float, labels: ArrayLike, predictions: Ar
 
     Args:
         progress: at the end.
-        norm: the mean feature norm of the test images.
-        labels, predictions: [N] of the test images.
+        test: norms, labels and predictions of the test images.
         lr: training.optimizer.lr.
     """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    norm, labels, predictions = float(test["norms"].mean()), test["labels"], test["predictions"]
     first, last = progress.first_loss, progress.last_epoch_loss
     guessing = math.log(max(2, len(np.unique(labels))))
     share, accuracy = _largest_share(labels), float((labels == predictions).mean())
@@ -38,12 +39,12 @@ def diagnose(progress: Progress, norm: float, labels: ArrayLike, predictions: Ar
     if norm >= LARGE and norm >= GROWN * progress.first_norm:
         signs.append(f"the mean feature norm grew from {progress.first_norm:.3g} to {norm:.3g}")
     if not last < FALLEN * first:
-        if last >= EXPLODED * max(guessing, first if math.isfinite(first) else 0):
+        if last >= EXPLODED * max(guessing, first):
             signs.append("the loss is far above that of guessing")
-        if at_chance and math.isfinite(first):
+        if at_chance:
             signs.append(f"the test accuracy of {accuracy:.1%} is that of guessing ({share:.1%})")
     if signs:
-        moved = f"the loss went from {first:.3g} to {last:.3g}" if math.isfinite(first) else f"the loss is {last:.3g}"
+        moved = f"the loss went from {first:.3g} to {last:.3g}"
         return (
             f"The training diverged: {', '.join([moved, *signs[:-1]])} and {signs[-1]}. The likely cause is a learning "
             f"rate that is too high: lower training.optimizer.lr (it was {lr:g}), set training.clip_norm, or start "
