@@ -104,7 +104,7 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
     folder = stopped(tmp_path / "run")
     content = {**load_checkpoint(folder / "checkpoint.pt"), "classes": "0" * 64}
     write_checkpoint(folder, {key: value for key, value in content.items() if key != "format"})
-    with pytest.raises(InputError, match=r"checkpoint.pt is of other classes than the data has; resume with the data"):
+    with pytest.raises(InputError, match=r"checkpoint.pt has other classes than the data; resume with the data"):
         resume(folder)
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_whose_parts_are_something_else_is_refused(part: str, tmp_p
     state = {**load_checkpoint(folder / "checkpoint.pt"), part: {"odd": 1}}
     write_checkpoint(folder, {key: value for key, value in state.items() if key != "format"})
     with pytest.raises(
-        InputError, match=r"checkpoint.pt lacks what a run goes on from \(\w+: .*restore it from a copy"
+        InputError, match=r"checkpoint.pt lacks what a run resumes from \(\w+: .*restore it from a copy"
     ):
         resume(folder)
 

@@ -408,7 +408,9 @@ def test_a_loss_that_breaks_before_the_first_checkpoint_says_so(tmp_path: Path) 
 
 def test_weights_that_are_no_longer_finite_are_not_saved(tmp_path: Path) -> None:
     chosen = tiny.validated("training.optimizer={lr: 3e38, weight_decay: 100}", "training.checkpoint_every=1")
-    with pytest.raises(InputError, match=r"training stopped at step 1: .* is no longer finite; the checkpoint before"):
+    with pytest.raises(
+        InputError, match=r"training stopped at step 1: .* is no longer finite; the previous checkpoint"
+    ):
         finish(chosen, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
@@ -416,13 +418,13 @@ def test_weights_that_are_no_longer_finite_are_not_saved(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("epochs=0", "training.epochs must be a whole number >= 1; got 0"),
+        ("epochs=0", "training.epochs must be at least 1; got 0"),
         ("batch_size=1", "training.batch_size must be a whole number >= 2; got 1; batch norm cannot train on one row"),
-        ("seed=-1", r"training.seed must be a whole number in \[0, "),
-        ("checkpoint_every=-1", "training.checkpoint_every must be a whole number >= 0; got -1"),
-        ("log_every=0", "training.log_every must be a whole number >= 1; got 0"),
-        ("threads=-1", "training.threads must be a whole number >= 0; got -1"),
-        ("clip_norm=0", "training.clip_norm must be a finite number > 0; got 0"),
+        ("seed=-1", "training.seed must be at least 0; got -1"),
+        ("checkpoint_every=-1", "training.checkpoint_every must be at least 0; got -1"),
+        ("log_every=0", "training.log_every must be at least 1; got 0"),
+        ("threads=-1", "training.threads must be at least 0; got -1"),
+        ("clip_norm=0", "training.clip_norm must be above 0; got 0"),
     ],
 )
 def test_settings_are_refused(override: str, sentence: str) -> None:

@@ -212,8 +212,8 @@ class Training:
 
     epochs: Count = 10
     """Passes over the training images."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images per step, over all processes (batch norm cannot train on one); the last, smaller batch is used too."""
+    batch_size: int = 128
+    """Images per step, over all processes, at least 2; the last, smaller batch is used too."""
     accumulate: Count = 1
     """Micro-batches per step, at most batch_size; their gradients sum to that of the whole batch (except batch norm's,
     which sees one micro-batch at a time)."""
@@ -245,4 +245,5 @@ class Training:
     snapshots: Snapshots | None = None
 
     def __post_init__(self) -> None:
+        checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
         checks.integer("training.accumulate", self.accumulate, low=1, high=self.batch_size)
