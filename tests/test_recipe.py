@@ -217,6 +217,15 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("compare={seeds: [0], variants: {a: {}}, seed: 1}", "no key 'compare.seed'; did you mean 'seeds'?"),
         ("published={source: x, acuracy: {}}", "no key 'published.acuracy'; did you mean 'accuracy'?"),
         ("evaluation.low=0.1", "a recipe has no key 'evaluation.low'; "),
+        ("training.title=x", "a recipe has no key 'training.title'; known here: training.epochs, "),
+        (
+            "rows={A-T1: {whta: x, what: y}}",
+            "no key 'rows.A-T1.whta'; did you mean 'what'?; known here: rows.A-T1.what",
+        ),
+        (
+            "evaluation.benchmarks=[{name: a, protocol: b, columns: {}, image: x}]",
+            "no key 'evaluation.benchmarks.0.image'; did you mean 'images'?",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest(override: str, sentence: str) -> None:

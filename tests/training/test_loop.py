@@ -408,9 +408,7 @@ def test_a_loss_that_breaks_before_the_first_checkpoint_says_so(tmp_path: Path) 
 
 def test_weights_that_are_no_longer_finite_are_not_saved(tmp_path: Path) -> None:
     chosen = tiny.validated("training.optimizer={lr: 3e38, weight_decay: 100}", "training.checkpoint_every=1")
-    with pytest.raises(
-        InputError, match=r"training stopped at step 1: .* is no longer finite; the previous"
-    ):
+    with pytest.raises(InputError, match=r"training stopped at step 1: .* is no longer finite; the previous"):
         finish(chosen, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -290,12 +290,14 @@ def _unknown_key(location: tuple[str | int, ...]) -> str:
     *parents, last = path
     _, sections = _locate(location[:-1])
     _, kinds = _locate(location[:-2])
-    if takers := [kind for kind, section in kinds.items() if last in _keys(section)]:
+    takers = [kind for kind, section in kinds.items() if last in _keys(section)]
+    if len(kinds) > 1 and takers:
         (kind,) = sections
         return f"{'.'.join(path)} applies only to kind {' or '.join(takers)}, but kind is {kind}. Remove it."
     # the last part alone is compared, because the parts before it are the same for all
     known = {key: ".".join([*parents, key]) for section in sections.values() for key in _keys(section)}
-    inner = [f"{key}.{last}" for key in known if last in _all_keys(_locate([*location[:-1], key])[1])]
+    below = {key: _locate([*location[:-1], key])[1].values() for key in known}
+    inner = [f"{key}.{last}" for key in known if any(last in _keys(section) for section in below[key])]
     hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 else checks.nearest(last, known)
     return f"a recipe has no key {'.'.join(path)!r}{hint}; known here: {', '.join(known.values())}"
 
@@ -304,14 +306,18 @@ def _locate(location: Iterable[str | int]) -> tuple[list[str], dict[str, type]]:
     """(the path of keys without the kinds that pydantic adds to it, the sections that may be there, by kind)."""
     path: list[str] = []
     sections: dict[str, type] = {"": Recipe}
+    in_mapping = False
     for part in location:
         if len(sections) > 1 and part in sections:
             sections = {str(part): sections[str(part)]}
             continue
         path.append(str(part))
-        if isinstance(part, str):
-            hints = [_keys(section)[part] for section in sections.values() if part in _keys(section)]
-            sections = _sections(hints[0]) if hints else {}
+        if isinstance(part, str) and not in_mapping:
+            hint = next((_keys(section)[part] for section in sections.values() if part in _keys(section)), None)
+            sections = _sections(hint)
+            in_mapping = get_origin(hint) is dict  # of sections by names that are no keys
+        else:
+            in_mapping = False
     return path, sections
 
 
@@ -326,7 +332,3 @@ def _keys(section: type) -> dict[str, Any]:
     """The keys of a section and their types."""
     hints = get_type_hints(section, include_extras=True)
     return {key.name: hints[key.name] for key in dataclasses.fields(section)}
-
-
-def _all_keys(sections: Mapping[str, type]) -> set[str]:
-    return {key for section in sections.values() for key in _keys(section)}
