@@ -2,7 +2,7 @@
 
     python ranks.py RANK COUNT RENDEZVOUS FOLDER
 
-Each case of `CASES` is trained in FOLDER/CASE, each of `REFUSED` tried; every rank writes what it was refused to
+Trains each case of `CASES` in FOLDER/CASE and tries each of `REFUSED`; every rank writes its errors to
 FOLDER/rank-R.json. A run that another number of processes left in FOLDER is resumed.
 """
 

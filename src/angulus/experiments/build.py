@@ -21,7 +21,6 @@ from angulus.experiments.recipe import Recipe
 from angulus.heads.checkpoint import Head
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
-from angulus.losses.objective import Objective
 from angulus.models import artifact
 from angulus.training import batches, start, validation
 from angulus.training.job import Job, has_batch_norm
@@ -47,9 +46,9 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
     Every rank calls it; an error on one is raised on all.
     """
     ranks = Ranks.here()
-    backbone, objective, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks))
+    backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks))
     with ranks.raise_on_all():
-        head = _head(recipe, images, objective, ranks)
+        head = _head(recipe, images, ranks)
     contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
     return Job(
         backbone,
@@ -66,8 +65,8 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
     )
 
 
-def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
-    """What a rank builds without the others."""
+def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, torch.device]:
+    """The backbone and its device, which a rank builds without the others; checks all that needs no head."""
     if images.train.num_classes < 2:
         raise checks.InputError(
             f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person "
@@ -87,23 +86,22 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
-    objective = recipe.objective
     if recipe.backbone.normalize:
-        if objective.reads_norms:
+        if readers := recipe.objective.reads_norms:
             raise checks.InputError(
-                f"backbone.normalize gives every feature length 1, and {objective.reads_norms[0]} needs the length; "
-                "leave backbone.normalize out: the head normalises if its loss does"
+                f"backbone.normalize gives every feature length 1, and {readers[0]} needs the length; leave "
+                "backbone.normalize out: the head normalises if its loss does"
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
     settings = recipe.training
     batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
     batches.refuse_no_snapshot(len(images.train), settings)
     if settings.accumulate > 1:
-        batches.refuse_whole_batch(objective)
-    return backbone, objective, device(settings.device, ranks)
+        batches.refuse_whole_batch(recipe.objective)
+    return backbone, device(settings.device, ranks)
 
 
-def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) -> Head:
+def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     """The head, with the same class weights for any number of ranks."""
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
     options: dict[str, Any] = {
@@ -116,9 +114,9 @@ def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) ->
             f"head.sharded false keeps all classes in one process; got {ranks.count} processes: set it to auto"
         )
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
-        return DenseHead(size, classes, objective, **options)
+        return DenseHead(size, classes, recipe.objective, **options)
     before = torch.get_rng_state()
-    head = ShardedHead(size, classes, objective, **options)
+    head = ShardedHead(size, classes, recipe.objective, **options)
     torch.set_rng_state(before)
     start.draw_as_dense(head)
     return head

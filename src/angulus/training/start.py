@@ -14,7 +14,7 @@ from angulus.heads.sharded import ShardedHead
 from angulus.training.job import Job
 from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module
 
-DRAWN = 4096  # classes at a time
+BLOCK = 4096  # classes drawn at a time
 
 
 def draw_as_dense(head: ShardedHead) -> None:
@@ -24,7 +24,7 @@ def draw_as_dense(head: ShardedHead) -> None:
     A last block of fewer than sixteen numbers is joined to the one before it.
     """
     size, classes = head.weight.shape[1], head.objective.num_classes
-    starts = list(range(0, classes, DRAWN))
+    starts = list(range(0, classes, BLOCK))
     if len(starts) > 1 and (classes - starts[-1]) * size < 16:
         starts.pop()
     with torch.no_grad():
