@@ -27,6 +27,8 @@ from angulus.data import Images, Splits
 from angulus.experiments import build, recipe
 from angulus.experiments.recipe import Recipe
 from angulus.training import loop
+from angulus.training.batches import batches
+from angulus.training.job import Job
 
 RESULTS = Path(__file__).parent / "results" / "loop.jsonl"
 S, LR, MOMENTUM, MEAN, SCALE, BATCH = 10.0, 0.01, 0.9, 127.5, 127.5, 128
@@ -63,7 +65,7 @@ def chosen(threads: int) -> Recipe:
     )
 
 
-def ours(job: loop.Job) -> tuple[float, float]:
+def ours(job: Job) -> tuple[float, float]:
     """(seconds, mean loss) of an epoch of the loop, all that it writes included."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -71,13 +73,13 @@ def ours(job: loop.Job) -> tuple[float, float]:
         return time.perf_counter() - start, progress.last_epoch_loss
 
 
-def bare(job: loop.Job) -> tuple[float, float]:
+def bare(job: Job) -> tuple[float, float]:
     """(seconds, mean loss) of an epoch of the plain loop."""
     backbone, weight, images = job.backbone, job.head.weight, job.images
     optimizer = torch.optim.SGD([*backbone.parameters(), weight], lr=LR, momentum=MOMENTUM)
     start, total = time.perf_counter(), 0.0
     backbone.train()
-    for rows in loop.batches(len(images), BATCH, job.settings.seed, 0):
+    for rows in batches(len(images), BATCH, job.settings.seed, 0):
         features = backbone((images.pixels[rows].float() - MEAN) / SCALE)
         loss = F.cross_entropy(S * F.normalize(features) @ F.normalize(weight).T, images.labels[rows])
         optimizer.zero_grad()
