@@ -237,7 +237,7 @@ def test_a_sweep_crosses_the_variants() -> None:
     ("parts", "sentence"),
     [
         ({}, "compare needs at least one variant and one seed"),
-        ({"sweep": {"training.optimizer.lr": []}}, "and in a sweep one value a key"),
+        ({"sweep": {"training.optimizer.lr": []}}, "and in a sweep one value per key"),
         ({"sweep": {"training.optimizer.lr": [1]}, "baseline": "lr=2"}, r"compare.baseline must be one of 'lr=1'; got"),
         ({"variants": {"A": {}}, "analyses": ["who_changed"]}, "compare.analyses must be one of 'norm_bins'"),
     ],
