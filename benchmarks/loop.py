@@ -21,6 +21,8 @@ from angulus.data import Images, Splits
 from angulus.experiments import build, recipe
 from angulus.experiments.recipe import Recipe
 from angulus.training import loop
+from angulus.training.batches import batches
+from angulus.training.job import Job
 from harness import Clock, clock, options, ratio_text, run, show, store, take_turns
 
 S, LR, MOMENTUM, MEAN, SCALE, BATCH = 10.0, 0.01, 0.9, 127.5, 127.5, 128
@@ -57,19 +59,19 @@ def chosen(threads: int) -> Recipe:
     )
 
 
-def ours(job: loop.Job) -> float:
+def ours(job: Job) -> float:
     """The mean loss of an epoch of the loop, all that it writes included."""
     with tempfile.TemporaryDirectory() as folder:
         return loop.fit(job, Path(folder), resume=False).last_epoch_loss
 
 
-def bare(job: loop.Job) -> float:
+def bare(job: Job) -> float:
     """The mean loss of an epoch of the plain loop."""
     backbone, weight, images = job.backbone, job.head.weight, job.images
     optimizer = torch.optim.SGD([*backbone.parameters(), weight], lr=LR, momentum=MOMENTUM)
     total = 0.0
     backbone.train()
-    for rows in loop.batches(len(images), BATCH, job.settings.seed, 0):
+    for rows in batches(len(images), BATCH, job.settings.seed, 0):
         features = backbone((images.pixels[rows].float() - MEAN) / SCALE)
         loss = F.cross_entropy(S * F.normalize(features) @ F.normalize(weight).T, images.labels[rows])
         optimizer.zero_grad()

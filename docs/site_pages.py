@@ -53,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to where the site has what they name, and write equations as MathML, which browsers draw by themselves."""
+    """Lead links to where the site has what they name, and write equations as MathML."""
 
     def lead(match: re.Match[str]) -> str:
         target = _target(match, page.file.src_uri)

@@ -44,7 +44,7 @@ PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.tx
             r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: metric",
         ),
         ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
-        ("flip: maybe", r"flip: input should be 'none', 'sum' or 'concat'"),
+        ("flip: maybe", r"flip must be 'none', 'sum' or 'concat'"),
         ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one a group: GROUP: FILE"),
         ("protocol: classification, lists: {}", "the protocol classification takes no images"),
     ],
@@ -237,7 +237,7 @@ def test_a_sweep_crosses_the_variants() -> None:
     ("parts", "sentence"),
     [
         ({}, "compare needs at least one variant and one seed"),
-        ({"sweep": {"training.optimizer.lr": []}}, "and in a sweep one value a key"),
+        ({"sweep": {"training.optimizer.lr": []}}, "and in a sweep one value per key"),
         ({"sweep": {"training.optimizer.lr": [1]}, "baseline": "lr=2"}, r"compare.baseline must be one of 'lr=1'; got"),
         ({"variants": {"A": {}}, "analyses": ["who_changed"]}, "compare.analyses must be one of 'norm_bins'"),
     ],

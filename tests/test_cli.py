@@ -87,7 +87,7 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
     losses = ("Softmax", "NormFace", "CM-Softmax", "ArcFace", "CM-M-Softmax")
     for name in losses:
         assert name in out
-    assert "Table, numbers, pictures and report.html lie in small/" in out
+    assert "Table, numbers, plots and report.html are in small/" in out
     assert err == ""
     assert "Best here: " in out and "With one seed nothing tells" in out
     assert "Traceback" not in err
@@ -168,9 +168,7 @@ def test_train_prints_the_accuracy_by_quality_and_where_the_run_lies(angulus: Ru
         assert line.split()[0] == name
         assert f"{group['count']} images, accuracy {100 * group['accuracy']:.2f} %" in line
         assert f"mean norm {group['mean_norm']:.2f}" in line
-    assert (
-        lines[4] == f"The run lies in {folder}/, its model in {folder}/model/; to look at it: angulus report {folder}"
-    )
+    assert lines[4] == f"The run is in {folder}/, its model in {folder}/model/; for a report: angulus report {folder}"
     assert [group["count"] for group in results["own_split"].values()] == [48, 12, 60]
     assert results["environment"]["command"][:2] == ["angulus", "train"]
     assert recipe.load(str(folder / "recipe.yaml")).training.epochs == 1
@@ -196,7 +194,7 @@ def test_every_set_of_overrides_has_a_folder_of_its_own_that_resume_finds(angulu
     tag = runs[0].split("-")[1]
     assert runs == [f"tiny-{tag}-seed-0", f"tiny-{tag}-seed-3", "tiny-seed-0", "tiny-seed-3"]
     code, out, _ = angulus("train", path, *margin, "--resume", "training.log_every=5")
-    assert (code, f"The run lies in runs/tiny-{tag}-seed-0/" in out) == (0, True)
+    assert (code, f"The run is in runs/tiny-{tag}-seed-0/" in out) == (0, True)
     code, _, err = angulus("train", path, "training.epochs=2", "--resume")
     assert code == 2
     assert "holds no run to resume; start one without --resume, or give as --out the run that you mean, such as" in err
@@ -360,8 +358,8 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
     "no time to wait": (["train", "demo", "--timeout-s", "0"], "--timeout-s must be a finite number in (0, 604800]"),
     "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),
-    "wrong type": (["train", "demo", "training.epochs=one"], "training.epochs: input should be a valid integer"),
-    "wrong type in a grid": (no_seed_of_that_sort, "compare.seeds.0: input should be a valid integer; got 'a'"),
+    "wrong type": (["train", "demo", "training.epochs=one"], "training.epochs must be a valid integer"),
+    "wrong type in a grid": (no_seed_of_that_sort, "compare.seeds.0 must be a valid integer; got 'a'"),
     "no override": (["train", "demo", "training.epochs"], "an override must read key.path=value"),
     "unknown loss": (["train", "demo", "objective.kind=arcfce"], "objective.kind must be one of"),
     "unknown net": (["train", "demo", "backbone.name=lenet"], "backbone.name must be one of"),

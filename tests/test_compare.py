@@ -157,11 +157,11 @@ def test_a_finished_grid_is_read_and_not_trained_again(grid: Comparison, path: s
     def on_step(*_: object) -> None:
         raise AssertionError("a step was taken")
 
-    told: list[tuple[str, int, int]] = []
-    again = compare(path, grid.folder, on_run=lambda *what: told.append(what), on_step=on_step)
+    calls: list[tuple[str, int, int]] = []
+    again = compare(path, grid.folder, on_run=lambda *what: calls.append(what), on_step=on_step)
     assert finished(grid.folder) == before
     assert again.rows == grid.rows
-    assert told == [
+    assert calls == [
         ("Norm Face, seed 0", 0, 4),
         ("Arc, seed 0", 1, 4),
         ("Norm Face, seed 3", 2, 4),
@@ -300,7 +300,7 @@ def test_every_variant_is_looked_at_before_the_first_is_trained(path: str, tmp_p
         "no such device": ("{A: {}, B: {training.device: abacus}}", "training.device 'abacus' cannot be used here"),
         "other evaluation": (
             "{A: {}, B: {evaluation.low_fraction: 0.5}}",
-            "compare.variants.B changes evaluation or validation; variants are measured alike",
+            "compare.variants.B changes evaluation or validation, which must be the same",
         ),
         "other data": (
             "{A: {}, B: {data.name: mnist}}",

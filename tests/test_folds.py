@@ -34,7 +34,7 @@ LARGER = 8  # fold 2 has so many test images more
 
 
 def odd_or_even(recipe: Recipe) -> Splits:
-    """Digits told apart as odd or even, in three folds of scans; 40, 40 and 48 are tested on."""
+    """Digits classified as odd or even, in three folds of scans; 40, 40 and 48 are tested on."""
     fold = recipe.data.options.get("fold", 0)
     whole = tiny.splits(120, 150)
 
@@ -91,12 +91,12 @@ def test_models_of_folds_are_trained_on_their_own_images(grid: Comparison) -> No
 
 
 def test_it_goes_on_where_it_stopped(grid: Comparison, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     before = (grid.folder / "comparison.json").read_text()
     shutil.rmtree(grid.folder / "Arc" / "seed-0" / "fold=2")
-    again = compare(str(tmp_path / "tiny.yaml"), grid.folder, on_run=lambda *each: told.append(each))
-    assert told[0] == ("Norm, seed 0, fold=0", 0, 6)
-    assert told[-1] == ("Arc, seed 0, fold=2", 5, 6)
+    again = compare(str(tmp_path / "tiny.yaml"), grid.folder, on_run=lambda *each: calls.append(each))
+    assert calls[0] == ("Norm, seed 0, fold=0", 0, 6)
+    assert calls[-1] == ("Arc, seed 0, fold=2", 5, 6)
     one, other = (json.loads(each) for each in (before, (again.folder / "comparison.json").read_text()))
     for each in (one, other):
         for row in each["rows"]:

@@ -58,13 +58,13 @@ def test_a_row_finds_its_recipe_and_a_row_of_several_names_them() -> None:
         InputError, match="FI-T2 is a row of several recipes: fi-t2-cifar10, fi-t2-cifar100, fi-t2-mnist"
     ):
         recipe.find("FI-T2")
-    assert [each.recipe.name for each in reproduce.of_row("fi-t2")] == [
+    assert [each.recipe.name for each in reproduce.recipes_of_row("fi-t2")] == [
         "fi-t2-cifar10",
         "fi-t2-cifar100",
         "fi-t2-mnist",
     ]
     with pytest.raises(InputError, match=r"there is no row 'IAM-T9'; did you mean 'IAM-T\d'\?; rows: CM-T1a, CM-T1b"):
-        reproduce.of_row("IAM-T9")
+        reproduce.recipes_of_row("IAM-T9")
 
 
 def test_a_row_without_data_says_what_it_needs_and_leaves_nothing(angulus: Run, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_row_is_run_and_gone_on_with_and_shown_beside_the_paper(
     assert (code, err) == (0, "")
     assert "NOT A RESULT: made on generated stand-in data" in out
     assert "99.65" in out and "CM Table 1" in out
-    folder = re.search(r"lie in (here/cm-t1a-[0-9a-f]{8})/", out)[1]
+    folder = re.search(r"are in (here/cm-t1a-[0-9a-f]{8})/", out)[1]
     stamp = Path(folder, "Softmax/seed-0/checkpoint.pt").stat().st_mtime_ns
     assert angulus("reproduce", "CM-T1a", *TWO_STEPS, "--out", "here")[0] == 0
     assert Path(folder, "Softmax/seed-0/checkpoint.pt").stat().st_mtime_ns == stamp
@@ -120,9 +120,9 @@ def test_a_result_comes_before_a_stand_in_of_the_same_recipe(tmp_path: Path) -> 
     result = json.loads((ROOT / "docs/results/cm-t2.json").read_text())
     for name, generated in (("a", False), ("b", True)):
         (tmp_path / f"{name}.json").write_text(json.dumps(result | {"generated": generated}))
-    assert not reproduce.measured(tmp_path, stand_ins=True)["cm-t2"].generated
+    assert not reproduce.read_results_folder(tmp_path, stand_ins=True)["cm-t2"].generated
     with pytest.raises(InputError, match=r"b.json was made on generated stand-in data: it is no result; delete it"):
-        reproduce.measured(tmp_path)
+        reproduce.read_results_folder(tmp_path)
 
 
 def test_the_list_has_every_row(angulus: Run) -> None:
@@ -139,7 +139,7 @@ def test_the_list_has_every_row(angulus: Run) -> None:
 
 
 def test_the_page_in_the_docs_is_what_recipes_and_results_say() -> None:
-    page = reproduction.page(reproduce.table_rows(), reproduce.measured(ROOT / "docs/results"))
+    page = reproduction.page(reproduce.table_rows(), reproduce.read_results_folder(ROOT / "docs/results"))
     assert page == (ROOT / "docs/reproduction.md").read_text(encoding="utf-8"), "make docs, and commit it"
 
 
@@ -158,7 +158,7 @@ def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path:
     content["rows"] = content["rows"][:4]
     content["rows"][0]["columns"]["accuracy entire %"] = [98.0, None]
     (tmp_path / "cm-t2.json").write_text(json.dumps(content))
-    page = reproduction.page(reproduce.table_rows(), reproduce.measured(tmp_path))
+    page = reproduction.page(reproduce.table_rows(), reproduce.read_results_folder(tmp_path))
     line = next(line for line in page.splitlines() if line.startswith("| CM-T2 |"))
     first = content["rows"][1]["columns"]["accuracy entire %"][0]
     assert f"Softmax —; NormFace {first + 0.01:.2f} ± 0.01" in line
@@ -174,4 +174,4 @@ def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path:
 def test_a_file_that_is_no_comparison_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a.json is not a comparison.json \(.*\); run `angulus compare` again"):
-        reproduce.measured(tmp_path)
+        reproduce.read_results_folder(tmp_path)

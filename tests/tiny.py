@@ -15,7 +15,7 @@ from angulus import data
 from angulus.data import Images, Splits
 from angulus.experiments import recipe
 from angulus.experiments.recipe import Recipe
-from angulus.training import checkpoint
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 CONTENT: dict[str, Any] = {
     "name": "tiny",
@@ -63,7 +63,7 @@ def splits(train: int = TRAIN, test: int = TEST) -> Splits:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run's numbers are, without the time that they took."""
-    state = checkpoint.load(folder / checkpoint.NAME)
+    state = load_checkpoint(folder / CHECKPOINT)
     state["progress"].pop("seconds")
     results = json.loads((folder / "results.json").read_text())
     results.pop("environment")

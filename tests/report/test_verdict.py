@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 import tiny
-from angulus.experiments.compare import Cell, Comparison, Row
+from angulus.experiments.compare import Cell, Comparison, VariantRow
 from angulus.report import verdict
 
 
@@ -17,7 +17,7 @@ def comparison(accuracies: dict[str, list[float]], low: float = 80.0, diverged: 
     variants = ", ".join(f"{name}: {{}}" for name in accuracies)
     recipe = tiny.validated(f"compare={{seeds: {list(range(seeds))}, variants: {{{variants}}}}}")
     rows = [
-        Row(
+        VariantRow(
             name,
             {"accuracy entire %": Cell(values), "accuracy good %": Cell([95.0]), "accuracy low %": Cell([low])},
             {},

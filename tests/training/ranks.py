@@ -2,8 +2,8 @@
 
     python ranks.py RANK COUNT RENDEZVOUS FOLDER
 
-Each case of `CASES` is trained in FOLDER/CASE, each of `REFUSED` tried; every rank writes what it was refused to
-FOLDER/rank-R.json. What another number of processes was stopped at is gone on with where it lies in FOLDER.
+Trains each case of `CASES` in FOLDER/CASE and tries each of `REFUSED`; every rank writes its errors to
+FOLDER/rank-R.json. A run that another number of processes left in FOLDER is resumed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
 from angulus.experiments.run import run
 from angulus.training import validation
-from angulus.training.batches import share
+from angulus.training.batches import rank_share
 from angulus.training.signals import Interrupted
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
@@ -118,13 +118,16 @@ def batch_norm(rank: int, count: int) -> float:
     pull = torch.randn(7, 3, 2, dtype=torch.float64)
     plain, other = (nn.BatchNorm1d(3, momentum=momentum).double() for momentum in (0.3, 0.3))
     synced = synchronized(other, Ranks.here())
-    inputs = rows.clone().requires_grad_(), share(rows, Ranks.here()).clone().requires_grad_()
+    inputs = rows.clone().requires_grad_(), rank_share(rows, Ranks.here()).clone().requires_grad_()
     worst = 0.0
     for _ in range(2):
         expected, found = plain(inputs[0]), synced(inputs[1])
         (expected * pull).sum().backward()
-        (found * share(pull, Ranks.here())).sum().backward()
-        pairs = [(found, share(expected, Ranks.here())), (inputs[1].grad, share(inputs[0].grad, Ranks.here()))]
+        (found * rank_share(pull, Ranks.here())).sum().backward()
+        pairs = [
+            (found, rank_share(expected, Ranks.here())),
+            (inputs[1].grad, rank_share(inputs[0].grad, Ranks.here())),
+        ]
         pairs += [(total(synced.weight.grad, Ranks.here()), plain.weight.grad)]
         pairs += [(synced.running_mean, plain.running_mean), (synced.running_var, plain.running_var)]
         worst = max([worst, *(float((one - two).abs().max()) for one, two in pairs)])

@@ -15,8 +15,9 @@ from angulus.core.checks import InputError
 from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
-from angulus.training import checkpoint, optimizer
-from angulus.training.batches import chance
+from angulus.training import optimizer
+from angulus.training.batches import step_generator
+from angulus.training.state import load_checkpoint
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 
@@ -24,7 +25,7 @@ NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01"]
 def state(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """The trained weights, and what the objective learnt and kept."""
     run(tiny.validated(*NET, *overrides), folder, splits=tiny.splits())
-    found = checkpoint.load(folder / "checkpoint.pt")
+    found = load_checkpoint(folder / "checkpoint.pt")
     return {**found["backbone"], **{f"head.{name}": value for name, value in found["head"].items()}}
 
 
@@ -78,7 +79,10 @@ def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
             "reads the whole batch .*: feature incay .* up to the norm bound auto",
         ),
         (["training.accumulate=9"], "leaves 8 of 72 images for the smallest batch, too few for 1 process and"),
-        (["training.accumulate=5", "backbone.name=small"], "each needs 2 a micro-batch, since batch norm cannot train"),
+        (
+            ["training.accumulate=5", "backbone.name=small"],
+            "each needs 2 per micro-batch, since batch norm cannot",
+        ),
     ],
 )
 def test_what_has_no_micro_batches_is_refused(overrides: list[str], sentence: str) -> None:
@@ -162,7 +166,7 @@ def test_the_backbone_moves_at_its_own_rate(tmp_path: Path) -> None:
         )
         first = build.job(chosen, tiny.splits())
         run(chosen, tmp_path / str(scale), splits=tiny.splits())
-        found = checkpoint.load(tmp_path / str(scale) / "checkpoint.pt")
+        found = load_checkpoint(tmp_path / str(scale) / "checkpoint.pt")
         before = {**first.backbone.state_dict(), "head": first.head.weight.detach()}
         after = {**found["backbone"], "head": found["head"]["weight"]}
         moved.append({name: after[name] - before[name] for name in ("layers.0.weight", "layers.11.bias", "head")})
@@ -176,7 +180,7 @@ def test_the_backbone_moves_at_its_own_rate(tmp_path: Path) -> None:
 
 def test_chance_is_a_function_of_seed_step_and_rank() -> None:
     def drawn(*numbers: int) -> float:
-        return torch.rand((), generator=chance(*numbers)).item()
+        return torch.rand((), generator=step_generator(*numbers)).item()
 
     assert drawn(3, 4) == drawn(3, 4, 0)
     assert len({drawn(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1, 2)}) == 12

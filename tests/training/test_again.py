@@ -1,4 +1,4 @@
-"""A run folder that is there: evaluated anew, not trained, where only measuring changed; refused for other images."""
+"""A run folder that is there: evaluated again, not trained, where only measuring changed; refused for other images."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def again(folder: Path, *overrides: str, splits: Splits | None = None) -> dict[s
     return plain(run(chosen(*overrides), folder, resume=True, splits=splits or tiny.splits(), on_step=no_step))
 
 
-# evaluated anew
+# evaluated again
 
 
 @pytest.mark.parametrize(
@@ -167,19 +167,17 @@ def test_an_extension_that_was_stopped_has_no_results_of_the_shorter_run(tmp_pat
 def test_a_schedule_that_reads_the_end_names_the_way_to_go_on(kind: str, tmp_path: Path) -> None:
     shape = f"training.schedule={{kind: {kind}}}"
     run(tiny.validated(shape), tmp_path, splits=tiny.splits())
-    sentence = (
-        rf"{kind} schedule depend on how many there are; start from its weights by training.start_from={tmp_path}"
-    )
+    sentence = rf"{kind} schedule depend on their number; start from its weights by training.start_from={tmp_path}"
     with pytest.raises(InputError, match=sentence):
         run(tiny.validated(shape, "training.epochs=4"), tmp_path, resume=True, splits=tiny.splits())
 
 
-def test_an_ended_run_without_its_checkpoint_cannot_be_measured_anew_but_read(ended: Path, tmp_path: Path) -> None:
+def test_an_ended_run_without_its_checkpoint_can_be_read_but_not_measured_again(ended: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(ended, folder)
     (folder / "checkpoint.pt").unlink()
     assert again(folder, MEASURED) == json.loads((ended / "results.json").read_text())
-    with pytest.raises(InputError, match=r"an ended run without its checkpoint.pt, so it cannot be evaluated anew"):
+    with pytest.raises(InputError, match=r"an ended run without its checkpoint.pt, so it cannot be evaluated again"):
         again(folder)
 
 
@@ -215,9 +213,7 @@ def test_other_images_of_the_same_classes_are_refused(case: str, stopped: bool, 
         (folder / "results.json").unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     name = "test" if "test" in case else "training"
-    sentence = (
-        rf"holds a run on other {name} images \(.*begun on the first 72 and 60 digits, and this is elsewhere; set data"
-    )
+    sentence = rf"holds a run on other {name} images \(.*trained on the first 72 and 60 digits, and this is elsewhere"
     with pytest.raises(InputError, match=sentence):
         again(folder, MEASURED, splits=OTHERS[case]())
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -235,9 +231,7 @@ def test_a_damaged_record_of_the_data_is_told(ended: Path, tmp_path: Path) -> No
     folder = tmp_path / "run"
     shutil.copytree(ended, folder)
     (folder / "data.json").write_text("{")
-    with pytest.raises(
-        InputError, match=r"data.json cannot be read \(.*\); delete it to go on without knowing whether"
-    ):
+    with pytest.raises(InputError, match=r"data.json cannot be read \(.*\); delete it to resume without checking that"):
         again(folder, MEASURED)
 
 

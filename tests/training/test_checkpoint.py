@@ -19,9 +19,10 @@ import tiny
 from angulus.core import files
 from angulus.core.checks import InputError
 from angulus.experiments.run import run
-from angulus.training import checkpoint
+from angulus.training import state as state_module
 from angulus.training.log import MetricsLog
 from angulus.training.loop import Interrupted
+from angulus.training.state import PARTS, load_checkpoint, write_checkpoint
 
 FULL = Path("/dev/full")  # whatever is written to it finds no space
 
@@ -49,20 +50,20 @@ def full_disk(*_: object) -> None:
 # what is read
 
 
-EMPTY: dict[str, Any] = {part: {} for part in checkpoint.PARTS - {"format"}}
+EMPTY: dict[str, Any] = {part: {} for part in PARTS - {"format"}}
 
 
 def test_a_checkpoint_without_a_part_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, {part: {} for part in EMPTY if part != "optimizer"})
+    write_checkpoint(tmp_path, {part: {} for part in EMPTY if part != "optimizer"})
     with pytest.raises(InputError, match="is not an Angulus checkpoint of format 1"):
-        checkpoint.load(tmp_path / "checkpoint.pt")
+        load_checkpoint(tmp_path / "checkpoint.pt")
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     state = EMPTY | {"backbone": torch.tensor([1.0, -2.5]), "progress": {"step": 7, "loss": float("inf")}}
-    checkpoint.save(tmp_path, state)
+    write_checkpoint(tmp_path, state)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    assert tiny.differences(checkpoint.load(tmp_path / "checkpoint.pt"), {"format": 1, **state}) == []
+    assert tiny.differences(load_checkpoint(tmp_path / "checkpoint.pt"), {"format": 1, **state}) == []
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,8 @@ def test_a_checkpoint_of_another_model_is_refused(
     folder = stopped(tmp_path / "run")
     if "backbone.name=lenet5" in others:
         torch.manual_seed(0)
-        other = {**checkpoint.load(folder / "checkpoint.pt"), "backbone": nn.Linear(2, 2).state_dict()}
-        checkpoint.save(folder, {key: value for key, value in other.items() if key != "format"})
+        other = {**load_checkpoint(folder / "checkpoint.pt"), "backbone": nn.Linear(2, 2).state_dict()}
+        write_checkpoint(folder, {key: value for key, value in other.items() if key != "format"})
     else:
         strange = stopped(tmp_path / "other", *others)
         (strange / "checkpoint.pt").rename(folder / "checkpoint.pt")
@@ -101,9 +102,9 @@ def test_a_checkpoint_that_lacks_what_is_learned_is_refused(tmp_path: Path) -> N
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
     folder = stopped(tmp_path / "run")
-    content = {**checkpoint.load(folder / "checkpoint.pt"), "classes": "0" * 64}
-    checkpoint.save(folder, {key: value for key, value in content.items() if key != "format"})
-    with pytest.raises(InputError, match=r"checkpoint.pt is of other classes than the data has; resume with the data"):
+    content = {**load_checkpoint(folder / "checkpoint.pt"), "classes": "0" * 64}
+    write_checkpoint(folder, {key: value for key, value in content.items() if key != "format"})
+    with pytest.raises(InputError, match=r"checkpoint.pt has other classes than the data; resume with the data"):
         resume(folder)
 
 
@@ -119,13 +120,13 @@ def test_a_truncated_checkpoint_is_refused(share: float, tmp_path: Path) -> None
 def test_no_flipped_bit_loads_as_other_numbers(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     weights = torch.tensor([0.092, -1.5])
-    checkpoint.save(tmp_path, EMPTY | {"backbone": {"weight": weights}})
+    write_checkpoint(tmp_path, EMPTY | {"backbone": {"weight": weights}})
     whole = path.read_bytes()
     refused = 0
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
         try:
-            found = checkpoint.load(path)
+            found = load_checkpoint(path)
         except InputError:
             refused += 1
         else:
@@ -136,7 +137,7 @@ def test_no_flipped_bit_loads_as_other_numbers(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_refused_with_the_file_and_what_is_left(tmp_path: Path) -> None:
     folder = stopped(tmp_path)
     path = folder / "checkpoint.pt"
-    weights = checkpoint.load(path)["backbone"]["layers.11.weight"].numpy().tobytes()
+    weights = load_checkpoint(path)["backbone"]["layers.11.weight"].numpy().tobytes()
     whole = bytearray(path.read_bytes())
     whole[whole.index(weights) + 3] ^= 64
     path.write_bytes(whole)
@@ -145,17 +146,17 @@ def test_a_flipped_bit_is_refused_with_the_file_and_what_is_left(tmp_path: Path)
     ):
         resume(folder)
     (folder / "checkpoint-before.pt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"an earlier checkpoint lies in .*checkpoint-before.pt: copy it to"):
+    with pytest.raises(InputError, match=r"an earlier checkpoint is .*checkpoint-before.pt: copy it to"):
         resume(folder)
 
 
 @pytest.mark.parametrize("part", ["progress", "plateau", "random", "optimizer"])
 def test_a_checkpoint_whose_parts_are_something_else_is_refused(part: str, tmp_path: Path) -> None:
     folder = stopped(tmp_path)
-    state = {**checkpoint.load(folder / "checkpoint.pt"), part: {"odd": 1}}
-    checkpoint.save(folder, {key: value for key, value in state.items() if key != "format"})
+    state = {**load_checkpoint(folder / "checkpoint.pt"), part: {"odd": 1}}
+    write_checkpoint(folder, {key: value for key, value in state.items() if key != "format"})
     with pytest.raises(
-        InputError, match=r"checkpoint.pt lacks what a run goes on from \(\w+: .*restore it from a copy"
+        InputError, match=r"checkpoint.pt lacks what a run resumes from \(\w+: .*restore it from a copy"
     ):
         resume(folder)
 
@@ -165,19 +166,19 @@ def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"cannot be read as a checkpoint|is not an Angulus checkpoint"):
-        checkpoint.load(path)
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [{"format": 2}, {"step": 3}, [1, 2]])
 def test_another_format_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="is not an Angulus checkpoint of format 1"):
-        checkpoint.load(tmp_path / "checkpoint.pt")
+        load_checkpoint(tmp_path / "checkpoint.pt")
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no checkpoint .*checkpoint.pt; start the run without --resume"):
-        checkpoint.load(tmp_path / "checkpoint.pt")
+        load_checkpoint(tmp_path / "checkpoint.pt")
 
 
 class Payload:
@@ -194,7 +195,7 @@ def test_nothing_in_a_checkpoint_runs_code(tmp_path: Path) -> None:
     marker, path = tmp_path / "it-ran", tmp_path / "checkpoint.pt"
     torch.save({"format": 1, "backbone": Payload(marker)}, path)
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        checkpoint.load(path)
+        load_checkpoint(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)  # the payload is a live one: where it may run, it does
     assert marker.exists()
@@ -207,14 +208,14 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = tiny.validated("training.checkpoint_every=2")
-    real = checkpoint.save
+    real = write_checkpoint
 
     def save(folder: Path, state: dict[str, Any]) -> None:
         if state["progress"]["step"] > 4:
             monkeypatch.setattr(os, "fsync", full_disk)
         real(folder, state)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(state_module, "write_checkpoint", save)
     with pytest.raises(
         InputError,
         match=r"cannot write .*checkpoint.pt: No space left on device; free some space and run the same command again "
@@ -223,7 +224,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_the_way_out(
         run(chosen, tmp_path / "run", splits=tiny.splits())
     monkeypatch.undo()
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".checkpoint")]
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["step"] == 4
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["progress"]["step"] == 4
     run(chosen, tmp_path / "run", resume=True, splits=tiny.splits())
     run(chosen, tmp_path / "whole", splits=tiny.splits())
     assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "whole")) == []
@@ -232,7 +233,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_the_way_out(
 def test_a_disk_that_fills_within_torchs_writer_is_told_as_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(tmp_path, EMPTY | {"backbone": torch.zeros(3)})
+    write_checkpoint(tmp_path, EMPTY | {"backbone": torch.zeros(3)})
 
     class Full:
         """A file that takes a thousand bytes, then none."""
@@ -252,9 +253,9 @@ def test_a_disk_that_fills_within_torchs_writer_is_told_as_a_full_disk(
     with pytest.raises(
         InputError, match=r"No space left on device; free some space .* checkpoint.pt is kept as it was"
     ):
-        checkpoint.save(tmp_path, EMPTY | {"backbone": torch.ones(10_000)})
+        write_checkpoint(tmp_path, EMPTY | {"backbone": torch.ones(10_000)})
     monkeypatch.undo()
-    assert checkpoint.load(tmp_path / "checkpoint.pt")["backbone"].tolist() == [0.0, 0.0, 0.0]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["backbone"].tolist() == [0.0, 0.0, 0.0]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -275,7 +276,7 @@ def test_a_full_disk_under_the_metrics_is_told_and_the_checkpoint_stays(
     with pytest.raises(InputError, match=r"cannot write .*metrics.jsonl: No space left on device; free some space"):
         resume(folder)
     monkeypatch.undo()
-    assert checkpoint.load(folder / "checkpoint.pt")["progress"]["step"] == 5
+    assert load_checkpoint(folder / "checkpoint.pt")["progress"]["step"] == 5
     assert resume(folder)["training"]["steps"] == 10
 
 

@@ -11,8 +11,8 @@ import torch
 import tiny
 from angulus.experiments.measure import load_test
 from angulus.experiments.run import run
-from angulus.training import checkpoint
 from angulus.training.log import read_lines
+from angulus.training.state import load_checkpoint
 
 
 @pytest.mark.parametrize("objective", ["{kind: softmax}", "{kind: arcface, s: 10, m: 0.2}"])
@@ -21,7 +21,7 @@ def test_the_last_epoch_is_what_the_results_say(objective: str, tmp_path: Path) 
     results = run(chosen, tmp_path, splits=tiny.splits())
     rows = [row for row in read_lines(tmp_path / "metrics.jsonl") if "test_loss" in row]
     assert [row["step"] for row in rows] == [5, 10, 15]
-    test, head = load_test(tmp_path), checkpoint.load(tmp_path / "checkpoint.pt")["head"]
+    test, head = load_test(tmp_path), load_checkpoint(tmp_path / "checkpoint.pt")["head"]
     assert rows[-1]["test_accuracy"] == results["accuracy"]
     assert rows[-1]["test_norm"] == pytest.approx(test["norms"].mean())
 
@@ -37,5 +37,5 @@ def test_the_last_epoch_is_what_the_results_say(objective: str, tmp_path: Path) 
 def test_it_changes_nothing_of_the_training(tmp_path: Path) -> None:
     for name, value in (("with", "true"), ("without", "false")):
         run(tiny.validated(f"evaluation.each_epoch={value}"), tmp_path / name, splits=tiny.splits())
-    one, other = (checkpoint.load(tmp_path / name / "checkpoint.pt")["backbone"] for name in ("with", "without"))
+    one, other = (load_checkpoint(tmp_path / name / "checkpoint.pt")["backbone"] for name in ("with", "without"))
     assert all(torch.equal(one[name], other[name]) for name in one)

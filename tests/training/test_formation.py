@@ -69,7 +69,7 @@ def test_an_epoch_takes_the_place_of_itself_and_of_later_ones(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("epochs", "most"), [(1, 2), (40, 41), (41, 22), (1000, 41)])
 def test_long_runs_keep_some_epochs_the_first_and_the_last_among_them(epochs: int, most: int) -> None:
-    chosen = [epoch for epoch in range(epochs + 1) if formation.kept(epoch, epochs)]
+    chosen = [epoch for epoch in range(epochs + 1) if formation.is_recorded(epoch, epochs)]
     assert len(chosen) == most
     assert (chosen[0], chosen[-1]) == (0, epochs)
 

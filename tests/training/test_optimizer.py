@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+import tiny
 from angulus import backbones, losses
 from angulus.core.checks import InputError
 from angulus.heads.dense import DenseHead
+from angulus.heads.sampling import ClassSampling
 from angulus.losses.objective import Objective
 from angulus.training import optimizer
-from angulus.training.settings import Optimizer
+from angulus.training.settings import SGD, AdamW, Optimizer, RMSProp
 
 
 def model(objective: Objective | None = None) -> tuple[nn.Module, DenseHead]:
@@ -39,25 +41,25 @@ PLAIN |= {"layers.2.weight", "layers.5.weight", "layers.10.weight", "layers.11.b
 
 
 def test_convolutions_linear_layers_and_class_weights_decay_and_nothing_else() -> None:
-    decay, plain = decaying(Optimizer(weight_decay=0.1))
+    decay, plain = decaying(SGD(weight_decay=0.1))
     assert decay == WEIGHTS
     assert plain == PLAIN | {"objective.radius.s", "objective.ring_loss.R"}
 
 
 def test_biases_and_norm_layers_decay_when_asked_and_s_and_r_do_not() -> None:
-    decay, plain = decaying(Optimizer(weight_decay=0.1, decay_bias_and_norm=True))
+    decay, plain = decaying(SGD(weight_decay=0.1, decay_bias_and_norm=True))
     assert decay == WEIGHTS | PLAIN
     assert plain == {"objective.radius.s", "objective.ring_loss.R"}
 
 
 def test_s_and_r_decay_when_asked_and_biases_do_not() -> None:
-    decay, plain = decaying(Optimizer(weight_decay=0.1, decay_objective=True))
+    decay, plain = decaying(SGD(weight_decay=0.1, decay_objective=True))
     assert decay == WEIGHTS | {"objective.radius.s", "objective.ring_loss.R"}
     assert plain == PLAIN
 
 
 def test_a_class_bias_does_not_decay() -> None:
-    decay, plain = decaying(Optimizer(weight_decay=0.1), losses.softmax(bias=True))
+    decay, plain = decaying(SGD(weight_decay=0.1), losses.softmax(bias=True))
     assert "bias" in plain
     assert "bias" not in decay
 
@@ -66,7 +68,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
     backbone, head = model(losses.normface(learn=False))
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    groups = optimizer.parameter_groups(backbone, head, head.objective, Optimizer(weight_decay=0.1))
+    groups = optimizer.parameter_groups(backbone, head, head.objective, SGD(weight_decay=0.1))
     assert len(groups) == 1
     assert [id(each) for each in groups[0]["params"]] == [id(head.weight)]  # type: ignore[attr-defined]
 
@@ -75,16 +77,16 @@ def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
     ("settings", "own"),
     [
         (
-            Optimizer("sgd", lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.1),
+            SGD(lr=0.05, momentum=0.8, nesterov=True, weight_decay=0.1),
             lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.8, nesterov=True),
         ),
         (
-            Optimizer("sgd", lr=0.05, momentum=0.8, weight_decay=0.1),
+            SGD(lr=0.05, momentum=0.8, weight_decay=0.1),
             lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.8),
         ),
-        (Optimizer("adamw", lr=0.01, weight_decay=0.1), lambda groups: torch.optim.AdamW(groups, lr=0.01)),
+        (AdamW(lr=0.01, weight_decay=0.1), lambda groups: torch.optim.AdamW(groups, lr=0.01)),
         (
-            Optimizer("rmsprop", lr=0.01, momentum=0.7, weight_decay=0.1),
+            RMSProp(lr=0.01, momentum=0.7, weight_decay=0.1),
             lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.7),
         ),
     ],
@@ -110,7 +112,7 @@ def test_each_kind_steps_as_torchs_own(settings: Optimizer, own: object) -> None
 
 def test_weight_decay_moves_only_the_group_that_has_it() -> None:
     backbone, head = model()
-    settings = Optimizer("sgd", lr=0.5, momentum=0.0, weight_decay=0.1)
+    settings = SGD(lr=0.5, momentum=0.0, weight_decay=0.1)
     optim = optimizer.build(optimizer.parameter_groups(backbone, head, head.objective, settings), settings)
     before = {name: value.detach().clone() for name, value in head.named_parameters()}
     for parameter in [*backbone.parameters(), *head.parameters()]:
@@ -121,21 +123,35 @@ def test_weight_decay_moves_only_the_group_that_has_it() -> None:
 
 
 def test_learning_rate_by_default() -> None:
-    assert Optimizer("sgd").rate == 0.1
-    assert Optimizer("adamw").rate == Optimizer("rmsprop").rate == 1e-3
+    assert SGD().lr == 0.1
+    assert AdamW().lr == RMSProp().lr == 1e-3
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"lr": 0}, "training.optimizer.lr must be a finite number > 0; got 0"),
-        ({"lr": float("nan")}, "training.optimizer.lr must be a finite number > 0; got nan"),
-        ({"momentum": 1.0}, r"training.optimizer.momentum must be a finite number in \[0, 1\); got 1.0"),
-        ({"weight_decay": -1e-3}, "training.optimizer.weight_decay must be a finite number >= 0; got -0.001"),
-        ({"kind": "adamw", "nesterov": True}, "nesterov needs kind: sgd and a momentum above 0"),
-        ({"momentum": 0.0, "nesterov": True}, "nesterov needs kind: sgd and a momentum above 0"),
+        ("{lr: 0}", "training.optimizer.lr must be above 0; got 0"),
+        ("{lr: .nan}", "training.optimizer.lr must be a finite number; got nan"),
+        ("{lr: .inf}", "training.optimizer.lr must be a finite number; got inf"),
+        ("{momentum: 1.0}", "training.optimizer.momentum must be below 1; got 1.0"),
+        ("{momentum: -0.1}", "training.optimizer.momentum must be at least 0; got -0.1"),
+        ("{weight_decay: -1e-3}", "training.optimizer.weight_decay must be at least 0; got -0.001"),
+        ("{backbone_lr_scale: 0}", "training.optimizer.backbone_lr_scale must be above 0; got 0"),
+        (
+            "{kind: adamw, nesterov: true}",
+            "training.optimizer.nesterov applies only to kind sgd, but kind is adamw. Remove it.",
+        ),
+        ("{momentum: 0, nesterov: true}", "training.optimizer.nesterov needs a momentum above 0; got momentum 0"),
     ],
 )
-def test_settings_are_refused(settings: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        Optimizer(**settings)  # type: ignore[arg-type]
+def test_settings_are_refused(settings: str, sentence: str) -> None:
+    with pytest.raises(InputError) as raised:
+        tiny.validated(f"training.optimizer={settings}")
+    assert str(raised.value) == sentence
+
+
+def test_class_weights_with_an_optimiser_of_their_own_need_sgd() -> None:
+    backbone, _ = model()
+    head = DenseHead(4, 3, losses.normface(s=10), sampling=ClassSampling(0.5))
+    with pytest.raises(InputError, match="need kind sgd; got adamw"):
+        optimizer.optimizers(backbone, head, AdamW())

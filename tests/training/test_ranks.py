@@ -1,4 +1,4 @@
-"""Training on several processes: equal to one, resumed on any number, stopped and refused on all alike."""
+"""Training on several processes: equal to one, resumed on any number, with stops and errors on all ranks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import Tensor
 import tiny
 from angulus.experiments import build
 from angulus.experiments.run import run
-from angulus.training import checkpoint
 from angulus.training.signals import Interrupted
+from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop
@@ -78,8 +78,8 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Path) -> Path:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """The trained parameters of a run, of however many processes it was."""
-    state = checkpoint.load(folder / checkpoint.NAME)
-    rows = checkpoint.class_rows(state, folder)
+    state = load_checkpoint(folder / CHECKPOINT)
+    rows = class_rows(state, folder)
     return {**state["backbone"], **{f"head.{name}": value for name, value in rows.items()}}
 
 
@@ -142,7 +142,7 @@ def test_one_file_a_process_and_no_old_ones_are_left(two: Path) -> None:
 def test_one_rank_is_asked_to_stop_and_all_stop_at_that_step(case: str, two: Path) -> None:
     said = [json.loads((two / f"rank-{rank}.json").read_text())[case] for rank in range(2)]
     assert said == [["Interrupted", "stopped at step 3 of 5"]] * 2
-    assert checkpoint.load(two / case / "checkpoint.pt")["progress"]["step"] == 3
+    assert load_checkpoint(two / case / "checkpoint.pt")["progress"]["step"] == 3
 
 
 @pytest.mark.parametrize("case", STOPPED)
@@ -181,7 +181,7 @@ def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
         ("dense", "head.sharded false keeps all classes in one process; got 2 processes: set it to auto"),
         ("device", "training.device must be auto, cpu or cuda where 2 processes train, each on its own; got 'cuda:0'"),
         ("small", r"training.batch_size 5 leaves 2 of 72 images for the smallest batch, too few for 2 processes and"),
-        ("classes", "training needs at least two classes; .* has 1: give each person, or each class, a folder"),
+        ("classes", "training needs at least two classes; .* has 1: give each person or class a folder"),
         ("diverged", r"training stopped at step \d: .*no checkpoint was written yet; lower training.optimizer.lr"),
     ],
 )
@@ -211,7 +211,7 @@ UNSEEN = "is not seen by every process; give as --out a folder that all machines
 @pytest.mark.parametrize(
     ("case", "first", "second"),
     [
-        # of what rank 0 sees in its own folder, told to all; then a folder that rank 1 does not share
+        # of what rank 0 sees in its own folder, and broadcasts; then a folder that rank 1 does not share
         ("another folder", rf"^rank 1 failed: .*sgd {UNSEEN}", f"sgd {UNSEEN}"),
         ("unseen, stopped", rf"^rank 1 failed: .*nothing {UNSEEN}", f"nothing {UNSEEN}"),
         (

@@ -16,7 +16,8 @@ from angulus.core.checks import InputError
 from angulus.data import Splits
 from angulus.experiments import build
 from angulus.experiments.run import run
-from angulus.training import checkpoint, start
+from angulus.training import start
+from angulus.training.state import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def renamed() -> Splits:
 def test_a_run_on_the_same_classes_gives_backbone_and_class_weights(what: str, trained: Path) -> None:
     job = build.job(tiny.validated("training.seed=5", "objective={kind: softmax, bias: true}"), tiny.splits())
     build.start_from(trained / what, job)
-    state = checkpoint.load(trained / "checkpoint.pt")
+    state = load_checkpoint(trained / "checkpoint.pt")
     assert tiny.differences(dict(job.backbone.state_dict()), dict(state["backbone"])) == []
     assert torch.equal(job.head.weight, state["head"]["weight"])
     assert job.head.bias is not None
@@ -51,7 +52,7 @@ def test_a_run_on_the_same_classes_gives_backbone_and_class_weights(what: str, t
 def test_another_objective_takes_what_it_has(trained: Path) -> None:
     job = build.job(tiny.validated("objective={kind: arcface, s: 8, m: 0.2}"), tiny.splits())
     build.start_from(trained, job)
-    assert torch.equal(job.head.weight, checkpoint.load(trained / "checkpoint.pt")["head"]["weight"])
+    assert torch.equal(job.head.weight, load_checkpoint(trained / "checkpoint.pt")["head"]["weight"])
 
 
 def test_a_run_on_other_classes_gives_the_backbone_alone(trained: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_run_on_other_classes_gives_the_backbone_alone(trained: Path) -> None:
     assert torch.equal(job.head.weight, fresh)
     assert torch.equal(
         job.backbone.state_dict()["layers.0.weight"],
-        checkpoint.load(trained / "checkpoint.pt")["backbone"]["layers.0.weight"],
+        load_checkpoint(trained / "checkpoint.pt")["backbone"]["layers.0.weight"],
     )
 
 
@@ -93,8 +94,8 @@ def test_a_run_starts_there_and_resumes_without(trained: Path, tmp_path: Path) -
         f"training.start_from={source}", "training.optimizer.lr=1e-9", "objective={kind: softmax, bias: true}"
     )
     run(chosen, tmp_path / "whole", splits=tiny.splits())
-    weight = checkpoint.load(tmp_path / "whole" / "checkpoint.pt")["head"]["weight"]
-    torch.testing.assert_close(weight, checkpoint.load(source / "checkpoint.pt")["head"]["weight"])
+    weight = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["head"]["weight"]
+    torch.testing.assert_close(weight, load_checkpoint(source / "checkpoint.pt")["head"]["weight"])
 
     def crash(step: int, *_: object) -> None:
         if step == 7:
@@ -136,14 +137,12 @@ def stopped(folder: Path, *overrides: str) -> Path:
 
 def test_a_run_that_has_not_ended_is_refused_and_its_checkpoint_is_taken(tmp_path: Path) -> None:
     source = stopped(tmp_path / "source")
-    with pytest.raises(
-        InputError, match=r"the run in .*source has not ended, it stands at step 3 of 10; go on with it by"
-    ):
+    with pytest.raises(InputError, match=r"the run in .*source has not ended, it is at step 3 of 10; continue it with"):
         run(tiny.validated(f"training.start_from={source}"), tmp_path / "run", splits=tiny.splits())
     assert not (tmp_path / "run").exists()
     job = build.job(tiny.validated("training.seed=1"), tiny.splits())
     build.start_from(source / "checkpoint.pt", job)
-    assert torch.equal(job.head.weight, checkpoint.load(source / "checkpoint.pt")["head"]["weight"])
+    assert torch.equal(job.head.weight, load_checkpoint(source / "checkpoint.pt")["head"]["weight"])
 
 
 def test_the_path_is_found_as_other_paths_of_a_recipe_are(
@@ -153,11 +152,11 @@ def test_the_path_is_found_as_other_paths_of_a_recipe_are(
     monkeypatch.setenv("ANGULUS_DATA", str(trained.parent))
     chosen = tiny.validated(f"training.start_from={trained.name}", "training.optimizer.lr=1e-9", "training.epochs=1")
     run(chosen, tmp_path / "run", splits=tiny.splits())
-    weight = checkpoint.load(trained / "checkpoint.pt")["head"]["weight"]
-    torch.testing.assert_close(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["head"]["weight"], weight)
+    weight = load_checkpoint(trained / "checkpoint.pt")["head"]["weight"]
+    torch.testing.assert_close(load_checkpoint(tmp_path / "run" / "checkpoint.pt")["head"]["weight"], weight)
 
 
-# people whom validation holds out
+# people that validation holds out
 
 HELD = "validation={identities: 0.3, fmr: 0.05, pairs: 100}"
 
@@ -186,17 +185,17 @@ def test_a_start_that_held_out_the_same_people_is_taken_and_one_of_another_seed_
 def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_path: Path) -> None:
     job = build.job(tiny.validated(HELD), *build.hold_out(tiny.validated(HELD), tiny.splits()))
     (tmp_path / "model").symlink_to(trained / "model")  # without its run
-    with pytest.warns(UserWarning, match="does not say whom it was trained on; of people that it knows"):
+    with pytest.warns(UserWarning, match="does not name the classes that it was trained on; if some are held out"):
         build.start_from(tmp_path / "model", job)
     assert job.held_out is not None
     known = (job.held_out.class_names[0], "someone of another data set")
     with pytest.warns(
         UserWarning, match=r"was trained on 1 of the 3 classes .*, or on others of these names; if they are"
     ):
-        start.refuse_known(known, job, trained)
+        start.refuse_seen_classes(known, job, trained)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        start.refuse_known(("none", "of", "them"), job, trained)
+        start.refuse_seen_classes(("none", "of", "them"), job, trained)
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 import tiny
 from angulus.heads.saving import read_rows
-from angulus.training import checkpoint
+from angulus.training.state import load_checkpoint
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.device=cpu"]
 WAIT = 300  # seconds, of a busy machine
@@ -62,7 +62,7 @@ def under_way(processes: int, path: str, out: Path, *options: str, step: int = 0
 
 def steps_of(out: Path) -> int:
     """The steps that the checkpoint of a run holds."""
-    done: int = checkpoint.load(out / "checkpoint.pt")["progress"]["step"] if (out / "checkpoint.pt").exists() else 0
+    done: int = load_checkpoint(out / "checkpoint.pt")["progress"]["step"] if (out / "checkpoint.pt").exists() else 0
     return done
 
 
@@ -85,7 +85,7 @@ def test_two_processes_give_the_model_of_one(tmp_path: Path) -> None:
         done = finished(count, "train", path, "--out", str(tmp_path / out))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\ntest accuracy") == 1  # one process reports
-    one, two = (checkpoint.load(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
+    one, two = (load_checkpoint(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
     for name, value in one["backbone"].items():
         torch.testing.assert_close(two["backbone"][name], value, rtol=1e-4, atol=1e-6)
     rows = read_rows(tmp_path / "two" / two["head_folder"])

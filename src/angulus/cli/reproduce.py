@@ -15,16 +15,16 @@ from angulus.core import checks, files
 if TYPE_CHECKING:
     from angulus.experiments.compare import Comparison
 
-Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")]  # noqa: UP045  # typer
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")]  # noqa: UP045
+Out = Annotated[Optional[Path], typer.Option("--out", help="Folder for the results.")]  # noqa: UP045  # typer
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, key.path=value.")]  # noqa: UP045
 
 
 def demo(out: Out = None) -> None:
-    """Train five losses on real digits, compare them on good and low quality, and draw what they learnt."""
+    """Train five losses on real digits, compare them on good and low quality images, and plot their features."""
     folder = out or Path("angulus-demo")
     _compare("demo", folder, [])
     say(
-        f"\nTable and pictures lie in {folder}/: open {folder}/report.html in a browser. "
+        f"\nTable and plots are in {folder}/: open {folder}/report.html in a browser. "
         f"Try next: angulus train demo objective.kind=arcface objective.s=16 objective.m=0.3 --out {folder}-arcface"
     )
 
@@ -34,9 +34,9 @@ def compare(
     overrides: Overrides = None,
     out: Out = None,
 ) -> None:
-    """Train every variant of a recipe with every seed, going on where that stopped, and print the table."""
+    """Train every variant of a recipe with every seed, or resume that, and print the table."""
     folder = _compare(recipe, out, overrides or [])
-    say(f"\nTable, numbers, pictures and report.html lie in {folder}/")
+    say(f"\nTable, numbers, plots and report.html are in {folder}/")
 
 
 def reproduce(
@@ -45,24 +45,22 @@ def reproduce(
         typer.Argument(help="A row of a paper's table, such as CM-T2.", show_default=False),
     ] = None,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", help="Each recipe's runs lie in a folder of its name in it.")] = Path(
-        "runs"
-    ),
-    show_list: Annotated[bool, typer.Option("--list", help="Show all rows: recipe, data at hand, measured.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the runs, one folder per recipe.")] = Path("runs"),
+    show_list: Annotated[bool, typer.Option("--list", help="List all rows, and which can be run here.")] = False,
     table: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--table", help="Write the page of all rows, published beside measured.", show_default=False),
+        typer.Option("--table", help="Write a page of all rows, published next to measured.", show_default=False),
     ] = None,
     results: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--results",
-            help="What was measured: a folder of comparison.json. Else docs/results, else runs.",
+            help="Folder of comparison.json files; by default docs/results, else runs.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Run a row of a paper's table and print what was measured next to the paper's; resumes where it stopped."""
+    """Run a row of a paper's table, or resume it, and print the results next to the paper's."""
     if sum((row is not None, show_list, table is not None)) != 1:
         raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE")
     from angulus.experiments import reproduce as rows
@@ -72,17 +70,17 @@ def reproduce(
 
         folder = reproduction.results_folder(results)
         if table is not None:
-            found = rows.measured(folder)
-            files.write_text(table, reproduction.page(rows.table_rows(), found))
-            say(f"{table}: {len(found)} recipes measured")
+            results_by_recipe = rows.read_results_folder(folder)
+            files.write_text(table, reproduction.page(rows.table_rows(), results_by_recipe))
+            say(f"{table}: {len(results_by_recipe)} recipes measured")
         else:
-            show_table(reproduction.listing(rows.table_rows(), rows.measured(folder, stand_ins=True)))
+            show_table(reproduction.listing(rows.table_rows(), rows.read_results_folder(folder, stand_ins=True)))
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)
-    for each in comparisons:
-        _report(each)
-        say(f"\nTable, numbers, pictures and report.html lie in {each.folder}/")
+    for comparison in comparisons:
+        _report(comparison)
+        say(f"\nTable, numbers, plots and report.html are in {comparison.folder}/")
 
 
 def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:

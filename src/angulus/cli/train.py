@@ -1,4 +1,4 @@
-"""`angulus train`: one recipe, on one process or on those that torchrun starts."""
+"""`angulus train`: one recipe, on one process or under torchrun."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from angulus.experiments.benchmark import Benchmark
     from angulus.experiments.recipe import Recipe
 
-SAID = {"good": " (the others)", "low": " (the smallest feature norms)"}  # what the groups of test images are
+GROUP_NOTES = {"good": " (the others)", "low": " (the smallest feature norms)"}
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or a shipped one's name.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key.path=value, over the recipe.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for what is written.")] = None,  # noqa: UP045
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+    recipe: Annotated[str, typer.Argument(help="A recipe: a file, or the name of a shipped one.")],
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, key.path=value.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for the results.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     timeout_s: TimeoutS = 600.0,
 ) -> None:
-    """Train one recipe and evaluate it on its test images; under torchrun, on all its processes together."""
+    """Train a recipe and evaluate it on its test images; under torchrun, on all processes together."""
     from angulus.cli import progress
     from angulus.distributed import launch
     from angulus.experiments import recipe as recipes
@@ -50,10 +50,10 @@ def train(
         else:
             run(loaded, folder, resume=resume)
     if launch.reports():
-        _tell(loaded, results, folder)
+        _show_results(loaded, results, folder)
 
 
-def _tell(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
+def _show_results(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
     from angulus.experiments.measure import MODEL
     from angulus.experiments.run_files import DIVERGED
 
@@ -63,7 +63,7 @@ def _tell(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
     for name, group in results["own_split"].items():
         say(
             f"  {name:<6} {group['count']:>7,} images, accuracy {100 * group['accuracy']:.2f} %, "
-            f"mean norm {group['mean_norm']:.2f}" + SAID.get(name, "")
+            f"mean norm {group['mean_norm']:.2f}" + GROUP_NOTES.get(name, "")
         )
     for benchmark in recipe.evaluation.benchmarks:
         numbers = results["benchmarks"][benchmark.name]["numbers"]
@@ -71,19 +71,19 @@ def _tell(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
             say(f"{benchmark.name}: {title} {_figure(benchmark, title, numbers)}")
     if importlib.util.find_spec("tensorboard") is None:
         say(extras.missing("tensorboard", f"Next to {folder}/metrics.jsonl, a log for TensorBoard", "tensorboard"))
-    say(f"The run lies in {folder}/, its model in {folder / MODEL}/; to look at it: angulus report {folder}")
+    say(f"The run is in {folder}/, its model in {folder / MODEL}/; for a report: angulus report {folder}")
 
 
 def _figure(benchmark: Benchmark, title: str, numbers: dict[str, Any]) -> str:
-    """What a column shows, with its interval or spread where there is one."""
+    """A column's number, with its interval or spread if it has one."""
     name = benchmark.number(title, numbers)
     if name is None or numbers[name]["value"] is None:
         return "undefined" if name is not None else "not measured: the data cannot support it"
     number, scale = numbers[name], benchmark.scale(title)
-    said = f"{scale * number['value']:.2f}"
+    text = f"{scale * number['value']:.2f}"
     low, high = number["interval"] or (None, None)
     if low is not None and high is not None:
-        said += f" (95 % interval {scale * low:.2f} to {scale * high:.2f})"
+        text += f" (95 % interval {scale * low:.2f} to {scale * high:.2f})"
     elif number["spread"] is not None:
-        said += f" ± {scale * number['spread']:.2f}"
-    return said
+        text += f" ± {scale * number['spread']:.2f}"
+    return text

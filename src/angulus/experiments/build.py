@@ -1,4 +1,4 @@
-"""From a recipe to the objects that it names."""
+"""Build the objects that a recipe names."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from angulus.experiments.recipe import Recipe
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
-from angulus.losses import from_recipe
-from angulus.losses.objective import Objective
 from angulus.models import artifact
-from angulus.training import batches, checkpoint, start, step, validation
+from angulus.training import batches, start, validation
 from angulus.training.job import Job, has_batch_norm
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 
 def splits(recipe: Recipe) -> Splits:
@@ -35,21 +34,21 @@ def splits(recipe: Recipe) -> Splits:
 
 
 def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
-    """(what is trained and tested on, what the recipe's validation holds out of it, or None)."""
+    """(the data to train and test on, the images that the recipe's validation holds out of them, or None)."""
     if recipe.validation is None:
         return images, None
     return validation.hold_out(images, recipe.validation, recipe.training.seed)
 
 
 def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
-    """Network, head and settings, with weights drawn from the recipe's seed; refuses what training would end in.
+    """Network, head and settings, with weights drawn from the recipe's seed; refuses what would fail during training.
 
-    Every rank calls it where several train, and is refused what any of them is.
+    Every rank calls it; an error on one is raised on all.
     """
     ranks = Ranks.here()
-    backbone, objective, where = ranks.run_on_all(lambda: _own(recipe, images, ranks))
+    backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks))
     with ranks.raise_on_all():
-        head = _head(recipe, images, objective, ranks)
+        head = _head(recipe, images, ranks)
     contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
     return Job(
         backbone,
@@ -66,12 +65,12 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
     )
 
 
-def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objective, torch.device]:
-    """What a rank makes without the others."""
+def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, torch.device]:
+    """The backbone and its device, which a rank builds without the others; checks all that needs no head."""
     if images.train.num_classes < 2:
         raise checks.InputError(
-            f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person, "
-            "or each class, a folder of its own, or name the column of identities when you convert"
+            f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person "
+            "or class a folder of its own, or name the column of identities when you convert"
         )
     quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
@@ -87,24 +86,23 @@ def _own(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, Objec
         embedding_size=recipe.backbone.embedding_size,
         **recipe.backbone.options,
     )
-    objective = from_recipe(recipe.objective)
     if recipe.backbone.normalize:
-        if objective.reads_norms:
+        if readers := recipe.objective.reads_norms:
             raise checks.InputError(
-                f"backbone.normalize gives every feature length 1, and {objective.reads_norms[0]} needs the length; "
-                "leave backbone.normalize out: the head normalises where its loss says so"
+                f"backbone.normalize gives every feature length 1, and {readers[0]} needs the length; leave "
+                "backbone.normalize out: the head normalises if its loss does"
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
     settings = recipe.training
     batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
     batches.refuse_no_snapshot(len(images.train), settings)
     if settings.accumulate > 1:
-        step.refuse_whole_batch(objective)
-    return backbone, objective, device(settings.device, ranks)
+        batches.refuse_whole_batch(recipe.objective)
+    return backbone, device(settings.device, ranks)
 
 
-def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) -> Head:
-    """The head, its class weights drawn alike for any number of ranks."""
+def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
+    """The head, with the same class weights for any number of ranks."""
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
     options: dict[str, Any] = {
         "impl": recipe.head.impl,
@@ -116,37 +114,37 @@ def _head(recipe: Recipe, images: Splits, objective: Objective, ranks: Ranks) ->
             f"head.sharded false keeps all classes in one process; got {ranks.count} processes: set it to auto"
         )
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
-        return DenseHead(size, classes, objective, **options)
+        return DenseHead(size, classes, recipe.objective, **options)
     before = torch.get_rng_state()
-    head = ShardedHead(size, classes, objective, **options)
+    head = ShardedHead(size, classes, recipe.objective, **options)
     torch.set_rng_state(before)
     start.draw_as_dense(head)
     return head
 
 
 def start_from(path: Path, job: Job) -> None:
-    """Give a job the weights of a model folder, or of a run's folder or checkpoint; every rank calls it.
+    """Load the weights of a model folder, or of a run's folder or checkpoint, into a job; every rank calls it.
 
     Raises:
-        checks.InputError: neither is there, it is of another backbone or of a run whose training has not ended, or it
-            was trained on whom the job holds out.
+        checks.InputError: nothing there, another backbone, a run that has not ended, or one that was trained on classes
+            which the job holds out.
     """
     if not (path / artifact.CONFIG).exists():
         start.from_checkpoint(path, job)
         return
-    beside = path.parent / checkpoint.NAME  # a model folder keeps no class names; the run that it lies in does
+    run = path.parent / CHECKPOINT  # a model folder keeps no class names; the run around it does
     if job.held_out is not None:
-        start.refuse_known(checkpoint.load(beside).get("class_names") if beside.is_file() else None, job, path)
+        start.refuse_seen_classes(load_checkpoint(run)["class_names"] if run.is_file() else None, job, path)
     start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
 
 
 def preprocessing(contract: Contract, images: Images) -> Preprocessing:
-    """The contract, with the mean of the training images where it takes that off."""
+    """The contract, with the mean of the training images if it subtracts that."""
     return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
 
 
 def config(recipe: Recipe, images: Splits) -> artifact.Config:
-    """What the trained model's folder says of it."""
+    """The configuration in the trained model's folder."""
     return artifact.Config(
         backbone=recipe.backbone.name,
         in_channels=images.train.pixels.shape[1],
@@ -160,10 +158,7 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
 
 
 def device(name: str, ranks: Ranks | None = None, *, what: str = "training.device") -> torch.device:
-    """The device of that name, which errors call `what`; "auto" is CUDA, else mps (a Mac's), else the CPU.
-
-    Each of several ranks has its own.
-    """
+    """The device of that name, this rank's own if several train; "auto" is CUDA, else mps (a Mac's), else the CPU."""
     ranks = ranks or Ranks()
     if name == "auto":
         mac = ranks.count == 1 and torch.backends.mps.is_available()
@@ -176,7 +171,7 @@ def device(name: str, ranks: Ranks | None = None, *, what: str = "training.devic
         if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
             raise checks.InputError(
                 f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "
-                f"on it (from 0); start at most one a device, or set {what} to cpu"
+                f"on it (from 0); start at most one per device, or set {what} to cpu"
             )
         name = f"cuda:{launch.local_rank()}" if name == "cuda" else name
     try:

@@ -1,14 +1,17 @@
-"""What a recipe measures, compares and stands beside: its sections `evaluation`, `compare` and `published`."""
+"""What a recipe measures, and the paper's numbers: its sections `evaluation`, `compare`, `published` and `rows`."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import field
+from typing import Any, NamedTuple
+
+from pydantic.dataclasses import dataclass
 
 from angulus.core import checks
-from angulus.experiments.benchmark import STRICT, Benchmark
+from angulus.experiments.benchmark import Benchmark
+from angulus.training.settings import STRICT, Count, OpenFraction
 
 GROUPS = ("good", "low", "entire")
 # what `report.analyses` draws or writes of a comparison, and where the papers have it
@@ -36,33 +39,28 @@ def norm_title(group: str) -> str:
     return f"norm {group}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """What is measured after training.
+    """What to measure after training.
 
-    The test split's accuracy and norms always are; the table shows them where no benchmark is named.
-
-    Args:
-        low_fraction: the share of samples that count as low quality.
-        batch_size: images a batch.
-        each_epoch: log loss, accuracy and mean norm of the test images after each epoch too, for curves such as FI
-            Fig. 2 and 8; nothing is chosen by them.
-        benchmarks: what else is measured, each by a protocol.
+    The test split's accuracy and norms always are; the table shows them if no benchmark is named.
     """
 
-    low_fraction: float = 0.2
-    batch_size: int = 1000
+    low_fraction: OpenFraction = 0.2
+    """The share of samples that count as low quality."""
+    batch_size: Count = 1000
+    """Images per batch."""
     each_epoch: bool = False
+    """Log loss, accuracy and mean norm of the test images after each epoch too, for curves such as FI Fig. 2 and 8;
+    no model is chosen by them."""
     benchmarks: list[Benchmark] = field(default_factory=list)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """What else to measure, each by a protocol."""
 
     def __post_init__(self) -> None:
-        checks.number("evaluation.low_fraction", self.low_fraction, low=0, high=1, open_low=True, open_high=True)
-        checks.integer("evaluation.batch_size", self.batch_size, low=1)
-        names = [each.name for each in self.benchmarks]
-        titles = [title for each in self.benchmarks for title in each.columns]
-        for what, given in (("names", names), ("columns", titles)):
-            twice = next((each for each in given if given.count(each) > 1), None)
+        names = [benchmark.name for benchmark in self.benchmarks]
+        titles = [title for benchmark in self.benchmarks for title in benchmark.columns]
+        for what, values in (("names", names), ("columns", titles)):
+            twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:
                 raise checks.InputError(f"evaluation.benchmarks must have {what} that differ; {twice!r} is there twice")
 
@@ -70,47 +68,42 @@ class Evaluation:
     def titles(self) -> list[str]:
         """The columns of the table, in their order."""
         if self.benchmarks:
-            return [title for each in self.benchmarks for title in each.columns]
+            return [title for benchmark in self.benchmarks for title in benchmark.columns]
         return [*map(accuracy_title, GROUPS), *map(norm_title, GROUPS)]
 
 
-@dataclass(frozen=True)
-class Point:
-    """A place in the grid: its name, the variant that it is of, and the values of the sweep, by key."""
+class Point(NamedTuple):
+    """A point of the grid: its name, its variant, and the values of the sweep by key."""
 
     name: str
     variant: str
     values: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Compare:
-    """A grid of runs.
-
-    Args:
-        seeds: each variant is trained once a seed.
-        variants: name -> overrides of the recipe, `{key.path: value}`.
-        sweep: `{key.path: [values]}`: each variant is trained with each value (with several keys, each combination).
-        folds: `{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once a value, such as
-            `{data.options.fold: [0, 1, 2]}`, and their test images are measured together.
-        quality_split: the variant whose norms split good from low for all, test images and pairs of benchmarks; None
-            lets each model split for itself.
-        baseline: the variant that the others are compared with, seed by seed; None is the first one.
-        analyses: what `angulus compare` looks closer at; see `report.analyses`.
-    """
+    """A grid of runs."""
 
     seeds: list[int]
+    """Each variant is trained once per seed."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name -> overrides of the recipe, `{key.path: value}`."""
     sweep: dict[str, list[Any]] = field(default_factory=dict)
+    """`{key.path: [values]}`: each variant is trained with each value; with several keys, with each combination."""
     folds: dict[str, list[Any]] = field(default_factory=dict)
+    """`{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once per value, such as
+    `{data.options.fold: [0, 1, 2]}`, and their test images are measured together."""
     quality_split: str | None = None
+    """The variant whose norms split good from low for all, test images and pairs of benchmarks; null lets each model
+    split for itself."""
     baseline: str | None = None
+    """The variant that the others are compared with, seed by seed; null is the first one."""
     analyses: list[str] = field(default_factory=list)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """Closer looks; see `report.analyses`."""
 
     def __post_init__(self) -> None:
         if not self.grid or not self.seeds:
-            raise checks.InputError("compare needs at least one variant and one seed, and in a sweep one value a key")
+            raise checks.InputError("compare needs at least one variant and one seed, and in a sweep one value per key")
         if len(set(self.seeds)) < len(self.seeds):
             raise checks.InputError(f"compare.seeds must differ; got {self.seeds}")
         for path, values in self.folds.items():
@@ -131,7 +124,7 @@ class Compare:
 
     @property
     def grid(self) -> dict[str, dict[str, Any]]:
-        """What is trained: the variants crossed with the sweep, name -> overrides.
+        """The variants crossed with the sweep, name -> overrides.
 
         >>> list(Compare([0], {"AM": {}}, {"objective.iam.beta": [0.1, 0.2]}).grid)
         ['AM, beta=0.1', 'AM, beta=0.2']
@@ -140,7 +133,7 @@ class Compare:
 
     @property
     def points(self) -> list[Point]:
-        """The grid's variants in their order, each with the values of the sweep that it has."""
+        """The points of the grid in order: every variant with every combination of the sweep's values."""
         points = []
         names = list(self.variants) or ([""] if self.sweep else [])
         for variant, values in itertools.product(names, itertools.product(*self.sweep.values())):
@@ -151,7 +144,7 @@ class Compare:
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
-        """The folds, each by the name of its folder, with its overrides; without folds the whole, which has no name.
+        """The folds' overrides by the name of their folder; without folds one part without a name.
 
         >>> Compare([0], {"AM": {}}, folds={"data.options.fold": [0, 1]}).parts
         {'fold=0': {'data.options.fold': 0}, 'fold=1': {'data.options.fold': 1}}
@@ -167,36 +160,26 @@ class Compare:
         return self.baseline or next(iter(self.grid))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Claim:
-    """What a row of a paper's table is about.
-
-    Args:
-        what: in a few words.
-        column: the one that stands for it in a summary; None where the row is a picture, or more than a column.
-    """
+    """What a row of a paper's table shows."""
 
     what: str
     column: str | None = None
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """The column that a summary shows; null if the row is a picture, or needs several columns."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Published:
-    """What the paper reports.
-
-    Args:
-        source: where.
-        accuracy: by variant and group (good, low, entire) the accuracy in %.
-        mean_norm: likewise the mean norm.
-        columns: by variant the numbers of the benchmarks' columns.
-    """
+    """What the paper reports."""
 
     source: str
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The accuracy in % by variant and group (good, low, entire)."""
     mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The mean norm by variant and group."""
     columns: dict[str, dict[str, float]] = field(default_factory=dict)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """The numbers of the benchmarks' columns by variant."""
 
     def check(self, variants: Iterable[str], titles: Iterable[str]) -> None:
         """Refuse numbers of a variant or a column that the recipe's table does not have."""
@@ -208,9 +191,9 @@ class Published:
 
     def only(self, variants: Iterable[str]) -> Published:
         """The numbers of some variants."""
-        kept = set(variants)
+        names = set(variants)
         tables = (self.accuracy, self.mean_norm, self.columns)
-        return Published(self.source, *({name: each[name] for name in each if name in kept} for each in tables))
+        return Published(self.source, *({name: table[name] for name in table if name in names} for table in tables))
 
     def of(self, variant: str) -> Mapping[str, float]:
         """A variant's numbers by the columns of the table."""

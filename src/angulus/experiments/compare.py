@@ -1,4 +1,4 @@
-"""A grid of runs: variants of a recipe times seeds, resumed where it stopped, and the table that it ends in."""
+"""A grid of runs, variants of a recipe times seeds, and the table of their results."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
 from angulus.experiments import build, folds
 from angulus.experiments import recipe as recipes
-from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run import run
 from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
-from angulus.training import checkpoint
+from angulus.training.state import CHECKPOINT
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and standard deviation over seeds (n − 1; NaN for one seed), and the seeds' own values."""
+    """The values of several seeds, with their mean and standard deviation (n − 1; NaN for one seed)."""
 
     values: list[float]
 
@@ -46,14 +45,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant: its columns by title.
+class VariantRow:
+    """The results of one variant.
 
     Args:
         variant: its name.
-        columns: the quality groups' accuracy (in %) and mean norm by the shared split, then those of the benchmarks.
-        own: the quality groups' by the variant's own split.
-        counts: test images by quality group.
+        columns: by title the quality groups' accuracy (in %) and mean norm under the shared split, then the benchmarks.
+        own: the quality groups' columns under the variant's own split.
+        counts: test images per quality group.
         seconds: of training, over all seeds.
     """
 
@@ -63,27 +62,27 @@ class Row:
     counts: dict[str, int]
     seconds: float
 
-    def minus(self, other: Row, title: str) -> Difference:
-        """How far this variant is above another in a column, over the seeds that both were trained with."""
+    def minus(self, other: VariantRow, title: str) -> Difference:
+        """How far this variant is above another in a column, paired by seed."""
         pairs = zip(self.columns[title].values, other.columns[title].values, strict=True)
-        return paired_difference([mine - theirs for mine, theirs in pairs])
+        return paired_difference([value - base for value, base in pairs])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The results of a comparison.
 
     Args:
         recipe, folder: of the comparison.
-        rows: of its table, a variant each.
+        rows: one per variant.
         environment: of the first run.
-        generated: whether the data are generated, so that this is no result.
+        generated: whether the data are generated stand-ins, whose numbers are no result.
         diverged: the sentence on each run that diverged, by variant and seed.
     """
 
     recipe: Recipe
     folder: Path
-    rows: list[Row]
+    rows: list[VariantRow]
     environment: dict[str, Any]
     generated: bool = False
     diverged: Mapping[str, str] = field(default_factory=dict)
@@ -94,9 +93,9 @@ class Comparison:
         paper = self.recipe.published
         return {} if paper is None else {row.variant: paper.of(row.variant) for row in self.rows}
 
-    def difference(self, row: Row, title: str) -> Difference:
-        """How far a variant is above the baseline in a column, over the seeds that both were trained with."""
-        base = next(each for each in self.rows if each.variant == section(self.recipe).against)
+    def difference(self, row: VariantRow, title: str) -> Difference:
+        """How far a variant is above the baseline in a column, paired by seed."""
+        base = next(other for other in self.rows if other.variant == section(self.recipe).against)
         return row.minus(base, title)
 
 
@@ -108,14 +107,14 @@ def compare(
     on_run: Callable[[str, int, int], None] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Comparison:
-    """Train every variant of a recipe with every seed, or go on where that stopped, and compare them.
+    """Train every variant of a recipe with every seed, or resume that, and compare them.
 
     Args:
         path: a recipe with a `compare` section.
-        folder: where the runs lie, `<variant>/seed-<n>`; None is `recipe.default_folder`.
-        overrides: `key.path=value`, on the recipe before its variants.
-        on_run: told (variant and seed in words, runs before it, runs in all).
-        on_step: told (steps done, steps in all, loss) of the running one.
+        folder: of the runs, `<variant>/seed-<n>`; None is `recipe.default_folder`.
+        overrides: `key.path=value`, applied before the variants' changes.
+        on_run: called with (variant and seed in words, runs before it, runs in total).
+        on_step: called with (steps done, steps in total, loss) of the current run.
     """
     overrides = list(overrides)
     content = recipes.override(recipes.read(path), overrides)
@@ -127,7 +126,7 @@ def compare(
     _refuse_untrained(content, recipe, splits)
     with files.lock(folder):
         _refuse_other_runs(content, grid, folder)
-        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # by which a report knows what is still to come
+        files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # so that a report knows which runs are missing
         _train(content, grid, folder, splits, on_run, on_step)
         comparison = collect(recipe, folder)
         files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
@@ -135,7 +134,7 @@ def compare(
 
 
 def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits) -> None:
-    """Refuse variants that cannot be trained, or not be compared, before the first one is."""
+    """Refuse variants that cannot be trained or compared, before the first is trained."""
     grid = section(recipe)
     for name, changes in grid.grid.items():
         single = _single(content, name, changes, grid.seeds[0])
@@ -143,12 +142,13 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
             raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         if (single.evaluation, single.validation) != (recipe.evaluation, recipe.validation):
             raise checks.InputError(
-                f"compare.variants.{name} changes evaluation or validation; variants are measured alike: set it for all"
+                f"compare.variants.{name} changes evaluation or validation, which must be the same for all variants; "
+                "change it in the recipe"
             )
         build.job(single, *build.hold_out(single, splits))
     if grid.folds:
         folds.refuse_one_model(recipe)
-    split = [each.name for each in recipe.evaluation.benchmarks if each.by_quality]
+    split = [benchmark.name for benchmark in recipe.evaluation.benchmarks if benchmark.by_quality]
     if split and grid.quality_split is not None and recipe.training.snapshots is not None:
         raise checks.InputError(
             f"compare.quality_split splits the benchmark {split[0]!r} by one model's norms, and training.snapshots "
@@ -157,14 +157,14 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
 
 
 def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
-    """Refuse a folder of a single run, of other recipes, or of folds where there are none here, or the other way."""
+    """Refuse a folder of a single run or of other recipes, and runs with folds for a grid without, or vice versa."""
     if holds_run(folder):
         raise checks.InputError(
             f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
         )
     for name, seed in itertools.product(grid.grid, grid.seeds):
         where = run_folder(folder, name, seed)
-        whole, folded = (where / checkpoint.NAME).exists(), any(where.glob(f"*/{checkpoint.NAME}"))
+        whole, folded = (where / CHECKPOINT).exists(), any(where.glob(f"*/{CHECKPOINT}"))
         if (grid.folds and whole) or (not grid.folds and folded):
             there = "without folds" if whole else "with folds"
             raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")
@@ -181,22 +181,22 @@ def _train(
     on_run: Callable[[str, int, int], None] | None,
     on_step: Callable[[int, int, float], None] | None,
 ) -> None:
-    """Train what is missing, fold by fold, and pool what the folds found."""
-    cells = list(itertools.product(grid.seeds, grid.grid.items()))
+    """Train the missing runs, fold by fold, and pool the folds' results."""
+    runs = list(itertools.product(grid.seeds, grid.grid.items()))
     columns = []
-    for number, (part, fold) in enumerate(grid.parts.items()):
+    for part_number, (part, fold) in enumerate(grid.parts.items()):
         if fold:
             splits = build.splits(recipes.validate(recipes.variant(content, fold, grid.seeds[0])))
         columns.append(splits.test.columns)
-        for place, (seed, (name, changes)) in enumerate(cells):
+        for run_number, (seed, (name, changes)) in enumerate(runs):
             single = _single(content, name, {**changes, **fold}, seed)
             if on_run is not None:
                 words = f"{name}, seed {seed}" + (f", {part}" if part else "")
-                on_run(words, number * len(cells) + place, len(grid.parts) * len(cells))
+                on_run(words, part_number * len(runs) + run_number, len(grid.parts) * len(runs))
             where = run_folder(folder, name, seed) / part
             run(single, where, resume=(where / RECIPE).exists(), splits=splits, on_step=on_step)
     if grid.folds:
-        for seed, (name, changes) in cells:
+        for seed, (name, changes) in runs:
             where = run_folder(folder, name, seed)
             folds.pool(_single(content, name, changes, seed), where, [where / part for part in grid.parts], columns)
 
@@ -220,7 +220,7 @@ def _refuse_shared_folders(grid: Compare) -> None:
 
 
 def section(recipe: Recipe) -> Compare:
-    """The `compare` section of a recipe, or an error that says what it lacks."""
+    """The `compare` section of a recipe; raises an error if it has none."""
     if recipe.compare is None:
         raise checks.InputError(
             f"recipe {recipe.name} has no compare section (variants and seeds); train it with `angulus train`"
@@ -229,18 +229,18 @@ def section(recipe: Recipe) -> Compare:
 
 
 def run_folder(folder: Path, variant: str, seed: int) -> Path:
-    """Where a variant's run with that seed lies."""
+    """The folder of a variant's run with that seed."""
     name = re.sub(r"[^A-Za-z0-9.+-]+", "-", variant).lstrip(".")  # no hidden folder, and none above
     return folder / (name or "-") / f"seed-{seed}"
 
 
 def model_folder(folder: Path, grid: Compare, variant: str) -> Path:
-    """Where the variant's model of the first seed lies, and of the first fold: the one that pictures show."""
+    """The folder of the variant's first seed and first fold, whose model pictures show."""
     return run_folder(folder, variant, grid.seeds[0]) / next(iter(grid.parts))
 
 
 def collect(recipe: Recipe, folder: Path) -> Comparison:
-    """The rows of a finished grid."""
+    """The results of a finished grid."""
     grid = section(recipe)
     rows = [_row(recipe, grid, folder, name) for name in grid.grid]
     results = {
@@ -249,50 +249,42 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
         for seed in grid.seeds
     }
     first = next(iter(results.values()))
-    diverged = {place: each[DIVERGED] for place, each in results.items() if DIVERGED in each}
+    diverged = {run: result[DIVERGED] for run, result in results.items() if DIVERGED in result}
     return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged)
 
 
-def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
+def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRow:
     fraction = recipe.evaluation.low_fraction
     columns: dict[str, list[float]] = defaultdict(list)
     own: dict[str, list[float]] = defaultdict(list)
     seconds = 0.0
     for seed in grid.seeds:
-        where = run_folder(folder, variant, seed)
-        results, test = read_results(where), load_test(where)
+        run = run_folder(folder, variant, seed)
+        splitter = run if grid.quality_split is None else run_folder(folder, grid.quality_split, seed)
+        results, test = read_results(run), load_test(run)
         correct = test["labels"] == test["predictions"]
-        splitter = test if grid.quality_split is None else load_test(run_folder(folder, grid.quality_split, seed))
-        groups = quality.groups(test["norms"], correct, low_quality(splitter, fraction))
-        _add(columns, _group_columns(groups))
+        groups = quality.groups(test["norms"], correct, low_quality(load_test(splitter), fraction))
         own_groups = quality.groups(test["norms"], correct, low_quality(test, fraction))
-        _add(own, _group_columns(own_groups))
-        whole = results.get("snapshots", {}).get("mean", results)  # NF averages over models on the way
-        for each in recipe.evaluation.benchmarks:
-            numbers = whole["benchmarks"][each.name]["numbers"]
-            if each.by_quality and grid.quality_split is not None:
-                numbers = _by_norms_of(each, where, run_folder(folder, grid.quality_split, seed))
-            _add(columns, {title: each.value(title, numbers) for title in each.columns})
+        values = _group_columns(groups)
+        measured = results.get("snapshots", {}).get("mean", results)  # NF averages over snapshots
+        for benchmark in recipe.evaluation.benchmarks:
+            numbers = measured["benchmarks"][benchmark.name]["numbers"]
+            if benchmark.by_quality and grid.quality_split is not None:
+                paths = (path / BENCHMARKS / f"{benchmark.name}.json" for path in (run, splitter))
+                numbers = plain_numbers(by_norms_of(*map(Result.read, paths)))
+            values |= {title: benchmark.value(title, numbers) for title in benchmark.columns}
+        for cells, new in ((columns, values), (own, _group_columns(own_groups))):
+            for title, value in new.items():
+                cells[title].append(value)
         seconds += results["training"]["seconds"]
     counts = {name: group.count for name, group in groups.items()}
-    return Row(variant, _cells(columns), _cells(own), counts, seconds)
-
-
-def _by_norms_of(benchmark: Benchmark, own: Path, splitter: Path) -> dict[str, Any]:
-    """The numbers of a benchmark that tells good from low, by the norms of the splitter's model."""
-    results = (Result.read(folder / BENCHMARKS / f"{benchmark.name}.json") for folder in (own, splitter))
-    return plain_numbers(by_norms_of(*results))
+    return VariantRow(variant, _cells(columns), _cells(own), counts, seconds)
 
 
 def _group_columns(groups: Mapping[str, quality.Group]) -> dict[str, float]:
     return {accuracy_title(name): 100 * groups[name].accuracy for name in GROUPS} | {
         norm_title(name): groups[name].mean_norm for name in GROUPS
     }
-
-
-def _add(columns: dict[str, list[float]], values: Mapping[str, float]) -> None:
-    for title, value in values.items():
-        columns[title].append(value)
 
 
 def _cells(columns: Mapping[str, list[float]]) -> dict[str, Cell]:

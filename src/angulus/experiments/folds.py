@@ -1,4 +1,4 @@
-"""Cross-validation: what the models of several folds found on their own test images, as one result."""
+"""Cross-validation: the results of several folds' models on their test images, pooled into one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from angulus.experiments.run_files import DIVERGED, RECIPE, RESULTS, read_result
 
 
 def refuse_one_model(recipe: Recipe) -> None:
-    """Refuse what measures one model, for folds have a model each."""
+    """Refuse evaluations of a single model, because each fold has its own."""
     for benchmark in recipe.evaluation.benchmarks:
         if benchmark.images is not None:
             raise checks.InputError(
@@ -28,57 +28,60 @@ def refuse_one_model(recipe: Recipe) -> None:
             )
         if benchmark.protocol == "classification":
             raise checks.InputError(
-                f"compare.folds has a model a fold, whose norms have no common scale; the benchmark {benchmark.name!r} "
-                "tells low quality by the norms of one model: leave it out; the table splits within each fold"
+                "compare.folds has one model per fold, whose norms have no common scale; the benchmark "
+                f"{benchmark.name!r} tells low quality by the norms of one model: leave it out; the table splits "
+                "within each fold"
             )
     for key, value in (("validation", recipe.validation), ("training.snapshots", recipe.training.snapshots)):
         if value is not None:
             raise checks.InputError(
-                f"compare.folds has a model a fold, and {key} is of one model: leave one of them out"
+                f"compare.folds has one model per fold, and {key} is of one model: leave one of them out"
             )
 
 
 def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-    """Write `test.npz`, `results.json` and `recipe.yaml` as if one model had been tested on all the folds' images.
+    """Write `test.npz`, `results.json` and `recipe.yaml` as if one model had been tested on all folds' images.
 
-    Features, and so norms, are of another model in each fold: `folds` says which, and good and low quality are split
-    within each.
+    Features and norms come from a different model in each fold, named by the column `folds`; good and low quality are
+    split within each fold.
 
     Args:
         recipe: of one run, of any fold.
         folder: gets the files.
-        folds: the finished runs.
-        columns: what each fold's data set knows of its test images, such as the scan of each.
+        folds: the folders of the ended runs.
+        columns: the facts that each fold's data set has on its test images, such as their scans.
     """
-    tests, results = [measure.load_test(each) for each in folds], [read_results(each) for each in folds]
-    test: dict[str, Any] = {name: np.concatenate([each[name] for each in tests]) for name in tests[0]}
-    test[measure.FOLDS] = np.repeat(np.arange(len(tests)), [len(each["labels"]) for each in tests])
-    known = {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+    tests, results = [measure.load_test(fold) for fold in folds], [read_results(fold) for fold in folds]
+    test, facts = _concatenate(tests), _concatenate(columns)
+    test[measure.FOLDS] = np.repeat(np.arange(len(tests)), [len(part["labels"]) for part in tests])
     files.write_atomically(folder / measure.TEST, lambda file: np.savez_compressed(file, **test))
-    training = [each["training"] for each in results]
-    loss = float(np.mean([each["last_epoch_loss"] for each in training]))
+    training = [result["training"] for result in results]
+    loss = float(np.mean([part["last_epoch_loss"] for part in training]))
     shutil.rmtree(folder / measure.BENCHMARKS, ignore_errors=True)  # of another evaluation
-    found = measure.described(test, recipe.evaluation.low_fraction)
-    if broken := [
-        f"{each.name}: {part[DIVERGED]}" for each, part in zip(folds, results, strict=True) if DIVERGED in part
-    ]:
-        found[DIVERGED] = " ".join(broken)
+    pooled = measure.summarize_test(test, recipe.evaluation.low_fraction)
+    diverged = [f"{fold.name}: {part[DIVERGED]}" for fold, part in zip(folds, results, strict=True) if DIVERGED in part]
+    if diverged:
+        pooled[DIVERGED] = " ".join(diverged)
     if recipe.evaluation.benchmarks:
-        known |= {**test, "last_epoch_loss": np.asarray(loss)}
-        found["benchmarks"] = measure.measure(recipe, known, folder / measure.MODEL, torch.device("cpu"), folder)
+        facts |= {**test, "last_epoch_loss": np.asarray(loss)}
+        pooled["benchmarks"] = measure.measure(recipe, facts, folder / measure.MODEL, torch.device("cpu"), folder)
     files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
     files.write_json(
         folder / RESULTS,
         {
             **{name: value for name, value in results[0].items() if name != DIVERGED},
-            **found,
+            **pooled,
             "folds": len(folds),
             "data": f"{len(folds)} folds, pooled; the first: {results[0]['data']}",
             "training": {
                 **training[0],
-                "steps": sum(each["steps"] for each in training),
-                "seconds": sum(each["seconds"] for each in training),
+                "steps": sum(part["steps"] for part in training),
+                "seconds": sum(part["seconds"] for part in training),
                 "last_epoch_loss": loss,
             },
         },
     )
+
+
+def _concatenate(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""What a trained model is measured by: the test split's accuracy and norms, and the benchmarks of its recipe."""
+"""Measure a trained model: accuracy and norms on the test split, and the benchmarks of its recipe."""
 
 from __future__ import annotations
 
@@ -22,39 +22,37 @@ from angulus.evaluation.registry import PROTOCOLS, Given
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.recipe import Recipe
 from angulus.models.embed import run as embed_images
-from angulus.training import formation, loop
+from angulus.training import formation
 from angulus.training.features import extract_features
+from angulus.training.job import Job
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
-SCRATCH = ".embeddings-"  # how the folder begins that holds benchmarks' embeddings while they are measured
-FOLDS = "folds"  # the column of a pooled `test.npz` that says which fold's model a row is of
+SCRATCH = ".embeddings-"  # prefix of the folder with the benchmarks' embeddings while they are measured
+FOLDS = "folds"  # column of a pooled `test.npz`: the fold whose model a row comes from
 MODEL = "model"  # a folder that `angulus.load` takes
 
 
-def with_benchmarks(
-    found: dict[str, Any], job: loop.Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
+def add_benchmarks(
+    result: dict[str, Any], job: Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
 ) -> dict[str, Any]:
-    """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
+    """The result of `classify`, with the recipe's benchmarks; one process calls it.
 
-    `folder` has `test.npz` and the model's folder; results of benchmarks that were measured before go.
+    `folder` has `test.npz` and the model's folder; earlier results of benchmarks in it are deleted.
     """
     shutil.rmtree(folder / BENCHMARKS, ignore_errors=True)
     if not recipe.evaluation.benchmarks:
-        return found
+        return result
     columns = {**images.columns, **load_test(folder), "last_epoch_loss": last_epoch_loss}
-    return found | {"benchmarks": measure(recipe, columns, folder / MODEL, job.device, folder)}
+    return result | {"benchmarks": measure(recipe, columns, folder / MODEL, job.device, folder)}
 
 
 def load_test(folder: Path) -> dict[str, np.ndarray]:
-    """The test features, norms, labels and predictions (of two classes, the second's probability) that a run wrote."""
+    """The test features, norms, labels and predictions of a run; with two classes also the second's probability."""
     return tensor_files.read_npz(folder / TEST, "delete the run folder and train it again")
 
 
-def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
-
-    Every rank calls it where several trained, and gets the same.
-    """
+def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Accuracy and norms on test images; writes `test.npz`. Every rank calls it and gets the same."""
     features, predictions, probabilities, _ = extract_features(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
@@ -64,23 +62,23 @@ def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dic
     job.ranks.run_on_first(
         lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
     )
-    return described(arrays, recipe.evaluation.low_fraction)
+    return summarize_test(arrays, recipe.evaluation.low_fraction)
 
 
-def described(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:
-    """Accuracy and norms of the test images, of `test.npz`."""
+def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:
+    """Accuracy and norms of the test images, from the arrays of `test.npz`."""
     norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
     correct, low = labels == predictions, low_quality(test, low_fraction)
     return {
         "accuracy": classification.accuracy(labels, predictions),
         "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
+        "norm_bins": [dataclasses.asdict(part) for part in quality.norm_bins(norms, correct)],
         "per_class": classification.accuracy_per_class(labels, predictions),
     }
 
 
 def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
-    """Which test images are low: the share with the smallest norms, within each fold where folds were pooled."""
+    """Which test images are of low quality: the share with the smallest norms, within each fold of pooled folds."""
     norms, folds = test["norms"], test.get(FOLDS, np.zeros(len(test["norms"])))
     low = np.empty(len(norms), dtype=bool)
     for fold in np.unique(folds):
@@ -88,49 +86,44 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     return low
 
 
-def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
-    """What is to be called after every epoch (and with 0 before the first), to keep how features form.
+def follow(job: Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
+    """A function to call after every epoch (and with 0 before the first), which records how features form.
 
-    It returns what is to be logged: with `evaluation.each_epoch` the loss, accuracy and mean norm of the test images.
+    With `evaluation.each_epoch` it returns the loss, accuracy and mean norm of the test images, to be logged.
     """
     rows = formation.sample(len(images), recipe.backbone.embedding_size)
-    chosen = torch.from_numpy(rows)
-    shown = Images(images.pixels[chosen], images.labels[chosen], images.class_names)
+    index = torch.from_numpy(rows)
+    shown = Images(images.pixels[index], images.labels[index], images.class_names)
     each_epoch, batch_size = recipe.evaluation.each_epoch, recipe.evaluation.batch_size
 
     def on_epoch(epoch: int) -> dict[str, float]:
-        keep, measures = formation.kept(epoch, recipe.training.epochs), each_epoch and epoch > 0
-        if measures:
-            found = extract_features(job, images, batch_size)
-            features = found.features[rows]
-        elif keep:
+        recorded, measured = formation.is_recorded(epoch, recipe.training.epochs), each_epoch and epoch > 0
+        if measured:
+            embedded = extract_features(job, images, batch_size)
+            features = embedded.features[rows]
+        elif recorded:
             features = extract_features(job, shown, batch_size, predict=False).features
-        if keep:
+        if recorded:
             job.ranks.run_on_first(lambda: formation.record(folder, epoch, rows, features))
         job.backbone.train()
         job.head.train()
-        if not measures:
+        if not measured:
             return {}
-        norms = np.linalg.norm(found.features.astype(np.float64), axis=1)
-        accuracy = classification.accuracy(images.labels.numpy(), found.predictions)
-        return {"test_loss": float(found.losses.mean()), "test_accuracy": accuracy, "test_norm": float(norms.mean())}
+        norms = np.linalg.norm(embedded.features.astype(np.float64), axis=1)
+        accuracy = classification.accuracy(images.labels.numpy(), embedded.predictions)
+        return {"test_loss": float(embedded.losses.mean()), "test_accuracy": accuracy, "test_norm": float(norms.mean())}
 
     return on_epoch
 
 
 def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.device, folder: Path) -> dict[str, Any]:
-    """The numbers of the recipe's benchmarks, by their names; each result is also saved whole, as NAME.json.
+    """The numbers of the recipe's benchmarks by name; each whole result is saved as `benchmarks/NAME.json`.
 
-    Args:
-        recipe: names the benchmarks.
-        columns: what is known of the test images, and the loss of the last epoch, for the benchmarks that measure them.
-        model: the trained model's folder.
-        device: where it runs.
-        folder: gets `benchmarks/`.
+    `columns` are the facts on the test images, and the loss of the last epoch, for benchmarks that measure them.
     """
-    found = {}
-    for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed; the run's lock keeps out any other
-        shutil.rmtree(left, ignore_errors=True)
+    measured = {}
+    for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed; the run's lock keeps out any other
+        shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
         embedded: dict[tuple[str, str | None], Embeddings] = {}  # benchmarks share images
         for benchmark in recipe.evaluation.benchmarks:
@@ -149,8 +142,8 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
                         f"benchmark {benchmark.name!r} has no number {benchmark.columns[title]!r} for the column "
                         f"{title!r}; it has {', '.join(numbers)}"
                     )
-            found[benchmark.name] = {"protocol": benchmark.protocol, "numbers": numbers}
-    return found
+            measured[benchmark.name] = {"protocol": benchmark.protocol, "numbers": numbers}
+    return measured
 
 
 def _result(
@@ -164,7 +157,7 @@ def _result(
 
 
 def plain_numbers(result: Result) -> dict[str, Any]:
-    """Each number as plain values; what is undefined is null."""
+    """Each number as plain values; undefined ones are null."""
 
     def plain(value: float | None) -> float | None:
         return None if value is None or not math.isfinite(value) else value

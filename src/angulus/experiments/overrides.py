@@ -1,11 +1,11 @@
-"""A recipe as a mapping, before it is checked: overrides, variants, and keys that a kind has no use for."""
+"""A recipe as a mapping, before it is checked: overrides and variants."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -14,17 +14,15 @@ from ruamel.yaml.error import YAMLError
 from angulus.core import checks, limits, redact
 from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm_title
-from angulus.training.settings import Optimizer, Schedule
+from angulus.training.settings import DEFAULT_KINDS
 
-OF_KINDS: dict[str, type[Optimizer] | type[Schedule]] = {"training.optimizer": Optimizer, "training.schedule": Schedule}
-UNTAGGED = (
-    "title", "rows", "needs", "chosen_by_us", "published", "compare.",
-    "training.seed", "training.log_every", "training.checkpoint_every",
+CHANGEABLE = (  # keys that may change after training
+    "title", "rows", "needs", "chosen_by_us", "published", "training.log_every", "training.checkpoint_every",
     "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
 )  # fmt: skip
 # the kind of a mapping that names none; an objective without one is written out in pieces
-UNNAMED: dict[str, str | None] = {"objective": None, **{path: each.kind for path, each in OF_KINDS.items()}}
-MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # of a recipe; the longest that ships has 400 values in 12,000 letters
+UNNAMED: dict[str, str | None] = {"objective": None, **DEFAULT_KINDS}
+MOST_VALUES, MOST_LETTERS = 50_000, 2_000_000  # in a recipe; the longest shipped one has 400 values, 12,000 letters
 # the tables of published numbers, and the titles of their columns
 TITLES: dict[str, Callable[[str], str]] = {"accuracy": accuracy_title, "mean_norm": norm_title, "columns": str}
 
@@ -33,8 +31,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
     """YAML 1.2, where `1e-4` is a number and `off` a word.
 
     Raises:
-        checks.InputError: no YAML, or one that writes out, with its aliases, to more than a recipe holds; starts with
-            `what`.
+        checks.InputError: no YAML, or more than a recipe holds once its aliases are written out; starts with `what`.
 
     >>> parse_yaml("{lr: 1e-4, mode: off}")
     {'lr': 0.0001, 'mode': 'off'}
@@ -58,16 +55,16 @@ def _refuse_long(letters: int, what: str) -> None:
 
 
 def _letters(value: Any) -> int:
-    """The letters of all texts in nested mappings and lists; one that stands in several places counts in each."""
+    """The letters of all texts in nested mappings and lists; aliases count everywhere they are used."""
     if isinstance(value, Mapping):
-        return sum(len(str(key)) + _letters(each) for key, each in value.items())
+        return sum(len(str(key)) + _letters(entry) for key, entry in value.items())
     if isinstance(value, list | tuple):
         return sum(map(_letters, value))
     return len(value) if isinstance(value, str) else 0
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; another `kind` clears its siblings, which belong to the old one.
+    """Set `a.b.c` in nested mappings; a new `kind` clears the keys next to it, which belong to the old kind.
 
     >>> recipe = {"objective": {"kind": "arcface", "s": 64, "m": 0.5}}
     >>> set_path(recipe, "objective.kind", "normface"); recipe
@@ -91,7 +88,7 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
 def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of a recipe's mapping with `key.path=value` texts applied.
 
-    What the paper says of variants and columns that they take away goes with them.
+    Published numbers of variants and columns that the overrides remove are removed too.
     """
     before, content = content, copy.deepcopy(content)
     parsed: list[tuple[str, Any]] = []
@@ -100,32 +97,34 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
         if not equals or not path:
             raise checks.InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
         value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
-        parsed.insert(_place(path.strip(), parsed), (path.strip(), value))
+        parsed.insert(_position(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
         set_path(content, path, value)
     _forget(content, _variants(before) - _variants(content), _titles(before) - _titles(content))
     return content
 
 
-def _place(path: str, parsed: list[tuple[str, Any]]) -> int:
-    """Where an override goes: a kind before the keys beside it, which it would clear; any other at the end."""
+def _position(path: str, parsed: list[tuple[str, Any]]) -> int:
+    """The position of an override: a kind before the keys next to it, which it would clear; others at the end."""
     if not path.endswith(".kind"):
         return len(parsed)
-    beside = path.removesuffix("kind")
-    return next((place for place, (other, _) in enumerate(parsed) if other.startswith(beside)), len(parsed))
+    siblings = path.removesuffix("kind")
+    return next((index for index, (other, _) in enumerate(parsed) if other.startswith(siblings)), len(parsed))
 
 
 def tag(overrides: Iterable[str]) -> str:
-    """Eight digits that tell overrides apart in a folder's name; "" where none changes what is trained.
+    """Eight digits that distinguish overrides in a folder's name; "" if none changes what is trained.
 
-    What a run may change and still go on, and the seed, which the folder names, do not count.
+    Keys that a resumed run may change do not count, nor does the seed, which has a folder of its own.
 
     >>> tag(["training.epochs=5"]) == tag(["training.epochs=9", "training.epochs=5"]), tag(["training.seed=3"])
     (True, '')
     """
     split = (change.partition("=") for change in overrides)
     values = {path.strip(): parse_yaml(text, path) for path, _, text in split}
-    counted = {path: value for path, value in values.items() if not path.startswith(UNTAGGED)}
+    counted = {
+        path: value for path, value in values.items() if not path.startswith((*CHANGEABLE, "compare.", "training.seed"))
+    }
     if not counted:
         return ""
     text = json.dumps(redact.values(counted), sort_keys=True, default=str)
@@ -141,54 +140,8 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     return single | {"compare": None, "published": None, "rows": {}}
 
 
-def refuse_unused(content: Mapping[str, Any]) -> None:
-    """Refuse keys of an optimiser or a schedule that its kind does nothing with."""
-    for path, given, key, takes in _unused(content):
-        kind = given.get("kind", UNNAMED[path])
-        raise checks.InputError(
-            f"{path}.{key} has no use with kind: {kind}; it is of kind {' or '.join(takes)}: leave it out, or choose "
-            "another kind"
-        )
-
-
-def without_unused(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping without the keys that `refuse_unused` refuses."""
-    kept = copy.deepcopy(dict(content))
-    for _, given, key, _ in list(_unused(kept)):
-        del given[key]
-    return kept
-
-
-def without_strangers(content: dict[str, Any]) -> dict[str, Any]:
-    """The mapping without published numbers of variants and columns that its table does not have."""
-    published = content.get("published")
-    if not isinstance(published, dict) or not content.get("compare"):
-        return content
-    kept = copy.deepcopy(content)
-    tables = {name: table for name in TITLES if isinstance(table := published.get(name), dict)}
-    variants = {each for table in tables.values() for each in table}
-    titles = {TITLES[name](key) for name, table in tables.items() for numbers in table.values() for key in numbers}
-    _forget(kept, variants - _variants(content), titles - _titles(content))
-    return kept
-
-
-def _unused(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str, tuple[str, ...]]]:
-    """Of each key that its kind has no use for: the mapping's path, the mapping, the key, the kinds that take it."""
-    for path, settings in OF_KINDS.items():
-        given: Any = content
-        for part in path.split("."):
-            given = given.get(part) if isinstance(given, dict) else None
-        if isinstance(given, dict):
-            kind = given.get("kind", settings.kind)
-            yield from (
-                (path, given, key, takes)
-                for key, takes in settings.of_kinds.items()
-                if key in given and kind not in takes
-            )
-
-
 def _variants(content: Mapping[str, Any]) -> set[str]:
-    """The names in the grid of a recipe; none where it is not valid, which validation tells."""
+    """The variants in a recipe's grid; none if it is not valid, which validation reports."""
     try:
         return set(Compare(**content["compare"]).grid)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -196,28 +149,28 @@ def _variants(content: Mapping[str, Any]) -> set[str]:
 
 
 def _titles(content: Mapping[str, Any]) -> set[str]:
-    """The columns of a recipe's table; none where it is not valid, which validation tells."""
+    """The columns of a recipe's table; none if it is not valid, which validation reports."""
     try:
         benchmarks = (content.get("evaluation") or {}).get("benchmarks") or []
-        return set(Evaluation(benchmarks=[Benchmark(**each) for each in benchmarks]).titles)
+        return set(Evaluation(benchmarks=[Benchmark(**benchmark) for benchmark in benchmarks]).titles)
     except (KeyError, TypeError, ValueError, AttributeError):
         return set()
 
 
 def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> None:
-    """Take published numbers of those variants and columns away, and the columns from the rows that name them."""
+    """Remove published numbers of those variants and columns, and the columns from the rows that name them."""
     if not (variants or titles):
         return
     published, rows = content.get("published"), content.get("rows")
-    for table, title in TITLES.items():
-        found = published.get(table) if isinstance(published, dict) else None
-        if not isinstance(found, dict):
+    for name_of_table, title in TITLES.items():
+        table = published.get(name_of_table) if isinstance(published, dict) else None
+        if not isinstance(table, dict):
             continue
-        for name, numbers in list(found.items()):
+        for name, numbers in list(table.items()):
             if name in variants:
-                del found[name]
+                del table[name]
             elif isinstance(numbers, dict):
-                found[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
+                table[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
     for claim in rows.values() if isinstance(rows, dict) else ():
         if isinstance(claim, dict) and claim.get("column") in titles:
             claim["column"] = None

@@ -7,11 +7,12 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pydantic
+from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from angulus import backbones, data
@@ -19,63 +20,53 @@ from angulus.core import checks, redact
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
 from angulus.experiments.claims import Claim, Compare, Evaluation, Published
-from angulus.experiments.overrides import (
-    override,
-    parse_yaml,
-    refuse_unused,
-    tag,
-    variant,
-    without_strangers,
-    without_unused,
-)
+from angulus.experiments.overrides import override, parse_yaml, tag, variant
 from angulus.heads.sampling import ClassSampling
 from angulus.kernels import dispatch
 from angulus.losses import from_recipe
+from angulus.losses.objective import Objective
 from angulus.losses.serialize import to_mapping
-from angulus.training.settings import STRICT, Training, Validation
+from angulus.training.settings import SGD, STRICT, Count, Training, Validation
 
 __all__ = [
-    "Recipe", "default_folder", "find", "load", "load_written", "override", "parse_yaml", "read", "shipped", "to_yaml",
+    "Recipe", "default_folder", "dump", "find", "load", "override", "parse_yaml", "read", "shipped", "to_yaml",
     "validate", "variant",
 ]  # fmt: skip
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 
 
-@dataclass(frozen=True)
-class Data:
-    """Which data set: its name, the folder it lies in (None: ANGULUS_DATA or the cache), and whether to fetch it.
-
-    `options` is what else `angulus.data.load` takes for that set, such as the fold.
-    """
+@dataclass(frozen=True, config=STRICT)
+class DataSection:
+    """Which data set to use."""
 
     name: str
     root: str | None = None
+    """The folder of the data set; null: ANGULUS_DATA or the cache."""
     download: bool = False
+    """Whether to fetch it if it is missing."""
     options: dict[str, Any] = field(default_factory=dict)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """What else `angulus.data.load` takes for this set, such as the fold."""
 
     def __post_init__(self) -> None:
         checks.choice("data.name", self.name, data.names())
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """Which network, the size of its features, and what else its constructor takes.
-
-    `normalize` makes the features unit vectors before the head sees them; norms are then lost, so a loss or penalty
-    that reads them is refused. Heads normalise by themselves where their loss says so.
-    """
+@dataclass(frozen=True, config=STRICT)
+class BackboneSection:
+    """Which network to train."""
 
     name: str
-    embedding_size: int
+    embedding_size: Count
+    """The size of its features."""
     normalize: bool = False
+    """Make features unit vectors before the head. This loses their norms, so losses and penalties that read norms are
+    refused; heads normalise by themselves where their loss says so."""
     options: dict[str, Any] = field(default_factory=dict)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """What else its constructor takes."""
 
     def __post_init__(self) -> None:
         backbones.check_name("backbone.name", self.name)
-        checks.integer("backbone.embedding_size", self.embedding_size, low=1)
         for name in ("in_channels", "image_size", "embedding_size"):
             if name in self.options:
                 raise checks.InputError(
@@ -84,24 +75,20 @@ class Backbone:
                 )
 
 
-@dataclass(frozen=True)
-class Head:
-    """How the head computes.
-
-    Args:
-        impl, products: the kernel, and the dtype of its products with the class weights; see `class_loss`.
-        sharded: the classes are spread over the processes: "auto", where there are several; true, also where there is
-            one; false refuses several.
-        sampling: see `ClassSampling`; the class weights are then trained by `SparseSGD`.
-        update_in_backward: the class weights are trained by `BackwardSGD`, which never holds their gradient.
-    """
+@dataclass(frozen=True, config=STRICT)
+class HeadSection:
+    """How to compute the class loss."""
 
     impl: str = "auto"
+    """The kernel; see `class_loss`."""
     products: Literal["float32", "bfloat16"] = "float32"
-    sharded: bool | Literal["auto"] = "auto"
+    """The dtype of the products with the class weights."""
+    sharded: Literal[True, False, "auto"] = "auto"
+    """Whether to split the classes over the processes: auto, if there are several; false refuses several."""
     sampling: ClassSampling | None = None
+    """Train a share of the classes per step, by `SparseSGD`."""
     update_in_backward: bool = False
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """Train the class weights by `BackwardSGD`, which never holds their gradient."""
 
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, dispatch.NAMES)
@@ -112,35 +99,47 @@ class Head:
             )
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """An experiment, resolved: everything that decides its result but the code.
+def _objective(value: Any) -> Objective:
+    if isinstance(value, Objective):
+        return value
+    if not isinstance(value, dict):
+        raise checks.InputError(f"objective must be a mapping of keys to values; got {checks.shown(value)}")
+    return from_recipe(value)
 
-    Beside what is trained and measured: `rows` says which rows of the papers' tables it is for, by their ids, and what
-    each is about; `needs` says of each path that it reads, and that nobody may ship, where to get it; `chosen_by_us`
-    says what the paper leaves open.
-    """
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """An experiment: everything that decides its result but the code."""
 
     name: str
+    """Letters, digits and . + - _, since it names a folder."""
     title: str
-    data: Data
-    backbone: Backbone
-    objective: dict[str, Any]
+    data: DataSection
+    backbone: BackboneSection
+    objective: Annotated[
+        Objective,
+        pydantic.PlainValidator(_objective),
+        pydantic.PlainSerializer(to_mapping),
+        pydantic.WithJsonSchema({"type": "object"}),
+    ]
+    """A loss by its `kind` with its parameters, or its pieces written out."""
     input: Contract = field(default_factory=Contract)
     augment: Augment | None = None
-    head: Head = field(default_factory=Head)
+    head: HeadSection = field(default_factory=HeadSection)
     training: Training = field(default_factory=Training)
     validation: Validation | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
     rows: dict[str, Claim] = field(default_factory=dict)
+    """The rows of papers' tables that the recipe reproduces, by their ids."""
     needs: dict[str, str] = field(default_factory=dict)
+    """Where to get each path that the recipe reads and that nobody may redistribute."""
     chosen_by_us: dict[str, str] = field(default_factory=dict)
-    __pydantic_config__: ClassVar[Any] = STRICT
+    """The choices that the paper leaves open."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):  # it names a folder
+        if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):
             raise checks.InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
         for row, claim in self.rows.items():
             if claim.column is not None:
@@ -150,41 +149,40 @@ class Recipe:
         self._check_class_optimizer()
 
     def _check_class_optimizer(self) -> None:
-        """Class weights that SparseSGD or BackwardSGD trains exclude what needs their whole gradient."""
-        name = "head.sampling" if self.head.sampling is not None else "head.update_in_backward"
+        """Refuse what needs the whole gradient of class weights that SparseSGD or BackwardSGD trains."""
         if self.head.sampling is None and not self.head.update_in_backward:
             return
+        name = "head.sampling" if self.head.sampling is not None else "head.update_in_backward"
         optimizer, training = self.training.optimizer, self.training
         for broken, way in (
-            (optimizer.kind != "sgd" or optimizer.nesterov, "training.optimizer.kind sgd without nesterov"),
+            (not isinstance(optimizer, SGD) or optimizer.nesterov, "training.optimizer.kind sgd without nesterov"),
             (training.clip_norm is not None, "training.clip_norm left out: it reads the whole gradient"),
-            (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move classes of its own"),
+            (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move its own classes"),
         ):
             if broken:
                 raise checks.InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")
 
 
-def load(path: str, overrides: Iterable[str] = ()) -> Recipe:
+SCHEMA = pydantic.TypeAdapter(Recipe)
+PLAIN_WORDS = {  # for what pydantic's messages say
+    "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
+    "less than": "below", " after validation": "",
+}  # fmt: skip
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a file, or a shipped one by its name, and apply `key.path=value` overrides."""
-    return validate(override(read(path), overrides))
-
-
-def load_written(file: Path) -> Recipe:
-    """The resolved recipe beside a run or a comparison, which an older version may have written.
-
-    Left are keys that its kinds have no use for, and published numbers of variants and columns that its table lacks.
-    """
-    return validate(without_strangers(without_unused(read(str(file)))))
+    return validate(override(read(str(path)), overrides))
 
 
 def default_folder(recipe: Recipe, overrides: Iterable[str]) -> Path:
-    """Where a recipe's runs go if nobody says: by its name and what the overrides change, so that none meets another.
+    """The default folder of a recipe's runs: its name and a digest of the overrides, so that no two share one.
 
     >>> default_folder(load("demo"), []).as_posix(), default_folder(load("demo"), ["objective.kind=arcface"]).as_posix()
     ('runs/demo', 'runs/demo-e81cb780')
     """
-    own = tag(overrides)
-    return Path("runs") / (f"{recipe.name}-{own}" if own else recipe.name)
+    suffix = tag(overrides)
+    return Path("runs") / (f"{recipe.name}-{suffix}" if suffix else recipe.name)
 
 
 def read(path: str) -> dict[str, Any]:
@@ -202,87 +200,135 @@ def read(path: str) -> dict[str, Any]:
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that ship, by their names."""
+    """The shipped recipes, by name."""
     return {file.stem: file for folder in FOLDERS if folder.is_dir() for file in sorted(folder.glob("*.yaml"))}
 
 
 def find(path: str) -> Path:
-    """The file of that path, or the shipped recipe of that name or row of a paper's table, whatever its case."""
+    """The file at that path, or the shipped recipe of that name or table row, ignoring case."""
     if Path(path).is_file():
         return Path(path)
-    known = shipped()
+    recipes = shipped()
     name = Path(path).name.removesuffix(".yaml").lower()
     if Path(path).parent in (Path("."), Path("recipes")):
-        if name in known:
-            return known[name]
-        of_row = [file for file in known.values() if _has_row(file, name)]
-        if len(of_row) == 1:
-            return of_row[0]
-        if of_row:
-            parts = ", ".join(file.stem for file in of_row)
+        if name in recipes:
+            return recipes[name]
+        with_row = [file for file in recipes.values() if _has_row(file, name)]
+        if len(with_row) == 1:
+            return with_row[0]
+        if with_row:
+            parts = ", ".join(file.stem for file in with_row)
             raise checks.InputError(
                 f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`"
             )
     raise checks.InputError(
-        f"there is no recipe {path!r}{checks.nearest(name, known)}; give a YAML file or one of {', '.join(known)}"
+        f"there is no recipe {path!r}{checks.nearest(name, recipes)}; give a YAML file or one of {', '.join(recipes)}"
     )
 
 
 def _has_row(file: Path, row: str) -> bool:
-    """Whether a recipe is for that row, in lower case; files that do not name it are not parsed, which is slow."""
+    """Whether a recipe has that row, in lower case; files that do not mention it are not parsed, which is slow."""
     mentioned = f"{row}:" in file.read_text(encoding="utf-8").lower()
     return mentioned and row in map(str.lower, read(str(file)).get("rows", {}))
 
 
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, every default written out, the objective in pieces, secrets masked."""
+    values: dict[str, Any] = redact.values(SCHEMA.dump_python(recipe))
+    return values
+
+
 def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, the objective written out in pieces, secrets masked; `load` reads it back."""
+    """The recipe as YAML, as `dump` gives it; `load` reads it back."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
-    yaml.dump(redact.values(without_unused(dataclasses.asdict(recipe))), stream)
+    yaml.dump(dump(recipe), stream)
     return stream.getvalue()
 
 
 def validate(content: Mapping[str, Any]) -> Recipe:
-    """Check a mapping against the schema; the objective comes out resolved into its pieces."""
+    """Check a mapping against the schema; the first three errors are reported."""
     try:
         text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
     except (TypeError, ValueError) as error:
         raise checks.InputError(f"a recipe must be plain keys and values: {error}") from error
     try:
-        recipe = pydantic.TypeAdapter(Recipe).validate_json(text)
+        return SCHEMA.validate_json(text)
     except pydantic.ValidationError as error:
-        raise checks.InputError("; ".join(_sentence(each) for each in _plain_first(error))) from error
-    refuse_unused(content)
-    return dataclasses.replace(recipe, objective=to_mapping(from_recipe(recipe.objective)))
-
-
-def _plain_first(error: pydantic.ValidationError) -> list[Any]:
-    return sorted(error.errors(), key=lambda each: len(each["loc"]))[:3]
+        errors = sorted(error.errors(), key=lambda details: len(details["loc"]))[:3]
+        raise checks.InputError("; ".join(map(_sentence, errors))) from error
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
+    """One of pydantic's errors as a sentence with the key, the rule, the value and the way out."""
+    path, sections = _locate(error["loc"])
+    where, context = ".".join(path), error.get("ctx", {})
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        *parents, last = error["loc"]  # the last part alone is compared: what stands before it is alike in all
-        known = {key: ".".join([*map(str, parents), key]) for key in _known_keys(parents)}
-        inner = [f"{name}.{last}" for name in known if last in _known_keys([*parents, name])]
-        hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 else checks.nearest(last, known)
-        return f"a recipe has no key {where!r}{hint}; known here: {', '.join(known.values())}"
+        return _unknown_key(error["loc"])
     if error["type"] in ("missing", "missing_argument"):
         return f"the recipe needs {where}"
-    if "error" in error.get("ctx", {}):
-        return str(error["ctx"]["error"])
+    if error["type"] == "union_tag_invalid":
+        kinds = ", ".join(map(repr, sections))
+        return f"{where}.kind must be one of {kinds}; got {context['tag']!r}{checks.nearest(context['tag'], sections)}"
+    if "error" in context:  # one of our own checks
+        return str(context["error"])
     got = checks.shown(redact.values(error["input"], where))
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}; got {got}"
+    if error["type"] in ("dataclass_type", "dict_type", "union_tag_not_found"):
+        return f"{where} must be a mapping of keys to values; got {got}"
+    rule = error["msg"].partition(" should ")[2] or error["msg"]
+    for pydantics, plain in PLAIN_WORDS.items():
+        rule = rule.replace(pydantics, plain)
+    return f"{where} must {rule}; got {got}"
 
 
-def _known_keys(location: Iterable[Any]) -> list[str]:
-    """The keys that a recipe has at that place."""
-    here: Any = Recipe
+def _unknown_key(location: tuple[str | int, ...]) -> str:
+    """The sentence on a key that its section does not have: which kinds take it, or the nearest key that is there."""
+    path, _ = _locate(location)
+    *parents, last = path
+    _, sections = _locate(location[:-1])
+    _, kinds = _locate(location[:-2])
+    takers = [kind for kind, section in kinds.items() if last in _keys(section)]
+    if len(kinds) > 1 and takers:
+        (kind,) = sections
+        return f"{'.'.join(path)} applies only to kind {' or '.join(takers)}, but kind is {kind}. Remove it."
+    # the last part alone is compared, because the parts before it are the same for all
+    known = {key: ".".join([*parents, key]) for section in sections.values() for key in _keys(section)}
+    below = {key: _locate([*location[:-1], key])[1].values() for key in known}
+    inner = [f"{key}.{last}" for key in known if any(last in _keys(section) for section in below[key])]
+    hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 else checks.nearest(last, known)
+    return f"a recipe has no key {'.'.join(path)!r}{hint}; known here: {', '.join(known.values())}"
+
+
+def _locate(location: Iterable[str | int]) -> tuple[list[str], dict[str, type]]:
+    """(the path of keys without the kinds that pydantic adds to it, the sections that may be there, by kind)."""
+    path: list[str] = []
+    sections: dict[str, type] = {"": Recipe}
+    in_mapping = False
     for part in location:
-        hint = get_type_hints(here)[part]
-        here = next((each for each in getattr(hint, "__args__", ()) if dataclasses.is_dataclass(each)), hint)
-    return [each.name for each in dataclasses.fields(here)] if dataclasses.is_dataclass(here) else []
+        if len(sections) > 1 and part in sections:
+            sections = {str(part): sections[str(part)]}
+            continue
+        path.append(str(part))
+        if isinstance(part, str) and not in_mapping:
+            hint = next((_keys(section)[part] for section in sections.values() if part in _keys(section)), None)
+            sections = _sections(hint)
+            in_mapping = get_origin(hint) is dict  # of sections by names that are no keys
+        else:
+            in_mapping = False
+    return path, sections
+
+
+def _sections(hint: Any) -> dict[str, type]:
+    """The sections that a field of that type may hold, by their kind."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return {getattr(hint, "kind", ""): hint}
+    return {kind: section for part in get_args(hint) for kind, section in _sections(part).items()}
+
+
+def _keys(section: type) -> dict[str, Any]:
+    """The keys of a section and their types."""
+    hints = get_type_hints(section, include_extras=True)
+    return {key.name: hints[key.name] for key in dataclasses.fields(section)}

@@ -1,4 +1,4 @@
-"""The rows of the papers' tables: which recipes they are, what those need, and what was measured."""
+"""The rows of the papers' tables: their recipes, what those need, and what was measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a paper's table: its id, what it is about, and the recipe that is for it or for a part of it."""
+    """A row of a paper's table, and a recipe that reproduces it or a part of it."""
 
     id: str
     claim: Claim
@@ -30,17 +30,16 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a comparison of a recipe found, as `comparison.json` keeps it.
+class MeasuredRecipe:
+    """The results in a recipe's `comparison.json`.
 
     Args:
         recipe: its name.
-        columns: variant -> title -> the seeds' numbers.
-        seeds: how many.
-        epochs: that were trained.
-        device: on which, in words.
+        columns: variant -> title -> one number per seed.
+        seeds, epochs: how many.
+        device: in words.
         seconds: of training, over all variants and seeds.
-        generated: whether the data were a stand-in's, so that the numbers are no result.
+        generated: whether the data were generated stand-ins, whose numbers are no result.
     """
 
     recipe: str
@@ -54,30 +53,30 @@ class Measured:
 
 @functools.cache
 def table_rows() -> tuple[TableRow, ...]:
-    """All rows that the shipped recipes are for, by id; a row of several recipes comes once for each."""
-    found = [
+    """All rows of the shipped recipes, by id; a row of several recipes comes once for each."""
+    rows = [
         TableRow(row, claim, loaded)
         for loaded in map(recipes.load, recipes.shipped())
         for row, claim in loaded.rows.items()
     ]
-    return tuple(sorted(found, key=lambda each: (each.id, each.recipe.name)))
+    return tuple(sorted(rows, key=lambda row: (row.id, row.recipe.name)))
 
 
-def of_row(row: str) -> list[TableRow]:
-    """The recipes of one row, or an error that names the nearest id."""
+def recipes_of_row(row: str) -> list[TableRow]:
+    """The recipes of one row; raises an error that names the nearest id."""
     rows = table_rows()
-    found = [each for each in rows if each.id.lower() == row.lower()]
-    if not found:
-        ids = list(dict.fromkeys(each.id for each in rows))
+    matching = [table_row for table_row in rows if table_row.id.lower() == row.lower()]
+    if not matching:
+        ids = list(dict.fromkeys(table_row.id for table_row in rows))
         raise checks.InputError(f"there is no row {row!r}{checks.nearest(row.upper(), ids)}; rows: {', '.join(ids)}")
-    return found
+    return matching
 
 
-def lacking(recipe: Recipe) -> list[str]:
-    """What a recipe needs and does not find, a sentence each; an empty list where it can be run."""
+def missing_inputs(recipe: Recipe) -> list[str]:
+    """One sentence for each input that a recipe lacks here; empty if it can be run."""
     missing = [f"{path} ({how})" for path, how in recipe.needs.items() if not place(path).exists()]
     if missing:
-        return [f"it needs {each}" for each in missing]
+        return [f"it needs {path}" for path in missing]
     try:
         build.splits(recipe)
     except checks.InputError as error:
@@ -93,50 +92,47 @@ def reproduce(
     on_run: Callable[[str, int, int], None] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[Comparison]:
-    """Run the recipes of a row, or go on where they stopped.
+    """Run the recipes of a row, or resume them.
 
     Args:
         row: its id, such as CM-T2.
-        folder: each recipe's runs lie below, in a folder of its name and of what the overrides change.
+        folder: gets one folder per recipe, named by the recipe and a digest of the overrides.
         overrides: `key.path=value`, on every recipe of the row.
-        on_run: told (variant and seed in words, runs before it, runs in all).
-        on_step: told (steps done, steps in all, loss) of the running one.
+        on_run: called with (variant and seed in words, runs before it, runs in total).
+        on_step: called with (steps done, steps in total, loss) of the current run.
 
     Raises:
-        checks.InputError: no such row, or data that are not at hand: nothing is trained then.
+        checks.InputError: no such row, or missing data; nothing is trained then.
     """
     overrides = list(overrides)
-    found = of_row(row)
-    for each in found:
-        changed = recipes.load(each.recipe.name, overrides)
-        if sentences := lacking(changed):
-            others = [other.recipe.name for other in found if other is not each]
+    rows = recipes_of_row(row)
+    names = [table_row.recipe.name for table_row in rows]
+    changed = {name: recipes.load(name, overrides) for name in names}
+    for name, recipe in changed.items():
+        if sentences := missing_inputs(recipe):
+            others = [other for other in names if other != name]
             part = f"; its other parts alone: angulus compare {' or '.join(others)}" if others else ""
             raise checks.InputError(
-                f"{each.id} cannot be run here ({each.recipe.name}): {'; '.join(sentences)}. Paths lie where they are "
-                f"given, or below the folder ANGULUS_DATA{part}"
+                f"{rows[0].id} cannot be run here ({name}): {'; '.join(sentences)}. Paths are relative to this folder "
+                f"or to the folder ANGULUS_DATA{part}"
             )
     return [
         compare(
-            each.recipe.name,
-            folder / recipes.default_folder(each.recipe, overrides).name,
+            name,
+            folder / recipes.default_folder(recipe, overrides).name,
             overrides,
             on_run=on_run,
             on_step=on_step,
         )
-        for each in found
+        for name, recipe in changed.items()
     ]
 
 
-def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
-    """A `comparison.json`.
-
-    Raises:
-        checks.InputError: another file, or, unless asked for, numbers of generated data, which are no result.
-    """
+def read_measured(path: Path, *, stand_ins: bool = False) -> MeasuredRecipe:
+    """Read a `comparison.json`; numbers of generated data are refused unless `stand_ins`."""
     try:
         content: dict[str, Any] = limits.parse_json(path.read_bytes(), path.name)
-        found = Measured(
+        measured = MeasuredRecipe(
             content["recipe"],
             {row["variant"]: _columns(row["columns"]) for row in content["rows"]},
             len(content["seeds"]),
@@ -148,23 +144,23 @@ def read_measured(path: Path, *, stand_ins: bool = False) -> Measured:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise checks.InputError(f"{path} is not a comparison.json ({reason}); run `angulus compare` again") from error
-    if found.generated and not stand_ins:
+    if measured.generated and not stand_ins:
         raise checks.InputError(f"{path} was made on generated stand-in data: it is no result; delete it")
-    return found
+    return measured
 
 
 def _columns(saved: dict[str, list[float | None]]) -> dict[str, list[float]]:
     return {title: [nan_for_null(value) for value in values] for title, values in saved.items()}
 
 
-def measured(folder: Path, *, stand_ins: bool = False) -> dict[str, Measured]:
-    """What lies in a folder of `*.json`, or of runs (`*/comparison.json`), by the recipe's name.
+def read_results_folder(folder: Path, *, stand_ins: bool = False) -> dict[str, MeasuredRecipe]:
+    """The results in a folder of `*.json`, or of runs (`*/comparison.json`), by recipe.
 
-    Stand-ins are refused, or, where they are asked for, kept for recipes that have nothing else.
+    Numbers of generated data are refused; with `stand_ins` they are used for recipes without others.
     """
-    found = [
+    results = [
         read_measured(path, stand_ins=stand_ins)
         for pattern in ("*.json", "*/comparison.json")
         for path in sorted(folder.glob(pattern))
     ]
-    return {each.recipe: each for each in sorted(found, key=lambda each: not each.generated)}
+    return {result.recipe: result for result in sorted(results, key=lambda result: not result.generated)}

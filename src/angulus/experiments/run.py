@@ -1,4 +1,4 @@
-"""One run of a recipe in a folder of its own: train, evaluate, write what came out beside what it came from."""
+"""One run of a recipe in a folder of its own: train, evaluate, write the results next to what led to them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from angulus.distributed.runtime import Ranks
 from angulus.experiments import build, measure
 from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import place
-from angulus.experiments.measure import MODEL
+from angulus.experiments.divergence import diagnose
+from angulus.experiments.measure import MODEL, load_test
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, begun, write_beginning
+from angulus.experiments.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, read_run_state, write_run_files
 from angulus.models import artifact
-from angulus.training import checkpoint, divergence, loop, snapshots
+from angulus.training import loop
+from angulus.training.job import Job
+from angulus.training.state import CHECKPOINT, find_snapshots, load_snapshot
 
 
 def run(
@@ -32,19 +35,19 @@ def run(
     on_step: Callable[[int, int, float], None] | None = None,
     on_start: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Train a recipe and evaluate it on its test images; returns what `results.json` holds.
+    """Train a recipe and evaluate it on its test images; returns the content of `results.json`.
 
-    An ended run whose recipe measures in another way now is evaluated anew, not trained. Every rank calls it where
-    several train; rank 0 alone writes, but for its part of a sharded head.
+    An ended run whose evaluation changed is evaluated again, not trained. Every rank calls it; only rank 0 writes,
+    except for the parts of a sharded head.
 
     Args:
-        recipe: a single run (its `compare` is not looked at).
+        recipe: of a single run; its `compare` is ignored.
         folder: gets recipe.yaml, environment.json, data.json, metrics.jsonl, tensorboard/, formation.npz,
             checkpoint.pt, test.npz, model/, results.json.
-        resume: go on where the folder's run stopped; a finished one is read, not repeated.
-        splits: the data, if it is loaded already.
-        on_step: told (steps done, steps in all, loss).
-        on_start: called before the first step, once nothing was refused; not where an ended run is read.
+        resume: continue the folder's run; an ended one is read, not repeated.
+        splits: the data, if already loaded.
+        on_step: called with (steps done, steps in total, loss).
+        on_start: called before the first step, after all checks; not for a run that has ended.
     """
     ranks = Ranks.here()
 
@@ -53,49 +56,58 @@ def run(
             torch.set_num_threads(recipe.training.threads)
         return splits or build.splits(recipe)
 
-    # rank 0 alone looks into the folder and tells what all do: another may not see it, or hold an old one of its name
-    ranks.run_on_first(lambda: _refuse_nothing(folder, resume))
-    # built before the folder is: a recipe that cannot be trained or evaluated leaves nothing behind
+    # Load and build. Only rank 0 looks into the folder, because others may not see it, or see an old one of its name.
+    # All this comes before the folder is made, so that a recipe that cannot be trained leaves nothing behind.
+    ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
     whole = ranks.run_on_all(load)
-    kept, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
-    job = build.job(recipe, kept, held_out)
+    used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
+    job = build.job(recipe, used, held_out)
     start = recipe.training.start_from
-    if start is not None and not ranks.broadcast(lambda: (folder / checkpoint.NAME).exists()):
+    if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
+
     with ExitStack() as stack:
+        # Claim the folder
         ranks.run_on_first(lambda: stack.enter_context(files.lock(folder)))
-        there = ranks.broadcast(lambda: begun(recipe, folder, whole, resume))
-        if there.results is not None and there.measured_so:
-            return there.results
-        _refuse_unseen(folder, ranks)
-        ended = there.results is not None
-        if ended:
+        state = ranks.broadcast(lambda: read_run_state(recipe, folder, whole, resume))
+        if state.results is not None and state.measured:
+            return state.results
+        _refuse_unshared(folder, ranks)
+        if state.results is not None:
             ranks.run_on_first(lambda: files.write_text(folder / MEASURING, ""))
         else:
-            ranks.run_on_first(lambda: write_beginning(recipe, folder, whole, there, job))
-        if on_start is not None and not ended:
-            on_start()
-        on_epoch = measure.follow(job, kept.test, recipe, folder)
-        if not there.trained:
+            ranks.run_on_first(lambda: write_run_files(recipe, folder, whole, state.trained, job))
+            if on_start is not None:
+                on_start()
+
+        # Train; an ended run takes no step, and loads the last weights
+        on_epoch = measure.follow(job, used.test, recipe, folder)
+        if not state.trained:
             on_epoch(0)
-        # of an ended run it takes no step, and gives the last weights
-        progress = loop.fit(job, folder, resume=there.trained, on_step=on_step, on_epoch=on_epoch)
-        config = None if ended else build.config(recipe, kept)
-        found = {folder: _classified(job, kept.test, recipe, folder, config)}
-        on_the_way = ranks.broadcast(lambda: snapshots.kept(folder, recipe.training.snapshots, progress.step))
-        for where in on_the_way.values():
-            snapshots.load(where, job)
-            found[where] = _classified(job, kept.test, recipe, where, config)
+        progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch)
+
+        # Classify the test images by the last model and by the snapshots
+        config = None if state.results is not None else build.config(recipe, used)
+        classified = {folder: _classify(job, used.test, recipe, folder, config)}
+        snapshots = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))
+        for path in snapshots.values():
+            load_snapshot(path, job)
+            classified[path] = _classify(job, used.test, recipe, path, config)
+
+        # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:
             return {}
-        # from here on rank 0 works alone: benchmarks take longer than others should wait
         loss = progress.last_epoch_loss
-        measured = [measure.with_benchmarks(each, job, kept.test, recipe, where, loss) for where, each in found.items()]
+        last, *others = [
+            measure.add_benchmarks(result, job, used.test, recipe, path, loss) for path, result in classified.items()
+        ]
+
+        # Write the results
         results: dict[str, Any] = {
             "name": recipe.name,
             "data": whole.source,
             "generated": whole.generated,
-            **measured[0],
+            **last,
             "training": {
                 "steps": progress.step,
                 "seconds": round(progress.seconds, 3),
@@ -104,45 +116,36 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        if broken := _diverged(progress, recipe, folder):
-            results[DIVERGED] = broken
-        if on_the_way:
-            results["snapshots"] = {"steps": list(on_the_way), "mean": mean(measured[1:])}
-        if there.results is not None:  # where and how long it was trained stands
-            results |= {name: there.results[name] for name in ("training", "environment")}
-        artifact.say_measured(folder / MODEL, results["accuracy"], len(kept.test))
+        if sentence := diagnose(progress, load_test(folder), recipe.training.optimizer.lr):
+            results[DIVERGED] = sentence
+        if snapshots:
+            results["snapshots"] = {"steps": list(snapshots), "mean": mean(others)}
+        if state.results is not None:  # it was trained elsewhere or earlier
+            results |= {name: state.results[name] for name in ("training", "environment")}
+        artifact.say_measured(folder / MODEL, results["accuracy"], len(used.test))
         files.write_json(folder / RESULTS, results)
-        if there.results is not None:  # the former recipe stands until its results are replaced
+        if state.results is not None:  # the former recipe stays until its results are replaced
             files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
             (folder / MEASURING).unlink()
         return results
 
 
-def _classified(
-    job: loop.Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None
-) -> dict[str, Any]:
-    """Save the job's model in the folder, unless it lies there already (None), and classify the test images."""
+def _classify(job: Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None) -> dict[str, Any]:
+    """Save the job's model in the folder, unless it is there already (None), and classify the test images."""
     if config is not None:
         job.ranks.run_on_first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
     return measure.classify(job, images, recipe, folder)
 
 
-def _diverged(progress: loop.Progress, recipe: Recipe, folder: Path) -> str | None:
-    """The sentence on a run that diverged, by what it found of its test images."""
-    test = measure.load_test(folder)
-    norm = float(test["norms"].mean())
-    return divergence.sentence(progress, norm, test["labels"], test["predictions"], recipe.training.optimizer.rate)
-
-
-def _refuse_nothing(folder: Path, resume: bool) -> None:
+def _refuse_nothing_to_resume(folder: Path, resume: bool) -> None:
     if resume and not (folder / RECIPE).exists():
-        others = sorted(each.parent for each in folder.parent.glob(f"*/{RECIPE}")) if folder.parent.is_dir() else []
-        near = f", or give as --out the run that you mean, such as {others[-1]}" if others else ""
+        runs = sorted(path.parent for path in folder.parent.glob(f"*/{RECIPE}")) if folder.parent.is_dir() else []
+        near = f", or give as --out the run that you mean, such as {runs[-1]}" if runs else ""
         raise checks.InputError(f"{folder} holds no run to resume; start one without --resume{near}")
 
 
-def _refuse_unseen(folder: Path, ranks: Ranks) -> None:
-    """Refuse a folder that is not one for all, by a fresh file: an old folder of that name may be anywhere."""
+def _refuse_unshared(folder: Path, ranks: Ranks) -> None:
+    """Refuse a folder that not all ranks see, by a new file: every machine may have an old folder of that name."""
     if ranks.count == 1:
         return
     mark = folder / ranks.broadcast(lambda: f".seen-{uuid.uuid4().hex}")
@@ -162,20 +165,20 @@ def _refuse_unseen(folder: Path, ranks: Ranks) -> None:
 
 
 def mean(results: Sequence[Any]) -> Any:
-    """Several results as one: numbers as their mean, mappings by the names that all have, lists of one length by place.
+    """The mean of several results: numbers averaged; mappings by the names that all have; equally long lists by place.
 
-    A number that is undefined (None) in one is undefined; of anything else the last stands.
+    A number that is undefined (None) in one result is undefined in the mean; other values are the last result's.
 
     >>> mean([{"accuracy": 0.5, "names": ["a"]}, {"accuracy": 1.0, "names": ["a"]}])
     {'accuracy': 0.75, 'names': ['a']}
     """
     first = results[0]
-    if all(isinstance(each, dict) for each in results):
-        shared = [name for name in first if all(name in each for each in results)]
-        return {name: mean([each[name] for each in results]) for name in shared}
-    if all(isinstance(each, list | tuple) and len(each) == len(first) for each in results):
-        return [mean(parts) for parts in zip(*results, strict=True)]
-    numbers = [each for each in results if isinstance(each, int | float) and not isinstance(each, bool)]
+    if all(isinstance(result, dict) for result in results):
+        shared = [name for name in first if all(name in result for result in results)]
+        return {name: mean([result[name] for result in results]) for name in shared}
+    if all(isinstance(result, list | tuple) and len(result) == len(first) for result in results):
+        return [mean(values) for values in zip(*results, strict=True)]
+    numbers = [value for value in results if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == len(results):
         return sum(numbers) / len(numbers)
     return None if numbers else results[-1]

@@ -1,190 +1,169 @@
-"""The files of a run's folder, and whether a recipe can go on with what they hold."""
+"""The files of a run's folder, and whether a recipe can continue from what they hold."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from angulus.core import checks, environment, files, limits, redact
+import pydantic
+
+from angulus.core import checks, environment, files, limits
 from angulus.data.sets.images import Splits, fingerprint
 from angulus.experiments import recipe as recipes
-from angulus.experiments.claims import Evaluation
+from angulus.experiments.overrides import CHANGEABLE
 from angulus.experiments.recipe import Recipe
-from angulus.training import checkpoint
 from angulus.training.job import Job
-from angulus.training.schedule import open_ended
+from angulus.training.schedule import is_open_ended
+from angulus.training.state import CHECKPOINT
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
-MEASURING = ".measuring"  # there while an ended run is measured anew
+MEASURING = ".measuring"  # exists while an ended run is evaluated again
 DIVERGED = "diverged"  # in results.json, the sentence on a training that diverged
-NEEDED: dict[str, type | UnionType] = {  # in any run's results.json
-    "name": str, "data": str, "accuracy": int | float, "training": dict, "environment": dict,
-}  # fmt: skip
+
+_Number = Annotated[float, pydantic.Field(ge=0, lt=2**63)]
 
 
-@dataclass(frozen=True)
-class Begun:
-    """What a folder holds of a run.
+class _TrainingResults(pydantic.BaseModel, strict=True):
+    steps: _Number
+    seconds: _Number
 
-    Args:
-        trained: whether there is a checkpoint to go on from.
-        results: of an ended run.
-        measured_so: whether it was measured as the recipe says.
-    """
+
+class _Results(pydantic.BaseModel, strict=True):
+    """What the results of every run hold."""
+
+    name: str
+    data: str
+    accuracy: _Number
+    training: _TrainingResults
+    environment: dict[str, Any]
+
+
+class RunState(NamedTuple):
+    """What a folder holds of a run: a checkpoint; results, if it ended; whether the recipe still measures the same."""
 
     trained: bool = False
     results: dict[str, Any] | None = None
-    measured_so: bool = False
+    measured: bool = False
 
 
-def begun(recipe: Recipe, folder: Path, whole: Splits, resume: bool) -> Begun:
-    """What the folder holds; refused where that is not of this recipe and these data."""
-    ended, trained = (folder / RESULTS).exists(), (folder / checkpoint.NAME).exists()
+def read_run_state(recipe: Recipe, folder: Path, splits: Splits, resume: bool) -> RunState:
+    """What the folder holds; refuses a run of another recipe or other data."""
+    ended, trained = (folder / RESULTS).exists(), (folder / CHECKPOINT).exists()
     if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
-        return Begun()
-    there = refuse_other_recipe(recipe, folder, longer=True)
-    longer = recipe.training.epochs > there.training.epochs
+        return RunState()
+    stored = refuse_other_recipe(recipe, folder, longer=True)
+    longer = recipe.training.epochs > stored.training.epochs
     if not resume:
-        more = f" to {recipe.training.epochs} epochs (it has {there.training.epochs})" if longer else ""
+        more = f" to {recipe.training.epochs} epochs (it has {stored.training.epochs})" if longer else ""
         raise checks.InputError(
             f"{folder} holds a run already; continue it{more} with --resume, or choose another --out"
         )
-    _refuse_other_images(whole, folder)
-    if longer and not trained:
+    _refuse_other_images(splits, folder)
+    measured = stored.evaluation == recipe.evaluation and not being_measured(folder)
+    if ended and not trained and (longer or not measured):
+        task = "trained for more epochs" if longer else "evaluated again, as this recipe asks"
         raise checks.InputError(
-            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot go on to more epochs; choose "
-            "another --out"
+            f"{folder} holds an ended run without its {CHECKPOINT}, so it cannot be {task}; choose another --out"
         )
-    if not ended or longer:
-        return Begun(trained)
-    measured_so = there.evaluation == recipe.evaluation and not being_measured(folder)
-    if not measured_so and not trained:
-        raise checks.InputError(
-            f"{folder} holds an ended run without its {checkpoint.NAME}, so it cannot be evaluated anew, as this "
-            "recipe asks; choose another --out"
-        )
-    return Begun(trained, read_results(folder), measured_so)
+    return RunState(trained, read_results(folder), measured) if ended and not longer else RunState(trained)
 
 
 def being_measured(folder: Path) -> bool:
-    """Whether an ended run was being measured anew when something broke in: its files are of two evaluations."""
+    """Whether evaluating an ended run again was interrupted, so that its files are of two evaluations."""
     return (folder / MEASURING).exists()
 
 
-def write_beginning(recipe: Recipe, folder: Path, whole: Splits, found: Begun, job: Job) -> None:
-    """Write what a run is begun with: its recipe, its environment and, where it is new, what its data are."""
+def write_run_files(recipe: Recipe, folder: Path, splits: Splits, trained: bool, job: Job) -> None:
+    """Write what a run starts with: its recipe, its environment and, if it is new, a digest of its data."""
     (folder / RESULTS).unlink(missing_ok=True)  # of fewer epochs
-    if not found.trained:
-        parts = {name: fingerprint(images) for name, images in (("train", whole.train), ("test", whole.test))}
-        files.write_json(folder / DATA, {"source": whole.source, **parts})
+    if not trained:
+        parts = {"train": fingerprint(splits.train), "test": fingerprint(splits.test)}
+        files.write_json(folder / DATA, {"source": splits.source, **parts})
     files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
     files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What `results.json` of a finished run holds."""
+    """What `results.json` of an ended run holds."""
     path, way_out = folder / RESULTS, "delete it to evaluate again"
-    found = _read_json(path, way_out, NEEDED)
-    for name, kind in NEEDED.items():
-        if not isinstance(found[name], kind):
-            raise checks.InputError(f"{path} holds {checks.shown(found[name])} as {name!r}; {way_out}")
-    training = found["training"]
-    numbers = {"accuracy": found["accuracy"], **{name: training.get(name) for name in ("steps", "seconds")}}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63:
-            raise checks.InputError(f"{path} holds {checks.shown(value)} as {name!r}; {way_out}")
-    return found
+    results = _read_json(path, way_out)
+    try:
+        _Results.model_validate(results)
+    except pydantic.ValidationError as error:
+        details = error.errors()[0]
+        name = details["loc"][-1]
+        if details["type"] == "missing":
+            raise checks.InputError(f"{path} cannot be read (it lacks {name!r}); {way_out}") from error
+        raise checks.InputError(f"{path} holds {checks.shown(details['input'])} as {name!r}; {way_out}") from error
+    return results
 
 
-def _read_json(path: Path, way_out: str, needed: Collection[str] = ()) -> dict[str, Any]:
+def _read_json(path: Path, way_out: str) -> dict[str, Any]:
     try:
         content = limits.parse_json(path.read_bytes(), path.name)
         if not isinstance(content, dict):
             raise ValueError("it holds no names")
-        if missing := [name for name in needed if name not in content]:
-            raise ValueError(f"it lacks {missing[0]!r}")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise checks.InputError(f"{path} cannot be read ({error}); {way_out}") from error
     return content
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder holds a run that has got to a checkpoint, or to its end."""
-    return (folder / checkpoint.NAME).exists() or (folder / RESULTS).exists()
+    """Whether a folder holds a run with a checkpoint or results."""
+    return (folder / CHECKPOINT).exists() or (folder / RESULTS).exists()
 
 
 def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -> Recipe:
-    """Refuse a recipe that would give another model than that of the run in the folder; returns the run's own.
+    """Refuse a recipe that would train another model than the run in the folder; returns the run's recipe.
 
-    With `longer`, the same training of more epochs is no other recipe where its schedule lets it go on.
+    With `longer`, more epochs are accepted if the schedule does not depend on their number.
     """
-    written = recipes.load_written(folder / RECIPE)
-    there, here = _comparable(written), _comparable(recipe)
-    for key in here | there:
-        one, other = (f"{values[key]!r}" if key in values else "not given" for values in (there, here))
-        if one != other:
-            if longer and key == "training.epochs" and recipe.training.epochs > written.training.epochs:
-                schedule = recipe.training.schedule
-                if open_ended(schedule):
-                    continue
-                raise checks.InputError(
-                    f"{folder} holds a run of another recipe ({key} is {one} there and {other} here), and cannot go on "
-                    f"to more epochs, for the rates of its {schedule.kind} schedule depend on how many there are; "
-                    f"start from its weights by training.start_from={folder} with another --out"
-                )
+    stored = recipes.load(folder / RECIPE)
+    old, new = _comparable(stored), _comparable(recipe)
+    schedule = recipe.training.schedule
+    for key in new | old:
+        before, after = (f"{values[key]!r}" if key in values else "not given" for values in (old, new))
+        if before == after:
+            continue
+        more = longer and key == "training.epochs" and recipe.training.epochs > stored.training.epochs
+        if more and is_open_ended(schedule):
+            continue
+        difference = f"{folder} holds a run of another recipe ({key} is {before} there and {after} here)"
+        if more:
             raise checks.InputError(
-                f"{folder} holds a run of another recipe ({key} is {one} there and {other} here); choose another --out"
+                f"{difference}, and cannot be trained for more epochs, because the rates of its {schedule.kind} "
+                f"schedule depend on their number; start from its weights by training.start_from={folder} with "
+                "another --out"
             )
-    return written
+        raise checks.InputError(f"{difference}; choose another --out")
+    return stored
 
 
-def _refuse_other_images(whole: Splits, folder: Path) -> None:
-    if not (folder / DATA).exists():  # a run that did not keep what its data were
+def _refuse_other_images(splits: Splits, folder: Path) -> None:
+    if not (folder / DATA).exists():
         return
-    there = _read_json(folder / DATA, "delete it to go on without knowing whether the data are the same")
-    for key, name, images in (("train", "training", whole.train), ("test", "test", whole.test)):
-        one, other = there.get(key), fingerprint(images)
-        if one != other:
-            count = f"{one['images']:,} there and {other['images']:,} here" if one else "none there"
+    stored = _read_json(folder / DATA, "delete it to resume without checking that the data are the same")
+    for key, name, images in (("train", "training", splits.train), ("test", "test", splits.test)):
+        before, now = stored.get(key), fingerprint(images)
+        if before != now:
+            count = f"{before['images']:,} there and {now['images']:,} here" if before else "none there"
             raise checks.InputError(
                 f"{folder} holds a run on other {name} images ({count}; number, sides, classes or labels differ): it "
-                f"was begun on {there.get('source')}, and this is {whole.source}; set data.root to the former, or "
+                f"was trained on {stored.get('source')}, and this is {splits.source}; set data.root to the former, or "
                 "choose another --out"
             )
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
-    """A recipe by dotted keys, without what can change once a model is trained.
+    """A recipe by dotted keys, without what may change after training.
 
-    Validation and `evaluation.each_epoch` stay, though they move no weight: they are measured while the training goes
-    on, and never again.
+    Validation and `evaluation.each_epoch` stay although they move no weight: they are measured during training only.
     """
-    training = dataclasses.replace(recipe.training, log_every=1, checkpoint_every=0)
-    recipe = dataclasses.replace(
-        recipe,
-        title="",
-        chosen_by_us={},
-        evaluation=dataclasses.replace(
-            recipe.evaluation,
-            low_fraction=Evaluation.low_fraction,
-            batch_size=Evaluation.batch_size,
-            benchmarks=[],
-        ),
-        compare=None,
-        published=None,
-        rows={},
-        needs={},
-        data=recipes.Data(recipe.data.name, options=recipe.data.options),
-        training=training,
-    )
-    return dict(_flatten(redact.values(dataclasses.asdict(recipe)), ""))
+    changeable = (*CHANGEABLE, "compare", "data.root", "data.download")
+    return {key: value for key, value in _flatten(recipes.dump(recipe), "") if not key.startswith(changeable)}
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
     if not isinstance(value, dict) or not value:
         return [(path, value)]
-    return [item for key, each in value.items() for item in _flatten(each, f"{path}.{key}" if path else str(key))]
+    return [item for key, entry in value.items() for item in _flatten(entry, f"{path}.{key}" if path else str(key))]

@@ -21,12 +21,11 @@ from angulus.experiments.compare import Cell, Comparison, model_folder, run_fold
 from angulus.experiments.measure import BENCHMARKS, MODEL, load_test
 from angulus.experiments.run_files import RECIPE
 from angulus.heads.dense import DenseHead
-from angulus.losses import from_recipe
 from angulus.models import artifact
 from angulus.report import drawn, plots
 from angulus.report.tables import markdown_table
-from angulus.training import checkpoint
 from angulus.training.log import METRICS, read_lines
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 FOLDER = "analyses"
 SHOWN_PAIRS = 200  # of videos, in NF Fig. 9
@@ -138,7 +137,7 @@ def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     lines = {}
     for name, folder in _folders(comparison).items():
         rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others are of measurings between
-        epochs = recipes.load_written(folder / RECIPE).training.epochs
+        epochs = recipes.load(folder / RECIPE).training.epochs
         losses = defaultdict(list)
         for row in rows:
             losses[1 + (row["step"] - 1) * epochs // rows[-1]["step"]].append(row["loss"])
@@ -185,8 +184,8 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     for name, folder in _folders(comparison).items():
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
-            state = checkpoint.load(folder / checkpoint.NAME)["head"]
-            objective = from_recipe(recipes.load_written(folder / RECIPE).objective)
+            state = load_checkpoint(folder / CHECKPOINT)["head"]
+            objective = recipes.load(folder / RECIPE).objective
             head = DenseHead(2, len(state["weight"]), objective)
             head.load_state_dict(state)
             reach = float(np.abs(features).max()) * 1.05

@@ -24,7 +24,7 @@ from angulus.experiments.measure import load_test
 from angulus.experiments.run_files import RECIPE
 from angulus.report import analyses, plots, verdict
 from angulus.report.tables import NONE, cell, markdown_table, number
-from angulus.training import checkpoint
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 PICTURES = {
     "features.png": "the 2-D test features, a class a colour",
@@ -195,7 +195,7 @@ def write(comparison: Comparison) -> list[Path]:
     folders = {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
     tests = {name: load_test(folder) for name, folder in folders.items()}
     judge = grid.quality_split or next(iter(grid.grid))
-    images = build.splits(recipes.load_written(folders[judge] / RECIPE) if grid.folds else recipe).test
+    images = build.splits(recipes.load(folders[judge] / RECIPE) if grid.folds else recipe).test
     written = []
 
     def save(name: str, figure: Figure) -> None:
@@ -205,7 +205,7 @@ def write(comparison: Comparison) -> list[Path]:
         written.append(path)
 
     if all(test["features"].shape[1] == 2 for test in tests.values()):
-        weights = [checkpoint.load(folder / checkpoint.NAME)["head"]["weight"] for folder in folders.values()]
+        weights = [load_checkpoint(folder / CHECKPOINT)["head"]["weight"] for folder in folders.values()]
         models = [(name, test["features"], test["labels"]) for name, test in tests.items()]
         save("features.png", plots.features_2d(models, images.class_names, [_array(weight) for weight in weights]))
     correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}

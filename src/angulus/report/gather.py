@@ -118,7 +118,7 @@ class _Reader:
         content = self.content
         name = _new_name(name, holder, [each.name for each in content.models])
         content.models.append(model.read(name, folder, reference, self.data, self.draws))
-        if wrong := log.damage(folder / log.METRICS):
+        if wrong := log.find_damage(folder / log.METRICS):
             content.left_out.append(f"{folder / log.METRICS}: {wrong}; what stands before it is shown")
 
     def _results(self, name: str, holder: str, folder: Path) -> None:
@@ -128,7 +128,7 @@ class _Reader:
                 content.measured[_new_name(f"{name}: {saved.stem}", holder, content.measured)] = Result.read(saved)
 
     def _comparison(self, path: Path) -> None:
-        recipe, lines = unfinished.finished_part(recipes.load_written(path / RECIPE), path, self.data)
+        recipe, lines = unfinished.finished_part(recipes.load(path / RECIPE), path, self.data)
         self.content.left_out.extend(lines)
         if recipe is None:
             return

@@ -22,9 +22,10 @@ from angulus.experiments import recipe as recipes
 from angulus.experiments.measure import TEST
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import RECIPE, read_results
-from angulus.training import checkpoint, formation, log
+from angulus.training import formation, log
 from angulus.training.batches import batches
 from angulus.training.formation import Formation
+from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint
 
 COLUMNS = ("features", "norms", "labels", "predictions")  # of a run's test images
 PAIRED = 1000  # test images whose pairs are looked at: half a million pairs
@@ -146,7 +147,7 @@ def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws:
     Raises:
         checks.InputError: a file that is damaged, or of another run.
     """
-    recipe = recipes.load_written(folder / RECIPE)
+    recipe = recipes.load(folder / RECIPE)
     if "folds" in read_results(folder):
         raise checks.InputError(
             f"{folder} pools folds, which have a model each; give the comparison, or one of its folds"
@@ -217,8 +218,8 @@ def _formation(folder: Path, features: NDArray[Any]) -> Formation | None:
 
 
 def _weights(folder: Path) -> NDArray[np.float32] | None:
-    path = folder / checkpoint.NAME
+    path = folder / CHECKPOINT
     if not path.is_file():
         return None
-    weight = checkpoint.class_rows(checkpoint.load(path), folder).get("weight")
+    weight = class_rows(load_checkpoint(path), folder).get("weight")
     return None if weight is None else np.asarray(weight.float().numpy())

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from angulus.experiments.compare import Cell, section
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import Measured, TableRow, lacking
+from angulus.experiments.reproduce import MeasuredRecipe, TableRow, missing_inputs
 from angulus.report.tables import NONE, cell, markdown_table
 
 FEW = 5  # variants that a summary names one by one
@@ -22,7 +22,7 @@ whole tables of what was run stand below. What a paper leaves open is in the rec
 """
 
 
-def page(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> str:
+def page(rows: Iterable[TableRow], found: Mapping[str, MeasuredRecipe]) -> str:
     """The page in Markdown; `found` is what was measured, by recipe."""
     rows = list(rows)
     body = [_summary(row, found.get(row.recipe.name)) for row in rows]
@@ -34,7 +34,7 @@ def page(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def listing(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> Table:
+def listing(rows: Iterable[TableRow], found: Mapping[str, MeasuredRecipe]) -> Table:
     """The rows for the terminal: recipe, whether its data are at hand, whether it was measured."""
     table = Table(title="angulus reproduce ROW")
     for head in ("row", "what", "recipe", "data", "measured"):
@@ -43,19 +43,19 @@ def listing(rows: Iterable[TableRow], found: Mapping[str, Measured]) -> Table:
     for row in rows:
         name = row.recipe.name
         if name not in at_hand:
-            at_hand[name] = not lacking(row.recipe)
+            at_hand[name] = not missing_inputs(row.recipe)
         table.add_row(row.id, row.claim.what, name, "at hand" if at_hand[name] else "no", _measured(found.get(name)))
     return table
 
 
-def _measured(found: Measured | None) -> str:
+def _measured(found: MeasuredRecipe | None) -> str:
     """Whether a recipe was run; on a stand-in's images it was not, whatever its numbers are."""
     if found is None:
         return "no"
     return "no: a stand-in" if found.generated else "yes"
 
 
-def _summary(row: TableRow, measured: Measured | None) -> list[str]:
+def _summary(row: TableRow, measured: MeasuredRecipe | None) -> list[str]:
     recipe, title = row.recipe, row.claim.column
     line = [row.id, row.claim.what, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title or ""]
     theirs, ours = {}, {}
@@ -80,7 +80,7 @@ def _few(numbers: Mapping[str, str]) -> str:
     return f"{len(numbers)} variants, from {low} to {high}"
 
 
-def _differs(recipe: Recipe, measured: Measured) -> str:
+def _differs(recipe: Recipe, measured: MeasuredRecipe) -> str:
     """What the run has less of than its recipe, and what the paper leaves open."""
     grid, found = section(recipe), []
     if measured.epochs != recipe.training.epochs:
@@ -92,7 +92,7 @@ def _differs(recipe: Recipe, measured: Measured) -> str:
     return "; ".join([*found, f"ours: {', '.join(recipe.chosen_by_us)}"])
 
 
-def _details(recipe: Recipe, measured: Measured) -> str:
+def _details(recipe: Recipe, measured: MeasuredRecipe) -> str:
     """Every column of a recipe that was run, the paper's numbers beside."""
     paper = recipe.published
     titles = recipe.evaluation.titles

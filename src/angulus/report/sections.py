@@ -247,7 +247,7 @@ def _training(models: Sequence[Model]) -> Section:
 def _origins(content: Content) -> Section:
     blocks: list[Any] = []
     for each in content.comparisons:
-        whole = recipes.load_written(each.folder / RECIPE)  # with what has not ended too
+        whole = recipes.load(each.folder / RECIPE)  # with what has not ended too
         blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(whole)))
         blocks.append(_values("Environment of the comparison", each.environment))
     compared = {each.recipe.name for each in content.comparisons}

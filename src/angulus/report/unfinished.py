@@ -14,7 +14,7 @@ from angulus.experiments.claims import Compare
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import ENVIRONMENT, RECIPE, RESULTS, being_measured, read_results
 from angulus.report.model import DataSets, read_test
-from angulus.training import checkpoint
+from angulus.training.state import CHECKPOINT, load_checkpoint
 
 COMMANDS = ("train", "compare", "demo", "reproduce")  # that train, and go on where they stopped
 NOT_BEGUN = "not begun"
@@ -24,10 +24,10 @@ def progress(folder: Path, data: DataSets) -> str:
     """How far a run has got that has not ended, in words."""
     if not folder.exists():
         return NOT_BEGUN
-    if not (folder / checkpoint.NAME).exists():
+    if not (folder / CHECKPOINT).exists():
         return "no step of it is kept yet"
-    done = checkpoint.load(folder / checkpoint.NAME)["progress"]["step"]
-    recipe = recipes.load_written(folder / RECIPE)
+    done = load_checkpoint(folder / CHECKPOINT)["progress"]["step"]
+    recipe = recipes.load(folder / RECIPE)
     steps = data.steps(recipe)
     if done == steps:
         return f"all its {steps:,} steps are done, its evaluation is not"
@@ -101,10 +101,7 @@ def _missing(folder: Path, recipe: Recipe, data: DataSets) -> str:
         read_results(folder)
         read_test(folder)
         parts = [folder, *(folder / part for part in grid.parts if part)]
-        if any(
-            being_measured(each) or recipes.load_written(each / RECIPE).evaluation != recipe.evaluation
-            for each in parts
-        ):
+        if any(being_measured(each) or recipes.load(each / RECIPE).evaluation != recipe.evaluation for each in parts):
             return "measured as another recipe says, and not anew so far"
     except (checks.InputError, OSError) as error:
         return str(error)

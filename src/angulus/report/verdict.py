@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from angulus.evaluation.metrics.seeds import Difference
 from angulus.experiments.claims import accuracy_title
-from angulus.experiments.compare import Cell, Comparison, Row, section
+from angulus.experiments.compare import Cell, Comparison, VariantRow, section
 
 HIGHER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers of which more is better
 
@@ -40,7 +40,7 @@ def sentences(comparison: Comparison) -> list[str]:
     return said + _by_quality(rows, comparison)
 
 
-def _diverged(comparison: Comparison, row: Row) -> bool:
+def _diverged(comparison: Comparison, row: VariantRow) -> bool:
     return any(place.startswith(f"{row.variant}, seed ") for place in comparison.diverged)
 
 
@@ -53,14 +53,14 @@ def _title(comparison: Comparison) -> str | None:
     )
 
 
-def _best(row: Row, title: str) -> str:
+def _best(row: VariantRow, title: str) -> str:
     value = f"{row.columns[title].mean:.2f}"
     if title == accuracy_title("entire"):
         return f"Best here: {row.variant}, which classifies {value} % of the test images rightly."
     return f"Best here by {title}: {row.variant}, {value}."
 
 
-def _differences(found: Sequence[tuple[Row, Difference]], best: Row, seeds: int) -> list[str]:
+def _differences(found: Sequence[tuple[VariantRow, Difference]], best: VariantRow, seeds: int) -> list[str]:
     decided = [f"{row.variant} (by {_span(each)})" for row, each in found if each.decided]
     alike = [row.variant for row, each in found if not each.high > each.low and each.mean == 0]
     open_ = [f"{row.variant} ({_span(each)})" for row, each in found if not each.decided and row.variant not in alike]
@@ -89,7 +89,7 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _by_quality(rows: Sequence[Row], comparison: Comparison) -> list[str]:
+def _by_quality(rows: Sequence[VariantRow], comparison: Comparison) -> list[str]:
     """What the norm tells, where every variant is right more often on images of large norms than on those of small."""
     if comparison.recipe.evaluation.benchmarks or any(row.counts.get("low", 0) < LEAST_IMAGES for row in rows):
         return []

@@ -1,1 +1,1 @@
-"""Training: settings, optimiser, schedule, checkpoints, run folder, and the loop."""
+"""Training: settings, optimiser, schedule, saved state, and the loop."""

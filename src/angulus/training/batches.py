@@ -1,6 +1,8 @@
-"""Which images a step takes, which of them each process and micro-batch, and what chance draws from at a step."""
+"""Which images a step takes, and which of them each process and micro-batch; the random numbers of a step."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.distributed.runtime import Ranks
+from angulus.losses.objective import Objective
 from angulus.training.settings import Training
 
 
@@ -23,17 +26,25 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     return parts
 
 
-def share(rows: Tensor, ranks: Ranks) -> Tensor:
-    """This rank's rows of a batch: as even as can be, the first ranks one more.
+def remaining_batches(count: int, settings: Training, step: int) -> Iterator[Tensor]:
+    """The rows of every batch of a training, from optimiser step `step` (from 0) to the end."""
+    steps_per_epoch = len(batches(count, settings.batch_size, 0, 0))
+    first_epoch, done = divmod(step, steps_per_epoch)
+    for epoch in range(first_epoch, settings.epochs):
+        yield from batches(count, settings.batch_size, settings.seed, epoch)[done if epoch == first_epoch else 0 :]
 
-    >>> [share(torch.arange(5), Ranks(rank, 2)).tolist() for rank in (0, 1)]
+
+def rank_share(rows: Tensor, ranks: Ranks) -> Tensor:
+    """This rank's rows of a batch: an even split, the first ranks one more.
+
+    >>> [rank_share(torch.arange(5), Ranks(rank, 2)).tolist() for rank in (0, 1)]
     [[0, 1, 2], [3, 4]]
     """
     return rows.tensor_split(ranks.count)[ranks.rank]
 
 
 def refuse_small(count: int, settings: Training, ranks: int, batch_norm: bool) -> None:
-    """Refuse batches of which some process would get no row in some micro-batch, or one that batch norm cannot take."""
+    """Refuse batches that leave a process without a row in some micro-batch, or with too few for batch norm."""
     if ranks * settings.accumulate == 1:
         return
     smallest = min(len(rows) for rows in batches(count, settings.batch_size, 0, 0))
@@ -43,31 +54,42 @@ def refuse_small(count: int, settings: Training, ranks: int, batch_norm: bool) -
         raise checks.InputError(
             f"training.batch_size {settings.batch_size} leaves {smallest} of {count:,} images for the smallest batch, "
             f"too few for {ranks} process{'es' * (ranks > 1)} and training.accumulate {settings.accumulate}: each needs"
-            f" {needed} a micro-batch{', since batch norm cannot train on one row' * batch_norm}; choose a "
+            f" {needed} per micro-batch{', since batch norm cannot train on one row' * batch_norm}; choose a "
             "batch_size that leaves more, or fewer processes"
         )
 
 
+def refuse_whole_batch(objective: Objective) -> None:
+    """Refuse losses that read the whole batch, because a micro-batch is only a part of it."""
+    for piece in objective.pieces:
+        if piece.reads_batch:
+            raise checks.InputError(
+                "training.accumulate needs a loss whose rows stand alone, and this piece reads the whole batch (at "
+                f"its first step at least): {piece.words()}; set training.accumulate=1, or change that piece"
+            )
+
+
 def refuse_no_snapshot(count: int, settings: Training) -> None:
-    """Refuse snapshots of which the training would end before the first."""
-    kept, steps = settings.snapshots, settings.epochs * len(batches(count, settings.batch_size, 0, 0))
-    if kept is not None and kept.after + kept.every > steps:
+    """Refuse snapshots whose first one would come after the end of the training."""
+    snapshots, steps = settings.snapshots, settings.epochs * len(batches(count, settings.batch_size, 0, 0))
+    if snapshots is not None and snapshots.after + snapshots.every > steps:
         raise checks.InputError(
-            f"training.snapshots keeps the first model at step {kept.after + kept.every:,}, and training ends after "
-            f"{steps:,}; lower training.snapshots.after or every, or train longer"
+            f"training.snapshots keeps the first model at step {snapshots.after + snapshots.every:,}, and training "
+            f"ends after {steps:,}; lower training.snapshots.after or every, or train longer"
         )
 
 
-def chance(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """What augmentation draws from: a function of the step and the rank alone, so that a resumed run draws the same."""
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """The generator for augmentation: depends on the step and the rank alone, so that a resumed run draws the same."""
     number = (seed + 1) * 2_000_003 + step
     return torch.Generator().manual_seed(number if rank == 0 else _mixed(number, rank))
 
 
 def seed_step(seed: int, step: int, ranks: Ranks) -> None:
-    """Let what else draws at a step (dropout, class sampling) draw by the step and the rank, where there are several.
+    """Seed what else is random at a step (dropout, class sampling) by the step and the rank, if there are several.
 
-    One process draws on from where its checkpoint left off; several have no such state, for there may be others later.
+    One process continues from its checkpoint's random state. Several store none, as a resumed run may have another
+    number of ranks.
     """
     if ranks.count > 1:
         torch.manual_seed(_mixed(seed, step, ranks.rank))

@@ -1,4 +1,4 @@
-"""How features form: those of a few test images before training and after epochs, in one small file of the run."""
+"""How features form: the features of a few test images before training and after epochs, in a file of the run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from angulus.core import checks, files, tensor_files
 
 NAME = "formation.npz"
-MOST_IMAGES, MOST_NUMBERS = 500, 65_536  # of an epoch: the second is what keeps wide features small
+MOST_IMAGES, MOST_NUMBERS = 500, 65_536  # per epoch; the second limits the file of wide features
 MOST_EPOCHS = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Formation:
-    """Features of some test images after some epochs.
+    """Features of some test images after several epochs.
 
     Attributes:
-        rows: [n], which of the test images.
+        rows: [n], the rows of the test images.
         epochs: [E], rising; 0 is before training.
         features: [E, n, d] float32.
     """
@@ -31,7 +31,7 @@ class Formation:
 
 
 def sample(images: int, size: int) -> NDArray[np.int64]:
-    """Which of so many images are followed, where features have `size` numbers: evenly spaced, as many as fit.
+    """Evenly spaced rows of the images to record, as many as fit with features of `size` numbers.
 
     >>> sample(7, 2).tolist(), len(sample(10_000, 2)), len(sample(10_000, 512))
     ([0, 1, 2, 3, 4, 5, 6], 500, 128)
@@ -40,17 +40,17 @@ def sample(images: int, size: int) -> NDArray[np.int64]:
     return np.linspace(0, images - 1, count).round().astype(np.int64)
 
 
-def kept(epoch: int, epochs: int) -> bool:
-    """Whether an epoch is written: all of `MOST_EPOCHS` or fewer, else every so many; the first and last in any case.
+def is_recorded(epoch: int, epochs: int) -> bool:
+    """Whether an epoch is recorded: evenly spaced ones, about `MOST_EPOCHS`, with the first and the last.
 
-    >>> [epoch for epoch in range(101) if kept(epoch, 100)][-3:]
+    >>> [epoch for epoch in range(101) if is_recorded(epoch, 100)][-3:]
     [96, 99, 100]
     """
     return epoch % -(-epochs // MOST_EPOCHS) == 0 or epoch == epochs
 
 
 def record(folder: Path, epoch: int, rows: NDArray[np.int64], features: NDArray[np.float32]) -> None:
-    """Add what an epoch gave; it takes the place of itself and later ones, which a resumed run goes through again."""
+    """Add an epoch's features; replaces those of this and later epochs, which a resumed run repeats."""
     before = read(folder) if epoch and (folder / NAME).exists() else None
     epochs, layers = np.array([epoch]), features[None]
     if before is not None and np.array_equal(before.rows, rows):
@@ -62,19 +62,15 @@ def record(folder: Path, epoch: int, rows: NDArray[np.int64], features: NDArray[
 
 
 def read(folder: Path) -> Formation:
-    """What a run has written.
-
-    Raises:
-        checks.InputError: no file, or one that holds something else.
-    """
-    path = folder / NAME
-    arrays = tensor_files.read_npz(path, "remove it: a run does without")
+    """What a run recorded; raises an error for a missing or damaged file."""
+    path, way_out = folder / NAME, "remove it: a run does without"
+    arrays = tensor_files.read_npz(path, way_out)
     if not arrays.keys() >= {"rows", "epochs", "features"}:
-        raise checks.InputError(f"{path} must hold rows, epochs and features; remove it: a run does without")
-    found = Formation(arrays["rows"], arrays["epochs"], arrays["features"])
-    if found.features.ndim != 3 or found.features.shape[:2] != (len(found.epochs), len(found.rows)):
+        raise checks.InputError(f"{path} must hold rows, epochs and features; {way_out}")
+    rows, epochs, features = arrays["rows"], arrays["epochs"], arrays["features"]
+    if features.ndim != 3 or features.shape[:2] != (len(epochs), len(rows)):
         raise checks.InputError(
-            f"{path} must hold features [epochs, images, size]; got {list(found.features.shape)} for "
-            f"{len(found.epochs)} epochs and {len(found.rows)} images; remove it: a run does without"
+            f"{path} must hold features [epochs, images, size]; got {list(features.shape)} for {len(epochs)} epochs "
+            f"and {len(rows)} images; {way_out}"
         )
-    return found
+    return Formation(rows, epochs, features)

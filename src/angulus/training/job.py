@@ -1,4 +1,4 @@
-"""What is trained, and how it stands on its device among its processes."""
+"""What to train, and how to place it on its device."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from angulus.training.settings import Training, Validation
 
 @dataclass
 class Job:
-    """What is trained, on what, and how.
+    """What to train, on what, and how.
 
     Args:
-        backbone, head: the head is sharded where several ranks train.
-        contract: what the pixels must be.
+        backbone, head: the head is sharded if several ranks train.
+        contract: the preprocessing of pixels.
         images: to train on, the same on every rank.
         settings: see `Training`.
         device: this rank's.
-        augment: what is done to the images of a step, or None.
+        augment: the augmentation, or None.
         ranks: the processes that train together.
-        update_in_backward: move the class weights within backward, by `BackwardSGD`.
+        update_in_backward: update the class weights within backward, by `BackwardSGD`.
         validation, held_out: how and on what to validate, or None.
     """
 
@@ -47,8 +47,8 @@ class Job:
     held_out: Images | None = None
 
 
-def place(job: Job) -> nn.Module:
-    """Put backbone and head on their device; gives what training calls in the backbone's place, on the same weights."""
+def place_on_device(job: Job) -> nn.Module:
+    """Move backbone and head to their device; returns the (compiled, distributed) network to call for the backbone."""
     if job.settings.sync_batch_norm and job.ranks.count > 1:
         job.backbone = synchronized(job.backbone, job.ranks)
     job.backbone.to(job.device)
@@ -59,7 +59,7 @@ def place(job: Job) -> nn.Module:
     if job.settings.compile:
         network = torch.compile(network)  # type: ignore[assignment]  # it is a module
     if job.ranks.count > 1:
-        # of no consequence, and said for every convolution whose gradient comes in another memory format
+        # harmless, but shown for every convolution whose gradient has another memory format
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network = DistributedDataParallel(network, process_group=job.ranks.group)
     return network
@@ -67,4 +67,4 @@ def place(job: Job) -> nn.Module:
 
 def has_batch_norm(backbone: nn.Module) -> bool:
     """Whether a row's feature depends on the other rows of its batch."""
-    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in backbone.modules())
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: metrics as JSON lines and to TensorBoard."""
+"""The metrics that a run writes during training: JSON lines and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Rows of numbers by step, to `metrics.jsonl` and TensorBoard; after a resume, rows past its step are dropped.
+    """Rows of numbers by step, in `metrics.jsonl` and TensorBoard; a resume drops rows past its step.
 
-    Every rank has one and calls it; rank 0's writes, and what goes wrong there is refused on all.
+    Every rank calls it; rank 0's writes, and its errors are raised on all.
     """
 
     def __init__(self, folder: Path, resume_step: int, ranks: Ranks | None = None) -> None:
@@ -29,8 +29,8 @@ class MetricsLog:
         self.ranks.run_on_first(lambda: self._open(resume_step))
 
     def _open(self, resume_step: int) -> None:
-        kept = [line for line in read_lines(self.path) if line["step"] <= resume_step]
-        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        earlier = [line for line in read_lines(self.path) if line["step"] <= resume_step]
+        files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self.file = self.path.open("a", encoding="utf-8")
         if importlib.util.find_spec("tensorboard") is None:  # an extra; metrics.jsonl has the same rows
             return
@@ -39,7 +39,7 @@ class MetricsLog:
         self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write what is finite; the mean norm of no samples, say, is left out."""
+        """Write the finite values; the mean norm of no samples, for example, is left out."""
         self.ranks.run_on_all(lambda: self._write(step, values))
 
     def _write(self, step: int, values: dict[str, float]) -> None:
@@ -55,20 +55,20 @@ class MetricsLog:
             raise checks.InputError(files.sentence(error, self.path)) from error
 
     def close(self) -> None:
-        """Let both files go; what could not be written `write` has told already."""
-        for each in (self.file, self.board):
-            if each is not None:
+        """Close both files; `write` has already reported what could not be written."""
+        for output in (self.file, self.board):
+            if output is not None:
                 with contextlib.suppress(OSError):
-                    each.close()
+                    output.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; from a line on that a crash has cut short or damaged, they are dropped."""
+    """The rows of a metrics file, up to the first line that a crash cut short or damaged."""
     return _read(path)[0]
 
 
-def damage(path: Path) -> str:
-    """What is wrong with a metrics file, with the number of the line; "" where all of it can be read."""
+def find_damage(path: Path) -> str:
+    """What is wrong with a metrics file, with the number of the line; "" if it is whole."""
     return _read(path)[1]
 
 

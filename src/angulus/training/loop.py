@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from angulus.core import checks
 from angulus.distributed.collectives import total
+from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
-from angulus.training import optimizer, schedule, snapshots, state
-from angulus.training.batches import batches, chance, seed_step, share
-from angulus.training.job import Job, place
+from angulus.heads.saving import Head
+from angulus.heads.sharded import ShardedHead
+from angulus.training import optimizer, schedule
+from angulus.training.batches import batches, rank_share, remaining_batches, seed_step, step_generator
+from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
-from angulus.training.settings import Training
+from angulus.training.schedule import PlateauState
+from angulus.training.settings import Plateau
 from angulus.training.signals import Interrupted, stop_requests
-from angulus.training.state import Progress
-from angulus.training.step import checked_loss, clip, mistaken, not_yet
+from angulus.training.state import CHECKPOINT, Progress, restore_state, save_snapshot, save_state
 from angulus.training.validation import validate
 
-__all__ = ["Interrupted", "Job", "Progress", "batches", "fit", "stop_requests"]
+
+class StepResult(NamedTuple):
+    """What a step gives: the loss of the whole batch; this rank's features and labels; how many it got wrong."""
+
+    loss: float
+    features: Tensor
+    labels: Tensor
+    errors: Tensor
 
 
 def fit(
@@ -31,110 +46,185 @@ def fit(
     on_step: Callable[[int, int, float], None] | None = None,
     on_epoch: Callable[[int], dict[str, float]] | None = None,
 ) -> Progress:
-    """Train to the end, or from the folder's checkpoint to the end as if it had never stopped.
+    """Train to the end; with `resume`, from the folder's checkpoint, to the same weights as without a stop.
 
-    Where several ranks train, each calls it, and trains on its share of every batch.
+    Every rank calls it, and trains on its share of each batch.
 
     Args:
         job: what to train.
         folder: gets `checkpoint.pt`, `metrics.jsonl`, `tensorboard/` and `snapshots/`; seen by all ranks.
-        resume: go on from the folder's checkpoint.
-        on_step: told (steps done, steps in all, loss).
-        on_epoch: told the epochs done, before the checkpoint that holds them; returns what is to be logged.
+        resume: continue from the folder's checkpoint.
+        on_step: called with (steps done, steps in total, loss).
+        on_epoch: called with the number of epochs done, before their checkpoint is written; returns what to log.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, on any rank; the checkpoint holds the last whole step.
-        checks.InputError: a loss that is not finite, a full disk, a checkpoint of another model; on all ranks alike.
+        checks.InputError: a loss that is not finite, a full disk, a checkpoint of another model; on all ranks.
     """
-    settings, device, head, ranks = job.settings, job.device, job.head, job.ranks
-    network = place(job)
+    settings, head, ranks = job.settings, job.head, job.ranks
+
+    # Build what a step needs
+    network = place_on_device(job)
     optim = optimizer.optimizers(job.backbone, head, settings.optimizer, update_in_backward=job.update_in_backward)
-    plateau = schedule.Plateau(settings.schedule)
-    progress = Progress()
+    plateau = PlateauState(settings.schedule)
     steps_per_epoch = len(batches(len(job.images), settings.batch_size, 0, 0))
     steps = settings.epochs * steps_per_epoch
-    if resume:
-        progress = state.restore(folder, job, optim, plateau)
+
+    # Resume
+    progress = restore_state(folder, job, optim, plateau) if resume else Progress()
     progress.steps = steps
 
-    log = MetricsLog(folder, progress.step, ranks)
     network.train()
     head.train()
-    try:
-        with stop_requests() as stop_requested:
-            for epoch in range(progress.step // steps_per_epoch, settings.epochs):
-                order = batches(len(job.images), settings.batch_size, settings.seed, epoch)
-                for rows in order[progress.step - epoch * steps_per_epoch :]:
-                    started = time.perf_counter()
-                    lr = settings.optimizer.rate * plateau.factor
-                    lr *= schedule.factor(settings.schedule, progress.step, steps, steps_per_epoch)
-                    optim.set_rate(lr)
-                    seed_step(settings.seed, progress.step, ranks)
-                    micro = rows.tensor_split(settings.accumulate)  # the same micro-batches for any number of ranks
-                    own = [share(part, ranks) for part in micro]
-                    labels = job.images.labels[torch.cat(own)].to(device)
-                    images = job.images.pixels[torch.cat(own)].to(device)
-                    if job.augment is not None:
-                        images = job.augment(images, chance(settings.seed, progress.step, ranks.rank))
+    with closing(MetricsLog(folder, progress.step, ranks)) as log, stop_requests() as stop_requested:
+        for rows in remaining_batches(len(job.images), settings, progress.step):
+            # Train one step
+            started = time.perf_counter()
+            lr = settings.optimizer.lr * plateau.factor
+            lr *= schedule.factor(settings.schedule, progress.step, steps, steps_per_epoch)
+            optim.set_rate(lr)
+            seed_step(settings.seed, progress.step, ranks)
+            result = train_step(job, network, optim, rows, progress.step, folder)
+            if progress.step == 0:  # the figures that a diverged training is measured against
+                progress.first_loss, progress.first_norm = result.loss, float(head.seen["norm"])
+            progress.step += 1
+            progress.epoch_loss += result.loss * len(rows)
+            progress.epoch_rows += len(rows)
+            progress.seconds += time.perf_counter() - started
 
-                    optim.zero_grad()
-                    value, seen = 0.0, []
-                    wrong = torch.zeros((), dtype=torch.int64, device=device)
-                    shares = [len(part) / len(rows) for part in micro]
-                    cut = (torch.split(each, [len(part) for part in own]) for each in (images, labels))
-                    for number, (some, theirs) in enumerate(zip(*cut, strict=True)):
-                        pixels = job.contract(some)
-                        if settings.channels_last:
-                            pixels = pixels.contiguous(memory_format=torch.channels_last)
-                        with not_yet(network, head, last=number == settings.accumulate - 1):
-                            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                                features = network(pixels)
-                            loss = checked_loss(head, features, theirs, progress.step, folder, ranks)
-                            if settings.schedule.kind == "plateau":
-                                wrong += mistaken(head, features, theirs)
-                            (loss * shares[number]).backward()  # type: ignore[no-untyped-call]
-                        value += shares[number] * loss.item()
-                        seen.append(features.detach())
-                    if settings.clip_norm is not None:
-                        clip(optim.parameters, settings.clip_norm, head, ranks)
-                    optim.step()
-                    features = torch.cat(seen)
-                    if progress.step == 0:
-                        progress.first_loss, progress.first_norm = value, float(head.seen["norm"])
-                    progress.step += 1
+            # Log
+            if progress.step % settings.log_every == 0 or progress.step == steps:
+                diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
+                means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
+                log.write(progress.step, {"loss": result.loss, "lr": lr, **means})
+            if on_step is not None:
+                on_step(progress.step, steps, result.loss)
 
-                    progress.epoch_loss += value * len(rows)
-                    progress.epoch_rows += len(rows)
-                    progress.seconds += time.perf_counter() - started
-                    if progress.step % settings.log_every == 0 or progress.step == steps:
-                        further = head.diagnose(features, labels) if isinstance(head, DenseHead) else {}
-                        logged = {name: float(number) for name, number in {**head.seen, **further}.items()}
-                        log.write(progress.step, {"loss": value, "lr": lr, **logged})
-                    if on_step is not None:
-                        on_step(progress.step, steps, value)
-                    told = total(torch.stack([wrong, wrong.new_tensor(stop_requested())]), ranks)
-                    progress.epoch_wrong += int(told[0])
-                    stopping = int(told[1]) > 0  # whichever rank was asked: all stop at this step
-                    if progress.step % steps_per_epoch == 0:
-                        if settings.schedule.kind == "plateau":
-                            plateau.epoch_ended(progress.epoch_wrong / progress.epoch_rows)
-                        progress.end_epoch()
-                        if on_epoch is not None and (measured := on_epoch(epoch + 1)):
-                            log.write(progress.step, measured)
-                        if job.validation is not None and (epoch + 1) % job.validation.every == 0:
-                            log.write(progress.step, validate(job))
-                            network.train()
-                            head.train()
-                    if settings.snapshots is not None and settings.snapshots.due(progress.step):
-                        snapshots.keep(folder, job, progress.step)
-                    if stopping or _due(settings, progress.step, steps, steps_per_epoch):
-                        state.save(folder, job, optim, plateau, progress)
-                    if stopping:
-                        raise Interrupted(f"stopped at step {progress.step} of {steps}")
-    finally:
-        log.close()
+            # Share among ranks the errors, and whether any was asked to stop: then all stop at this step
+            sums = total(torch.stack([result.errors, result.errors.new_tensor(stop_requested())]), ranks)
+            progress.epoch_wrong += int(sums[0])
+            stopping = int(sums[1]) > 0
+
+            # End the epoch, and save what is due
+            epoch_ended = progress.step % steps_per_epoch == 0
+            if epoch_ended:
+                _end_epoch(job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch)
+            if settings.snapshots is not None and settings.snapshots.due(progress.step):
+                save_snapshot(folder, job, progress.step)
+            due = progress.step % settings.checkpoint_every == 0 if settings.checkpoint_every else epoch_ended
+            if stopping or due or progress.step == steps:
+                save_state(folder, job, optim, plateau, progress)
+            if stopping:
+                raise Interrupted(f"stopped at step {progress.step} of {steps}")
     return progress
 
 
-def _due(settings: Training, step: int, steps: int, steps_per_epoch: int) -> bool:
-    return step % (settings.checkpoint_every or steps_per_epoch) == 0 or step == steps
+def train_step(
+    job: Job, network: nn.Module, optim: optimizer.Optimizers, rows: Tensor, step: int, folder: Path
+) -> StepResult:
+    """One optimiser step on a batch: forward and backward by micro-batches, clipping, update."""
+    settings, head, ranks, device = job.settings, job.head, job.ranks, job.device
+
+    # Load this rank's share of each micro-batch; micro-batches are the same for any number of ranks
+    micro_batches = rows.tensor_split(settings.accumulate)
+    own_rows = [rank_share(part, ranks) for part in micro_batches]
+    sizes = [len(part) for part in own_rows]
+    labels = job.images.labels[torch.cat(own_rows)].to(device)
+    images = job.images.pixels[torch.cat(own_rows)].to(device)
+    if job.augment is not None:
+        images = job.augment(images, step_generator(settings.seed, step, ranks.rank))
+
+    # Sum the gradients of the micro-batches, weighted by their rows, to that of the whole batch
+    optim.zero_grad()
+    batch_loss, batch_features = 0.0, []
+    errors = torch.zeros((), dtype=torch.int64, device=device)
+    parts = zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
+    for number, (pixels, targets) in enumerate(parts):
+        share = len(micro_batches[number]) / len(rows)
+        pixels = job.contract(pixels)
+        if settings.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with defer_sync(network, head, last=number == settings.accumulate - 1):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                features = network(pixels)
+            loss = checked_loss(head, features, targets, step, folder, ranks)
+            if isinstance(settings.schedule, Plateau):
+                errors += count_errors(head, features, targets)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+        batch_loss += share * loss.item()
+        batch_features.append(features.detach())
+
+    # Update
+    if settings.clip_norm is not None:
+        clip(optim.parameters, settings.clip_norm, head, ranks)
+    optim.step()
+    return StepResult(batch_loss, torch.cat(batch_features), labels, errors)
+
+
+def _end_epoch(
+    job: Job,
+    network: nn.Module,
+    plateau: PlateauState,
+    progress: Progress,
+    epoch: int,
+    log: MetricsLog,
+    on_epoch: Callable[[int], dict[str, float]] | None,
+) -> None:
+    """Move the schedule, and log what is measured between epochs; `epoch` counts from 1."""
+    plateau.end_epoch(progress.epoch_wrong / progress.epoch_rows)
+    progress.end_epoch()
+    if on_epoch is not None and (measured := on_epoch(epoch)):
+        log.write(progress.step, measured)
+    if job.validation is not None and epoch % job.validation.every == 0:
+        log.write(progress.step, validate(job))
+        network.train()
+        job.head.train()
+
+
+def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:
+    """The loss; an error on all ranks if it is not finite on any."""
+    with ranks.raise_on_all():
+        try:
+            loss: Tensor = head(features, labels)
+            checks.finite(loss[None], "the loss")
+        except checks.InputError as error:
+            path = folder / CHECKPOINT
+            state = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
+            raise type(error)(
+                f"training stopped at step {step}: {error}; {state}; lower training.optimizer.lr, set "
+                "training.clip_norm, or start with training.schedule.warmup_epochs"
+            ) from error
+    return loss
+
+
+@torch.no_grad()
+def count_errors(head: Head, features: Tensor, labels: Tensor) -> Tensor:
+    """How many of this rank's rows are classified wrong, by the class weights of the step's own loss.
+
+    Call it before backward, which may already move them. It is a second pass over the classes, because the loss's
+    kernels keep no logits.
+    """
+    return (head.logits(features).argmax(1) != labels).sum()
+
+
+@contextmanager
+def defer_sync(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
+    """Until the last micro-batch, leave gradients unsummed over the processes, and the head's running figures still."""
+    if last:
+        yield
+        return
+    with head.accumulate(), network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
+        yield
+
+
+def clip(parameters: Sequence[nn.Parameter], limit: float, head: Head, ranks: Ranks) -> None:
+    """Clip the norm of the whole gradient, which spans the class weights of all ranks, to `limit`."""
+    if not isinstance(head, ShardedHead):
+        nn.utils.clip_grad_norm_(parameters, limit)
+        return
+    rows = {id(head.weight), id(head.bias)}
+    shards = [parameter.grad for parameter in parameters if id(parameter) in rows and parameter.grad is not None]
+    common = [parameter.grad for parameter in parameters if id(parameter) not in rows and parameter.grad is not None]
+    squares = [nn.utils.get_total_norm(grads).square() for grads in (shards, common)]
+    norm = (total(squares[0], ranks) + squares[1]).sqrt()
+    nn.utils.clip_grads_with_norm_(parameters, limit, norm)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from angulus.core import checks
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.heads.saving import Head
-from angulus.training.settings import Optimizer
+from angulus.training.settings import SGD, AdamW, Optimizer, RMSProp
 
 
 def parameter_groups(
@@ -18,58 +19,61 @@ def parameter_groups(
     head: nn.Module,
     objective: nn.Module,
     settings: Optimizer,
-    apart: Collection[nn.Parameter] = (),
+    excluded: Collection[nn.Parameter] = (),
 ) -> list[dict[str, object]]:
-    """Two groups, with and without weight decay; a parameter of at most one dimension is a bias, norm layer or slope.
+    """Two groups, with and without weight decay; two more where the backbone has its own learning rate.
 
-    `objective` is the part of the head that learns s and R; its parameters decay only where the settings say so. What
-    is `apart` has an optimiser of its own. Where the backbone has another rate there are two groups more.
+    A parameter of at most one dimension is a bias, norm layer or slope.
+
+    Args:
+        backbone, head: hold the parameters.
+        objective: the part of the head that learns s and R.
+        settings: decide which parameters decay.
+        excluded: parameters that another optimiser trains.
     """
     learned = {id(parameter) for parameter in objective.parameters()}
-    elsewhere = {id(parameter) for parameter in apart}
-    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    skipped = {id(parameter) for parameter in excluded}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for module, scale in ((backbone, settings.backbone_lr_scale), (head, 1.0)):
         for parameter in module.parameters():
-            if not parameter.requires_grad or id(parameter) in elsewhere:
+            if not parameter.requires_grad or id(parameter) in skipped:
                 continue
             if id(parameter) in learned:
-                chosen = settings.decay_objective
+                decays = settings.decay_objective
             else:
-                chosen = parameter.ndim > 1 or settings.decay_bias_and_norm
-            found.setdefault((scale, chosen), []).append(parameter)
+                decays = parameter.ndim > 1 or settings.decay_bias_and_norm
+            groups.setdefault((scale, decays), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0}
         | ({} if scale == 1 else {"lr_scale": scale})
-        for (scale, decays), parameters in sorted(found.items(), key=lambda each: (each[0][0], not each[0][1]))
+        for (scale, decays), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
 
 
 def build(groups: Iterable[dict[str, object]], settings: Optimizer) -> torch.optim.Optimizer:
     """The optimiser of the settings over those groups."""
-    groups, lr = list(groups), settings.rate
-    match settings.kind:
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=lr)
-        case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=lr, momentum=settings.momentum)
-        case _:
+    groups, lr = list(groups), settings.lr
+    match settings:
+        case SGD():
             return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov)
+        case AdamW():
+            return torch.optim.AdamW(groups, lr=lr)
+        case RMSProp():
+            return torch.optim.RMSprop(groups, lr=lr, momentum=settings.momentum)
 
 
 class Optimizers:
-    """Optimisers that step as one; the state of a single one is its own."""
+    """Several optimisers that step as one."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = list(parts)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all."""
         return [group for part in self.parts for group in part.param_groups]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of all."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def set_rate(self, lr: float) -> None:
@@ -86,14 +90,16 @@ class Optimizers:
             part.step()
 
     def state_dicts(self, without: Collection[nn.Parameter] = ()) -> list[dict[str, Any]]:
-        """The state of each, but for what is kept of those parameters."""
+        """The state of each part, leaving out what it keeps of some parameters."""
         left_out = {id(parameter) for parameter in without}
         states = []
         for part in self.parts:
             state = part.state_dict()
-            own = [parameter for group in part.param_groups for parameter in group["params"]]
-            kept = {number: each for number, each in state["state"].items() if id(own[number]) not in left_out}
-            states.append(state | {"state": kept})
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+            entries = {
+                number: entry for number, entry in state["state"].items() if id(parameters[number]) not in left_out
+            }
+            states.append(state | {"state": entries})
         return states
 
     def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
@@ -102,20 +108,26 @@ class Optimizers:
 
 
 def optimizers(backbone: nn.Module, head: Head, settings: Optimizer, *, update_in_backward: bool = False) -> Optimizers:
-    """The optimisers of a backbone and its head: one, and one for class weights of which a step sees a part.
+    """The optimisers of a backbone and its head; class weights that a step sees only in part have their own.
 
     Raises:
-        checks.InputError: a head that cannot be updated within backward.
+        checks.InputError: the class weights need SGD but the settings are of another kind, or the head cannot be
+            updated within backward.
     """
-    apart: list[nn.Parameter] = []
-    own: list[torch.optim.Optimizer] = []
-    rules = (settings.rate, settings.momentum, settings.weight_decay)
+    if not update_in_backward and head.sampling is None:
+        return Optimizers([build(parameter_groups(backbone, head, head.objective, settings), settings)])
+    if not isinstance(settings, SGD):
+        raise checks.InputError(
+            f"class sampling and update_in_backward need kind sgd; got {settings.kind}; leave them out, or choose sgd"
+        )
+    rules = (settings.lr, settings.momentum, settings.weight_decay)
+    class_optimizer: torch.optim.Optimizer
     if update_in_backward:
-        own, apart = [BackwardSGD(head, *rules)], [head.weight]
-    elif head.sampling is not None:
-        apart = [parameter for parameter in (head.weight, head.bias) if parameter is not None]
+        class_optimizer, class_parameters = BackwardSGD(head, *rules), [head.weight]
+    else:
+        class_parameters = [parameter for parameter in (head.weight, head.bias) if parameter is not None]
         decay = settings.weight_decay if settings.decay_bias_and_norm else 0.0
-        biases = [{"params": apart[1:], "weight_decay": decay}] if apart[1:] else []
-        own = [SparseSGD([{"params": apart[:1]}, *biases], *rules)]
-    groups = parameter_groups(backbone, head, head.objective, settings, apart)
-    return Optimizers([build(groups, settings), *own])
+        biases = [{"params": class_parameters[1:], "weight_decay": decay}] if class_parameters[1:] else []
+        class_optimizer = SparseSGD([{"params": class_parameters[:1]}, *biases], *rules)
+    groups = parameter_groups(backbone, head, head.objective, settings, class_parameters)
+    return Optimizers([build(groups, settings), class_optimizer])

@@ -6,37 +6,38 @@ import bisect
 import math
 from typing import Any
 
-from angulus.training.settings import Schedule
+from angulus.training.settings import Constant, Cosine, OneCycle, Plateau, Polynomial, Schedule, Steps
+
+RISE = 0.3  # the share of a one_cycle schedule before its peak
 
 
-def open_ended(settings: Schedule) -> bool:
-    """Whether no factor depends on how many epochs there are in all, so that a run can go on to more of them."""
-    return settings.kind in ("constant", "steps", "plateau")
+def is_open_ended(settings: Schedule) -> bool:
+    """Whether no factor depends on the number of epochs, so that a run can be extended."""
+    return isinstance(settings, Constant | Steps | Plateau)
 
 
 def factor(settings: Schedule, step: int, steps: int, steps_per_epoch: int) -> float:
-    """What multiplies the learning rate at optimiser step `step` of `steps` (from 0), but for the plateau's drops.
+    """The learning rate's factor at optimiser step `step` of `steps` (from 0), without the plateau's drops.
 
-    >>> [factor(Schedule("constant", warmup_epochs=1.0), step, 8, 4) for step in (0, 1, 3, 4)]
+    >>> [factor(Constant(warmup_epochs=1.0), step, 8, 4) for step in (0, 1, 3, 4)]
     [0.25, 0.5, 1.0, 1.0]
     """
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    warmup = 0 if isinstance(settings, OneCycle) else round(settings.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)  # in [0, 1)
-    match settings.kind:
-        case "steps":
+    match settings:
+        case Steps():
             return settings.factor ** bisect.bisect_right(settings.milestones, step / steps_per_epoch)
-        case "cosine":
+        case Cosine():
             return _cosine(1.0, settings.final, progress)
-        case "polynomial":
+        case Polynomial():
             return float((1 - progress) ** settings.power)
-        case "one_cycle":
-            rise = 0.3
-            if progress < rise:
-                return _cosine(1 / 25, 1.0, progress / rise)
-            return _cosine(1.0, settings.final, (progress - rise) / (1 - rise))
-        case _:  # constant; plateau, whose drops come on top
+        case OneCycle() if progress < RISE:
+            return _cosine(1 / 25, 1.0, progress / RISE)
+        case OneCycle():
+            return _cosine(1.0, settings.final, (progress - RISE) / (1 - RISE))
+        case Constant() | Plateau():
             return 1.0
 
 
@@ -44,21 +45,23 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class Plateau:
-    """The factor of a plateau schedule: times `settings.factor` when the training error stops falling."""
+class PlateauState:
+    """How often a plateau schedule has dropped the learning rate; stays at factor 1 for other schedules."""
 
     def __init__(self, settings: Schedule) -> None:
-        self.settings = settings
+        self.settings = settings if isinstance(settings, Plateau) else None
         self.best = math.inf
         self.waited = 0
         self.dropped = 0
 
     @property
     def factor(self) -> float:
-        return self.settings.factor**self.dropped
+        return 1.0 if self.settings is None else self.settings.factor**self.dropped
 
-    def epoch_ended(self, training_error: float) -> None:
-        """Take the training error of the epoch, a share in [0, 1]."""
+    def end_epoch(self, training_error: float) -> None:
+        """Drop the rate if the epoch's training error, a share in [0, 1], ends the patience."""
+        if self.settings is None:
+            return
         if training_error < self.best:
             self.best, self.waited = training_error, 0
             return

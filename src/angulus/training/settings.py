@@ -1,128 +1,180 @@
-"""The settings of a training run: plain frozen dataclasses, which a recipe fills in."""
+"""The settings of a training run: the part of a recipe's schema that the training loop reads.
+
+Each class is a section of a recipe, checked on construction; optimisers and schedules are chosen by their `kind`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic.dataclasses import dataclass
 
 from angulus.core import checks
 
-STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
+# descriptions of keys are the docstrings below them
+STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class Optimizer:
-    """Which optimiser.
+def _by_kind(default: str) -> Discriminator:
+    """Choose a class by `kind`, or the default where a mapping names none."""
 
-    Args:
-        kind: SGD with momentum, AdamW or RMSProp.
-        lr: the full learning rate, > 0; None is 0.1 for SGD, 0.001 for the others.
-        momentum: of SGD and RMSProp, in [0, 1).
-        nesterov: Nesterov momentum (SGD).
-        weight_decay: ≥ 0, on weights.
-        decay_bias_and_norm: True decays biases, norm layers and other parameters of one dimension too.
-        decay_objective: True decays what the objective learns (s, R) too.
-        backbone_lr_scale: what multiplies the rate of the backbone, > 0; below 1 in fine-tuning.
-    """
+    def kind(value: Any) -> str | None:
+        return str(value.get("kind", default)) if isinstance(value, dict) else getattr(value, "kind", None)
 
-    kind: Literal["sgd", "adamw", "rmsprop"] = "sgd"
-    lr: float | None = None
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
+    return Discriminator(kind)
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class OptimizerSettings:
+    """What all optimisers take."""
+
+    kind: str
+    lr: Positive = 1e-3
+    """The full learning rate: 0.1 by default for SGD, 0.001 for the others."""
+    weight_decay: NonNegative = 5e-4
+    """Of weights."""
     decay_bias_and_norm: bool = False
+    """Whether biases, norm layers and other parameters of one dimension decay too."""
     decay_objective: bool = False
-    backbone_lr_scale: float = 1.0
-    __pydantic_config__: ClassVar[Any] = STRICT
-    # keys that not every kind takes, with those that do; a recipe that gives one to another kind is refused
-    of_kinds: ClassVar[dict[str, tuple[str, ...]]] = {"momentum": ("sgd", "rmsprop"), "nesterov": ("sgd",)}
+    """Whether what the objective learns (s, R) decays too."""
+    backbone_lr_scale: Positive = 1.0
+    """The factor on the backbone's learning rate; below 1 for fine-tuning."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class SGD(OptimizerSettings):
+    """SGD with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: Positive = 0.1
+    momentum: BelowOne = 0.9
+    nesterov: bool = False
+    """Nesterov momentum; needs a momentum above 0."""
 
     def __post_init__(self) -> None:
-        if self.lr is None:
-            object.__setattr__(self, "lr", 0.1 if self.kind == "sgd" else 1e-3)
-        checks.number("training.optimizer.lr", self.rate, low=0, open_low=True)
-        checks.number("training.optimizer.momentum", self.momentum, low=0, high=1, open_high=True)
-        checks.number("training.optimizer.weight_decay", self.weight_decay, low=0)
-        checks.number("training.optimizer.backbone_lr_scale", self.backbone_lr_scale, low=0, open_low=True)
-        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
-            raise checks.InputError("training.optimizer.nesterov needs kind: sgd and a momentum above 0")
-
-    @property
-    def rate(self) -> float:
-        """The full learning rate, resolved."""
-        assert self.lr is not None
-        return self.lr
+        if self.nesterov and self.momentum == 0:
+            raise checks.InputError("training.optimizer.nesterov needs a momentum above 0; got momentum 0")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the learning rate moves, as a factor of the optimiser's lr.
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class AdamW(OptimizerSettings):
+    """AdamW with PyTorch's default betas."""
 
-    Args:
-        kind: constant; steps: times `factor` after each of `milestones` (epochs); cosine: to `final`; one_cycle: up
-            from 1/25 for the first 30%, then down to `final`, by cosines; polynomial: (1 − t)^`power`; plateau: times
-            `factor` when the training error has not fallen for `patience` epochs, at most `drops` times.
-        warmup_epochs: the factor first rises linearly, from 1/n at the first of n steps; not with one_cycle.
-        milestones: epochs, rising (steps).
-        factor: in (0, 1) (steps, plateau).
-        power: > 0 (polynomial).
-        final: in [0, 1), the last factor (cosine, one_cycle).
-        patience: epochs, ≥ 1 (plateau).
-        drops: ≥ 1 (plateau).
-    """
+    kind: Literal["adamw"] = "adamw"
 
-    kind: Literal["constant", "steps", "cosine", "one_cycle", "polynomial", "plateau"] = "cosine"
-    warmup_epochs: float = 0.0
-    milestones: list[float] = field(default_factory=list)
-    factor: float = 0.1
-    power: float = 1.0
-    final: float = 0.0
-    patience: int = 3
-    drops: int = 3
-    __pydantic_config__: ClassVar[Any] = STRICT
-    of_kinds: ClassVar[dict[str, tuple[str, ...]]] = {  # as the optimiser's
-        "milestones": ("steps",),
-        "factor": ("steps", "plateau"),
-        "power": ("polynomial",),
-        "final": ("cosine", "one_cycle"),
-        "patience": ("plateau",),
-        "drops": ("plateau",),
-    }
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RMSProp(OptimizerSettings):
+    """RMSProp with momentum."""
+
+    kind: Literal["rmsprop"] = "rmsprop"
+    momentum: BelowOne = 0.9
+
+
+Optimizer = Annotated[
+    Annotated[SGD, Tag("sgd")] | Annotated[AdamW, Tag("adamw")] | Annotated[RMSProp, Tag("rmsprop")],
+    _by_kind(SGD.kind),
+]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class WarmUp:
+    """What all schedules but one_cycle take."""
+
+    kind: str
+    warmup_epochs: NonNegative = 0.0
+    """Epochs in which the factor first rises linearly, from 1/n at the first of n steps."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Constant(WarmUp):
+    """The full learning rate throughout."""
+
+    kind: Literal["constant"] = "constant"
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Steps(WarmUp):
+    """Multiplied by `factor` after each milestone."""
+
+    kind: Literal["steps"] = "steps"
+    milestones: Annotated[list[Positive], Field(min_length=1)]
+    """Epochs, rising."""
+    factor: OpenFraction = 0.1
 
     def __post_init__(self) -> None:
-        name = "training.schedule."
-        checks.number(name + "warmup_epochs", self.warmup_epochs, low=0)
-        checks.number(name + "factor", self.factor, low=0, high=1, open_low=True, open_high=True)
-        checks.number(name + "power", self.power, low=0, open_low=True)
-        checks.number(name + "final", self.final, low=0, high=1, open_high=True)
-        checks.integer(name + "patience", self.patience, low=1)
-        checks.integer(name + "drops", self.drops, low=1)
-        if self.milestones != sorted(self.milestones) or any(epoch <= 0 for epoch in self.milestones):
-            raise checks.InputError(f"{name}milestones must be rising epochs above 0; got {self.milestones}")
-        if self.kind == "steps" and not self.milestones:
-            raise checks.InputError(f"{name}milestones must name at least one epoch with kind: steps; got none")
-        if self.kind == "one_cycle" and self.warmup_epochs:
-            raise checks.InputError(f"{name}warmup_epochs must be 0 with kind: one_cycle, which rises by itself")
+        if self.milestones != sorted(self.milestones):
+            raise checks.InputError(f"training.schedule.milestones must be rising epochs; got {self.milestones}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Cosine(WarmUp):
+    """Half a cosine from 1 down to `final`."""
+
+    kind: Literal["cosine"] = "cosine"
+    final: BelowOne = 0.0
+    """The last factor."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class OneCycle:
+    """Up from 1/25 for the first 30 %, then down to `final`, both by cosines; takes no warm-up, since it has one."""
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    final: BelowOne = 0.0
+    """The last factor."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Polynomial(WarmUp):
+    """(1 − t)^`power`, with t from 0 to 1."""
+
+    kind: Literal["polynomial"] = "polynomial"
+    power: Positive = 1.0
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Plateau(WarmUp):
+    """Multiplied by `factor` when the training error has not fallen for `patience` epochs, at most `drops` times."""
+
+    kind: Literal["plateau"] = "plateau"
+    factor: OpenFraction = 0.1
+    patience: Count = 3
+    drops: Count = 3
+
+
+Schedule = Annotated[
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Steps, Tag("steps")]
+    | Annotated[Cosine, Tag("cosine")]
+    | Annotated[OneCycle, Tag("one_cycle")]
+    | Annotated[Polynomial, Tag("polynomial")]
+    | Annotated[Plateau, Tag("plateau")],
+    _by_kind(Cosine.kind),
+]
+DEFAULT_KINDS = {"training.optimizer": SGD.kind, "training.schedule": Cosine.kind}  # of a mapping that names none
+
+
+@dataclass(frozen=True, config=STRICT)
 class Snapshots:
-    """Models kept on the way, over which an evaluation is averaged.
-
-    Args:
-        every: steps from one to the next, ≥ 1.
-        after: the first is kept `every` steps after this one, ≥ 0.
+    """Models kept during training, over which an evaluation is averaged.
 
     Source: NF Sec. 4.2, whose results are means over five models, 1,000 iterations apart.
     """
 
-    every: int
-    after: int = 0
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        checks.integer("training.snapshots.every", self.every, low=1)
-        checks.integer("training.snapshots.after", self.after, low=0)
+    every: Count
+    """Steps from one snapshot to the next."""
+    after: Natural = 0
+    """The first snapshot is taken `every` steps after this one."""
 
     def due(self, step: int) -> bool:
         """Whether the model after `step` steps is kept.
@@ -133,28 +185,20 @@ class Snapshots:
         return step > self.after and (step - self.after) % self.every == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Validation:
-    """Verification of people held out of the training, while it goes on.
+    """Verification during training, on people held out of it."""
 
-    Args:
-        identities: the share of the classes that is held out, in (0, 1); which, the training's seed draws.
-        every: epochs between validations, ≥ 1.
-        fmr: the false match rate at which TAR is told, in (0, 1).
-        pairs: genuine pairs, and as many impostor pairs, that are drawn of the held-out images; 1/pairs ≤ fmr.
-    """
-
-    identities: float = 0.05
-    every: int = 1
-    fmr: float = 0.001
-    pairs: int = 3000
-    __pydantic_config__: ClassVar[Any] = STRICT
+    identities: OpenFraction = 0.05
+    """The share of the classes that is held out, drawn by the training's seed."""
+    every: Count = 1
+    """Epochs between validations."""
+    fmr: OpenFraction = 0.001
+    """The false match rate at which TAR is measured."""
+    pairs: Count = 3000
+    """Genuine pairs, and as many impostor pairs, drawn from the held-out images; at least 1 / fmr."""
 
     def __post_init__(self) -> None:
-        for name in ("identities", "fmr"):
-            checks.number(f"validation.{name}", getattr(self, name), low=0, high=1, open_low=True, open_high=True)
-        checks.integer("validation.every", self.every, low=1)
-        checks.integer("validation.pairs", self.pairs, low=1)
         if self.pairs * self.fmr < 1:
             raise checks.InputError(
                 f"validation.pairs must be at least 1 / validation.fmr = {1 / self.fmr:,.0f}, else no threshold shows "
@@ -162,59 +206,44 @@ class Validation:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Training:
-    """How long, how big, how precise.
+    """How long, how big and how precisely to train."""
 
-    Args:
-        epochs: passes over the training images, ≥ 1.
-        batch_size: images a step, over all processes, ≥ 2; a last, smaller batch is trained on too.
-        accumulate: micro-batches that a step's images are cut into, one after the other through the network, ≥ 1. Their
-            gradients sum to that of the whole batch (batch norm, which sees a micro-batch, aside).
-        optimizer: see `Optimizer`.
-        schedule: see `Schedule`.
-        precision: of the backbone's products: "float32", or "bfloat16" by autocast. The loss is float32 either way.
-        channels_last: keep the backbone and its images in channels-last memory, which convolutions are faster on;
-            for images, not volumes. The numbers are the same up to rounding.
-        sync_batch_norm: batch norm by the images of all processes, and not by each one's own.
-        compile: the backbone through torch.compile.
-        clip_norm: the gradient's norm is cut to this, > 0; None leaves it.
-        seed: of weights and of the order of images, ≥ 0.
-        checkpoint_every: steps between checkpoints, ≥ 0; 0 is every epoch. There is one at the end in any case.
-        log_every: steps between rows of metrics.jsonl, ≥ 1.
-        device: "auto" takes CUDA where it is, else a Mac's "mps", else the CPU.
-        threads: CPU threads, ≥ 0; 0 leaves PyTorch's choice.
-        start_from: a model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's,
-            and the class weights where it was a run on the same classes.
-        snapshots: see `Snapshots`; None keeps the last model alone.
-    """
-
-    epochs: int = 10
+    epochs: Count = 10
+    """Passes over the training images."""
     batch_size: int = 128
-    accumulate: int = 1
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
+    """Images per step, over all processes, at least 2; the last, smaller batch is used too."""
+    accumulate: Count = 1
+    """Micro-batches per step, at most batch_size; their gradients sum to that of the whole batch (except batch norm's,
+    which sees one micro-batch at a time)."""
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Cosine)
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone's products, bfloat16 by autocast; the loss is float32 either way."""
     channels_last: bool = False
+    """Keep images and backbone in channels-last memory, which makes convolutions faster; not for volumes."""
     sync_batch_norm: bool = False
+    """Compute batch norm over the images of all processes, not of each one alone."""
     compile: bool = False
-    clip_norm: float | None = None
-    seed: int = 0
-    checkpoint_every: int = 0
-    log_every: int = 10
+    """Run the backbone through torch.compile."""
+    clip_norm: Positive | None = None
+    """The largest norm of the gradient; null does not clip."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Of the weights and of the order of images."""
+    checkpoint_every: Natural = 0
+    """Steps between checkpoints; 0 is once per epoch. The end always has one."""
+    log_every: Count = 10
+    """Steps between rows of metrics.jsonl."""
     device: str = "auto"
-    threads: int = 0
+    """cuda, mps or cpu; auto takes the first of them that this machine has."""
+    threads: Natural = 0
+    """CPU threads; 0 leaves PyTorch's choice."""
     start_from: str | None = None
+    """A model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's, and the
+    class weights if it was trained on the same classes."""
     snapshots: Snapshots | None = None
-    __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
-        checks.integer("training.epochs", self.epochs, low=1)
         checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
         checks.integer("training.accumulate", self.accumulate, low=1, high=self.batch_size)
-        checks.integer("training.seed", self.seed, low=0, high=2**32 - 1)
-        checks.integer("training.checkpoint_every", self.checkpoint_every, low=0)
-        checks.integer("training.log_every", self.log_every, low=1)
-        checks.integer("training.threads", self.threads, low=0)
-        if self.clip_norm is not None:
-            checks.number("training.clip_norm", self.clip_norm, low=0, open_low=True)

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by SIGTERM, and by either on another process."""
+"""Stop a training by Ctrl-C or SIGTERM, after its current step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop answers between two steps; a second one kills."""
+    """Turn the first Ctrl-C or SIGTERM into a request that the loop checks after each step; a second one kills."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
@@ -24,13 +24,15 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(number: int, frame: FrameType | None) -> None:
         requested.set()
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+        restore()
+
+    def restore() -> None:
+        for stopping, handler in previous.items():
+            signal.signal(stopping, handler)
 
     for number in previous:
         signal.signal(number, request)
     try:
         yield requested.is_set
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()

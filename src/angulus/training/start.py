@@ -1,4 +1,4 @@
-"""The first weights of a run: class weights drawn alike for any number of ranks, and those of another training."""
+"""The first weights of a run: drawn the same for any number of ranks, or taken from another training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.heads.sharded import ShardedHead
-from angulus.training import checkpoint
 from angulus.training.job import Job
-from angulus.training.state import digest
+from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module
 
-DRAWN = 4096  # classes at a time
+BLOCK = 4096  # classes drawn at a time
 
 
 def draw_as_dense(head: ShardedHead) -> None:
-    """Give this rank the rows that a `DenseHead` of all classes would have drawn here, without holding all.
+    """Fill this rank's rows with what a `DenseHead` of all classes would draw, without holding all of them.
 
-    PyTorch draws normal numbers sixteen at a time from the default generator, so blocks of a multiple of sixteen
-    numbers are those of one long draw; the last block takes what a shorter one would break off.
+    PyTorch draws normal numbers sixteen at a time, so drawing by blocks of a multiple of sixteen equals one long draw.
+    A last block of fewer than sixteen numbers is joined to the one before it.
     """
     size, classes = head.weight.shape[1], head.objective.num_classes
-    starts = list(range(0, classes, DRAWN))
+    starts = list(range(0, classes, BLOCK))
     if len(starts) > 1 and (classes - starts[-1]) * size < 16:
         starts.pop()
     with torch.no_grad():
@@ -39,61 +38,61 @@ def draw_as_dense(head: ShardedHead) -> None:
 
 
 def from_checkpoint(path: Path, job: Job) -> None:
-    """Start from a run's checkpoint: its backbone, and its class weights where it was trained on the same classes.
+    """Load the backbone of a run's checkpoint, and its class weights if it was trained on the same classes.
 
-    What the objective learns or keeps (s, R, running figures, centres) starts anew.
+    What the objective learns or keeps (s, R, running figures, centres) starts again.
 
     Args:
-        path: the run's folder, whose training must have ended, or the checkpoint, as it is.
+        path: the folder of a run that has ended, or any checkpoint.
         job: gets the weights.
 
     Raises:
-        checks.InputError: none there, of another backbone, of a training under way, of whom the job holds out.
+        checks.InputError: no checkpoint, another backbone, a run that has not ended, or one trained on classes that
+            the job holds out.
     """
-    file = path / checkpoint.NAME if path.is_dir() else path
+    file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():
         raise checks.InputError(
             f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
         )
-    found = checkpoint.load(file)
-    done, steps = (found["progress"].get(name, 0) for name in ("step", "steps"))
+    state = load_checkpoint(file)
+    done, steps = (state["progress"].get(name, 0) for name in ("step", "steps"))
     if path.is_dir() and done < steps:
         raise checks.InputError(
-            f"training.start_from: the run in {path} has not ended, it stands at step {done:,} of {steps:,}; go on "
-            f"with it by --resume, or give {file} to start from that step"
+            f"training.start_from: the run in {path} has not ended, it is at step {done:,} of {steps:,}; continue it "
+            f"with --resume, or give {file} to start from that step"
         )
-    refuse_known(found.get("class_names"), job, path)
-    load_backbone(job.backbone, found["backbone"], path)
-    if found.get("classes") != digest(job.images.class_names):
+    refuse_seen_classes(state["class_names"], job, path)
+    load_backbone(job.backbone, state["backbone"], path)
+    if state["classes"] != digest(job.images.class_names):
         return
     head = job.head
     own = head.classes if isinstance(head, ShardedHead) else range(len(head.weight))
-    rows = checkpoint.class_rows(found, file.parent, own)
+    rows = class_rows(state, file.parent, own)
     with torch.no_grad():
         for name, value in head.named_parameters(recurse=False):
             if name in rows and rows[name].shape == value.shape:
                 value.copy_(rows[name])
 
 
-def refuse_known(names: Sequence[str] | None, job: Job, path: Path) -> None:
-    """Refuse a start that was trained on classes which the job's validation holds out; warn where it may have been.
+def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> None:
+    """Refuse weights that were trained on classes which the job's validation holds out; warn if that is possible.
 
-    Classes of one name are taken for one where all names of the start are among this data's; else the data sets may
-    number their people alike, which nothing here can tell.
+    Classes of the same name are the same if all names are among this data's; else two data sets may use the same names
+    for different people.
 
     Args:
-        names: of the classes that the start was trained on; None where it does not say.
+        names: of the classes that the weights were trained on; None if unknown.
         job: with or without held-out classes.
-        path: of the start, for messages.
-
-    Raises:
-        checks.InputError: a start on this data that knows held-out classes.
+        path: of the weights, for messages.
     """
     if job.held_out is None:
         return
     what, held = f"training.start_from: {path}", set(job.held_out.class_names)
     if names is None:
-        checks.warn(f"{what} does not say whom it was trained on; of people that it knows, validation tells nothing")
+        checks.warn(
+            f"{what} does not name the classes that it was trained on; if some are held out, validation means nothing"
+        )
         return
     common = sorted(held & set(names))
     if not common:
@@ -105,13 +104,13 @@ def refuse_known(names: Sequence[str] | None, job: Job, path: Path) -> None:
             f"{seen}; start from a run that held the same ones out (by the same validation.identities and "
             "training.seed), or leave validation out"
         )
-    checks.warn(f"{seen}, or on others of these names; if they are the same people, validation tells nothing")
+    checks.warn(f"{seen}, or on others of these names; if they are the same people, validation means nothing")
 
 
 def load_backbone(backbone: nn.Module, state: dict[str, Tensor], where: Path) -> None:
-    """Put a trained backbone's weights into this one, or say how it differs."""
+    """Load a trained backbone's weights; raises an error that names the first difference."""
     try:
-        checkpoint.load_module(backbone, state, "backbone")
+        load_module(backbone, state, "backbone")
     except checks.InputError as error:
         difference = str(error).partition(";")[0].replace("the checkpoint", f"training.start_from: {where}", 1)
         raise checks.InputError(f"{difference}; start from one of this recipe's backbone") from error

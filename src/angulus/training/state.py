@@ -1,7 +1,7 @@
-"""Where a run is, and going on from there on as many processes as there are now.
+"""The saved state of a run: its checkpoint, from which any number of processes resumes, and models kept on the way.
 
-The checkpoint of one process is `checkpoint.pt`. That of several has the head beside it, in `head-STEP`, a file a
-process, which `checkpoint.pt` names; the folder before is deleted once the new `checkpoint.pt` is in its place.
+One process writes `checkpoint.pt`. Several also write the sharded head to `head-STEP`, one file per process, which
+`checkpoint.pt` names; the previous folder is deleted once the new `checkpoint.pt` is in place.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +18,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from angulus.core import checks
-from angulus.heads.saving import ROWS, load_head, save_head
+from angulus.core import checks, files, tensor_files
+from angulus.heads.saving import ROWS, load_head, read_rows, save_head
 from angulus.heads.sharded import ShardedHead
-from angulus.training import checkpoint
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
-from angulus.training.schedule import Plateau
+from angulus.training.schedule import PlateauState
+from angulus.training.settings import Snapshots
+
+FORMAT = 1
+CHECKPOINT = "checkpoint.pt"
+HEAD_FOLDER = "head_folder"  # key of a checkpoint whose head is in a folder next to it
+PARTS = {
+    "format", "backbone", "head", "classes", "class_names", "optimizer", "more_optimizers", "plateau", "progress",
+    "random",
+}  # fmt: skip
+SNAPSHOTS, SNAPSHOT_BACKBONE, SNAPSHOT_HEAD = "snapshots", "backbone.safetensors", "head"
 
 
 @dataclass
 class Progress:
-    """Where a run is; goes into its checkpoints."""
+    """How far a run is; stored in its checkpoints."""
 
     step: int = 0  # optimiser steps done
-    steps: int = 0  # in all
-    seconds: float = 0.0  # of training, over all sittings
-    epoch_loss: float = 0.0  # sums over the running epoch
+    steps: int = 0  # in total
+    seconds: float = 0.0  # of training, over all resumes
+    epoch_loss: float = 0.0  # sums over the current epoch
     epoch_wrong: int = 0
     epoch_rows: int = 0
     last_epoch_loss: float = field(default=float("nan"))  # mean of the last whole epoch
@@ -41,26 +51,21 @@ class Progress:
     first_norm: float = field(default=float("nan"))  # mean feature norm of the first step
 
     def end_epoch(self) -> None:
-        """Take the mean of the epoch's losses, and start the next."""
+        """Store the mean of the epoch's losses and start the next epoch."""
         self.last_epoch_loss = self.epoch_loss / self.epoch_rows
         self.epoch_loss, self.epoch_wrong, self.epoch_rows = 0.0, 0, 0
 
 
-def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: Progress) -> None:
-    """Write the checkpoint; every rank calls it, and it is refused on all alike."""
+def save_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress) -> None:
+    """Write the checkpoint; every rank calls it, and errors are raised on all."""
     ranks = job.ranks
     ranks.run_on_all(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
     sharded = isinstance(job.head, ShardedHead)
-    beside = folder / f"head-{progress.step}"
+    head_folder = folder / f"head-{progress.step}"
     if sharded:
         with ranks.raise_on_all():
-            save_head(job.head, beside, optim.parts)
+            save_head(job.head, head_folder, optim.parts)
     first, *more = optim.state_dicts(without=tuple(job.head.parameters()) if sharded else ())
-    random = {"cpu": torch.get_rng_state()}
-    if job.device.type == "cuda":
-        random["cuda"] = torch.cuda.get_rng_state(job.device)
-    if job.device.type == "mps":
-        random["mps"] = torch.mps.get_rng_state()
     state = {
         "backbone": job.backbone.state_dict(),
         "head": {} if sharded else job.head.state_dict(),
@@ -70,86 +75,93 @@ def save(folder: Path, job: Job, optim: Optimizers, plateau: Plateau, progress: 
         "more_optimizers": more,
         "plateau": plateau.state_dict(),
         "progress": vars(progress),
-        "random": random,
+        "random": _random_state(job.device),
     }
     if sharded:
-        state[checkpoint.HEAD_FOLDER] = beside.name
+        state[HEAD_FOLDER] = head_folder.name
 
     def write() -> None:
-        checkpoint.save(folder, state)
+        write_checkpoint(folder, state)
         for other in folder.glob("head-*"):
-            if re.fullmatch(r"head-\d+", other.name) and (other != beside or not sharded):
+            if re.fullmatch(r"head-\d+", other.name) and (other != head_folder or not sharded):
                 shutil.rmtree(other, ignore_errors=True)
 
     ranks.run_on_first(write)
 
 
-def digest(class_names: Sequence[str]) -> str:
-    """What tells whether two runs have the same classes."""
-    return hashlib.sha256("\0".join(class_names).encode()).hexdigest()
-
-
-def restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Progress:
-    """Go on from the folder's checkpoint, of however many processes it is; every rank calls it."""
+def restore_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -> Progress:
+    """Load the folder's checkpoint, whatever number of processes wrote it; every rank calls it."""
     try:
         return _restore(folder, job, optim, plateau)
     except checks.InputError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        path = folder / checkpoint.NAME
+        path = folder / CHECKPOINT
         raise checks.InputError(
-            f"{path} lacks what a run goes on from ({type(error).__name__}: {checks.one_line(error):.120}); "
-            f"{checkpoint.way_out(path)}"
+            f"{path} lacks what a run resumes from ({type(error).__name__}: {checks.one_line(error):.120}); "
+            f"{way_out(path)}"
         ) from error
 
 
-def _restore(folder: Path, job: Job, optim: Optimizers, plateau: Plateau) -> Progress:
+def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -> Progress:
     def read() -> dict[str, Any]:
-        found = checkpoint.load(folder / checkpoint.NAME)
-        checkpoint.load_module(job.backbone, found["backbone"], "backbone")
-        if found.get("classes", digest(job.images.class_names)) != digest(job.images.class_names):
+        state = load_checkpoint(folder / CHECKPOINT)
+        load_module(job.backbone, state["backbone"], "backbone")
+        if state["classes"] != digest(job.images.class_names):
             raise checks.InputError(
-                f"{folder / checkpoint.NAME} is of other classes than the data has; resume with the data that it was "
-                "trained on, or start from it by training.start_from in another --out"
+                f"{folder / CHECKPOINT} has other classes than the data; resume with the data that it was trained on, "
+                "or start from it by training.start_from in another --out"
             )
-        return found
+        return state
 
     ranks = job.ranks
-    found = ranks.run_on_all(read)
-    states = [found["optimizer"], *found.get("more_optimizers", [])]
-    if checkpoint.HEAD_FOLDER in found:
-        optim.load_state_dicts(states)
+    state = ranks.run_on_all(read)
+    optimizer_states = [state["optimizer"], *state["more_optimizers"]]
+    if HEAD_FOLDER in state:
+        optim.load_state_dicts(optimizer_states)
         with ranks.raise_on_all():
-            load_head(job.head, folder / Path(found[checkpoint.HEAD_FOLDER]).name, optim.parts)
+            load_head(job.head, folder / Path(state[HEAD_FOLDER]).name, optim.parts)
     else:
-        ranks.run_on_all(lambda: _load_whole_head(job, found["head"], optim, states))
-    plateau.load_state_dict(found["plateau"])
-    torch.set_rng_state(found["random"]["cpu"])
-    if job.device.type == "cuda" and "cuda" in found["random"]:
-        torch.cuda.set_rng_state(found["random"]["cuda"], job.device)
-    if job.device.type == "mps" and "mps" in found["random"]:
-        torch.mps.set_rng_state(found["random"]["mps"])
-    return Progress(**found["progress"])
+        ranks.run_on_all(lambda: _load_whole_head(job, state["head"], optim, optimizer_states))
+    plateau.load_state_dict(state["plateau"])
+    _set_random_state(job.device, state["random"])
+    return Progress(**state["progress"])
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_random_state(device: torch.device, state: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def _load_whole_head(job: Job, head: Mapping[str, Tensor], optim: Optimizers, states: list[dict[str, Any]]) -> None:
-    """Of a head that one process saved, what this rank holds."""
+    """Load this rank's part of a head that one process saved."""
     if isinstance(job.head, ShardedHead):
-        here = slice(job.head.classes.start, job.head.classes.stop)
+        rows = slice(job.head.classes.start, job.head.classes.stop)
         _refuse_other_classes(head, job.head.objective.num_classes)
-        head = {name: value[here] if name in ROWS else value for name, value in head.items()}
+        head = {name: value[rows] if name in ROWS else value for name, value in head.items()}
         by_row = {id(parameter) for name, parameter in job.head.named_parameters() if name in ROWS}
         for part, state in zip(optim.parts, states, strict=True):
-            own = [parameter for group in part.param_groups for parameter in group["params"]]
-            for number, kept in state["state"].items():
-                if id(own[number]) in by_row:
-                    state["state"][number] = {name: _rows(value, here) for name, value in kept.items()}
-    checkpoint.load_module(job.head, head, "head")
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+            for number, values in state["state"].items():
+                if id(parameters[number]) in by_row:
+                    state["state"][number] = {
+                        name: value[rows] if isinstance(value, Tensor) and value.ndim else value
+                        for name, value in values.items()
+                    }
+    load_module(job.head, head, "head")
     optim.load_state_dicts(states)
-
-
-def _rows(value: Any, here: slice) -> Any:
-    return value[here] if isinstance(value, Tensor) and value.ndim else value
 
 
 def _refuse_other_classes(head: Mapping[str, Tensor], num_classes: int) -> None:
@@ -164,6 +176,109 @@ def _refuse_broken_parameters(backbone: nn.Module, head: nn.Module, step: int) -
     for name, value in [*backbone.state_dict().items(), *head.state_dict().items()]:
         if not bool(torch.isfinite(value).all()):
             raise checks.InputError(
-                f"training stopped at step {step}: {name} is no longer finite; the checkpoint before it is kept; lower "
+                f"training stopped at step {step}: {name} is no longer finite; the previous checkpoint is kept; lower "
                 "training.optimizer.lr, or set training.clip_norm"
             )
+
+
+def digest(class_names: Sequence[str]) -> str:
+    """A digest by which two runs have the same classes or not."""
+    return hashlib.sha256("\0".join(class_names).encode()).hexdigest()
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run folder, atomically."""
+    files.write_atomically(folder / CHECKPOINT, lambda file: torch.save({"format": FORMAT, **state}, file))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it can run code."""
+    if not path.is_file():
+        raise checks.InputError(f"there is no checkpoint {path}; start the run without --resume")
+    try:
+        with zipfile.ZipFile(path) as parts:  # torch writes a checksum of each part, but never compares it
+            damaged = parts.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many kinds for a damaged file
+        raise checks.InputError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); is it cut short? {way_out(path)}"
+        ) from error
+    if damaged:
+        raise checks.InputError(
+            f"{path} is damaged: the checksum of {damaged} is not the one that was written with it; {way_out(path)}"
+        )
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
+        raise checks.InputError(f"{path} is not an Angulus checkpoint of format {FORMAT}")
+    return state
+
+
+def way_out(path: Path) -> str:
+    """What to do when a checkpoint cannot be read: use an earlier one or a saved model, or train again."""
+    earlier = sorted(other for other in path.parent.glob("*.pt") if other != path)
+    if earlier:
+        return f"an earlier checkpoint is {earlier[-1]}: copy it to {path}"
+    ways = "restore it from a copy, or train again in another --out"
+    model = path.parent / "model"
+    return f"{ways}, perhaps with training.start_from={model}" if model.is_dir() else ways
+
+
+def class_rows(state: Mapping[str, Any], folder: Path, classes: range | None = None) -> dict[str, Tensor]:
+    """The class weights, and biases if any, of a checkpoint.
+
+    Args:
+        state: from `load_checkpoint`.
+        folder: the run's folder.
+        classes: which rows; None: all.
+    """
+    if HEAD_FOLDER in state:
+        return read_rows(folder / Path(state[HEAD_FOLDER]).name, classes)
+    rows = slice(None) if classes is None else slice(classes.start, classes.stop)
+    return {name: state["head"][name][rows] for name in ROWS if name in state["head"]}
+
+
+def load_module(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Fill a module from a checkpoint; raises an error that names the first difference."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    for problem, names in (("lacks", missing), ("has also", extra)):
+        if names:
+            raise checks.InputError(
+                f"the checkpoint is of another {what}: it {problem} {names[0]}"
+                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; resume with the recipe that it was made by"
+            )
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            raise checks.InputError(
+                f"the checkpoint is of another {what}: {name} has shape {list(state[name].shape)}, this one's is "
+                f"{list(value.shape)}; resume with the recipe that it was made by"
+            )
+    module.load_state_dict(state)
+
+
+def save_snapshot(folder: Path, job: Job, step: int) -> None:
+    """Keep the model after `step` steps in `snapshots/step-N`; every rank calls it."""
+    where = folder / SNAPSHOTS / f"step-{step}"
+    with job.ranks.raise_on_all():
+        save_head(job.head, where / SNAPSHOT_HEAD)
+    # cloned, because safetensors takes no tensors that share memory
+    weights = {name: value.clone() for name, value in job.backbone.state_dict().items()}
+    job.ranks.run_on_first(lambda: tensor_files.write(where / SNAPSHOT_BACKBONE, weights))
+
+
+def find_snapshots(folder: Path, settings: Snapshots | None, last: int) -> dict[int, Path]:
+    """The complete snapshots of a run up to step `last`, by step."""
+    paths: dict[int, Path] = {}
+    if settings is None:
+        return paths
+    for path in (folder / SNAPSHOTS).glob("step-*"):
+        step = re.fullmatch(r"step-(\d+)", path.name)
+        if step and int(step[1]) <= last and settings.due(int(step[1])) and (path / SNAPSHOT_BACKBONE).exists():
+            paths[int(step[1])] = path
+    return dict(sorted(paths.items()))
+
+
+def load_snapshot(where: Path, job: Job) -> None:
+    """Load a snapshot into the job's backbone and head; every rank calls it."""
+    job.ranks.run_on_all(lambda: load_module(job.backbone, tensor_files.read(where / SNAPSHOT_BACKBONE), "backbone"))
+    with job.ranks.raise_on_all():
+        load_head(job.head, where / SNAPSHOT_HEAD)

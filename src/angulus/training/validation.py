@@ -1,4 +1,4 @@
-"""Early evaluation: people held out of the training, verified by pairs of their images while it goes on."""
+"""Validation during training: verify pairs of images of people who are held out of it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from angulus.training.features import extract_features
 from angulus.training.job import Job
 from angulus.training.settings import Validation
 
-FOLDS = 10  # of the accuracy: one's threshold is chosen on the nine others
+FOLDS = 10  # of the accuracy; each uses the threshold of the nine others
 
 
 def hold_out(splits: Splits, settings: Validation, seed: int) -> tuple[Splits, Images]:
-    """(the data set without the held-out classes, the training images of those).
+    """(the data set without the held-out classes, the training images of the held-out classes).
 
-    ⌈share · C⌉ classes are drawn by the seed; those that stay are numbered anew, in their order. Test images of
-    held-out classes are left out too, since the head has no such class.
+    ⌈share · C⌉ classes are drawn by the seed; the others are renumbered in order. Test images of held-out classes are
+    left out too, since the head has no such class.
 
     Raises:
-        checks.InputError: fewer than two classes on either side, or none held out with two images.
+        checks.InputError: fewer than two classes on either side, or no held-out class with two images.
     """
     classes = splits.train.num_classes
     count = int(np.ceil(settings.identities * classes - 1e-9))
@@ -38,21 +38,21 @@ def hold_out(splits: Splits, settings: Validation, seed: int) -> tuple[Splits, I
         )
     chosen = np.zeros(classes, dtype=bool)
     chosen[np.random.default_rng((seed, 0x1D)).choice(classes, count, replace=False)] = True
-    rest = dataclasses.replace(splits, train=_of(splits.train, ~chosen), test=_of(splits.test, ~chosen))
-    held_out = _of(splits.train, chosen)
+    train, test = (_select_classes(images, ~chosen) for images in (splits.train, splits.test))
+    held_out = _select_classes(splits.train, chosen)
     draw_pairs(held_out.labels.numpy(), 1, seed)
-    return rest, held_out
+    return dataclasses.replace(splits, train=train, test=test), held_out
 
 
-def _of(images: Images, chosen: NDArray[np.bool_]) -> Images:
-    """The images of some classes, numbered anew."""
+def _select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
+    """The images of some classes, renumbered."""
     rows = torch.from_numpy(chosen[images.labels.numpy()]).nonzero()[:, 0]
     if not len(rows):
         raise checks.InputError(
             "validation.identities leaves a part of the data without any image; choose another share, or seed"
         )
     numbers = torch.from_numpy(np.cumsum(chosen) - 1)
-    names = tuple(name for name, each in zip(images.class_names, chosen, strict=True) if each)
+    names = tuple(name for name, selected in zip(images.class_names, chosen, strict=True) if selected)
     return dataclasses.replace(
         images,
         pixels=some_of(images.pixels, rows),
@@ -63,20 +63,20 @@ def _of(images: Images, chosen: NDArray[np.bool_]) -> Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Two rows of each pair, [2n, 2], and whether they are of one class, [2n]."""
+class ValidationPairs:
+    """The two rows of each pair, [2n, 2], and whether they are of the same class, [2n]."""
 
     rows: NDArray[np.int64]
     same: NDArray[np.bool_]
 
 
-def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
-    """`count` genuine and as many impostor pairs of different images; a function of its arguments alone.
+def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> ValidationPairs:
+    """`count` genuine and as many impostor pairs of different images; depends on its arguments alone.
 
-    A genuine pair is an image, drawn among those whose class has another, and another of its class; an impostor pair an
-    image and one of another class. A pair may come more than once.
+    A genuine pair is an image, drawn among those whose class has another, and another of its class; an impostor pair is
+    an image and one of another class. A pair may be drawn more than once.
     """
-    chance = np.random.default_rng((seed, 0x9A))
+    generator = np.random.default_rng((seed, 0x9A))
     order = np.argsort(labels, kind="stable")
     numbers, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     place = np.searchsorted(numbers, labels)
@@ -85,23 +85,23 @@ def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> Pairs:
         raise checks.InputError(
             "the classes that validation.identities holds out have no two images of one of them; hold out more"
         )
-    first = chance.choice(several, count)
+    first = generator.choice(several, count)
     group, size = starts[place[first]], sizes[place[first]]
     within = np.empty(len(labels), dtype=np.int64)
     within[order] = np.arange(len(labels)) - np.repeat(starts, sizes)
-    genuine = order[group + (within[first] + 1 + chance.integers(0, size - 1)) % size]
-    other = chance.integers(0, len(labels), count)
+    genuine = order[group + (within[first] + 1 + generator.integers(0, size - 1)) % size]
+    other = generator.integers(0, len(labels), count)
     group, size = starts[place[other]], sizes[place[other]]
-    stranger = order[(group + size + chance.integers(0, len(labels) - size)) % len(labels)]
+    stranger = order[(group + size + generator.integers(0, len(labels) - size)) % len(labels)]
     rows = np.concatenate([np.stack([first, genuine], axis=1), np.stack([other, stranger], axis=1)])
-    return Pairs(rows, np.repeat([True, False], count))
+    return ValidationPairs(rows, np.repeat([True, False], count))
 
 
 def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
     """TAR at the false match rate, and accuracy over ten folds of the pairs, by cosine; every rank calls it.
 
-    What fails on one rank fails on all. Backbone and head are in evaluation mode afterwards. Folds share people: the
-    accuracy is for watching a training, not for a table.
+    An error on one rank is raised on all. Backbone and head are in evaluation mode afterwards. Folds share people, so
+    the accuracy is for watching a training, not for a table.
     """
     assert job.validation is not None and job.held_out is not None
     settings, held_out = job.validation, job.held_out
@@ -109,13 +109,13 @@ def validate(job: Job, batch_size: int = 256) -> dict[str, float]:
 
     def figures() -> dict[str, float]:
         pairs = draw_pairs(held_out.labels.numpy(), settings.pairs, job.settings.seed)
-        return verified(features, pairs, settings.fmr)
+        return verification_rates(features, pairs, settings.fmr)
 
     return job.ranks.run_on_all(figures)
 
 
-def verified(features: NDArray[np.float32], pairs: Pairs, fmr: float) -> dict[str, float]:
-    """What `validate` tells, of features [N, d]."""
+def verification_rates(features: NDArray[np.float32], pairs: ValidationPairs, fmr: float) -> dict[str, float]:
+    """The result of `validate` for features [N, d]."""
     features = features.astype(np.float64)
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     scores = np.einsum("nd,nd->n", unit[pairs.rows[:, 0]], unit[pairs.rows[:, 1]])

@@ -1,35 +1,36 @@
-"""Whether a training diverged: said at its end in one sentence, with the likely cause and the way out."""
+"""Detect a training that diverged, and name the likely cause and the way out in one sentence."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from angulus.training.state import Progress
 
-FALLEN = 0.95  # a last loss above this share of the first step's has not fallen
+FALLEN = 0.95  # a last loss above this share of the first has not fallen
 EXPLODED = 10  # times the first step's loss, and that of guessing, ln C
 GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that norm itself: networks may start near 0
 ONE_CLASS = 0.99  # a share of the predictions
 
 
-def sentence(progress: Progress, norm: float, labels: ArrayLike, predictions: ArrayLike, lr: float) -> str | None:
-    """What is wrong with a run that has ended; None where nothing is.
+def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float) -> str | None:
+    """What is wrong with an ended run, or None.
 
-    A norm that exploded is a sign by itself: losses of the angle alone stay small. A loss that did not fall is none:
-    annealed margins raise it while the model learns, and fine-tuning starts low; it takes a loss that exploded, or an
-    accuracy that guessing reaches. Where the loss fell, a model collapsed if all images get one class and the loss
-    stands at that of guessing.
+    An exploded norm is a sign by itself, because losses of the angle alone stay small. A loss that did not fall is not:
+    annealed margins raise it while the model learns, and fine-tuning starts low. So it also takes an exploded loss, or
+    an accuracy no better than guessing. A model whose loss fell has collapsed if nearly all images get one class and
+    the loss is that of guessing.
 
     Args:
-        progress: at the end; of a run from before its first step's figures were kept, they are NaN.
-        norm: the mean feature norm of the test images.
-        labels, predictions: [N] of the test images.
+        progress: at the end.
+        test: norms, labels and predictions of the test images.
         lr: training.optimizer.lr.
     """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    norm, labels, predictions = float(test["norms"].mean()), test["labels"], test["predictions"]
     first, last = progress.first_loss, progress.last_epoch_loss
     guessing = math.log(max(2, len(np.unique(labels))))
     share, accuracy = _largest_share(labels), float((labels == predictions).mean())
@@ -38,12 +39,12 @@ def sentence(progress: Progress, norm: float, labels: ArrayLike, predictions: Ar
     if norm >= LARGE and norm >= GROWN * progress.first_norm:
         signs.append(f"the mean feature norm grew from {progress.first_norm:.3g} to {norm:.3g}")
     if not last < FALLEN * first:
-        if last >= EXPLODED * max(guessing, first if math.isfinite(first) else 0):
+        if last >= EXPLODED * max(guessing, first):
             signs.append("the loss is far above that of guessing")
-        if at_chance and math.isfinite(first):
+        if at_chance:
             signs.append(f"the test accuracy of {accuracy:.1%} is that of guessing ({share:.1%})")
     if signs:
-        moved = f"the loss went from {first:.3g} to {last:.3g}" if math.isfinite(first) else f"the loss is {last:.3g}"
+        moved = f"the loss went from {first:.3g} to {last:.3g}"
         return (
             f"The training diverged: {', '.join([moved, *signs[:-1]])} and {signs[-1]}. The likely cause is a learning "
             f"rate that is too high: lower training.optimizer.lr (it was {lr:g}), set training.clip_norm, or start "
