@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 import angulus
 from angulus import InputError
 from angulus.cli.main import app
-from angulus.core.contract import Contract
+from angulus.core.contract import Contract, fingerprint, split_model_name
 from angulus.core.embeddings import Embeddings
-from angulus.core.fingerprint import fingerprint, parts
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.models import artifact
@@ -256,7 +255,7 @@ def test_a_calibration_of_nobody_is_refused_with_its_name(folder: Path) -> None:
 
 def test_the_fingerprint_changes_with_what_features_depend_on_and_with_nothing_else(folder: Path) -> None:
     own = angulus.load(folder)
-    assert own.name == f"{own.fingerprint}-none" and parts(own.name) == (own.fingerprint, "none")
+    assert own.name == f"{own.fingerprint}-none" and split_model_name(own.name) == (own.fingerprint, "none")
     assert own.with_flip("sum").fingerprint == own.fingerprint and own.with_flip("sum").name != own.name
     edit(folder, about={"seed": 2})
     assert angulus.load(folder).fingerprint == own.fingerprint

@@ -54,7 +54,7 @@ def export(
     """Write ONNX that takes bytes of pixels and gives features and norms, and compare it with PyTorch."""
     from angulus.cli.evaluate_verification import read_list
     from angulus.cli.progress import stages
-    from angulus.core.fingerprint import described
+    from angulus.core.contract import describe_model
     from angulus.models import artifact
     from angulus.models.export import export as write
 
@@ -77,7 +77,7 @@ def export(
             on_stage=on_stage,
         )
     size = onnx.stat().st_size
-    say(f"{onnx}: {precision}, {size / 2**20:.1f} MiB, of {described(loaded.name)}")
+    say(f"{onnx}: {precision}, {size / 2**20:.1f} MiB, of {describe_model(loaded.name)}")
     _show(found, "images" if images else "generated images, which say less than real ones; give --images")
     if found.pairs is not None:
         _show_pairs(found.pairs, f"ONNX {precision}")

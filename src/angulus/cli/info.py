@@ -13,7 +13,7 @@ from angulus.cli.output import say
 
 def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]) -> None:
     """Show what a model is and takes, and the fingerprint that embeddings, calibrations and galleries keep of it."""
-    from angulus.core.fingerprint import described
+    from angulus.core.contract import describe_model
     from angulus.models import artifact, card
 
     loaded = artifact.load(model)
@@ -30,4 +30,4 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN
     if found is None:
         say("  not calibrated; angulus calibrate --model finds a threshold")
     else:
-        say(f"  threshold {found.threshold.value:.4f} for FMR {found.target_fmr:g} of {described(found.model)}")
+        say(f"  threshold {found.threshold.value:.4f} for FMR {found.target_fmr:g} of {describe_model(found.model)}")

@@ -65,12 +65,15 @@ def index(
 @search_app.command("info")
 def info(gallery: Where) -> None:
     """Say what a gallery holds, and by which model: `angulus info MODEL` says the fingerprint of a folder's."""
-    from angulus.core.fingerprint import described
+    from angulus.core.contract import describe_model
 
     opened = _open(gallery)
     about = opened.about()
     fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
-    say(f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
+    say(
+        f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {describe_model(about.model)}"
+        f"{fused}"
+    )
 
 
 @search_app.command("query")

@@ -1,10 +1,13 @@
-"""The preprocessing contract: what a model's pixels must be, stored with it, and how bytes become them."""
+"""The preprocessing contract: how pixels are prepared for a model, and the name that ties features to the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
     "five_points": ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
 }
 TEMPLATE_SIDE = 112
+
+_NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)")
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,49 @@ def template_points(template: str, height: int, width: int) -> NDArray[np.float6
     side = max(height, width)
     points = np.array(TEMPLATES[template], dtype=np.float64) * (side / TEMPLATE_SIDE)
     return points - np.array([side - width, side - height]) / 2
+
+
+def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits; models with equal ones give equal features, apart from the flip rule.
+
+    Args:
+        sha256: of the weights, as hexadecimal digits.
+        content: of the configuration, as JSON holds it; `about` and the contract's `flip` do not count.
+    """
+    contract = {name: value for name, value in content["contract"].items() if name != "flip"}
+    counted = {name: value for name, value in content.items() if name != "about"} | {"contract": contract}
+    return hashlib.sha256(json.dumps([sha256, counted], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_name(digits: str, flip: Flip) -> str:
+    """The name of a model with this flip rule in embeddings, calibrations and galleries.
+
+    >>> model_name("0123456789abcdef", "sum")
+    '0123456789abcdef-sum'
+    """
+    return f"{digits}-{flip}"
+
+
+def split_model_name(name: str | None) -> tuple[str, Flip] | None:
+    """The fingerprint and the flip rule in a name; None for a name that is not Angulus' own.
+
+    >>> split_model_name("0123456789abcdef-sum"), split_model_name("resnet-sum")
+    (('0123456789abcdef', 'sum'), None)
+    """
+    match = _NAME.fullmatch(name or "")
+    return None if match is None else (match[1], cast(Flip, match[2]))
+
+
+def describe_model(name: str | None) -> str:
+    """A model's name as messages show it.
+
+    >>> describe_model("0123456789abcdef-sum"), describe_model("resnet")
+    ('the model with fingerprint 0123456789abcdef, flip sum', "the model 'resnet'")
+    """
+    own = split_model_name(name)
+    if own is not None:
+        return f"the model with fingerprint {own[0]}, flip {own[1]}"
+    return "a model that is not named" if name is None else f"the model {name!r}"
 
 
 def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> checks.InputError:

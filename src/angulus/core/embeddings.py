@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, files, formats
 from angulus.core.checks import InputError
-from angulus.core.fingerprint import described, parts
+from angulus.core.contract import describe_model, split_model_name
 from angulus.core.formats.texts import is_missing, is_text, known_or_empty, text_array
 
 NUMBERS = ("norms", "detector_scores")
@@ -228,7 +228,7 @@ class Embeddings:
     @cached_property
     def model_flips(self) -> tuple[str, ...]:
         """How the models joined mirror images before these vectors were written: "sum", "concat"; one or none."""
-        rules = {own[1] for own in map(parts, self._makers) if own is not None}
+        rules = {own[1] for own in map(split_model_name, self._makers) if own is not None}
         return tuple(sorted(rules - {"none"}))
 
     @property
@@ -294,7 +294,7 @@ class Embeddings:
         if self.flipped is None:
             way = "leave flip out, or embed the images with angulus embed --flip"
             if self.model_flips:
-                way = f"leave flip out: {described(self._makers[0])} has joined them already"
+                way = f"leave flip out: {describe_model(self._makers[0])} has joined them already"
             raise InputError(
                 f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none; {way}"
             )

@@ -25,8 +25,15 @@ from torch import Tensor, nn
 from angulus import backbones
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, files, limits
-from angulus.core.contract import Contract, Flip, Preprocessing
-from angulus.core.fingerprint import described, fingerprint, model_name, parts
+from angulus.core.contract import (
+    Contract,
+    Flip,
+    Preprocessing,
+    describe_model,
+    fingerprint,
+    model_name,
+    split_model_name,
+)
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.models import card as cards
 
@@ -294,10 +301,10 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
     way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
         raise checks.InputError(f"{what} does not say which model it is for; {way}")
-    made_by = parts(calibration.model)
+    made_by = split_model_name(calibration.model)
     if made_by is None or made_by[0] != model.fingerprint:
         raise checks.InputError(
-            f"{what} is for {described(calibration.model)}, and this is {described(model.name)}; {way}"
+            f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}; {way}"
         )
     if calibration.flip is not None:
         raise checks.InputError(

@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from angulus.core.contract import Contract
-from angulus.core.fingerprint import described
+from angulus.core.contract import Contract, describe_model
 from angulus.evaluation.protocols.calibration import Calibration
 
 NAME = "README.md"
@@ -145,7 +144,7 @@ def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
 
 def _errors(found: Calibration) -> list[str]:
     return [
-        f"Threshold {found.threshold.value:.4f} (cosine), for features of {described(found.model)}: FMR "
+        f"Threshold {found.threshold.value:.4f} (cosine), for features of {describe_model(found.model)}: FMR "
         f"{found.fmr.value:.2g} over {found.impostors:,} pairs of two people, FNMR {found.fnmr.value:.2g} over "
         f"{found.genuine:,} pairs of one. On other people and other photos the rates are others.",
         *[f"- {each.name}: FMR {each.fmr.value:.2g}, FNMR {each.fnmr.value:.2g}" for each in found.groups],

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from angulus.core import checks, extras
-from angulus.core.fingerprint import described
+from angulus.core.contract import describe_model
 from angulus.data.records.row import Row
 from angulus.evaluation.protocols.calibration import Rate
 from angulus.models.artifact import Config, Model
@@ -132,8 +132,8 @@ def _limit(model: Model, threshold: float | None) -> float:
         )
     if model.calibration.model != model.name:
         raise checks.InputError(
-            f"the calibration is for {described(model.calibration.model)}, and these features would be of "
-            f"{described(model.name)}; calibrate embeddings of that rule, or ask for the calibrated one with --flip"
+            f"the calibration is for {describe_model(model.calibration.model)}, and these features are from "
+            f"{describe_model(model.name)}; calibrate embeddings of that rule, or give the calibrated one with --flip"
         )
     return model.calibration.threshold.value
 

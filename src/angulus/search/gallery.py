@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.contract import describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
-from angulus.core.fingerprint import described, parts
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
@@ -259,8 +259,8 @@ def threshold_of(calibration: Calibration, about: About, where: str) -> float:
     way = "calibrate embeddings made as the gallery's were, or give a threshold of your own"
     if calibration.model != about.model:
         raise checks.InputError(
-            f"the calibration is for {described(calibration.model)}, and {where} holds vectors of "
-            f"{described(about.model)}; {way}"
+            f"the calibration is for {describe_model(calibration.model)}, and {where} holds vectors of "
+            f"{describe_model(about.model)}; {way}"
         )
     if calibration.flip != about.flip:
         raise checks.InputError(
@@ -278,13 +278,13 @@ def _about(embeddings: Embeddings, flip: str | None) -> About:
 def _same(asked: About, known: About, source: str, where: str) -> None:
     """Refuse vectors that have no angle with the gallery's."""
     if asked.model != known.model:
-        one, other = parts(known.model), parts(asked.model)
+        one, other = split_model_name(known.model), split_model_name(asked.model)
         way = "embed the images with the gallery's model (angulus info MODEL says a folder's fingerprint)"
         if one and other and one[0] == other[0]:
             way = f"embed the images with angulus embed --flip {one[1]}"
         raise checks.InputError(
-            f"{where} holds vectors of {described(known.model)}; {source} has those of {described(asked.model)}; "
-            f"{way}, or begin another gallery"
+            f"{where} holds vectors of {describe_model(known.model)}; {source} has those of "
+            f"{describe_model(asked.model)}; {way}, or begin another gallery"
         )
     if asked.flip != known.flip:
         way = f"give --flip {known.flip}" if known.flip else "leave --flip out"
