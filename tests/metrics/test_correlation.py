@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.correlation import spearman
+from angulus.evaluation.metrics.image_quality import spearman
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40).filter(
     lambda rows: len({x for x, _ in rows}) > 1 and len({y for _, y in rows}) > 1

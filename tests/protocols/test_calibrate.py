@@ -13,7 +13,7 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.metrics.verification import likelihood_ratio
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images, statistic
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
 from angulus.evaluation.protocols.result import Result

@@ -15,8 +15,8 @@ import numpy as np
 
 from angulus.core import checks, files
 from angulus.data.sets.images import Splits
-from angulus.evaluation.metrics import quality
-from angulus.evaluation.metrics.seeds import Difference, paired_difference
+from angulus.evaluation.metrics import image_quality
+from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
 from angulus.experiments import build, folds
@@ -263,9 +263,9 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> Row:
         results, test = read_results(where), load_test(where)
         correct = test["labels"] == test["predictions"]
         splitter = test if grid.quality_split is None else load_test(run_folder(folder, grid.quality_split, seed))
-        groups = quality.groups(test["norms"], correct, low_quality(splitter, fraction))
+        groups = image_quality.groups(test["norms"], correct, low_quality(splitter, fraction))
         _add(columns, _group_columns(groups))
-        own_groups = quality.groups(test["norms"], correct, low_quality(test, fraction))
+        own_groups = image_quality.groups(test["norms"], correct, low_quality(test, fraction))
         _add(own, _group_columns(own_groups))
         whole = results.get("snapshots", {}).get("mean", results)  # NF averages over models on the way
         for each in recipe.evaluation.benchmarks:
@@ -284,7 +284,7 @@ def _by_norms_of(benchmark: Benchmark, own: Path, splitter: Path) -> dict[str, A
     return plain_numbers(by_norms_of(*results))
 
 
-def _group_columns(groups: Mapping[str, quality.Group]) -> dict[str, float]:
+def _group_columns(groups: Mapping[str, image_quality.Group]) -> dict[str, float]:
     return {accuracy_title(name): 100 * groups[name].accuracy for name in GROUPS} | {
         norm_title(name): groups[name].mean_norm for name in GROUPS
     }

@@ -16,7 +16,8 @@ import torch
 from angulus.core import checks, files, tensor_files
 from angulus.core.embeddings import Embeddings
 from angulus.data.sets.images import Images
-from angulus.evaluation.metrics import classification, quality
+from angulus.evaluation.metrics import image_quality
+from angulus.evaluation.metrics.accuracy import accuracy, accuracy_per_class
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.registry import PROTOCOLS, Given
 from angulus.experiments.benchmark import Benchmark, place
@@ -72,10 +73,12 @@ def described(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any
     norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
     correct, low = labels == predictions, low_quality(test, low_fraction)
     return {
-        "accuracy": classification.accuracy(labels, predictions),
-        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(each) for each in quality.norm_bins(norms, correct)],
-        "per_class": classification.accuracy_per_class(labels, predictions),
+        "accuracy": accuracy(labels, predictions),
+        "own_split": {
+            name: dataclasses.asdict(group) for name, group in image_quality.groups(norms, correct, low).items()
+        },
+        "norm_bins": [dataclasses.asdict(each) for each in image_quality.norm_bins(norms, correct)],
+        "per_class": accuracy_per_class(labels, predictions),
     }
 
 
@@ -84,7 +87,7 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     norms, folds = test["norms"], test.get(FOLDS, np.zeros(len(test["norms"])))
     low = np.empty(len(norms), dtype=bool)
     for fold in np.unique(folds):
-        low[folds == fold] = quality.low_quality(norms[folds == fold], fraction)
+        low[folds == fold] = image_quality.low_quality(norms[folds == fold], fraction)
     return low
 
 
@@ -112,8 +115,11 @@ def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Calla
         if not measures:
             return {}
         norms = np.linalg.norm(found.features.astype(np.float64), axis=1)
-        accuracy = classification.accuracy(images.labels.numpy(), found.predictions)
-        return {"test_loss": float(found.losses.mean()), "test_accuracy": accuracy, "test_norm": float(norms.mean())}
+        return {
+            "test_loss": float(found.losses.mean()),
+            "test_accuracy": accuracy(images.labels.numpy(), found.predictions),
+            "test_norm": float(norms.mean()),
+        }
 
     return on_epoch
 

@@ -16,8 +16,7 @@ from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
-from angulus.evaluation.metrics.verification import require_support, tar_at_far
+from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
 from angulus.evaluation.protocols import rates, scored, separation
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval

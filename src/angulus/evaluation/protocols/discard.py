@@ -12,7 +12,7 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.metrics.curves import Presorted
-from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
+from angulus.evaluation.metrics.image_quality import Discard, area, error_versus_discard
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import require_support, tar_at_far
 from angulus.evaluation.protocols import rates, scored

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.classification import accuracy, accuracy_per_class, top_k_accuracy
+from angulus.evaluation.metrics.accuracy import accuracy, accuracy_per_class, top_k_accuracy
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 6, size=157)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.quality import Group, groups, low_count, low_quality, norm_bins
+from angulus.evaluation.metrics.image_quality import Group, groups, low_count, low_quality, norm_bins
 
 RANDOM = np.random.default_rng(0)
 NORMS = RANDOM.gamma(4.0, 2.0, size=203)
