@@ -27,7 +27,7 @@ from torch import Tensor
 
 from angulus.core.environment import of_timing
 from angulus.evaluation import scoring
-from angulus.evaluation.scoring import products, tiles
+from angulus.evaluation.scoring import low_precision, tiles
 
 RESULTS = Path(__file__).parent / "results" / "scoring.jsonl"
 SAME = 10  # images of an identity
@@ -49,7 +49,7 @@ def embeddings(rows: int, identities: int, size: int, seed: int) -> tuple[Tensor
 
 def bare_products(probes: Tensor, gallery: Tensor, dtype: torch.dtype) -> Callable[[], object]:
     """The products of the engine's tiles and no more."""
-    work = tiles.task(probes, gallery, None, scoring.Options(memory_mib=2**20))
+    work = tiles.task(probes, gallery, None, scoring.ScoringOptions(memory_mib=2**20))
     plan = tiles.Plan.of(work, dtype, ())
     near = [work.probes.low(rows[0], rows[-1] + 1, dtype)[0] for rows in plan.groups[0]]
     far = [work.gallery.low(block[0], block[-1] + 1, dtype)[0] for block in plan.blocks]
@@ -58,7 +58,7 @@ def bare_products(probes: Tensor, gallery: Tensor, dtype: torch.dtype) -> Callab
     def run() -> None:
         for columns in far:
             for rows in near:
-                products.product(rows, columns, buffer)
+                low_precision.product(rows, columns, buffer)
 
     return run
 
@@ -118,15 +118,15 @@ def main() -> None:
     ):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--fmr", type=float, default=1e-9)
-    parser.add_argument("--precision", default="bfloat16", choices=list(products.PRECISIONS))
+    parser.add_argument("--precision", default="bfloat16", choices=list(low_precision.PRECISIONS))
     parser.add_argument("--save", action="store_true", help="append to benchmarks/results/scoring.jsonl")
     arguments = parser.parse_args()
 
     identities = max(1, arguments.gallery // SAME)
     probes, probe_ids = embeddings(arguments.probes, identities, arguments.size, 1)
     gallery, gallery_ids = embeddings(arguments.gallery, identities, arguments.size, 2)
-    options = scoring.Options(precision=arguments.precision, memory_mib=arguments.memory_mib)
-    dtype = products.PRECISIONS[arguments.precision]
+    options = scoring.ScoringOptions(precision=arguments.precision, memory_mib=arguments.memory_mib)
+    dtype = low_precision.PRECISIONS[arguments.precision]
     floor = bare_products(probes, gallery, dtype)
     peer: Callable[[], Any] | None = None
     if arguments.what == "nearest":

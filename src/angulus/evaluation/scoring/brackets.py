@@ -16,7 +16,7 @@ SETTLE = 2**12  # scores that may wait to be sorted in
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedScore:
     """The r-th highest score, and how many scores are higher."""
 
     value: float
@@ -77,7 +77,7 @@ class Bracket:
             self._waiting, self._waits = [], 0
             self._merge(fresh, np.ones(len(fresh), dtype=np.int64))
 
-    def join(self, other: Bracket) -> None:
+    def merge(self, other: Bracket) -> None:
         """Take in what another process counted and held for the same bracket."""
         self.settle()
         self.above += other.above
@@ -87,7 +87,7 @@ class Bracket:
             self.bins = other.bins + (0 if self.bins is None else self.bins)
         self._merge(other.values, other.counts)
 
-    def find(self, rank: int) -> Found | Between:
+    def find(self, rank: int) -> RankedScore | Between:
         """The score of a rank, or where it certainly is."""
         self.settle()
         if rank <= self.above:
@@ -98,7 +98,7 @@ class Bracket:
         place = int(np.searchsorted(upto, rank))
         if place == len(upto):
             return Between(-math.inf, self.low, False)
-        return Found(float(self.values[place]), int(upto[place] - self.counts[place]))
+        return RankedScore(float(self.values[place]), int(upto[place] - self.counts[place]))
 
     def _merge(self, values: Floats, counts: Counts) -> None:
         if self.bins is not None:

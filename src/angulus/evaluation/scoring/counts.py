@@ -12,17 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.identities import Integers
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Tile, task, tiles
+from angulus.evaluation.scoring.mates import Integers
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, task, tiles
 
 GENUINE = 2**18  # pairs of one identity that are scored at a time
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairBatch:
     """Some pairs and their exact scores: probe rows, gallery rows, float64 scores, [M] each."""
 
     probes: Integers
@@ -30,10 +29,10 @@ class Pairs:
     scores: NDArray[np.float64]
 
     @staticmethod
-    def joined(stream: Iterable[Pairs]) -> Pairs:
+    def concatenate(stream: Iterable[PairBatch]) -> PairBatch:
         """All of a stream as one, where memory holds it."""
-        parts = [Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
-        return Pairs(
+        parts = [PairBatch(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
+        return PairBatch(
             np.concatenate([part.probes for part in parts]),
             np.concatenate([part.gallery for part in parts]),
             np.concatenate([part.scores for part in parts]),
@@ -46,8 +45,8 @@ def above(
     threshold: float,
     *,
     ids: ArrayLike | Sequence[ArrayLike] | None = None,
-    options: Options = DEFAULT,
-) -> Iterator[Pairs]:
+    options: ScoringOptions = DEFAULT,
+) -> Iterator[PairBatch]:
     """Every pair whose exact score is >= threshold, some at a time, as the stream meets them.
 
     Args:
@@ -58,23 +57,23 @@ def above(
         options: as for `top_k`; with several ranks, each yields the pairs of its own share of the probes.
 
     Yields:
-        Pairs: at least one pair; in no particular order.
+        PairBatch: at least one pair; in no particular order.
     """
     work = task(probes, gallery, ids, options)
     bound = torch.tensor(checks.number("threshold", threshold), dtype=torch.float64)
 
-    def reached(survivors: Survivors) -> Iterator[Pairs]:
+    def reached(survivors: Survivors) -> Iterator[PairBatch]:
         rows, columns, scores = (part.cpu() for part in survivors.take()[:3])
         kept = scores >= bound
         if bool(kept.any()):
-            yield Pairs(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
+            yield PairBatch(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
 
-    def stream() -> Iterator[Pairs]:
+    def stream() -> Iterator[PairBatch]:
         survivors = Survivors(work)
         for tile in tiles(work, work.dtype()):
             floor = tile.floors(bound)
             for rows, found in tile.strips(floor):
-                near, columns = scan.between(found, floor)
+                near, columns = low_precision.between(found, floor)
                 survivors.add(tile, rows[near], columns)
                 if survivors.due:
                     yield from reached(survivors)
@@ -84,8 +83,8 @@ def above(
 
 
 def genuine(
-    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: Options = DEFAULT
-) -> Iterator[Pairs]:
+    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: ScoringOptions = DEFAULT
+) -> Iterator[PairBatch]:
     """Every pair of one identity with its exact score, some at a time, by probe; no product of all pairs is made.
 
     Arguments as for `above`; with several ranks, each yields all of them.
@@ -95,7 +94,7 @@ def genuine(
         raise checks.InputError("ids must say which rows are of one identity; got None")
     mates = work.identities.block(0, len(work.gallery))
 
-    def stream() -> Iterator[Pairs]:
+    def stream() -> Iterator[PairBatch]:
         for start, stop in mates.slices(GENUINE):
             rows, columns = mates.pairs(start, stop)
             rows += start
@@ -105,7 +104,7 @@ def genuine(
             if len(rows):
                 place = work.probes.device
                 scores = work.score(rows.to(place), columns.to(place))
-                yield Pairs(rows.numpy(), columns.numpy(), scores.cpu().numpy())
+                yield PairBatch(rows.numpy(), columns.numpy(), scores.cpu().numpy())
 
     return stream()
 
@@ -117,7 +116,7 @@ def rows_ahead(
     *,
     sizes: Sequence[int] | None = None,
     ids: Sequence[ArrayLike] | None = None,
-    options: Options = DEFAULT,
+    options: ScoringOptions = DEFAULT,
 ) -> Tensor:
     """How many gallery rows score at least as high as a probe's mate; ties count against the probe. Rank is one more.
 
@@ -177,7 +176,7 @@ class _Queries:
         order = np.argsort(rows, kind="stable")
         return _Queries(rows[order].astype(np.int64), values[torch.from_numpy(order)], order)
 
-    def see(self, tile: Tile, counts: Integers, survivors: Survivors) -> None:
+    def see(self, tile: ScoreTile, counts: Integers, survivors: Survivors) -> None:
         """Add what a tile certainly has above each score to `counts` [Q], and keep what has to be scored to know."""
         first, last = np.searchsorted(self.rows, [tile.row, tile.row + len(tile.scores)]).tolist()
         place = tile.scores.device
@@ -187,11 +186,11 @@ class _Queries:
         active = (tile.peaks[rows] >= floors).nonzero().squeeze(1)
         at_once = max(1, tile.task.options.strip // tile.scores.shape[1])
         for some in torch.split(active, at_once):
-            found = scan.keys(tile.scores.index_select(0, rows[some]))
+            found = low_precision.keys(tile.scores.index_select(0, rows[some]))
             low, high = floors[some][:, None], ceilings[some][:, None]
-            near, columns = scan.between(found, low, high)
+            near, columns = low_precision.between(found, low, high)
             survivors.add(tile, rows[some][near], columns, some[near] + first)
-            counts[first + some.cpu().numpy()] += scan.count_above(found, high).numpy()
+            counts[first + some.cpu().numpy()] += low_precision.count_above(found, high).numpy()
 
     def add(self, survivors: Survivors, counts: Integers, cuts: Sequence[int]) -> None:
         """Score what waits, and add what is ahead to `counts` [Q, S], before the first cut that lies behind it."""

@@ -53,7 +53,7 @@ def pair_scores(probes: Matrix, gallery: Matrix, rows: Tensor, columns: Tensor) 
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowReader:
     """Embeddings [N, d], wherever they lie, and the squared lengths asked for so far (NaN where none was)."""
 
     name: str
@@ -139,8 +139,10 @@ class Rows:
         return torch.where(odd, torch.ones_like(squares), squares)
 
 
-def rows_of(probes: Matrix, gallery: Matrix | None, device: torch.device | str | None = None) -> tuple[Rows, Rows]:
-    """Both sides as `Rows` on one device, after checking that they go together; no gallery: the probes twice."""
+def rows_of(
+    probes: Matrix, gallery: Matrix | None, device: torch.device | str | None = None
+) -> tuple[RowReader, RowReader]:
+    """Both sides as `RowReader` on one device, after checking that they go together; no gallery: the probes twice."""
     place = _device(probes, gallery, device)
     first = _rows("probes", probes, place)
     second = first if gallery is None else _rows("gallery", gallery, place)
@@ -149,7 +151,7 @@ def rows_of(probes: Matrix, gallery: Matrix | None, device: torch.device | str |
     return first, second
 
 
-def score(first: Rows, second: Rows, rows: Tensor, columns: Tensor) -> Tensor:
+def score(first: RowReader, second: RowReader, rows: Tensor, columns: Tensor) -> Tensor:
     """`pair_scores` of sides that were checked."""
     parts = []
     chunk = max(1, CACHED // first.size)
@@ -181,7 +183,7 @@ def _check_index(name: str, index: Tensor, total: int) -> None:
         raise checks.InputError(f"{rule}; got numbers from {int(index.min())} to {int(index.max())}")
 
 
-def _rows(name: str, values: Matrix, device: torch.device) -> Rows:
+def _rows(name: str, values: Matrix, device: torch.device) -> RowReader:
     if not isinstance(values, Tensor | np.ndarray):
         raise checks.InputError(f"{name} must be a torch.Tensor or a NumPy array; got {type(values).__name__}")
     if values.ndim != 2 or values.shape[1] < 1:
@@ -191,7 +193,7 @@ def _rows(name: str, values: Matrix, device: torch.device) -> Rows:
         raise checks.InputError(f"{name} must be floating point of 16, 32 or 64 bits; got {values.dtype}")
     if isinstance(values, Tensor):
         values = values.detach()
-    return Rows(name, values, device, torch.full((int(values.shape[0]),), float("nan"), dtype=torch.float64))
+    return RowReader(name, values, device, torch.full((int(values.shape[0]),), float("nan"), dtype=torch.float64))
 
 
 def _device(probes: Matrix, gallery: Matrix | None, device: torch.device | str | None) -> torch.device:

@@ -11,14 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 
 def top_k(
-    probes: Matrix, gallery: Matrix, k: int, *, ids: Sequence[ArrayLike] | None = None, options: Options = DEFAULT
+    probes: Matrix,
+    gallery: Matrix,
+    k: int,
+    *,
+    ids: Sequence[ArrayLike] | None = None,
+    options: ScoringOptions = DEFAULT,
 ) -> tuple[Tensor, Tensor]:
     """The k highest exact scores of each probe and their gallery rows; ties go to the lower row.
 
@@ -49,7 +53,7 @@ def top_k(
 
 
 def best_per_probe(
-    probes: Matrix, gallery: Matrix, *, ids: Sequence[ArrayLike] | None = None, options: Options = DEFAULT
+    probes: Matrix, gallery: Matrix, *, ids: Sequence[ArrayLike] | None = None, options: ScoringOptions = DEFAULT
 ) -> Tensor:
     """The highest exact score of each probe, [P] of float64; -inf where `ids` left nothing. See `top_k`."""
     return top_k(probes, gallery, 1, ids=ids, options=options)[0][:, 0]
@@ -80,7 +84,7 @@ class _Best:
     def empty(probes: int, k: int) -> _Best:
         return _Best(np.full((probes, k), -np.inf), np.full((probes, k), -1, dtype=np.int64))
 
-    def see(self, tile: Tile, survivors: Survivors) -> None:
+    def see(self, tile: ScoreTile, survivors: Survivors) -> None:
         """Find what a tile may have above the k-th best so far, and take it in once there is enough of it."""
         k = self.scores.shape[1]
         lowest = torch.from_numpy(self.scores[tile.row : tile.row + len(tile.scores), -1]).to(tile.scores.device)
@@ -89,7 +93,7 @@ class _Best:
             if found.shape[1] >= k:  # k rows of this tile alone may already prove more
                 kth = found.amax(dim=1) if k == 1 else found.topk(k, dim=1).values[:, -1]
                 bounds = torch.maximum(bounds, tile.least(kth))
-            near, columns = scan.between(found, tile.floors(bounds)[:, None])
+            near, columns = low_precision.between(found, tile.floors(bounds)[:, None])
             survivors.add(tile, rows[near], columns)
             if survivors.due:
                 self.merge(survivors)

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import ArrayLike
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
-from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, Found, merged
+from angulus.evaluation.scoring import low_precision
+from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merged
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.products import PRECISIONS, bfloat16_time
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
+from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 SEED = 20_240_601
 SAMPLE = (2**14, 2**22)  # the least and the most impostor pairs drawn to place the brackets
@@ -25,7 +24,7 @@ RESCORED = 500  # float32 products of a pair that take as long as scoring one ex
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class ThresholdAtFmr:
     """Where the false match rate is as high as the target allows, and no higher.
 
     Attributes:
@@ -54,8 +53,8 @@ def thresholds_at(
     *,
     ids: ArrayLike | Sequence[ArrayLike] | None = None,
     zero_ok: bool = False,
-    options: Options = DEFAULT,
-) -> list[OperatingPoint]:
+    options: ScoringOptions = DEFAULT,
+) -> list[ThresholdAtFmr]:
     """The exact threshold of each target FMR over all impostor pairs: the lowest whose FMR does not exceed it.
 
     Of n impostor scores s_1 >= s_2 >= ..., with k the most that a target f allows (k / n <= f), the threshold is just
@@ -91,11 +90,11 @@ def thresholds_at(
     points = []
     for fmr, count in zip(fmrs, allowed, strict=True):
         if count == total:
-            points.append(OperatingPoint(float(fmr), -math.inf, total, total, -math.inf, 0))
+            points.append(ThresholdAtFmr(float(fmr), -math.inf, total, total, -math.inf, 0))
             continue
         place, passes = found[count + 1]
         points.append(
-            OperatingPoint(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
+            ThresholdAtFmr(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
         )
     return points
 
@@ -118,9 +117,9 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
     return count
 
 
-def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Found, int]]:
+def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[RankedScore, int]]:
     """The score of each rank (1 = the highest), and how many passes it took; passes go on until all are certain."""
-    done: dict[int, tuple[Found, int]] = {}
+    done: dict[int, tuple[RankedScore, int]] = {}
     known = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
     sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
     spread, passes = SPREAD, 0
@@ -130,7 +129,7 @@ def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Fou
         for bracket in _pass(work, merged(wanted, work.options.bytes // 64), sample):
             for rank in bracket.ranks:
                 place = bracket.find(rank)
-                if isinstance(place, Found):
+                if isinstance(place, RankedScore):
                     done[rank] = (place, passes)
                     del known[rank]
                 else:
@@ -157,18 +156,18 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
     first, *others = work.options.ranks.gather_from_all(mine)
     for each in others:
         for bracket, other in zip(first, each, strict=True):
-            bracket.join(other)
+            bracket.merge(other)
     return first
 
 
-def _see(tile: Tile, bracket: Bracket, survivors: Survivors) -> None:
+def _see(tile: ScoreTile, bracket: Bracket, survivors: Survivors) -> None:
     """Count a tile's scores that are certainly above the bracket, and collect those that may be inside."""
     floor = tile.floors(torch.tensor(bracket.low))
     ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
     for rows, found in tile.strips(floor):
         if ceiling is not None:
-            bracket.above += int(scan.count_above(found, ceiling).sum())
-        near, columns = scan.between(found, floor, ceiling)
+            bracket.above += int(low_precision.count_above(found, ceiling).sum())
+        near, columns = low_precision.between(found, floor, ceiling)
         survivors.add(tile, rows[near], columns)
         if survivors.due:
             bracket.add(survivors.take()[2].cpu().numpy())

@@ -14,17 +14,18 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.distributed.runtime import Ranks
-from angulus.evaluation.scoring import exact, products, scan
-from angulus.evaluation.scoring.exact import Matrix, Rows
-from angulus.evaluation.scoring.identities import Identities, Mates
+from angulus.evaluation.scoring import exact, low_precision
+from angulus.evaluation.scoring.exact import Matrix, RowReader
+from angulus.evaluation.scoring.mates import Identities, Mates
 
 TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: an output that stays in the last cache
 CACHED = 2**18  # scores; what is looked into at a time stays in a core's cache
 SMALL = 2**22  # pairs; below, nothing is won by a lower precision
+BATCH = 2**10  # pairs scored exactly at a time; a step of few costs as much as one of hundreds
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoringOptions:
     """How scores are computed; none of these changes a result.
 
     Attributes:
@@ -42,7 +43,7 @@ class Options:
     on_block: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        checks.choice("precision", self.precision, ("auto", *products.PRECISIONS))
+        checks.choice("precision", self.precision, ("auto", *low_precision.PRECISIONS))
         checks.integer("memory_mib", self.memory_mib, low=64)
 
     @property
@@ -56,7 +57,7 @@ class Options:
         return min(self.bytes // 16 // 64, CACHED)
 
 
-DEFAULT = Options()
+DEFAULT = ScoringOptions()
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Task:
     `within` means one set against itself, each unordered pair once; pairs of one identity are left out.
     """
 
-    probes: Rows
-    gallery: Rows
+    probes: RowReader
+    gallery: RowReader
     identities: Identities | None
     within: bool
-    options: Options
+    options: ScoringOptions
 
     @property
     def pairs(self) -> int:
@@ -82,17 +83,21 @@ class Task:
     def dtype(self) -> torch.dtype:
         """The precision of the products."""
         if self.options.precision != "auto":
-            return products.PRECISIONS[self.options.precision]
+            return low_precision.PRECISIONS[self.options.precision]
         if len(self.probes) * len(self.gallery) <= SMALL:
             return torch.float32
-        return torch.bfloat16 if products.bfloat16_time(self.probes.device, self.probes.size) < 0.9 else torch.float32
+        return (
+            torch.bfloat16 if low_precision.bfloat16_time(self.probes.device, self.probes.size) < 0.9 else torch.float32
+        )
 
     def score(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Exact scores of chosen pairs."""
         return exact.score(self.probes, self.gallery, rows, columns)
 
 
-def task(probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: Options) -> Task:
+def task(
+    probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: ScoringOptions
+) -> Task:
     """Check both sides; no gallery: pairs within the probes, and `ids` is one array."""
     first, second = exact.rows_of(probes, gallery, options.device)
     identities = None if ids is None else Identities.of(ids, len(first), None if gallery is None else len(second))
@@ -100,7 +105,7 @@ def task(probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[Array
 
 
 @dataclass(frozen=True)
-class Tile:
+class ScoreTile:
     """Scores [b, n] in a low precision of probes `row`, row + 1, ... and gallery rows `column`, column + 1, ...
 
     Pairs that are not wanted are -inf. The buffer is used again for the next tile. `slack` bounds the product's error.
@@ -115,26 +120,26 @@ class Tile:
     @cached_property
     def peaks(self) -> Tensor:
         """The key of each row's highest score."""
-        return scan.peaks(self.scores)
+        return low_precision.peaks(self.scores)
 
     def strips(self, floor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows, keys) of the rows that reach their floor (a key, or one a row), a part of them at a time."""
         rows = (self.peaks >= floor).nonzero().squeeze(1)
         for some in torch.split(rows, max(1, self.task.options.strip // self.scores.shape[1])):
-            yield some, scan.keys(self.scores.index_select(0, some))
+            yield some, low_precision.keys(self.scores.index_select(0, some))
 
     def floors(self, bounds: Tensor) -> Tensor:
         """Keys below which no exact score reaches the bound."""
-        return scan.floor_keys(bounds.to(self.scores.device) - self.slack, self.scores.dtype)
+        return low_precision.floor_keys(bounds.to(self.scores.device) - self.slack, self.scores.dtype)
 
     def ceilings(self, bounds: Tensor) -> Tensor:
         """Keys above which every exact score exceeds the bound."""
-        return scan.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
+        return low_precision.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
 
     def least(self, found: Tensor) -> Tensor:
         """The lowest exact score that a key allows."""
-        low = scan.values(found, self.scores.dtype)
-        return low - self.slack - products.rounding(low, self.scores.dtype)
+        low = low_precision.values(found, self.scores.dtype)
+        return low - self.slack - low_precision.rounding(low, self.scores.dtype)
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Plan:
         return sum(self.wanted(probes, block) for group in self.groups for probes in group for block in self.blocks)
 
 
-def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator[Tile]:
+def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator[ScoreTile]:
     """This rank's tiles: all gallery blocks in ascending order for each group of probes that memory holds.
 
     Args:
@@ -184,7 +189,7 @@ def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator
     done, total = 0, plan.tiles()
     if not total:
         return
-    products.check_products(task.probes.device, dtype, task.probes.size)
+    low_precision.check_products(task.probes.device, dtype, task.probes.size)
     size = max(len(probes) for group in plan.groups for probes in group) * max(map(len, plan.blocks))
     buffer = torch.empty(size, dtype=dtype, device=task.probes.device)
     for group in plan.groups:
@@ -197,9 +202,11 @@ def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator
             mates = task.identities.block(block[0], block[-1] + 1) if task.identities else None
             for number in here:
                 rows, near = held[number]
-                scores = products.product(rows, columns, buffer)
+                scores = low_precision.product(rows, columns, buffer)
                 _mask(scores, group[number], block, mates, task.within)
-                yield Tile(scores, group[number][0], block[0], products.slack(near, far, task.probes.size, dtype), task)
+                yield ScoreTile(
+                    scores, group[number][0], block[0], low_precision.slack(near, far, task.probes.size, dtype), task
+                )
                 done += 1
                 if task.options.on_block is not None:
                     task.options.on_block(done, total)
@@ -213,3 +220,46 @@ def _mask(scores: Tensor, probes: range, block: range, mates: Mates | None, with
     if within and block[0] <= probes[-1]:
         place = torch.arange(probes[0], probes[-1] + 1, device=scores.device)[:, None]
         scores.masked_fill_(torch.arange(block[0], block[-1] + 1, device=scores.device) <= place, -math.inf)
+
+
+@dataclass
+class Survivors:
+    """Pairs by probe and gallery row, each with its low-precision score, the bound on that, and the caller's mark."""
+
+    task: Task
+    waiting: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, tile: ScoreTile, rows: Tensor, columns: Tensor, marks: Tensor | None = None) -> None:
+        """Keep pairs of a tile, by their places in it."""
+        if len(rows):
+            low = tile.scores[rows, columns].double()
+            bound = tile.slack + low_precision.rounding(low, tile.scores.dtype)
+            kept = rows + tile.row, columns + tile.column, low, bound, rows if marks is None else marks
+            self.waiting.append(kept)
+            self.count += len(rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether there are enough to be scored."""
+        return self.count >= BATCH
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that wait: probe rows, gallery rows, exact scores, marks; nothing waits afterwards.
+
+        Raises:
+            RuntimeError: the device's product broke the bound, so that what it rejected cannot be trusted.
+        """
+        device = self.task.probes.device
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        parts = [(nothing, nothing, nothing.double(), nothing.double(), nothing), *self.waiting]
+        self.waiting, self.count = [], 0
+        rows, columns, low, bound, marks = (torch.cat(part) for part in zip(*parts, strict=True))
+        scores = self.task.score(rows, columns)
+        off = (low - scores).abs() - bound
+        if len(off) and float(off.max()) > 0:
+            raise RuntimeError(
+                f"a product in low precision on {device} is off by {float(off.max()):.2e} more than IEEE allows, "
+                "so its rejections are in doubt; use precision='float32' or another device"
+            )
+        return rows, columns, scores, marks
