@@ -157,7 +157,7 @@ def test_a_bracket_finds_a_rank_or_where_it_is(scores: list[int], low: int, widt
     for share in shares:
         share.settle()
     for other in shares[1:]:
-        shares[0].join(other)
+        shares[0].merge(other)
     expected = sorted(values.tolist(), reverse=True)[rank - 1]
     place = shares[0].find(rank)
     if isinstance(place, RankedScore):
