@@ -20,8 +20,8 @@ from angulus.cli.doctor import doctor as command
 from angulus.core.contract import Contract, template_points
 from angulus.data.records.reader import Row, write_records
 from angulus.doctor import Diagnosis, diagnose, separations
+from angulus.doctor.changes import after, features, moved, trials
 from angulus.doctor.sample import PER_IDENTITY, choose
-from angulus.doctor.trials import after, features, moved, trials
 from angulus.models import artifact
 from angulus.models.artifact import Config
 from data.pictures import encoded

@@ -29,7 +29,7 @@ from angulus.models import artifact, embed
 from angulus.models.artifact import Config
 from angulus.search import Gallery, false_positives, open_gallery, threshold_of
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import About, keys
+from angulus.search.vector_store import About, keys
 
 pytest.importorskip("lancedb")
 pytest.importorskip("lance")
@@ -325,9 +325,9 @@ def test_many_matches_are_bounded(gallery: Gallery, monkeypatch: pytest.MonkeyPa
     gallery.add(people)
     answers = gallery.query(people, top=10**30)
     assert [len(each.matches) for each in answers] == [40] * 40
-    monkeypatch.setattr("angulus.search.gallery._BYTES", 4 * D * 50 * 3)  # three queries at a time
+    monkeypatch.setattr("angulus.search.vector_gallery._BYTES", 4 * D * 50 * 3)  # three queries at a time
     assert gallery.query(people, top=40) == answers
-    monkeypatch.setattr("angulus.search.gallery.MOST_MATCHES", 1000)
+    monkeypatch.setattr("angulus.search.vector_gallery.MOST_MATCHES", 1000)
     assert len(gallery.query(people, top=25)) == 40
     with pytest.raises(InputError, match="top must be a whole number <= 25; got 26; of 40 queries"):
         gallery.query(people, top=26)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.sources import Options
-from angulus.doctor.measure import Measured, has_pairs, intervals, measure
+from angulus.doctor.changes import FAULTS, MENDS, ImageChange, after, trials
+from angulus.doctor.effects import FeatureStatistics, has_pairs, intervals, measure
 from angulus.doctor.sample import take_sample
-from angulus.doctor.trials import FAULTS, MENDS, Trial, after, trials
 from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval
 from angulus.models import artifact
 
@@ -26,7 +26,7 @@ FEW = 10  # identities below which resampling them says little
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChangeEffect:
     """What a change does, beside the images as they are; differences are paired, image by image.
 
     Attributes:
@@ -69,8 +69,8 @@ class Diagnosis:
     norm: float | None
     separation: float | None
     facts: tuple[str, ...]
-    outcomes: tuple[Outcome, ...]
-    likely: tuple[Outcome, ...]
+    outcomes: tuple[ChangeEffect, ...]
+    likely: tuple[ChangeEffect, ...]
     draws: int
 
     def sentences(self) -> list[str]:
@@ -109,7 +109,7 @@ class Diagnosis:
             )
         return said + (" norms are all 1." if self.norm is None else f" geometric mean norm {self.norm:.4g}.")
 
-    def _suspicion(self, each: Outcome, first: bool) -> str:
+    def _suspicion(self, each: ChangeEffect, first: bool) -> str:
         resampled = "images" if each.gain is None else "identities"
         bounds = each.gain_interval or each.norm_interval
         level = f"{bounds.level if bounds else 0.95:.1%} of {self.draws:,} paired resamples of the {resampled}"
@@ -170,7 +170,7 @@ def diagnose(
         )
     done = planned = 0
 
-    def tried(some: list[Trial | None]) -> list[Measured]:
+    def tried(some: list[ImageChange | None]) -> list[FeatureStatistics]:
         nonlocal done, planned
         planned += len(some)
         found = []
@@ -180,7 +180,9 @@ def diagnose(
             done += 1
         return found
 
-    def compared(given: Measured, others: list[Measured], some: list[Trial]) -> list[Outcome]:
+    def compared(
+        given: FeatureStatistics, others: list[FeatureStatistics], some: list[ImageChange]
+    ) -> list[ChangeEffect]:
         return _compare(given, others, some, sample.identities, draws, norms=not trained.config.normalize)
 
     given, *others = tried([None, *every])
@@ -206,14 +208,14 @@ def diagnose(
 
 
 def _best_steps(
-    every: list[Trial],
-    others: list[Measured],
-    outcomes: list[Outcome],
-    tried: Callable[[list[Trial | None]], list[Measured]],
-    compared: Callable[[Measured, list[Measured], list[Trial]], list[Outcome]],
-) -> tuple[Outcome, ...]:
+    every: list[ImageChange],
+    others: list[FeatureStatistics],
+    outcomes: list[ChangeEffect],
+    tried: Callable[[list[ImageChange | None]], list[FeatureStatistics]],
+    compared: Callable[[FeatureStatistics, list[FeatureStatistics], list[ImageChange]], list[ChangeEffect]],
+) -> tuple[ChangeEffect, ...]:
     """The trial that does best, then the best on top of it of another family, while any does better."""
-    steps: list[Outcome] = []
+    steps: list[ChangeEffect] = []
     while any(each.better for each in outcomes):
         best = max((n for n, each in enumerate(outcomes) if each.better), key=lambda n: _strength(outcomes[n]))
         steps.append(outcomes[best])
@@ -225,14 +227,14 @@ def _best_steps(
 
 
 def _compare(
-    given: Measured,
-    others: list[Measured],
-    every: list[Trial],
+    given: FeatureStatistics,
+    others: list[FeatureStatistics],
+    every: list[ImageChange],
     identities: NDArray[np.str_],
     draws: int,
     *,
     norms: bool,
-) -> list[Outcome]:
+) -> list[ChangeEffect]:
     """Each trial beside what is given, on the same resamples."""
     level = 1 - FALSE_ALARM / len(every)
     judged = ~np.isnan(given.separations)
@@ -259,15 +261,15 @@ def _clear(value: float, interval: Interval | None, least: float) -> bool:
 
 
 def _outcome(
-    trial: Trial,
+    trial: ImageChange,
     ratios: tuple[float, Interval | None],
     before: float | None,
     gain: tuple[float, Interval | None] | None,
     better: bool,
-) -> Outcome:
+) -> ChangeEffect:
     log, interval = ratios
     value, bounds = (None, None) if gain is None else gain
-    return Outcome(
+    return ChangeEffect(
         trial.name,
         trial.family,
         float(np.exp(log)),
@@ -280,11 +282,11 @@ def _outcome(
     )
 
 
-def _strength(each: Outcome) -> float:
+def _strength(each: ChangeEffect) -> float:
     return each.norm_ratio if each.gain is None else each.gain
 
 
-def _ratio(each: Outcome) -> str:
+def _ratio(each: ChangeEffect) -> str:
     between = each.norm_interval
     said = f" ({between.low:.3f} to {between.high:.3f})" if between else ""
     return f"{each.norm_ratio:.3f} times theirs{said}"

@@ -29,7 +29,7 @@ _LEAST_PX = 1.0  # of a crop of 112: by how much landmarks must be off the templ
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ImageSample:
     """N images as the model takes them.
 
     Attributes:
@@ -43,7 +43,7 @@ class Sample:
     facts: tuple[str, ...]
 
 
-def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> Sample:
+def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> ImageSample:
     """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
 
     Raises:
@@ -64,7 +64,7 @@ def take_sample(model: Model, images: Path, limit: int, options: Options | None 
     if left_out:
         facts.append(f"{len(left_out):,} things were not looked at, such as {left_out[0].where}: {left_out[0].reason}.")
     pixels = torch.stack([_tensor(image, height, width, channels) for image in decoded])
-    return Sample(pixels, np.array([row.identity for row in rows]), tuple(facts))
+    return ImageSample(pixels, np.array([row.identity for row in rows]), tuple(facts))
 
 
 def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:

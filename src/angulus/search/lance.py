@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -13,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from angulus.core import checks, extras, files
-from angulus.search.deletions import Removals
-from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
+from angulus.core import checks, extras, files, limits
+from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
 KINDS = ("ivf-pq", "hnsw")
@@ -24,7 +24,51 @@ WAIT_S = 600.0  # for another process that writes the gallery; an index of a mil
 
 _KEPT = timedelta(hours=1)  # an older state of the table, for processes that still read it
 _TERMS = 1000  # in one condition
+_KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REFINE = 10  # times as many rows as are asked for are compared by their full vectors
+
+
+class Removals:
+    """The keys of rows whose removal has begun, in a file of the gallery's folder.
+
+    Args:
+        folder: the gallery's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "removals.json"
+
+    def begin(self, keys: list[str]) -> None:
+        """Keep the keys, on the disk when this returns."""
+        files.write_json(self.path, {"keys": keys})
+
+    def pending(self) -> list[str]:
+        """The keys that were begun and not ended.
+
+        Raises:
+            checks.InputError: a file that `begin` did not write; its text would become part of a condition.
+        """
+        if not self.path.exists():
+            return []
+        wrong = (
+            f"{self.path} must list the rows that a stopped removal has still to take out, and cannot be used; delete "
+            "it, and run angulus search remove again for the ids that have to go"
+        )
+        try:
+            found = limits.parse_json(limits.read_file(self.path), str(self.path))
+        except checks.InputError as error:
+            raise checks.InputError(f"{wrong} ({error})") from error
+        keys = found.get("keys") if isinstance(found, dict) else None
+        if not isinstance(keys, list) or not all(isinstance(each, str) and _KEY.fullmatch(each) for each in keys):
+            raise checks.InputError(wrong)
+        return keys
+
+    def end(self) -> None:
+        """Forget them; what was written before is on the disk first."""
+        for path in self.path.parent.rglob("*"):
+            files.sync_folder(path)  # a file as well as a folder
+        self.path.unlink(missing_ok=True)
+        files.sync_folder(self.path.parent)
 
 
 class LanceStore:
@@ -137,7 +181,7 @@ class LanceStore:
         with self._errors_named():
             self._open().optimize(cleanup_older_than=_KEPT)
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         table = self._open()
         search = table.search(queries, query_type="vector", vector_column_name="vector").distance_type("dot")
         if effort is None:
@@ -158,7 +202,7 @@ class LanceStore:
         found = []
         for query in range(len(queries)):
             chosen = np.flatnonzero(number == query)
-            found.append(Found([ids[row] for row in chosen], [identities[row] for row in chosen], vectors[chosen]))
+            found.append(Neighbours([ids[row] for row in chosen], [identities[row] for row in chosen], vectors[chosen]))
         return found
 
     def _begun(self) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from angulus.core import checks, extras
-from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
+from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 META = "angulus"
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -110,7 +110,7 @@ class QdrantStore:
     def tidy(self) -> None:
         """Nothing: the server merges its segments by itself."""
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         models = self.models
         exact = effort is None
         params = models.SearchParams(exact=exact, hnsw_ef=None if exact else max(effort or 0, top))
@@ -120,13 +120,13 @@ class QdrantStore:
         ]
         with self._errors_named():
             answers = [answer.points for answer in self.client.query_batch_points(self.collection, requests)]
-            return [self._found(points, queries.shape[1]) for points in answers]
+            return [self._neighbours(points, queries.shape[1]) for points in answers]
 
     @staticmethod
-    def _found(points: Sequence[Any], size: int) -> Found:
+    def _neighbours(points: Sequence[Any], size: int) -> Neighbours:
         vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, size)
         payloads = [point.payload for point in points]
-        return Found([each["id"] for each in payloads], [each["identity"] for each in payloads], vectors)
+        return Neighbours([each["id"] for each in payloads], [each["identity"] for each in payloads], vectors)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and devi
 
 
 @dataclass(frozen=True)
-class Trial:
+class ImageChange:
     """One change to what the model sees.
 
     Attributes:
@@ -51,13 +51,13 @@ class Trial:
     normalise: Callable[[Tensor], Tensor] | None = None
 
 
-def trials(model: Model) -> tuple[Trial, ...]:
+def trials(model: Model) -> tuple[ImageChange, ...]:
     """Every change that is tried; none is what the contract does already."""
-    some = [Trial("red and blue swapped", "colour", lambda pixels: pixels.flip(1))] if _coloured(model) else []
+    some = [ImageChange("red and blue swapped", "colour", lambda pixels: pixels.flip(1))] if _coloured(model) else []
     return (*some, *_values(model), *_geometry(max(model.config.image_size)))
 
 
-def after(first: Trial, second: Trial) -> Trial:
+def after(first: ImageChange, second: ImageChange) -> ImageChange:
     """The second change to images that the first was made to; of the two, one at most is to the values."""
     changes = [each.change for each in (first, second) if each.change is not None]
 
@@ -70,7 +70,7 @@ def after(first: Trial, second: Trial) -> Trial:
 
 
 @torch.no_grad()
-def features(model: Model, pixels: Tensor, trial: Trial | None = None) -> Tensor:
+def features(model: Model, pixels: Tensor, trial: ImageChange | None = None) -> Tensor:
     """Features [B, d] of pixels as the contract prepares them, or under a trial's change."""
     preprocessing = model.preprocessing
     network: Callable[[Tensor], Tensor] = model.backbone
@@ -114,7 +114,7 @@ def _coloured(model: Model) -> bool:
     return model.config.in_channels == 3
 
 
-def _values(model: Model) -> list[Trial]:
+def _values(model: Model) -> list[ImageChange]:
     """Ways to normalise that are in use, but for the contract's own."""
     contract = model.config.contract
     some = []
@@ -125,20 +125,20 @@ def _values(model: Model) -> list[Trial]:
         (0.0, 1.0, "x as it is, so 0 to 255"),
     ):
         if (contract.normalize, contract.mean, contract.scale) != ("fixed", mean, scale):
-            some.append(Trial(f"pixels as {words}", "values", normalise=_fixed(mean, scale)))
+            some.append(ImageChange(f"pixels as {words}", "values", normalise=_fixed(mean, scale)))
     if _coloured(model):
         means, deviations = (torch.tensor(each)[:, None, None] for each in IMAGENET)
         if contract.colour == "bgr":
             means, deviations = means.flip(0), deviations.flip(0)
         some.append(
-            Trial(
+            ImageChange(
                 "pixels by ImageNet's mean and deviation",
                 "values",
                 normalise=lambda x: (x - means.to(x)) / deviations.to(x),
             )
         )
     if contract.normalize != "per_image":
-        some.append(Trial("each image by its own mean and deviation", "values", normalise=_per_image))
+        some.append(ImageChange("each image by its own mean and deviation", "values", normalise=_per_image))
     return some
 
 
@@ -151,21 +151,21 @@ def _per_image(x: Tensor) -> Tensor:
     return (x - x.mean(dim=(1, 2, 3), keepdim=True)) / deviation.clamp_min(x[0].numel() ** -0.5)
 
 
-def _geometry(side: int) -> list[Trial]:
+def _geometry(side: int) -> list[ImageChange]:
     """Shifts by 1/28 and 1/14 of the longer side (4 and 8 of 112 pixels), four scales, five turns."""
     some = []
     for step in sorted({max(1, round(side / 28)), max(2, round(side / 14))}):
         for words, right, down in (("right", 1, 0), ("left", -1, 0), ("down", 0, 1), ("up", 0, -1)):
             some.append(
-                Trial(
+                ImageChange(
                     f"a shift of {step} px {words}", "place", _move(right=float(right * step), down=float(down * step))
                 )
             )
     for zoom in (0.75, 0.9, 1.1, 1.33):
         words = "enlarged" if zoom > 1 else "reduced"
-        some.append(Trial(f"what is shown {words} to {zoom:.0%}", "size", _move(zoom=zoom)))
+        some.append(ImageChange(f"what is shown {words} to {zoom:.0%}", "size", _move(zoom=zoom)))
     for degrees in (-15.0, 15.0, 90.0, 180.0, 270.0):
-        some.append(Trial(f"a turn of {degrees:+g} degrees", "turn", _move(degrees=degrees)))
+        some.append(ImageChange(f"a turn of {degrees:+g} degrees", "turn", _move(degrees=degrees)))
     return some
 
 

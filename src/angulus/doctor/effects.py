@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
-from angulus.doctor.sample import Sample
-from angulus.doctor.trials import Trial, features
+from angulus.doctor.changes import ImageChange, features
+from angulus.doctor.sample import ImageSample
 from angulus.evaluation.metrics.intervals import Interval, Units, bootstrap
 from angulus.models.artifact import Model
 
@@ -50,7 +50,7 @@ def separations(unit: Floats, identities: NDArray[np.str_]) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class FeatureStatistics:
     """Of one trial, or of the images as they are.
 
     Attributes:
@@ -64,7 +64,7 @@ class Measured:
     alike: float | None
 
 
-def measure(model: Model, sample: Sample, trial: Trial | None, paired: bool) -> Measured:
+def measure(model: Model, sample: ImageSample, trial: ImageChange | None, paired: bool) -> FeatureStatistics:
     """Embed the sample under a trial, or as it is.
 
     Args:
@@ -89,7 +89,7 @@ def measure(model: Model, sample: Sample, trial: Trial | None, paired: bool) -> 
     unit = found / np.where(norms > 0, norms, 1)[:, None]
     count = len(unit)
     alike = (float((unit.sum(axis=0) ** 2).sum()) - count) / (count * (count - 1)) if count > 1 else None
-    return Measured(
+    return FeatureStatistics(
         np.log(np.maximum(norms, 1e-30)),
         separations(unit, sample.identities) if paired else np.full(count, np.nan),
         alike,

@@ -60,7 +60,7 @@ class About:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Neighbours:
     """Rows of a gallery, near to one query first.
 
     Attributes:
@@ -74,7 +74,7 @@ class Found:
     vectors: Vectors
 
 
-class Store(Protocol):
+class VectorStore(Protocol):
     """Keeps unit vectors under ids. Ids are any text: a store uses `keys` where it needs a name of its own.
 
     Attributes:
@@ -114,7 +114,7 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Merge what many additions left in pieces."""
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         """The rows of largest inner product with each query [Q, d]; effort: None for all rows, or how hard to look."""
 
 

@@ -15,7 +15,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import About, Found, Store, keys
+from angulus.search.vector_store import About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query looks at
 
@@ -59,7 +59,7 @@ class Gallery:
         store: where they are kept.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: VectorStore) -> None:
         self.store = store
 
     def __len__(self) -> int:
@@ -307,7 +307,7 @@ def _writable(texts: list[str], source: str) -> None:
             )
 
 
-def _matches(query: NDArray[np.float64], found: Found, top: int, threshold: float | None) -> tuple[Match, ...]:
+def _matches(query: NDArray[np.float64], found: Neighbours, top: int, threshold: float | None) -> tuple[Match, ...]:
     stored = found.vectors.astype(np.float64)
     scores = np.clip(stored @ query / np.linalg.norm(stored, axis=1), -1, 1)
     ranked = sorted(zip(-scores, found.ids, found.identities, strict=True), key=lambda each: (each[0], each[1]))
