@@ -151,7 +151,7 @@ def test_weights_of_another_backbone_are_refused(folder: Path) -> None:
         ({"contract": {"mean": 0.0, "code": "x"}}, "lacks or mistakes a key"),
         ({"contract": {"mean": 0.0, "scale": -1.0}}, "input.scale must be"),
         ({"options": {"hook": "x"}}, "options of the backbone 'small'"),
-        ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model anew"),
+        ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model again"),
         ({"options": 3}, r"options in .*config\.json must be names with values; got 3"),
         ({"about": []}, "about in .* must be names with values"),
         ({"embedding_size": "x"}, r"embedding_size in .* must be a whole number in \[1, .*\]; got 'x'"),

@@ -87,7 +87,7 @@ def test_the_file_is_valid_and_says_what_it_takes(folder: Path) -> None:
     onnx.checker.check_model(proto, full_check=True)
     about = {each.key: each.value for each in proto.metadata_props}
     model = angulus.load(folder / "model")
-    assert Contract(**json.loads(about["angulus.core.contract"])) == CONTRACT
+    assert Contract(**json.loads(about["angulus.contract"])) == CONTRACT
     assert about["angulus.model"] == model.name and about["angulus.sha256"] == model.sha256
     assert about["angulus.input"].startswith("uint8 [batch, 3, 16, 16], RGB")
     (given,) = proto.graph.input

@@ -473,7 +473,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return found.output
 
     said = run("add", where, tmp_path / "e.npz", "--batch", 200)
-    assert "200 of 300 are kept" in said and "300 in all" in said
+    assert "200 of 300 saved" in said and "300 in all" in said
     assert "300 vectors of 16 numbers, of the model with fingerprint 0123456789abcdef, flip none" in run("info", where)
     said = run(
         "query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--top", 2, "--json", tmp_path / "n/a.json"

@@ -142,7 +142,7 @@ def test_a_calibration_of_another_model_is_refused(folder: Path) -> None:
         angulus.load(folder / "brighter")
 
 
-def test_saving_a_model_anew_deletes_its_calibration(folder: Path) -> None:
+def test_saving_a_model_again_deletes_its_calibration(folder: Path) -> None:
     artifact.save(CONFIG, CONFIG.build(), folder / "model")
     assert angulus.load(folder / "model").calibration is None
 
@@ -335,7 +335,7 @@ def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
     assert f"score {saved['score']:.4f}" in text and f"threshold {saved['threshold']:.4f}" in text
     assert "FMR" in text and "pairs of two people pass it (measured on 54)" in text and "probability" in text
     given = CliRunner().invoke(app, [*arguments, "--threshold", "0.5"])
-    assert "it was given, not calibrated" in given.output
+    assert "it is your own, not calibrated" in given.output
     for options, text in (
         (["--json", "d.txt"], "ends in .json"),
         (["--detector", "mtcnn"], "--detector finds faces for"),

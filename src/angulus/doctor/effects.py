@@ -1,4 +1,4 @@
-"""What a trial does: the norms and the separations of all images, and their paired differences with intervals."""
+"""Measure a change: norms and separations of all images, and their paired differences with intervals."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _BATCH = 64
 
 
 def has_pairs(identities: NDArray[np.str_]) -> bool:
-    """Whether there are genuine and impostor pairs among known identities."""
+    """Whether the known identities give genuine and impostor pairs."""
     names, counts = np.unique(identities[identities != ""], return_counts=True)
     return len(names) > 1 and bool((counts > 1).any())
 
 
 def separations(unit: Floats, identities: NDArray[np.str_]) -> Floats:
-    """How far each image's genuine scores lie above its impostor scores, [N]; NaN for one without a genuine score.
+    """How far each image's genuine scores lie above its impostor scores, [N]; NaN for an image without genuine scores.
 
         d_i = (mean_{j of y_i, j ≠ i} s_ij − mean_{j not of y_i} s_ij) / σ,   σ² = the variance of all impostor scores
 
-    It does not change when scores are shifted or stretched; 0 where all impostor scores are the same, so that nothing
-    is told apart. Images without identity take no part.
+    Shifting or stretching the scores does not change it. It is 0 if all impostor scores are equal. Images without
+    identity do not count.
 
     Args:
         unit: [N, d] features of unit length.
-        identities: [N]; "" where not known.
+        identities: [N]; "" if unknown.
     """
     scores = unit @ unit.T
     known = identities != ""
@@ -51,58 +51,55 @@ def separations(unit: Floats, identities: NDArray[np.str_]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Of one trial, or of the images as they are.
+    """Statistics of the features of N images.
 
     Attributes:
-        log_norms: [N] natural logarithms of the features' norms.
-        separations: [N], see `separations`; all NaN where there are no genuine or no impostor pairs.
-        alike: the mean cosine of two images; None of one image.
+        log_norms: [N] natural logarithms of the norms.
+        separations: [N], see `separations`; all NaN without genuine and impostor pairs.
+        mean_cosine: of two images; None for one image.
     """
 
     log_norms: Floats
     separations: Floats
-    alike: float | None
+    mean_cosine: float | None
 
 
-def measure(model: Model, sample: ImageSample, trial: ImageChange | None, paired: bool) -> FeatureStatistics:
-    """Embed the sample under a trial, or as it is.
-
-    Args:
-        model, sample, trial: what of what, and how.
-        paired: whether there are genuine and impostor pairs.
+def measure(model: Model, sample: ImageSample, change: ImageChange | None, paired: bool) -> FeatureStatistics:
+    """Embed the sample, changed or as it is; `paired`: it has genuine and impostor pairs.
 
     Raises:
-        checks.InputError: features of the images as they are that are not finite.
+        checks.InputError: features of the unchanged images that are not finite.
     """
     device = next(model.parameters()).device
     parts = [
-        features(model, sample.pixels[start : start + _BATCH].to(device), trial).cpu()
+        features(model, sample.pixels[start : start + _BATCH].to(device), change).cpu()
         for start in range(0, len(sample.pixels), _BATCH)
     ]
-    found = torch.cat(parts).double().numpy()
-    what = "the images as they are" if trial is None else f"images with {trial.name}"
-    if not np.isfinite(found).all():
-        if trial is None:
-            raise InputError(f"the model's features must be finite; got NaN or Inf of {what}; its weights are damaged")
-        found = np.zeros_like(found)  # a change that breaks the model mends nothing
-    norms = np.linalg.norm(found, axis=1)
-    unit = found / np.where(norms > 0, norms, 1)[:, None]
+    embedded = torch.cat(parts).double().numpy()
+    if not np.isfinite(embedded).all():
+        if change is None:
+            raise InputError(
+                "the model's features must be finite; got NaN or Inf of the images as they are; its weights are damaged"
+            )
+        embedded = np.zeros_like(embedded)  # a change that breaks the model mends nothing
+    norms = np.linalg.norm(embedded, axis=1)
+    unit = embedded / np.where(norms > 0, norms, 1)[:, None]
     count = len(unit)
-    alike = (float((unit.sum(axis=0) ** 2).sum()) - count) / (count * (count - 1)) if count > 1 else None
+    mean_cosine = (float((unit.sum(axis=0) ** 2).sum()) - count) / (count * (count - 1)) if count > 1 else None
     return FeatureStatistics(
         np.log(np.maximum(norms, 1e-30)),
         separations(unit, sample.identities) if paired else np.full(count, np.nan),
-        alike,
+        mean_cosine,
     )
 
 
 def intervals(
     differences: Floats, units: NDArray[np.str_], draws: int, level: float
 ) -> list[tuple[float, Interval | None]]:
-    """The mean of each row of differences [T, N], and its interval when the units [N] are drawn again; None for one."""
+    """The mean of each row of differences [T, N] and its interval over resamples of the units [N]; None for one."""
 
     def means(weights: Floats) -> dict[str, float]:
         return {str(n): float(mean) for n, mean in enumerate(differences @ weights / weights.sum())}
 
-    found = bootstrap(means, Units.of(units), draws=draws, level=level)
-    return [(float(row.mean()), found.get(str(n))) for n, row in enumerate(differences)]
+    bounds = bootstrap(means, Units.of(units), draws=draws, level=level)
+    return [(float(row.mean()), bounds.get(str(n))) for n, row in enumerate(differences)]

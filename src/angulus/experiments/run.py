@@ -110,7 +110,7 @@ def run(
             results["snapshots"] = {"steps": list(on_the_way), "mean": mean(measured[1:])}
         if there.results is not None:  # where and how long it was trained stands
             results |= {name: there.results[name] for name in ("training", "environment")}
-        artifact.say_measured(folder / MODEL, results["accuracy"], len(kept.test))
+        artifact.record_accuracy(folder / MODEL, results["accuracy"], len(kept.test))
         files.write_json(folder / RESULTS, results)
         if there.results is not None:  # the former recipe stands until its results are replaced
             files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
