@@ -55,7 +55,7 @@ def test_a_constant_has_no_correlation() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "weights", "sentence"),
     [
-        ([1, 2], [1, 2, 3], None, r"must be \[N\] each with N >= 1; got \[2\] and \[3\]"),
+        ([1, 2], [1, 2, 3], None, r"must be \[N\] each with N >= 1; got shapes \[2\] and \[3\]"),
         ([], [], None, "N >= 1"),
         ([1, math.nan], [1, 2], None, "must be finite"),
         ([1, 2], [1, math.inf], None, "must be finite"),

@@ -145,7 +145,7 @@ def test_flip_is_kept_for_whoever_uses_the_threshold() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"target_fmr": 1e-3}, r"FAR 0\.001 needs at least 1,000 impostor pairs; got 240"),
+        ({"target_fmr": 1e-3}, r"FMR 0\.001 needs at least 1,000 impostor pairs; got 240"),
         ({"target_fmr": 0}, r"target_fmr must be a finite number in \(0, 1\]; got 0"),
         ({"flip": "both"}, "flip must be one of"),
     ],

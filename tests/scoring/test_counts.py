@@ -142,7 +142,7 @@ ONES = torch.ones(3, 2)
 @pytest.mark.parametrize(
     ("mates", "options", "sentence"),
     [
-        ([0.5, 0.5], {}, r"scores of mates must be \[3\], one a row; got \[2\]"),
+        ([0.5, 0.5], {}, r"scores of mates must be \[3\], one per row; got \[2\]"),
         ([0.5, math.nan, 0.5], {}, "scores of mates must be finite; got NaN or Inf at row 1"),
         (([0, 3], [0.5, 0.5]), {}, r"rows of mates must be \[Q\] of whole numbers in \[0, 3\)"),
         (([0.0], [0.5]), {}, r"rows of mates must be \[Q\] of whole numbers in \[0, 3\); got float64"),
@@ -161,5 +161,7 @@ def test_thresholds_and_ids_that_are_refused() -> None:
         above(ONES, ONES, math.nan)
     with pytest.raises(InputError, match="ids must say which rows are of one identity; got None"):
         genuine(ONES, ONES, ids=None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"ids must be \[3\] of whole numbers, one a row; got int64 of shape \[2, 3\]"):
+    with pytest.raises(
+        InputError, match=r"ids must be \[3\] of whole numbers, one per row; got int64 of shape \[2, 3\]"
+    ):
         genuine(ONES, None, ids=([1, 2, 3], [1, 2, 3]))

@@ -215,7 +215,7 @@ def test_true_accepts_follow(options: ScoringOptions) -> None:
         (
             [0.5],
             {"ids": ([1, 1], [1, 1])},
-            r"ids must be \[2\] of whole numbers, one a row; got int64 of shape \[2, 2\]",
+            r"ids must be \[2\] of whole numbers, one per row; got int64 of shape \[2, 2\]",
         ),
     ],
 )

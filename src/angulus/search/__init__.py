@@ -1,4 +1,4 @@
-"""Galleries: who, among many, is on an image, or nobody; kept in LanceDB on this machine, or on a Qdrant server."""
+"""Galleries of known people: find whom an image shows. Stored in LanceDB on this machine, or on a Qdrant server."""
 
 from angulus.search.vector_gallery import (
     EFFORT,

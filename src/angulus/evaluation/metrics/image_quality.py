@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, how_often
+from angulus.evaluation.metrics.curves import Floats, check_columns, how_often
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples of one quality: how many, their accuracy in [0, 1], their mean norm."""
+    """Samples of one quality: their number, accuracy in [0, 1] and mean norm."""
 
     count: int
     accuracy: float
@@ -22,9 +22,9 @@ class Group:
 
 
 def low_quality(norms: ArrayLike, fraction: float = 0.2) -> NDArray[np.bool_]:
-    """Which samples are low: the `fraction` with the smallest norms, the rest being good.
+    """Which samples are of low quality: the floor(fraction · n + ½) with the smallest norms; the rest are good.
 
-    floor(fraction · n + ½) samples; equal norms go low in the order they come.
+    Of equal norms, the first ones are low.
 
     Args:
         norms: [N], finite, ≥ 0.
@@ -54,7 +54,7 @@ def _norms(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def low_count(total: int, fraction: float) -> int:
-    """How many of `total` samples are low, or why that leaves one of the two groups empty.
+    """How many of `total` samples are low; an error if that leaves one of the two groups empty.
 
     >>> low_count(202_599, 0.2), low_count(1183, 0.2)
     (40520, 237)
@@ -78,11 +78,7 @@ def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Gr
         low: [N] of bool, from `low_quality` of these norms or of another model's.
     """
     norms, correct, low = _norms(norms), np.asarray(correct, bool), np.asarray(low, bool)
-    if not norms.shape == correct.shape == low.shape or norms.ndim != 1:
-        raise checks.InputError(
-            "norms, correct and low must have one shape [N]; "
-            f"got {list(norms.shape)}, {list(correct.shape)} and {list(low.shape)}"
-        )
+    check_columns(0, norms=norms, correct=correct, low=low)
     members = {"good": ~low, "low": low, "entire": np.ones_like(low)}
     for name, member in members.items():
         if not member.any():
@@ -95,7 +91,7 @@ def groups(norms: ArrayLike, correct: ArrayLike, low: ArrayLike) -> dict[str, Gr
 
 @dataclass(frozen=True)
 class Bin:
-    """Samples whose norm is in [low, high): how many, and their accuracy (NaN where there are none)."""
+    """Samples whose norm is in [low, high): their number and accuracy (NaN for an empty bin)."""
 
     low: float
     high: float
@@ -111,40 +107,33 @@ def norm_bins(norms: ArrayLike, correct: ArrayLike, bins: int = 10, *, edges: st
     norms, correct = _norms(norms), np.asarray(correct, dtype=bool)
     checks.integer("bins", bins, low=1, high=10_000)
     checks.choice("edges", edges, ("quantile", "width"))
-    if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
-        raise checks.InputError(
-            f"norms and correct must be [N] each with N >= 1; got {list(norms.shape)} and {list(correct.shape)}"
-        )
+    check_columns(norms=norms, correct=correct)
     if edges == "quantile":
         borders = np.unique(np.quantile(norms, np.linspace(0, 1, bins + 1)))
     else:
         borders = np.linspace(norms.min(), norms.max(), bins + 1)
     if len(borders) < 2 or borders[0] == borders[-1]:
         return [Bin(float(norms.min()), float(norms.max()), len(norms), float(correct.mean()))]
-    index = bin_of(norms, borders)
+    index, size = bin_of(norms, borders), len(borders) - 1
+    counts, right = np.bincount(index, minlength=size).tolist(), np.bincount(index, correct, size).tolist()
     return [
-        Bin(
-            float(borders[number]),
-            float(borders[number + 1]),
-            int((index == number).sum()),
-            float(correct[index == number].mean()) if (index == number).any() else math.nan,
-        )
-        for number in range(len(borders) - 1)
+        Bin(float(low), float(high), count, hits / count if count else math.nan)
+        for low, high, count, hits in zip(borders[:-1], borders[1:], counts, right, strict=True)
     ]
 
 
 def bin_of(norms: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bin of each norm, [N] in [0, B), by rising edges [B + 1]; what lies beyond an end counts to the end's bin."""
+    """The bin of each norm, [N] in [0, B), by rising edges [B + 1]; norms beyond an end belong to the end's bin."""
     return np.clip(np.searchsorted(edges, norms, side="right") - 1, 0, len(edges) - 2)
 
 
 @dataclass(frozen=True)
 class Discard:
-    """What each quality bound leaves: a bound q discards every genuine pair with quality < q; equal ones go together.
+    """What each quality bound leaves: a bound q discards all genuine pairs with quality < q.
 
     Attributes:
-        discarded: share of the genuine pairs that is discarded, rising from 0, [K].
-        fnmr: share of the kept genuine pairs that is rejected, [K].
+        discarded: share of the genuine pairs that are discarded, rising from 0, [K].
+        fnmr: share of the remaining genuine pairs that are rejected, [K].
     """
 
     discarded: Floats
@@ -152,10 +141,10 @@ class Discard:
 
 
 def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: ArrayLike | None = None) -> Discard:
-    """FNMR of the pairs kept, by the share discarded, at the one threshold by which `rejected` was decided.
+    """FNMR of the remaining pairs by the share discarded, at one threshold, which `rejected` was decided by.
 
     Args:
-        quality: [N] of the genuine pairs, finite, higher for better: of a pair, its worse image's.
+        quality: [N] of the genuine pairs, finite, higher for better: that of the pair's worse image.
         rejected: [N] of bool: the genuine pair's score is below the threshold.
         weights: [N], >= 0: how often each pair counts, or None for once.
 
@@ -166,11 +155,7 @@ def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: Array
     ([0.0, 0.25, 0.75], [0.5, 0.333, 0.0])
     """
     quality, rejected = np.asarray(quality, dtype=np.float64), np.asarray(rejected)
-    if quality.ndim != 1 or quality.shape != rejected.shape or not len(quality):
-        raise checks.InputError(
-            "quality and rejected must be [N] each with N >= 1; "
-            f"got shapes {list(quality.shape)} and {list(rejected.shape)}"
-        )
+    check_columns(quality=quality, rejected=rejected)
     if rejected.dtype != np.bool_ or not np.isfinite(quality).all():
         raise checks.InputError(f"quality must be finite and rejected bool; got {quality.dtype} and {rejected.dtype}")
     amount = how_often(weights, len(quality))
@@ -186,7 +171,7 @@ def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: Array
 
 
 def area(curve: Discard, up_to: float = 1.0) -> float:
-    """Area under FNMR from 0 to `up_to` discarded; between two points the FNMR of the smaller share holds.
+    """Area under FNMR from 0 to `up_to` discarded; between two points, the FNMR of the smaller share holds.
 
     >>> area(Discard(np.array([0.0, 0.25, 0.75]), np.array([0.5, 0.3, 0.0])))
     0.275
@@ -197,7 +182,7 @@ def area(curve: Discard, up_to: float = 1.0) -> float:
 
 
 def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Spearman's ρ: the correlation of the ranks, equal values sharing their mean rank; NaN where all are equal.
+    """Spearman's ρ: the correlation of the ranks, where ties share their mean rank; NaN if all values are equal.
 
     Args:
         first, second: [N], finite.
@@ -209,12 +194,9 @@ def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = No
     -0.9486832980505138
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if first.ndim != 1 or first.shape != second.shape or not len(first):
-        raise checks.InputError(
-            f"what is correlated must be [N] each with N >= 1; got {list(first.shape)} and {list(second.shape)}"
-        )
+    check_columns(first=first, second=second)
     if not np.isfinite(first).all() or not np.isfinite(second).all():
-        raise checks.InputError("what is correlated must be finite; got NaN or Inf")
+        raise checks.InputError("first and second must be finite; got NaN or Inf")
     amount = how_often(weights, len(first))
     x, y = (_centred_ranks(values, amount) for values in (first, second))
     scale = float((amount * x * x).sum() * (amount * y * y).sum())
@@ -222,7 +204,7 @@ def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = No
 
 
 def _centred_ranks(values: Floats, amount: Floats) -> Floats:
-    """Ranks less their mean; a value's rank is what lies below it and half of what equals it."""
+    """Ranks minus their mean; the rank of a value counts what is below it and half of what equals it."""
     _, place = np.unique(values, return_inverse=True)
     equal = np.bincount(place, weights=amount)
     ranks = (np.cumsum(equal) - equal / 2)[place]

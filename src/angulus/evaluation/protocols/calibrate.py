@@ -70,7 +70,7 @@ def calibrate(
     found = _once(every)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
-    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
+    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting, name="FMR")
     point = tar_at_far(curve, target_fmr)
     slope, intercept = likelihood_ratio(scores, same)
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}

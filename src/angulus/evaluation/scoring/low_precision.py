@@ -20,13 +20,13 @@ BITS = {torch.bfloat16: (torch.int16, 15), torch.float32: (torch.int32, 31)}
 
 
 def product(rows: Tensor, columns: Tensor, buffer: Tensor) -> Tensor:
-    """The product rows · columnsᵀ in their precision, added up in float32, into the buffer."""
+    """The product rows · columnsᵀ in their precision, summed in float32, written into the buffer."""
     scores = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
     if rows.device.type != "cuda":
         return torch.mm(rows, columns.T, out=scores)
     settings = torch.backends.cuda.matmul
     before = settings.allow_bf16_reduced_precision_reduction
-    settings.allow_bf16_reduced_precision_reduction = False  # it would add up in bfloat16
+    settings.allow_bf16_reduced_precision_reduction = False  # which would sum in bfloat16
     try:
         return torch.mm(rows, columns.T, out=scores)
     finally:
@@ -34,7 +34,7 @@ def product(rows: Tensor, columns: Tensor, buffer: Tensor) -> Tensor:
 
 
 def slack(near: float, far: float, size: int, dtype: torch.dtype) -> float:
-    """A bound on |c − s|: c is the product, added up in float32, before it is rounded to `dtype`; s the exact score.
+    """A bound on |c − s|: c is the product, summed in float32 before rounding to `dtype`; s is the exact score.
 
     With ã = â + α and b̃ = b̂ + β the low-precision rows, and ‖α‖ ≤ ε (near), ‖β‖ ≤ ζ (far) as `Rows.low` measured:
 
@@ -42,24 +42,24 @@ def slack(near: float, far: float, size: int, dtype: torch.dtype) -> float:
         |c − ã·b̃| ≤ γ ‖ã‖ ‖b̃‖, γ = g / (1 − g), g = (d + 16) u
 
     with u = 2⁻²⁴ for float32 (any order of additions, fused or not) and 2⁻²² for bfloat16, whose products are exact in
-    float32, but which some hardware adds up with truncation. bfloat16 keeps 8 bits: ε and ζ are at most 2⁻⁸, and 0.0015
-    to 0.002 in practice, so that the bound is about 0.004. 1e-12 stands for the rounding of the exact score itself.
+    float32, but which some hardware sums with truncation. bfloat16 has 8 bits: ε and ζ are at most 2⁻⁸, and 0.0015 to
+    0.002 in practice, so the bound is about 0.004. 1e-12 covers the rounding of the exact score.
     """
     unit = 2.0**-24 if dtype == torch.float32 else 2.0**-22
     grown = (size + 16) * unit
-    gamma = grown / (1 - grown) if grown < 1 else math.inf  # of rows so long nothing is known, and all is scored
+    gamma = grown / (1 - grown) if grown < 1 else math.inf  # no bound for such long rows: score every pair
     return (1 + near) * far + near + gamma * (1 + near) * (1 + far) + 1e-12
 
 
 def rounding(low: Tensor, dtype: torch.dtype) -> Tensor:
-    """How far the product c was at most from what it was rounded to."""
+    """The largest possible difference of the product c from its rounded value."""
     return low.abs() * 2.0**-8 if dtype == torch.bfloat16 else torch.zeros_like(low)
 
 
 def check_products(device: torch.device, dtype: torch.dtype, size: int) -> None:
-    """Refuse float32 products that the process has set to TF32 or bfloat16, which no bound here covers.
+    """Refuse float32 products that the process has set to TF32 or bfloat16, which the bound does not cover.
 
-    1 + 2⁻¹¹ is a float32 that both would round to 1, twice in each term: 2⁻¹⁰ off, relatively.
+    Both would round 1 + 2⁻¹¹ to 1, twice in each term: a relative error of 2⁻¹⁰.
     """
     if dtype != torch.float32:
         return
@@ -74,13 +74,10 @@ def check_products(device: torch.device, dtype: torch.dtype, size: int) -> None:
 
 @lru_cache
 def bfloat16_time(device: torch.device, size: int) -> float:
-    """Time of a bfloat16 product over that of a float32 one, by a short trial; it steers speed and no result."""
+    """Time of a bfloat16 product over that of a float32 product, by a short trial; affects speed, never results."""
     seconds = {}
     for dtype in PRECISIONS.values():
-        rows, columns = (
-            torch.ones(256, size, dtype=dtype, device=device),
-            torch.ones(2048, size, dtype=dtype, device=device),
-        )
+        rows, columns = (torch.ones(count, size, dtype=dtype, device=device) for count in (256, 2048))
         buffer = torch.empty(256 * 2048, dtype=dtype, device=device)
         trials = []
         for _ in range(4):
@@ -92,10 +89,10 @@ def bfloat16_time(device: torch.device, size: int) -> float:
 
 
 def keys(scores: Tensor) -> Tensor:
-    """Integers that order as the scores do: a < b in floats implies keys(a) < keys(b), and -0.0 comes before 0.0.
+    """Integers in the order of the scores: a < b implies keys(a) < keys(b), and -0.0 comes before 0.0.
 
-    The bits of a float, read as a signed integer, order non-negative floats as they are and negative ones backwards;
-    flipping the lower bits of the negative ones mends that.
+    Read as signed integers, the bits of non-negative floats are in order, and those of negative floats reversed;
+    flipping the lower bits of the negative ones corrects that.
 
     >>> keys(torch.tensor([-2.0, -1.0, -0.0, 0.0, 1.0])).diff().gt(0).all().item()
     True
@@ -112,17 +109,17 @@ def values(key: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def floor_keys(bounds: Tensor, dtype: torch.dtype) -> Tensor:
-    """Keys at or above which lie all roundings to `dtype` of float32 products that are >= the bounds (float64).
+    """Lower limits of the keys of all float32 products >= the bounds (float64), after rounding to `dtype`.
 
-    Rounding is monotone, so c >= t implies round(c) >= round(t): the product's own rounding to `dtype` adds nothing to
-    the bound. Clamped to [-4, 4], so that -inf, which marks what must not be seen, is below every floor.
+    Rounding is monotone, so c >= t implies round(c) >= round(t), and adds nothing to the bound. Clamped to [-4, 4], so
+    that -inf, which marks pairs left out, is below every floor.
     """
     rounded = bounds.clamp(-4.0, 4.0).to(torch.float32).to(dtype)
     return keys(torch.where(rounded == 0, torch.full_like(rounded, -0.0), rounded))
 
 
 def ceiling_keys(bounds: Tensor, dtype: torch.dtype) -> Tensor:
-    """Keys at or below which lie all roundings to `dtype` of products that are <= the bounds; above them, none."""
+    """Upper limits of the keys of all products <= the bounds, after rounding to `dtype`."""
     rounded = bounds.clamp(-4.0, 4.0).to(torch.float32).to(dtype)
     return keys(torch.where(rounded == 0, torch.zeros_like(rounded), rounded))
 
@@ -130,7 +127,7 @@ def ceiling_keys(bounds: Tensor, dtype: torch.dtype) -> Tensor:
 def peaks(scores: Tensor) -> Tensor:
     """The key of each row's highest score, [rows].
 
-    The highest of the bare bits is right wherever a row has a score that is not negative, and costs one fast pass.
+    The highest raw bits are right for every row with a non-negative score, and take one fast pass.
     """
     kind, _ = BITS[scores.dtype]
     highest = scores.view(kind).amax(dim=1)

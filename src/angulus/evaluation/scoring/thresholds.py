@@ -1,4 +1,4 @@
-"""Exact thresholds for false match rates over all impostor pairs, in one streamed pass and bounded memory."""
+"""Exact thresholds for false match rates over all impostor pairs, in one streamed pass with bounded memory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 SEED = 20_240_601
-SAMPLE = (2**14, 2**22)  # the least and the most impostor pairs drawn to place the brackets
-SPREAD = 4.0  # standard errors of the sample to either side of a rank, at first; four times as many each time it misses
-RESCORED = 500  # float32 products of a pair that take as long as scoring one exactly
+SAMPLE = (2**14, 2**22)  # impostor pairs drawn to place the brackets, at least and at most
+SPREAD = 4.0  # standard errors of the sample on either side of a rank; four times as many after each miss
+RESCORED = 500  # float32 products that take as long as one exact score
 
 
 @dataclass(frozen=True)
 class ThresholdAtFmr:
-    """Where the false match rate is as high as the target allows, and no higher.
+    """The threshold at which the false match rate is as high as the target allows.
 
     Attributes:
         fmr: the target.
-        threshold: the lowest that keeps it: `score >= threshold` accepts; the float64 next above `refused`, or -inf
-            where all may be accepted.
-        accepted: impostor pairs that it accepts; `accepted / impostors <= fmr`.
-        impostors: how many impostor pairs there are.
-        refused: the highest impostor score that is not accepted, or -inf where there is none. One more accepted score
-            than the target allows would be this one (or its ties, which move together).
-        passes: how many times all pairs were streamed until the point was certain.
+        threshold: the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if
+            all may be accepted.
+        accepted, impostors: impostor pairs accepted, and in all; `accepted / impostors <= fmr`.
+        refused: the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would
+            exceed the target.
+        passes: how many times all pairs were streamed.
     """
 
     fmr: float
@@ -59,21 +58,18 @@ def thresholds_at(
 
     Of n impostor scores s_1 >= s_2 >= ..., with k the most that a target f allows (k / n <= f), the threshold is just
     above s_{k+1}: every lower one accepts more than k. A sample of pairs brackets s_{k+1}; one pass over all pairs
-    counts the scores above each bracket and collects those inside; the counts then prove whether the rank lies inside.
-    Where it does not, or more scores lie inside than memory holds, the pass is repeated with a bracket that the counts
-    support. The result does not depend on the sample.
+    counts the scores above each bracket and collects those inside; the counts then prove whether the rank is inside.
+    If not, or if memory cannot hold the scores inside, the pass is repeated with a bracket that the counts support.
+    The result does not depend on the sample.
 
     Args:
         probes: [P, d], as for `top_k`.
         gallery: [N, d]; None: pairs within the probes, each unordered pair once.
         fmrs: targets in [0, 1].
-        ids: identities, whose equal pairs are no impostors: (the probes', the gallery's), or one array where gallery is
-            None; None: every pair is an impostor pair.
+        ids: identities, whose pairs are not impostors: (the probes', the gallery's), or one array if gallery is None;
+            None: every pair is an impostor pair.
         zero_ok: allow targets below 1/n, which accept nothing: the threshold is just above the highest score.
         options: as for `top_k`.
-
-    Returns:
-        One point for each target, in the order given.
 
     Raises:
         checks.InputError: no impostor pair, or a target that needs more of them than there are.
@@ -118,7 +114,7 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
 
 
 def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[RankedScore, int]]:
-    """The score of each rank (1 = the highest), and how many passes it took; passes go on until all are certain."""
+    """The score of each rank (1 = the highest), and the number of passes until it was certain."""
     done: dict[int, tuple[RankedScore, int]] = {}
     known = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
     sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
@@ -140,7 +136,7 @@ def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Ran
 
 
 def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
-    """Stream all pairs once through the brackets, on every rank; together they hold what all ranks saw."""
+    """Stream all pairs through the brackets once, on every rank, and merge what all ranks saw."""
     dtype = _dtype(work, brackets, sample)
 
     def mine() -> list[Bracket]:
@@ -154,14 +150,14 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
         return brackets
 
     first, *others = work.options.ranks.gather_from_all(mine)
-    for each in others:
-        for bracket, other in zip(first, each, strict=True):
+    for brackets_of_rank in others:
+        for bracket, other in zip(first, brackets_of_rank, strict=True):
             bracket.merge(other)
     return first
 
 
 def _see(tile: ScoreTile, bracket: Bracket, survivors: Survivors) -> None:
-    """Count a tile's scores that are certainly above the bracket, and collect those that may be inside."""
+    """Count a tile's scores that are certainly above the bracket; collect those that may be inside."""
     floor = tile.floors(torch.tensor(bracket.low))
     ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
     for rows, found in tile.strips(floor):
@@ -174,7 +170,7 @@ def _see(tile: ScoreTile, bracket: Bracket, survivors: Survivors) -> None:
 
 
 def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tuple[float, float]:
-    """Where the score with this share of all at or above it lies, by what is known and, failing that, by the sample."""
+    """Bounds of the score with this share of all at or above it, from earlier passes, or else from the sample."""
     if known.inside or known.low > -math.inf:
         return known.low, known.high
     place = share * len(sample)
@@ -186,10 +182,10 @@ def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tup
 
 
 def sampled(work: Task, size: int) -> Floats:
-    """Exact scores of impostor pairs drawn at random, falling; the same on all ranks, which share the work."""
+    """Exact scores of random impostor pairs, falling; equal on all ranks, which share the work."""
     random = np.random.default_rng(SEED)
     rows, columns = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    for _ in range(64):  # draws of one identity are dropped; where nearly all are, the sample stays small
+    for _ in range(64):  # pairs of one identity are dropped; if nearly all are, the sample stays small
         if len(rows) >= size:
             break
         one, other = random.integers(len(work.probes), size=size), random.integers(len(work.gallery), size=size)
@@ -199,15 +195,15 @@ def sampled(work: Task, size: int) -> Floats:
         rows, columns = np.append(rows, one[kept])[:size], np.append(columns, other[kept])[:size]
     ranks = work.options.ranks
     mine = slice(ranks.rank, None, ranks.count)
-    chosen = [torch.from_numpy(each[mine]).to(work.probes.device) for each in (rows, columns)]
+    chosen = [torch.from_numpy(index[mine]).to(work.probes.device) for index in (rows, columns)]
     parts = ranks.gather_from_all(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
     return -np.sort(-np.concatenate(parts))
 
 
 def _sample_size(work: Task, total: int, rank: int) -> int:
-    """How many pairs to draw: what sampling and a bracket of `SPREAD` standard errors cost together is least there.
+    """How many pairs to draw to minimise the cost of sampling plus a bracket of `SPREAD` standard errors.
 
-    m draws leave 2 · spread · n · sqrt(p / m) pairs to be scored in a bracket at share p, which puts the least at
+    m draws leave 2 · spread · n · sqrt(p / m) pairs to score in a bracket at share p, so the minimum is at
     m = (spread · n · sqrt(p))^(2/3).
     """
     least, most = SAMPLE
@@ -218,7 +214,7 @@ def _sample_size(work: Task, total: int, rank: int) -> int:
 
 
 def _dtype(work: Task, brackets: list[Bracket], sample: Floats) -> torch.dtype:
-    """The precision that costs least: bfloat16 makes products cheaper, and leaves more pairs to be scored exactly."""
+    """The cheaper precision: bfloat16 makes products faster, but leaves more pairs to score exactly."""
     fast = work.dtype()
     if work.options.precision != "auto" or fast == torch.float32 or not len(sample):
         return fast
@@ -226,7 +222,8 @@ def _dtype(work: Task, brackets: list[Bracket], sample: Floats) -> torch.dtype:
     slack = {torch.float32: 1e-4, torch.bfloat16: 5e-3}
 
     def cost(dtype: torch.dtype) -> float:
-        inside = [(sample >= each.low - slack[dtype]) & (sample <= each.high + slack[dtype]) for each in brackets]
+        margin = slack[dtype]
+        inside = [(sample >= bracket.low - margin) & (sample <= bracket.high + margin) for bracket in brackets]
         return time[dtype] + RESCORED * float(np.logical_or.reduce(inside).mean())
 
     return min(PRECISIONS.values(), key=cost)
