@@ -102,7 +102,7 @@ def query(
     flip: Flip = None,
     json: JsonFile = None,
 ) -> None:
-    """Find whom each image shows: the nearest in the gallery, or nobody if all are below the threshold."""
+    """Identify the person in each image: the nearest in the gallery, or nobody if all are below the threshold."""
     from angulus.core.embeddings import Embeddings
     from angulus.search import EFFORT, threshold_of
 
@@ -170,7 +170,7 @@ def _calibration(path: Path) -> Calibration:
 
 
 def _open(where: str) -> Gallery:
-    from angulus.search import open_gallery
+    from angulus.search import open_gallery  # slow to import
 
     return open_gallery(where)
 

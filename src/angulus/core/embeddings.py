@@ -107,8 +107,8 @@ class Embeddings:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write `.npz`, `.safetensors` or `.parquet` atomically, without `source`."""
         columns: dict[str, NDArray[Any]] = {"embeddings": self.vectors, "ids": self.ids}
-        optional = {name: getattr(self, name) for name in ("flipped", *NUMBERS, *TEXTS)}
-        formats.write(Path(path), columns | {name: value for name, value in optional.items() if value is not None})
+        flipped = {} if self.flipped is None else {"flipped": self.flipped}
+        formats.write(Path(path), columns | flipped | dict(self._present(*NUMBERS, *TEXTS)))
 
     def rows(self, ids: ArrayLike, what: str) -> NDArray[np.int64]:
         """Positions [K] in [0, N) of these ids [K], which may repeat; `what` names the list they are from, for errors.
@@ -283,10 +283,8 @@ class Embeddings:
         merged = [name for stem, name in zip(stems, asked, strict=True) if wanted[stem] != name]
         if merged:
             raise self._wrong(f"ids of {what} must stay different without their image suffix", _first(merged))
-        if len(self._row_of_stem) == len(self):
-            return
-        double = [name for name, row in self._row_of.items() if self._row_of_stem[_stem(name)] != row]
-        double = [name for name in double if _stem(name) in wanted]
+        rows = self._row_of_stem
+        double = [name for name, row in self._row_of.items() if rows[_stem(name)] != row and _stem(name) in wanted]
         if double:
             raise self._wrong(
                 f"ids that {what} asks for without their image suffix must meet one embedding each", _first(double)
@@ -294,8 +292,7 @@ class Embeddings:
 
     def _check_vectors(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         if not isinstance(value, np.ndarray) or value.ndim != 2 or 0 in value.shape:
-            shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            raise self._wrong(f"{name} must be an array of shape [N, d], both at least 1", shape)
+            raise self._wrong(f"{name} must be an array of shape [N, d], both at least 1", _shape(value))
         if value.dtype not in _DTYPES:
             raise self._wrong(f"{name} must be float16, float32 or float64", value.dtype)
 
@@ -311,11 +308,7 @@ class Embeddings:
             object.__setattr__(self, name, value)  # frozen for all others
 
     def _check_texts(self) -> None:
-        for name in ("ids", *TEXTS):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            self._check_length(name, value)
+        for name, value in self._present("ids", *TEXTS):
             if not is_text(value):
                 raise self._wrong(f"{name} must be an array of text", value.dtype)
         if len(self._row_of) < len(self):
@@ -325,11 +318,7 @@ class Embeddings:
             raise self._wrong("ids must not be empty", f"an empty one at row {self._row_of['']}")
 
     def _check_numbers(self) -> None:
-        for name in NUMBERS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            self._check_length(name, value)
+        for name, value in self._present(*NUMBERS):
             if value.dtype != np.float64:
                 raise self._wrong(f"{name} must be float64", value.dtype)
             bad = ~np.isfinite(value) | (value < 0) if name == "norms" else np.isinf(value)
@@ -337,10 +326,15 @@ class Embeddings:
                 rule = "finite and >= 0" if name == "norms" else "finite, or NaN if there is none"
                 raise self._wrong(f"{name} must be {rule}", self._named(np.flatnonzero(bad)))
 
-    def _check_length(self, name: str, value: NDArray[Any]) -> None:
-        if not isinstance(value, np.ndarray) or value.shape != (len(self),):
-            shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            raise self._wrong(f"{name} must have shape [{len(self)}], one entry per embedding", shape)
+    def _present(self, *names: str) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The columns that are not None, checked for length."""
+        for name in names:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, np.ndarray) or value.shape != (len(self),):
+                raise self._wrong(f"{name} must have shape [{len(self)}], one entry per embedding", _shape(value))
+            yield name, value
 
     def _check_rows(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         infinite, zero = [], []
@@ -367,8 +361,7 @@ class Embeddings:
 
 def _blocks(rows: int, width: int) -> Iterator[slice]:
     step = max(1, _BLOCK // max(1, width))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -377,6 +370,10 @@ def _lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     peak = np.abs(wide).max(axis=1)
     wide /= np.where(peak > 0, peak, 1)[:, None]
     return np.asarray(peak * np.sqrt(np.einsum("ij,ij->i", wide, wide)))
+
+
+def _shape(value: Any) -> object:
+    return list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _stem(name: str) -> str:

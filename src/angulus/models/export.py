@@ -92,7 +92,7 @@ def export(
     on_stage("reading images")
     given = _generated(model.config, seed) if images is None else _read(images, model.config)
     on_stage(f"PyTorch's features of {len(given.ids):,} images")
-    own = _pytorch(model, given.pixels)
+    own = torch.cat([model.embed(torch.from_numpy(batch)) for batch in _batches(given.pixels)]).cpu().numpy()
     if pairs is not None:
         _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,8 +125,8 @@ def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDA
     """Features [N, d] and norms [N] that the file computes for images uint8 [N, channels, height, width]."""
     runtime = _library("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    parts = [session.run(list(OUTPUTS), {INPUT: pixels[start : start + _BATCH]}) for start in _starts(len(pixels))]
-    features, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
+    parts = [session.run(list(OUTPUTS), {INPUT: batch}) for batch in _batches(pixels)]
+    features, norms = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return features, norms
 
 
@@ -211,7 +211,7 @@ class _Reader:
     """Passes images to the library that measures the ranges of layers."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.parts = iter(pixels[start : start + _BATCH] for start in _starts(len(pixels)))
+        self.parts = _batches(pixels)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         part = next(self.parts, None)
@@ -241,20 +241,13 @@ def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
     return out
 
 
-def _pytorch(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [model.embed(torch.from_numpy(pixels[start : start + _BATCH])) for start in _starts(len(pixels))]
-    return torch.cat(parts).cpu().numpy()
-
-
 def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
     """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
     wide = copy.deepcopy(model.backbone).cpu().double()
     with torch.no_grad():
-        parts = [
-            model.preprocessing.features(lambda images: wide(images.double()), torch.from_numpy(pixels[row : row + 1]))
-            for row in range(len(pixels))
-        ]
-    return of_features(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+        rows = torch.from_numpy(pixels).split(1)
+        exact = [model.preprocessing.features(lambda images: wide(images.double()), row) for row in rows]
+    return of_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
 
 
 def _check(parity: Parity, backbone: str) -> None:
@@ -273,9 +266,7 @@ def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path |
     if out.suffix != ".onnx":
         raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
     if ranges is not None and precision != "int8":
-        raise checks.InputError(
-            f"ranges of layers are measured for precision int8 only; got {precision}; leave --ranges out"
-        )
+        raise checks.InputError(f"ranges of layers apply only to precision int8; got {precision}; leave --ranges out")
     if images is None and pairs is not None:
         raise checks.InputError("a list of pairs needs images; give them with --images")
     if pairs is not None and (pairs.same.all() or not pairs.same.any()):
@@ -317,8 +308,8 @@ def _generated(config: Config, seed: int) -> _Images:
     return _Images(np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
-def _starts(count: int) -> range:
-    return range(0, count, _BATCH)
+def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
 
 
 def _library(name: str) -> Any:

@@ -14,7 +14,13 @@ NAME = "README.md"
 
 ERRORS, ACCURACY = "errors", "accuracy"  # sections that are written later
 
-_CARD = """{front}
+_CARD = """---
+library_name: angulus
+pipeline_tag: image-feature-extraction
+license: unknown
+tags: {tags}
+---
+
 # {title}
 
 A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). Two images are
@@ -58,7 +64,7 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
     """The card of a model with this config.json, checked contract and fingerprint."""
     about = content["about"]
     return _CARD.format(
-        front="\n".join(_front_matter(content)),
+        tags=json.dumps(["angulus", "image-feature-extraction", "embeddings", content["backbone"]]),  # JSON is YAML
         title=about.get("recipe", content["backbone"]),
         backbone=content["backbone"],
         size=content["embedding_size"],
@@ -93,23 +99,12 @@ def with_errors(card: str, calibration: Calibration) -> str:
 
 def _replaced(card: str, name: str, lines: list[str]) -> str:
     """The card with one section replaced, if it has that section; the rest stays as its author wrote it."""
-    start, end = _marks(name)
-    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: _section(name, lines), card, flags=re.S)
+    return re.sub(f"<!-- {name}: .*?<!-- end of {name} -->", lambda _: _section(name, lines), card, flags=re.S)
 
 
 def _section(name: str, lines: list[str]) -> str:
-    start, end = _marks(name)
+    start, end = f"<!-- {name}: Angulus writes everything up to the next mark -->", f"<!-- end of {name} -->"
     return "\n".join([start, "", *lines, "", end] if lines else [start, end])
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- {name}: Angulus writes what stands up to the next such mark -->", f"<!-- end of {name} -->"
-
-
-def _front_matter(content: Mapping[str, Any]) -> list[str]:
-    tags = ["angulus", "image-feature-extraction", "embeddings", content["backbone"]]
-    head = ["library_name: angulus", "pipeline_tag: image-feature-extraction", "license: unknown"]
-    return ["---", *head, f"tags: {json.dumps(tags)}", "---", ""]  # JSON is YAML, with all quotes that are needed
 
 
 def _given(content: Mapping[str, Any]) -> str:

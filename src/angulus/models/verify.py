@@ -130,7 +130,7 @@ def _limit(model: Model, threshold: float | None) -> float:
         )
     if model.calibration.model != model.name:
         raise checks.InputError(
-            f"the calibration is for {describe_model(model.calibration.model)}, and these features are from "
+            f"the calibration is for {describe_model(model.calibration.model)}, and these features are of "
             f"{describe_model(model.name)}; calibrate embeddings of that rule, or give the calibrated one with --flip"
         )
     return model.calibration.threshold.value

@@ -1,4 +1,4 @@
-"""A gallery of known people: add, remove, and find whom an image shows."""
+"""A gallery of known people: add, remove, and identify the person in an image."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Gallery:
         flip: str | None = None,
         effort: int | None = None,
     ) -> list[Answer]:
-        """Find whom each image shows: the rows of highest cosine, at or above the threshold.
+        """Identify the person in each image: the rows of highest cosine, at or above the threshold.
 
         Args:
             embeddings: of the gallery's model.

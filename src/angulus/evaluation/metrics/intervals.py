@@ -180,7 +180,7 @@ def paired_difference(differences: Sequence[float], level: float = 0.95) -> Diff
     >>> round(interval.mean, 3), round(interval.low, 3), round(interval.high, 3)
     (0.2, -0.048, 0.448)
     >>> paired_difference([0.0, 0.0, 0.0]).no_interval
-    "all seeds differ by the same amount"
+    'all seeds differ by the same amount'
     """
     checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
     values = np.asarray(differences, dtype=np.float64)
