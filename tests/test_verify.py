@@ -242,7 +242,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
         UserWarning, match=r"many\.png shows 5 faces; number 1 from the left .* \(x 2 to 62, y 10 to 70\)"
     ):
         found = verify(model, many, tmp_path / "4.png", threshold=0.5, detector=Planted())
-    assert [(each.found, each.number) for each in found.faces] == [(5, 1), (1, 1)]
+    assert [(each.total, each.number) for each in found.faces] == [(5, 1), (1, 1)]
     assert len(found.warnings) == 1 and "choose another with --face" in found.warnings[0]
     for number in (1, 3, 4, 5):
         chosen = verify(model, many, tmp_path / f"{number}.png", threshold=0.5, detector=Planted(), faces=[number])
@@ -266,7 +266,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
     assert "face of A: number 4 of 5 from the left (x 110 to 160, y 90 to 140)" in run.output
     assert "face of B: number 3 of 5 from the left" in run.output
     saved = json.loads((tmp_path / "d.json").read_text())
-    assert saved["faces"][0] == {"found": 5, "number": 4, "box": [110, 90, 160, 140]} and saved["warnings"] == []
+    assert saved["faces"][0] == {"total": 5, "number": 4, "box": [110, 90, 160, 140]} and saved["warnings"] == []
     with pytest.warns(UserWarning, match="shows 5 faces"):
         assert CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "d.json")]).exit_code == 0
     assert len(json.loads((tmp_path / "d.json").read_text())["warnings"]) == 2

@@ -101,14 +101,14 @@ def bench_sampling(
     given = Embeddings.read(embeddings)
     if given.labels is None:
         raise checks.InputError(f"{embeddings} has no labels; class sampling needs the identity of each row")
-    names, labels = np.unique(given.labels[given.known], return_inverse=True)
+    names, labels = np.unique(given.labels[given.labelled], return_inverse=True)
     unknown = f" ({len(given) - len(labels):,} of unknown people left out)" if len(labels) < len(given) else ""
     table = Table(title=f"{len(labels):,} rows{unknown} of {len(names):,} classes, {draws} steps of {batch}")
     for name in ("rate", "corrected", "sum / full sum", "cos of gradients", "hardest negative found"):
         table.add_column(name, justify="right")
     lines = []
     about = environment.of_timing(torch.device("cpu"))
-    features = torch.from_numpy(np.array(given.vectors[given.known], dtype=np.float32))
+    features = torch.from_numpy(np.array(given.vectors[given.labelled], dtype=np.float32))
     for row in sampling.run(
         features, torch.from_numpy(labels), tuple(rate or (0.1, 0.3, 1.0)), batch=batch, draws=draws
     ):

@@ -34,7 +34,7 @@ def doctor(
     refuse_unwritable("--json", json)
     with progress.counted(Console(stderr=True)) as show:
         show("reading images", 0, limit)
-        found = diagnose(
+        diagnosis = diagnose(
             model,
             images,
             limit=limit,
@@ -44,7 +44,7 @@ def doctor(
             on_trial=lambda done, of: show("changes to the images tried", done, of),
         )
     table = Table("images with", "norms times", "separation", "gain", "interval of the gain", "better")
-    for effect in found.outcomes:
+    for effect in diagnosis.outcomes:
         gain = effect.gain_interval
         table.add_row(
             effect.name,
@@ -55,6 +55,6 @@ def doctor(
             "yes" if effect.better else "",
         )
     show_table(table)
-    for sentence in found.sentences():
+    for sentence in diagnosis.sentences():
         say(sentence)
-    save_json(json, found.as_json())
+    save_json(json, diagnosis.as_json())

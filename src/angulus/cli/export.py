@@ -94,27 +94,27 @@ def _show(parity: Parity, kind: str) -> None:
         say(f"  PyTorch's own float32 is {parity.rounding:.1e} from float64: these features are sensitive to rounding")
 
 
-def _show_pairs(found: OnPairs, name: str) -> None:
+def _show_pairs(pairs: OnPairs, name: str) -> None:
     """Show the figures of both in one table, the changed decisions, and notes."""
     table = Table()
     for column in ("", "PyTorch", name, "difference"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    changes = {} if found.difference is None else {number.name: number for number in found.difference.numbers}
-    for number in found.own.numbers:
-        after = found.other[number.name]
+    changes = {} if pairs.difference is None else {number.name: number for number in pairs.difference.numbers}
+    for number in pairs.own.numbers:
+        after = pairs.other[number.name]
         change = _figure(changes[number.name], "+.4f") if number.name in changes else f"{after - number.value:+.4f}"
         table.add_row(*map(Text, (number.name, _figure(number, ".4f"), f"{after:.4f}", change)))
     show_table(table)
-    counts, decided = found.own.counts, found.decisions
+    counts, decided = pairs.own.counts, pairs.decisions
     kind = "calibrated" if decided.calibrated else "the most accurate for PyTorch's features on these pairs"
     say(f"{counts['genuine']:,} genuine and {counts['impostors']:,} impostor pairs")
     say(
         f"{decided.genuine + decided.impostors:,} of {counts['pairs']:,} decisions changed, {decided.genuine:,} of "
         f"genuine and {decided.impostors:,} of impostor pairs, at the threshold {decided.threshold:.4f} ({kind})"
     )
-    if found.difference is not None:
-        say(f"in brackets: {found.own.choices['intervals']}")
-    for note in found.own.notes:
+    if pairs.difference is not None:
+        say(f"in brackets: {pairs.own.choices['intervals']}")
+    for note in pairs.own.notes:
         say(f"note: {note}")
 
 

@@ -90,10 +90,10 @@ def lines(decision: Decision, prior: float) -> list[str]:
             "compare are of one person"
         )
         text += _disagreement(decision, decision.probability)
-    for name, taken in zip("AB", decision.faces, strict=False):
-        left, top, right, bottom = taken.box
+    for name, chosen in zip("AB", decision.faces, strict=False):
+        left, top, right, bottom = chosen.box
         place = f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
-        text.append(f"face of {name}: number {taken.number} of {taken.found} from the left ({place})")
+        text.append(f"face of {name}: number {chosen.number} of {chosen.total} from the left ({place})")
     text.append(f"norms {decision.norms[0]:.2f} and {decision.norms[1]:.2f}")
     return text
 

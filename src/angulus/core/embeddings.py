@@ -42,7 +42,7 @@ class Embeddings:
         norms: [N] float64, finite, >= 0: the lengths before the vectors were normalised; None: the vectors' lengths.
         detector_scores: [N] float64, finite, or NaN for an image without one.
         labels: [N] of str, the identities; "" if unknown, which None, NaN and the texts that tools write for them
-            (None, nan, NaN, null, <NA>) become. See `known`.
+            (None, nan, NaN, null, <NA>) become. See `labelled`.
         groups: [N] of str, such as the demographic group; unknown as in `labels`.
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
@@ -185,7 +185,7 @@ class Embeddings:
         return result
 
     @cached_property
-    def known(self) -> NDArray[np.bool_]:
+    def labelled(self) -> NDArray[np.bool_]:
         """[N] of bool: which rows have an identity in `labels`."""
         return np.asarray(np.zeros(len(self)) if self.labels is None else self.labels != "", dtype=bool)
 

@@ -51,8 +51,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: b
         cause = _os_error(error)
         if cause is None:
             raise
-        kept = f"; {path.name} is kept as it was" if path.exists() else ""
-        raise checks.InputError(sentence(cause, path) + kept) from error
+        unchanged = f"; {path.name} is kept as it was" if path.exists() else ""
+        raise checks.InputError(sentence(cause, path) + unchanged) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -50,8 +50,8 @@ def parse_size(name: str, text: str | int) -> int:
     >>> parse_size("size", "1.5G")
     1610612736
     """
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
-    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:
         raise InputError(f"{name} must be a size such as 500M or 16G; got {text!r:.80}")
     return size

@@ -88,13 +88,13 @@ def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
 def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
     if images.exists() and kind_of(images) == "records":
         return Records(images).identities, []
-    found, left_out = [], []
+    identities, left_out = [], []
     for item in read_source(images, None, options):
         if isinstance(item, LeftOut):
             left_out.append(item)
         else:
-            found.append(item.identity)
-    return np.array(found, dtype=np.str_), left_out
+            identities.append(item.identity)
+    return np.array(identities, dtype=np.str_), left_out
 
 
 def _read(images: Path, rows: NDArray[np.int64], options: Options | None) -> list[Row]:

@@ -27,12 +27,12 @@ class ChosenFace:
     """The face that was compared, of those on a photo.
 
     Attributes:
-        found: number of faces that the detector found.
+        total: number of faces that the detector found.
         number: position of this one from the left, from 1.
         box: left, top, right, bottom in pixels of the photo.
     """
 
-    found: int
+    total: int
     number: int
     box: tuple[float, float, float, float]
 
@@ -210,11 +210,11 @@ class _Choice:
 
     def warning(self, path: Path) -> str | None:
         """The warning for a photo on which another face could have been meant."""
-        if self.chosen is None or self.chosen.found == 1 or self.number is not None:
+        if self.chosen is None or self.chosen.total == 1 or self.number is not None:
             return None
         left, top, right, bottom = self.chosen.box
         return (
-            f"{path} shows {self.chosen.found} faces; number {self.chosen.number} from the left was taken, the "
+            f"{path} shows {self.chosen.total} faces; number {self.chosen.number} from the left was taken, the "
             f"{self.crops.choose} that can be used (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}); choose "
             "another with --face"
         )

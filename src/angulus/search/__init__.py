@@ -1,4 +1,4 @@
-"""Galleries of known people: identify the person in an image. Stored in LanceDB on this machine, or on a Qdrant server."""
+"""Galleries of known people, to identify the person in an image; in LanceDB on this machine, or on a Qdrant server."""
 
 from angulus.search.vector_gallery import (
     EFFORT,

@@ -56,9 +56,9 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     order = order[scores[order] > -np.inf]
     ordered = scores[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
-    found = np.cumsum(np.where(nodule, amount, 0.0)[order])[last]
+    hits = np.cumsum(np.where(nodule, amount, 0.0)[order])[last]
     false = np.cumsum(np.where(nodule, 0.0, amount)[order])[last]
-    return Froc(np.append(np.inf, ordered[last]), np.append(0.0, false) / scans, np.append(0.0, found) / total)
+    return Froc(np.append(np.inf, ordered[last]), np.append(0.0, false) / scans, np.append(0.0, hits) / total)
 
 
 def sensitivity_at(curve: Froc, rates: ArrayLike = FP_RATES) -> Floats:

@@ -49,14 +49,14 @@ class OpenSetCurve:
 
     Attributes:
         thresholds: distinct scores, from the highest to the lowest, [K].
-        found: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
+        identified: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
         alarms: weight of impostor probes whose best score is at least t, [K].
         genuine, impostors: weight of all genuine and of all impostor probes.
         rank: within which the true subject must be.
     """
 
     thresholds: Floats
-    found: Floats
+    identified: Floats
     alarms: Floats
     genuine: float
     impostors: float
@@ -65,7 +65,7 @@ class OpenSetCurve:
     @property
     def tpir(self) -> Floats:
         """True positive identification rate (DIR, detection and identification rate), [K]."""
-        return self.found / self.genuine
+        return self.identified / self.genuine
 
     @property
     def fnir(self) -> Floats:
@@ -117,7 +117,7 @@ def open_set_curve(
     Recognition, 2011, Ch. 21; S. Liao et al., IJCB 2014 (BLUFR); ISO/IEC 19795-1 (FPIR, FNIR).
 
     >>> curve = open_set_curve([0.9, 0.5, 0.8], [1, 1, 2], [0.6, 0.4])
-    >>> curve.thresholds.tolist(), curve.found.tolist(), curve.alarms.tolist()
+    >>> curve.thresholds.tolist(), curve.identified.tolist(), curve.alarms.tolist()
     ([0.9, 0.6, 0.5, 0.4], [1.0, 1.0, 2.0, 2.0], [0.0, 1.0, 1.0, 2.0])
     """
     checks.integer("rank", rank, low=1)
@@ -136,9 +136,9 @@ def open_set_curve(
         if total <= 0:
             raise checks.InputError(f"open-set identification needs at least one {name} probe; got none")
     presorted = Presorted.of(np.concatenate([mates, others]), np.repeat([True, False], [len(mates), len(others)]))
-    found, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
-    counted = found + alarms > 0
-    rows = presorted.thresholds[counted], np.cumsum(found[counted]), np.cumsum(alarms[counted])
+    identified, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
+    counted = identified + alarms > 0
+    rows = presorted.thresholds[counted], np.cumsum(identified[counted]), np.cumsum(alarms[counted])
     return OpenSetCurve(*rows, genuine, impostors, rank)
 
 

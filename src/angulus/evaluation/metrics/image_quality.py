@@ -166,8 +166,8 @@ def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: Array
     first = first[pairs[-1] - pairs[first] > 0]
     if not len(first):
         raise checks.InputError("error versus discard needs a genuine pair of weight > 0; got none")
-    kept = pairs[-1] - pairs[first]
-    return Discard(pairs[first] / pairs[-1], (errors[-1] - errors[first]) / kept)
+    remaining = pairs[-1] - pairs[first]
+    return Discard(pairs[first] / pairs[-1], (errors[-1] - errors[first]) / remaining)
 
 
 def area(curve: Discard, up_to: float = 1.0) -> float:

@@ -138,8 +138,8 @@ def _percentiles(figures: list[dict[str, float]], level: float) -> dict[str, Int
     for name in dict.fromkeys(name for figure in figures for name in figure):
         values = np.array([figure.get(name, np.nan) for figure in figures])
         defined = values[~np.isnan(values)]
-        known = len(defined) >= 0.9 * len(values)
-        low, high = np.percentile(defined, tails) if known else (np.nan, np.nan)
+        enough = len(defined) >= 0.9 * len(values)
+        low, high = np.percentile(defined, tails) if enough else (np.nan, np.nan)
         intervals[name] = Interval(float(low), float(high), level)
     return intervals
 

@@ -158,7 +158,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     rng = np.random.default_rng(checks.integer("seed", seed, low=0))
     if embeddings.labels is None:
         raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
-    known = np.flatnonzero(embeddings.known)
+    known = np.flatnonzero(embeddings.labelled)
     _, people = np.unique(embeddings.labels[known], return_inverse=True)
     genuine, total = genuine_rows(people), impostor_count(people)
     if not len(genuine) or not total:

@@ -112,9 +112,9 @@ class Bracket:
         enough = int(np.searchsorted(self.above + counts.cumsum(), max(self.ranks)))
         if enough < len(values):
             self.low = max(self.low, float(values[enough]))
-        kept = int(np.searchsorted(-values, -self.low, side="right"))
-        self.values, self.counts = values[:kept], counts[:kept]
-        if kept > self.capacity:
+        held = int(np.searchsorted(-values, -self.low, side="right"))
+        self.values, self.counts = values[:held], counts[:held]
+        if held > self.capacity:
             self._to_bins()
 
     def _to_bins(self) -> None:

@@ -61,16 +61,16 @@ def above(
 
     def reached(survivors: Survivors) -> Iterator[PairBatch]:
         rows, columns, scores = (part.cpu() for part in survivors.take()[:3])
-        kept = scores >= bound
-        if bool(kept.any()):
-            yield PairBatch(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
+        above_bound = scores >= bound
+        if bool(above_bound.any()):
+            yield PairBatch(rows[above_bound].numpy(), columns[above_bound].numpy(), scores[above_bound].numpy())
 
     def stream() -> Iterator[PairBatch]:
         survivors = Survivors(work)
         for tile in tiles(work, work.dtype()):
             floor = tile.floors(bound)
-            for rows, found in tile.strips(floor):
-                near, columns = low_precision.between(found, floor)
+            for rows, keys in tile.strips(floor):
+                near, columns = low_precision.between(keys, floor)
                 survivors.add(tile, rows[near], columns)
                 if survivors.due:
                     yield from reached(survivors)

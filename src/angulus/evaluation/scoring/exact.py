@@ -59,7 +59,7 @@ class RowReader:
     name: str
     values: Matrix
     device: torch.device
-    known: Tensor  # [N] float64, on the CPU
+    squared: Tensor  # [N] float64, on the CPU
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -85,12 +85,12 @@ class RowReader:
     def squares(self, index: Tensor, vectors: Tensor) -> Tensor:
         """Squared lengths of rows `index` with these float64 vectors, 1 for zeros; computed once per row."""
         where = index.cpu()
-        squares = self.known[where]
+        squares = self.squared[where]
         missing = squares.isnan()
         if bool(missing.any()):
             chosen = vectors[missing.to(vectors.device)]
             squares[missing] = self._usable(halving_sum(chosen * chosen), chosen, where[missing]).cpu()
-            self.known[where[missing]] = squares[missing]
+            self.squared[where[missing]] = squares[missing]
         return squares.to(self.device)
 
     def low(self, start: int, stop: int, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -188,8 +188,10 @@ def _rows(name: str, values: Matrix, device: torch.device) -> RowReader:
         raise checks.InputError(f"{name} must be a torch.Tensor or a NumPy array; got {type(values).__name__}")
     if values.ndim != 2 or values.shape[1] < 1:
         raise checks.InputError(f"{name} must have shape [rows, d] with d >= 1; got {list(values.shape)}")
-    known = values.dtype in FLOATS if isinstance(values, Tensor) else values.dtype.kind + str(values.itemsize) in NUMPY
-    if not known:
+    supported = (
+        values.dtype in FLOATS if isinstance(values, Tensor) else values.dtype.kind + str(values.itemsize) in NUMPY
+    )
+    if not supported:
         raise checks.InputError(f"{name} must be floating point of 16, 32 or 64 bits; got {values.dtype}")
     if isinstance(values, Tensor):
         values = values.detach()

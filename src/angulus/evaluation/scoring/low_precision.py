@@ -137,35 +137,35 @@ def peaks(scores: Tensor) -> Tensor:
     return highest
 
 
-def between(found: Tensor, low: Tensor, high: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def between(block: Tensor, low: Tensor, high: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Row and column of each key in [low, high]; the limits are one number, or one per row, [rows, 1]."""
-    flat = (_inside_cpu if found.device.type == "cpu" else _inside)(found, low, high)
-    rows = torch.div(flat, found.shape[1], rounding_mode="floor")
-    return rows, flat - rows * found.shape[1]
+    flat = (_inside_cpu if block.device.type == "cpu" else _inside)(block, low, high)
+    rows = torch.div(flat, block.shape[1], rounding_mode="floor")
+    return rows, flat - rows * block.shape[1]
 
 
-def count_above(found: Tensor, high: Tensor) -> Tensor:
+def count_above(block: Tensor, high: Tensor) -> Tensor:
     """How many keys of each row exceed its limit, [rows] of int64 on the CPU."""
-    return (_above_cpu if found.device.type == "cpu" else _above)(found, high)
+    return (_above_cpu if block.device.type == "cpu" else _above)(block, high)
 
 
-def _inside(found: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
-    inside = found >= low if high is None else (found >= low) & (found <= high)
+def _inside(block: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
+    inside = block >= low if high is None else (block >= low) & (block <= high)
     return inside.flatten().nonzero().squeeze(1)
 
 
-def _inside_cpu(found: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
+def _inside_cpu(block: Tensor, low: Tensor, high: Tensor | None) -> Tensor:
     """NumPy compares 16-bit integers several times faster than torch does."""
-    plain = found.numpy()
+    plain = block.numpy()
     mask = plain >= low.numpy()
     if high is not None:
         mask &= plain <= high.numpy()
     return torch.from_numpy(np.flatnonzero(mask))
 
 
-def _above(found: Tensor, high: Tensor) -> Tensor:
-    return (found > high).sum(dim=1).cpu()
+def _above(block: Tensor, high: Tensor) -> Tensor:
+    return (block > high).sum(dim=1).cpu()
 
 
-def _above_cpu(found: Tensor, high: Tensor) -> Tensor:
-    return torch.from_numpy(np.count_nonzero(found.numpy() > high.numpy(), axis=1).astype(np.int64))
+def _above_cpu(block: Tensor, high: Tensor) -> Tensor:
+    return torch.from_numpy(np.count_nonzero(block.numpy() > high.numpy(), axis=1).astype(np.int64))

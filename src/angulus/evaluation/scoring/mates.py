@@ -35,8 +35,8 @@ class Identities:
         first, second = _integers("ids of the probes", ids[0], probes), _integers("ids of the gallery", ids[1], gallery)
         names, numbers = np.unique(first, return_inverse=True)
         place = np.searchsorted(names, second)
-        known = names[np.minimum(place, len(names) - 1)] == second if len(names) else np.zeros(gallery, dtype=bool)
-        return Identities(numbers, np.where(known, place, -1), len(names))
+        shared = names[np.minimum(place, len(names) - 1)] == second if len(names) else np.zeros(gallery, dtype=bool)
+        return Identities(numbers, np.where(shared, place, -1), len(names))
 
     def pairs(self, within: bool) -> int:
         """How many pairs are of one identity; `within`: of two different rows, each unordered pair once."""

@@ -85,12 +85,12 @@ class _Best:
         """Collect what a tile may have above the k-th best so far; merge it once there is enough."""
         k = self.scores.shape[1]
         lowest = torch.from_numpy(self.scores[tile.row : tile.row + len(tile.scores), -1]).to(tile.scores.device)
-        for rows, found in tile.strips(tile.floors(lowest)):
+        for rows, keys in tile.strips(tile.floors(lowest)):
             bounds = lowest[rows]
-            if found.shape[1] >= k:  # k rows of this tile may already raise the bound
-                kth = found.amax(dim=1) if k == 1 else found.topk(k, dim=1).values[:, -1]
+            if keys.shape[1] >= k:  # k rows of this tile may already raise the bound
+                kth = keys.amax(dim=1) if k == 1 else keys.topk(k, dim=1).values[:, -1]
                 bounds = torch.maximum(bounds, tile.least(kth))
-            near, columns = low_precision.between(found, tile.floors(bounds)[:, None])
+            near, columns = low_precision.between(keys, tile.floors(bounds)[:, None])
             survivors.add(tile, rows[near], columns)
             if survivors.due:
                 self.merge(survivors)

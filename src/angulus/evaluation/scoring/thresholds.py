@@ -82,13 +82,13 @@ def thresholds_at(
     work = task(probes, gallery, ids, options)
     total = work.pairs
     allowed = [_allowed(fmr, total, zero_ok) for fmr in fmrs]
-    found = _search(work, total, sorted({count + 1 for count in allowed if count < total}))
+    scores = _search(work, total, sorted({count + 1 for count in allowed if count < total}))
     points = []
     for fmr, count in zip(fmrs, allowed, strict=True):
         if count == total:
             points.append(ThresholdAtFmr(float(fmr), -math.inf, total, total, -math.inf, 0))
             continue
-        place, passes = found[count + 1]
+        place, passes = scores[count + 1]
         points.append(
             ThresholdAtFmr(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
         )
@@ -116,21 +116,21 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
 def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[RankedScore, int]]:
     """The score of each rank (1 = the highest), and the number of passes until it was certain."""
     done: dict[int, tuple[RankedScore, int]] = {}
-    known = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
+    unsettled = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
     sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
     spread, passes = SPREAD, 0
-    while known:
+    while unsettled:
         passes += 1
-        wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in known.items()]
+        wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in unsettled.items()]
         for bracket in _pass(work, merged(wanted, work.options.bytes // 64), sample):
             for rank in bracket.ranks:
                 place = bracket.find(rank)
                 if isinstance(place, RankedScore):
                     done[rank] = (place, passes)
-                    del known[rank]
+                    del unsettled[rank]
                 else:
-                    before = known[rank]
-                    known[rank] = Between(max(before.low, place.low), min(before.high, place.high), place.inside)
+                    before = unsettled[rank]
+                    unsettled[rank] = Between(max(before.low, place.low), min(before.high, place.high), place.inside)
         spread *= 4
     return done
 
@@ -142,10 +142,10 @@ def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
     def mine() -> list[Bracket]:
         survivors = [Survivors(work) for _ in brackets]
         for tile in tiles(work, dtype):
-            for bracket, kept in zip(brackets, survivors, strict=True):
-                _see(tile, bracket, kept)
-        for bracket, kept in zip(brackets, survivors, strict=True):
-            bracket.add(kept.take()[2].cpu().numpy())
+            for bracket, waiting in zip(brackets, survivors, strict=True):
+                _see(tile, bracket, waiting)
+        for bracket, waiting in zip(brackets, survivors, strict=True):
+            bracket.add(waiting.take()[2].cpu().numpy())
             bracket.settle()
         return brackets
 
@@ -160,25 +160,25 @@ def _see(tile: ScoreTile, bracket: Bracket, survivors: Survivors) -> None:
     """Count a tile's scores that are certainly above the bracket; collect those that may be inside."""
     floor = tile.floors(torch.tensor(bracket.low))
     ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
-    for rows, found in tile.strips(floor):
+    for rows, keys in tile.strips(floor):
         if ceiling is not None:
-            bracket.above += int(low_precision.count_above(found, ceiling).sum())
-        near, columns = low_precision.between(found, floor, ceiling)
+            bracket.above += int(low_precision.count_above(keys, ceiling).sum())
+        near, columns = low_precision.between(keys, floor, ceiling)
         survivors.add(tile, rows[near], columns)
         if survivors.due:
             bracket.add(survivors.take()[2].cpu().numpy())
 
 
-def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tuple[float, float]:
+def _bracket(share: float, bounds: Between, sample: Floats, spread: float) -> tuple[float, float]:
     """Bounds of the score with this share of all at or above it, from earlier passes, or else from the sample."""
-    if known.inside or known.low > -math.inf:
-        return known.low, known.high
+    if bounds.inside or bounds.low > -math.inf:
+        return bounds.low, bounds.high
     place = share * len(sample)
     margin = spread * math.sqrt(place * max(0.0, 1 - share)) + spread**2
     before, after = math.floor(place - margin), math.ceil(place + margin)
     high = float(sample[before]) if before >= 0 else math.inf
     low = float(sample[after]) if after < len(sample) else -math.inf
-    return min(low, known.high), min(high, known.high)
+    return min(low, bounds.high), min(high, bounds.high)
 
 
 def sampled(work: Task, size: int) -> Floats:
@@ -189,10 +189,10 @@ def sampled(work: Task, size: int) -> Floats:
         if len(rows) >= size:
             break
         one, other = random.integers(len(work.probes), size=size), random.integers(len(work.gallery), size=size)
-        kept = one != other if work.within else np.full(size, True)
+        impostor = one != other if work.within else np.full(size, True)
         if work.identities is not None:
-            kept &= work.identities.probes[one] != work.identities.gallery[other]
-        rows, columns = np.append(rows, one[kept])[:size], np.append(columns, other[kept])[:size]
+            impostor &= work.identities.probes[one] != work.identities.gallery[other]
+        rows, columns = np.append(rows, one[impostor])[:size], np.append(columns, other[impostor])[:size]
     ranks = work.options.ranks
     mine = slice(ranks.rank, None, ranks.count)
     chosen = [torch.from_numpy(index[mine]).to(work.probes.device) for index in (rows, columns)]

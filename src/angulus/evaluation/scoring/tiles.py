@@ -136,9 +136,9 @@ class ScoreTile:
         """Keys above which every exact score exceeds the bound."""
         return low_precision.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
 
-    def least(self, found: Tensor) -> Tensor:
+    def least(self, key: Tensor) -> Tensor:
         """The lowest exact score that a key allows."""
-        low = low_precision.values(found, self.scores.dtype)
+        low = low_precision.values(key, self.scores.dtype)
         return low - self.slack - low_precision.rounding(low, self.scores.dtype)
 
 
@@ -235,8 +235,8 @@ class Survivors:
         if len(rows):
             low = tile.scores[rows, columns].double()
             bound = tile.slack + low_precision.rounding(low, tile.scores.dtype)
-            kept = rows + tile.row, columns + tile.column, low, bound, rows if marks is None else marks
-            self.waiting.append(kept)
+            pairs = rows + tile.row, columns + tile.column, low, bound, rows if marks is None else marks
+            self.waiting.append(pairs)
             self.count += len(rows)
 
     @property
