@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ def doctor(
     limit: Annotated[int, typer.Option(help="Images examined, up to 5,000.")] = 400,
     draws: Annotated[int, typer.Option(help="Resamples behind the intervals.")] = 2000,
     depth: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; default: all of them."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

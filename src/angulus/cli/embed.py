@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -25,14 +25,13 @@ def embed(
     out: Annotated[Path, typer.Argument(help="The embeddings file: .npz, .safetensors or .parquet.")],
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 256,
     flip: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="none, sum or concat: how features of mirror images are joined; default: the model's rule."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     on_error: Annotated[
         str,
         typer.Option(
-            "--on-error",
             help="Images that cannot be embedded: stop (name them, after all others) or skip (leave them out).",
         ),
     ] = "stop",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,26 +20,15 @@ if TYPE_CHECKING:
 def export(
     model: ModelFolder,
     onnx: Annotated[Path, typer.Option("--onnx", help="The file to write, .onnx.")],
-    precision: Annotated[str, typer.Option("--precision", help="float32, float16 or int8.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     images: Annotated[
-        Optional[Path],  # noqa: UP045  # typer
-        typer.Option(
-            "--images",
-            help="Images to compare on (a folder, records ...). Default: generated ones.",
-            show_default=False,
-        ),
+        Path | None, typer.Option(help="Images to compare on (a folder, records ...). Default: generated ones.")
     ] = None,
     ranges: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--ranges",
-            help="int8: other images to measure the ranges of layers on. Default: --images.",
-            show_default=False,
-        ),
+        Path | None, typer.Option(help="int8: other images to measure the ranges of layers on. Default: --images.")
     ] = None,
     pairs: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--pairs", help="A list of pairs of --images, for accuracy before and after.", show_default=False),
+        Path | None, typer.Option(help="A list of pairs of --images, for accuracy before and after.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="plain: `a b 0|1` a line; lfw: as LFW's pairs.txt.")] = "plain",
     flip: ModelFlip = None,

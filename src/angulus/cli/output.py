@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from angulus.evaluation.protocols.result import Result
 
 Json = Annotated[
-    Optional[Path],  # noqa: UP045  # typer
+    Path | None,
     typer.Option("--json", help="Save the result to this .json, and its samples beside it.", show_default=False),
 ]
 JsonFile = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--json", help="Save everything to this .json file.", show_default=False),
 ]
 Plot = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
 Flip = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--flip", help="Fuse with the mirrored images' embeddings: sum or concat.", show_default=False),
 ]
 ModelFlip = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--flip", help="none, sum or concat, in place of the model's rule.", show_default=False),
 ]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, such as RUN/model.")]
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]
 Fars = Annotated[
-    Optional[list[float]],  # noqa: UP045
+    list[float] | None,
     typer.Option(
         "--far",
         help="FAR where TAR is reported; repeat for several. Else all that the data support.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -32,7 +32,7 @@ def add(
     gallery: Where,
     embeddings: Embedded,
     flip: Flip = None,
-    batch: Annotated[int, typer.Option("--batch", help="Rows per commit; a crash loses no committed row.")] = 10_000,
+    batch: Annotated[int, typer.Option(help="Rows per commit; a crash loses no committed row.")] = 10_000,
 ) -> None:
     """Add embeddings, or replace those with the same ids; makes the gallery if there is none."""
     from angulus.core.embeddings import Embeddings
@@ -55,7 +55,7 @@ def remove(
 
 @search_app.command("index")
 def index(
-    gallery: Where, kind: Annotated[str, typer.Option("--kind", help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
+    gallery: Where, kind: Annotated[str, typer.Option(help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
 ) -> None:
     """Build the index for approximate queries; later rows are found without it until you build it again."""
     opened = _open(gallery)
@@ -81,23 +81,15 @@ def info(gallery: Where) -> None:
 def query(
     gallery: Where,
     embeddings: Embedded,
-    top: Annotated[int, typer.Option("--top", help="Matches at most.")] = 5,
+    top: Annotated[int, typer.Option(help="Matches at most.")] = 5,
     calibration: Annotated[
-        Optional[Path],  # noqa: UP045  # typer
-        typer.Option(
-            "--calibration",
-            help="A calibration, or a model folder that holds one; scores below its threshold match nobody.",
-            show_default=False,
-        ),
+        Path | None,
+        typer.Option(help="A calibration, or a model folder that holds one; scores below its threshold match nobody."),
     ] = None,
-    threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--threshold", help="A threshold of your own.", show_default=False),
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="A threshold of your own.")] = None,
     approximate: Annotated[bool, typer.Option("--approximate", help="Use the index, and measure its recall.")] = False,
     effort: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--effort", help="Approximate: lists or neighbours to search; 64 by default.", show_default=False),
+        int | None, typer.Option(help="Approximate: lists or neighbours to search; 64 by default.")
     ] = None,
     flip: Flip = None,
     json: JsonFile = None,

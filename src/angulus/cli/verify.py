@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,26 +21,20 @@ def verify(
     first: Annotated[Path, typer.Argument(metavar="A", help="An image as the model wants it; with --align, a photo.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="The other image.")],
     threshold: Annotated[
-        Optional[float],  # noqa: UP045  # typer
-        typer.Option(
-            "--threshold", help="A cosine of your own instead of the calibrated threshold.", show_default=False
-        ),
+        float | None, typer.Option(help="A cosine of your own instead of the calibrated threshold.")
     ] = None,
-    prior: Annotated[float, typer.Option("--prior", help="Share of the compared pairs that are of one person.")] = 0.5,
+    prior: Annotated[float, typer.Option(help="Share of the compared pairs that are of one person.")] = 0.5,
     flip: ModelFlip = None,
     align: Annotated[
         bool, typer.Option("--align", help="Find and align the face of each photo first, as `prepare faces` does.")
     ] = False,
     detector: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="For --align: mtcnn, the default, or yunet:FILE with its ONNX model.", show_default=False),
+        str | None, typer.Option(help="For --align: mtcnn, the default, or yunet:FILE with its ONNX model.")
     ] = None,
     face: Annotated[
-        Optional[list[int]],  # noqa: UP045
+        list[int] | None,
         typer.Option(
-            "--face",
-            help="For --align: which face of A, counted from the left; given again, which of B. Else the largest.",
-            show_default=False,
+            help="For --align: which face of A, counted from the left; given again, which of B. Else the largest."
         ),
     ] = None,
     json: JsonFile = None,
