@@ -26,8 +26,8 @@ from angulus.models import artifact
 from angulus.models import export as exporting
 from angulus.models.artifact import Config
 from angulus.models.export import export, run
-from angulus.models.inputs import drawn_pixels
-from angulus.models.parity import Parity, of_features, on_pairs
+from angulus.models.inputs import draw_pixels
+from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -131,7 +131,7 @@ def test_changed_decisions_are_those_of_a_slow_loop() -> None:
         ]
 
     for threshold in (0.2, None):
-        found = on_pairs(Embeddings(own, ids), Embeddings(other, ids), pairs, threshold=threshold, draws=0)
+        found = compare_on_pairs(Embeddings(own, ids), Embeddings(other, ids), pairs, threshold=threshold, draws=0)
         decided = found.decisions
         assert decided.calibrated == (threshold is not None) and found.difference is None
         before, after = accepted(own, decided.threshold), accepted(other, decided.threshold)
@@ -208,19 +208,19 @@ def test_the_ranges_of_int8_come_from_other_images_where_they_are_given(folder: 
 def test_images_are_drawn_evenly_and_no_more_than_asked(folder: Path) -> None:
     counts = np.zeros(8)
     for seed in range(300):
-        drawn = drawn_pixels(folder / "images", CONFIG, 3, seed)
+        drawn = draw_pixels(folder / "images", CONFIG, 3, seed)
         assert len({row.id for row, _ in drawn}) == 3
         for row, pixels_ in drawn:
             counts[int(row.id[0])] += 1
             assert pixels_.shape == (3, 16, 16)
     assert counts.sum() == 900 and counts.min() > 80 and counts.max() < 150  # 112.5 ± 8.4 each
-    assert len(drawn_pixels(folder / "images", CONFIG, 100)) == 8
+    assert len(draw_pixels(folder / "images", CONFIG, 100)) == 8
 
 
 def test_errors_are_relative_to_the_feature() -> None:
     own = np.array([[3.0, 4.0], [30.0, 40.0]], dtype=np.float32)
     other = np.array([[3.0, 4.5], [30.0, 41.0]], dtype=np.float32)
-    found = of_features(own, other, np.array([5.0, 49.0], dtype=np.float32))
+    found = compare_features(own, other, np.array([5.0, 49.0], dtype=np.float32))
     cosine = (3 * 3 + 4 * 4.5) / 5 / np.hypot(3, 4.5)
     assert found == Parity(2, pytest.approx(0.1), pytest.approx(cosine), pytest.approx(0.02))
 

@@ -118,8 +118,8 @@ def test_shares_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brackets, "BINS", 50)
     monkeypatch.setattr(brackets, "SETTLE", 10)
     plain = everything(Ranks())
-    join = brackets.merged
-    monkeypatch.setattr(thresholds, "merged", lambda wanted, _: join(wanted, 60))
+    join = brackets.merge_overlaps
+    monkeypatch.setattr(thresholds, "merge_overlaps", lambda wanted, _: join(wanted, 60))
 
     def points(ranks: Ranks) -> list[Any]:
         return [

@@ -22,7 +22,7 @@ from angulus.evaluation.scoring import (
     thresholds_at,
     tiles,
 )
-from angulus.evaluation.scoring.brackets import Between, Bracket, RankedScore, merged
+from angulus.evaluation.scoring.brackets import Between, Bracket, RankedScore, merge_overlaps
 from scoring.cases import cloud, every_score, lattice
 
 RANDOM = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_a_sample_that_misleads_costs_passes_and_nothing_else(
     value: float, size: int, options: ScoringOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thresholds, "SAMPLE", (1, 200))
-    monkeypatch.setattr(thresholds, "sampled", lambda *_: np.full(size, value))
+    monkeypatch.setattr(thresholds, "sample_scores", lambda *_: np.full(size, value))
     for rows in (lattice(40, 6), cloud(40, 7)):
         passes = check(rows, None, [0.001, 0.02, 0.5, 0.97], options)
         if value > 1 and size == 3000:  # no rank lies there
@@ -123,7 +123,7 @@ def test_more_scores_inside_than_memory_holds(
 ) -> None:
     monkeypatch.setattr(brackets, "BINS", bins)
     monkeypatch.setattr(brackets, "SETTLE", 10)
-    monkeypatch.setattr(thresholds, "merged", lambda wanted, _: merged(wanted, 20))
+    monkeypatch.setattr(thresholds, "merge_overlaps", lambda wanted, _: merge_overlaps(wanted, 20))
     for rows in (lattice(40, 9), cloud(40, 10)):
         passes = check(rows, None, [0.0, 0.001, 0.1, 0.5, 0.9, 1.0], options)
         assert passes > 1 or rows.shape[1] == 6  # the lattice has fewer distinct scores than fit
@@ -169,7 +169,7 @@ def test_a_bracket_finds_a_rank_or_where_it_is(scores: list[int], low: int, widt
 
 
 def test_overlapping_brackets_are_one() -> None:
-    joined = merged([(0.1, 0.2, 5), (0.15, 0.4, 3), (0.5, math.inf, 1), (0.4, 0.45, 2)], 10)
+    joined = merge_overlaps([(0.1, 0.2, 5), (0.15, 0.4, 3), (0.5, math.inf, 1), (0.4, 0.45, 2)], 10)
     assert [(each.low, each.high, each.ranks) for each in joined] == [(0.5, math.inf, [1]), (0.1, 0.45, [2, 3, 5])]
     assert Between(0, 1, True) != Between(0, 1, False)
 
@@ -188,9 +188,9 @@ def test_auto_weighs_cheap_products_against_scores_to_check(monkeypatch: pytest.
 def test_the_sample_has_impostor_pairs_only() -> None:
     rows, ids = torch.eye(6).repeat_interleave(5, dim=0), np.arange(6).repeat(5)
     work = tiles.task(rows, None, ids, ScoringOptions())
-    assert thresholds.sampled(work, 500).tolist() == [0.0] * 500  # pairs of one identity score 1
+    assert thresholds.sample_scores(work, 500).tolist() == [0.0] * 500  # pairs of one identity score 1
     alone = tiles.task(rows, None, np.zeros(30, dtype=int), ScoringOptions())
-    assert len(thresholds.sampled(alone, 500)) == 0
+    assert len(thresholds.sample_scores(alone, 500)) == 0
 
 
 def test_true_accepts_follow(options: ScoringOptions) -> None:

@@ -182,7 +182,7 @@ class _Work:
         reasons: dict[int, str] = {}
         for place, row in enumerate(rows):
             try:
-                pixels.append(inputs.decoded(row, self.model.config, "the image")[1])
+                pixels.append(inputs.decode_row(row, self.model.config, "the image")[1])
             except checks.InputError as error:
                 reasons[place] = str(error)
         readable = [row for place, row in enumerate(rows) if place not in reasons]
@@ -300,7 +300,7 @@ def _embeddings(rows: list[Row], features: NDArray[np.float32], model: str) -> E
         features,
         formats.text_array([row.id for row in rows]),
         norms=np.concatenate([np.linalg.norm(block, axis=1) for block in blocks]),
-        labels=inputs.known_labels(rows),
+        labels=inputs.row_labels(rows),
         detector_scores=None if np.isnan(scores).all() else scores,
         models=np.full(len(rows), model),
     )

@@ -30,8 +30,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.metrics.intervals import MOST_DRAWS
 from angulus.models.artifact import Config, Model
-from angulus.models.inputs import drawn_pixels, known_labels, read_pixels
-from angulus.models.parity import Parity, of_features, on_pairs
+from angulus.models.inputs import draw_pixels, read_pixels, row_labels
+from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
 INPUT, OUTPUTS = "pixels", ("features", "norms")
 PRECISIONS = ("float32", "float16", "int8")
@@ -105,7 +105,7 @@ def export(
             draft = _quantized(draft, fitted.pixels)
         on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
         features, norms = run(draft, given.pixels)
-        parity = of_features(own, features, norms)
+        parity = compare_features(own, features, norms)
         if precision == "float32" and not max(parity.feature_error, parity.norm_error) <= TOLERANCE:
             parity = dataclasses.replace(parity, rounding=_rounding(model, given.pixels, own))
             _check(parity, model.config.backbone)
@@ -114,7 +114,7 @@ def export(
             both = _embeddings(given, own, str(images)), _embeddings(given, features, "the exported model")
             calibrated = model.calibration if model.calibration and model.calibration.model == model.name else None
             threshold = None if calibrated is None else calibrated.threshold.value
-            parity = dataclasses.replace(parity, pairs=on_pairs(*both, pairs, threshold=threshold, draws=draws))
+            parity = dataclasses.replace(parity, pairs=compare_on_pairs(*both, pairs, threshold=threshold, draws=draws))
         content = draft.read_bytes()
     files.make_folder(out.parent)
     files.write_atomically(out, lambda file: file.write(content))
@@ -247,7 +247,7 @@ def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32])
     with torch.no_grad():
         rows = torch.from_numpy(pixels).split(1)
         exact = [model.preprocessing.features(lambda images: wide(images.double()), row) for row in rows]
-    return of_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+    return compare_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
 
 
 def _check(parity: Parity, backbone: str) -> None:
@@ -285,12 +285,12 @@ def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path |
 
 def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) -> _Images:
     """All images of a source, or at most `most` of them, drawn."""
-    images = drawn_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
+    images = draw_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
     if not images:
         raise checks.InputError(f"{source} holds no image to measure on")
     rows = [row for row, _ in images]
     pixels = np.stack([pixels.numpy() for _, pixels in images])
-    return _Images(formats.text_array([row.id for row in rows]), pixels, known_labels(rows))
+    return _Images(formats.text_array([row.id for row in rows]), pixels, row_labels(rows))
 
 
 def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:

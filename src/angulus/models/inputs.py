@@ -31,17 +31,17 @@ def rows(source: Path, left_out: list[LeftOut]) -> Iterator[Row]:
             yield item
 
 
-def known_labels(rows: list[Row]) -> NDArray[np.str_] | None:
+def row_labels(rows: list[Row]) -> NDArray[np.str_] | None:
     """The identity of each row, "" where unknown; None if all are unknown."""
     return text_array([row.identity for row in rows]) if any(row.identity for row in rows) else None
 
 
 def read_pixels(source: Path, config: artifact.Config) -> Iterator[tuple[Row, torch.Tensor]]:
     """The images of a source, uint8 [channels, height, width]; a wrong size is an error."""
-    return (decoded(row, config) for row in _readable_rows(source))
+    return (decode_row(row, config) for row in _readable_rows(source))
 
 
-def drawn_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0) -> list[tuple[Row, torch.Tensor]]:
+def draw_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0) -> list[tuple[Row, torch.Tensor]]:
     """At most `most` images of a source, as `read_pixels` gives them; every subset is equally likely."""
     rng = np.random.default_rng(seed)
     chosen: list[Row] = []
@@ -50,7 +50,7 @@ def drawn_pixels(source: Path, config: artifact.Config, most: int, seed: int = 0
             chosen.append(row)
         elif (place := int(rng.integers(count + 1))) < most:
             chosen[place] = row
-    return [decoded(row, config) for row in chosen]
+    return [decode_row(row, config) for row in chosen]
 
 
 def _readable_rows(source: Path) -> Iterator[Row]:
@@ -64,7 +64,7 @@ def _readable_rows(source: Path) -> Iterator[Row]:
         raise checks.InputError(f"{left_out[0].where} cannot be read: {left_out[0].reason}; take it out of {source}")
 
 
-def decoded(row: Row, config: artifact.Config, what: str | None = None) -> tuple[Row, torch.Tensor]:
+def decode_row(row: Row, config: artifact.Config, what: str | None = None) -> tuple[Row, torch.Tensor]:
     """A row without its image, and its pixels; errors call the image `what`, or else by its id."""
     pixels = pixels_of(row.image, config, what or row.id)
     return dataclasses.replace(row, image=b"-"), pixels

@@ -92,7 +92,7 @@ class Parity:
         return null_for_nan(own | {"pairs": None if self.pairs is None else self.pairs.as_json()})  # type: ignore[no-any-return]
 
 
-def of_features(
+def compare_features(
     own: NDArray[np.floating[Any]], features: NDArray[np.floating[Any]], norms: NDArray[np.floating[Any]]
 ) -> Parity:
     """Compare features [N, d] with PyTorch's own [N, d], and norms [N] with the lengths of those."""
@@ -108,7 +108,9 @@ def of_features(
     )
 
 
-def on_pairs(own: Embeddings, other: Embeddings, pairs: Pairs, *, threshold: float | None, draws: int) -> OnPairs:
+def compare_on_pairs(
+    own: Embeddings, other: Embeddings, pairs: Pairs, *, threshold: float | None, draws: int
+) -> OnPairs:
     """Measure both on the pairs, and count the decisions that changed.
 
     Args:

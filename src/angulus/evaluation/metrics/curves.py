@@ -57,7 +57,7 @@ def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = 
     """
     if weights is not None:
         return Presorted.of(scores, same).curve(weights)
-    scores, same = scored(scores, same)
+    scores, same = check_scores(scores, same)
     _both_kinds(float(same.sum()), float((~same).sum()), len(scores))
     ordered = np.sort(scores)  # sorts values, not places: faster, and half the memory
     first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # the first place of each distinct score
@@ -92,7 +92,7 @@ class Presorted:
     @staticmethod
     def of(scores: ArrayLike, same: ArrayLike) -> Presorted:
         """Sort scores; the arguments are those of `error_curve`."""
-        scores, same = scored(scores, same)
+        scores, same = check_scores(scores, same)
         rising, place = np.unique(scores, return_inverse=True)
         return Presorted(rising[::-1], len(rising) - 1 - place, same)
 
@@ -105,14 +105,14 @@ class Presorted:
 
     def amounts(self, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
         """Weight of the genuine and of the impostor pairs at each threshold, [K] each."""
-        amount = how_often(weights, len(self.same))
+        amount = item_weights(weights, len(self.same))
         return self._sums(amount * self.same), self._sums(amount * ~self.same)
 
     def _sums(self, amount: Floats) -> Floats:
         return np.asarray(np.bincount(self.place, amount, len(self.thresholds)), dtype=np.float64)
 
 
-def scored(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+def check_scores(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
     """Scores as float64 [N], and which are genuine as bool [N]."""
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
     check_columns(0, scores=scores, same=same)
@@ -174,7 +174,7 @@ def _both_kinds(genuine: float, impostors: float, total: int) -> None:
             raise checks.InputError(f"scores need at least one {name} pair; got none among {total}")
 
 
-def how_often(weights: ArrayLike | None, total: int) -> Floats:
+def item_weights(weights: ArrayLike | None, total: int) -> Floats:
     """How often each of `total` items counts: once, or by these weights [total], finite and >= 0."""
     if weights is None:
         return np.ones(total)

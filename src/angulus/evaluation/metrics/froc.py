@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, check_columns, how_often
+from angulus.evaluation.metrics.curves import Floats, check_columns, item_weights
 
 FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; LUNA16
 
@@ -48,7 +48,7 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     """
     scores, nodule = _findings(scores, nodule)
     checks.integer("scans", scans, low=1)
-    amount = how_often(weights, len(scores))
+    amount = item_weights(weights, len(scores))
     total = float(amount[nodule].sum())
     if total <= 0:
         raise checks.InputError(f"a FROC needs at least one nodule; got none among {len(scores)} findings")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, Presorted, how_often
+from angulus.evaluation.metrics.curves import Floats, Presorted, item_weights
 from angulus.evaluation.metrics.verification import above, last_within, require_support
 
 
@@ -25,7 +25,7 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
     """
     ranks = _ranks(ranks)
     checks.integer("max_rank", max_rank, low=1)
-    amount = how_often(weights, len(ranks))
+    amount = item_weights(weights, len(ranks))
     if amount.sum() <= 0:
         raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
     within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
@@ -129,7 +129,7 @@ def open_set_curve(
     if places.shape != mates.shape:
         raise checks.InputError(f"ranks must be one a genuine probe, [{len(mates)}]; got {list(places.shape)}")
     amounts = [
-        how_often(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
+        item_weights(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
     ]
     genuine, impostors = (float(amount.sum()) for amount in amounts)
     for name, total in (("genuine", genuine), ("impostor", impostors)):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, check_columns, how_often
+from angulus.evaluation.metrics.curves import Floats, check_columns, item_weights
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: Array
     check_columns(quality=quality, rejected=rejected)
     if rejected.dtype != np.bool_ or not np.isfinite(quality).all():
         raise checks.InputError(f"quality must be finite and rejected bool; got {quality.dtype} and {rejected.dtype}")
-    amount = how_often(weights, len(quality))
+    amount = item_weights(weights, len(quality))
     order = np.argsort(quality, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(quality[order]) > 0))  # the first place of each distinct quality
     pairs = np.append(0.0, np.cumsum(amount[order]))
@@ -197,7 +197,7 @@ def spearman(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = No
     check_columns(first=first, second=second)
     if not np.isfinite(first).all() or not np.isfinite(second).all():
         raise checks.InputError("first and second must be finite; got NaN or Inf")
-    amount = how_often(weights, len(first))
+    amount = item_weights(weights, len(first))
     x, y = (_centred_ranks(values, amount) for values in (first, second))
     scale = float((amount * x * x).sum() * (amount * y * y).sum())
     return float((amount * x * y).sum() / np.sqrt(scale)) if scale > 0 else float("nan")

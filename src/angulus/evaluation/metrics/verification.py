@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, how_often, scored
+from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, check_scores, item_weights
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class PresortedFolds:
 
     def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
         """Accuracy over folds under these weights, [N]."""
-        amount = how_often(weights, self.total)
+        amount = item_weights(weights, self.total)
         accuracies, thresholds = np.array([_fold_accuracy(part, amount) for part in self.parts]).T
         return FoldAccuracy(accuracies, thresholds)
 
@@ -284,7 +284,7 @@ def likelihood_ratio(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     Source: J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999; N. Brümmer and J. du Preez, Computer
     Speech and Language 20, 2006 (likelihood ratios by weighted logistic regression).
     """
-    scores, same = scored(scores, same)
+    scores, same = check_scores(scores, same)
     genuine = int(same.sum())
     impostors = len(same) - genuine
     if not genuine or not impostors:

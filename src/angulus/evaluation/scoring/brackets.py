@@ -141,7 +141,7 @@ class Bracket:
         return Between(max(self.low, lower - loose), min(self.high, upper + loose), True)
 
 
-def merged(wanted: Sequence[tuple[float, float, int]], capacity: int) -> list[Bracket]:
+def merge_overlaps(wanted: Sequence[tuple[float, float, int]], capacity: int) -> list[Bracket]:
     """Brackets for (low, high, rank), from the highest to the lowest; overlapping ones become one."""
     spans: list[tuple[float, float, list[int]]] = []
     for low, high, rank in sorted(wanted, key=lambda span: -span[1]):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from angulus.core import checks
 from angulus.evaluation.scoring import low_precision
-from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merged
+from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merge_overlaps
 from angulus.evaluation.scoring.exact import Matrix
 from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
@@ -117,12 +117,12 @@ def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Ran
     """The score of each rank (1 = the highest), and the number of passes until it was certain."""
     done: dict[int, tuple[RankedScore, int]] = {}
     unsettled = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
-    sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
+    sample = sample_scores(work, _sample_size(work, total, max(ranks, default=0)))
     spread, passes = SPREAD, 0
     while unsettled:
         passes += 1
         wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in unsettled.items()]
-        for bracket in _pass(work, merged(wanted, work.options.bytes // 64), sample):
+        for bracket in _pass(work, merge_overlaps(wanted, work.options.bytes // 64), sample):
             for rank in bracket.ranks:
                 place = bracket.find(rank)
                 if isinstance(place, RankedScore):
@@ -181,7 +181,7 @@ def _bracket(share: float, bounds: Between, sample: Floats, spread: float) -> tu
     return min(low, bounds.high), min(high, bounds.high)
 
 
-def sampled(work: Task, size: int) -> Floats:
+def sample_scores(work: Task, size: int) -> Floats:
     """Exact scores of random impostor pairs, falling; equal on all ranks, which share the work."""
     random = np.random.default_rng(SEED)
     rows, columns = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
