@@ -30,7 +30,7 @@ def export(
     pairs: Annotated[
         Path | None, typer.Option(help="A list of pairs of --images, for accuracy before and after.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="plain: `a b 0|1` a line; lfw: as LFW's pairs.txt.")] = "plain",
+    form: Annotated[str, typer.Option("--format", help="plain (`a b 0|1` per line), or lfw (pairs.txt).")] = "plain",
     flip: ModelFlip = None,
     draws: Draws = 1000,
     json: JsonFile = None,

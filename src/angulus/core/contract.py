@@ -21,7 +21,7 @@ Normalize = Literal["fixed", "per_image", "mean_image"]
 Template = Literal["five_points"]
 Flip = Literal["none", "sum", "concat"]
 
-# Where eyes, nose and mouth corners (the image's left first) of a face lie in a crop of TEMPLATE_SIDE², x and y.
+# Positions (x, y) of a face's eyes, nose and mouth corners (the image's left first) in a crop of TEMPLATE_SIDE².
 TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
     "five_points": ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
 }

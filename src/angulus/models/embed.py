@@ -128,7 +128,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_parts(folder: Path, keep: str | None = None) -> None:
-    """Remove what a folder holds, half-written files of killed processes included, but for names that start so."""
+    """Remove all files of a folder, also half-written ones, except those whose names start with `keep`."""
     for path in folder.iterdir():
         if path.name != ".lock" and (keep is None or not path.name.startswith(keep)):
             path.unlink()

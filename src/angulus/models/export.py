@@ -245,7 +245,7 @@ def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32])
     """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
     wide = copy.deepcopy(model.backbone).cpu().double()
     with torch.no_grad():
-        rows = torch.from_numpy(pixels).split(1)
+        rows = torch.split(torch.from_numpy(pixels), 1)
         exact = [model.preprocessing.features(lambda images: wide(images.double()), row) for row in rows]
     return compare_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
 

@@ -49,14 +49,14 @@ From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing
 
 {accuracy}
 
-## What is known of its errors
+## Error rates
 
 {errors}
 
 ## Licence
 
-Not stated: whoever publishes the weights has to name one, here and in the first lines of this file, and to say whether
-the training images allow it.
+Not stated: before you publish the weights, name one here and in the first lines of this file, and say whether the
+training images allow it.
 """
 
 
@@ -75,7 +75,7 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         sha256=content["sha256"],
         fingerprint=digits,
         accuracy=_section(ACCURACY, []),
-        errors=_section(ERRORS, ["Not calibrated: no threshold of its scores is known (`angulus calibrate`)."]),
+        errors=_section(ERRORS, ["Not calibrated: run `angulus calibrate --model` to find a threshold."]),
     )
 
 

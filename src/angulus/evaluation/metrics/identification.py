@@ -127,7 +127,7 @@ def open_set_curve(
         if values.ndim != 1 or not np.isfinite(values).all():
             raise checks.InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
     if places.shape != mates.shape:
-        raise checks.InputError(f"ranks must be one a genuine probe, [{len(mates)}]; got {list(places.shape)}")
+        raise checks.InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
     amounts = [
         item_weights(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
     ]

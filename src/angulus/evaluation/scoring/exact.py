@@ -38,7 +38,7 @@ def pair_scores(probes: Matrix, gallery: Matrix, rows: Tensor, columns: Tensor) 
         [M] of float64, in [-1, 1] up to rounding.
 
     Raises:
-        checks.InputError: shapes or types that do not go together, or a row with NaN or Inf.
+        checks.InputError: shapes or types that do not match, or a row with NaN or Inf.
 
     >>> a = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     >>> pair_scores(a, a, torch.tensor([0, 0]), torch.tensor([0, 1])).tolist()
