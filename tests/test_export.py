@@ -257,7 +257,7 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
         ({"precision": "int8"}, "precision int8.* needs images; give .* with --ranges, or --images"),
         ({"pairs": pairs}, "a list of pairs needs images"),
         ({"images": tmp_path}, "holds no image"),
-        ({"ranges": folder / "images"}, "for precision int8 only; got float32; leave --ranges out"),
+        ({"ranges": folder / "images"}, "apply only to precision int8; got float32; leave --ranges out"),
         ({"precision": "int8", "ranges": tmp_path}, "holds no image"),
         ({"draws": -1}, r"draws must be a whole number in \[0, 100000\]"),
         ({"images": folder / "images", "pairs": replace(pairs, left=np.char.add("x", pairs.left))}, "no embedding in"),
