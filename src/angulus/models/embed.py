@@ -95,6 +95,7 @@ def run(
         rows, features, left_out = _collect(work, unreadable)
         _report_left_out(left_out, len(rows), source, out, folder, on_error)
         _embeddings(rows, features, trained.name).write(out)
+        del features  # Windows removes no file that is mapped
         _remove_parts(folder)
     if left_out and on_left_out is not None:
         on_left_out(left_out, _list_of(out))
@@ -238,31 +239,31 @@ def _collect(
     """
     of_batch = {number: entry for entries in unreadable for number, entry in entries.items()}
     rows: list[Row] = []
-    features: NDArray[np.float32] = np.empty((0, 0), np.float32)
     left_out = work.left_out.copy()
-    for number, (batch, whole) in enumerate(work.rows):
-        name, reasons = of_batch.get(number, (whole, {}))
-        left_out += [LeftOut(batch[place].id, reason) for place, reason in reasons.items()]
-        readable = [row for place, row in enumerate(batch) if place not in reasons]
-        if not readable:
-            continue
-        part = _read(work.folder / name, len(readable))
-        if part is None:
-            raise checks.InputError(
-                f"{work.folder / name} must be whole, on a disk that all processes share; run the same command again"
-            )
-        if not features.size:
-            shape = (work.seen, part.shape[1])
-            features = np.lib.format.open_memmap(work.folder / "features.npy", "w+", part.dtype, shape)
-        usable = np.asarray(np.isfinite(part).all(axis=1) & part.any(axis=1))
-        start = len(rows)
-        for row, fine in zip(readable, usable.tolist(), strict=True):
-            if fine:
-                rows.append(row)
-            else:
-                left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
-        features[start : len(rows)] = part[usable]
-    return rows, features[: len(rows)], left_out
+    path, size = work.folder / "features.bin", 0
+    with path.open("wb") as file:  # written and then mapped: a full disk ends a write in an error, a map in a crash
+        for number, (batch, whole) in enumerate(work.rows):
+            name, reasons = of_batch.get(number, (whole, {}))
+            left_out += [LeftOut(batch[place].id, reason) for place, reason in reasons.items()]
+            readable = [row for place, row in enumerate(batch) if place not in reasons]
+            if not readable:
+                continue
+            part = _read(work.folder / name, len(readable))
+            if part is None:
+                raise checks.InputError(
+                    f"{work.folder / name} must be whole, on a disk that all processes share; run the same command "
+                    "again"
+                )
+            usable = np.asarray(np.isfinite(part).all(axis=1) & part.any(axis=1))
+            for row, fine in zip(readable, usable.tolist(), strict=True):
+                if fine:
+                    rows.append(row)
+                else:
+                    left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
+            size = part.shape[1]
+            file.write(part[usable].astype(np.float32, copy=False).tobytes())
+    features = np.memmap(path, np.float32, "c", shape=(len(rows), size)) if rows else np.empty((0, size), np.float32)
+    return rows, features, left_out
 
 
 def _report_left_out(left_out: list[LeftOut], count: int, source: Path, out: Path, parts: Path, on_error: str) -> None:
