@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from angulus.evaluation import scoring
-from angulus.evaluation.scoring import products, tiles
+from angulus.evaluation.scoring import low_precision, tiles
 from harness import Row, Step, options, peak_mib, ratio_text, run, show, spread, store, take_turns
 
 SAME = 10  # images of an identity
@@ -41,7 +41,7 @@ def embeddings(rows: int, identities: int, size: int, seed: int) -> tuple[Tensor
 
 def bare_products(probes: Tensor, gallery: Tensor, dtype: torch.dtype) -> Callable[[], object]:
     """The products of the engine's tiles and no more."""
-    work = tiles.task(probes, gallery, None, scoring.Options(memory_mib=2**20))
+    work = tiles.task(probes, gallery, None, scoring.ScoringOptions(memory_mib=2**20))
     plan = tiles.Plan.of(work, dtype, ())
     near = [work.probes.low(rows[0], rows[-1] + 1, dtype)[0] for rows in plan.groups[0]]
     far = [work.gallery.low(block[0], block[-1] + 1, dtype)[0] for block in plan.blocks]
@@ -50,7 +50,7 @@ def bare_products(probes: Tensor, gallery: Tensor, dtype: torch.dtype) -> Callab
     def run() -> None:
         for columns in far:
             for rows in near:
-                products.product(rows, columns, buffer)
+                low_precision.product(rows, columns, buffer)
 
     return run
 
@@ -80,12 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", probes=10_000, gallery=100_000, size=512, rounds=3, memory_mib=1024)
     parser.add_argument("what", choices=["thresholds", "nearest"])
     parser.add_argument("--fmr", type=float, default=1e-9)
-    parser.add_argument("--precision", default="bfloat16", choices=list(products.PRECISIONS))
+    parser.add_argument("--precision", default="bfloat16", choices=list(low_precision.PRECISIONS))
     asked = parser.parse_args(arguments)
     identities = max(1, asked.gallery // SAME)
     probes, probe_ids = embeddings(asked.probes, identities, asked.size, 1)
     gallery, gallery_ids = embeddings(asked.gallery, identities, asked.size, 2)
-    choices = scoring.Options(precision=asked.precision, memory_mib=asked.memory_mib)
+    choices = scoring.ScoringOptions(precision=asked.precision, memory_mib=asked.memory_mib)
     answers: dict[str, Any] = {}
     peaks: list[float | None] = []
 
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
             mib, answers["engine"] = peak_mib(lambda: scoring.thresholds_at(probes, gallery, [asked.fmr], **every))
         peaks.append(mib)
 
-    steps: dict[str, Step] = {"products": bare_products(probes, gallery, products.PRECISIONS[asked.precision])}
+    steps: dict[str, Step] = {"products": bare_products(probes, gallery, low_precision.PRECISIONS[asked.precision])}
     steps["engine"] = engine
     if asked.what == "nearest":
         peer = faiss_search(probes, gallery)

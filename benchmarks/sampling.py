@@ -111,8 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
     read = Embeddings.read(asked.embeddings)
     if read.labels is None:
         raise checks.InputError(f"{asked.embeddings} has no labels; class sampling needs the identity of each row")
-    names, labels = np.unique(read.labels[read.known], return_inverse=True)
-    features = torch.from_numpy(np.array(read.vectors[read.known], dtype=np.float32))
+    names, labels = np.unique(read.labels[read.labelled], return_inverse=True)
+    features = torch.from_numpy(np.array(read.vectors[read.labelled], dtype=np.float32))
     shape = {"rows": len(labels), "classes": len(names), "batch": asked.batch, "draws": asked.draws}
     rows = list(compare(features, torch.from_numpy(labels), asked.rate, batch=asked.batch, draws=asked.draws))
     unknown = f" ({len(read) - len(labels):,} of unknown people left out)" if len(labels) < len(read) else ""

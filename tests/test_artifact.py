@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 import angulus
 from angulus import InputError
 from angulus.cli.main import app
-from angulus.core.contract import Contract
+from angulus.core.contract import Contract, fingerprint, split_model_name
 from angulus.core.embeddings import Embeddings
-from angulus.core.fingerprint import fingerprint, parts
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.models import artifact
@@ -152,7 +151,7 @@ def test_weights_of_another_backbone_are_refused(folder: Path) -> None:
         ({"contract": {"mean": 0.0, "code": "x"}}, "lacks or mistakes a key"),
         ({"contract": {"mean": 0.0, "scale": -1.0}}, "input.scale must be"),
         ({"options": {"hook": "x"}}, "options of the backbone 'small'"),
-        ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model anew"),
+        ({"contract": {"flip": "both"}}, r"config\.json: input\.flip must be one of .*; fetch or save the model again"),
         ({"options": 3}, r"options in .*config\.json must be names with values; got 3"),
         ({"about": []}, "about in .* must be names with values"),
         ({"embedding_size": "x"}, r"embedding_size in .* must be a whole number in \[1, .*\]; got 'x'"),
@@ -256,7 +255,7 @@ def test_a_calibration_of_nobody_is_refused_with_its_name(folder: Path) -> None:
 
 def test_the_fingerprint_changes_with_what_features_depend_on_and_with_nothing_else(folder: Path) -> None:
     own = angulus.load(folder)
-    assert own.name == f"{own.fingerprint}-none" and parts(own.name) == (own.fingerprint, "none")
+    assert own.name == f"{own.fingerprint}-none" and split_model_name(own.name) == (own.fingerprint, "none")
     assert own.with_flip("sum").fingerprint == own.fingerprint and own.with_flip("sum").name != own.name
     edit(folder, about={"seed": 2})
     assert angulus.load(folder).fingerprint == own.fingerprint

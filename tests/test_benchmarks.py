@@ -16,7 +16,7 @@ import tiny
 from angulus.core.checks import InputError
 from angulus.data.records.reader import Row, write_records
 from angulus.data.sets import digits
-from angulus.evaluation.metrics.seeds import paired_difference
+from angulus.evaluation.metrics.intervals import paired_difference
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.registry import PROTOCOLS
 from angulus.experiments import build, recipe

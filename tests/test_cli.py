@@ -384,8 +384,8 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "a run is there": (finished, "run holds a run already; continue it with --resume, or choose another --out"),
     "another run is there": (another, "run holds a run of another recipe (training.batch_size is 16 there and 9 here)"),
     "a shorter run is there": (longer, "run holds a run already; continue it to 9 epochs (it has 1) with --resume, or"),
-    "a file for a folder": (taken, "cannot write run: File exists; a file stands where a folder is needed"),
-    "a file above the folder": (taken_above, "cannot write run/below: Not a directory; a file stands where a folder"),
+    "a file for a folder": (taken, "cannot write run: File exists; a file is where a folder is needed"),
+    "a file above the folder": (taken_above, "cannot write run/below: Not a directory; a file is where a folder"),
 }
 
 

@@ -20,8 +20,8 @@ from angulus.cli.doctor import doctor as command
 from angulus.core.contract import Contract, template_points
 from angulus.data.records.reader import Row, write_records
 from angulus.doctor import Diagnosis, diagnose, separations
+from angulus.doctor.changes import changes_for, combine, features, moved
 from angulus.doctor.sample import PER_IDENTITY, choose
-from angulus.doctor.trials import after, features, moved, trials
 from angulus.models import artifact
 from angulus.models.artifact import Config
 from data.pictures import encoded
@@ -95,7 +95,7 @@ def test_nothing_stands_out_where_nothing_is_wrong(model: Path, tmp_path: Path) 
         found = looked_at(model, tmp_path / f"records {people[0]}", pixels, people)
         assert found.likely == () and not any(each.better for each in found.outcomes)
         assert any(sentence.startswith("Nothing stands out") for sentence in found.sentences())
-        assert len(found.outcomes) == len(trials(angulus.load(model)))
+        assert len(found.outcomes) == len(changes_for(angulus.load(model)))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -148,7 +148,7 @@ def test_two_faults_are_both_named_and_no_third(model: Path, tmp_path: Path) -> 
     assert (first.family, second.family) == ("colour", "place") and "left" in second.name
     assert second.before == pytest.approx(first.separation)
     said = "\n".join(found.sentences())
-    assert "Beside that, likely" in said and "as well, the separation goes from" in said
+    assert "Also likely" in said and "as well, the separation goes from" in said
 
 
 def test_a_contract_of_another_scale_is_named(backbone: torch.nn.Module, tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_features_without_a_trial_are_the_models_own(model: Path) -> None:
     loaded = angulus.load(model)
     pixels, _ = pictures(1, seed=2)
     assert torch.equal(features(loaded, pixels), loaded.embed(pixels))
-    every = {each.name: each for each in trials(loaded)}
+    every = {each.name: each for each in changes_for(loaded)}
     swapped, raw = every["red and blue swapped"], every["pixels as x as it is, so 0 to 255"]
     assert torch.equal(features(loaded, pixels, swapped), loaded.embed(pixels.flip(1)))
     assert torch.equal(features(loaded, pixels, raw), loaded.backbone(pixels.float()).detach())
-    both = after(swapped, raw)
+    both = combine(swapped, raw)
     assert torch.equal(features(loaded, pixels, both), loaded.backbone(pixels.flip(1).float()).detach())
-    assert torch.equal(features(loaded, pixels, after(raw, swapped)), features(loaded, pixels, both))
+    assert torch.equal(features(loaded, pixels, combine(raw, swapped)), features(loaded, pixels, both))
     imagenet = features(loaded, pixels, every["pixels by ImageNet's mean and deviation"])
     mean, deviation = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
     scaled = (pixels.numpy().transpose(0, 2, 3, 1) - mean) / deviation

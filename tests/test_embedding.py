@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert found.ids.tolist() == expected.ids.tolist()
 
 
-def test_what_has_changed_since_a_stop_is_embedded_anew(model: Path, tmp_path: Path) -> None:
+def test_what_has_changed_since_a_stop_is_embedded_again(model: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "photos", tmp_path / "e.npz"
     (source / "anna").mkdir(parents=True)
     first, second, third = pixels(3)

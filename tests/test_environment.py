@@ -22,8 +22,8 @@ def git(folder: Path, *arguments: str) -> str:
 def test_a_timing_names_the_commit_of_the_package_and_whether_its_code_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "package" / "environment.py"
-    own.parent.mkdir()
+    own = tmp_path / "package" / "core" / "environment.py"
+    own.parent.mkdir(parents=True)
     own.write_text("first")
     git(tmp_path, "init", "-q")
     monkeypatch.setattr(environment, "__file__", str(own))

@@ -26,8 +26,8 @@ from angulus.models import artifact
 from angulus.models import export as exporting
 from angulus.models.artifact import Config
 from angulus.models.export import export, run
-from angulus.models.inputs import drawn_pixels
-from angulus.models.parity import Parity, of_features, on_pairs
+from angulus.models.inputs import draw_pixels
+from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -87,7 +87,7 @@ def test_the_file_is_valid_and_says_what_it_takes(folder: Path) -> None:
     onnx.checker.check_model(proto, full_check=True)
     about = {each.key: each.value for each in proto.metadata_props}
     model = angulus.load(folder / "model")
-    assert Contract(**json.loads(about["angulus.core.contract"])) == CONTRACT
+    assert Contract(**json.loads(about["angulus.contract"])) == CONTRACT
     assert about["angulus.model"] == model.name and about["angulus.sha256"] == model.sha256
     assert about["angulus.input"].startswith("uint8 [batch, 3, 16, 16], RGB")
     (given,) = proto.graph.input
@@ -131,7 +131,7 @@ def test_changed_decisions_are_those_of_a_slow_loop() -> None:
         ]
 
     for threshold in (0.2, None):
-        found = on_pairs(Embeddings(own, ids), Embeddings(other, ids), pairs, threshold=threshold, draws=0)
+        found = compare_on_pairs(Embeddings(own, ids), Embeddings(other, ids), pairs, threshold=threshold, draws=0)
         decided = found.decisions
         assert decided.calibrated == (threshold is not None) and found.difference is None
         before, after = accepted(own, decided.threshold), accepted(other, decided.threshold)
@@ -208,19 +208,19 @@ def test_the_ranges_of_int8_come_from_other_images_where_they_are_given(folder: 
 def test_images_are_drawn_evenly_and_no_more_than_asked(folder: Path) -> None:
     counts = np.zeros(8)
     for seed in range(300):
-        drawn = drawn_pixels(folder / "images", CONFIG, 3, seed)
+        drawn = draw_pixels(folder / "images", CONFIG, 3, seed)
         assert len({row.id for row, _ in drawn}) == 3
         for row, pixels_ in drawn:
             counts[int(row.id[0])] += 1
             assert pixels_.shape == (3, 16, 16)
     assert counts.sum() == 900 and counts.min() > 80 and counts.max() < 150  # 112.5 ± 8.4 each
-    assert len(drawn_pixels(folder / "images", CONFIG, 100)) == 8
+    assert len(draw_pixels(folder / "images", CONFIG, 100)) == 8
 
 
 def test_errors_are_relative_to_the_feature() -> None:
     own = np.array([[3.0, 4.0], [30.0, 40.0]], dtype=np.float32)
     other = np.array([[3.0, 4.5], [30.0, 41.0]], dtype=np.float32)
-    found = of_features(own, other, np.array([5.0, 49.0], dtype=np.float32))
+    found = compare_features(own, other, np.array([5.0, 49.0], dtype=np.float32))
     cosine = (3 * 3 + 4 * 4.5) / 5 / np.hypot(3, 4.5)
     assert found == Parity(2, pytest.approx(0.1), pytest.approx(cosine), pytest.approx(0.02))
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
         ({"precision": "int8"}, "precision int8.* needs images; give .* with --ranges, or --images"),
         ({"pairs": pairs}, "a list of pairs needs images"),
         ({"images": tmp_path}, "holds no image"),
-        ({"ranges": folder / "images"}, "for precision int8 only; got float32; leave --ranges out"),
+        ({"ranges": folder / "images"}, "apply only to precision int8; got float32; leave --ranges out"),
         ({"precision": "int8", "ranges": tmp_path}, "holds no image"),
         ({"draws": -1}, r"draws must be a whole number in \[0, 100000\]"),
         ({"images": folder / "images", "pairs": replace(pairs, left=np.char.add("x", pairs.left))}, "no embedding in"),

@@ -113,7 +113,7 @@ def test_a_full_disk_at_any_call_leaves_the_old_file_and_says_the_way_out(
         (errno.EDQUOT, "free some space"),
         (errno.EACCES, "choose a folder that you may write with --out"),
         (errno.EROFS, "choose a folder that you may write with --out"),
-        (errno.ENOTDIR, "a file stands where a folder is needed"),
+        (errno.ENOTDIR, "a file is where a folder is needed"),
     ],
 )
 def test_sentences_name_the_file_the_reason_and_the_way_out(number: int, way: str) -> None:
@@ -132,7 +132,7 @@ def test_folders_are_made_with_their_parents_and_again(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "c"):
-        with pytest.raises(InputError, match="a file stands where a folder is needed; choose another --out"):
+        with pytest.raises(InputError, match="a file is where a folder is needed; choose another --out"):
             files.make_folder(path)
 
 

@@ -29,7 +29,7 @@ from angulus.models import artifact, embed
 from angulus.models.artifact import Config
 from angulus.search import Gallery, false_positives, open_gallery, threshold_of
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import About, keys
+from angulus.search.vector_store import About, keys
 
 pytest.importorskip("lancedb")
 pytest.importorskip("lance")
@@ -325,9 +325,9 @@ def test_many_matches_are_bounded(gallery: Gallery, monkeypatch: pytest.MonkeyPa
     gallery.add(people)
     answers = gallery.query(people, top=10**30)
     assert [len(each.matches) for each in answers] == [40] * 40
-    monkeypatch.setattr("angulus.search.gallery._BYTES", 4 * D * 50 * 3)  # three queries at a time
+    monkeypatch.setattr("angulus.search.vector_gallery._BYTES", 4 * D * 50 * 3)  # three queries at a time
     assert gallery.query(people, top=40) == answers
-    monkeypatch.setattr("angulus.search.gallery.MOST_MATCHES", 1000)
+    monkeypatch.setattr("angulus.search.vector_gallery.MOST_MATCHES", 1000)
     assert len(gallery.query(people, top=25)) == 40
     with pytest.raises(InputError, match="top must be a whole number <= 25; got 26; of 40 queries"):
         gallery.query(people, top=26)
@@ -473,7 +473,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return found.output
 
     said = run("add", where, tmp_path / "e.npz", "--batch", 200)
-    assert "200 of 300 are kept" in said and "300 in all" in said
+    assert "200 of 300 saved" in said and "300 in all" in said
     assert "300 vectors of 16 numbers, of the model with fingerprint 0123456789abcdef, flip none" in run("info", where)
     said = run(
         "query", where, tmp_path / "q.npz", "--calibration", tmp_path, "--top", 2, "--json", tmp_path / "n/a.json"

@@ -16,10 +16,9 @@ from angulus import InputError
 from angulus.core import files
 from angulus.core.embeddings import Embeddings
 from angulus.search import Gallery, open_gallery
-from angulus.search.deletions import Removals
-from angulus.search.lance import LanceStore
+from angulus.search.lance import LanceStore, Removals
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import keys
+from angulus.search.vector_store import keys
 
 lancedb = pytest.importorskip("lancedb")
 pytest.importorskip("lance")
@@ -48,7 +47,7 @@ import lance
 from lance.dataset import DatasetOptimizer
 from angulus.search import open_gallery
 from angulus.search.lance import LanceStore
-from angulus.search.deletions import Removals
+from angulus.search.lance import Removals
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

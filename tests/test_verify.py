@@ -142,7 +142,7 @@ def test_a_calibration_of_another_model_is_refused(folder: Path) -> None:
         angulus.load(folder / "brighter")
 
 
-def test_saving_a_model_anew_deletes_its_calibration(folder: Path) -> None:
+def test_saving_a_model_again_deletes_its_calibration(folder: Path) -> None:
     artifact.save(CONFIG, CONFIG.build(), folder / "model")
     assert angulus.load(folder / "model").calibration is None
 
@@ -242,7 +242,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
         UserWarning, match=r"many\.png shows 5 faces; number 1 from the left .* \(x 2 to 62, y 10 to 70\)"
     ):
         found = verify(model, many, tmp_path / "4.png", threshold=0.5, detector=Planted())
-    assert [(each.found, each.number) for each in found.faces] == [(5, 1), (1, 1)]
+    assert [(each.total, each.number) for each in found.faces] == [(5, 1), (1, 1)]
     assert len(found.warnings) == 1 and "choose another with --face" in found.warnings[0]
     for number in (1, 3, 4, 5):
         chosen = verify(model, many, tmp_path / f"{number}.png", threshold=0.5, detector=Planted(), faces=[number])
@@ -266,7 +266,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
     assert "face of A: number 4 of 5 from the left (x 110 to 160, y 90 to 140)" in run.output
     assert "face of B: number 3 of 5 from the left" in run.output
     saved = json.loads((tmp_path / "d.json").read_text())
-    assert saved["faces"][0] == {"found": 5, "number": 4, "box": [110, 90, 160, 140]} and saved["warnings"] == []
+    assert saved["faces"][0] == {"total": 5, "number": 4, "box": [110, 90, 160, 140]} and saved["warnings"] == []
     with pytest.warns(UserWarning, match="shows 5 faces"):
         assert CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "d.json")]).exit_code == 0
     assert len(json.loads((tmp_path / "d.json").read_text())["warnings"]) == 2
@@ -335,7 +335,7 @@ def test_the_command_says_what_the_decision_rests_on(folder: Path) -> None:
     assert f"score {saved['score']:.4f}" in text and f"threshold {saved['threshold']:.4f}" in text
     assert "FMR" in text and "pairs of two people pass it (measured on 54)" in text and "probability" in text
     given = CliRunner().invoke(app, [*arguments, "--threshold", "0.5"])
-    assert "it was given, not calibrated" in given.output
+    assert "it is your own, not calibrated" in given.output
     for options, text in (
         (["--json", "d.txt"], "ends in .json"),
         (["--detector", "mtcnn"], "--detector finds faces for"),

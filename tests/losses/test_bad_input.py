@@ -301,10 +301,10 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "whole features": ({"features": FEATURES.long()}, "must be floating point; got torch.int64 and torch.float32"),
     "whole weight": ({"weight": WEIGHT.int()}, "must be floating point; got torch.float32 and torch.int32"),
     "other device": ({"labels": LABELS.to("meta")}, "must be on one device; got cpu, cpu and meta"),
-    "too few labels": ({"labels": LABELS[:3]}, "labels must have shape [4], one a row of features; got [3]"),
+    "too few labels": ({"labels": LABELS[:3]}, "labels must have shape [4], one per row of features; got [3]"),
     "one-hot labels": (
         {"labels": torch.eye(4).long()},
-        "labels must have shape [4], one a row of features; got [4, 4]",
+        "labels must have shape [4], one per row of features; got [4, 4]",
     ),
     "float labels": ({"labels": LABELS.float()}, "labels must be integers; got torch.float32"),
     "bool labels": ({"labels": LABELS > 0}, "labels must be integers; got torch.bool"),

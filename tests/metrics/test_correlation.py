@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.correlation import spearman
+from angulus.evaluation.metrics.image_quality import spearman
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40).filter(
     lambda rows: len({x for x, _ in rows}) > 1 and len({y for _, y in rows}) > 1
@@ -55,7 +55,7 @@ def test_a_constant_has_no_correlation() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "weights", "sentence"),
     [
-        ([1, 2], [1, 2, 3], None, r"must be \[N\] each with N >= 1; got \[2\] and \[3\]"),
+        ([1, 2], [1, 2, 3], None, r"must be \[N\] each with N >= 1; got shapes \[2\] and \[3\]"),
         ([], [], None, "N >= 1"),
         ([1, math.nan], [1, 2], None, "must be finite"),
         ([1, 2], [1, math.inf], None, "must be finite"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
+from angulus.evaluation.metrics.image_quality import Discard, area, error_versus_discard
 
 ROWS = st.lists(st.tuples(st.sampled_from([0.5, 1.0, 2.0, 7.0]), st.booleans()), min_size=1, max_size=30)
 

@@ -74,7 +74,7 @@ def test_weights_are_copies_of_probes(
         [score for score, weight in impostors for _ in range(weight)],
         rank=2,
     )
-    for name in ("thresholds", "found", "alarms", "genuine", "impostors"):
+    for name in ("thresholds", "identified", "alarms", "genuine", "impostors"):
         assert np.array_equal(getattr(weighted, name), getattr(copied, name)), name
 
 
@@ -110,7 +110,7 @@ def test_a_far_that_the_probes_cannot_show_is_refused() -> None:
     [
         (([0.9], [0], [0.5]), {}, r"ranks must be whole numbers >= 1 of shape \[P\]; got int64 \[1\], least 0"),
         (([0.9], [1.0], [0.5]), {}, "ranks must be whole numbers >= 1"),
-        (([0.9, 0.8], [1], [0.5]), {}, r"ranks must be one a genuine probe, \[2\]; got \[1\]"),
+        (([0.9, 0.8], [1], [0.5]), {}, r"ranks must be one per genuine probe, \[2\]; got \[1\]"),
         (([float("nan")], [1], [0.5]), {}, "mate_scores must be finite numbers"),
         (([0.9], [1], [float("inf")]), {}, "impostor_scores must be finite numbers"),
         (([0.9], [1], []), {}, "open-set identification needs at least one impostor probe; got none"),

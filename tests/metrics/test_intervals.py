@@ -154,7 +154,7 @@ def test_bad_options_are_refused_before_any_work(options: dict[str, float], sent
 
 @pytest.mark.parametrize("arguments", [([],), ([1, 2], [1]), ([[1]],)])
 def test_units_refuse(arguments: tuple[list[int], ...]) -> None:
-    with pytest.raises(InputError, match=r"units must be \[N\] each with N >= 1; got shapes"):
+    with pytest.raises(InputError, match=r"first and second must be \[N\] each with N >= 1; got shapes"):
         Units.of(*arguments)
 
 
@@ -170,9 +170,9 @@ def test_one_unit_has_no_interval() -> None:
     ("low", "high", "said"),
     [
         (0.2, 0.3, ""),
-        (1.0, 1.0, "alike"),
-        (1 - 1e-14, 1.0, "alike"),
-        (0.0, 0.0, "alike"),
+        (1.0, 1.0, "all resamples agree"),
+        (1 - 1e-14, 1.0, "all resamples agree"),
+        (0.0, 0.0, "all resamples agree"),
         (np.nan, np.nan, "undefined"),
     ],
 )

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from angulus.evaluation.metrics.curves import auc, eer, error_curve
 from angulus.evaluation.metrics.identification import cmc, dir_at_far, open_set_curve
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
-from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
+from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, likelihood_ratio, tar_at_far
 
 Scores = NDArray[np.float64]
 Same = NDArray[np.bool_]

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.metrics.verification import likelihood_ratio
 
 
 def gaussians(genuine: int, impostors: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

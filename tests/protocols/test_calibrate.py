@@ -13,7 +13,7 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
+from angulus.evaluation.metrics.verification import likelihood_ratio
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images, statistic
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
 from angulus.evaluation.protocols.result import Result
@@ -145,7 +145,7 @@ def test_flip_is_kept_for_whoever_uses_the_threshold() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"target_fmr": 1e-3}, r"FAR 0\.001 needs at least 1,000 impostor pairs; got 240"),
+        ({"target_fmr": 1e-3}, r"FMR 0\.001 needs at least 1,000 impostor pairs; got 240"),
         ({"target_fmr": 0}, r"target_fmr must be a finite number in \(0, 1\]; got 0"),
         ({"flip": "both"}, "flip must be one of"),
     ],

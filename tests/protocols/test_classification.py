@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.classification import top_k_accuracy
+from angulus.evaluation.metrics.accuracy import top_k_accuracy
 from angulus.evaluation.protocols import classification as protocol
 from angulus.evaluation.protocols.classification import Predictions, over_seeds
 from angulus.evaluation.protocols.classification import evaluate as classification

@@ -372,4 +372,4 @@ def test_scans_that_are_all_found_have_no_interval() -> None:
     given = marks(*((name, 0.0, 0.9) for name in names)), findings(*((name, 0.0, 6.0) for name in names))
     result = detection.luna16(*given, findings(), np.array(names), draws=200)
     assert (result["CPM"], result.number("CPM").interval) == (1, None)
-    assert any(note.endswith("the resamples are all alike") for note in result.notes)
+    assert any(note.endswith("all resamples agree") for note in result.notes)

@@ -62,8 +62,8 @@ def test_a_result_does_not_differ_from_itself(protocol: str) -> None:
     found = compare_results(one, one, draws=10)
     for number in found.numbers:
         assert (number.value, number.interval) == (0.0, None)
-        assert number.no_interval == "the resamples are all alike"
-    assert any(note.startswith("no interval of ") and note.endswith("all alike") for note in found.notes)
+        assert number.no_interval == "all resamples agree"
+    assert any(note.startswith("no interval of ") and note.endswith("all resamples agree") for note in found.notes)
 
 
 def test_a_real_gain_is_seen_though_the_two_intervals_overlap() -> None:

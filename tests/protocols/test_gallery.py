@@ -13,7 +13,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.protocols import gallery as protocol
 from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
-from angulus.evaluation.scoring import Options
+from angulus.evaluation.scoring import ScoringOptions
 from people import crowd
 
 
@@ -64,7 +64,7 @@ def slow_megaface(probes: Embeddings, distractors: Embeddings, k: int, size: int
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_megaface_is_the_slow_protocol(precision: str) -> None:
     result = megaface(
-        PROBES, DISTRACTORS, ranks=(1, 5), fars=(1e-3, 0.05), draws=0, options=Options(precision=precision)
+        PROBES, DISTRACTORS, ranks=(1, 5), fars=(1e-3, 0.05), draws=0, options=ScoringOptions(precision=precision)
     )
     for size, shown in ((10, "10"), (100, "100"), (130, "130")):
         for k in (1, 5):

@@ -194,7 +194,10 @@ def test_resamples_keep_the_accuracy_of_scores_that_know_nothing() -> None:
 def test_too_few_people_for_an_interval_are_noted() -> None:
     result = protocol.evaluate(CROWD, PAIRS, draws=100)  # four people a fold: one fold or other often loses a kind
     assert result.number("accuracy").interval is None
-    assert result.number("accuracy").no_interval == "undefined in more than a tenth of the resamples"
+    assert (
+        result.number("accuracy").no_interval
+        == "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
+    )
     assert any("no interval of accuracy: undefined in more than a tenth" in note for note in result.notes)
 
 

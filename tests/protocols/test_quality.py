@@ -206,7 +206,7 @@ def test_nothing_changes_between_a_model_and_itself() -> None:
     assert result["share fixed"] == result["share broken"] == 0
     assert result.notes == (
         "no sample is fixed, broken: such have no mean norm",
-        "no interval of share fixed, share broken: the resamples are all alike",
+        "no interval of share fixed, share broken: all resamples agree",
     )
 
 
@@ -273,7 +273,7 @@ def test_a_resample_chooses_its_own_threshold() -> None:
     ("options", "sentence"),
     [
         ({"fmr": 0.0}, r"fmr must be a finite number in \(0, 1\]; got 0"),
-        ({"fmr": 1e-4}, "FAR 0.0001 needs at least 10,000 impostor pairs; got 216"),
+        ({"fmr": 1e-4}, "FMR 0.0001 needs at least 10,000 impostor pairs; got 216"),
         ({"up_to": 0}, r"up_to must be a finite number in \(0, 1\]"),
     ],
 )

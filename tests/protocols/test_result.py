@@ -22,7 +22,7 @@ RESULT = Result(
         Number("accuracy", 1 / 3, Interval(0.1, 0.7, 0.9), spread=0.0123456),
         Number("TAR@FAR=1e-3", 0.5, None, threshold=-2.5e-7),
         Number("ratio [bold]", math.nan),
-        Number("CPM", 1.0, no_interval="the resamples are all alike"),
+        Number("CPM", 1.0, no_interval="all resamples agree"),
     ),
     {"flip": "none", "fars": [0.1, 0.01], "sorted": True},
     {"pairs": 6000, "folds": 10},
@@ -69,8 +69,11 @@ def test_intervals_that_say_nothing_are_not_read_as_intervals(tmp_path: Path) ->
     path.write_text(json.dumps(content))
     again = Result.read(path)
     assert [number.interval for number in again.numbers] == [None] * 4
-    assert again.number("accuracy").no_interval == "the resamples are all alike"
-    assert again.number("TAR@FAR=1e-3").no_interval == "undefined in more than a tenth of the resamples"
+    assert again.number("accuracy").no_interval == "all resamples agree"
+    assert (
+        again.number("TAR@FAR=1e-3").no_interval
+        == "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
+    )
 
 
 def test_a_result_without_samples_has_no_second_file(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_pooling_is_the_slow_loop(
     monkeypatch.setattr(templates, "_ROWS", rows)
     embeddings = replace(EMBEDDINGS, norms=norms)
     if norms is not None and how.flip:
-        with pytest.raises(InputError, match="norms must be the lengths of the vectors where mirror images are joined"):
+        with pytest.raises(InputError, match="norms must be the lengths of the vectors if mirror images are joined"):
             pool(embeddings, IMAGES, how)
         return
     pooled = pool(embeddings, IMAGES, how)

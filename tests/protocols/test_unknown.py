@@ -45,9 +45,9 @@ def figures(result: Result) -> dict[str, Any]:
 def test_whoever_is_unknown_is_nobody() -> None:
     labels = np.array([*NAMES, "Nan", "none", "Null", "0"], dtype=object)
     found = Embeddings(np.eye(len(labels)), np.arange(len(labels)).astype(str), labels=labels)
-    assert found.known.tolist() == [False] * len(NAMES) + [True] * 4
+    assert found.labelled.tolist() == [False] * len(NAMES) + [True] * 4
     assert found.labels is not None and found.labels.tolist() == [""] * len(NAMES) + ["Nan", "none", "Null", "0"]
-    assert not Embeddings(np.eye(2), np.array(["a", "b"])).known.any()
+    assert not Embeddings(np.eye(2), np.array(["a", "b"])).labelled.any()
 
 
 def calibrated(embeddings: Embeddings) -> Result:
@@ -123,7 +123,7 @@ def test_unknown_people_in_files(tmp_path: Path, suffix: str) -> None:
     found = Embeddings.read(path)
     assert found.labels is not None and found.labels.tolist() == ["7", "", "8"]
     found.write(path)
-    assert Embeddings.read(path).known.tolist() == [True, False, True]
+    assert Embeddings.read(path).labelled.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("labels", [["A", None], [b"A", None], [1.0, float("nan")]])

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.scoring import Options, Pairs, above, counts, genuine, pair_scores, rows_ahead
+from angulus.evaluation.scoring import PairBatch, ScoringOptions, above, counts, genuine, pair_scores, rows_ahead
 from scoring.cases import cloud, every_score, lattice
 
 SETS = [(lattice(23, 0), lattice(61, 1)), (cloud(23, 2), cloud(61, 3))]
 RANDOM = np.random.default_rng(0)
 
 
-def as_set(stream: Iterable[Pairs]) -> dict[tuple[int, int], float]:
+def as_set(stream: Iterable[PairBatch]) -> dict[tuple[int, int], float]:
     """All pairs of a stream, none of which may come twice."""
     found: dict[tuple[int, int], float] = {}
     for part in stream:
@@ -41,7 +41,7 @@ def reached(scores: np.ndarray, threshold: float, within: bool = False) -> dict[
 
 @pytest.mark.parametrize("threshold", [-2.0, -1.0, -0.5, -1e-12, 0.0, 0.25, 0.6, 1.0, 1.5])
 @pytest.mark.parametrize("sides", SETS)
-def test_pairs_above(sides: tuple[torch.Tensor, torch.Tensor], threshold: float, options: Options) -> None:
+def test_pairs_above(sides: tuple[torch.Tensor, torch.Tensor], threshold: float, options: ScoringOptions) -> None:
     probes, gallery = sides
     assert as_set(above(probes, gallery, threshold, options=options)) == reached(every_score(*sides), threshold)
     ids = (RANDOM.integers(4, size=len(probes)), RANDOM.integers(4, size=len(gallery)))
@@ -51,7 +51,7 @@ def test_pairs_above(sides: tuple[torch.Tensor, torch.Tensor], threshold: float,
 
 
 @pytest.mark.parametrize("threshold", [-2.0, 0.0, 0.5])
-def test_pairs_above_within_one_set(threshold: float, options: Options) -> None:
+def test_pairs_above_within_one_set(threshold: float, options: ScoringOptions) -> None:
     for rows in (lattice(40, 4), cloud(40, 5)):
         scores = every_score(rows, rows)
         assert as_set(above(rows, None, threshold, options=options)) == reached(scores, threshold, within=True)
@@ -60,7 +60,7 @@ def test_pairs_above_within_one_set(threshold: float, options: Options) -> None:
         assert as_set(above(rows, None, threshold, ids=ids, options=options)) == reached(scores, threshold, within=True)
 
 
-def test_a_threshold_that_is_a_score_includes_it_and_the_next_above_does_not(options: Options) -> None:
+def test_a_threshold_that_is_a_score_includes_it_and_the_next_above_does_not(options: ScoringOptions) -> None:
     probes, gallery = cloud(12, 6, 80), cloud(30, 7, 80)
     for i, j in ((0, 0), (5, 17), (11, 29)):
         score = float(pair_scores(probes, gallery, torch.tensor([i]), torch.tensor([j]))[0])
@@ -87,7 +87,7 @@ def ahead(scores: np.ndarray, rows: list[int], mates: list[float], size: int) ->
 
 
 @pytest.mark.parametrize("sides", SETS)
-def test_rows_ahead_of_planted_mates(sides: tuple[torch.Tensor, torch.Tensor], options: Options) -> None:
+def test_rows_ahead_of_planted_mates(sides: tuple[torch.Tensor, torch.Tensor], options: ScoringOptions) -> None:
     probes, gallery = sides
     rows = RANDOM.integers(len(probes), size=90)  # several mates a probe, and probes without one
     columns = RANDOM.integers(len(gallery), size=90)  # each mate ties with at least one row
@@ -114,11 +114,11 @@ def test_rows_ahead_of_planted_mates(sides: tuple[torch.Tensor, torch.Tensor], o
 def test_one_mate_a_probe_at_every_level(levels: list[int], seed: int, narrow: bool) -> None:
     probes, gallery = lattice(17, seed), lattice(50, seed + 1)
     mates = [level / 4 for level in levels]
-    found = rows_ahead(probes, gallery, mates, options=Options(precision="bfloat16" if narrow else "float32"))
+    found = rows_ahead(probes, gallery, mates, options=ScoringOptions(precision="bfloat16" if narrow else "float32"))
     assert found.tolist() == ahead(every_score(probes, gallery), list(range(17)), mates, 50)
 
 
-def test_rows_beyond_the_last_size_are_not_looked_at(options: Options) -> None:
+def test_rows_beyond_the_last_size_are_not_looked_at(options: ScoringOptions) -> None:
     gallery = lattice(40, 0)
     gallery[30:] = math.nan
     probes = lattice(5, 1)
@@ -126,7 +126,7 @@ def test_rows_beyond_the_last_size_are_not_looked_at(options: Options) -> None:
     assert rows_ahead(probes, gallery, [0.25] * 5, sizes=[25], options=options)[:, 0].tolist() == expected.tolist()
 
 
-def test_nothing_to_look_at(options: Options) -> None:
+def test_nothing_to_look_at(options: ScoringOptions) -> None:
     none, some = torch.ones(0, 3), torch.ones(4, 3)
     assert rows_ahead(some, none, [0.5] * 4, options=options).tolist() == [0] * 4
     assert rows_ahead(none, some, [], options=options).tolist() == []
@@ -142,7 +142,7 @@ ONES = torch.ones(3, 2)
 @pytest.mark.parametrize(
     ("mates", "options", "sentence"),
     [
-        ([0.5, 0.5], {}, r"scores of mates must be \[3\], one a row; got \[2\]"),
+        ([0.5, 0.5], {}, r"scores of mates must be \[3\], one per row; got \[2\]"),
         ([0.5, math.nan, 0.5], {}, "scores of mates must be finite; got NaN or Inf at row 1"),
         (([0, 3], [0.5, 0.5]), {}, r"rows of mates must be \[Q\] of whole numbers in \[0, 3\)"),
         (([0.0], [0.5]), {}, r"rows of mates must be \[Q\] of whole numbers in \[0, 3\); got float64"),
@@ -161,5 +161,7 @@ def test_thresholds_and_ids_that_are_refused() -> None:
         above(ONES, ONES, math.nan)
     with pytest.raises(InputError, match="ids must say which rows are of one identity; got None"):
         genuine(ONES, ONES, ids=None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"ids must be \[3\] of whole numbers, one a row; got int64 of shape \[2, 3\]"):
+    with pytest.raises(
+        InputError, match=r"ids must be \[3\] of whole numbers, one per row; got int64 of shape \[2, 3\]"
+    ):
         genuine(ONES, None, ids=([1, 2, 3], [1, 2, 3]))

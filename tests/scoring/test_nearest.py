@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.scoring import Options, best_per_probe, pair_scores, top_k
+from angulus.evaluation.scoring import ScoringOptions, best_per_probe, pair_scores, top_k
 from scoring.cases import cloud, every_score, lattice
 
 SETS = [(lattice(23, 0), lattice(61, 1)), (cloud(23, 2), cloud(61, 3)), (cloud(5, 4), lattice(40, 5).repeat(1, 4))]
@@ -24,7 +24,7 @@ def sorted_rows(scores: list[float], k: int) -> list[tuple[float, int]]:
     return [(-score, row) for score, row in order] + [(-math.inf, -1)] * (k - len(order))
 
 
-def check(probes: torch.Tensor, gallery: torch.Tensor, k: int, options: Options, ids: object = None) -> None:
+def check(probes: torch.Tensor, gallery: torch.Tensor, k: int, options: ScoringOptions, ids: object = None) -> None:
     every = every_score(probes, gallery)
     if ids is not None:
         every[np.equal.outer(*ids)] = -math.inf  # type: ignore[misc]
@@ -39,12 +39,12 @@ def check(probes: torch.Tensor, gallery: torch.Tensor, k: int, options: Options,
 
 @pytest.mark.parametrize("k", [1, 2, 7, 11, 12, 40])
 @pytest.mark.parametrize("sides", SETS)
-def test_against_a_full_sort(sides: tuple[torch.Tensor, torch.Tensor], k: int, options: Options) -> None:
+def test_against_a_full_sort(sides: tuple[torch.Tensor, torch.Tensor], k: int, options: ScoringOptions) -> None:
     check(*sides, k, options)
 
 
 @pytest.mark.parametrize("k", [1, 3, 40])
-def test_one_identity_is_left_out(k: int, options: Options) -> None:
+def test_one_identity_is_left_out(k: int, options: ScoringOptions) -> None:
     random = np.random.default_rng(0)
     for probes, gallery in SETS:
         check(
@@ -52,7 +52,7 @@ def test_one_identity_is_left_out(k: int, options: Options) -> None:
         )
 
 
-def test_what_is_left_is_fewer_than_k(options: Options) -> None:
+def test_what_is_left_is_fewer_than_k(options: ScoringOptions) -> None:
     probes, gallery = cloud(3, 0), cloud(20, 1)
     ids = (np.array([1, 1, 2]), np.array([1] * 18 + [2, 3]))
     check(probes, gallery, 4, options, ids)
@@ -63,10 +63,15 @@ def test_what_is_left_is_fewer_than_k(options: Options) -> None:
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 10**6), st.data())
 def test_any_lattice(probes: int, rows: int, seed: int, data: st.DataObject) -> None:
     precision = data.draw(st.sampled_from(["float32", "bfloat16"]))
-    check(lattice(probes, seed), lattice(rows, seed + 1), data.draw(st.integers(1, rows)), Options(precision=precision))
+    check(
+        lattice(probes, seed),
+        lattice(rows, seed + 1),
+        data.draw(st.integers(1, rows)),
+        ScoringOptions(precision=precision),
+    )
 
 
-def test_scores_are_those_of_the_definition_bit_for_bit(options: Options) -> None:
+def test_scores_are_those_of_the_definition_bit_for_bit(options: ScoringOptions) -> None:
     probes, gallery = cloud(20, 5, 100), cloud(50, 6, 100)
     scores, rows = top_k(probes, gallery, 5, options=options)
     every = torch.arange(20).repeat_interleave(5)
@@ -74,7 +79,7 @@ def test_scores_are_those_of_the_definition_bit_for_bit(options: Options) -> Non
     assert torch.equal(best_per_probe(probes, gallery, options=options), scores[:, 0])
 
 
-def test_a_gallery_in_rising_order_changes_nothing(options: Options) -> None:
+def test_a_gallery_in_rising_order_changes_nothing(options: ScoringOptions) -> None:
     """Every row beats all before it, so that no block can be rejected."""
     angles = torch.linspace(3.0, 0.0, 60)
     gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -82,7 +87,7 @@ def test_a_gallery_in_rising_order_changes_nothing(options: Options) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_memory_maps(dtype: type, tmp_path: Path, options: Options) -> None:
+def test_memory_maps(dtype: type, tmp_path: Path, options: ScoringOptions) -> None:
     probes, gallery = lattice(9, 1).numpy().astype(dtype), lattice(50, 2).numpy().astype(dtype)
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
@@ -92,14 +97,14 @@ def test_memory_maps(dtype: type, tmp_path: Path, options: Options) -> None:
     assert torch.equal(rows, expected[1])
 
 
-def test_no_probes(options: Options) -> None:
+def test_no_probes(options: ScoringOptions) -> None:
     scores, rows = top_k(torch.ones(0, 3), torch.ones(5, 3), 2, options=options)
     assert scores.shape == rows.shape == (0, 2)
 
 
-def test_progress_is_told(options: Options) -> None:
+def test_progress_is_told(options: ScoringOptions) -> None:
     seen: list[tuple[int, int]] = []
-    told = Options(precision=options.precision, on_block=lambda done, total: seen.append((done, total)))
+    told = ScoringOptions(precision=options.precision, on_block=lambda done, total: seen.append((done, total)))
     top_k(cloud(20, 0), cloud(30, 1), 1, options=told)
     assert seen == [(done, 9) for done in range(1, 10)]  # 3 tiles of probes by 3 of the gallery
 

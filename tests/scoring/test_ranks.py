@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from angulus.core.checks import InputError
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.scoring import (
-    Options,
+    ScoringOptions,
     above,
     best_per_probe,
     brackets,
@@ -38,7 +38,7 @@ class Thread(Ranks):
 
     gather: Callable[[Any], list[Any]] = lambda value: [value]
 
-    def objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         return self.gather(value)
 
 
@@ -72,7 +72,7 @@ def together(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
 def everything(ranks: Ranks) -> list[Any]:
     """Results of all functions that combine, as plain values."""
     found: list[Any] = []
-    options = Options(precision="bfloat16", ranks=ranks)
+    options = ScoringOptions(precision="bfloat16", ranks=ranks)
     for make in (lattice, cloud):
         probes, gallery = make(40, 0), make(30, 1)
         scores, rows = top_k(probes, gallery, 3, options=options)
@@ -84,7 +84,7 @@ def everything(ranks: Ranks) -> list[Any]:
 
 
 def mine(ranks: Ranks) -> list[tuple[int, int, float]]:
-    parts = above(cloud(40, 0), None, 0.1, options=Options(ranks=ranks))
+    parts = above(cloud(40, 0), None, 0.1, options=ScoringOptions(ranks=ranks))
     return [
         pair for each in parts for pair in zip(each.probes.tolist(), each.gallery.tolist(), each.scores, strict=True)
     ]
@@ -103,11 +103,11 @@ def test_shares_of_the_work_give_the_whole(size: int, monkeypatch: pytest.Monkey
 
 def test_more_ranks_than_probes() -> None:
     def work(ranks: Ranks) -> list[Any]:
-        scores, rows = top_k(cloud(2, 0), cloud(9, 1), 2, options=Options(ranks=ranks))
+        scores, rows = top_k(cloud(2, 0), cloud(9, 1), 2, options=ScoringOptions(ranks=ranks))
         return [
             scores.tolist(),
             rows.tolist(),
-            thresholds_at(cloud(2, 0), None, [0.5], zero_ok=True, options=Options(ranks=ranks)),
+            thresholds_at(cloud(2, 0), None, [0.5], zero_ok=True, options=ScoringOptions(ranks=ranks)),
         ]
 
     assert all(result == work(Ranks()) for result in together(4, work))
@@ -118,20 +118,20 @@ def test_shares_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brackets, "BINS", 50)
     monkeypatch.setattr(brackets, "SETTLE", 10)
     plain = everything(Ranks())
-    join = brackets.merged
-    monkeypatch.setattr(thresholds, "merged", lambda wanted, _: join(wanted, 60))
+    join = brackets.merge_overlaps
+    monkeypatch.setattr(thresholds, "merge_overlaps", lambda wanted, _: join(wanted, 60))
 
     def points(ranks: Ranks) -> list[Any]:
         return [
             [(point.threshold, point.accepted) for point in each]
             for each in everything(ranks)
-            if isinstance(each[0], thresholds.OperatingPoint)
+            if isinstance(each[0], thresholds.ThresholdAtFmr)
         ]
 
     expected = [
         [(point.threshold, point.accepted) for point in each]
         for each in plain
-        if isinstance(each[0], thresholds.OperatingPoint)
+        if isinstance(each[0], thresholds.ThresholdAtFmr)
     ]
     assert all(result == expected for result in together(3, points))
 
@@ -140,7 +140,7 @@ def test_what_one_rank_refuses_is_raised_on_all(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tiles, "TILE", {"cpu": (7, 11)})
     probes = cloud(40, 0)
     probes[8] = float("nan")  # in the second rank's share
-    results = together(2, lambda ranks: top_k(probes, cloud(30, 1), 1, options=Options(ranks=ranks)))
+    results = together(2, lambda ranks: top_k(probes, cloud(30, 1), 1, options=ScoringOptions(ranks=ranks)))
     assert all("at row 8" in str(result) for result in results)
     assert str(results[0]).startswith("rank 1 failed: ")
 
@@ -155,7 +155,7 @@ def test_what_one_rank_cannot_do_leaves_none_waiting(monkeypatch: pytest.MonkeyP
                 raise MemoryError("no memory")
 
         try:
-            return top_k(cloud(40, 0), cloud(30, 1), 1, options=Options(ranks=ranks, on_block=seen))
+            return top_k(cloud(40, 0), cloud(30, 1), 1, options=ScoringOptions(ranks=ranks, on_block=seen))
         except MemoryError:
             return "out of memory"
 

@@ -13,8 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.scoring import Options, brackets, genuine, products, thresholds, thresholds_at, tiles
-from angulus.evaluation.scoring.brackets import Between, Bracket, Found, merged
+from angulus.evaluation.scoring import (
+    ScoringOptions,
+    brackets,
+    genuine,
+    low_precision,
+    thresholds,
+    thresholds_at,
+    tiles,
+)
+from angulus.evaluation.scoring.brackets import Between, Bracket, RankedScore, merge_overlaps
 from scoring.cases import cloud, every_score, lattice
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +48,7 @@ def accepted_by_rule(scores: list[float], fmr: float) -> int:
 
 
 def check(
-    probes: torch.Tensor, gallery: torch.Tensor | None, fmrs: list[float], options: Options, ids: object = None
+    probes: torch.Tensor, gallery: torch.Tensor | None, fmrs: list[float], options: ScoringOptions, ids: object = None
 ) -> int:
     """Compare all points with the rule; the most passes that any took."""
     scores = impostors(probes, gallery, ids)
@@ -65,7 +73,7 @@ def sampling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_every_rate_of_a_small_set(sampled: bool, options: Options, request: pytest.FixtureRequest) -> None:
+def test_every_rate_of_a_small_set(sampled: bool, options: ScoringOptions, request: pytest.FixtureRequest) -> None:
     if sampled:
         request.getfixturevalue("sampling")
     for probes, gallery in ((lattice(9, 0), lattice(14, 1)), (cloud(9, 2), cloud(14, 3))):
@@ -76,7 +84,7 @@ def test_every_rate_of_a_small_set(sampled: bool, options: Options, request: pyt
 
 
 @pytest.mark.parametrize("rates", [[0.0], [0.01], [0.3, 0.01, 0.9, 0.0, 1.0, 0.01]])
-def test_identities_and_pairs_within_one_set(rates: list[float], options: Options, sampling: None) -> None:
+def test_identities_and_pairs_within_one_set(rates: list[float], options: ScoringOptions, sampling: None) -> None:
     for rows in (lattice(40, 4), cloud(40, 5)):
         check(rows, None, rates, options)
         ids = RANDOM.integers(9, size=40)
@@ -88,38 +96,40 @@ def test_identities_and_pairs_within_one_set(rates: list[float], options: Option
 @given(st.integers(2, 25), st.integers(0, 10**6), st.lists(st.floats(0, 1), min_size=1, max_size=4), st.booleans())
 def test_any_set_and_rate(rows: int, seed: int, rates: list[float], ties: bool) -> None:
     made = lattice(rows, seed) if ties else cloud(rows, seed)
-    check(made, None, rates, Options(precision="bfloat16"))
+    check(made, None, rates, ScoringOptions(precision="bfloat16"))
 
 
 @pytest.mark.parametrize("value", [-5.0, -1.0, 0.0, 0.3, 1.0, 5.0])
 @pytest.mark.parametrize("size", [10, 3000])
 def test_a_sample_that_misleads_costs_passes_and_nothing_else(
-    value: float, size: int, options: Options, monkeypatch: pytest.MonkeyPatch
+    value: float, size: int, options: ScoringOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thresholds, "SAMPLE", (1, 200))
-    monkeypatch.setattr(thresholds, "sampled", lambda *_: np.full(size, value))
+    monkeypatch.setattr(thresholds, "sample_scores", lambda *_: np.full(size, value))
     for rows in (lattice(40, 6), cloud(40, 7)):
         passes = check(rows, None, [0.001, 0.02, 0.5, 0.97], options)
         if value > 1 and size == 3000:  # no rank lies there
             assert passes > 1
 
 
-def test_an_honest_sample_takes_one_pass(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_honest_sample_takes_one_pass(options: ScoringOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "SAMPLE", (300, 300))
     assert check(cloud(60, 8), None, [0.001, 0.01, 0.1, 0.5], options) == 1
 
 
 @pytest.mark.parametrize("bins", [10, 1000])
-def test_more_scores_inside_than_memory_holds(bins: int, options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_scores_inside_than_memory_holds(
+    bins: int, options: ScoringOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(brackets, "BINS", bins)
     monkeypatch.setattr(brackets, "SETTLE", 10)
-    monkeypatch.setattr(thresholds, "merged", lambda wanted, _: merged(wanted, 20))
+    monkeypatch.setattr(thresholds, "merge_overlaps", lambda wanted, _: merge_overlaps(wanted, 20))
     for rows in (lattice(40, 9), cloud(40, 10)):
         passes = check(rows, None, [0.0, 0.001, 0.1, 0.5, 0.9, 1.0], options)
         assert passes > 1 or rows.shape[1] == 6  # the lattice has fewer distinct scores than fit
 
 
-def test_ties_of_any_number_fit_and_move_together(options: Options) -> None:
+def test_ties_of_any_number_fit_and_move_together(options: ScoringOptions) -> None:
     rows = torch.ones(60, 3)
     (point,) = thresholds_at(rows, None, [0.5], zero_ok=True, options=options)
     assert (point.accepted, point.impostors, point.passes) == (0, 1770, 1)
@@ -147,10 +157,10 @@ def test_a_bracket_finds_a_rank_or_where_it_is(scores: list[int], low: int, widt
     for share in shares:
         share.settle()
     for other in shares[1:]:
-        shares[0].join(other)
+        shares[0].merge(other)
     expected = sorted(values.tolist(), reverse=True)[rank - 1]
     place = shares[0].find(rank)
-    if isinstance(place, Found):
+    if isinstance(place, RankedScore):
         assert place.value == expected
         assert place.higher == int((values > expected).sum())
     else:
@@ -159,7 +169,7 @@ def test_a_bracket_finds_a_rank_or_where_it_is(scores: list[int], low: int, widt
 
 
 def test_overlapping_brackets_are_one() -> None:
-    joined = merged([(0.1, 0.2, 5), (0.15, 0.4, 3), (0.5, math.inf, 1), (0.4, 0.45, 2)], 10)
+    joined = merge_overlaps([(0.1, 0.2, 5), (0.15, 0.4, 3), (0.5, math.inf, 1), (0.4, 0.45, 2)], 10)
     assert [(each.low, each.high, each.ranks) for each in joined] == [(0.5, math.inf, [1]), (0.1, 0.45, [2, 3, 5])]
     assert Between(0, 1, True) != Between(0, 1, False)
 
@@ -167,9 +177,9 @@ def test_overlapping_brackets_are_one() -> None:
 def test_auto_weighs_cheap_products_against_scores_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where many scores lie within bfloat16's error of a bracket, float32 is taken."""
     monkeypatch.setattr(tiles, "SMALL", 0)
-    monkeypatch.setattr(products, "bfloat16_time", lambda *_: 0.4)
+    monkeypatch.setattr(low_precision, "bfloat16_time", lambda *_: 0.4)
     monkeypatch.setattr(thresholds, "bfloat16_time", lambda *_: 0.4)
-    work = tiles.task(cloud(10, 0), None, None, Options())
+    work = tiles.task(cloud(10, 0), None, None, ScoringOptions())
     sample = np.linspace(1, 0, 1000)
     assert thresholds._dtype(work, [Bracket(1.2, math.inf, [1], 9)], sample) == torch.bfloat16
     assert thresholds._dtype(work, [Bracket(0.499, 0.5, [1], 9)], sample) == torch.float32
@@ -177,13 +187,13 @@ def test_auto_weighs_cheap_products_against_scores_to_check(monkeypatch: pytest.
 
 def test_the_sample_has_impostor_pairs_only() -> None:
     rows, ids = torch.eye(6).repeat_interleave(5, dim=0), np.arange(6).repeat(5)
-    work = tiles.task(rows, None, ids, Options())
-    assert thresholds.sampled(work, 500).tolist() == [0.0] * 500  # pairs of one identity score 1
-    alone = tiles.task(rows, None, np.zeros(30, dtype=int), Options())
-    assert len(thresholds.sampled(alone, 500)) == 0
+    work = tiles.task(rows, None, ids, ScoringOptions())
+    assert thresholds.sample_scores(work, 500).tolist() == [0.0] * 500  # pairs of one identity score 1
+    alone = tiles.task(rows, None, np.zeros(30, dtype=int), ScoringOptions())
+    assert len(thresholds.sample_scores(alone, 500)) == 0
 
 
-def test_true_accepts_follow(options: Options) -> None:
+def test_true_accepts_follow(options: ScoringOptions) -> None:
     """TAR@FAR=f as the protocols use it: genuine scores at or above the threshold."""
     rows, ids = cloud(40, 11), RANDOM.integers(6, size=40)
     (point,) = thresholds_at(rows, None, [0.05], ids=ids, options=options)
@@ -205,7 +215,7 @@ def test_true_accepts_follow(options: Options) -> None:
         (
             [0.5],
             {"ids": ([1, 1], [1, 1])},
-            r"ids must be \[2\] of whole numbers, one a row; got int64 of shape \[2, 2\]",
+            r"ids must be \[2\] of whole numbers, one per row; got int64 of shape \[2, 2\]",
         ),
     ],
 )
@@ -248,6 +258,6 @@ def test_memory_stays_within_its_bound() -> None:
     thresholds_at(rows[:300], None, [0.1])  # libraries load before the baseline
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    (point,) = thresholds_at(rows, None, [0.01], options=Options(memory_mib=64))  # 98 million scores: 747 MiB
+    (point,) = thresholds_at(rows, None, [0.01], options=ScoringOptions(memory_mib=64))  # 98 million scores: 747 MiB
     assert point.accepted == 979_930
     assert resident("VmHWM") - before < 64

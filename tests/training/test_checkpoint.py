@@ -286,7 +286,7 @@ def test_a_full_disk_under_the_metrics_is_told_and_the_checkpoint_stays(
 @pytest.mark.parametrize("below", [".", "run", "run/deeper"])
 def test_a_file_where_a_folder_is_needed_is_told(below: str, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(InputError, match=r"cannot write .*taken.*: .*; a file stands where a folder is needed; choose"):
+    with pytest.raises(InputError, match=r"cannot write .*taken.*: .*; a file is where a folder is needed; choose"):
         run(tiny.validated(), tmp_path / "taken" / below, splits=tiny.splits())
     assert (tmp_path / "taken").read_text() == "mine"
 

@@ -44,8 +44,8 @@ def calibrate(
     digits: Digits = 4,
 ) -> None:
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
+    from angulus.core.contract import describe_model
     from angulus.core.embeddings import Embeddings
-    from angulus.core.fingerprint import described
     from angulus.evaluation.protocols import calibrate as protocol
     from angulus.models import artifact
 
@@ -69,7 +69,10 @@ def calibrate(
     if model is not None:
         name = artifact.calibrate(model, calibration)
         if name != calibration.model:
-            say(f"It is for {described(calibration.model)}; the folder's own is {described(name)}: verify with --flip")
+            say(
+                f"It is for {describe_model(calibration.model)}; the folder's own is {describe_model(name)}: "
+                "verify with --flip"
+            )
     elif out is not None:
         files.make_folder(out.parent)
         calibration.write(out)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
-from angulus.cli.output import say
+from angulus.cli.output import ModelFolder, say
 
 if TYPE_CHECKING:
     from angulus.data.sources import LeftOut
@@ -18,28 +18,28 @@ _SHOWN = 10  # images left out that are printed; the file has all
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")],
+    model: ModelFolder,
     source: Annotated[
         Path, typer.Argument(help="Records, or what `angulus convert` reads: a folder, a zip, a list ...")
     ],
     out: Annotated[Path, typer.Argument(help="The embeddings file: .npz, .safetensors or .parquet.")],
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 256,
     flip: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="none, sum or concat: how features of mirror images are joined; else as the model says."),
+        str | None,
+        typer.Option(help="none, sum or concat: how features of mirror images are joined; default: the model's rule."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     on_error: Annotated[
         str,
         typer.Option(
-            "--on-error", help="Images that cannot be embedded: stop names them after all others; skip leaves them out."
+            help="Images that cannot be embedded: stop (name them, after all others) or skip (leave them out).",
         ),
     ] = "stop",
     timeout_s: TimeoutS = 600.0,
 ) -> None:
-    """Write the features, norms and identities of images, as the model's contract wants them prepared.
+    """Write the features, norms and identities of images, prepared by the model's contract.
 
-    Resumes where it stopped. Under torchrun, each process embeds its share.
+    Run it again to resume after a stop. Under torchrun, each process embeds its share.
     """
     from angulus.core import checks
     from angulus.distributed import launch
@@ -63,7 +63,7 @@ def embed(
                 ranks=ranks,
                 on_error=on_error,
                 on_images=lambda done: status.update(f"{done:,} images"),
-                on_left_out=_tell,
+                on_left_out=_show_left_out,
             )
     except KeyboardInterrupt:
         console.print(f"stopped; progress is saved in {out}.parts: run the same command again to resume", markup=False)
@@ -72,7 +72,7 @@ def embed(
         say(f"{out}: {count:,} embeddings")
 
 
-def _tell(left_out: list[LeftOut], listed: Path) -> None:
+def _show_left_out(left_out: list[LeftOut], listed: Path) -> None:
     for item in left_out[:_SHOWN]:
         say(f"left out: {item.where}: {item.reason}")
     say(f"{len(left_out):,} images left out, listed in {listed}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from angulus.evaluation.scoring import Options
+    from angulus.evaluation.scoring import ScoringOptions
 
 WAIT_HELP = "Under torchrun: seconds to wait for another process before giving up."
 TimeoutS = Annotated[float, typer.Option("--timeout-s", help=WAIT_HELP)]
@@ -17,7 +17,7 @@ Device = Annotated[str, typer.Option("--device", help="Where all pairs are score
 
 
 @contextlib.contextmanager
-def engine(device: str, timeout_s: float) -> Iterator[Options]:
+def engine(device: str, timeout_s: float) -> Iterator[ScoringOptions]:
     """How all pairs are scored: on the device; under torchrun each process has a share, and a CUDA device of its own.
 
     The processes meet when each has scored its share: `timeout_s` is how much longer one of them may take. Every
@@ -28,4 +28,4 @@ def engine(device: str, timeout_s: float) -> Iterator[Options]:
 
     with launch.process_group(timeout_s, launch.AGAIN) as ranks:
         own = f"cuda:{launch.local_rank()}" if device == "cuda" and ranks.count > 1 else device
-        yield scoring.Options(device=own, ranks=ranks)
+        yield scoring.ScoringOptions(device=own, ranks=ranks)

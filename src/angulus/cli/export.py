@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from angulus.cli.output import Draws, refuse_unwritable, say, show_table
-from angulus.core import files
+from angulus.cli.output import Draws, JsonFile, ModelFlip, ModelFolder, refuse_unwritable, save_json, say, show_table
 
 if TYPE_CHECKING:
     from angulus.evaluation.protocols.result import Number
@@ -19,54 +18,38 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")],
+    model: ModelFolder,
     onnx: Annotated[Path, typer.Option("--onnx", help="The file to write, .onnx.")],
-    precision: Annotated[str, typer.Option("--precision", help="float32, float16 or int8.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     images: Annotated[
-        Optional[Path],  # noqa: UP045  # typer
-        typer.Option(
-            "--images", help="Images to compare on (a folder, records ...); else generated ones.", show_default=False
-        ),
+        Path | None, typer.Option(help="Images to compare on (a folder, records ...). Default: generated ones.")
     ] = None,
     ranges: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--ranges",
-            help="int8: other images, to measure the ranges of layers on; else --images.",
-            show_default=False,
-        ),
+        Path | None, typer.Option(help="int8: other images to measure the ranges of layers on. Default: --images.")
     ] = None,
     pairs: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--pairs", help="A list of pairs of --images, for accuracy before and after.", show_default=False),
+        Path | None, typer.Option(help="A list of pairs of --images, for accuracy before and after.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="plain: `a b 0|1` a line; lfw: as LFW's pairs.txt.")] = "plain",
-    flip: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--flip", help="none, sum or concat, in place of the model's rule.", show_default=False),
-    ] = None,
+    form: Annotated[str, typer.Option("--format", help="plain (`a b 0|1` per line), or lfw (pairs.txt).")] = "plain",
+    flip: ModelFlip = None,
     draws: Draws = 1000,
-    json: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--json", help="Save all that was measured to this file.", show_default=False),
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
-    """Write ONNX that takes bytes of pixels and gives features and norms, and compare it with PyTorch."""
+    """Write an ONNX file from bytes of pixels to features and norms, and compare it with PyTorch."""
     from angulus.cli.evaluate_verification import read_list
     from angulus.cli.progress import stages
-    from angulus.core.fingerprint import described
+    from angulus.core.contract import describe_model
     from angulus.models import artifact
     from angulus.models.export import export as write
 
     refuse_unwritable("--onnx", onnx, ".onnx")
-    if json is not None:
-        refuse_unwritable("--json", json)
+    refuse_unwritable("--json", json)
     loaded = artifact.load(model)
     if flip is not None:
         loaded = loaded.with_flip(flip)
     listed = read_list(pairs, form) if pairs else None
     with stages(Console(stderr=True)) as on_stage:
-        found = write(
+        parity = write(
             loaded,
             onnx,
             precision=precision,
@@ -77,10 +60,10 @@ def export(
             on_stage=on_stage,
         )
     size = onnx.stat().st_size
-    say(f"{onnx}: {precision}, {size / 2**20:.1f} MiB, of {described(loaded.name)}")
-    _show(found, "images" if images else "generated images, which say less than real ones; give --images")
-    if found.pairs is not None:
-        _show_pairs(found.pairs, f"ONNX {precision}")
+    say(f"{onnx}: {precision}, {size / 2**20:.1f} MiB, of {describe_model(loaded.name)}")
+    _show(parity, "images" if images else "generated images, which say less than real ones; give --images")
+    if parity.pairs is not None:
+        _show_pairs(parity.pairs, f"ONNX {precision}")
     if precision == "int8" and (ranges is None or (images is not None and ranges.resolve() == images.resolve())):
         say("  the ranges of layers were measured on these very images, which flatters; give others with --ranges")
     if json is not None:
@@ -89,46 +72,43 @@ def export(
         from angulus.core import environment
 
         about = environment.of_timing(torch.device("cpu"), "onnx", "onnxscript", "onnxruntime")
-        said = {"model": loaded.name, "precision": precision, "bytes": size, "ranges": str(ranges) if ranges else None}
-        files.make_folder(json.parent)
-        files.write_json(json, said | found.as_json() | {"environment": about})
+        what = {"model": loaded.name, "precision": precision, "bytes": size, "ranges": str(ranges) if ranges else None}
+        save_json(json, what | parity.as_json() | {"environment": about})
 
 
-def _show(found: Parity, kind: str) -> None:
-    say(f"  largest relative error of a feature {found.feature_error:.1e}, of a norm {found.norm_error:.1e};")
-    say(f"  smallest cosine of a feature with PyTorch's {found.cosine:.6f}; over {found.images:,} {kind}")
-    if found.rounding is not None:
-        say(f"  PyTorch's own float32 is {found.rounding:.1e} from float64: these features are sensitive to rounding")
+def _show(parity: Parity, kind: str) -> None:
+    say(f"  largest relative error of a feature {parity.feature_error:.1e}, of a norm {parity.norm_error:.1e};")
+    say(f"  smallest cosine of a feature with PyTorch's {parity.cosine:.6f}; over {parity.images:,} {kind}")
+    if parity.rounding is not None:
+        say(f"  PyTorch's own float32 is {parity.rounding:.1e} from float64: these features are sensitive to rounding")
 
 
-def _show_pairs(found: OnPairs, name: str) -> None:
-    """The figures side by side, what changed, and what a reader must know."""
+def _show_pairs(pairs: OnPairs, name: str) -> None:
+    """Show the figures of both in one table, the changed decisions, and notes."""
     table = Table()
     for column in ("", "PyTorch", name, "difference"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    changes = {} if found.difference is None else {each.name: each for each in found.difference.numbers}
-    for number in found.own.numbers:
-        after = found.other[number.name]
+    changes = {} if pairs.difference is None else {number.name: number for number in pairs.difference.numbers}
+    for number in pairs.own.numbers:
+        after = pairs.other[number.name]
         change = _figure(changes[number.name], "+.4f") if number.name in changes else f"{after - number.value:+.4f}"
         table.add_row(*map(Text, (number.name, _figure(number, ".4f"), f"{after:.4f}", change)))
     show_table(table)
-    counts, decided = found.own.counts, found.decisions
+    counts, decided = pairs.own.counts, pairs.decisions
     kind = "calibrated" if decided.calibrated else "the most accurate for PyTorch's features on these pairs"
     say(f"{counts['genuine']:,} genuine and {counts['impostors']:,} impostor pairs")
     say(
         f"{decided.genuine + decided.impostors:,} of {counts['pairs']:,} decisions changed, {decided.genuine:,} of "
         f"genuine and {decided.impostors:,} of impostor pairs, at the threshold {decided.threshold:.4f} ({kind})"
     )
-    if found.difference is not None:
-        say(f"in brackets: {found.own.choices['intervals']}")
-    for note in found.own.notes:
+    if pairs.difference is not None:
+        say(f"in brackets: {pairs.own.choices['intervals']}")
+    for note in pairs.own.notes:
         say(f"note: {note}")
 
 
 def _figure(number: Number, form: str) -> str:
-    """A value with its standard error and its interval, where they are defined."""
+    """A value with its standard error and interval, if defined."""
     interval = number.interval
-    said = format(number.value, form) + (f" ± {number.spread:.4f}" if number.spread is not None else "")
-    if interval is None:
-        return said
-    return f"{said} [{interval.low:{form}}, {interval.high:{form}}]"
+    text = format(number.value, form) + (f" ± {number.spread:.4f}" if number.spread is not None else "")
+    return text if interval is None else f"{text} [{interval.low:{form}}, {interval.high:{form}}]"

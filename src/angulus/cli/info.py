@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from angulus.cli.output import say
+from angulus.cli.output import ModelFolder, say
 
 
-def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]) -> None:
-    """Show what a model is and takes, and the fingerprint that embeddings, calibrations and galleries keep of it."""
-    from angulus.core.fingerprint import described
-    from angulus.models import artifact, card
+def info(model: ModelFolder) -> None:
+    """Show what a model is and takes, and its fingerprint, which embeddings, calibrations and galleries record."""
+    from angulus.core.contract import describe_model
+    from angulus.models import artifact, model_card
 
     loaded = artifact.load(model)
     config = loaded.config
@@ -22,12 +18,13 @@ def info(model: Annotated[Path, typer.Argument(help="A model folder, such as RUN
     say(f"{model}: {config.backbone}, {numbers} numbers a feature")
     say(f"  fingerprint {loaded.fingerprint}, flip {config.contract.flip}")
     say(f"  sha256 of the weights {loaded.sha256}")
-    for line in card.takes(asdict(config), config.contract):
+    for line in model_card.takes(asdict(config), config.contract):
         say(f"  {line}")
-    for name, value in config.about.items():  # whoever wrote the folder may have written anything here
-        say(f"  {card.plain(name)}: {card.plain(value)}")
-    found = loaded.calibration
-    if found is None:
+    for name, value in config.about.items():  # a stranger's folder may hold anything here
+        say(f"  {model_card.plain(name)}: {model_card.plain(value)}")
+    calibration = loaded.calibration
+    if calibration is None:
         say("  not calibrated; angulus calibrate --model finds a threshold")
     else:
-        say(f"  threshold {found.threshold.value:.4f} for FMR {found.target_fmr:g} of {described(found.model)}")
+        made_for = f"FMR {calibration.target_fmr:g} of {describe_model(calibration.model)}"
+        say(f"  threshold {calibration.threshold.value:.4f} for {made_for}")

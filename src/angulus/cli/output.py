@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
     from angulus.evaluation.protocols.result import Result
 
 Json = Annotated[
-    Optional[Path],  # noqa: UP045  # typer
+    Optional[Path],  # typer
     typer.Option("--json", help="Save the result to this .json file, and its samples next to it.", show_default=False),
 ]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Save everything to this .json file.", show_default=False),
+]
 Plot = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the resamples.")]
 Flip = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--flip", help="Fuse with the mirrored images' embeddings: sum or concat.", show_default=False),
 ]
+ModelFlip = Annotated[
+    str | None,
+    typer.Option("--flip", help="none, sum or concat, in place of the model's rule.", show_default=False),
+]
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]
 Fars = Annotated[
-    Optional[list[float]],  # noqa: UP045
+    list[float] | None,
     typer.Option(
         "--far",
         help="FAR where TAR is reported; repeat for several. Else all that the data support.",
@@ -72,8 +81,7 @@ class Output:
     digits: int
 
     def __post_init__(self) -> None:
-        if self.json is not None:
-            refuse_unwritable("--json", self.json)
+        refuse_unwritable("--json", self.json)
         if self.plot is not None:
             _refuse_beneath_file("--plot", self.plot / "any.png")
 
@@ -93,8 +101,17 @@ class Output:
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
 
 
-def refuse_unwritable(option: str, path: Path, suffix: str = ".json") -> None:
-    """Refuse a file that has another suffix or cannot be written, before the work begins."""
+def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Write a result to the file of `--json`, if one was given."""
+    if path is not None:
+        files.make_folder(path.parent)
+        files.write_json(path, content)
+
+
+def refuse_unwritable(option: str, path: Path | None, suffix: str = ".json") -> None:
+    """Refuse a file that cannot be written, or has not this suffix, before the work that it is for."""
+    if path is None:
+        return
     if path.suffix != suffix:
         raise checks.InputError(f"{option} must name a file that ends in {suffix}; got {path}")
     if path.is_dir():

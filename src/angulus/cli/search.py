@@ -1,22 +1,23 @@
-"""`angulus search`: galleries of known people, and who of them is on an image."""
+"""`angulus search`: galleries of known people, and which of them an image shows."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from angulus.cli.output import Flip, refuse_unwritable, say, show_table
-from angulus.core import checks, files
+from angulus.cli.output import Flip, JsonFile, refuse_unwritable, save_json, say, show_table
+from angulus.core import checks
 
 if TYPE_CHECKING:
     from angulus.evaluation.protocols.calibration import Calibration
     from angulus.search import Answer, Gallery
 
-search_app = typer.Typer(no_args_is_help=True, help="Find who, among many, is on an image, or nobody.")
+search_app = typer.Typer(no_args_is_help=True, help="Find who, among many people, an image shows, or nobody.")
 
 SHOWN = 20  # answers in the table
 
@@ -31,22 +32,22 @@ def add(
     gallery: Where,
     embeddings: Embedded,
     flip: Flip = None,
-    batch: Annotated[int, typer.Option("--batch", help="Rows a commit; a crash loses no committed row.")] = 10_000,
+    batch: Annotated[int, typer.Option(help="Rows per commit; a crash loses no committed row.")] = 10_000,
 ) -> None:
-    """Add embeddings, or replace those of the same ids; begins the gallery where there is none."""
+    """Add embeddings, or replace those with the same ids; makes the gallery if there is none."""
     from angulus.core.embeddings import Embeddings
 
     read, opened = Embeddings.read(embeddings), _open(gallery)
-    opened.add(read, flip=flip, batch=batch, on_rows=lambda count: say(f"{count:,} of {len(read):,} are kept"))
+    opened.add(read, flip=flip, batch=batch, on_rows=lambda count: say(f"{count:,} of {len(read):,} saved"))
     say(f"{opened.store.where}: {len(opened):,} in all")
 
 
 @search_app.command("remove")
 def remove(
     gallery: Where,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As the embeddings named them.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, as in the embeddings.")],
 ) -> None:
-    """Take rows out, also of the files."""
+    """Remove rows, from the stored files as well."""
     opened = _open(gallery)
     count = opened.remove(ids)
     say(f"{opened.store.where}: {count:,} removed, {len(opened):,} left")
@@ -54,9 +55,9 @@ def remove(
 
 @search_app.command("index")
 def index(
-    gallery: Where, kind: Annotated[str, typer.Option("--kind", help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
+    gallery: Where, kind: Annotated[str, typer.Option(help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
 ) -> None:
-    """Build what approximate queries need; rows that come later are found without it until it is built again."""
+    """Build the index for approximate queries; later rows are found without it until you build it again."""
     opened = _open(gallery)
     opened.index(kind)
     say(f"{opened.store.where}: {kind} over {len(opened):,}")
@@ -64,70 +65,61 @@ def index(
 
 @search_app.command("info")
 def info(gallery: Where) -> None:
-    """Say what a gallery holds, and by which model: `angulus info MODEL` says the fingerprint of a folder's."""
-    from angulus.core.fingerprint import described
+    """Show what a gallery holds, and the fingerprint of its model, as `angulus info MODEL` does for a folder."""
+    from angulus.core.contract import describe_model
 
     opened = _open(gallery)
     about = opened.about()
     fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
-    say(f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {described(about.model)}{fused}")
+    say(
+        f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {describe_model(about.model)}"
+        f"{fused}"
+    )
 
 
 @search_app.command("query")
 def query(
     gallery: Where,
     embeddings: Embedded,
-    top: Annotated[int, typer.Option("--top", help="Matches at most.")] = 5,
+    top: Annotated[int, typer.Option(help="Matches at most.")] = 5,
     calibration: Annotated[
-        Optional[Path],  # noqa: UP045  # typer
-        typer.Option(
-            "--calibration",
-            help="A calibration, or the model's folder that holds one: below its threshold is nobody.",
-            show_default=False,
-        ),
+        Path | None,
+        typer.Option(help="A calibration, or a model folder that holds one; scores below its threshold match nobody."),
     ] = None,
-    threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--threshold", help="In place of a calibrated one.", show_default=False),
-    ] = None,
-    approximate: Annotated[
-        bool, typer.Option("--approximate", help="Through the index; its recall is measured.")
-    ] = False,
+    threshold: Annotated[float | None, typer.Option(help="A threshold of your own.")] = None,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Use the index, and measure its recall.")] = False,
     effort: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--effort", help="Approximate: lists or neighbours looked at; 64, if none.", show_default=False),
+        int | None, typer.Option(help="Approximate: lists or neighbours to search; 64 by default.")
     ] = None,
     flip: Flip = None,
-    json: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--json", help="Save all answers to this file.", show_default=False),
-    ] = None,
+    json: JsonFile = None,
 ) -> None:
-    """Who is on each image: the nearest of the gallery, or nobody where all are below the threshold."""
+    """Identify the person in each image: the nearest in the gallery, or nobody if all are below the threshold."""
     from angulus.core.embeddings import Embeddings
     from angulus.search import EFFORT, threshold_of
 
-    if json is not None:
-        refuse_unwritable("--json", json)
+    refuse_unwritable("--json", json)
     if effort is not None and not approximate:
-        raise checks.InputError(f"--effort goes with --approximate; got {effort} without it; exact queries look at all")
+        raise checks.InputError(
+            f"--effort goes with --approximate; got {effort} without it; exact queries compare all rows"
+        )
     if calibration is not None and threshold is not None:
-        raise checks.InputError("one of --calibration and --threshold must say what is near enough; got both")
+        raise checks.InputError("give one of --calibration and --threshold; got both")
     read, opened = Embeddings.read(embeddings), _open(gallery)
-    known = None if calibration is None else _calibration(calibration)
-    limit = threshold if known is None else threshold_of(known, opened.about(), opened.store.where)
+    calibrated = None if calibration is None else _calibration(calibration)
+    limit = threshold if calibrated is None else threshold_of(calibrated, opened.about(), opened.store.where)
     effort = (EFFORT if effort is None else effort) if approximate else None
     answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort)
     _show(answers)
-    nobody = sum(not each.matches for each in answers)
+    nobody = sum(not answer.matches for answer in answers)
     if limit is None:
         say("no threshold: the nearest are shown, whoever they are; give --calibration or --threshold")
     else:
         say(f"{nobody:,} of {len(answers):,} queries match nobody in the gallery (threshold {limit:.4f})")
     warning = None
-    if known is not None:
-        _warn_of_many(known, len(opened))
-        warning = known.warning or None
+    if calibrated is not None:
+        _warn_of_many(calibrated, len(opened))
+        warning = calibrated.warning or None
         if warning:
             checks.warn(warning)
     if effort is not None:
@@ -135,23 +127,24 @@ def query(
         say(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )
-    if json is not None:
-        files.make_folder(json.parent)
-        files.write_json(json, {"threshold": limit, "warning": warning, "answers": [asdict(each) for each in answers]})
+    save_json(json, {"threshold": limit, "warning": warning, "answers": [asdict(answer) for answer in answers]})
 
 
-def _warn_of_many(known: Calibration, count: int) -> None:
-    """Say what the error rates of one comparison mean for a search among many."""
+def _warn_of_many(calibration: Calibration, count: int) -> None:
+    """Print what the error rates of one comparison mean for a search among many."""
     from angulus.search import false_positives
 
-    zero = known.fmr.value == 0
-    share = false_positives(3 / known.impostors if zero else known.fmr.value, count)  # rule of three
-    basis = f" (0 of {known.impostors:,}: it may be {3 / known.impostors:.2g})" if zero else ""
+    zero = calibration.fmr.value == 0
+    share = false_positives(3 / calibration.impostors if zero else calibration.fmr.value, count)  # rule of three
+    basis = f" (0 of {calibration.impostors:,}: it may be {3 / calibration.impostors:.2g})" if zero else ""
     say(
-        f"FMR {known.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {100 * share:.2g} % of unknown "
-        "people are taken for somebody in the gallery"
+        f"FMR {calibration.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {100 * share:.2g} % of "
+        "unknown people are taken for somebody in the gallery"
     )
-    say(f"FNMR {known.fnmr.value:.2g} per comparison: the share of pairs of photos of one person below the threshold")
+    say(
+        f"FNMR {calibration.fnmr.value:.2g} per comparison: the share of pairs of photos of one person below the "
+        "threshold"
+    )
 
 
 def _calibration(path: Path) -> Calibration:
@@ -159,7 +152,7 @@ def _calibration(path: Path) -> Calibration:
     from angulus.models import artifact
 
     if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or a device never ends
-        raise checks.InputError(f"--calibration must be a file or a folder; {path} is none")
+        raise checks.InputError(f"--calibration must be a file or a folder; {path} is neither")
     if path.is_dir() and not (path / artifact.CALIBRATION).exists():
         raise checks.InputError(
             f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model, or give "
@@ -169,7 +162,7 @@ def _calibration(path: Path) -> Calibration:
 
 
 def _open(where: str) -> Gallery:
-    from angulus.search import open_gallery
+    from angulus.search import open_gallery  # slow to import
 
     return open_gallery(where)
 
@@ -178,8 +171,6 @@ def _show(answers: list[Answer]) -> None:
     table = Table()
     for name in ("query", "match", "identity", "score"):
         table.add_column(name, justify="right" if name == "score" else "left")
-    from rich.text import Text
-
     for answer in answers[:SHOWN]:
         if not answer.matches:
             table.add_row(Text(answer.id), "nobody", "", "")

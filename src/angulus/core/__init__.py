@@ -1,1 +1,1 @@
-"""What every other room stands on: checks, files, limits, the preprocessing contract, embeddings files."""
+"""The foundation: argument checks, files, limits, the preprocessing contract, embeddings files."""

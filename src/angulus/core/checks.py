@@ -1,6 +1,6 @@
-"""Argument checks, and the sentences that errors say.
+"""Argument checks.
 
-Every message names the argument, the rule, the value and, where there is one, the way out.
+Every message names the argument, the rule, the value and, if possible, the way out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IGNORE_INDEX = -100
 
 
 class InputError(ValueError):
-    """What a caller gave breaks a rule that the message states; the command line shows it and exits with 2."""
+    """Input that breaks a rule; the command line shows the message and exits with 2."""
 
 
 def number(
@@ -33,7 +33,7 @@ def number(
     open_high: bool = False,
     hint: str = "",
 ) -> float:
-    """Return `value` as a float in the range, or say which rule it breaks."""
+    """`value` as a float in the range; otherwise an error that states the rule."""
     rule = _range(low, high, open_low, open_high)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} must be a number{rule}; got {shown(value)}{_hint(hint)}")
@@ -48,25 +48,24 @@ def number(
 
 
 def integer(name: str, value: object, *, low: int | None = None, high: int | None = None, hint: str = "") -> int:
-    """Return `value` as an int in [low, high], or say which rule it breaks."""
+    """`value` as an int in [low, high]; otherwise an error that states the rule."""
     rule = _range(-math.inf if low is None else low, math.inf if high is None else high, False, False)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} must be a whole number{rule}; got {shown(value)}{_hint(hint)}")
-    value = int(value)
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise InputError(f"{name} must be a whole number{rule}; got {shown(value)}{_hint(hint)}")
-    return value
+    plain = int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else None
+    if plain is None or (low is not None and plain < low) or (high is not None and plain > high):
+        got = shown(value if plain is None else plain)
+        raise InputError(f"{name} must be a whole number{rule}; got {got}{_hint(hint)}")
+    return plain
 
 
 def flag(name: str, value: object) -> bool:
-    """Return `value` if it is a bool, or say so."""
+    """`value` if it is a bool; otherwise an error."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be true or false; got {shown(value)}")
     return value
 
 
 def choice(name: str, value: object, options: Iterable[str], *, hint: str = "") -> str:
-    """Return `value` if it is one of `options`, or name the nearest of them."""
+    """`value` if it is one of `options`; otherwise an error that suggests the nearest one."""
     options = tuple(options)
     if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options)
@@ -75,7 +74,7 @@ def choice(name: str, value: object, options: Iterable[str], *, hint: str = "") 
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """A clause that names the known word most like `word`, or nothing.
+    """A clause that suggests the known word most like `word`, or nothing.
 
     >>> nearest("gama", ["gamma", "lower"])
     "; did you mean 'gamma'?"
@@ -85,7 +84,7 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def why_unread(error: OSError) -> str:
-    """Why a file cannot be read.
+    """The reason why a file cannot be read.
 
     >>> why_unread(IsADirectoryError(21, "Is a directory"))
     'it is a folder'
@@ -98,12 +97,12 @@ def why_unread(error: OSError) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Short(reprlib.Repr):
-    """Values as `repr` writes them, cut where they are long or deep."""
+    """Values as `repr` writes them, shortened if long or deep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,15 +110,15 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 8
 
     def repr_int(self, x: int, level: int) -> str:
-        # the digits of an int are not looked at where there are too many of them for Python to write
+        # Python refuses to write ints with too many digits
         return super().repr_int(x, level) if x.bit_length() < 10_000 else f"a whole number of {x.bit_length():,} bits"
 
 
-shown = _Short().repr  # a value in an error: like `repr`, but short whatever the value is
+shown = _Short().repr  # a value in an error: like `repr`, but always short
 
 
 def warn(message: str) -> None:
-    """Warn of a choice that is legal but leaves a paper's range."""
+    """Warn of a choice that is valid but unusual, such as outside a paper's range."""
     warnings.warn(message, UserWarning, stacklevel=4)
 
 
@@ -132,7 +131,24 @@ def batch(
     matrices(features, weight)
     if not isinstance(labels, torch.Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
-    _batch(features, weight, labels, bias)
+    if not features.device == weight.device == labels.device:
+        raise InputError(
+            "features, weight and labels must be on one device; "
+            f"got {features.device}, {weight.device} and {labels.device}"
+        )
+    if labels.shape != features.shape[:1]:
+        raise InputError(
+            f"labels must have shape [{features.shape[0]}], one per row of features; got {list(labels.shape)}"
+        )
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise InputError(f"labels must be integers; got {labels.dtype}")
+    if bias is not None:
+        if not isinstance(bias, torch.Tensor) or bias.shape != weight.shape[:1]:
+            got = list(bias.shape) if isinstance(bias, torch.Tensor) else repr(bias)
+            raise InputError(f"bias must have shape [{weight.shape[0]}]; got {got}")
+        finite(bias, "bias")
+    if features.shape[0] == 0:
+        raise InputError("features must hold at least one row; got an empty batch")
     if finite_features:
         finite(features, "features")
 
@@ -154,29 +170,6 @@ def matrices(features: Tensor, weight: Tensor) -> None:
         )
     if not features.is_floating_point() or not weight.is_floating_point():
         raise InputError(f"features and weight must be floating point; got {features.dtype} and {weight.dtype}")
-
-
-def _batch(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
-    import torch
-
-    if not features.device == weight.device == labels.device:
-        raise InputError(
-            "features, weight and labels must be on one device; "
-            f"got {features.device}, {weight.device} and {labels.device}"
-        )
-    if labels.shape != features.shape[:1]:
-        raise InputError(
-            f"labels must have shape [{features.shape[0]}], one a row of features; got {list(labels.shape)}"
-        )
-    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise InputError(f"labels must be integers; got {labels.dtype}")
-    if bias is not None:
-        if not isinstance(bias, torch.Tensor) or bias.shape != weight.shape[:1]:
-            given = list(bias.shape) if isinstance(bias, torch.Tensor) else repr(bias)
-            raise InputError(f"bias must have shape [{weight.shape[0]}]; got {given}")
-        finite(bias, "bias")
-    if features.shape[0] == 0:
-        raise InputError("features must hold at least one row; got an empty batch")
 
 
 def finite(values: Tensor, name: str) -> None:

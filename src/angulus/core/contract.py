@@ -1,10 +1,13 @@
-"""The preprocessing contract: what a model's pixels must be, stored with it, and how bytes become them."""
+"""The preprocessing contract: how pixels are prepared for a model, and the name that ties features to the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -18,28 +21,29 @@ Normalize = Literal["fixed", "per_image", "mean_image"]
 Template = Literal["five_points"]
 Flip = Literal["none", "sum", "concat"]
 
-# Where eyes, nose and mouth corners (the image's left first) of a face lie in a crop of TEMPLATE_SIDE², x and y.
+# Positions (x, y) of a face's eyes, nose and mouth corners (the image's left first) in a crop of TEMPLATE_SIDE².
 TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
     "five_points": ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
 }
 TEMPLATE_SIDE = 112
 
+_NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)")
+
 
 @dataclass(frozen=True)
 class Contract:
-    """Pixels x in 0..255 become (x − mean) / scale.
+    """How pixels are prepared for a model: x in 0..255 becomes (x − mean) / scale.
 
     Args:
-        mean: taken off every pixel, in 0..255 units.
-        scale: divides, > 0, in the same units.
-        normalize: "fixed" is mean and scale; "per_image" takes each image's own mean and standard deviation (at least
-            1/√n of its n values, so that an even image stays finite); "mean_image" takes the average image of the
-            training data off, then divides by the scale.
-        size: height and width; None takes any.
-        colour: the order of the channels that the model sees; None takes one or three as they come. Given are always
-            RGB or grey.
-        template: where a face's landmarks lie; None for what is not aligned.
-        flip: how the features of an image and its mirror image are joined: not taken, added, or side by side.
+        mean, scale: in 0..255 units; scale > 0.
+        normalize: "fixed": use mean and scale; "per_image": use each image's own mean and standard deviation (at least
+            1/√n of its n values, so that a uniform image stays finite); "mean_image": subtract the average image of the
+            training data, then divide by scale.
+        size: height and width; None: any.
+        colour: the channel order that the model expects; None: one or three channels, unchanged. Images come as RGB or
+            grey.
+        template: the positions of a face's landmarks; None for images that are not aligned.
+        flip: how the features of an image and its mirror image are joined: not at all, added, or concatenated.
     """
 
     mean: float = 127.5
@@ -66,7 +70,7 @@ class Contract:
         for name in unused:
             if getattr(self, name) != 127.5:
                 raise checks.InputError(
-                    f"input.{name} has no use with input.normalize {self.normalize}, which measures it: leave it out"
+                    f"input.{name} does not apply to input.normalize {self.normalize}, which measures it; leave it out"
                 )
         if self.template is not None and self.size is None:
             raise checks.InputError("input.template needs input.size, the height and width of the crop")
@@ -74,12 +78,7 @@ class Contract:
     def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
         """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
 
-        Args:
-            pixels: the images.
-            mean_image: [channels, height, width] in 0..255 units, RGB as the images, for "mean_image" and only for it.
-
-        Raises:
-            checks.InputError: pixels that are not as the contract says, or a mean image too few or too many.
+        `mean_image`: [channels, height, width] in 0..255 units, RGB, if and only if normalize is "mean_image".
         """
         self.check(pixels)
         if (mean_image is not None) != (self.normalize == "mean_image"):
@@ -101,7 +100,7 @@ class Contract:
         return x.flip(1) if self.colour == "bgr" else x
 
     def check(self, pixels: Tensor) -> None:
-        """Refuse pixels of another type, size or number of channels."""
+        """Refuse pixels of the wrong type, size or number of channels."""
         if pixels.dtype != torch.uint8:
             raise checks.InputError(f"pixels must be uint8 in 0..255; got {pixels.dtype}")
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
@@ -118,7 +117,7 @@ class Contract:
             )
 
     def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
-        """Features [B, d], or [B, 2 d] with flip "concat", of images and, by the flip rule, of their mirror images."""
+        """Features [B, d] of images, joined with those of their mirror images by the flip rule ("concat": [B, 2 d])."""
         own = network(self(pixels, mean_image))
         if self.flip == "none":
             return own
@@ -127,21 +126,16 @@ class Contract:
 
 
 class Preprocessing(nn.Module):
-    """A contract with the mean image that it takes off, where it does: what a model is trained with and carries.
+    """A contract with the mean image that it subtracts, if any; a model is trained and stored with it.
 
     Attributes:
-        contract: what the pixels must be.
-        mean_image: [channels, height, width] in 0..255 units, RGB; None unless the contract says "mean_image".
+        contract: how pixels are prepared.
+        mean_image: [channels, height, width] in 0..255 units, RGB; None unless normalize is "mean_image".
     """
 
     mean_image: Tensor | None
 
     def __init__(self, contract: Contract, mean_image: Tensor | None = None) -> None:
-        """Bind the two.
-
-        Raises:
-            checks.InputError: a mean image too few or too many, or with other numbers than pixels are.
-        """
         super().__init__()
         if (mean_image is not None) != (contract.normalize == "mean_image"):
             raise _mean_image_mismatch(mean_image, contract.normalize)
@@ -155,19 +149,15 @@ class Preprocessing(nn.Module):
         return self.contract(pixels, self.mean_image)
 
     def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-        """Features [B, d], or [B, 2 d] with flip "concat", of images and, by the flip rule, of their mirror images."""
+        """Features [B, d] of images, joined with those of their mirror images by the flip rule ("concat": [B, 2 d])."""
         return self.contract.features(network, pixels, self.mean_image)
 
 
 def template_points(template: str, height: int, width: int) -> NDArray[np.float64]:
-    """Where the landmarks of a face lie in a crop: [5, 2], x and y in pixels.
+    """Positions of a face's landmarks in a crop of `height` x `width` pixels: [5, 2], x and y.
 
-    The template, which is for 112x112, grows with the longer side; what the shorter side lacks is cut off on both sides
-    alike. So 112x96 is 112x112 without 8 columns on the left and on the right.
-
-    Args:
-        template: one of `TEMPLATES`.
-        height, width: of the crop, in pixels.
+    The template, made for 112x112, scales with the longer side; the shorter side is cut equally at both ends. So 112x96
+    is 112x112 without 8 columns on the left and on the right.
 
     >>> template_points("five_points", 112, 96)[0].round(4).tolist()
     [30.2946, 51.6963]
@@ -177,6 +167,49 @@ def template_points(template: str, height: int, width: int) -> NDArray[np.float6
     side = max(height, width)
     points = np.array(TEMPLATES[template], dtype=np.float64) * (side / TEMPLATE_SIDE)
     return points - np.array([side - width, side - height]) / 2
+
+
+def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits; models with equal ones give equal features, apart from the flip rule.
+
+    Args:
+        sha256: of the weights, as hexadecimal digits.
+        content: of the configuration, as JSON holds it; `about` and the contract's `flip` do not count.
+    """
+    contract = {name: value for name, value in content["contract"].items() if name != "flip"}
+    counted = {name: value for name, value in content.items() if name != "about"} | {"contract": contract}
+    return hashlib.sha256(json.dumps([sha256, counted], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_name(digits: str, flip: Flip) -> str:
+    """The name of a model with this flip rule in embeddings, calibrations and galleries.
+
+    >>> model_name("0123456789abcdef", "sum")
+    '0123456789abcdef-sum'
+    """
+    return f"{digits}-{flip}"
+
+
+def split_model_name(name: str | None) -> tuple[str, Flip] | None:
+    """The fingerprint and the flip rule in a name; None for a name that is not Angulus' own.
+
+    >>> split_model_name("0123456789abcdef-sum"), split_model_name("resnet-sum")
+    (('0123456789abcdef', 'sum'), None)
+    """
+    match = _NAME.fullmatch(name or "")
+    return None if match is None else (match[1], cast(Flip, match[2]))
+
+
+def describe_model(name: str | None) -> str:
+    """A model's name as messages show it.
+
+    >>> describe_model("0123456789abcdef-sum"), describe_model("resnet")
+    ('the model with fingerprint 0123456789abcdef, flip sum', "the model 'resnet'")
+    """
+    own = split_model_name(name)
+    if own is not None:
+        return f"the model with fingerprint {own[0]}, flip {own[1]}"
+    return "a model that is not named" if name is None else f"the model {name!r}"
 
 
 def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> checks.InputError:

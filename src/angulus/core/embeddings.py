@@ -1,7 +1,7 @@
-"""Embeddings of any model: vectors, their ids, and what a protocol may ask of them; checked, looked up, normalised.
+"""Embeddings of any model: vectors with ids and optional columns; checked, looked up by id, normalised.
 
-A file of them is all that an evaluation needs: `.npz` (mapped from disk where it is not compressed), `.safetensors`
-(mapped) or `.parquet`.
+One file is all that an evaluation needs: `.npz` (memory-mapped if not compressed), `.safetensors` (memory-mapped) or
+`.parquet`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, files, formats
 from angulus.core.checks import InputError
-from angulus.core.fingerprint import described, parts
+from angulus.core.contract import describe_model, split_model_name
 from angulus.core.formats.texts import is_missing, is_text, known_or_empty, text_array
 
 NUMBERS = ("norms", "detector_scores")
 TEXTS = ("labels", "groups", "media", "templates", "models")
-UNKNOWN_ONES = ("labels", "groups")  # columns where some texts stand for nobody
+UNKNOWN_ONES = ("labels", "groups")  # columns where some texts mean unknown
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-_SAME_LENGTH = 2e-3  # float16 rounds a length by less
-_BLOCK = 2**21  # numbers a block, so that float64 work on a mapped file stays in tens of MiB
+_SAME_LENGTH = 2e-3  # relative; float16 rounds a length by less
+_BLOCK = 2**21  # numbers per block, so that float64 work on a mapped file takes tens of MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +37,22 @@ class Embeddings:
 
     Attributes:
         vectors: [N, d] float16, float32 or float64, not normalised; may be a memory map.
-        ids: [N] of str, unique, not empty: what the benchmark's lists call the images. This and all text may be an
-            array of `str` objects, as `formats.text_array` makes it where one text is far longer than the others.
-        norms: [N] float64, finite, >= 0: the lengths before someone normalised the vectors; None: the vectors' lengths.
-        detector_scores: [N] float64, finite, or NaN where there is none.
-        labels: [N] of str, the identities; "" where nobody knows, as None, NaN and the texts that tools write for them
-            (None, nan, NaN, null, <NA>) become. An unknown one is nobody's: `known` says which have one.
+        ids: [N] of str, unique, not empty: the names of the images in the benchmark's lists. All text may be an array
+            of `str` objects, as `formats.text_array` makes it if one text is far longer than the others.
+        norms: [N] float64, finite, >= 0: the lengths before the vectors were normalised; None: the vectors' lengths.
+        detector_scores: [N] float64, finite, or NaN for an image without one.
+        labels: [N] of str, the identities; "" if unknown, which None, NaN and the texts that tools write for them
+            (None, nan, NaN, null, <NA>) become. See `labelled`.
         groups: [N] of str, such as the demographic group; unknown as in `labels`.
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
-        models: [N] of str, which model and flip rule made each vector, as `angulus embed` names them.
+        models: [N] of str, the model and flip rule that made each vector, as `angulus embed` names them.
         flipped: [N, d], the embeddings of the mirrored images.
         source: where they come from, for messages and results.
-        zero_vectors: "refuse", or "keep": a vector of zeros stays, and its cosine with anything is defined as 0.
+        zero_vectors: "refuse"; or "keep": vectors of zeros stay, and their cosine with anything is defined as 0.
 
-    Raises:
-        checks.InputError: a shape, type or length that does not fit; NaN or Inf; ids that repeat; vectors of zeros.
-
-    >>> few = Embeddings(np.array([[3.0, 4.0], [0.0, 2.0]]), np.array(["a.jpg", "b.jpg"]))
-    >>> few.unit(few.rows(["b"], "my list")).tolist(), few.feature_norms.tolist()
+    >>> two = Embeddings(np.array([[3.0, 4.0], [0.0, 2.0]]), np.array(["a.jpg", "b.jpg"]))
+    >>> two.unit(two.rows(["b"], "my list")).tolist(), two.feature_norms.tolist()
     ([[0.0, 1.0]], [5.0, 2.0])
     """
 
@@ -93,59 +90,43 @@ class Embeddings:
     def read(cls, path: str | os.PathLike[str], *, zero_vectors: str = "refuse") -> Embeddings:
         """Read `.npz`, `.safetensors` or `.parquet`.
 
-        Names in the file: `embeddings` [N, d] and `ids`, and where there are any `norms`, `detector_scores`, `labels`,
-        `groups`, `media`, `templates`, `models`, `flipped`. Whole numbers stand for text where text is due. A
-        `.safetensors` keeps text as a JSON list in its metadata under the column's name, or one a line in
-        `PATH.NAME.txt`. A warning names other columns, which are not read. Checksums are verified where the file has
-        them, as every `.npz` does.
-
-        Raises:
-            checks.InputError: the file cannot be read, is damaged, lacks a name, or holds what `Embeddings` refuses.
+        The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
+        `media`, `templates`, `models`, `flipped`. Whole numbers are accepted as text. A `.safetensors` has text as a
+        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`. A warning names other
+        columns, which are not read. Checksums are verified if the file has them, as every `.npz` does.
         """
         path = Path(path)
-        known = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
-        found = formats.read(path, known, ("ids", *TEXTS), needed=("embeddings", "ids"))
-        texts = {name: formats.as_text(path, name, found[name]) for name in ("ids", *TEXTS) if name in found}
-        numbers = {name: formats.as_numbers(path, name, found[name]) for name in NUMBERS if name in found}
-        flipped = {"flipped": formats.as_native(found["flipped"])} if "flipped" in found else {}
-        vectors = formats.as_native(found["embeddings"])
+        names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
+        columns = formats.read(path, names, ("ids", *TEXTS), needed=("embeddings", "ids"))
+        texts = {name: formats.as_text(path, name, columns[name]) for name in ("ids", *TEXTS) if name in columns}
+        numbers = {name: formats.as_numbers(path, name, columns[name]) for name in NUMBERS if name in columns}
+        flipped = {"flipped": formats.as_native(columns["flipped"])} if "flipped" in columns else {}
+        vectors = formats.as_native(columns["embeddings"])
         return cls(vectors, **texts, **numbers, **flipped, source=str(path), zero_vectors=zero_vectors)  # type: ignore[arg-type]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write `.npz`, `.safetensors` or `.parquet`, whole or not at all; `source` is not kept."""
-        found: dict[str, NDArray[Any]] = {"embeddings": self.vectors, "ids": self.ids}
-        for name in ("flipped", *NUMBERS, *TEXTS):
-            value = getattr(self, name)
-            if value is not None:
-                found[name] = value
-        formats.write(Path(path), found)
+        """Write `.npz`, `.safetensors` or `.parquet` atomically, without `source`."""
+        columns: dict[str, NDArray[Any]] = {"embeddings": self.vectors, "ids": self.ids}
+        flipped = {} if self.flipped is None else {"flipped": self.flipped}
+        formats.write(Path(path), columns | flipped | dict(self._present(*NUMBERS, *TEXTS)))
 
     def rows(self, ids: ArrayLike, what: str) -> NDArray[np.int64]:
-        """Where the asked ids stand.
+        """Positions [K] in [0, N) of these ids [K], which may repeat; `what` names the list they are from, for errors.
 
-        Where not all are found as they are, image suffixes (.jpg .jpeg .png .bmp .webp) are dropped on both sides: that
-        match counts only if each asked id then meets exactly one embedding, and no two asked ids the same.
-
-        Args:
-            ids: [K] of str, repeats allowed.
-            what: what asks for them, for the message: a list's name.
-
-        Returns:
-            [K] positions in [0, N).
+        If some are not found as they are, image suffixes (.jpg, .png, ...) are dropped on both sides; then each id must
+        match exactly one embedding, and no two different ids the same one.
 
         Raises:
             checks.InputError: ids are missing (counted, the first three named), or ambiguous without their suffix.
         """
         asked = list(map(str, np.asarray(ids).tolist()))
-        found = [self._row_of.get(name, -1) for name in asked]
-        if -1 not in found:
-            return np.array(found, dtype=np.int64)
+        rows = [self._row_of.get(name, -1) for name in asked]
+        if -1 not in rows:
+            return np.array(rows, dtype=np.int64)
         stems = [_stem(name) for name in asked]
-        missing = [
-            name for name, row in zip(asked, found, strict=True) if row == -1 and _stem(name) not in self._row_of_stem
-        ]
+        unmatched = dict.fromkeys(name for name, row in zip(asked, rows, strict=True) if row == -1)
+        missing = [name for name in unmatched if _stem(name) not in self._row_of_stem]
         if missing:
-            missing = list(dict.fromkeys(missing))
             raise InputError(
                 f"{len(missing)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}: "
                 f"{_first(missing)}; its ids look like {checks.shown(str(self.ids[0]))}; name the embeddings as {what} "
@@ -155,12 +136,9 @@ class Embeddings:
         return np.array([self._row_of_stem[stem] for stem in stems], dtype=np.int64)
 
     def fused(self, rows: slice | NDArray[np.int64], flip: str | None = None) -> NDArray[np.floating[Any]]:
-        """Vectors of chosen rows as they are stored, or in float64 joined with the mirrored images' vectors.
+        """Vectors of chosen rows (positions [K], or a slice), as stored or joined with the mirrored images' vectors.
 
-        Args:
-            rows: [K] positions, or a slice.
-            flip: None: the vectors; "sum": each plus the mirrored image's (NormFace); "concat": one after the other,
-                [K, 2d].
+        flip: None: as stored; "sum": plus the mirrored image's, float64 (NormFace); "concat": both, float64 [K, 2d].
 
         Raises:
             checks.InputError: no mirrored embeddings, or a sum of zeros where zeros are refused.
@@ -185,11 +163,8 @@ class Embeddings:
 
         Args:
             rows: [K] positions, or None for all.
-            flip: None, "sum" or "concat": x is the vector, or `fused`; before any normalisation.
-            dtype: np.float32 or np.float64; None: float64 where the vectors are float64, else float32.
-
-        Raises:
-            checks.InputError: no mirrored embeddings, a row out of range, or a sum of zeros where zeros are refused.
+            flip: None, "sum" or "concat", as for `fused`, before normalisation.
+            dtype: np.float32 or np.float64; None: float64 if the vectors are float64, else float32.
         """
         self._check_flip(flip)
         if dtype not in (None, np.float32, np.float64):
@@ -204,54 +179,50 @@ class Embeddings:
             part = block if chosen is None else chosen[block]
             wide = self.fused(part, flip).astype(np.float64)
             peak = np.abs(wide).max(axis=1, keepdims=True)
-            wide /= np.where(peak > 0, peak, 1)  # squares of very large or small numbers leave float64
+            wide /= np.where(peak > 0, peak, 1)  # squares of very large or small numbers overflow float64
             wide /= np.maximum(np.sqrt(np.einsum("ij,ij->i", wide, wide)), 1e-300)[:, None]
             result[block] = wide
         return result
 
     @cached_property
-    def known(self) -> NDArray[np.bool_]:
-        """[N] of bool: whose identity `labels` say."""
+    def labelled(self) -> NDArray[np.bool_]:
+        """[N] of bool: which rows have an identity in `labels`."""
         return np.asarray(np.zeros(len(self)) if self.labels is None else self.labels != "", dtype=bool)
 
     @cached_property
     def model(self) -> str | None:
-        """Which model and flip rule made all vectors; None where that is not said.
-
-        Raises:
-            checks.InputError: several models made them, whose vectors have no angles between them.
-        """
+        """The model and flip rule that made all vectors, or None if unknown; several models are refused."""
         if len(self._makers) > 1:
             raise self._wrong("one model must have made all vectors", f"{len(self._makers)}: {_first(self._makers)}")
         return self._makers[0] if self._makers else None
 
     @cached_property
     def model_flips(self) -> tuple[str, ...]:
-        """How the models joined mirror images before these vectors were written: "sum", "concat"; one or none."""
-        rules = {own[1] for own in map(parts, self._makers) if own is not None}
+        """The flip rules ("sum", "concat") by which the models themselves joined mirror images."""
+        rules = {name[1] for name in map(split_model_name, self._makers) if name is not None}
         return tuple(sorted(rules - {"none"}))
 
     @property
     def origin(self) -> dict[str, str]:
-        """Where the vectors come from, and which model and flip rule made them where that is said; for a result."""
+        """The source of the vectors, and the model and flip rule if known; for a result."""
         return {"embeddings": self.source} | ({} if self.model is None else {"model": self.model})
 
     def lengths(self, rows: NDArray[np.int64], flip: str | None = None) -> NDArray[np.float64]:
-        """Norms of the features [K] float64: before someone normalised them, and joined as `flip` says; see `fused`.
+        """Norms of the features [K] float64, before any normalisation, joined by `flip` as in `fused`.
 
         Raises:
-            checks.InputError: joined vectors are asked for, and only normalised ones are there (`norm_source`).
+            checks.InputError: a flip is given, and the vectors were normalised (`norm_source`).
         """
         if self.norm_source(flip) is None:
             raise self._wrong(
-                "norms must be the lengths of the vectors where mirror images are joined, for the length of a joined "
-                "vector cannot be told from normalised ones",
+                "norms must be the lengths of the vectors if mirror images are joined, because normalised vectors do "
+                "not give the length of a joined one",
                 "others; leave flip out, write the vectors as the model gave them, or leave norms out",
             )
         return self.feature_norms[rows] if flip is None else _lengths(self.fused(rows, flip))
 
     def norm_source(self, flip: str | None = None) -> str | None:
-        """What `lengths` takes, for a result; None where the vectors were normalised before they were joined."""
+        """What `lengths` returns, for a result; None if the vectors were normalised before they were joined."""
         self._check_flip(flip)
         if self._normalised:
             return "the column norms, from before normalisation" if flip is None else None
@@ -259,7 +230,7 @@ class Embeddings:
 
     @cached_property
     def feature_norms(self) -> NDArray[np.float64]:
-        """[N] float64: `norms` where given, else the lengths of the vectors."""
+        """[N] float64: `norms` if given, else the lengths of the vectors."""
         return self._vector_lengths if self.norms is None else np.asarray(self.norms, dtype=np.float64)
 
     @cached_property
@@ -271,7 +242,7 @@ class Embeddings:
 
     @cached_property
     def _normalised(self) -> bool:
-        """Whether `norms` are other than the lengths of the vectors."""
+        """Whether `norms` differ from the lengths of the vectors."""
         return self.norms is not None and not np.allclose(self.norms, self._vector_lengths, rtol=_SAME_LENGTH, atol=0)
 
     @cached_property
@@ -294,7 +265,7 @@ class Embeddings:
         if self.flipped is None:
             way = "leave flip out, or embed the images with angulus embed --flip"
             if self.model_flips:
-                way = f"leave flip out: {described(self._makers[0])} has joined them already"
+                way = f"leave flip out: {describe_model(self._makers[0])} has joined them already"
             raise InputError(
                 f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none; {way}"
             )
@@ -312,10 +283,8 @@ class Embeddings:
         merged = [name for stem, name in zip(stems, asked, strict=True) if wanted[stem] != name]
         if merged:
             raise self._wrong(f"ids of {what} must stay different without their image suffix", _first(merged))
-        if len(self._row_of_stem) == len(self):
-            return
-        double = [name for name, row in self._row_of.items() if self._row_of_stem[_stem(name)] != row]
-        double = [name for name in double if _stem(name) in wanted]
+        rows = self._row_of_stem
+        double = [name for name, row in self._row_of.items() if rows[_stem(name)] != row and _stem(name) in wanted]
         if double:
             raise self._wrong(
                 f"ids that {what} asks for without their image suffix must meet one embedding each", _first(double)
@@ -323,28 +292,23 @@ class Embeddings:
 
     def _check_vectors(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         if not isinstance(value, np.ndarray) or value.ndim != 2 or 0 in value.shape:
-            shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            raise self._wrong(f"{name} must be an array of shape [N, d], both at least 1", shape)
+            raise self._wrong(f"{name} must be an array of shape [N, d], both at least 1", _shape(value))
         if value.dtype not in _DTYPES:
             raise self._wrong(f"{name} must be float16, float32 or float64", value.dtype)
 
     def _settle_texts(self) -> None:
-        """Put "" for what is missing or unknown, in columns that may lack some."""
+        """Replace missing and unknown texts by "" in optional columns."""
         for name in TEXTS:
             value = getattr(self, name)
             if isinstance(value, np.ndarray) and value.dtype == object:
-                filled = ["" if is_missing(each) else each for each in value.tolist()]
-                value = text_array(filled) if all(type(each) is str for each in filled) else value
+                filled = ["" if is_missing(text) else text for text in value.tolist()]
+                value = text_array(filled) if all(type(text) is str for text in filled) else value
             if name in UNKNOWN_ONES and isinstance(value, np.ndarray) and is_text(value):
                 value = known_or_empty(value)
             object.__setattr__(self, name, value)  # frozen for all others
 
     def _check_texts(self) -> None:
-        for name in ("ids", *TEXTS):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            self._check_length(name, value)
+        for name, value in self._present("ids", *TEXTS):
             if not is_text(value):
                 raise self._wrong(f"{name} must be an array of text", value.dtype)
         if len(self._row_of) < len(self):
@@ -354,22 +318,23 @@ class Embeddings:
             raise self._wrong("ids must not be empty", f"an empty one at row {self._row_of['']}")
 
     def _check_numbers(self) -> None:
-        for name in NUMBERS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            self._check_length(name, value)
+        for name, value in self._present(*NUMBERS):
             if value.dtype != np.float64:
                 raise self._wrong(f"{name} must be float64", value.dtype)
             bad = ~np.isfinite(value) | (value < 0) if name == "norms" else np.isinf(value)
             if bad.any():
-                rule = "finite and >= 0" if name == "norms" else "finite, or NaN where there is none"
+                rule = "finite and >= 0" if name == "norms" else "finite, or NaN if there is none"
                 raise self._wrong(f"{name} must be {rule}", self._named(np.flatnonzero(bad)))
 
-    def _check_length(self, name: str, value: NDArray[Any]) -> None:
-        if not isinstance(value, np.ndarray) or value.shape != (len(self),):
-            shape = list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            raise self._wrong(f"{name} must have shape [{len(self)}], one entry an embedding", shape)
+    def _present(self, *names: str) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The columns that are not None, checked for length."""
+        for name in names:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, np.ndarray) or value.shape != (len(self),):
+                raise self._wrong(f"{name} must have shape [{len(self)}], one entry per embedding", _shape(value))
+            yield name, value
 
     def _check_rows(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         infinite, zero = [], []
@@ -396,16 +361,19 @@ class Embeddings:
 
 def _blocks(rows: int, width: int) -> Iterator[slice]:
     step = max(1, _BLOCK // max(1, width))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The lengths of rows, in float64, whose squares may leave it."""
+    """The lengths of rows in float64, without overflow of the squares."""
     wide = vectors.astype(np.float64)
     peak = np.abs(wide).max(axis=1)
     wide /= np.where(peak > 0, peak, 1)[:, None]
     return np.asarray(peak * np.sqrt(np.einsum("ij,ij->i", wide, wide)))
+
+
+def _shape(value: Any) -> object:
+    return list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _stem(name: str) -> str:

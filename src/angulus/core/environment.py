@@ -1,4 +1,4 @@
-"""Versions, device and machine, to stand beside every result; beside a timing, what else it depends on."""
+"""Versions, device and machine, saved with every result; with a timing, everything else it depends on."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def of_timing(device: torch.device, *packages: str) -> dict[str, Any]:
-    """What `describe` says, date, commit, huge pages, and the versions of these packages (None where absent)."""
+    """`describe` plus date, commit, huge pages, and the versions of these packages (None if absent)."""
     about = describe(device) | {"date": time.strftime("%Y-%m-%d"), "commit": _commit()}
     about["THP_MEM_ALLOC_ENABLE"] = os.environ.get("THP_MEM_ALLOC_ENABLE", "0")
     return about | {name: _version(name) for name in packages}
 
 
-def where(found: Mapping[str, Any]) -> str:
-    """The device of what `describe` gave, and of a CPU its threads.
+def where(about: Mapping[str, Any]) -> str:
+    """The device in the output of `describe`, with the threads of a CPU.
 
     >>> where({"device": "cpu: Zen", "threads": 1}), where({"device": "cuda: H100", "threads": 16})
     ('cpu: Zen, 1 thread', 'cuda: H100')
     """
-    device, threads = found["device"], found["threads"]
+    device, threads = about["device"], about["threads"]
     return f"{device}, {threads} thread{'s' * (threads != 1)}" if device.startswith("cpu") else device
 
 
@@ -59,7 +59,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "+" where its code was changed; None elsewhere."""
+    """The commit of the checkout that this package runs from, with "+" if its code was changed; None elsewhere."""
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Optional packages: imported when first used, or named together with the extra that installs them."""
+"""Import optional packages on first use; if one is missing, the error names the extra that installs it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from angulus.core.checks import InputError
 
 
 def load(module: str, extra: str, what: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        module: its name, as in `import MODULE`.
-        extra: the extra of Angulus that installs it.
-        what: what needs it, as the start of the error.
+    """Import an optional package that an `extra` of Angulus installs; `what` needs it, and starts the error.
 
     Raises:
-        checks.InputError: it is not installed, or it is and cannot be imported.
+        checks.InputError: it is not installed, or cannot be imported.
 
     >>> load("no_package", "faces", "aligning faces")
     Traceback (most recent call last):
@@ -31,23 +26,19 @@ def load(module: str, extra: str, what: str) -> Any:
         if error.name is not None and error.name.partition(".")[0] == module.partition(".")[0]:
             raise InputError(missing(extra, what, error.name)) from error
         raise _broken(module, what, error) from error
-    except (ImportError, OSError, RuntimeError) as error:  # also where it is installed next to another torch's parts
+    except (ImportError, OSError, RuntimeError) as error:  # as with parts of another torch version
         raise _broken(module, what, error) from error
 
 
 def require(extra: str, what: str, *modules: str) -> None:
-    """Refuse at once where one of `modules` is not installed; nothing is imported.
-
-    Raises:
-        checks.InputError: names the extra, once, and the first package that is absent.
-    """
+    """Raise an error that names the extra if one of `modules` is not installed; imports nothing."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise InputError(missing(extra, what, module))
 
 
 def missing(extra: str, what: str, module: str) -> str:
-    """The sentence for a package that is not installed."""
+    """The message for a package that is not installed."""
     return f"{what} needs `pip install 'angulus[{extra}]'` (there is no package {module})"
 
 

@@ -1,4 +1,4 @@
-"""Writing so that nothing is lost: to a temporary file, fsync, rename; and locking a folder against a second writer."""
+"""Write files atomically (temporary file, fsync, rename), and lock a folder against a second writer."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: bool = True) -> None:
-    """Let `write` fill a temporary file next to `path`, then put it in place; `path` is old or new, never half.
+    """Let `write` fill a temporary file next to `path`, then rename it; `path` is old or new, never half-written.
 
     Args:
-        path: the file.
-        write: what fills it.
-        tidy: first remove temporary files that a killed process left behind for the same `path`. That lists the whole
-            folder: whoever writes thousands of files into one calls `remove_leftovers` once instead.
+        path, write: the file, and the function that fills it.
+        tidy: first remove the temporary files that a killed process left for `path`. That lists the whole folder: to
+            write thousands of files into one folder, call `remove_leftovers` once instead.
 
     Raises:
-        checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
+        checks.InputError: the disk is full or the folder cannot be written; `path` is unchanged.
     """
     if tidy:
         remove_leftovers(path.parent, path.name)
@@ -52,15 +51,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: b
         cause = _os_error(error)
         if cause is None:
             raise
-        kept = f"; {path.name} is kept as it was" if path.exists() else ""
-        raise checks.InputError(sentence(cause, path) + kept) from error
+        unchanged = f"; {path.name} is kept as it was" if path.exists() else ""
+        raise checks.InputError(sentence(cause, path) + unchanged) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files in a folder, of one file or of all, that no living process is writing."""
+    """Remove the temporary files in a folder (of one file, or of all) that no running process is writing."""
     mine = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{32}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
@@ -71,9 +70,9 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def _claim(file: BinaryIO) -> bool:
-    """Mark an open temporary file as in use until it is closed or its process ends; False where another has it.
+    """Mark an open temporary file as in use until it is closed or its process ends; False if another holds it.
 
-    Without file locks (Windows) nothing is marked, and nothing is taken for a leftover.
+    Without file locks (Windows), nothing is marked, and nothing counts as a leftover.
     """
     if fcntl is None:
         return False
@@ -95,7 +94,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, or say why it cannot be."""
+    """Make a folder and its parents."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,16 +105,12 @@ def make_folder(path: Path) -> None:
 def lock(
     folder: Path, what: str = "run folder", *, wait_s: float = 0, way: str = "choose another --out"
 ) -> Iterator[None]:
-    """Hold a folder that one process may write at a time. The system frees it when the process ends.
+    """Lock a folder against other processes. The system frees the lock when the process ends.
 
     Args:
-        folder: made if it is not there; the lock is its file `.lock`.
-        what: what to call it in the error.
+        folder: made if absent; the lock is its file `.lock`.
+        what, way: the folder's name and the way out, for the error if another process holds it.
         wait_s: seconds to wait for another holder.
-        way: what to do where one cannot wait.
-
-    Raises:
-        checks.InputError: another process holds it.
     """
     make_folder(folder)
     guard = filelock.FileLock(folder / ".lock")
@@ -134,23 +129,20 @@ def lock(
 
 
 def sentence(error: OSError, path: Path | str | None = None) -> str:
-    """What an operating-system error means to the user, with the way out."""
+    """An operating-system error as a sentence with the way out."""
     where = path if path is not None else error.filename or "the output"
-    ways = {
-        errno.ENOSPC: "free some space and run the same command again (train: with --resume)",
-        errno.EDQUOT: "free some space and run the same command again (train: with --resume)",
-        errno.EACCES: "choose a folder that you may write with --out",
-        errno.EROFS: "choose a folder that you may write with --out",
-        errno.EPERM: "choose a folder that you may write with --out",
-        errno.ENOTDIR: "a file stands where a folder is needed; choose another --out",
-        errno.EEXIST: "a file stands where a folder is needed; choose another --out",
-    }
-    way = ways.get(error.errno or 0)
+    way = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        way = "free some space and run the same command again (train: with --resume)"
+    elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        way = "choose a folder that you may write with --out"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        way = "a file is where a folder is needed; choose another --out"
     return f"cannot write {where}: {error.strerror or error}{'; ' + way if way else ''}"
 
 
 def _os_error(error: BaseException) -> OSError | None:
-    """The OSError that is or caused `error`; torch's own file writer hides one behind a RuntimeError."""
+    """The OSError that is or caused `error`; torch's file writer hides it behind a RuntimeError."""
     if isinstance(error, OSError):
         return error
     cause = error.__cause__ or error.__context__

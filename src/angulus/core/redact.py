@@ -1,4 +1,4 @@
-"""Secrets do not go into files, reports and messages: values are masked by the names of their keys, and URLs' users."""
+"""Keep secrets out of files, reports and messages: mask values by the names of their keys, and users in URLs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 MASK = "***"
-# by a word of the name: what is always secret, and what is so where the value is text (token: false is a setting)
+# words in a name that make it secret: always, or only if the value is text (token: false is a setting)
 SECRET = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials"}
 OFTEN = {"token", "tokens", "key", "keys", "apikey", "auth", "authorization", "bearer", "cookie", "signature"}
 
@@ -32,29 +32,29 @@ def is_secret(name: str, value: object = "") -> bool:
 
 
 def values(value: Any, name: str = "") -> Any:
-    """Nested mappings and lists with what is secret masked; anything else as it is.
+    """Nested mappings and lists with secrets masked; other values unchanged.
 
     >>> values({"url": "https://me:pass@host/x", "options": {"token": "abc", "fold": 1}})
     {'url': 'https://***@host/x', 'options': {'token': '***', 'fold': 1}}
     """
     if isinstance(value, Mapping):
-        return {key: values(each, str(key)) for key, each in value.items()}
+        return {key: values(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [values(each, name) for each in value]
+        return [values(item, name) for item in value]
     if value not in (None, "") and not isinstance(value, bool) and is_secret(name, value):
         return MASK
     return text(value) if isinstance(value, str) and "://" in value else value
 
 
 def text(line: str) -> str:
-    """A text without the users of URLs, and without the values of what it names as secret.
+    """A text with users of URLs and secret values masked.
 
     >>> text("data.options={token: abc, fold: 1} https://me:pass@host/?key=xyz&n=2")
     'data.options={token: ***, fold: 1} https://***@host/?key=***&n=2'
     """
     line, place = _USER.sub(rf"\1{MASK}@", line), 0
     while (pair := _PAIR.search(line, place)) is not None:
-        place = pair.start("value")  # where a name of its own may stand, as in data.root=https://host/?key=xyz
+        place = pair.start("value")  # the value may hold names too, as in data.root=https://host/?key=xyz
         if is_secret(pair["name"]):
             line = line[:place] + MASK + line[pair.end() :]
             place += len(MASK)
@@ -62,7 +62,7 @@ def text(line: str) -> str:
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """A command line with what is secret masked: `key.path=value`, `--name value` and `--name=value`.
+    """A command line with secrets masked: `key.path=value`, `--name value` and `--name=value`.
 
     >>> command(["train", "demo", "data.options.token=a b", "--password", "x"])
     ['train', 'demo', 'data.options.token=***', '--password', '***']
@@ -71,14 +71,14 @@ def command(words: Sequence[str]) -> list[str]:
 
 
 def within(message: str, words: Iterable[str]) -> str:
-    """A message with the secrets of a command line masked, wherever they stand in it."""
+    """A message with the secrets of a command line masked wherever they occur."""
     for secret in sorted(_secrets(words), key=len, reverse=True):
         message = message.replace(secret, MASK)
     return _USER.sub(rf"\1{MASK}@", message)
 
 
 def _words(words: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Each word, and whether it is the value of an option of a secret's name."""
+    """Each word, and whether it is the value of an option with a secret's name."""
     follows = False
     for word in words:
         yield word, follows
@@ -92,14 +92,14 @@ def _word(word: str) -> str:
 
 def _secrets(words: Iterable[str]) -> set[str]:
     """The values that `command` masks."""
-    found: set[str] = set()
+    secrets: set[str] = set()
     for word, secret in _words(words):
         name, equals, value = word.partition("=")
         if secret:
-            found.add(word)
+            secrets.add(word)
         elif equals and is_secret(name.lstrip("-")):
-            found |= {value, value.strip("\"'")}
+            secrets |= {value, value.strip("\"'")}
         else:
-            found |= {pair["value"].strip("\"'") for pair in _PAIR.finditer(word) if is_secret(pair["name"])}
-            found |= {pair["value"].strip("\"'") for pair in _PAIR.finditer(value) if is_secret(pair["name"])}
-    return {each for each in found if len(each) > 3}  # a short one stands in many words by chance
+            pairs = [*_PAIR.finditer(word), *_PAIR.finditer(value)]
+            secrets |= {pair["value"].strip("\"'") for pair in pairs if is_secret(pair["name"])}
+    return {secret for secret in secrets if len(secret) > 3}  # shorter ones occur in other words by chance

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files that hold the checksum of each, and arrays in .npz: a flipped bit is found."""
+"""Tensors in safetensors files with a checksum each, and arrays in .npz, so that a flipped bit is detected."""
 
 from __future__ import annotations
 
@@ -19,26 +19,21 @@ from torch import Tensor
 
 from angulus.core import checks, files
 
-_SUM = "crc32 "  # before a tensor's name, in the file's metadata
-_BLOCK = 2**26  # bytes that are summed at a time where a part of a tensor is read
+_SUM = "crc32 "  # prefix of a tensor's name in the file's metadata
+_BLOCK = 2**26  # bytes to sum at a time when a part of a tensor is read
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors with their checksums, atomically.
-
-    Raises:
-        checks.InputError: the disk is full or the folder cannot be written; `path` is as it was.
-    """
+    """Write tensors with their checksums, atomically."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     sums = {_SUM + name: str(_crc32(value)) for name, value in plain.items()}
 
     def fill(file: BinaryIO) -> None:
         try:
-            save_file(
-                plain, file.name, sums or None
-            )  # by name: as bytes it would be in memory twice; {} gives a bad header
+            # by name: as bytes it would be in memory twice; {} gives a bad header
+            save_file(plain, file.name, sums or None)
         except SafetensorError as error:
-            system = re.search(r"os error (\d+)", str(error))  # how it tells of a full disk
+            system = re.search(r"os error (\d+)", str(error))  # as when the disk is full
             if system is None:
                 raise
             raise OSError(int(system[1]), os.strerror(int(system[1]))) from error
@@ -47,11 +42,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file, or one; of each the rows asked for. A file without checksums is taken as it is.
-
-    Raises:
-        checks.InputError: it cannot be read, or a tensor is not what was written.
-    """
+    """The tensors of a file, or `only` one, and of each these rows; checksums are verified if the file has them."""
     try:
         with safe_open(path, framework="pt") as file:
             sums = file.metadata() or {}
@@ -62,11 +53,7 @@ def read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict
 
 
 def read_npz(path: Path, way_out: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file, by the checksums that it holds; nothing in it can run code.
-
-    Raises:
-        checks.InputError: it cannot be read, or is damaged; ends in `way_out`.
-    """
+    """The arrays of an .npz file, verified by its checksums, without running code; errors end in `way_out`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -79,13 +66,13 @@ def read_npz(path: Path, way_out: str) -> dict[str, NDArray[Any]]:
 
 def _checked(file: Any, path: Path, name: str, rows: slice, written: str | None) -> Tensor:
     whole = rows == slice(None)
-    found: Tensor = file.get_tensor(name) if whole else file.get_slice(name)[rows]
-    if written is not None and written != str(_crc32(found) if whole else _crc32_of_slices(file.get_slice(name))):
+    tensor: Tensor = file.get_tensor(name) if whole else file.get_slice(name)[rows]
+    if written is not None and written != str(_crc32(tensor) if whole else _crc32_of_slices(file.get_slice(name))):
         raise checks.InputError(
             f"{path} is damaged: the checksum of {name} is not the one that was written with it; restore the file from "
             "a copy"
         )
-    return found
+    return tensor
 
 
 def _crc32(values: Tensor, start: int = 0) -> int:
@@ -93,10 +80,10 @@ def _crc32(values: Tensor, start: int = 0) -> int:
 
 
 def _crc32_of_slices(tensor: Any) -> int:
-    """The checksum of a tensor of which a few rows at a time are in memory."""
+    """The checksum of a tensor, with a few rows in memory at a time."""
     total, *rest = tensor.get_shape()
     step = max(1, _BLOCK // (8 * max(1, torch.Size(rest).numel())))
-    found = 0
+    checksum = 0
     for start in range(0, total, step):
-        found = _crc32(tensor[start : start + step], found)
-    return found
+        checksum = _crc32(tensor[start : start + step], checksum)
+    return checksum

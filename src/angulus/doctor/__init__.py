@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from angulus.doctor.diagnosis import Diagnosis, Outcome, diagnose
-from angulus.doctor.measure import separations
+from angulus.doctor.diagnosis import ChangeEffect, Diagnosis, diagnose
+from angulus.doctor.effects import separations
 
-__all__ = ["Diagnosis", "Outcome", "diagnose", "separations"]
+__all__ = ["ChangeEffect", "Diagnosis", "diagnose", "separations"]

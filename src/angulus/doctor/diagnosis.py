@@ -1,4 +1,4 @@
-"""Whether a model's images are what it was trained on: what changes to them do to norms and to scores."""
+"""Diagnose whether images are what a model was trained on, by how changes to them move norms and scores."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.sources import Options
-from angulus.doctor.measure import Measured, has_pairs, intervals, measure
+from angulus.doctor.changes import FAULTS, MENDS, ImageChange, changes_for, combine
+from angulus.doctor.effects import FeatureStatistics, has_pairs, intervals, measure
 from angulus.doctor.sample import take_sample
-from angulus.doctor.trials import FAULTS, MENDS, Trial, after, trials
 from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval
 from angulus.models import artifact
 
-LEAST = 0.05  # a change must do better by this share of what there is, or it is not named, however sure
-FALSE_ALARM = 0.05  # of all trials together: each has an interval of 1 − FALSE_ALARM / trials
+LEAST = 0.05  # a change must do better by this share, or it is not reported, however certain it is
+FALSE_ALARM = 0.05  # of all changes together: each has an interval of 1 − FALSE_ALARM / changes
 FEW = 10  # identities below which resampling them says little
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a change does, beside the images as they are; differences are paired, image by image.
+class ChangeEffect:
+    """The effect of a change, compared image by image with the unchanged images.
 
     Attributes:
-        name, family: of the trial.
-        norm_ratio: geometric mean of the norm with the change over the one without.
-        norm_interval: of that ratio.
-        before, separation: without and with the change; None where no two images are of one identity.
-        gain: their mean difference, and `gain_interval` of that.
+        name, family: of the change.
+        norm_ratio, norm_interval: geometric mean of the norm with the change over the norm without.
+        before, separation: without and with the change; None if no two images are of one identity.
+        gain, gain_interval: the mean difference of the two.
         better: the change does better, beyond chance and by `LEAST`: by the separation if there is one, else by norms.
     """
 
@@ -48,19 +47,31 @@ class Outcome:
     gain_interval: Interval | None
     better: bool
 
+    @property
+    def strength(self) -> float:
+        """What the best change is chosen by."""
+        return self.norm_ratio if self.gain is None else self.gain
+
+    @property
+    def norm_text(self) -> str:
+        """The norm ratio and its interval, for a sentence."""
+        interval = self.norm_interval
+        bounds = f" ({interval.low:.3f} to {interval.high:.3f})" if interval else ""
+        return f"{self.norm_ratio:.3f} times theirs{bounds}"
+
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """The findings.
 
     Attributes:
-        images, identities: how many were looked at; identities with two images or more.
-        norm: geometric mean of the features' norms; None where the model scales them to 1.
-        separation: see `separations`; None where no two images are of one identity.
-        facts: what is beyond doubt, and what cannot be judged.
-        outcomes: of every trial, beside the images as they are.
-        likely: the trial that does best, if any does better; then the one that does best on top of it; and so on, of a
-            family each. What only seemed to help while another fault was there is not among them.
+        images, identities: how many were examined; identities with two images or more.
+        norm: geometric mean of the features' norms; None if the model scales them to 1.
+        separation: see `separations`; None if no two images are of one identity.
+        facts: what is certain, and what cannot be judged.
+        outcomes: the effect of every change.
+        likely: the best change, if any does better; then the best on top of it, from another family; and so on. A
+            change that only seemed to help while another fault was present is not in it.
         draws: resamples behind the intervals.
     """
 
@@ -69,65 +80,62 @@ class Diagnosis:
     norm: float | None
     separation: float | None
     facts: tuple[str, ...]
-    outcomes: tuple[Outcome, ...]
-    likely: tuple[Outcome, ...]
+    outcomes: tuple[ChangeEffect, ...]
+    likely: tuple[ChangeEffect, ...]
     draws: int
 
     def sentences(self) -> list[str]:
-        """The diagnosis to read."""
-        said = [self._state(), *self.facts]
-        said += [self._suspicion(each, first=not n) for n, each in enumerate(self.likely)]
-        if not self.likely:
-            said.append(
-                f"Nothing stands out: of {len(self.outcomes)} changes to the images, none does better than the images "
-                f"as they are by {LEAST:.0%} and beyond chance."
-            )
+        """The diagnosis as text."""
+        lines = [self._state(), *self.facts]
+        lines += [self._suspicion(effect, first=not number) for number, effect in enumerate(self.likely)]
         if self.likely:
-            said.append(
+            lines.append(
                 "This is evidence from these images, not proof: a model that was trained badly, or images unlike those "
                 "that it was trained on, can look the same."
             )
+        else:
+            lines.append(
+                f"Nothing stands out: of {len(self.outcomes)} changes to the images, none does better than the images "
+                f"as they are by {LEAST:.0%} and beyond chance."
+            )
         if 0 < self.identities < FEW:
-            said.append(f"{self.identities} identities are few: the intervals are rough; give {FEW} or more.")
+            lines.append(f"{self.identities} identities are few: the intervals are rough; give {FEW} or more.")
         if self.separation is None:
-            said.append(
+            lines.append(
                 "No two images are of one identity, so only norms were compared, which are the weaker evidence and say "
                 "nothing of pixel values on another scale; give images with identities."
             )
-        return said
+        return lines
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
+        """Everything, as JSON holds it."""
         return asdict(self) | {"sentences": self.sentences()}
 
     def _state(self) -> str:
-        said = f"{self.images:,} images as the contract has them:"
+        text = f"{self.images:,} images prepared as the contract states:"
         if self.separation is not None:
-            said += (
+            text += (
                 f" genuine scores of {self.identities:,} identities lie {self.separation:.2f} standard deviations of "
                 "the impostor scores above them (the separation);"
             )
-        return said + (" norms are all 1." if self.norm is None else f" geometric mean norm {self.norm:.4g}.")
+        return text + (" norms are all 1." if self.norm is None else f" geometric mean norm {self.norm:.4g}.")
 
-    def _suspicion(self, each: Outcome, first: bool) -> str:
-        resampled = "images" if each.gain is None else "identities"
-        bounds = each.gain_interval or each.norm_interval
-        level = f"{bounds.level if bounds else 0.95:.1%} of {self.draws:,} paired resamples of the {resampled}"
-        said = (
-            f"Likely {FAULTS[each.family]}: with {each.name}, "
-            if first
-            else (f"Beside that, likely {FAULTS[each.family]}: with {each.name} as well, ")
-        )
-        if each.gain is not None and each.gain_interval is not None:
-            said += (
-                f"the separation goes from {each.before:.2f} to {each.separation:.2f}, by {each.gain:+.2f} "
-                f"({each.gain_interval.low:+.2f} to {each.gain_interval.high:+.2f} in {level})"
+    def _suspicion(self, effect: ChangeEffect, first: bool) -> str:
+        resampled = "images" if effect.gain is None else "identities"
+        interval = effect.gain_interval or effect.norm_interval
+        level = f"{interval.level if interval else 0.95:.1%} of {self.draws:,} paired resamples of the {resampled}"
+        fault = FAULTS[effect.family]
+        start = f"Likely {fault}: with {effect.name}" if first else f"Also likely {fault}: with {effect.name} as well"
+        if effect.gain is not None and effect.gain_interval is not None:
+            text = (
+                f"the separation goes from {effect.before:.2f} to {effect.separation:.2f}, by {effect.gain:+.2f} "
+                f"({effect.gain_interval.low:+.2f} to {effect.gain_interval.high:+.2f} in {level})"
             )
-            if self.norm is not None and each.family != "values":
-                said += f", and norms to {_ratio(each)}"
+            if self.norm is not None and effect.family != "values":
+                text += f", and norms to {effect.norm_text}"
         else:
-            said += f"norms go to {_ratio(each)} in {level}"
-        return f"{said}. If so, {MENDS[each.family]}."
+            text = f"norms go to {effect.norm_text} in {level}"
+        return f"{start}, {text}. If so, {MENDS[effect.family]}."
 
 
 def diagnose(
@@ -142,17 +150,16 @@ def diagnose(
 ) -> Diagnosis:
     """Embed images as they are and under each change that would mend a fault, and compare.
 
-    Where a change does better, the others are tried again on top of the best. Two faults of which neither can be seen
-    while the other is there are not found.
+    If a change does better, the others are tried again on top of the best. Two faults that hide each other are missed.
 
     Args:
         model: its folder.
-        images: records, or what `sources.read_source` reads; best 10 identities or more with several images each.
-        limit: images looked at, in [2, 5,000].
-        draws: resamples of the identities (images, where no identities are known), in [100, 100,000].
-        options: as `sources.read_source` takes them.
+        images: records, or any source for `sources.read_source`; best 10 identities or more with several images each.
+        limit: images examined, in [2, 5,000].
+        draws: resamples of the identities (of the images, if no identities are known), in [100, 100,000].
+        options: for `sources.read_source`.
         device: where the model runs; None: the CPU.
-        on_trial: told how many changes were tried, and how many there are to try, as far as is known then.
+        on_trial: called with the number of changes tried, and the number to try as far as known.
 
     Raises:
         checks.InputError: no model, no images, or neither norms nor identities to compare by.
@@ -161,7 +168,7 @@ def diagnose(
     checks.integer("draws", draws, low=100, high=MOST_DRAWS)
     trained = artifact.load(model).to(device or torch.device("cpu"))
     sample = take_sample(trained, images, limit, options)
-    every = list(trials(trained))
+    changes = list(changes_for(trained))
     paired = has_pairs(sample.identities)
     if trained.config.normalize and not paired:
         raise InputError(
@@ -170,121 +177,84 @@ def diagnose(
         )
     done = planned = 0
 
-    def tried(some: list[Trial | None]) -> list[Measured]:
+    def measure_all(changes: list[ImageChange | None]) -> list[FeatureStatistics]:
         nonlocal done, planned
-        planned += len(some)
-        found = []
-        for trial in some:
+        planned += len(changes)
+        statistics = []
+        for change in changes:
             on_trial(done, planned)
-            found.append(measure(trained, sample, trial, paired))
+            statistics.append(measure(trained, sample, change, paired))
             done += 1
-        return found
+        return statistics
 
-    def compared(given: Measured, others: list[Measured], some: list[Trial]) -> list[Outcome]:
-        return _compare(given, others, some, sample.identities, draws, norms=not trained.config.normalize)
-
-    given, *others = tried([None, *every])
-    outcomes = compared(given, others, every)
-    likely = _best_steps(every, others, outcomes, tried, compared)
+    unchanged, *changed = measure_all([None, *changes])
+    before, likely = unchanged, []
+    effects = first_effects = _compare(
+        before, changed, changes, sample.identities, draws, norms=not trained.config.normalize
+    )
+    while any(effect.better for effect in effects):  # the best change, then the best of another family on top of it
+        best = max((n for n, effect in enumerate(effects) if effect.better), key=lambda n: effects[n].strength)
+        likely.append(effects[best])
+        before, mended = changed[best], changes[best]
+        changes = [combine(mended, change) for change in changes if change.family != mended.family]
+        if not changes:
+            break
+        changed = measure_all([*changes])
+        effects = _compare(before, changed, changes, sample.identities, draws, norms=not trained.config.normalize)
     counts = np.unique(sample.identities[sample.identities != ""], return_counts=True)[1]
     facts = list(sample.facts)
-    if given.alike is not None and given.alike > 0.999:
+    if unchanged.mean_cosine is not None and unchanged.mean_cosine > 0.999:
         facts.append(
-            f"The features hardly depend on the image (mean cosine of two images {given.alike:.4f}): the weights are "
-            "not trained, or the input is far from what they were trained on."
+            f"The features hardly depend on the image (mean cosine of two images {unchanged.mean_cosine:.4f}): the "
+            "weights are not trained, or the input is far from what they were trained on."
         )
     return Diagnosis(
         len(sample.pixels),
         int((counts > 1).sum()),
-        None if trained.config.normalize else float(np.exp(given.log_norms.mean())),
-        float(np.nanmean(given.separations)) if paired else None,
+        None if trained.config.normalize else float(np.exp(unchanged.log_norms.mean())),
+        float(np.nanmean(unchanged.separations)) if paired else None,
         tuple(facts),
-        tuple(outcomes),
-        likely,
+        tuple(first_effects),
+        tuple(likely),
         draws,
     )
 
 
-def _best_steps(
-    every: list[Trial],
-    others: list[Measured],
-    outcomes: list[Outcome],
-    tried: Callable[[list[Trial | None]], list[Measured]],
-    compared: Callable[[Measured, list[Measured], list[Trial]], list[Outcome]],
-) -> tuple[Outcome, ...]:
-    """The trial that does best, then the best on top of it of another family, while any does better."""
-    steps: list[Outcome] = []
-    while any(each.better for each in outcomes):
-        best = max((n for n, each in enumerate(outcomes) if each.better), key=lambda n: _strength(outcomes[n]))
-        steps.append(outcomes[best])
-        given, mended = others[best], every[best]
-        every = [after(mended, each) for each in every if each.family != mended.family]
-        others = tried([*every])
-        outcomes = compared(given, others, every) if every else []
-    return tuple(steps)
-
-
 def _compare(
-    given: Measured,
-    others: list[Measured],
-    every: list[Trial],
+    before: FeatureStatistics,
+    changed: list[FeatureStatistics],
+    changes: list[ImageChange],
     identities: NDArray[np.str_],
     draws: int,
     *,
     norms: bool,
-) -> list[Outcome]:
-    """Each trial beside what is given, on the same resamples."""
-    level = 1 - FALSE_ALARM / len(every)
-    judged = ~np.isnan(given.separations)
+) -> list[ChangeEffect]:
+    """The effect of each change, on the same resamples; without separations, `norms` decide if they may."""
+    level = 1 - FALSE_ALARM / len(changes)
+    judged = ~np.isnan(before.separations)
+    paired = bool(judged.any())
     rows = np.array([f"\x01{row}" for row in range(len(identities))])  # no identity's name
-    people = rows if not judged.any() else np.where(identities == "", rows, identities)
-    logs = np.stack([each.log_norms - given.log_norms for each in others])
-    by_norm = intervals(logs, people, draws, level)
-    if not judged.any():
-        return [
-            _outcome(trial, ratios, None, None, norms and trial.family != "values" and _clear(*ratios, LEAST))
-            for trial, ratios in zip(every, by_norm, strict=True)
-        ]
-    before = float(given.separations[judged].mean())
-    gaps = np.stack([each.separations[judged] - given.separations[judged] for each in others])
-    by_gap = intervals(gaps, identities[judged], draws, level)
-    return [
-        _outcome(trial, ratios, before, gain, _clear(*gain, LEAST * max(abs(before), 1.0)))
-        for trial, ratios, gain in zip(every, by_norm, by_gap, strict=True)
-    ]
+    people = np.where(identities == "", rows, identities) if paired else rows
+    ratios = intervals(np.stack([each.log_norms - before.log_norms for each in changed]), people, draws, level)
+    separation = float(before.separations[judged].mean()) if paired else None
+    gains: list[tuple[float | None, Interval | None]] = [(None, None)] * len(changes)
+    if paired:
+        gaps = np.stack([each.separations[judged] - before.separations[judged] for each in changed])
+        gains = [*intervals(gaps, identities[judged], draws, level)]
+    effects = []
+    for change, (log, interval), (gain, gain_interval) in zip(changes, ratios, gains, strict=True):
+        if gain is None or separation is None:
+            better = norms and change.family != "values" and _exceeds(log, interval, LEAST)
+        else:
+            better = _exceeds(gain, gain_interval, LEAST * max(abs(separation), 1.0))
+        bounds = interval and Interval(float(np.exp(interval.low)), float(np.exp(interval.high)), interval.level)
+        after = None if gain is None or separation is None else separation + gain
+        ratio = float(np.exp(log))
+        effects.append(
+            ChangeEffect(change.name, change.family, ratio, bounds, separation, after, gain, gain_interval, better)
+        )
+    return effects
 
 
-def _clear(value: float, interval: Interval | None, least: float) -> bool:
+def _exceeds(value: float, interval: Interval | None, least: float) -> bool:
     return interval is not None and value >= least and interval.low > 0
-
-
-def _outcome(
-    trial: Trial,
-    ratios: tuple[float, Interval | None],
-    before: float | None,
-    gain: tuple[float, Interval | None] | None,
-    better: bool,
-) -> Outcome:
-    log, interval = ratios
-    value, bounds = (None, None) if gain is None else gain
-    return Outcome(
-        trial.name,
-        trial.family,
-        float(np.exp(log)),
-        interval and Interval(float(np.exp(interval.low)), float(np.exp(interval.high)), interval.level),
-        before,
-        None if before is None or value is None else before + value,
-        value,
-        bounds,
-        better,
-    )
-
-
-def _strength(each: Outcome) -> float:
-    return each.norm_ratio if each.gain is None else each.gain
-
-
-def _ratio(each: Outcome) -> str:
-    between = each.norm_interval
-    said = f" ({between.low:.3f} to {between.high:.3f})" if between else ""
-    return f"{each.norm_ratio:.3f} times theirs{said}"

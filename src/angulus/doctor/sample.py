@@ -1,8 +1,7 @@
-"""Which images of a data set are looked at, and what they say of themselves before any model sees them."""
+"""Draw images from a data set, and check what can be seen without a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +20,22 @@ from angulus.data.records.reader import Records
 from angulus.data.records.row import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.models.artifact import Model
+from angulus.models.inputs import to_channels
 
-MOST_IMAGES = 5_000  # that are looked at: all their pairs are scored, and every change needs a pass over them
-PER_IDENTITY = 8  # images of one identity that are looked at, at most
+MOST_IMAGES = 5_000  # all their pairs are scored, and every change needs a pass over them
+PER_IDENTITY = 8  # images of one identity at most
 _SEED = 0
-_LEAST_PX = 1.0  # of a crop of 112: by how much landmarks must be off the template to be named
+_LEAST_PX = 1.0  # of a crop of 112: how far landmarks must be off the template to be reported
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ImageSample:
     """N images as the model takes them.
 
     Attributes:
         pixels: uint8 [N, channels, height, width].
-        identities: [N] of str; "" where not known.
-        facts: what is wrong beyond doubt, and what cannot be judged, in sentences.
+        identities: [N] of str; "" if unknown.
+        facts: sentences on what is certainly wrong, and on what cannot be judged.
     """
 
     pixels: Tensor
@@ -43,7 +43,7 @@ class Sample:
     facts: tuple[str, ...]
 
 
-def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> Sample:
+def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> ImageSample:
     """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
 
     Raises:
@@ -64,13 +64,13 @@ def take_sample(model: Model, images: Path, limit: int, options: Options | None 
     if left_out:
         facts.append(f"{len(left_out):,} things were not looked at, such as {left_out[0].where}: {left_out[0].reason}.")
     pixels = torch.stack([_tensor(image, height, width, channels) for image in decoded])
-    return Sample(pixels, np.array([row.identity for row in rows]), tuple(facts))
+    return ImageSample(pixels, np.array([row.identity for row in rows]), tuple(facts))
 
 
 def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
-    """Rows, rising: identities in an order drawn once, of each up to `PER_IDENTITY` images, until the limit is met.
+    """Rows in rising order: up to `PER_IDENTITY` images of each identity, in random order, until the limit is reached.
 
-    Identities of one image come last, and images without identity after them: neither gives a genuine pair.
+    Identities with one image come last, and images without identity after them: neither gives a genuine pair.
     """
     random = np.random.default_rng(_SEED)
     order = random.permutation(len(identities))
@@ -88,33 +88,29 @@ def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
 def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
     if images.exists() and kind_of(images) == "records":
         return Records(images).identities, []
-    found, left_out = [], []
+    identities, left_out = [], []
     for item in read_source(images, None, options):
         if isinstance(item, LeftOut):
             left_out.append(item)
         else:
-            found.append(item.identity)
-    return np.array(found, dtype=np.str_), left_out
+            identities.append(item.identity)
+    return np.array(identities, dtype=np.str_), left_out
 
 
 def _read(images: Path, rows: NDArray[np.int64], options: Options | None) -> list[Row]:
     if kind_of(images) == "records":
         return Records(images).rows(rows)
     wanted = set(rows.tolist())
-    return [row for place, row in enumerate(_rows(images, options)) if place in wanted]
-
-
-def _rows(images: Path, options: Options | None) -> Iterator[Row]:
-    yield from (item for item in read_source(images, None, options) if not isinstance(item, LeftOut))
+    items = (item for item in read_source(images, None, options) if not isinstance(item, LeftOut))
+    return [row for place, row in enumerate(items) if place in wanted]
 
 
 def _tensor(image: NDArray[np.uint8], height: int, width: int, channels: int) -> Tensor:
     if image.shape[:2] != (height, width):
-        # both average over what a new pixel covers where they reduce, and weigh neighbours where they enlarge
+        # BOX averages over what a new pixel covers; BILINEAR weighs neighbours
         way = Image.Resampling.BOX if min(image.shape[:2]) > min(height, width) else Image.Resampling.BILINEAR
         image = np.array(Image.fromarray(image).resize((width, height), way))
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
-    return pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8) if channels == 1 else pixels
+    return to_channels(image, channels)
 
 
 def _sizes(images: list[NDArray[np.uint8]], height: int, width: int) -> list[str]:
@@ -133,7 +129,7 @@ def _values(images: list[NDArray[np.uint8]], channels: int) -> list[str]:
     if max(int(image.max()) for image in images) <= 1:
         facts.append(
             "No pixel is above 1 of 255: the images were scaled to 0..1 before they were saved, and what they showed "
-            "is lost; save them anew in 0..255."
+            "is lost; save them again in 0..255."
         )
     grey = sum(bool((image == image[..., :1]).all()) for image in images)
     if channels == 3 and grey:
@@ -142,17 +138,17 @@ def _values(images: list[NDArray[np.uint8]], channels: int) -> list[str]:
 
 
 def _landmarks(model: Model, rows: list[Row], images: list[NDArray[np.uint8]]) -> list[str]:
-    """How far landmarks lie from the template, beyond what aligning could not mend."""
+    """How far landmarks lie from the template, less what aligning cannot mend."""
     template, (height, width) = model.config.contract.template, model.config.image_size
-    known = [
+    landmarks = [
         np.asarray(row.landmarks, dtype=np.float64)
         for row, image in zip(rows, images, strict=True)
         if row.landmarks is not None and image.shape[:2] == (height, width)
     ]
-    if template is None or not known:
+    if template is None or not landmarks:
         return []
     target = template_points(template, height, width)
-    points = np.stack(known)
+    points = np.stack(landmarks)
     fits = align.similarity(points, target)
     off = align.residual(points, target)
     mended = align.residual(align.transform(points, fits), target)
@@ -162,7 +158,7 @@ def _landmarks(model: Model, rows: list[Row], images: list[NDArray[np.uint8]]) -
     turn = np.median(np.degrees(np.arctan2(fits[:, 1, 0], fits[:, 0, 0])))
     right, down = np.median(target.mean(axis=0) - points.mean(axis=1), axis=0)
     return [
-        f"The landmarks of {len(known):,} images lie a median of {np.median(off):.1f} px from the template, which "
+        f"The landmarks of {len(landmarks):,} images lie a median of {np.median(off):.1f} px from the template, which "
         f"aligning would bring down to {np.median(mended):.1f} px (by medians a shift of {right:+.1f} px right and "
         f"{down:+.1f} px down, a scale of {zoom:.2f} and a turn of {turn:+.1f} degrees): the images are not aligned to "
         "it; run `angulus prepare faces` on the photos."

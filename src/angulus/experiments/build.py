@@ -15,7 +15,7 @@ from angulus.core.contract import Contract, Preprocessing
 from angulus.data.sets.images import Images, Splits, mean_image
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
-from angulus.evaluation.metrics import quality
+from angulus.evaluation.metrics import image_quality
 from angulus.experiments.benchmark import place, refuse_missing
 from angulus.experiments.recipe import Recipe
 from angulus.heads.dense import DenseHead
@@ -72,7 +72,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
             f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person "
             "or class a folder of its own, or name the column of identities when you convert"
         )
-    quality.low_count(len(images.test), recipe.evaluation.low_fraction)
+    image_quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape

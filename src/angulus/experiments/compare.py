@@ -15,8 +15,8 @@ import numpy as np
 
 from angulus.core import checks, files
 from angulus.data.sets.images import Splits
-from angulus.evaluation.metrics import quality
-from angulus.evaluation.metrics.seeds import Difference, paired_difference
+from angulus.evaluation.metrics import image_quality
+from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
 from angulus.experiments import build, folds
@@ -263,8 +263,8 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRo
         splitter = run if grid.quality_split is None else run_folder(folder, grid.quality_split, seed)
         results, test = read_results(run), load_test(run)
         correct = test["labels"] == test["predictions"]
-        groups = quality.groups(test["norms"], correct, low_quality(load_test(splitter), fraction))
-        own_groups = quality.groups(test["norms"], correct, low_quality(test, fraction))
+        groups = image_quality.groups(test["norms"], correct, low_quality(load_test(splitter), fraction))
+        own_groups = image_quality.groups(test["norms"], correct, low_quality(test, fraction))
         values = _group_columns(groups)
         measured = results.get("snapshots", {}).get("mean", results)  # NF averages over snapshots
         for benchmark in recipe.evaluation.benchmarks:
@@ -281,7 +281,7 @@ def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRo
     return VariantRow(variant, _cells(columns), _cells(own), counts, seconds)
 
 
-def _group_columns(groups: Mapping[str, quality.Group]) -> dict[str, float]:
+def _group_columns(groups: Mapping[str, image_quality.Group]) -> dict[str, float]:
     return {accuracy_title(name): 100 * groups[name].accuracy for name in GROUPS} | {
         norm_title(name): groups[name].mean_norm for name in GROUPS
     }

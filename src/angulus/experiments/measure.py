@@ -16,7 +16,8 @@ import torch
 from angulus.core import checks, files, tensor_files
 from angulus.core.embeddings import Embeddings
 from angulus.data.sets.images import Images
-from angulus.evaluation.metrics import classification, quality
+from angulus.evaluation.metrics import accuracy as accuracies
+from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.registry import PROTOCOLS, Given
 from angulus.experiments.benchmark import Benchmark, place
@@ -70,10 +71,12 @@ def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str
     norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
     correct, low = labels == predictions, low_quality(test, low_fraction)
     return {
-        "accuracy": classification.accuracy(labels, predictions),
-        "own_split": {name: dataclasses.asdict(group) for name, group in quality.groups(norms, correct, low).items()},
-        "norm_bins": [dataclasses.asdict(part) for part in quality.norm_bins(norms, correct)],
-        "per_class": classification.accuracy_per_class(labels, predictions),
+        "accuracy": accuracies.accuracy(labels, predictions),
+        "own_split": {
+            name: dataclasses.asdict(group) for name, group in image_quality.groups(norms, correct, low).items()
+        },
+        "norm_bins": [dataclasses.asdict(part) for part in image_quality.norm_bins(norms, correct)],
+        "per_class": accuracies.accuracy_per_class(labels, predictions),
     }
 
 
@@ -82,7 +85,7 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     norms, folds = test["norms"], test.get(FOLDS, np.zeros(len(test["norms"])))
     low = np.empty(len(norms), dtype=bool)
     for fold in np.unique(folds):
-        low[folds == fold] = quality.low_quality(norms[folds == fold], fraction)
+        low[folds == fold] = image_quality.low_quality(norms[folds == fold], fraction)
     return low
 
 
@@ -110,7 +113,7 @@ def follow(job: Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[
         if not measured:
             return {}
         norms = np.linalg.norm(embedded.features.astype(np.float64), axis=1)
-        accuracy = classification.accuracy(images.labels.numpy(), embedded.predictions)
+        accuracy = accuracies.accuracy(images.labels.numpy(), embedded.predictions)
         return {"test_loss": float(embedded.losses.mean()), "test_accuracy": accuracy, "test_norm": float(norms.mean())}
 
     return on_epoch

@@ -122,7 +122,7 @@ def run(
             results["snapshots"] = {"steps": list(snapshots), "mean": mean(others)}
         if state.results is not None:  # it was trained elsewhere or earlier
             results |= {name: state.results[name] for name in ("training", "environment")}
-        artifact.say_measured(folder / MODEL, results["accuracy"], len(used.test))
+        artifact.record_accuracy(folder / MODEL, results["accuracy"], len(used.test))
         files.write_json(folder / RESULTS, results)
         if state.results is not None:  # the former recipe stays until its results are replaced
             files.write_text(folder / RECIPE, recipes.to_yaml(recipe))

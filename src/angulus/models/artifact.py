@@ -1,9 +1,9 @@
 """A trained model as a folder: weights in safetensors, a configuration in JSON, and nothing that runs code.
 
-model.safetensors    the backbone's weights, and the mean image of its training images where the contract takes it off
-config.json          which backbone, the preprocessing contract, where the weights come from, and their checksum
-calibration.json     a threshold for this model's scores, where one was found
-README.md            the model's card, for people
+model.safetensors    the backbone's weights, and the mean of the training images if the contract subtracts it
+config.json          the backbone, the preprocessing contract, where the weights come from, and their checksum
+calibration.json     a threshold for this model's scores, if it was calibrated
+README.md            the model card, for people
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ from torch import Tensor, nn
 from angulus import backbones
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, files, limits
-from angulus.core.contract import Contract, Flip, Preprocessing
-from angulus.core.fingerprint import described, fingerprint, model_name, parts
+from angulus.core.contract import (
+    Contract,
+    Flip,
+    Preprocessing,
+    describe_model,
+    fingerprint,
+    model_name,
+    split_model_name,
+)
 from angulus.evaluation.protocols.calibration import Calibration
-from angulus.models import card as cards
+from angulus.models import model_card
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
@@ -38,16 +45,15 @@ MOST_VALUES = 2**26  # of an image: 67 million
 
 @dataclass(frozen=True)
 class Config:
-    """What a model is, but for its weights.
+    """A model without its weights.
 
     Args:
         backbone: its name in `angulus.backbones`.
-        in_channels: of an image.
-        image_size: height and width of an image, in pixels (of a volume: depth, height, width).
+        in_channels, image_size: of an image, in pixels: (height, width), or (depth, height, width) of a volume.
         embedding_size: d.
-        options: what else the backbone's constructor takes, but for where its first weights came from.
-        normalize: whether features are scaled to length 1; their norms then say nothing.
-        contract: what the pixels must be.
+        options: other arguments of the backbone's constructor, except for its pretrained weights.
+        normalize: whether features are scaled to length 1, which makes norms meaningless.
+        contract: how pixels must be prepared.
         about: where the weights come from (recipe, data, seed, versions), as plain values.
     """
 
@@ -61,7 +67,7 @@ class Config:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The network, with new random weights: nothing is read, fetched or imported that `options` could name."""
+        """The network with random weights; reads, fetches or imports nothing that `options` could name."""
         network = backbones.rebuild(
             self.backbone,
             in_channels=self.in_channels,
@@ -78,10 +84,10 @@ class Model(nn.Module):
     Attributes:
         config: what it is.
         backbone: the network, in evaluation mode.
-        preprocessing: the contract, with the mean image where it takes one off.
+        preprocessing: the contract, with the mean image if it subtracts one.
         sha256: of its weights, as hexadecimal digits.
-        calibration: the threshold for its scores, where one was found.
-        card: what its folder's README.md says, where there is one.
+        calibration: the threshold for its scores, if it was calibrated.
+        card: the text of its folder's README.md, if there is one.
     """
 
     def __init__(
@@ -101,12 +107,12 @@ class Model(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 digits that change with the weights and all else that its features depend on, but for the flip rule."""
+        """16 digits that change with everything that its features depend on, except for the flip rule."""
         return fingerprint(self.sha256, dataclasses.asdict(self.config))
 
     @property
     def name(self) -> str:
-        """What embeddings, calibrations and galleries call it: its fingerprint and flip rule."""
+        """Its name in embeddings, calibrations and galleries: fingerprint and flip rule."""
         return model_name(self.fingerprint, self.config.contract.flip)
 
     def with_flip(self, flip: str) -> Model:
@@ -118,12 +124,11 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
-        """Features [B, d], float32, of images uint8 [B, channels, height, width] as the contract has them.
+        """Features [B, d], float32, of images uint8 [B, channels, height, width] prepared as the contract states.
 
-        They are joined with those of the mirror images where the contract's flip rule says so: added, or side by side.
+        By the contract's flip rule, the features of the mirror images are added to them or concatenated.
         """
-        config = self.config
-        expected = [config.in_channels, *config.image_size]
+        expected = [self.config.in_channels, *self.config.image_size]
         if list(pixels.shape[1:]) != expected:
             raise checks.InputError(
                 f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
@@ -133,7 +138,7 @@ class Model(nn.Module):
         return self.preprocessing.features(self.backbone, pixels.to(device)).float()
 
     def train(self, mode: bool = True) -> Model:
-        """A model is for inference: it stays in evaluation mode, whatever is asked."""
+        """Stay in evaluation mode: a stored model is for inference."""
         return super().train(False)
 
 
@@ -142,25 +147,24 @@ def save(
 ) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
-    A calibration that lies there is deleted: it is not for these weights.
+    A calibration in the folder is deleted: it is not for these weights.
 
     Args:
-        config: what the model is.
-        backbone: its weights.
-        folder: where to.
-        mean_image: [channels, height, width] in 0..255 units, for a contract that takes it off and only for it.
-        card: for people; None: one that says what the configuration does.
+        config, backbone: the model and its weights.
+        folder: where to write.
+        mean_image: [channels, height, width] in 0..255 units, if and only if the contract subtracts it.
+        card: the README.md; None: one made from the configuration.
 
     Raises:
-        checks.InputError: options that a stored model must not have, a mean image too few or too many.
+        checks.InputError: options that a stored model must not have, a missing or superfluous mean image.
     """
     backbones.check_stored(config.backbone, config.options)
     Preprocessing(config.contract, mean_image)  # refused before anything is written
     files.make_folder(folder)
     (folder / CALIBRATION).unlink(missing_ok=True)
-    kept = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
-    # cloned: tensors that share memory, or are not contiguous, have no place in the format
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}
+    state = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
+    # cloned: the format holds no tensors that share memory or are not contiguous
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     weights = safetensors.torch.save(tensors)
     files.write_atomically(folder / WEIGHTS, lambda file: file.write(weights))
     content = {
@@ -171,16 +175,18 @@ def save(
         **dataclasses.asdict(config),
     }
     digits = fingerprint(content["sha256"], dataclasses.asdict(config))
-    files.write_text(folder / cards.NAME, card or cards.text(content, config.contract, digits))
+    files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract, digits))
     files.write_json(folder / CONFIG, content)
 
 
 def load(folder: Path | str) -> Model:
-    """Load a model folder on the CPU: the same features to the bit as when it was saved, on the same machine.
+    """Load a model folder on the CPU; on one machine, features equal those of the saved model bit for bit.
+
+    No code from the folder runs, and no pickle is read.
 
     Raises:
-        checks.InputError: no model there, weights that are not those of `config.json`, a configuration that names
-            something unknown, a calibration of another model. Nothing in the folder is run, and no pickle is read.
+        checks.InputError: no model in the folder, weights that do not match `config.json`, a configuration that names
+            something unknown, or another model's calibration.
     """
     folder = Path(folder)
     model = _load(folder)
@@ -192,20 +198,20 @@ def load(folder: Path | str) -> Model:
 
 
 def _load(folder: Path) -> Model:
-    """The model of a folder, whatever its calibration is."""
+    """The model in a folder, without its calibration and card."""
     content = _content(folder)
     config = _config(content, folder / CONFIG)
     try:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise checks.InputError(
-            f"{folder / WEIGHTS} cannot be read: {error.strerror}; fetch or save the model anew"
+            f"{folder / WEIGHTS} cannot be read: {error.strerror}; fetch or save the model again"
         ) from error
-    found = hashlib.sha256(weights).hexdigest()
-    if found != content["sha256"]:
+    sha256 = hashlib.sha256(weights).hexdigest()
+    if sha256 != content["sha256"]:
         raise checks.InputError(
-            f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {found[:12]}... in place of "
-            f"{str(content['sha256'])[:12]}...; fetch or save the model anew"
+            f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {sha256[:12]}... in place of "
+            f"{str(content['sha256'])[:12]}...; fetch or save the model again"
         )
     try:
         tensors = safetensors.torch.load(weights)
@@ -216,27 +222,31 @@ def _load(folder: Path) -> Model:
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise checks.InputError(
             f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
-            f"({checks.one_line(error)[:200]}); fetch or save the model anew"
+            f"({checks.one_line(error)[:200]}); fetch or save the model again"
         ) from error
     try:
-        _check_finite(backbone)
-        return Model(config, backbone, found, mean_image=mean_image)
+        for name, value in backbone.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise checks.InputError(
+                    f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
+                )
+        return Model(config, backbone, sha256, mean_image=mean_image)
     except checks.InputError as error:
-        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model anew") from error
+        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model again") from error
 
 
 def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights of another shape than the network's before memory is allocated for it.
+    """Refuse weights that do not fit the network, before memory is allocated for it.
 
     Raises:
-        RuntimeError: as PyTorch raises it where weights are loaded.
+        RuntimeError: shapes differ, as PyTorch reports it.
         checks.InputError: sizes or options that the backbone cannot have.
     """
     try:
         with torch.device("meta"):  # shapes without numbers
             empty = config.build()
     except checks.InputError as error:
-        # a net of timm that cannot be built without numbers: its last layer at least must not be larger than the file
+        # a timm net that cannot be built on "meta": at least its last layer must not be larger than the file
         if any(value.ndim == 2 and len(value) == config.embedding_size for value in tensors.values()):
             return
         raise checks.InputError(f"{path}: {error}") from error
@@ -247,45 +257,33 @@ def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> 
             raise RuntimeError(f"{name} must be {expected.get(name, 'left out')}; got {got.get(name, 'none')}")
 
 
-def _check_finite(backbone: nn.Module) -> None:
-    """Refuse weights that give no features."""
-    for name, value in backbone.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise checks.InputError(
-                f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
-            )
-
-
 def calibrate(folder: Path, calibration: Calibration) -> str:
-    """Keep a calibration in a model's folder, and say in its card what it found; returns the model's name.
+    """Store a calibration in a model's folder, and its error rates in the card; returns the model's name.
 
-    The calibration may be for another flip rule than the model's own, which then has to be asked for.
-
-    Raises:
-        checks.InputError: no model there, or a calibration that is not for it.
+    A calibration for another flip rule than the model's own is stored too; to use it, load the model with that rule.
     """
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
     calibration.write(folder / CALIBRATION)
-    _edit_card(folder, lambda card: cards.with_errors(card, calibration))
+    _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
     return model.name
 
 
-def say_measured(folder: Path, accuracy: float, images: int) -> None:
-    """Say in a model's card what share of so many test images it put into their class."""
-    _edit_card(folder, lambda card: cards.with_accuracy(card, accuracy, images))
+def record_accuracy(folder: Path, accuracy: float, images: int) -> None:
+    """Write into a model's card which share of its test images the model classified correctly."""
+    _edit_card(folder, lambda card: model_card.with_accuracy(card, accuracy, images))
 
 
 def _edit_card(folder: Path, edit: Callable[[str], str]) -> None:
     card = _card(folder)
     if card is not None:
-        files.write_text(folder / cards.NAME, edit(card))
+        files.write_text(folder / model_card.NAME, edit(card))
 
 
 def _card(folder: Path) -> str | None:
-    """The card of a folder: text for people, on which nothing depends."""
+    """The text of a folder's README.md, on which nothing depends; None if it cannot be read."""
     try:
-        return (folder / cards.NAME).read_text(encoding="utf-8", errors="replace")
+        return (folder / model_card.NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
@@ -294,10 +292,10 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
     way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
         raise checks.InputError(f"{what} does not say which model it is for; {way}")
-    made_by = parts(calibration.model)
+    made_by = split_model_name(calibration.model)
     if made_by is None or made_by[0] != model.fingerprint:
         raise checks.InputError(
-            f"{what} is for {described(calibration.model)}, and this is {described(model.name)}; {way}"
+            f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}; {way}"
         )
     if calibration.flip is not None:
         raise checks.InputError(
@@ -320,7 +318,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 def _reason(folder: Path, error: OSError | checks.InputError) -> str:
-    """Why a folder is no model."""
+    """Why a folder is not a model."""
     if not folder.is_dir():
         return "it is a file" if folder.exists() else "there is no such folder"
     if isinstance(error, FileNotFoundError):
@@ -329,7 +327,7 @@ def _reason(folder: Path, error: OSError | checks.InputError) -> str:
 
 
 def _config(content: dict[str, Any], path: Path) -> Config:
-    known = {each.name for each in dataclasses.fields(Config)}
+    known = {field.name for field in dataclasses.fields(Config)}
     unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
     if unknown:
         raise checks.InputError(
@@ -339,15 +337,15 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         contract = Contract(**content["contract"])
         values = {name: content[name] for name in known if name != "contract"}
     except (KeyError, TypeError) as error:
-        raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model anew") from error
+        raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model again") from error
     except checks.InputError as error:
-        raise checks.InputError(f"{path}: {error}; fetch or save the model anew") from error
+        raise checks.InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
     return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
 
 
 def _check_values(values: dict[str, Any], path: Path) -> None:
-    """Refuse values of a type that a configuration cannot have."""
+    """Refuse values of the wrong type or size."""
     backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]
     if not isinstance(size, list) or len(size) > 3 or not all(type(side) is int and side > 0 for side in size):

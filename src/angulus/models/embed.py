@@ -1,4 +1,4 @@
-"""Images through a trained model to an embeddings file: in batches, by one process or many, resumed after a stop."""
+"""Embed the images of a source into an embeddings file: in batches, with one or many processes, resumable."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from angulus.models import artifact, inputs
 
 ON_ERROR = ("stop", "skip")
 LEFT_OUT = "left-out.jsonl"
-NAMED = 5  # images that a sentence names; the others are in a file
-HOPELESS = 1000  # images in a row, from the first, that cannot be embedded: the source is not for this model
+NAMED = 5  # images that an error names; the others are in a file
+HOPELESS = 1000  # images from the first on that cannot be embedded: the source is not for this model
+_BLOCK = 2**14  # rows whose norms are computed at a time
 
 
 def run(
@@ -45,30 +46,30 @@ def run(
 ) -> int:
     """Embed the images of a source.
 
-    The features of each batch are kept in the folder `OUT.parts`, under a name that says what they are of, until `out`
-    is whole. A run that was stopped takes from there what is done, to the bit, and repeats what has changed. Rank r of
-    n embeds every n-th batch, on a disk that all see, and rank 0 writes `out`.
+    Until `out` is complete, the features of each batch are kept in the folder `OUT.parts`, in a file named after the
+    model and the images. A run that was stopped reuses those files, bit for bit, and embeds again what has changed.
+    Rank r embeds every world_size-th batch, on a disk that all ranks share, and rank 0 writes `out`.
 
     Args:
         model: its folder.
-        source: records, or anything `angulus convert` reads. Images must be as large as the contract says already.
-        out: .npz, .safetensors or .parquet; gets ids, features, norms, the model's name and, where any are known,
-            labels ("" for an image without one) and scores (NaN).
+        source: records, or anything `angulus convert` reads. Images must have the size that the contract states.
+        out: .npz, .safetensors or .parquet; holds ids, features, norms, the model's name and, where any are known,
+            labels ("" for an image without one) and scores (NaN for an image without one).
         batch: images at a time, >= 1.
-        flip: in place of the contract's rule for mirror images.
+        flip: replaces the contract's rule for mirror images.
         device: where the model runs; None: the CPU.
-        ranks: the processes that share the work, each of which calls this; None: this one alone.
-        on_error: "stop": images that cannot be embedded are an error that names them, once all others are done; "skip":
-            they are left out, and listed in `OUT.left-out.jsonl`.
-        on_images: told how many are done.
-        on_left_out: told, on rank 0, once `out` is written, what was left out, and in which file it is listed.
+        ranks: the processes that share the work, each of which calls this; None: only this one.
+        on_error: "stop": raise an error that names the images that cannot be embedded, after embedding all others;
+            "skip": leave them out and list them in `OUT.left-out.jsonl`.
+        on_images: called with the number of images done.
+        on_left_out: called on rank 0, after `out` is written, with what was left out and the file that lists it.
 
     Raises:
-        checks.InputError: images that cannot be embedded, `out` in the source, or in use by another process; `out` is
-            not written then. On several ranks, where one of them fails all do.
+        checks.InputError: images that cannot be embedded, `out` inside the source, or `out` in use by another process;
+            `out` is then not written. If one rank fails, all do.
 
     Returns:
-        How many: on rank 0, which comes back once `out` is written, of `out`; on others, of the source.
+        The number of embeddings in `out` on rank 0, which returns after writing it; of images in the source elsewhere.
     """
     checks.integer("batch", batch, low=1)
     checks.choice("--on-error", on_error, ON_ERROR)
@@ -76,24 +77,25 @@ def run(
     ranks = ranks or Ranks()
     refuse_within(source, out)
     folder = out.with_name(f"{out.name}.parts")
-    trained = ranks.run_on_all(lambda: _loaded(model, flip, device))
+    trained = ranks.run_on_all(lambda: _load(model, flip, device))
     with contextlib.ExitStack() as stack:
-        ranks.run_on_first(lambda: stack.enter_context(_held(folder)))
-        ranks.run_on_first(lambda: _remove_others(folder, trained.name))
+        ranks.run_on_first(lambda: stack.enter_context(_locked(folder)))
+        ranks.run_on_first(lambda: _remove_parts(folder, keep=f"{trained.name}-"))
         work = _Work(trained, folder, ranks, _batches(source, batch))
         ended = False
-        while not ended:  # all ranks meet after a batch each, so that none waits long for one that is lost
+        while not ended:  # all ranks meet after one batch each, so that none waits long for a lost one
             before = work.seen
             ended = all(ranks.gather_from_all(work.step))
             if on_images is not None and work.seen > before:
                 on_images(work.seen)
         ranks.agree(images=work.digest.hexdigest())
         unreadable = ranks.gather_objects(work.unreadable)
-        if ranks.rank > 0:  # writing takes longer than others should wait
+        if ranks.rank > 0:  # writing takes longer than the other ranks should wait
             return work.seen
-        rows, features, left_out = _joined(work, unreadable)
-        _settle(left_out, len(rows), source, out, folder, on_error)
+        rows, features, left_out = _collect(work, unreadable)
+        _report_left_out(left_out, len(rows), source, out, folder, on_error)
         _embeddings(rows, features, trained.name).write(out)
+        del features  # Windows removes no file that is mapped
         _remove_parts(folder)
     if left_out and on_left_out is not None:
         on_left_out(left_out, _list_of(out))
@@ -101,12 +103,12 @@ def run(
 
 
 def refuse_within(source: Path, out: Path) -> None:
-    """Refuse an output that would replace the source, or that the next reader of the source would meet in it."""
+    """Refuse an output that replaces the source, or that the next run would read as part of it."""
     if out.resolve() == source.resolve() or (source.is_dir() and out.resolve().is_relative_to(source.resolve())):
         raise checks.InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
 
 
-def _loaded(model: Path, flip: str | None, device: torch.device | None) -> artifact.Model:
+def _load(model: Path, flip: str | None, device: torch.device | None) -> artifact.Model:
     trained = artifact.load(model)
     if flip is not None:
         trained = trained.with_flip(flip)
@@ -114,38 +116,35 @@ def _loaded(model: Path, flip: str | None, device: torch.device | None) -> artif
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the folder of an output's parts against a second run; it goes where nothing is left in it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of an output's parts against a second run; at the end, remove it if it is empty."""
     with files.lock(folder, "the folder", way="choose another output"):
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # also where another run has put its own lock there since
+            with contextlib.suppress(OSError):  # another run may have put its own lock there since
                 if all(path.name == ".lock" for path in folder.iterdir()):
                     (folder / ".lock").unlink()
                     folder.rmdir()
 
 
-def _remove_others(folder: Path, model: str) -> None:
-    """Remove parts of other models, and what killed processes left half-written."""
-    _remove_parts(folder, but=f"{model}-")
-
-
-def _remove_parts(folder: Path, but: str | None = None) -> None:
+def _remove_parts(folder: Path, keep: str | None = None) -> None:
+    """Remove all files of a folder, also half-written ones, except those whose names start with `keep`."""
     for path in folder.iterdir():
-        if path.name != ".lock" and (but is None or not path.name.startswith(but)):
+        if path.name != ".lock" and (keep is None or not path.name.startswith(keep)):
             path.unlink()
 
 
 @dataclass
 class _Work:
-    """The batches of a source, of which this rank embeds every n-th.
+    """The batches of a source, of which this rank embeds every world_size-th.
 
     Attributes:
-        rows: of each batch of all ranks, without their images, and the name of its part.
-        left_out: what the reader could not give.
-        unreadable: of this rank's batches, by their number: the name of the part, and why which rows are not in it.
+        rows: of each batch of all ranks, without their images, and the name of the batch's file.
+        left_out: what the reader could not read.
+        unreadable: of this rank's batches, by number: the name of the file, and why which rows are not in it.
         digest: of all images, which must be the same on all ranks.
+        embedded: how many images this rank has features of.
     """
 
     model: artifact.Model
@@ -157,16 +156,16 @@ class _Work:
     unreadable: dict[int, tuple[str, dict[int, str]]] = field(default_factory=dict)
     digest: hashlib.blake2b = field(default_factory=hashlib.blake2b)
     seen: int = 0
-    embedded: int = 0  # images that this rank has a feature of
+    embedded: int = 0
 
     def step(self) -> bool:
-        """Embed this rank's one of the next n batches; returns whether there are no more."""
+        """Embed this rank's share of the next world_size batches; returns whether there are no more."""
         for _ in range(self.ranks.count):
             rows, left_out = next(self.batches, ([], []))
             self.left_out += left_out
             if not rows:
                 return True
-            name = _name(self.model.name, rows)
+            name = _file_of(self.model.name, rows)
             self.digest.update(name.encode())
             number = len(self.rows)
             if number % self.ranks.count == self.ranks.rank:
@@ -180,44 +179,49 @@ class _Work:
         if _read(self.folder / name, len(rows)) is not None:
             self.embedded += len(rows)
             return
-        pixels, reasons = _decoded_batch(rows, self.model.config)
+        pixels: list[torch.Tensor] = []
+        reasons: dict[int, str] = {}
+        for place, row in enumerate(rows):
+            try:
+                pixels.append(inputs.decode_row(row, self.model.config, "the image")[1])
+            except checks.InputError as error:
+                reasons[place] = str(error)
         readable = [row for place, row in enumerate(rows) if place not in reasons]
         if reasons:
-            name = _name(self.model.name, readable)
+            name = _file_of(self.model.name, readable)
             self.unreadable[number] = name, reasons
         self.embedded += len(readable)
-        if not self.embedded and sum(len(each) for _, each in self.unreadable.values()) >= HOPELESS:
+        if not self.embedded and sum(len(reasons) for _, reasons in self.unreadable.values()) >= HOPELESS:
             raise checks.InputError(
                 f"none of the first {HOPELESS:,} images can be embedded: {rows[0].id}: {next(iter(reasons.values()))}"
             )
         if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
             features = self.model.embed(torch.stack(pixels)).cpu().numpy()
-            write = partial(np.savez, features=features)
-            files.write_atomically(self.folder / name, write, tidy=False)
+            files.write_atomically(self.folder / name, partial(np.savez, features=features), tidy=False)
 
 
 def _batches(source: Path, size: int) -> Iterator[tuple[list[Row], list[LeftOut]]]:
-    """Rows of a source, so many at a time, and what was left out on the way to them."""
+    """Batches of a source's rows, each with what was left out since the batch before."""
     left_out: list[LeftOut] = []
-    found = inputs.rows(source, left_out)
-    while some := list(islice(found, size)):
-        yield some, left_out.copy()
+    rows = inputs.rows(source, left_out)
+    while batch := list(islice(rows, size)):
+        yield batch, left_out.copy()
         left_out.clear()
     yield [], left_out
 
 
-def _name(model: str, rows: list[Row]) -> str:
-    """The file of a batch's features, by what they depend on: the model, and each image's id and bytes."""
+def _file_of(model: str, rows: list[Row]) -> str:
+    """The name of a batch's file, from what its features depend on: the model, and each image's id and bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
-        for each in (row.id.encode(errors="surrogatepass"), row.image):
-            digest.update(len(each).to_bytes(8, "little"))
-            digest.update(each)
+        for part in (row.id.encode(errors="surrogatepass"), row.image):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
     return f"{model}-{digest.hexdigest()}.npz"
 
 
 def _read(path: Path, count: int) -> NDArray[np.float32] | None:
-    """The features of so many images from a part; None where there is none that is whole (a zip has checksums)."""
+    """The features of `count` images from a batch's file; None if it is absent or damaged (a zip has checksums)."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             features: NDArray[np.float32] = archive["features"]
@@ -226,49 +230,44 @@ def _read(path: Path, count: int) -> NDArray[np.float32] | None:
     return features if features.ndim == 2 and len(features) == count else None
 
 
-def _decoded_batch(rows: list[Row], config: artifact.Config) -> tuple[list[torch.Tensor], dict[int, str]]:
-    """The images of a batch that the model takes, and by its place in the batch why another is none."""
-    pixels: list[torch.Tensor] = []
-    reasons: dict[int, str] = {}
-    for place, row in enumerate(rows):
-        try:
-            pixels.append(inputs.decoded(row, config, "the image")[1])
-        except checks.InputError as error:
-            reasons[place] = str(error)
-    return pixels, reasons
-
-
-def _joined(
+def _collect(
     work: _Work, unreadable: list[dict[int, tuple[str, dict[int, str]]]]
 ) -> tuple[list[Row], NDArray[np.float32], list[LeftOut]]:
-    """All rows that have features, their features, and what has none."""
-    of_batch = {number: found for each in unreadable for number, found in each.items()}
+    """All rows that have features, the features, and what has none.
+
+    The features are a memory map of a file in the work's folder: together they may be larger than memory.
+    """
+    of_batch = {number: entry for entries in unreadable for number, entry in entries.items()}
     rows: list[Row] = []
-    parts: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)]
     left_out = work.left_out.copy()
-    for number, (some, whole) in enumerate(work.rows):
-        name, reasons = of_batch.get(number, (whole, {}))
-        left_out += [LeftOut(some[place].id, reason) for place, reason in reasons.items()]
-        readable = [row for place, row in enumerate(some) if place not in reasons]
-        if not readable:
-            continue
-        features = _read(work.folder / name, len(readable))
-        if features is None:
-            raise checks.InputError(
-                f"{work.folder / name} must be whole, on a disk that all processes share; run the same command again"
-            )
-        usable = np.asarray(np.isfinite(features).all(axis=1) & features.any(axis=1))
-        for row, fine in zip(readable, usable.tolist(), strict=True):
-            if fine:
-                rows.append(row)
-            else:
-                left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
-        parts.append(features[usable])
-    return rows, np.concatenate(parts[1:] or parts), left_out
+    path, size = work.folder / "features.bin", 0
+    with path.open("wb") as file:  # written and then mapped: a full disk ends a write in an error, a map in a crash
+        for number, (batch, whole) in enumerate(work.rows):
+            name, reasons = of_batch.get(number, (whole, {}))
+            left_out += [LeftOut(batch[place].id, reason) for place, reason in reasons.items()]
+            readable = [row for place, row in enumerate(batch) if place not in reasons]
+            if not readable:
+                continue
+            part = _read(work.folder / name, len(readable))
+            if part is None:
+                raise checks.InputError(
+                    f"{work.folder / name} must be whole, on a disk that all processes share; run the same command "
+                    "again"
+                )
+            usable = np.asarray(np.isfinite(part).all(axis=1) & part.any(axis=1))
+            for row, fine in zip(readable, usable.tolist(), strict=True):
+                if fine:
+                    rows.append(row)
+                else:
+                    left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
+            size = part.shape[1]
+            file.write(part[usable].astype(np.float32, copy=False).tobytes())
+    features = np.memmap(path, np.float32, "c", shape=(len(rows), size)) if rows else np.empty((0, size), np.float32)
+    return rows, features, left_out
 
 
-def _settle(left_out: list[LeftOut], count: int, source: Path, out: Path, parts: Path, on_error: str) -> None:
-    """List what cannot be embedded, and refuse to go on where that was not allowed, or nothing else is there."""
+def _report_left_out(left_out: list[LeftOut], count: int, source: Path, out: Path, parts: Path, on_error: str) -> None:
+    """List what cannot be embedded; refuse to go on if that is not allowed, or if nothing else is left."""
     listed = _list_of(out) if on_error == "skip" else parts / LEFT_OUT
     if left_out and (on_error == "skip" or len(left_out) > NAMED):
         lines = [json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) for item in left_out]
@@ -295,13 +294,14 @@ def _list_of(out: Path) -> Path:
 
 
 def _embeddings(rows: list[Row], features: NDArray[np.float32], model: str) -> Embeddings:
-    """Features with what is known of their images: "" and NaN where that is known of others only."""
+    """Features with what is known of their images; where only some have a label or score, the others get "" or NaN."""
     scores = np.array([np.nan if row.score is None else row.score for row in rows], dtype=np.float64)
+    blocks = (features[start : start + _BLOCK].astype(np.float64) for start in range(0, len(rows), _BLOCK))
     return Embeddings(
         features,
         formats.text_array([row.id for row in rows]),
-        norms=np.linalg.norm(features.astype(np.float64), axis=1),
-        labels=inputs.known_labels(rows),
+        norms=np.concatenate([np.linalg.norm(block, axis=1) for block in blocks]),
+        labels=inputs.row_labels(rows),
         detector_scores=None if np.isnan(scores).all() else scores,
         models=np.full(len(rows), model),
     )

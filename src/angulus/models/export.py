@@ -1,6 +1,6 @@
-"""A trained model as one ONNX file that needs no Angulus: bytes of pixels in, features and norms out.
+"""Export a trained model as one ONNX file that runs without Angulus: bytes of pixels in, features and norms out.
 
-The contract is part of the graph. What the file gives is compared with PyTorch before it is put in place.
+The contract is part of the graph. The output is compared with PyTorch's before the file is put in place.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.metrics.intervals import MOST_DRAWS
 from angulus.models.artifact import Config, Model
-from angulus.models.inputs import drawn_pixels, known_labels, read_pixels
-from angulus.models.parity import Parity, of_features, on_pairs
+from angulus.models.inputs import draw_pixels, read_pixels, row_labels
+from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
 INPUT, OUTPUTS = "pixels", ("features", "norms")
 PRECISIONS = ("float32", "float16", "int8")
 OPSET = 18
 TOLERANCE = 1e-5  # of float32
-GENERATED = 32  # images, where none are given
-MOST_RANGES = 1000  # images that the ranges of layers are measured on, of those given for it
+GENERATED = 32  # images to compare on if the caller has none
+MOST_RANGES = 1000  # images that the ranges of layers are measured on
 
 _BATCH = 64
-_ROUNDINGS = 10  # both sides round, in different orders
+_ROUNDINGS = 10  # times float32's own rounding: both sides round, in different orders
 
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], who is shown [N] ("": unknown)."""
+    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], identities [N] ("": unknown)."""
 
     ids: NDArray[np.str_]
     pixels: NDArray[np.uint8]
@@ -65,34 +65,34 @@ def export(
     seed: int = 0,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Parity:
-    """Write a model as ONNX, compare it with PyTorch in ONNX Runtime, and say how far apart they are.
+    """Write a model as ONNX, and measure how far its output in ONNX Runtime is from PyTorch's.
 
     Input `pixels`: uint8 [batch, channels, height, width], any batch. Outputs `features` [batch, d] and
-    `norms` [batch], float32; mirror images are joined by the contract's rule. The metadata say what the pixels must be.
+    `norms` [batch], float32, with the contract's rule for mirror images. The metadata describe the pixels.
 
     Args:
         model: on the CPU.
         out: the file, .onnx.
-        precision: "float32"; "float16": weights and layers, while the pixels are scaled and the norms taken in float32;
-            "int8": weights by channel, and the inputs of layers by their range over `ranges`.
-        images: what `angulus embed` reads, to compare on; None: generated ones, whose errors say less.
-        ranges: for int8: images like those that the model will see, of which up to 1,000 are drawn; None: `images`,
-            whose errors are then those of images that the file was fitted to.
-        pairs: of the images, for figures before and after.
+        precision: "float32"; "float16": for weights and layers, with pixels scaled and norms computed in float32;
+            "int8": weights per channel, and the inputs of layers by their range over `ranges`.
+        images: any source that `angulus embed` reads, to compare on; None: generated images, which say less.
+        ranges: for int8: images like those that the model will see, up to 1,000 of which are drawn; None: `images`,
+            which then flatters the errors.
+        pairs: of the images, for accuracy before and after.
         draws: resamples of the people on the pairs, for intervals; 0 for none.
         seed: of the generated images, and of the draw of `ranges`.
-        on_stage: told what is done next.
+        on_stage: called with the name of each stage.
 
     Raises:
-        checks.InputError: missing packages, int8 without images, a pair's image that is not among them, or a float32
-            file whose output differs by more than 1e-5 and than rounding explains; nothing is written then.
+        checks.InputError: missing packages, int8 without images, a pair whose image is absent, or a float32 file that
+            differs by more than 1e-5 and more than rounding explains; nothing is written then.
     """
     _refuse_early(out, precision, images, ranges, pairs)
     checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
     on_stage("reading images")
     given = _generated(model.config, seed) if images is None else _read(images, model.config)
     on_stage(f"PyTorch's features of {len(given.ids):,} images")
-    own = _pytorch(model, given.pixels)
+    own = torch.cat([model.embed(torch.from_numpy(batch)) for batch in _batches(given.pixels)]).cpu().numpy()
     if pairs is not None:
         _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,38 +105,39 @@ def export(
             draft = _quantized(draft, fitted.pixels)
         on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
         features, norms = run(draft, given.pixels)
-        found = of_features(own, features, norms)
-        if precision == "float32" and not max(found.feature_error, found.norm_error) <= TOLERANCE:
-            found = dataclasses.replace(found, rounding=_rounding(model, given.pixels, own))
-            _check(found, model.config.backbone)
+        parity = compare_features(own, features, norms)
+        if precision == "float32" and not max(parity.feature_error, parity.norm_error) <= TOLERANCE:
+            parity = dataclasses.replace(parity, rounding=_rounding(model, given.pixels, own))
+            _check(parity, model.config.backbone)
         if pairs is not None:
             on_stage(f"measuring {len(pairs):,} pairs")
             both = _embeddings(given, own, str(images)), _embeddings(given, features, "the exported model")
-            measured = on_pairs(*both, pairs, threshold=_threshold(model), draws=draws)
-            found = dataclasses.replace(found, pairs=measured)
+            calibrated = model.calibration if model.calibration and model.calibration.model == model.name else None
+            threshold = None if calibrated is None else calibrated.threshold.value
+            parity = dataclasses.replace(parity, pairs=compare_on_pairs(*both, pairs, threshold=threshold, draws=draws))
         content = draft.read_bytes()
     files.make_folder(out.parent)
     files.write_atomically(out, lambda file: file.write(content))
-    return found
+    return parity
 
 
 def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features [N, d] and norms [N] that a file gives for images uint8 [N, channels, height, width]."""
+    """Features [N, d] and norms [N] that the file computes for images uint8 [N, channels, height, width]."""
     runtime = _library("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    parts = [session.run(list(OUTPUTS), {INPUT: pixels[start : start + _BATCH]}) for start in _starts(len(pixels))]
-    features, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
+    parts = [session.run(list(OUTPUTS), {INPUT: batch}) for batch in _batches(pixels)]
+    features, norms = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
     return features, norms
 
 
 class _Graph(nn.Module):
-    """What is exported: scaling, mirror images, layers, norms."""
+    """The exported graph: scaling, mirror images, layers, norms."""
 
     def __init__(self, model: Model, half: bool) -> None:
         super().__init__()
         self.preprocessing = copy.deepcopy(model.preprocessing).cpu()
         self.layers, self.unit = copy.deepcopy(model.backbone).cpu(), model.config.normalize
-        if self.unit:  # squares of float16 features may overflow: lengths are taken in float32
+        if self.unit:  # squares of float16 features may overflow: lengths are computed in float32
             self.layers = self.layers[0]  # type: ignore[index]
         self.dtype = torch.float16 if half else torch.float32
         self.layers.to(self.dtype).eval()
@@ -175,7 +176,7 @@ def _write(model: Model, path: Path, precision: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's report of its steps, and of what it deprecates in itself."""
+    """Silence the exporter's progress report and its own deprecation warnings."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -188,7 +189,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _about(model: Model, precision: str) -> dict[str, str]:
-    """What the file says of itself; plain text, of which the graph needs nothing."""
+    """The file's metadata: plain text, which the graph does not need."""
     config = model.config
     shape = f"[batch, {config.in_channels}, {', '.join(map(str, config.image_size))}]"
     about = {
@@ -197,7 +198,7 @@ def _about(model: Model, precision: str) -> dict[str, str]:
         "angulus.sha256": model.sha256,
         "angulus.backbone": config.backbone,
         "angulus.precision": precision,
-        "angulus.core.contract": json.dumps(dataclasses.asdict(config.contract)),
+        "angulus.contract": json.dumps(dataclasses.asdict(config.contract)),
         "angulus.input": f"uint8 {shape}, {'grey' if config.in_channels == 1 else 'RGB'}; the graph scales them",
     }
     if model.calibration is not None:
@@ -207,10 +208,10 @@ def _about(model: Model, precision: str) -> dict[str, str]:
 
 
 class _Reader:
-    """Hands images to the library that measures the ranges of layers."""
+    """Passes images to the library that measures the ranges of layers."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.parts = iter(pixels[start : start + _BATCH] for start in _starts(len(pixels)))
+        self.parts = _batches(pixels)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         part = next(self.parts, None)
@@ -218,10 +219,10 @@ class _Reader:
 
 
 def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
-    """The same model with 8-bit weights and layers' inputs, in a file beside it."""
+    """The same model with 8-bit weights and layer inputs, in a file next to it."""
     quantization = _library("onnxruntime.quantization")
     onnx = _library("onnx")
-    about = {each.key: each.value for each in onnx.load(str(path)).metadata_props}
+    about = {item.key: item.value for item in onnx.load(str(path)).metadata_props}
     prepared, out = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
     quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     quantization.quantize_static(
@@ -240,43 +241,32 @@ def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
     return out
 
 
-def _pytorch(model: Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [model.embed(torch.from_numpy(pixels[start : start + _BATCH])) for start in _starts(len(pixels))]
-    return torch.cat(parts).cpu().numpy()
-
-
 def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
     """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
     wide = copy.deepcopy(model.backbone).cpu().double()
     with torch.no_grad():
-        parts = [
-            model.preprocessing.features(
-                lambda images: wide(images.double()), torch.from_numpy(pixels[each : each + 1])
-            )
-            for each in range(len(pixels))
-        ]
-    return of_features(torch.cat(parts).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
+        rows = torch.split(torch.from_numpy(pixels), 1)
+        exact = [model.preprocessing.features(lambda images: wide(images.double()), row) for row in rows]
+    return compare_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
 
 
-def _check(found: Parity, backbone: str) -> None:
+def _check(parity: Parity, backbone: str) -> None:
     """Refuse a float32 file that is further off than rounding explains."""
-    worst = max(found.feature_error, found.norm_error)
-    if found.rounding is None or not worst <= _ROUNDINGS * found.rounding:
+    worst = max(parity.feature_error, parity.norm_error)
+    if parity.rounding is None or not worst <= _ROUNDINGS * parity.rounding:
         raise checks.InputError(
             f"the exported model must give PyTorch's features within {TOLERANCE:g}; got {worst:.2g}, where float32 "
-            f"itself rounds by {found.rounding or 0:.2g}; the backbone {backbone!r} holds what does not export"
+            f"itself rounds by {parity.rounding or 0:.2g}; the backbone {backbone!r} holds what does not export"
         )
 
 
 def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: Pairs | None) -> None:
-    """Refuse what no model could be exported with."""
+    """Refuse wrong arguments before any work."""
     checks.choice("precision", precision, PRECISIONS)
     if out.suffix != ".onnx":
         raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
     if ranges is not None and precision != "int8":
-        raise checks.InputError(
-            f"ranges of layers are measured for precision int8 only; got {precision}; leave --ranges out"
-        )
+        raise checks.InputError(f"ranges of layers apply only to precision int8; got {precision}; leave --ranges out")
     if images is None and pairs is not None:
         raise checks.InputError("a list of pairs needs images; give them with --images")
     if pairs is not None and (pairs.same.all() or not pairs.same.any()):
@@ -294,27 +284,21 @@ def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path |
 
 
 def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) -> _Images:
-    """All images of a source, or at most so many, drawn."""
-    found = drawn_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
-    if not found:
+    """All images of a source, or at most `most` of them, drawn."""
+    images = draw_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
+    if not images:
         raise checks.InputError(f"{source} holds no image to measure on")
-    rows = [row for row, _ in found]
-    pixels = np.stack([pixels.numpy() for _, pixels in found])
-    return _Images(formats.text_array([row.id for row in rows]), pixels, known_labels(rows))
+    rows = [row for row, _ in images]
+    pixels = np.stack([pixels.numpy() for _, pixels in images])
+    return _Images(formats.text_array([row.id for row in rows]), pixels, row_labels(rows))
 
 
 def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:
     return Embeddings(features, given.ids, labels=given.labels, source=source)
 
 
-def _threshold(model: Model) -> float | None:
-    """The calibrated threshold, where there is one for the flip rule that is exported."""
-    calibration = model.calibration
-    return None if calibration is None or calibration.model != model.name else calibration.threshold.value
-
-
 def _generated(config: Config, seed: int) -> _Images:
-    """Smooth patterns with noise: images of noise alone are all alike to a network."""
+    """Smooth patterns with noise: a network hardly tells images of pure noise apart."""
     rng = np.random.default_rng(seed)
     axes = len(config.image_size)
     coarse = rng.integers(0, 256, (GENERATED, config.in_channels, *(4,) * axes)).astype(np.float32)
@@ -324,8 +308,8 @@ def _generated(config: Config, seed: int) -> _Images:
     return _Images(np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
-def _starts(count: int) -> range:
-    return range(0, count, _BATCH)
+def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
 
 
 def _library(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""Models on Hugging Face's hub, or any server that speaks as it does (HF_ENDPOINT); needs huggingface_hub.
+"""Models on Hugging Face's hub, or on a server with the same API (HF_ENDPOINT); needs huggingface_hub.
 
-Nothing is fetched or sent until one of the methods is called.
+Nothing is fetched or sent until a method is called.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from angulus.core import checks, extras
-from angulus.models import artifact, card
+from angulus.models import artifact, model_card
 
 extras.load("huggingface_hub", "hub", "models on a hub")
 from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
 
-FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, card.NAME)
+FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, model_card.NAME)
 
 
 class HubModel(artifact.Model, ModelHubMixin):
-    """A model that a hub keeps: `HubModel.from_pretrained("owner/name")`, `HubModel(model).push_to_hub("owner/name")`.
+    """A model on a hub: `HubModel.from_pretrained("owner/name")`, `HubModel(model).push_to_hub("owner/name")`.
 
-    What a repository holds is a model folder, and is checked as `angulus.load` checks one.
-
-    Args:
-        model: as `angulus.load` gives it.
+    A repository holds a model folder, and is checked as by `angulus.load`, which also gives the `model` to push.
     """
 
     def __init__(self, model: artifact.Model) -> None:
@@ -48,9 +45,9 @@ class HubModel(artifact.Model, ModelHubMixin):
         revision: str | None = None,
         **model_kwargs: Any,
     ) -> HubModel:
-        """Of a folder, or of a repository, of which only the files of a model folder are fetched.
+        """Load from a folder, or from a repository, of which only the files of a model folder are fetched.
 
-        In place of the mixin's own, which reads a stranger's `config.json` without a check.
+        Replaces the mixin's own method, which reads a stranger's `config.json` without a check.
         """
         if model_kwargs:
             name = next(iter(model_kwargs))

@@ -1,4 +1,4 @@
-"""Are two images of the same person? By the threshold that was calibrated for the model, or by a given one."""
+"""Decide whether two images show the same person, by the model's calibrated threshold or one of your own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from angulus.core import checks, extras
-from angulus.core.fingerprint import described
+from angulus.core.contract import describe_model
 from angulus.data.records.row import Row
 from angulus.evaluation.protocols.calibration import Rate
 from angulus.models.artifact import Config, Model
-from angulus.models.inputs import check_size, pixels_of
+from angulus.models.inputs import pixels_of
 
 if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
     from angulus.data.faces.detect import Detector, Faces, Image
@@ -23,35 +23,34 @@ if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
 
 
 @dataclass(frozen=True)
-class Taken:
-    """The face that was taken from a photo.
+class ChosenFace:
+    """The face that was compared, of those on a photo.
 
     Attributes:
-        found: how many faces the detector found.
-        number: which one it is, counted from the left, from 1.
+        total: number of faces that the detector found.
+        number: position of this one from the left, from 1.
         box: left, top, right, bottom in pixels of the photo.
     """
 
-    found: int
+    total: int
     number: int
     box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided of two images, and how sure that is.
+    """Whether two images show the same person, and how sure that is.
 
     Attributes:
         same: whether the score is at or above the threshold.
         score: the cosine of the two features, in [-1, 1].
-        threshold: the calibrated one, or the one that was given.
-        norms: of the two features: low ones are of images that say little.
-        fmr: how often two people pass the calibrated threshold; None for a threshold that was given.
-        impostors: pairs that the FMR was measured on; None as before.
+        threshold: the calibrated one, or your own.
+        norms: of the two features; images that say little have low norms.
+        fmr, impostors: how often two people pass the calibrated threshold, and over how many pairs that was measured;
+            None for a threshold of your own.
+        fnmr, genuine: how often two images of one person fail it, and over how many pairs; None likewise.
         probability: that it is the same person, at the prior; None without a calibration.
-        fnmr: how often two images of one person fail the calibrated threshold; None as before.
-        genuine: pairs that the FNMR was measured on; None as before.
-        faces: which face was taken from each photo; empty where nothing was aligned.
+        faces: the face compared on each photo; empty if nothing was aligned.
         warnings: what makes the answer doubtful: photos of several faces, a model that hardly tells people apart.
     """
 
@@ -64,7 +63,7 @@ class Decision:
     probability: float | None = None
     fnmr: Rate | None = None
     genuine: int | None = None
-    faces: tuple[Taken, ...] = ()
+    faces: tuple[ChosenFace, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -82,13 +81,12 @@ def verify(
 
     Args:
         model: as `angulus.load` gives it; its calibration decides.
-        first, second: image files, aligned and as large as the model's contract says; with a `detector`, photos.
-        threshold: in [-1, 1], in place of the calibrated one.
-        prior: in (0, 1), the share of the pairs compared that are of one person, for the probability.
-        detector: finds the faces on each photo, of which one is aligned: a word as `detect.make` takes, or one of your
-            own.
-        faces: which face of `first`, and of `second`, counted from the left, from 1; None, or nothing: the largest
-            that is large and sure enough, with a warning where there are others.
+        first, second: image files, aligned and of the size that the model's contract states; with a `detector`, photos.
+        threshold: in [-1, 1], replaces the calibrated one.
+        prior: in (0, 1), the share of compared pairs that are of one person, for the probability.
+        detector: finds the faces on each photo, one of which is aligned: a name for `detect.make`, or your own.
+        faces: which face of `first` and of `second` to compare, counted from the left, from 1; None: the largest that
+            is large and sure enough, with a warning if there are others.
 
     Raises:
         checks.InputError: a model without calibration and no threshold, a calibration for another flip rule, an image
@@ -102,14 +100,14 @@ def verify(
     choices = _choices(model.config, detector, faces)
     images = [_read(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
     score, norms = _compare(model, images, first, second)
-    taken = tuple(choice.taken for choice in choices if choice is not None and choice.taken is not None)
+    taken = tuple(choice.chosen for choice in choices if choice is not None and choice.chosen is not None)
     warnings = [choice.warning(path) for path, choice in zip(paths, choices, strict=True) if choice is not None]
     warnings.append(None if calibration is None else calibration.warning)
-    said = tuple(each for each in warnings if each)
-    for each in said:
-        checks.warn(each)
+    issued = tuple(warning for warning in warnings if warning)
+    for warning in issued:
+        checks.warn(warning)
     probability = None if calibration is None else float(calibration.probability([score], prior)[0])
-    decided = Decision(score >= limit, score, limit, norms, probability=probability, faces=taken, warnings=said)
+    decided = Decision(score >= limit, score, limit, norms, probability=probability, faces=taken, warnings=issued)
     if calibration is None or threshold is not None:
         return decided
     return replace(
@@ -122,7 +120,7 @@ def verify(
 
 
 def _limit(model: Model, threshold: float | None) -> float:
-    """The threshold that decides."""
+    """The threshold to decide by."""
     if threshold is not None:
         return checks.number("threshold", threshold, low=-1, high=1)
     if model.calibration is None:
@@ -132,8 +130,8 @@ def _limit(model: Model, threshold: float | None) -> float:
         )
     if model.calibration.model != model.name:
         raise checks.InputError(
-            f"the calibration is for {described(model.calibration.model)}, and these features would be of "
-            f"{described(model.name)}; calibrate embeddings of that rule, or ask for the calibrated one with --flip"
+            f"the calibration is for {describe_model(model.calibration.model)}, and these features are of "
+            f"{describe_model(model.name)}; calibrate embeddings of that rule, or give the calibrated one with --flip"
         )
     return model.calibration.threshold.value
 
@@ -148,13 +146,11 @@ def _read(path: Path, config: Config, choice: _Choice | None) -> torch.Tensor:
         data = path.read_bytes()
     except OSError as error:
         raise checks.InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
-    pixels = pixels_of(data if choice is None else _crop(data, path, choice), str(path), config.in_channels)
-    check_size(pixels, config, str(path))
-    return pixels
+    return pixels_of(data if choice is None else _crop(data, path, choice), config, str(path))
 
 
 def _choices(config: Config, detector: str | Detector | None, faces: Sequence[int | None]) -> list[_Choice | None]:
-    """What takes the face from the first photo, and from the second; None where nothing is aligned."""
+    """What picks the face on the first and on the second photo; None if nothing is aligned."""
     if len(faces) > 2:
         raise checks.InputError(f"faces must be at most two, one per photo; got {len(faces)}")
     for number in faces:
@@ -172,27 +168,27 @@ def _choices(config: Config, detector: str | Detector | None, faces: Sequence[in
     extras.require("faces", "aligning photos", "cv2")
     from angulus.data.faces import detect, photos
 
-    found = detect.make(detector) if isinstance(detector, str) else detector
+    finder = detect.make(detector) if isinstance(detector, str) else detector
     height, width = config.image_size
     crops = photos.Crops(height, width, template=config.contract.template)
-    return [_Choice(found, crops, number) for number in [*faces, None, None][:2]]
+    return [_Choice(finder, crops, number) for number in [*faces, None, None][:2]]
 
 
 class _Choice:
-    """A detector that keeps one face of those that another finds, and remembers which.
+    """A detector that returns one of the faces that another detector finds, and remembers which.
 
     Args:
-        detector: finds all.
-        crops: which one is taken, and how it is cut out.
+        detector: finds all faces.
+        crops: which face to choose, and how to cut it out.
         number: of the face, counted from the left, from 1; None: as `crops` says.
     """
 
     def __init__(self, detector: Detector, crops: Crops, number: int | None) -> None:
         self.detector, self.crops, self.number = detector, crops, number
-        self.taken: Taken | None = None
+        self.chosen: ChosenFace | None = None
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """Of one image, one face or none; of a photo that could not be read, nothing."""
+        """One face or none of one image; nothing for a photo that could not be read."""
         from angulus.data.faces.photos import chosen, usable
 
         if not images:
@@ -209,23 +205,23 @@ class _Choice:
             row = int(order[self.number - 1])
         number = int(np.flatnonzero(order == row)[0]) + 1
         left, top, right, bottom = map(float, faces.boxes[row])
-        self.taken = Taken(len(faces), number, (left, top, right, bottom))
+        self.chosen = ChosenFace(len(faces), number, (left, top, right, bottom))
         return [replace(faces, boxes=faces.boxes[[row]], landmarks=faces.landmarks[[row]], scores=faces.scores[[row]])]
 
     def warning(self, path: Path) -> str | None:
-        """What to say where another face could have been meant."""
-        if self.taken is None or self.taken.found == 1 or self.number is not None:
+        """The warning for a photo on which another face could have been meant."""
+        if self.chosen is None or self.chosen.total == 1 or self.number is not None:
             return None
-        left, top, right, bottom = self.taken.box
+        left, top, right, bottom = self.chosen.box
         return (
-            f"{path} shows {self.taken.found} faces; number {self.taken.number} from the left was taken, the "
+            f"{path} shows {self.chosen.total} faces; number {self.chosen.number} from the left was taken, the "
             f"{self.crops.choose} that can be used (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}); choose "
             "another with --face"
         )
 
 
 def _crop(photo: bytes, path: Path, choice: _Choice) -> bytes:
-    """The chosen face of a photo, cut out and aligned as `angulus prepare faces` does."""
+    """The chosen face of a photo, cut out and aligned as by `angulus prepare faces`."""
     from angulus.data.faces import photos
 
     if not photo:
@@ -236,14 +232,14 @@ def _crop(photo: bytes, path: Path, choice: _Choice) -> bytes:
         raise checks.InputError(f"{path}: {error}") from error
     if outcome.row is None:
         which = "a face" if choice.number is None else f"a face number {choice.number} from the left"
-        said = "" if outcome.note is None else f" ({outcome.note.detail})"
-        raise checks.InputError(f"{path} must show {which} that can be used; it does not{said}")
+        detail = "" if outcome.note is None else f" ({outcome.note.detail})"
+        raise checks.InputError(f"{path} must show {which} that can be used; it does not{detail}")
     return outcome.row.image
 
 
 def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    features = torch.cat([model.embed(each[None]) for each in pixels]).cpu().numpy().astype(np.float64)
+    features = torch.cat([model.embed(image[None]) for image in pixels]).cpu().numpy().astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
     for path, norm in zip((first, second), norms, strict=True):
         if not 0 < norm < np.inf:

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from angulus.core import files
-from angulus.evaluation.metrics import quality
+from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols import changed
 from angulus.evaluation.protocols.classification import Predictions
 from angulus.evaluation.protocols.result import Result
@@ -60,7 +60,7 @@ def _tests(comparison: Comparison) -> dict[str, Test]:
 def _norm_bins(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     models = []
     for name, test in _tests(comparison).items():
-        found = quality.norm_bins(test["norms"], test["labels"] == test["predictions"], edges="width")
+        found = image_quality.norm_bins(test["norms"], test["labels"] == test["predictions"], edges="width")
         models.append((name, found))
     yield "norm-bins.png", drawn.norm_bins(models)
 

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.evaluation.metrics import quality
-from angulus.evaluation.metrics.discard import error_versus_discard
+from angulus.evaluation.metrics import image_quality
+from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
 from angulus.report import plots
 from angulus.report.model import Model
@@ -136,7 +136,7 @@ def norm_bins(judged: Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]
     """Accuracy by norm in ten bins of equal count, at the share of samples with smaller norms. FI Fig. 1."""
     traces, said = [], []
     for number, (name, norms, correct) in enumerate(judged):
-        bins = [each for each in quality.norm_bins(norms, correct) if each.count]
+        bins = [each for each in image_quality.norm_bins(norms, correct) if each.count]
         counts = np.array([each.count for each in bins])
         middle = (np.cumsum(counts) - counts / 2) / len(norms)
         ranges = [f"norm {each.low:.3g} to {each.high:.3g}, {each.count:,} samples" for each in bins]

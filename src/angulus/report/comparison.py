@@ -15,7 +15,7 @@ from rich.text import Text
 
 from angulus.core import files
 from angulus.core.environment import where
-from angulus.evaluation.metrics.seeds import Difference
+from angulus.evaluation.metrics.intervals import Difference
 from angulus.experiments import build
 from angulus.experiments import recipe as recipes
 from angulus.experiments.claims import GROUPS, accuracy_title, norm_title

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from angulus.evaluation.metrics.quality import Bin
+from angulus.evaluation.metrics.image_quality import Bin
 from angulus.report.plots import PALETTE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from angulus.evaluation.metrics.seeds import Difference
+from angulus.evaluation.metrics.intervals import Difference
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.compare import Cell, Comparison, VariantRow, section
 

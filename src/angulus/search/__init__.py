@@ -1,17 +1,26 @@
-"""Galleries: who, among many, is on an image, or nobody; kept in LanceDB on this machine, or on a Qdrant server."""
+"""Galleries of known people, to identify the person in an image; in LanceDB on this machine, or on a Qdrant server."""
 
-from angulus.search.gallery import EFFORT, Answer, Gallery, Match, Recall, false_positives, open_gallery, threshold_of
-from angulus.search.store import About, Found, Store
+from angulus.search.vector_gallery import (
+    EFFORT,
+    Answer,
+    Gallery,
+    Match,
+    Recall,
+    false_positives,
+    open_gallery,
+    threshold_of,
+)
+from angulus.search.vector_store import About, Neighbours, VectorStore
 
 __all__ = [
     "EFFORT",
     "About",
     "Answer",
-    "Found",
     "Gallery",
     "Match",
+    "Neighbours",
     "Recall",
-    "Store",
+    "VectorStore",
     "false_positives",
     "open_gallery",
     "threshold_of",

@@ -1,7 +1,8 @@
-"""A gallery in a folder: LanceDB, embedded in this process."""
+"""A gallery in a folder, in an embedded LanceDB."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -13,27 +14,62 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from angulus.core import checks, extras, files
-from angulus.search.deletions import Removals
-from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
+from angulus.core import checks, extras, files, limits
+from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
 KINDS = ("ivf-pq", "hnsw")
-LEAST = 256  # rows that an index learns its codes from
-WAIT_S = 600.0  # for another process that writes the gallery; an index of a million rows takes two minutes
+LEAST = 256  # rows that an index needs to learn its codes
+WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
-_KEPT = timedelta(hours=1)  # an older state of the table, for processes that still read it
-_TERMS = 1000  # in one condition
-_REFINE = 10  # times as many rows as are asked for are compared by their full vectors
+_KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
+_TERMS = 1000  # per condition
+_KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REFINE = 10  # times as many rows as requested are compared by their full vectors
+
+
+class Removals:
+    """The keys of rows whose removal has begun, in a file of the gallery's `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "removals.json"
+
+    def begin(self, keys: list[str]) -> None:
+        """Write the keys to disk, before any row is deleted."""
+        files.write_json(self.path, {"keys": keys})
+
+    def pending(self) -> list[str]:
+        """The keys that `begin` wrote and `end` has not cleared; other text is refused, as it enters a condition."""
+        if not self.path.exists():
+            return []
+        wrong = (
+            f"{self.path} must list the rows that a stopped removal still has to delete, and cannot be used; delete "
+            "it, and run angulus search remove again for those ids"
+        )
+        try:
+            content = limits.parse_json(limits.read_file(self.path), str(self.path))
+        except checks.InputError as error:
+            raise checks.InputError(f"{wrong} ({error})") from error
+        keys = content.get("keys") if isinstance(content, dict) else None
+        if not isinstance(keys, list) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
+            raise checks.InputError(wrong)
+        return keys
+
+    def end(self) -> None:
+        """Clear the keys, after everything written before is on disk."""
+        for path in self.path.parent.rglob("*"):
+            files.sync_folder(path)  # a file as well as a folder
+        self.path.unlink(missing_ok=True)
+        files.sync_folder(self.path.parent)
 
 
 class LanceStore:
-    """Rows of key, id, identity and vector in a table; each `put` is one committed version of it.
+    """Rows of key, id, identity and vector in a table; each `put` commits one version of it.
 
-    A process that dies within a `put` leaves the table as it was before. What the system has not yet written to the
-    disk when the power fails is not guarded. Deleting rewrites the files that held the rows, so that faces which have
-    to go are gone; the keys are written down first, and whoever opens the gallery next finishes what a crash stopped.
-    A process that reads at that moment may have to ask again.
+    A process that dies within a `put` leaves the table unchanged; a power failure may lose what the system has not yet
+    written to disk. Deleting rewrites the files that held the rows, so that nothing of them remains; the keys are
+    written down first, and the next process that opens the gallery finishes what a crash stopped. A process that reads
+    at that moment may have to repeat its query.
 
     Args:
         folder: made when something is added.
@@ -63,19 +99,19 @@ class LanceStore:
                 stack.enter_context(self._lock(self.wait_s))
             self._writes = True
             stack.callback(setattr, self, "_writes", False)
-            if self._begun():
+            if self._exists():
                 self._repair()
             yield
 
     def about(self) -> About | None:
-        if not self._begun():
+        if not self._exists():
             return None
         schema = self._latest().schema
         about = About.read((schema.metadata or {}).get(META), self.where)
         vector = schema.field("vector").type if "vector" in schema.names else None
         if {"key", "id", "identity"} - set(schema.names) or vector != pa.list_(pa.float32(), about.size):
             raise checks.InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
-        if not self._writes and (self._removals.path.exists() or self._doubles()):
+        if not self._writes and (self._removals.path.exists() or self._duplicates()):
             with self.writing():
                 pass  # it repairs
         return about
@@ -126,7 +162,7 @@ class LanceStore:
         indices = extras.load("lancedb.index", EXTRA, WHAT)
         size = table.schema.field("vector").type.list_size
         if kind == "ivf-pq":
-            parts = next(each for each in range(max(1, size // 8), 0, -1) if size % each == 0)
+            parts = next(count for count in range(max(1, size // 8), 0, -1) if size % count == 0)
             config = indices.IvfPq(distance_type="dot", num_sub_vectors=parts)
         else:
             config = indices.HnswSq(distance_type="dot")
@@ -137,7 +173,7 @@ class LanceStore:
         with self._errors_named():
             self._open().optimize(cleanup_older_than=_KEPT)
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         table = self._open()
         search = table.search(queries, query_type="vector", vector_column_name="vector").distance_type("dot")
         if effort is None:
@@ -155,19 +191,18 @@ class LanceStore:
         size = table.schema.field("vector").type.list_size
         vectors = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
         ids, identities = rows["id"].to_pylist(), rows["identity"].to_pylist()
-        found = []
-        for query in range(len(queries)):
-            chosen = np.flatnonzero(number == query)
-            found.append(Found([ids[row] for row in chosen], [identities[row] for row in chosen], vectors[chosen]))
-        return found
+        chosen = [np.flatnonzero(number == query) for query in range(len(queries))]
+        return [
+            Neighbours([ids[row] for row in rows], [identities[row] for row in rows], vectors[rows]) for rows in chosen
+        ]
 
-    def _begun(self) -> bool:
-        """Whether there is a gallery; what a process left that died while it made one is none."""
+    def _exists(self) -> bool:
+        """Whether there is a gallery; the remains of a process that died while making one are not."""
         if not self.folder.exists():
             return False
         table = self.folder / f"{TABLE}.lance"
         if not table.is_dir():
-            if self.folder.is_dir() and {each.name for each in self.folder.iterdir()} <= {".lock"}:
+            if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {".lock"}:
                 return False
             raise checks.InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
         return any(table.glob("_versions/*.manifest")) or any(table.glob("data/*"))
@@ -189,19 +224,19 @@ class LanceStore:
         return files.lock(self.folder, "the gallery", wait_s=wait_s, way="run the same command again")
 
     def _repair(self) -> None:
-        """Finish what a process that died has begun, and drop what two that wrote at once have doubled."""
+        """Finish the removal of a process that died, and drop duplicates from two that wrote at once."""
         self._latest()
         pending = self._removals.pending()
         if pending:
             self._erase()
             self.finished |= set(pending)
             checks.warn(f"{self.where}: finished the removal of {len(pending):,} rows that another command had begun")
-        doubles = self._doubles()
-        if doubles:
+        duplicates = self._duplicates()
+        if duplicates:
             with self._errors_named():
-                self._drop(doubles)
+                self._drop(duplicates)
             checks.warn(
-                f"{self.where} held {len(doubles):,} rows more than ids, from commands that added to it at once; of "
+                f"{self.where} held {len(duplicates):,} rows more than ids, from commands that added to it at once; of "
                 "each id the row that was added last is kept"
             )
 
@@ -214,13 +249,13 @@ class LanceStore:
                 self._drop(rows["_rowid"].to_pylist())
             pieces = table.to_lance()
             pieces.optimize.compact_files(materialize_deletions_threshold=0.0)
-            # nobody else writes: a file that no version knows is what a process left that died
+            # nobody else writes: a file that no version lists is from a process that died
             pieces.cleanup_old_versions(timedelta(0), delete_unverified=True)
             table.checkout_latest()
             self._removals.end()
 
-    def _doubles(self) -> list[int]:
-        """The rows of ids that stand in several, but for the one of each that was added last; looked for once."""
+    def _duplicates(self) -> list[int]:
+        """The rows of repeated ids, except the last added of each; searched for once."""
         if self._sound:
             return []
         with self._errors_named():
@@ -228,36 +263,36 @@ class LanceStore:
         last = rows.group_by("key").aggregate([("_rowid", "max")])
         self._sound = len(last) == len(rows)
         kept = pc.is_in(rows["_rowid"], value_set=last["_rowid_max"].combine_chunks())
-        doubles: list[int] = [] if self._sound else rows["_rowid"].filter(pc.invert(kept)).to_pylist()
-        return doubles
+        duplicates: list[int] = [] if self._sound else rows["_rowid"].filter(pc.invert(kept)).to_pylist()
+        return duplicates
 
-    def _rows_of(self, named: Sequence[str]) -> Iterator[Any]:
-        """The rows of some keys, in parts; a key holds nothing but digits, a to f and dashes."""
+    def _rows_of(self, wanted: Sequence[str]) -> Iterator[Any]:
+        """The rows with these keys, in parts; a key holds only digits, a to f and dashes."""
         with self._errors_named():
-            for start in range(0, len(named), _TERMS):
-                terms = ", ".join(map(repr, named[start : start + _TERMS]))
+            for start in range(0, len(wanted), _TERMS):
+                terms = ", ".join(map(repr, wanted[start : start + _TERMS]))
                 yield self._select(["id"], f"key IN ({terms})")
 
     def _select(self, columns: list[str], condition: str | None = None) -> Any:
-        """Columns and `_rowid` of all rows, or of those that a condition names."""
+        """Columns and `_rowid` of all rows, or of those that meet a condition."""
         table = self._open()
         search = table.search().select(columns).with_row_id(True).limit(max(1, table.count_rows()))
         return (search if condition is None else search.where(condition)).to_arrow()
 
     def _drop(self, rows: Sequence[int]) -> None:
-        """Delete rows by number: a condition stays in the table's history, and shall not hold a key."""
+        """Delete rows by number: conditions stay in the table's history, and must not hold keys."""
         for start in range(0, len(rows), _TERMS):
             self._table.delete(f"_rowid IN ({', '.join(map(str, rows[start : start + _TERMS]))})")
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
-        """Make a sentence of what LanceDB raises: a disk that is full, files that are damaged."""
+        """Turn LanceDB's errors, such as a full disk or damaged files, into sentences."""
         try:
             yield
         except checks.InputError:
             raise
         except Exception as error:
-            panic = type(error).__name__ == "RustPanic"  # of damaged files; the class is nowhere to be imported from
+            panic = type(error).__name__ == "RustPanic"  # from damaged files; the class cannot be imported
             if not panic and not isinstance(error, RuntimeError | OSError | ValueError):
                 raise
             raise checks.InputError(

@@ -1,4 +1,4 @@
-"""A gallery on a Qdrant server, for what outgrows one machine."""
+"""A gallery on a Qdrant server, for galleries too large for one machine."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from angulus.core import checks, extras
-from angulus.search.store import EXTRA, WHAT, About, Found, Vectors, keys
+from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 META = "angulus"
 KEY_VARIABLE = "QDRANT_API_KEY"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_BATCH = 500  # points a request
-_USER = re.compile(r"://[^\s/]*@")  # who asks, and the password
+_BATCH = 500  # points per request
+_USER = re.compile(r"://[^\s/]*@")  # user and password of a URL
 
 
 class QdrantStore:
-    """Points of a vector, an id and an identity in a collection; each `put` waits until the server has kept it.
+    """Points of a vector, an id and an identity in a collection; each `put` waits until the server has stored it.
 
     Args:
         client: a `qdrant_client.QdrantClient`.
@@ -43,7 +43,7 @@ class QdrantStore:
 
     @staticmethod
     def at(url: str) -> QdrantStore:
-        """The collection http://HOST:PORT/COLLECTION; the key, if one is needed, is in QDRANT_API_KEY."""
+        """The collection at http://HOST:PORT/COLLECTION; the key, if needed, is read from QDRANT_API_KEY."""
         parts = _parts(url)
         address = f"{parts.scheme}://{parts.netloc}"
         client = extras.load("qdrant_client", EXTRA, WHAT).QdrantClient(
@@ -56,15 +56,15 @@ class QdrantStore:
         return f"the collection {self.collection} on {self.address}"
 
     def writing(self) -> AbstractContextManager[None]:
-        """Nothing: the server takes one request after another, and an id is a point's name."""
+        """Does nothing: the server takes one request after another, and an id is a point's name."""
         return nullcontext()
 
     def about(self) -> About | None:
         with self._errors_named():
             if not self.client.collection_exists(self.collection):
                 return None
-            kept = self.client.get_collection(self.collection).config.metadata
-        return About.read((kept or {}).get(META), self.where)
+            metadata = self.client.get_collection(self.collection).config.metadata
+        return About.read((metadata or {}).get(META), self.where)
 
     def create(self, about: About) -> None:
         models = self.models
@@ -76,7 +76,7 @@ class QdrantStore:
                     metadata={META: about.text()},
                 )
         except checks.InputError:
-            if self.about() != about:  # another process may have made it in the meantime
+            if self.about() != about:  # another process may have made it since
                 raise
 
     def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
@@ -89,12 +89,12 @@ class QdrantStore:
                 self.client.upsert(self.collection, points[start : start + _BATCH], wait=True)
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        found, named = set(), keys(ids)
+        present, wanted = set(), keys(ids)
         with self._errors_named():
-            for start in range(0, len(named), _BATCH):
-                part = self.client.retrieve(self.collection, named[start : start + _BATCH], with_payload=["id"])
-                found |= {point.payload["id"] for point in part}
-        return found
+            for start in range(0, len(wanted), _BATCH):
+                points = self.client.retrieve(self.collection, wanted[start : start + _BATCH], with_payload=["id"])
+                present |= {point.payload["id"] for point in points}
+        return present
 
     def delete(self, ids: Sequence[str]) -> None:
         with self._errors_named():
@@ -108,50 +108,46 @@ class QdrantStore:
         checks.choice("the kind of index", kind, ("hnsw",), hint="a Qdrant server builds it by itself")
 
     def tidy(self) -> None:
-        """Nothing: the server merges its segments by itself."""
+        """Does nothing: the server merges its segments by itself."""
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         models = self.models
         exact = effort is None
         params = models.SearchParams(exact=exact, hnsw_ef=None if exact else max(effort or 0, top))
         requests = [
-            models.QueryRequest(query=each.tolist(), limit=top, params=params, with_payload=True, with_vector=True)
-            for each in queries
+            models.QueryRequest(query=query.tolist(), limit=top, params=params, with_payload=True, with_vector=True)
+            for query in queries
         ]
         with self._errors_named():
             answers = [answer.points for answer in self.client.query_batch_points(self.collection, requests)]
-            return [self._found(points, queries.shape[1]) for points in answers]
+            return [self._neighbours(points, queries.shape[1]) for points in answers]
 
     @staticmethod
-    def _found(points: Sequence[Any], size: int) -> Found:
+    def _neighbours(points: Sequence[Any], size: int) -> Neighbours:
         vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, size)
         payloads = [point.payload for point in points]
-        return Found([each["id"] for each in payloads], [each["identity"] for each in payloads], vectors)
+        return Neighbours([item["id"] for item in payloads], [item["identity"] for item in payloads], vectors)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
-        """Make a sentence of what the client raises: a server that is not there, a key that is wrong, odd points."""
+        """Turn the client's errors, such as an absent server or a wrong key, into sentences."""
         exceptions = extras.load("qdrant_client.http.exceptions", EXTRA, WHAT)
         try:
             yield
         except (exceptions.ApiException, OSError, ValueError, TypeError, KeyError) as error:
-            said = _USER.sub("://", checks.one_line(error))
+            detail = _USER.sub("://", checks.one_line(error))
             raise checks.InputError(
-                f"{self.where} cannot be read or written: {said:.300}; see whether a Qdrant server answers there, and "
-                f"whether it wants a key in {KEY_VARIABLE}"
+                f"{self.where} cannot be read or written: {detail:.300}; see whether a Qdrant server answers there, "
+                f"and whether it wants a key in {KEY_VARIABLE}"
             ) from error
 
 
 def _parts(url: str) -> SplitResult:
-    """An address in parts; no message shows a password in it.
-
-    Raises:
-        checks.InputError: no host, a port that is none, or more than a collection's path.
-    """
+    """The parts of an address with a host, a valid port and a collection's path; errors never show a password."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port of letters, a bracket without its other
+    except ValueError:  # a port of letters, an unclosed bracket
         good = False
     if not good or parts.query or parts.fragment or "@" in parts.path:
         scheme, _, rest = url.partition("://")

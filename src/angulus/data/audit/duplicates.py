@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.data.audit.inventory import Inventory, mirrored
 from angulus.data.audit.removals import Removal
-from angulus.evaluation.scoring import Pairs, above
+from angulus.evaluation.scoring import PairBatch, above
 
 Vectors = NDArray[np.floating[Any]]
 
@@ -177,6 +177,6 @@ def _order(found: Inventory, row: int) -> tuple[bool, int]:
     return bool(found.identities[row] == ""), row
 
 
-def _each(stream: Iterator[Pairs]) -> Iterator[tuple[int, int, float]]:
+def _each(stream: Iterator[PairBatch]) -> Iterator[tuple[int, int, float]]:
     for pairs in stream:
         yield from zip(pairs.probes.tolist(), pairs.gallery.tolist(), pairs.scores.tolist(), strict=True)

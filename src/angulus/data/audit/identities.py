@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.evaluation.scoring import Pairs, above, top_k
+from angulus.evaluation.scoring import PairBatch, above, top_k
 
 Vectors = NDArray[np.floating[Any]]
 
@@ -95,7 +95,7 @@ def alike(means: Means, others: Means | None, threshold: float) -> list[tuple[st
     names = means.names if others is None else others.names
     if not len(means.names) or not len(names):
         return []
-    found = Pairs.joined(above(means.sums, None if others is None else others.sums, threshold))
+    found = PairBatch.concatenate(above(means.sums, None if others is None else others.sums, threshold))
     pairs = zip(found.probes.tolist(), found.gallery.tolist(), found.scores.tolist(), strict=True)
     return sorted(
         ((str(means.names[one]), str(names[other]), score) for one, other, score in pairs),

@@ -1,8 +1,9 @@
-"""One sort and one count of scores, from which every verification figure is read."""
+"""Error curves: sort scores once and count what each threshold accepts; all verification figures come from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +19,7 @@ class ErrorCurve:
 
     Attributes:
         thresholds: the distinct scores, from the highest to the lowest, [K].
-        genuine: weight (number, where no weights were given) of genuine scores accepted at each threshold, [K].
-        impostors: the same of impostor scores, [K].
+        genuine, impostors: weight (without weights, number) of the scores of each kind accepted at each threshold, [K].
 
     The last row accepts everything, so its counts are the totals. Above the first threshold nothing is accepted.
     """
@@ -43,10 +43,10 @@ def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = 
     """Sort the scores once and count what each distinct score accepts; equal scores move together.
 
     Args:
-        scores: [N], finite, higher for more alike. They are compared as they are, never transformed.
+        scores: [N], finite, higher for more similar pairs; compared as they are, never transformed.
         same: [N] of bool, True for genuine pairs.
-        weights: [N], >= 0: how often each pair counts (a bootstrap's multiplicity), or None for once. Pairs of weight 0
-            are as if they were not there. For many weights of the same scores: `Presorted`.
+        weights: [N], >= 0: how often each pair counts (as in a bootstrap), 0 for not at all; None for once each. To
+            count the same scores under many weights, use `Presorted`.
 
     Raises:
         checks.InputError: shapes that differ, a score that is not finite, or no genuine or no impostor pair.
@@ -57,16 +57,16 @@ def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = 
     """
     if weights is not None:
         return Presorted.of(scores, same).curve(weights)
-    scores, same = scored(scores, same)
+    scores, same = check_scores(scores, same)
     _both_kinds(float(same.sum()), float((~same).sum()), len(scores))
-    ordered = np.sort(scores)  # values and not places are sorted: faster, and half the memory
+    ordered = np.sort(scores)  # sorts values, not places: faster, and half the memory
     first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # the first place of each distinct score
     thresholds = ordered[first]
-    del ordered  # of 10^8 scores these arrays are 0.8 GB each, and asking for them takes longer than the sort
+    del ordered  # with 10^8 scores each of these arrays takes 0.8 GB, and allocating it longer than the sort
     accepted = np.subtract(float(len(scores)), first[::-1])
     del first
     genuine_fewer = 2 * np.count_nonzero(same) <= len(same)
-    looked_up = np.sort(scores[same if genuine_fewer else ~same])  # the kind that there is less of
+    looked_up = np.sort(scores[same if genuine_fewer else ~same])  # the rarer kind
     place, count = np.unique(np.searchsorted(thresholds, looked_up), return_counts=True)
     fewer = np.zeros(len(thresholds))
     fewer[len(thresholds) - 1 - place] = count
@@ -77,7 +77,7 @@ def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = 
 
 @dataclass(frozen=True, eq=False)
 class Presorted:
-    """Scores sorted once, to be counted under many weights, as a bootstrap does.
+    """Scores sorted once, to be counted under many weights, as in a bootstrap.
 
     Attributes:
         thresholds: the distinct scores, from the highest to the lowest, [K].
@@ -91,13 +91,13 @@ class Presorted:
 
     @staticmethod
     def of(scores: ArrayLike, same: ArrayLike) -> Presorted:
-        """Sort; the arguments are those of `error_curve`."""
-        scores, same = scored(scores, same)
+        """Sort scores; the arguments are those of `error_curve`."""
+        scores, same = check_scores(scores, same)
         rising, place = np.unique(scores, return_inverse=True)
         return Presorted(rising[::-1], len(rising) - 1 - place, same)
 
     def curve(self, weights: ArrayLike | None = None) -> ErrorCurve:
-        """The error curve under these weights, [N]; equal to `error_curve` of the same scores and weights."""
+        """The error curve under these weights, as `error_curve` gives it."""
         genuine, impostors = self.amounts(weights)
         counted = genuine + impostors > 0
         _both_kinds(float(genuine.sum()), float(impostors.sum()), len(self.same))
@@ -105,20 +105,17 @@ class Presorted:
 
     def amounts(self, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
         """Weight of the genuine and of the impostor pairs at each threshold, [K] each."""
-        amount = how_often(weights, len(self.same))
+        amount = item_weights(weights, len(self.same))
         return self._sums(amount * self.same), self._sums(amount * ~self.same)
 
     def _sums(self, amount: Floats) -> Floats:
         return np.asarray(np.bincount(self.place, amount, len(self.thresholds)), dtype=np.float64)
 
 
-def scored(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """Scores as float64 [N] and which are genuine as bool [N], or why they cannot be that."""
+def check_scores(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scores as float64 [N], and which are genuine as bool [N]."""
     scores, same = np.asarray(scores, dtype=np.float64), np.asarray(same)
-    if scores.ndim != 1 or scores.shape != same.shape:
-        raise checks.InputError(
-            f"scores and same must be [N] each; got shapes {list(scores.shape)} and {list(same.shape)}"
-        )
+    check_columns(0, scores=scores, same=same)
     if same.dtype != np.bool_ and not np.isin(same, (0, 1)).all():
         raise checks.InputError("same must hold True (genuine) or False (impostor); got other values")
     if not np.isfinite(scores).all():
@@ -127,8 +124,16 @@ def scored(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, NDArray[np.bool_
     return scores, same.astype(bool, copy=False)
 
 
+def check_columns(least: int = 1, **columns: NDArray[Any]) -> None:
+    """Refuse arrays that are not [N] each with one N >= `least`."""
+    shapes = [list(column.shape) for column in columns.values()]
+    if len(shapes[0]) != 1 or shapes[0][0] < least or any(shape != shapes[0] for shape in shapes):
+        rule = f"{' and '.join(columns)} must be [N] each" + (f" with N >= {least}" if least else "")
+        raise checks.InputError(f"{rule}; got shapes {' and '.join(map(str, shapes))}")
+
+
 def auc(curve: ErrorCurve) -> float:
-    """Area under TAR against FMR, by trapezoids: the chance that a genuine score beats an impostor's, ties half.
+    """Area under TAR against FMR, by trapezoids: the chance that a genuine score beats an impostor's; ties count half.
 
     >>> auc(error_curve([0.9, 0.8, 0.8, 0.1], [True, True, False, False]))
     0.875
@@ -142,8 +147,8 @@ def auc(curve: ErrorCurve) -> float:
 def eer(curve: ErrorCurve) -> float:
     """Equal error rate: where FMR = FNMR on the convex hull of the ROC, in [0, 1].
 
-    Only the hull's edge across the diagonal FMR = FNMR is sought: from the edge between the curve's two ends, always
-    on to the point farthest below it, until there is none.
+    Finds the hull's edge across the diagonal FMR = FNMR: starts with the edge between the curve's two ends, and moves
+    to the point farthest below it until there is none.
 
     >>> eer(error_curve([0.9, 0.8, 0.7, 0.1], [True, False, True, False]))
     0.25
@@ -169,8 +174,8 @@ def _both_kinds(genuine: float, impostors: float, total: int) -> None:
             raise checks.InputError(f"scores need at least one {name} pair; got none among {total}")
 
 
-def how_often(weights: ArrayLike | None, total: int) -> Floats:
-    """How often each of `total` items counts: once, or these weights [total], finite and >= 0."""
+def item_weights(weights: ArrayLike | None, total: int) -> Floats:
+    """How often each of `total` items counts: once, or by these weights [total], finite and >= 0."""
     if weights is None:
         return np.ones(total)
     weights = np.asarray(weights, dtype=np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, how_often
+from angulus.evaluation.metrics.curves import Floats, check_columns, item_weights
 
 FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; LUNA16
 
@@ -32,9 +32,9 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     """Sort the findings once and count what each distinct score finds; equal scores move together.
 
     Args:
-        scores: [N], higher for more suspicious; −inf for a nodule that nothing hit.
+        scores: [N], higher for more suspicious; −inf for a nodule that no mark hit.
         nodule: [N] of bool: True for a nodule (once each, with the score of its best mark), False for a false positive.
-        scans: how many scans were searched, those without any finding included.
+        scans: number of scans searched, including those without findings.
         weights: [N], >= 0: how often each finding counts (its scan's multiplicity in a bootstrap), or None for once.
 
     Raises:
@@ -48,7 +48,7 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     """
     scores, nodule = _findings(scores, nodule)
     checks.integer("scans", scans, low=1)
-    amount = how_often(weights, len(scores))
+    amount = item_weights(weights, len(scores))
     total = float(amount[nodule].sum())
     if total <= 0:
         raise checks.InputError(f"a FROC needs at least one nodule; got none among {len(scores)} findings")
@@ -56,15 +56,15 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     order = order[scores[order] > -np.inf]
     ordered = scores[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
-    found = np.cumsum(np.where(nodule, amount, 0.0)[order])[last]
+    hits = np.cumsum(np.where(nodule, amount, 0.0)[order])[last]
     false = np.cumsum(np.where(nodule, 0.0, amount)[order])[last]
-    return Froc(np.append(np.inf, ordered[last]), np.append(0.0, false) / scans, np.append(0.0, found) / total)
+    return Froc(np.append(np.inf, ordered[last]), np.append(0.0, false) / scans, np.append(0.0, hits) / total)
 
 
 def sensitivity_at(curve: Froc, rates: ArrayLike = FP_RATES) -> Floats:
     """Sensitivity at these false positives per scan, by linear interpolation, [R].
 
-    Where the curve rises at one rate, its highest point counts; beyond the curve's end, its last sensitivity holds.
+    If the curve rises at one rate, its highest point counts; beyond the curve's end, its last sensitivity holds.
 
     >>> curve = Froc(np.array([np.inf, 0.9, 0.5]), np.array([0.0, 0.0, 2.0]), np.array([0.0, 0.5, 1.0]))
     >>> sensitivity_at(curve, [0, 1, 8]).tolist()
@@ -86,10 +86,7 @@ def cpm(curve: Froc) -> float:
 
 def _findings(scores: ArrayLike, nodule: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
     scores, nodule = np.asarray(scores, dtype=np.float64), np.asarray(nodule)
-    if scores.ndim != 1 or scores.shape != nodule.shape:
-        raise checks.InputError(
-            f"scores and nodule must be [N] each; got shapes {list(scores.shape)} and {list(nodule.shape)}"
-        )
+    check_columns(0, scores=scores, nodule=nodule)
     if nodule.dtype != np.bool_ and not np.isin(nodule, (0, 1)).all():
         raise checks.InputError("nodule must hold True (a nodule) or False (a false positive); got other values")
     nodule = nodule.astype(bool)

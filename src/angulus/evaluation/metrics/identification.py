@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, Presorted, how_often
+from angulus.evaluation.metrics.curves import Floats, Presorted, item_weights
 from angulus.evaluation.metrics.verification import above, last_within, require_support
 
 
@@ -16,19 +16,16 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
     """Cumulative match characteristic: share of probes whose true subject is within rank 1, 2, ..., `max_rank`.
 
     Args:
-        ranks: [P], of the true subjects, whole numbers >= 1; all probes count, those beyond `max_rank` too.
+        ranks: [P], of the true subjects, whole numbers >= 1, also beyond `max_rank`.
         max_rank: >= 1.
         weights: [P], >= 0, or None for once.
-
-    Returns:
-        [max_rank], rising.
 
     >>> cmc([1, 3, 1, 9], 3).tolist()
     [0.5, 0.5, 0.75]
     """
     ranks = _ranks(ranks)
     checks.integer("max_rank", max_rank, low=1)
-    amount = how_often(weights, len(ranks))
+    amount = item_weights(weights, len(ranks))
     if amount.sum() <= 0:
         raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
     within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
@@ -36,17 +33,14 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
 
 
 def rank_k(ranks: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
-    """Share of probes whose true subject is within rank `k`; the last point of `cmc`.
+    """Share of probes whose true subject is within rank `k`: the last point of `cmc`.
 
     >>> rank_k([1, 3, 1, 9], 1)
     0.5
     """
     ranks = _ranks(ranks)
     checks.integer("k", k, low=1)
-    amount = how_often(weights, len(ranks))
-    if amount.sum() <= 0:
-        raise checks.InputError(f"rank-{k} needs a probe of weight > 0; got none among {len(ranks)}")
-    return float(amount[ranks <= k].sum() / amount.sum())
+    return float(cmc(ranks, min(k, int(ranks.max())), weights)[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +49,14 @@ class OpenSetCurve:
 
     Attributes:
         thresholds: distinct scores, from the highest to the lowest, [K].
-        found: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
+        identified: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
         alarms: weight of impostor probes whose best score is at least t, [K].
         genuine, impostors: weight of all genuine and of all impostor probes.
-        rank: within which the true subject has to be.
+        rank: within which the true subject must be.
     """
 
     thresholds: Floats
-    found: Floats
+    identified: Floats
     alarms: Floats
     genuine: float
     impostors: float
@@ -71,7 +65,7 @@ class OpenSetCurve:
     @property
     def tpir(self) -> Floats:
         """True positive identification rate (DIR, detection and identification rate), [K]."""
-        return self.found / self.genuine
+        return self.identified / self.genuine
 
     @property
     def fnir(self) -> Floats:
@@ -86,12 +80,12 @@ class OpenSetCurve:
 
 @dataclass(frozen=True)
 class OpenSetPoint:
-    """Where an open-set system may be run.
+    """An operating point of an open-set system.
 
     Attributes:
-        far: the FAR (FPIR) that was asked for; the one at the threshold does not exceed it.
+        far: the requested FAR (FPIR), which the one at the threshold does not exceed.
         dir: detection and identification rate (TPIR) at the threshold.
-        threshold: the lowest score whose FAR does not exceed `far`; just above all where none does.
+        threshold: the lowest score whose FAR does not exceed `far`; just above all scores if there is none.
         false_alarms: impostor probes detected, by weight.
     """
 
@@ -116,14 +110,14 @@ def open_set_curve(
         mate_scores: [G], of each genuine probe with its true subject, finite.
         ranks: [G], of the true subject, whole numbers >= 1.
         impostor_scores: [I], the best score of each impostor probe with anyone in the gallery, finite.
-        rank: within which the true subject has to be.
+        rank: within which the true subject must be.
         genuine_weights, impostor_weights: [G] and [I], >= 0, or None for once.
 
     Source: P. J. Phillips, P. Grother, R. Micheals, "Evaluation Methods in Face Recognition", Handbook of Face
     Recognition, 2011, Ch. 21; S. Liao et al., IJCB 2014 (BLUFR); ISO/IEC 19795-1 (FPIR, FNIR).
 
     >>> curve = open_set_curve([0.9, 0.5, 0.8], [1, 1, 2], [0.6, 0.4])
-    >>> curve.thresholds.tolist(), curve.found.tolist(), curve.alarms.tolist()
+    >>> curve.thresholds.tolist(), curve.identified.tolist(), curve.alarms.tolist()
     ([0.9, 0.6, 0.5, 0.4], [1.0, 1.0, 2.0, 2.0], [0.0, 1.0, 1.0, 2.0])
     """
     checks.integer("rank", rank, low=1)
@@ -133,28 +127,28 @@ def open_set_curve(
         if values.ndim != 1 or not np.isfinite(values).all():
             raise checks.InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
     if places.shape != mates.shape:
-        raise checks.InputError(f"ranks must be one a genuine probe, [{len(mates)}]; got {list(places.shape)}")
+        raise checks.InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
     amounts = [
-        how_often(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
+        item_weights(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
     ]
     genuine, impostors = (float(amount.sum()) for amount in amounts)
     for name, total in (("genuine", genuine), ("impostor", impostors)):
         if total <= 0:
             raise checks.InputError(f"open-set identification needs at least one {name} probe; got none")
     presorted = Presorted.of(np.concatenate([mates, others]), np.repeat([True, False], [len(mates), len(others)]))
-    found, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
-    counted = found + alarms > 0
-    rows = presorted.thresholds[counted], np.cumsum(found[counted]), np.cumsum(alarms[counted])
+    identified, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
+    counted = identified + alarms > 0
+    rows = presorted.thresholds[counted], np.cumsum(identified[counted]), np.cumsum(alarms[counted])
     return OpenSetCurve(*rows, genuine, impostors, rank)
 
 
 def dir_at_far(curve: OpenSetCurve, far: float, *, zero_ok: bool = False) -> OpenSetPoint:
-    """Detection and identification rate at a FAR (TPIR at an FPIR): the largest over thresholds that keep to it.
+    """Detection and identification rate at a FAR (TPIR at an FPIR): the largest at any threshold within that FAR.
 
     Args:
         curve: of the probes.
         far: share of impostor probes that may raise a false alarm, in [0, 1].
-        zero_ok: take the point without false alarms where `far` is below one impostor probe.
+        zero_ok: return the point without false alarms if `far` is below one impostor probe.
 
     Raises:
         checks.InputError: `far` < 1 / impostor probes, without `zero_ok`.

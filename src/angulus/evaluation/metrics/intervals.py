@@ -1,26 +1,27 @@
-"""How far a figure would move with other people: percentile intervals of a bootstrap over identities."""
+"""Intervals: a bootstrap over identities, and Student's interval of paired differences over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.evaluation.metrics.curves import Floats, check_columns
 
-Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Mapping[str, float]]
 
-MOST_DRAWS = 100_000  # resamples; the ends of a 95 % interval are then known to a hundredth of its width
+MOST_DRAWS = 100_000  # resamples; enough to know the ends of a 95 % interval to a hundredth of its width
 
-_ALIKE = 1e-12  # of the larger end: what rounding leaves between resamples that are the same
+_ROUNDING = 1e-12  # of the largest value: what rounding leaves between equal numbers
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure lies in `level` of the resamples."""
+    """The range of a figure in `level` of the resamples."""
 
     low: float
     high: float
@@ -28,39 +29,36 @@ class Interval:
 
     @property
     def degenerate(self) -> str:
-        """Why this says nothing of how the figure would move; empty for an interval that does.
+        """Why this interval says nothing about the figure; empty if it does.
 
         >>> Interval(1.0, 1.0).degenerate, Interval(0.5, 1.0).degenerate
-        ('the resamples are all alike', '')
+        ('all resamples agree', '')
         """
         if np.isnan(self.low) or np.isnan(self.high):
-            return "undefined in more than a tenth of the resamples"
-        if self.high - self.low <= _ALIKE * max(abs(self.low), abs(self.high)):
-            return "the resamples are all alike"
+            return "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
+        if self.high - self.low <= _ROUNDING * max(abs(self.low), abs(self.high)):
+            return "all resamples agree"
         return ""
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is resampled (identities, scans), and the one or two of them that each item (pair, image) belongs to.
+    """The units that are resampled (identities, scans), and the one or two that each item (pair, image) belongs to.
 
-    Pairs share people, so people are drawn, not pairs: with n_i the times that identity i is drawn, a pair of
-    identities i ≠ j counts n_i · n_j times, and an item of i alone, or a genuine pair of i, n_i times.
+    Pairs share people, so people are drawn, not pairs: if identity i is drawn n_i times, a pair of identities i ≠ j
+    counts n_i · n_j times, and an item of i alone, or a genuine pair of i, n_i times.
     """
 
     count: int
     first: NDArray[np.int64]  # [N]
-    second: NDArray[np.int64]  # [N]; equal to first where one unit is concerned
+    second: NDArray[np.int64]  # [N]; equal to first for an item of one unit
 
     @staticmethod
     def of(first: ArrayLike, second: ArrayLike | None = None) -> Units:
         """Number the units by their names, [N] each."""
         first = np.asarray(first)
         second = first if second is None else np.asarray(second)
-        if first.shape != second.shape or first.ndim != 1 or not len(first):
-            raise checks.InputError(
-                f"units must be [N] each with N >= 1; got shapes {list(first.shape)} and {list(second.shape)}"
-            )
+        check_columns(first=first, second=second)
         names, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
         return Units(len(names), numbers[: len(first)], numbers[len(first) :])
 
@@ -70,18 +68,14 @@ class Units:
 
 
 def keeping_sizes(weights: Floats, strata: NDArray[np.int64]) -> Floats | None:
-    """Weights [N] scaled so that each stratum weighs as much as it has items; None where one has lost all its weight.
+    """Weights [N] scaled so that each stratum weighs as much as it has items; None if one has lost all its weight.
 
     w_i · n_s / Σ_{j in s} w_j for an item i of stratum s with n_s items.
 
-    A benchmark's fold holds so many genuine and so many impostor pairs because its authors wanted as many, and would
-    with other people too. A resample of people disturbs that: it has n_i of each genuine pair and n_i · n_j of each
-    impostor pair. Accuracy depends on the ratio of the two, doubly so where other folds, with other ratios, choose the
-    threshold: unscaled, its intervals are too wide and sit too low. Shares within a kind (TAR, FMR) need no scaling.
-
-    Args:
-        weights: [N], >= 0.
-        strata: [N], numbers from 0.
+    The authors of a benchmark chose the numbers of genuine and impostor pairs in a fold, and would with other people
+    too. A resample of people disturbs them: it has n_i of each genuine pair and n_i · n_j of each impostor pair.
+    Accuracy depends on their ratio, doubly so if folds with other ratios choose the threshold: unscaled, its intervals
+    are too wide and too low. Shares within a kind (TAR, FMR) need no scaling.
 
     Source: poststratification, C.-E. Särndal, B. Swensson, J. Wretman, Model Assisted Survey Sampling, 1992, Ch. 7.
 
@@ -98,11 +92,11 @@ def keeping_sizes(weights: Floats, strata: NDArray[np.int64]) -> Floats | None:
 def bootstrap(
     statistic: Statistic, units: Units, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Percentile intervals of every figure that `statistic` gives.
+    """Percentile intervals of every figure that `statistic` returns.
 
     `units.count` units are drawn with replacement `draws` times; each time `statistic` gets the items' weights [N]. A
-    resample in which a figure is undefined (NaN, or absent) is left out of that figure's interval; a figure undefined
-    in more than a tenth of them has the interval (NaN, NaN). One unit alone cannot be resampled: no intervals.
+    resample in which a figure is undefined (NaN or absent) is left out of its interval; a figure undefined in more
+    than a tenth of them has the interval (NaN, NaN). A single unit cannot be resampled and gives no intervals.
 
     Args:
         statistic: weights [N] -> {name: figure}.
@@ -122,7 +116,7 @@ def bootstrap(
 def paired_bootstrap(
     first: Statistic, second: Statistic, units: Units, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Percentile intervals of second − first, both measured on the same resamples, of the figures that both give."""
+    """Percentile intervals of second − first on the same resamples, for the figures that both return."""
     checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
     figures = []
     for drawn in _draws(units.count, draws, seed) if units.count > 1 else ():
@@ -144,7 +138,58 @@ def _percentiles(figures: list[dict[str, float]], level: float) -> dict[str, Int
     for name in dict.fromkeys(name for figure in figures for name in figure):
         values = np.array([figure.get(name, np.nan) for figure in figures])
         defined = values[~np.isnan(values)]
-        known = len(defined) >= 0.9 * len(values)
-        low, high = np.percentile(defined, tails) if known else (np.nan, np.nan)
+        enough = len(defined) >= 0.9 * len(values)
+        low, high = np.percentile(defined, tails) if enough else (np.nan, np.nan)
         intervals[name] = Interval(float(low), float(high), level)
     return intervals
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences, and its confidence interval.
+
+    Attributes:
+        low, high: the interval's ends; NaN if all differences are equal, as when every seed reaches 100 %.
+        no_interval: why there is no interval, or empty.
+    """
+
+    mean: float
+    low: float
+    high: float
+    level: float = 0.95
+    no_interval: str = ""
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(differences: Sequence[float], level: float = 0.95) -> Difference:
+    """Student's interval of the mean of n paired differences: d̄ ± t_{n−1, (1 + level)/2} · s / √n.
+
+    Assumes independent draws from one normal distribution, so it is about other seeds on the same test set.
+
+    Args:
+        differences: n >= 2, second minus first, one per seed.
+        level: confidence, in (0, 1).
+
+    Source: Student, "The probable error of a mean", Biometrika 6, 1908.
+
+    >>> interval = paired_difference([0.1, 0.3, 0.2])
+    >>> round(interval.mean, 3), round(interval.low, 3), round(interval.high, 3)
+    (0.2, -0.048, 0.448)
+    >>> paired_difference([0.0, 0.0, 0.0]).no_interval
+    'all seeds differ by the same amount'
+    """
+    checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise checks.InputError(f"differences must be of at least two seeds; got {len(values)}: train with more seeds")
+    mean = float(values.mean())
+    if np.ptp(values) <= _ROUNDING * np.abs(values).max():
+        return Difference(mean, math.nan, math.nan, level, "all seeds differ by the same amount")
+    from scipy import stats  # slow to import, and only comparisons of seeds need it
+
+    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Difference(mean, mean - reach, mean + reach, level)

@@ -1,4 +1,4 @@
-"""Verification figures: TAR at a FAR, the most accurate threshold, and accuracy over folds."""
+"""Verification: TAR at a FAR, the most accurate threshold, accuracy over folds, and likelihood ratios."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, how_often
+from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, check_scores, item_weights
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where a system may be run: accept every score >= threshold.
+    """An operating point: accept every score >= threshold.
 
     Attributes:
-        far: the FAR that was asked for; the FMR at the threshold does not exceed it.
+        far: the requested FAR, which the FMR at the threshold does not exceed.
         tar: share of genuine scores accepted.
-        threshold: the lowest score whose FMR does not exceed `far`; just above all scores where none does.
+        threshold: the lowest score whose FMR does not exceed `far`; just above all scores if there is none.
         false_accepts: impostor pairs accepted, by weight.
     """
 
@@ -46,12 +46,11 @@ class FoldAccuracy:
 
 
 def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> OperatingPoint:
-    """The largest TAR over thresholds whose FMR does not exceed `far`; never interpolated.
+    """The largest TAR at any threshold whose FMR does not exceed `far` in [0, 1]; never interpolated.
 
     Args:
-        curve: of the scores.
-        far: in [0, 1].
-        zero_ok: take the point without false accepts where `far` is below one impostor pair.
+        curve, far: the scores, and the FAR.
+        zero_ok: return the point without false accepts if `far` is below one impostor pair.
 
     Raises:
         checks.InputError: `far` < 1 / impostor pairs, without `zero_ok`.
@@ -71,9 +70,9 @@ def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> Opera
 
 
 def require_support(
-    far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs", hint: str = ""
+    far: float, count: float, *, zero_ok: bool = False, of: str = "impostor pairs", hint: str = "", name: str = "FAR"
 ) -> None:
-    """Refuse a FAR below 1 / `count`, which so few impostors cannot show; `hint` ends the sentence."""
+    """Refuse a FAR below 1 / `count`, which `count` impostors cannot show; `hint` ends the message."""
     checks.number("far", far, low=0, high=1)
     if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
         return
@@ -81,7 +80,7 @@ def require_support(
         raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
     least = least_count(far) if far > 0 else 1
     raise checks.InputError(
-        f"FAR {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher rate{hint}"
+        f"{name} {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher rate{hint}"
     )
 
 
@@ -104,22 +103,21 @@ def last_within(rates: Floats, limit: float) -> int:
 
 
 def above(score: float) -> float:
-    """The least threshold that does not accept this score."""
+    """The lowest threshold that rejects this score."""
     return float(np.nextafter(score, np.inf))
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float]:
-    """The threshold of the highest accuracy, and that accuracy, over all that distinct scores tell apart.
+    """The threshold of the highest accuracy, and that accuracy.
 
-    Thresholds between the same two neighbours accept the same scores. The one returned is the middle of the best such
-    interval; of several equally good ones that do not touch, the widest, and of equally wide ones the highest. The two
-    open ends are cut: the lowest score accepts all, the next number above the highest accepts none.
+    All thresholds between two neighbouring scores accept the same scores. The one returned is the middle of the best
+    such interval; of equally good intervals that do not touch, the widest, and of equally wide ones the highest. The
+    two open ends are cut: the lowest score accepts all, the next number above the highest accepts none.
 
     Args:
-        scores: [N], finite.
-        same: [N] of bool.
-        weights: [N], >= 0, or None for once. Accuracies that differ by 1e-12 or less count as equally high, for sums of
-            weights that are no whole numbers are rounded.
+        scores, same: [N], finite, and [N] of bool.
+        weights: [N], >= 0, or None for once. Accuracies within 1e-12 count as equal, since sums of fractional weights
+            are rounded.
 
     >>> best_threshold([0.9, 0.7, 0.3, 0.1], [True, True, False, False])
     (0.5, 1.0)
@@ -141,8 +139,8 @@ def best_of(presorted: Presorted, weights: ArrayLike | None = None) -> tuple[flo
 def balanced_accuracy(curve: ErrorCurve) -> tuple[float, float]:
     """The threshold of the highest balanced accuracy (TAR + 1 − FMR) / 2, and that accuracy, in [0.5, 1].
 
-    Unlike the plain accuracy it does not depend on how many impostors there are for a genuine pair: to accept nothing,
-    or everything, is 0.5 accurate. Of equally good thresholds the highest is returned.
+    Unlike plain accuracy, it does not depend on the ratio of impostor to genuine pairs: accepting nothing, or
+    everything, is 0.5 accurate. Of equally good thresholds the highest is returned.
 
     >>> from angulus.evaluation.metrics.curves import error_curve
     >>> balanced_accuracy(error_curve([0.9, 0.8, 0.7, 0.1], [True, False, False, False]))
@@ -160,8 +158,8 @@ def kfold_accuracy(
     """Accuracy of each fold at the `best_threshold` of the other folds.
 
     Args:
-        scores: [N], finite; or [F, N] where each fold has scores of its own (a PCA fitted without that fold): row f
-            for the fold that stands f-th in order, threshold and accuracy both.
+        scores: [N], finite; or [F, N] if each fold has its own scores (as with a PCA fitted without that fold): row f
+            gives both threshold and accuracy of the f-th fold.
         same: [N] of bool.
         folds: [N], the fold of each pair, whole numbers.
         weights: [N], >= 0, or None for once.
@@ -179,7 +177,7 @@ def kfold_accuracy(
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """One fold: what tests it, and the presorted scores of the others."""
+    """One fold: its test pairs, and the presorted scores of the other folds."""
 
     name: int
     test: NDArray[np.int64]
@@ -193,14 +191,14 @@ class _Fold:
 
 @dataclass(frozen=True, eq=False)
 class PresortedFolds:
-    """Scores sorted once, whose accuracy over folds is asked for under many weights."""
+    """Scores sorted once, to compute the accuracy over folds under many weights."""
 
     parts: tuple[_Fold, ...]
     total: int
 
     @staticmethod
     def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> PresortedFolds:
-        """Sort; the arguments are those of `kfold_accuracy`."""
+        """Sort scores; the arguments are those of `kfold_accuracy`."""
         scores, folds = np.asarray(scores, dtype=np.float64), np.asarray(folds)
         if folds.ndim != 1 or folds.dtype.kind not in "iu":
             raise checks.InputError(f"folds must be whole numbers [N]; got {folds.dtype} {list(folds.shape)}")
@@ -222,9 +220,8 @@ class PresortedFolds:
 
     def accuracy(self, weights: ArrayLike | None = None) -> FoldAccuracy:
         """Accuracy over folds under these weights, [N]."""
-        amount = how_often(weights, self.total)
-        found = [_fold_accuracy(part, amount) for part in self.parts]
-        accuracies, thresholds = np.array(found).T
+        amount = item_weights(weights, self.total)
+        accuracies, thresholds = np.array([_fold_accuracy(part, amount) for part in self.parts]).T
         return FoldAccuracy(accuracies, thresholds)
 
 
@@ -249,12 +246,12 @@ def _fold_accuracy(fold: _Fold, amount: Floats) -> tuple[float, float]:
 
 
 def _best(thresholds: Floats, gain: Floats, counted: NDArray[np.bool_]) -> tuple[float, float]:
-    """The middle of the best interval, and the correct weight there less the impostors' total.
+    """The middle of the best interval, and the correct weight there minus the impostors' total.
 
     Args:
         thresholds: falling, [K].
-        gain: genuine less impostor weight at each, [K]: what lowering the threshold to it adds to the correct ones.
-        counted: which thresholds some weight lies at, [K].
+        gain: genuine minus impostor weight at each, [K]: what lowering the threshold to it adds to the correct weight.
+        counted: which thresholds have any weight, [K].
     """
     correct = np.append(0.0, np.cumsum(gain))  # by how many of the highest thresholds are accepted
     best = np.flatnonzero(correct >= correct.max() - 1e-12 * np.abs(gain).sum())
@@ -269,3 +266,47 @@ def _best(thresholds: Floats, gain: Floats, counted: NDArray[np.bool_]) -> tuple
     if not low[widest] < middle <= high[widest]:  # the two are neighbours among floating-point numbers
         middle = high[widest]
     return float(middle), float(correct.max())
+
+
+def likelihood_ratio(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
+    """Slope a and intercept b of log p(score | genuine) / p(score | impostor) ≈ a · score + b, by logistic regression.
+
+    Genuine and impostor pairs have the same total weight, so the share of genuine pairs in the list, which is seldom
+    that of an application, has no effect. Targets are Platt's, (G + 1) / (G + 2) and 1 / (I + 2), which keep the fit
+    finite if the scores of the two kinds do not overlap.
+
+    The fit has two parameters instead of being isotonic: the map is strictly increasing, so it keeps the order of
+    scores; it never reaches 0 or 1, even beyond the scores seen; and a few dozen pairs of each kind determine it.
+
+    Raises:
+        checks.InputError: only one kind of pairs, or genuine scores that are not higher than the impostors'.
+
+    Source: J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999; N. Brümmer and J. du Preez, Computer
+    Speech and Language 20, 2006 (likelihood ratios by weighted logistic regression).
+    """
+    scores, same = check_scores(scores, same)
+    genuine = int(same.sum())
+    impostors = len(same) - genuine
+    if not genuine or not impostors:
+        raise checks.InputError(
+            f"a likelihood ratio needs pairs of both kinds; got {genuine} genuine and {impostors} impostor pairs"
+        )
+    spread = float(scores.std())
+    if scores[same].mean() <= scores[~same].mean() or spread == 0:
+        raise checks.InputError(
+            "genuine scores must be higher on average than impostor scores; they are not; check which pairs are "
+            "genuine, and that higher scores mean more similar; if so, the model does not tell these people apart"
+        )
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+
+    target = np.where(same, (genuine + 1) / (genuine + 2), 1 / (impostors + 2))
+    weight = np.where(same, 1 / genuine, 1 / impostors) * len(same) / 2
+    standard = ((scores - scores.mean()) / spread)[:, None]
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
+    model.fit(
+        np.concatenate([standard, standard]),
+        np.repeat([1, 0], len(same)),
+        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
+    )
+    slope = float(model.coef_[0, 0]) / spread
+    return slope, float(model.intercept_[0]) - slope * float(scores.mean())

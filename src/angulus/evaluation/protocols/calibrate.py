@@ -16,8 +16,7 @@ from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.metrics.likelihood import likelihood_ratio
-from angulus.evaluation.metrics.verification import require_support, tar_at_far
+from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
 from angulus.evaluation.protocols import rates, scored, separation
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
@@ -71,7 +70,7 @@ def calibrate(
     found = _once(every)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
-    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
+    require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting, name="FMR")
     point = tar_at_far(curve, target_fmr)
     slope, intercept = likelihood_ratio(scores, same)
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
@@ -159,7 +158,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     rng = np.random.default_rng(checks.integer("seed", seed, low=0))
     if embeddings.labels is None:
         raise checks.InputError(f"{embeddings.source} must have labels, the identities; it has none")
-    known = np.flatnonzero(embeddings.known)
+    known = np.flatnonzero(embeddings.labelled)
     _, people = np.unique(embeddings.labels[known], return_inverse=True)
     genuine, total = genuine_rows(people), impostor_count(people)
     if not len(genuine) or not total:

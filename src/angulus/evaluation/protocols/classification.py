@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, environment, formats
-from angulus.evaluation.metrics.classification import label_ranks
+from angulus.evaluation.metrics.accuracy import label_ranks
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols import quality, separation
 from angulus.evaluation.protocols.judged import Judged

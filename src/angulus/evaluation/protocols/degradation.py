@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, environment, formats
-from angulus.evaluation.metrics.correlation import spearman
+from angulus.evaluation.metrics.image_quality import spearman
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
 from angulus.evaluation.protocols.result import Result

@@ -12,7 +12,7 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.metrics.curves import Presorted
-from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
+from angulus.evaluation.metrics.image_quality import Discard, area, error_versus_discard
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import require_support, tar_at_far
 from angulus.evaluation.protocols import rates, scored
@@ -63,7 +63,7 @@ def evaluate(
         "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
         "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
     }
-    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting)
+    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting, name="FMR")
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
     figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds={"FNMR": point.threshold})
     curve = _curve(samples, point.threshold, np.ones(len(pairs)))

@@ -20,7 +20,7 @@ from angulus.evaluation.protocols.numbers import numbers, resampling, without_in
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.tally import MEASURED, Tally, statistic
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice
-from angulus.evaluation.scoring.identities import Identities
+from angulus.evaluation.scoring.mates import Identities
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -52,7 +52,7 @@ def megaface(
     fars: Sequence[float] | None = None,
     draws: int = 1000,
     seed: int = 0,
-    options: scoring.Options = scoring.DEFAULT,
+    options: scoring.ScoringOptions = scoring.DEFAULT,
 ) -> Result:
     """Rank-k among the first 10, 100, ... distractors and among all, their CMC, and TAR at FARs.
 
@@ -97,7 +97,7 @@ def megaface(
     impostors = len(sought) * len(others)
     kept, notes = rates.supported(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
-    genuine = scoring.Pairs.joined(scoring.genuine(sought.vectors, None, ids=person, options=options))
+    genuine = scoring.PairBatch.concatenate(scoring.genuine(sought.vectors, None, ids=person, options=options))
     sizes = _sizes(len(others))
     looked_for = np.concatenate([genuine.probes, genuine.gallery])
     mates = looked_for, np.concatenate([genuine.scores, genuine.scores])
@@ -146,7 +146,7 @@ def trillion_pairs(
     search_fars: Sequence[float] | None = None,
     draws: int = 1000,
     seed: int = 0,
-    options: scoring.Options = scoring.DEFAULT,
+    options: scoring.ScoringOptions = scoring.DEFAULT,
 ) -> Result:
     """TAR at FARs over all pairs of a probe and a gallery image; rank-1, and TPR at FARs, of searches in the gallery.
 

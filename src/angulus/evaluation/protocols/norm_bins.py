@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.evaluation.metrics import quality
+from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols.judged import Floats, Judged
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
@@ -21,7 +21,7 @@ MEASURED = ("correct", "norms", "edges")  # the samples that the model gave
 
 def evaluate(given: Judged, bins: int = 10, *, edges: str = "quantile", draws: int = 1000, seed: int = 0) -> Result:
     """Accuracy by norm, in bins of equal count (`edges="quantile"`) or width. FI Fig. 1."""
-    found = quality.norm_bins(given.norms, given.correct, bins, edges=edges)
+    found = image_quality.norm_bins(given.norms, given.correct, bins, edges=edges)
     samples = {**given.samples, "edges": np.array([found[0].low, *(each.high for each in found)])}
     empty = sum(not each.count for each in found)
     figures = numbers(*statistic(samples), draws=draws, seed=seed)
@@ -42,7 +42,7 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     """What gives `evaluate`'s figures for weights of the samples, and the units; the edges stay."""
     edges, correct = samples["edges"], samples["correct"]
     count = len(edges) - 1
-    index = quality.bin_of(samples["norms"], edges)
+    index = image_quality.bin_of(samples["norms"], edges)
     ends = [*")" * (count - 1), "]"]
     names = [f"accuracy, bin {k} [{edges[k]:.6g}, {edges[k + 1]:.6g}{ends[k]}" for k in range(count)]
 

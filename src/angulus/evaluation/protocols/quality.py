@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.evaluation.metrics import quality
+from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols.judged import QUALITY, Flags, Floats, Judged, of_quality, refuse_other_samples
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
@@ -65,11 +65,11 @@ def by_norms_of(own: Result, reference: Result) -> Result:
 def low_samples(given: Judged, reference: Judged | None, fraction: float) -> dict[str, Flags]:
     """Which samples are low: `low`, and where another model's norms decide that, `own_low` by the own norms."""
     if reference is None:
-        return {"low": quality.low_quality(given.norms, fraction)}
+        return {"low": image_quality.low_quality(given.norms, fraction)}
     refuse_other_samples(given, reference)
     return {
-        "low": quality.low_quality(reference.norms, fraction),
-        "own_low": quality.low_quality(given.norms, fraction),
+        "low": image_quality.low_quality(reference.norms, fraction),
+        "own_low": image_quality.low_quality(given.norms, fraction),
     }
 
 

@@ -294,7 +294,7 @@ def span(number: Number, digits: int = 4, form: str = "{} to {}") -> str:
 
     >>> span(Number("TAR", 0.99997, Interval(0.99996, 0.99998)))
     '0.99996 to 0.99998'
-    >>> span(Number("TAR", 1.0, no_interval="the resamples are all alike"))
+    >>> span(Number("TAR", 1.0, no_interval="all resamples agree"))
     'none'
     """
     if number.interval is None:

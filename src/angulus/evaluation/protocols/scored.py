@@ -185,10 +185,10 @@ def _identities(
     if embeddings.labels is None:
         return {}, (_UNKNOWN.format(why="neither the list nor the embeddings say who is shown"),)
     first, second = embeddings.labels[left], embeddings.labels[right]
-    known = embeddings.known[left] & embeddings.known[right]
+    known = embeddings.labelled[left] & embeddings.labelled[right]
     wrong = int(((first == second) != pairs.same)[known].sum())
     if not known.all():
-        unknown = int((~embeddings.known[np.union1d(left, right)]).sum())
+        unknown = int((~embeddings.labelled[np.union1d(left, right)]).sum())
         return {}, (_UNKNOWN.format(why=f"the embeddings' labels do not say who {unknown:,} of the images show"),)
     if wrong:
         why = f"the embeddings' labels contradict {wrong:,} of the {len(pairs):,} pairs"

@@ -1,21 +1,21 @@
 """Exact cosine scores at any scale: blocks of low-precision products reject, float64 decides.
 
-`top_k`, `best_per_probe`, `rows_ahead`, `above` and `thresholds_at` never hold all scores. The product of a block may
-only rule pairs out, by a proven bound on its error; whatever it leaves is scored by `pair_scores`, whose float64 result
-is the definition and does not depend on blocks, threads, devices or processes.
+`top_k`, `best_per_probe`, `rows_ahead`, `above` and `thresholds_at` never hold all scores. The product of a block only
+rules pairs out, by a proven bound on its error; the rest is scored by `pair_scores`, whose float64 result is the
+definition of a score and does not depend on blocks, threads, devices or processes.
 """
 
-from angulus.evaluation.scoring.counts import Pairs, above, genuine, rows_ahead
+from angulus.evaluation.scoring.counts import PairBatch, above, genuine, rows_ahead
 from angulus.evaluation.scoring.exact import pair_scores
 from angulus.evaluation.scoring.nearest import best_per_probe, top_k
-from angulus.evaluation.scoring.thresholds import OperatingPoint, thresholds_at
-from angulus.evaluation.scoring.tiles import DEFAULT, Options
+from angulus.evaluation.scoring.thresholds import ThresholdAtFmr, thresholds_at
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoringOptions
 
 __all__ = [
     "DEFAULT",
-    "OperatingPoint",
-    "Options",
-    "Pairs",
+    "PairBatch",
+    "ScoringOptions",
+    "ThresholdAtFmr",
     "above",
     "best_per_probe",
     "genuine",

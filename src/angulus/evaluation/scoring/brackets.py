@@ -1,4 +1,4 @@
-"""Finding the r-th highest of scores too many to keep: count above a bracket, collect what lies inside it."""
+"""Find the r-th highest of more scores than memory holds: count those above a bracket, collect those inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTLE = 2**12  # scores that may wait to be sorted in
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedScore:
     """The r-th highest score, and how many scores are higher."""
 
     value: float
@@ -25,7 +25,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Between:
-    """The r-th highest score was not found, but certainly lies in [low, high]; `inside`: the bracket held it."""
+    """Bounds [low, high] of an r-th highest score that was not found; `inside`: the bracket held it."""
 
     low: float
     high: float
@@ -34,15 +34,15 @@ class Between:
 
 @dataclass
 class Bracket:
-    """Scores in [low, high], of which ranks (1 = the highest of all) are wanted; those above are only counted.
+    """Holds the scores in [low, high], to find the wanted ranks (1 = the highest of all); counts those above.
 
     Attributes:
-        low: rises while scores come in, as soon as enough are held that none of the ranks can lie lower.
-        high: does not move.
-        ranks: those wanted.
-        capacity: how many distinct scores may be held. Beyond it they are counted in `BINS` equal bins over the bracket
-            as it began, which finds each rank to within a bin, for the next pass.
-        above: how many scores exceed `high`.
+        low: rises as scores come in, once enough are held that none of the ranks can be lower.
+        high: fixed.
+        ranks: the wanted ones.
+        capacity: distinct scores to hold at most. Beyond it, they are counted in `BINS` equal bins over the initial
+            bracket, which finds each rank to within a bin, for the next pass.
+        above: number of scores above `high`.
         values, counts: the distinct scores held, falling, and how many of each.
         bins: counts by rising bin, or None.
     """
@@ -62,7 +62,7 @@ class Bracket:
         self._waits = 0
 
     def add(self, scores: Floats) -> None:
-        """Take scores: those above are counted, those inside are held, those below are dropped."""
+        """Count the scores above, hold those inside, drop those below."""
         self.above += int((scores > self.high).sum())
         scores = scores[(scores >= self.low) & (scores <= self.high)]
         self._waiting.append(scores)
@@ -71,14 +71,14 @@ class Bracket:
             self.settle()
 
     def settle(self) -> None:
-        """Sort in what waits, drop what no rank can need, and go over to bins where too much is left."""
+        """Merge the waiting scores, drop those that no rank can need, and switch to bins if too many are left."""
         if self._waits:
             fresh = np.concatenate(self._waiting)
             self._waiting, self._waits = [], 0
             self._merge(fresh, np.ones(len(fresh), dtype=np.int64))
 
-    def join(self, other: Bracket) -> None:
-        """Take in what another process counted and held for the same bracket."""
+    def merge(self, other: Bracket) -> None:
+        """Merge what another process counted and held for the same bracket."""
         self.settle()
         self.above += other.above
         self.low = max(self.low, other.low)
@@ -87,8 +87,8 @@ class Bracket:
             self.bins = other.bins + (0 if self.bins is None else self.bins)
         self._merge(other.values, other.counts)
 
-    def find(self, rank: int) -> Found | Between:
-        """The score of a rank, or where it certainly is."""
+    def find(self, rank: int) -> RankedScore | Between:
+        """The score of a rank, or its bounds."""
         self.settle()
         if rank <= self.above:
             return Between(self.high, math.inf, False)
@@ -98,7 +98,7 @@ class Bracket:
         place = int(np.searchsorted(upto, rank))
         if place == len(upto):
             return Between(-math.inf, self.low, False)
-        return Found(float(self.values[place]), int(upto[place] - self.counts[place]))
+        return RankedScore(float(self.values[place]), int(upto[place] - self.counts[place]))
 
     def _merge(self, values: Floats, counts: Counts) -> None:
         if self.bins is not None:
@@ -112,9 +112,9 @@ class Bracket:
         enough = int(np.searchsorted(self.above + counts.cumsum(), max(self.ranks)))
         if enough < len(values):
             self.low = max(self.low, float(values[enough]))
-        kept = int(np.searchsorted(-values, -self.low, side="right"))
-        self.values, self.counts = values[:kept], counts[:kept]
-        if kept > self.capacity:
+        held = int(np.searchsorted(-values, -self.low, side="right"))
+        self.values, self.counts = values[:held], counts[:held]
+        if held > self.capacity:
             self._to_bins()
 
     def _to_bins(self) -> None:
@@ -141,13 +141,13 @@ class Bracket:
         return Between(max(self.low, lower - loose), min(self.high, upper + loose), True)
 
 
-def merged(wanted: Sequence[tuple[float, float, int]], capacity: int) -> list[Bracket]:
-    """Brackets for (low, high, rank), those that overlap made one, from the highest to the lowest."""
-    joined: list[tuple[float, float, list[int]]] = []
-    for low, high, rank in sorted(wanted, key=lambda each: -each[1]):
-        if joined and high >= joined[-1][0]:
-            before = joined[-1]
-            joined[-1] = (min(low, before[0]), before[1], [*before[2], rank])
+def merge_overlaps(wanted: Sequence[tuple[float, float, int]], capacity: int) -> list[Bracket]:
+    """Brackets for (low, high, rank), from the highest to the lowest; overlapping ones become one."""
+    spans: list[tuple[float, float, list[int]]] = []
+    for low, high, rank in sorted(wanted, key=lambda span: -span[1]):
+        if spans and high >= spans[-1][0]:
+            before = spans[-1]
+            spans[-1] = (min(low, before[0]), before[1], [*before[2], rank])
         else:
-            joined.append((low, high, [rank]))
-    return [Bracket(low, high, ranks, capacity) for low, high, ranks in joined]
+            spans.append((low, high, [rank]))
+    return [Bracket(low, high, ranks, capacity) for low, high, ranks in spans]

@@ -12,28 +12,27 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.identities import Integers
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Tile, task, tiles
+from angulus.evaluation.scoring.mates import Integers
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, task, tiles
 
 GENUINE = 2**18  # pairs of one identity that are scored at a time
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Some pairs and their exact scores: probe rows, gallery rows, float64 scores, [M] each."""
+class PairBatch:
+    """Pairs and their exact scores: probe rows, gallery rows, float64 scores, [M] each."""
 
     probes: Integers
     gallery: Integers
     scores: NDArray[np.float64]
 
     @staticmethod
-    def joined(stream: Iterable[Pairs]) -> Pairs:
-        """All of a stream as one, where memory holds it."""
-        parts = [Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
-        return Pairs(
+    def concatenate(stream: Iterable[PairBatch]) -> PairBatch:
+        """All pairs of a stream at once."""
+        parts = [PairBatch(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
+        return PairBatch(
             np.concatenate([part.probes for part in parts]),
             np.concatenate([part.gallery for part in parts]),
             np.concatenate([part.scores for part in parts]),
@@ -46,35 +45,32 @@ def above(
     threshold: float,
     *,
     ids: ArrayLike | Sequence[ArrayLike] | None = None,
-    options: Options = DEFAULT,
-) -> Iterator[Pairs]:
-    """Every pair whose exact score is >= threshold, some at a time, as the stream meets them.
+    options: ScoringOptions = DEFAULT,
+) -> Iterator[PairBatch]:
+    """All pairs whose exact score is >= threshold, in batches, in no particular order.
 
     Args:
         probes: [P, d], as for `top_k`.
         gallery: [N, d]; None: pairs within the probes, each unordered pair once, the lower row as the probe.
         threshold: a number.
-        ids: to leave out pairs of one identity: (the probes', the gallery's), or one array where gallery is None.
+        ids: to leave out pairs of one identity: (the probes', the gallery's), or one array if gallery is None.
         options: as for `top_k`; with several ranks, each yields the pairs of its own share of the probes.
-
-    Yields:
-        Pairs: at least one pair; in no particular order.
     """
     work = task(probes, gallery, ids, options)
     bound = torch.tensor(checks.number("threshold", threshold), dtype=torch.float64)
 
-    def reached(survivors: Survivors) -> Iterator[Pairs]:
+    def reached(survivors: Survivors) -> Iterator[PairBatch]:
         rows, columns, scores = (part.cpu() for part in survivors.take()[:3])
-        kept = scores >= bound
-        if bool(kept.any()):
-            yield Pairs(rows[kept].numpy(), columns[kept].numpy(), scores[kept].numpy())
+        above_bound = scores >= bound
+        if bool(above_bound.any()):
+            yield PairBatch(rows[above_bound].numpy(), columns[above_bound].numpy(), scores[above_bound].numpy())
 
-    def stream() -> Iterator[Pairs]:
+    def stream() -> Iterator[PairBatch]:
         survivors = Survivors(work)
         for tile in tiles(work, work.dtype()):
             floor = tile.floors(bound)
-            for rows, found in tile.strips(floor):
-                near, columns = scan.between(found, floor)
+            for rows, keys in tile.strips(floor):
+                near, columns = low_precision.between(keys, floor)
                 survivors.add(tile, rows[near], columns)
                 if survivors.due:
                     yield from reached(survivors)
@@ -84,18 +80,18 @@ def above(
 
 
 def genuine(
-    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: Options = DEFAULT
-) -> Iterator[Pairs]:
-    """Every pair of one identity with its exact score, some at a time, by probe; no product of all pairs is made.
+    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: ScoringOptions = DEFAULT
+) -> Iterator[PairBatch]:
+    """All pairs of one identity with their exact scores, in batches, by probe, without a product of all pairs.
 
-    Arguments as for `above`; with several ranks, each yields all of them.
+    Arguments as for `above`; with several ranks, each yields all pairs.
     """
     work = task(probes, gallery, ids, options)
     if work.identities is None:
         raise checks.InputError("ids must say which rows are of one identity; got None")
     mates = work.identities.block(0, len(work.gallery))
 
-    def stream() -> Iterator[Pairs]:
+    def stream() -> Iterator[PairBatch]:
         for start, stop in mates.slices(GENUINE):
             rows, columns = mates.pairs(start, stop)
             rows += start
@@ -105,7 +101,7 @@ def genuine(
             if len(rows):
                 place = work.probes.device
                 scores = work.score(rows.to(place), columns.to(place))
-                yield Pairs(rows.numpy(), columns.numpy(), scores.cpu().numpy())
+                yield PairBatch(rows.numpy(), columns.numpy(), scores.cpu().numpy())
 
     return stream()
 
@@ -117,20 +113,20 @@ def rows_ahead(
     *,
     sizes: Sequence[int] | None = None,
     ids: Sequence[ArrayLike] | None = None,
-    options: Options = DEFAULT,
+    options: ScoringOptions = DEFAULT,
 ) -> Tensor:
-    """How many gallery rows score at least as high as a probe's mate; ties count against the probe. Rank is one more.
+    """How many gallery rows score at least as high as a probe's mate (the rank minus 1); ties count against the probe.
 
     Args:
         probes: [P, d], as for `top_k`.
         gallery: [N, d], without the mates.
-        mates: the mates' scores [P] as `pair_scores` gives them; or (probe rows [Q], scores [Q]), any number a probe.
-        sizes: cut-offs [S], rising, in [0, N]: count among the first so many gallery rows, all in one pass; None: N.
+        mates: the mates' scores [P] from `pair_scores`; or (probe rows [Q], scores [Q]), any number per probe.
+        sizes: cut-offs [S], rising, in [0, N]: count among that many first gallery rows, all in one pass; None: N.
         ids: (identities of the probes, of the gallery), to leave out pairs of one identity.
         options: as for `top_k`.
 
     Returns:
-        [Q] of int64, or [Q, S] where sizes are given.
+        [Q] of int64, or [Q, S] with sizes.
 
     >>> a = torch.eye(2)
     >>> rows_ahead(a, torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, -1.0]]), [0.5, 1.0], sizes=[1, 3]).tolist()
@@ -158,7 +154,7 @@ def rows_ahead(
 
 @dataclass(frozen=True)
 class _Queries:
-    """Scores to be beaten, by probe row; `order` says where each came in the caller's array."""
+    """Scores to beat, by probe row; `order` holds their places in the caller's array."""
 
     rows: Integers
     scores: Tensor
@@ -172,13 +168,13 @@ class _Queries:
         if rows.dtype.kind not in "iu" or rows.ndim != 1 or (len(rows) and not 0 <= rows.min() <= rows.max() < probes):
             raise checks.InputError(f"rows of mates must be [Q] of whole numbers in [0, {probes}); got {rows.dtype}")
         if values.shape != rows.shape:
-            raise checks.InputError(f"scores of mates must be [{len(rows)}], one a row; got {list(values.shape)}")
+            raise checks.InputError(f"scores of mates must be [{len(rows)}], one per row; got {list(values.shape)}")
         checks.finite(values, "scores of mates")
         order = np.argsort(rows, kind="stable")
         return _Queries(rows[order].astype(np.int64), values[torch.from_numpy(order)], order)
 
-    def see(self, tile: Tile, counts: Integers, survivors: Survivors) -> None:
-        """Add what a tile certainly has above each score to `counts` [Q], and keep what has to be scored to know."""
+    def see(self, tile: ScoreTile, counts: Integers, survivors: Survivors) -> None:
+        """Add what is certainly above each score to `counts` [Q], and keep what must be scored exactly."""
         first, last = np.searchsorted(self.rows, [tile.row, tile.row + len(tile.scores)]).tolist()
         place = tile.scores.device
         rows = torch.from_numpy(self.rows[first:last] - tile.row).to(place)
@@ -186,15 +182,15 @@ class _Queries:
         floors, ceilings = tile.floors(bounds), tile.ceilings(bounds)
         active = (tile.peaks[rows] >= floors).nonzero().squeeze(1)
         at_once = max(1, tile.task.options.strip // tile.scores.shape[1])
-        for some in torch.split(active, at_once):
-            found = scan.keys(tile.scores.index_select(0, rows[some]))
-            low, high = floors[some][:, None], ceilings[some][:, None]
-            near, columns = scan.between(found, low, high)
-            survivors.add(tile, rows[some][near], columns, some[near] + first)
-            counts[first + some.cpu().numpy()] += scan.count_above(found, high).numpy()
+        for part in torch.split(active, at_once):
+            keys = low_precision.keys(tile.scores.index_select(0, rows[part]))
+            low, high = floors[part][:, None], ceilings[part][:, None]
+            near, columns = low_precision.between(keys, low, high)
+            survivors.add(tile, rows[part][near], columns, part[near] + first)
+            counts[first + part.cpu().numpy()] += low_precision.count_above(keys, high).numpy()
 
     def add(self, survivors: Survivors, counts: Integers, cuts: Sequence[int]) -> None:
-        """Score what waits, and add what is ahead to `counts` [Q, S], before the first cut that lies behind it."""
+        """Score what waits, and add what is ahead to `counts` [Q, S], before the next cut."""
         _, columns, scores, queries = (part.cpu() for part in survivors.take())
         ahead = scores >= self.scores[queries]
         before = np.searchsorted(cuts, columns[ahead].numpy(), side="right")

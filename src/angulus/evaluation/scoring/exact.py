@@ -1,4 +1,4 @@
-"""The score itself: a float64 cosine whose bits depend on the two vectors alone; and rows read block by block."""
+"""The exact score: a float64 cosine whose bits depend only on the two vectors; and rows read block by block."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from angulus.core import checks
 Matrix = Tensor | NDArray[Any]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NUMPY = ("f2", "f4", "f8")
-CACHED = 2**17  # numbers; a step at a time, float64 vectors stay in a core's cache, and memory is not asked for anew
+CACHED = 2**17  # numbers per step, so that float64 vectors stay in a core's cache, and memory is reused
 
 
 def pair_scores(probes: Matrix, gallery: Matrix, rows: Tensor, columns: Tensor) -> Tensor:
-    """Cosines of chosen pairs, in float64: THE definition of a score here.
+    """Cosines of chosen pairs, in float64: the definition of a score.
 
         s(a, b) = Σ(a ∘ b) / sqrt(Σ(a ∘ a) · Σ(b ∘ b))
 
-    All of it in float64, from the vectors as they are stored. Σ adds the upper half of its terms to the lower half
-    until one is left: element-wise additions only, so that the same two vectors give the same bits in any block, on any
-    number of threads and on any device, and equal pairs tie exactly. s(a, b) = s(b, a) bit for bit, equal vectors score
-    exactly 1, and a vector of zeros scores 0 with all.
+    Computed in float64 from the vectors as stored. Σ adds the upper half of its terms to the lower half until one is
+    left: element-wise additions only, so that two vectors give the same bits in any block, on any number of threads
+    and on any device, and equal pairs tie exactly. s(a, b) = s(b, a) bit for bit, equal vectors score exactly 1, and a
+    vector of zeros scores 0 with all.
 
     Args:
         probes: [P, d] of floats, tensor or NumPy array or memory map; rows need not have unit length.
@@ -38,7 +38,7 @@ def pair_scores(probes: Matrix, gallery: Matrix, rows: Tensor, columns: Tensor) 
         [M] of float64, in [-1, 1] up to rounding.
 
     Raises:
-        checks.InputError: shapes or types that do not go together, or a row with NaN or Inf.
+        checks.InputError: shapes or types that do not match, or a row with NaN or Inf.
 
     >>> a = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     >>> pair_scores(a, a, torch.tensor([0, 0]), torch.tensor([0, 1])).tolist()
@@ -53,13 +53,13 @@ def pair_scores(probes: Matrix, gallery: Matrix, rows: Tensor, columns: Tensor) 
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Embeddings [N, d], wherever they lie, and the squared lengths asked for so far (NaN where none was)."""
+class RowReader:
+    """Reads embeddings [N, d] from memory or disk; keeps the squared lengths computed so far (the others are NaN)."""
 
     name: str
     values: Matrix
     device: torch.device
-    known: Tensor  # [N] float64, on the CPU
+    squared: Tensor  # [N] float64, on the CPU
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -83,22 +83,22 @@ class Rows:
         return chosen.to(self.device, torch.float64)
 
     def squares(self, index: Tensor, vectors: Tensor) -> Tensor:
-        """Squared lengths of rows `index`, whose float64 vectors are given, 1 for zeros; computed once a row."""
+        """Squared lengths of rows `index` with these float64 vectors, 1 for zeros; computed once per row."""
         where = index.cpu()
-        squares = self.known[where]
+        squares = self.squared[where]
         missing = squares.isnan()
         if bool(missing.any()):
             chosen = vectors[missing.to(vectors.device)]
             squares[missing] = self._usable(halving_sum(chosen * chosen), chosen, where[missing]).cpu()
-            self.known[where[missing]] = squares[missing]
+            self.squared[where[missing]] = squares[missing]
         return squares.to(self.device)
 
     def low(self, start: int, stop: int, dtype: torch.dtype) -> tuple[Tensor, float]:
         """Rows [start, stop) at unit length in a low precision, and the largest distance ‖low − exact‖ of any of them.
 
-        With y the float32 unit row and z its rounding to `dtype`, z − y is exact in float32, so ‖z − y‖ is measured and
-        not estimated. y itself is off the exact unit row by at most δ = (d + 8) · 2⁻²⁴: a sum of d squares, a root and
-        a division, each rounded.
+        With y the float32 unit row and z its rounding to `dtype`, z − y is exact in float32, so ‖z − y‖ is measured,
+        not estimated. y differs from the exact unit row by at most δ = (d + 8) · 2⁻²⁴: a sum of d squares, a root and a
+        division, each rounded.
         """
         rounded = torch.empty(stop - start, self.size, dtype=dtype, device=self.device)
         distance = 0.0
@@ -112,7 +112,7 @@ class Rows:
         return rounded, distance * (1 + slack) + slack
 
     def _unit(self, start: int, stop: int) -> Tensor:
-        """Rows at unit length in float32; by way of float64 where float32 has not the range for the norm."""
+        """Rows at unit length in float32; computed in float64 if the norm exceeds float32's range."""
         vectors = self.block(start, stop)
         if vectors.dtype != torch.float64:
             narrow = vectors.float()
@@ -124,7 +124,7 @@ class Rows:
         return (exact / squares.sqrt()[:, None]).float()
 
     def _usable(self, squares: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
-        """Squared lengths with 1 for those of zeros; refuses what is not finite, or whose square leaves float64."""
+        """Squared lengths, with 1 for zeros; refuses vectors that are not finite or whose squares overflow."""
         odd = ~((squares >= 1e-150) & (squares <= 1e150))
         if not bool(odd.any()):
             return squares
@@ -139,8 +139,10 @@ class Rows:
         return torch.where(odd, torch.ones_like(squares), squares)
 
 
-def rows_of(probes: Matrix, gallery: Matrix | None, device: torch.device | str | None = None) -> tuple[Rows, Rows]:
-    """Both sides as `Rows` on one device, after checking that they go together; no gallery: the probes twice."""
+def rows_of(
+    probes: Matrix, gallery: Matrix | None, device: torch.device | str | None = None
+) -> tuple[RowReader, RowReader]:
+    """Readers of both sides on one device, checked to fit each other; without a gallery, the probes twice."""
     place = _device(probes, gallery, device)
     first = _rows("probes", probes, place)
     second = first if gallery is None else _rows("gallery", gallery, place)
@@ -149,8 +151,8 @@ def rows_of(probes: Matrix, gallery: Matrix | None, device: torch.device | str |
     return first, second
 
 
-def score(first: Rows, second: Rows, rows: Tensor, columns: Tensor) -> Tensor:
-    """`pair_scores` of sides that were checked."""
+def score(first: RowReader, second: RowReader, rows: Tensor, columns: Tensor) -> Tensor:
+    """`pair_scores` of checked sides."""
     parts = []
     chunk = max(1, CACHED // first.size)
     for one, other in zip(torch.split(rows, chunk), torch.split(columns, chunk), strict=True):
@@ -181,28 +183,30 @@ def _check_index(name: str, index: Tensor, total: int) -> None:
         raise checks.InputError(f"{rule}; got numbers from {int(index.min())} to {int(index.max())}")
 
 
-def _rows(name: str, values: Matrix, device: torch.device) -> Rows:
+def _rows(name: str, values: Matrix, device: torch.device) -> RowReader:
     if not isinstance(values, Tensor | np.ndarray):
         raise checks.InputError(f"{name} must be a torch.Tensor or a NumPy array; got {type(values).__name__}")
     if values.ndim != 2 or values.shape[1] < 1:
         raise checks.InputError(f"{name} must have shape [rows, d] with d >= 1; got {list(values.shape)}")
-    known = values.dtype in FLOATS if isinstance(values, Tensor) else values.dtype.kind + str(values.itemsize) in NUMPY
-    if not known:
+    supported = (
+        values.dtype in FLOATS if isinstance(values, Tensor) else values.dtype.kind + str(values.itemsize) in NUMPY
+    )
+    if not supported:
         raise checks.InputError(f"{name} must be floating point of 16, 32 or 64 bits; got {values.dtype}")
     if isinstance(values, Tensor):
         values = values.detach()
-    return Rows(name, values, device, torch.full((int(values.shape[0]),), float("nan"), dtype=torch.float64))
+    return RowReader(name, values, device, torch.full((int(values.shape[0]),), float("nan"), dtype=torch.float64))
 
 
 def _device(probes: Matrix, gallery: Matrix | None, device: torch.device | str | None) -> torch.device:
-    """The device asked for, else the first one that a tensor lies on beside the CPU, else the CPU."""
+    """The requested device; else the first device other than the CPU that holds a tensor; else the CPU."""
     if device is None:
-        places = [each.device for each in (probes, gallery) if isinstance(each, Tensor)]
-        place = next((each for each in places if each.type != "cpu"), torch.device("cpu"))
+        places = [side.device for side in (probes, gallery) if isinstance(side, Tensor)]
+        place = next((place for place in places if place.type != "cpu"), torch.device("cpu"))
     else:
         try:
             place = torch.device(device)
-        except RuntimeError:  # a word that torch does not know
+        except RuntimeError:  # a name that torch does not know
             place = torch.device("meta")
     if place.type not in ("cpu", "cuda"):
         raise checks.InputError(f"device must be cpu or cuda, since scores are float64; got {str(device or place)!r}")

@@ -11,14 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
+from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 
 def top_k(
-    probes: Matrix, gallery: Matrix, k: int, *, ids: Sequence[ArrayLike] | None = None, options: Options = DEFAULT
+    probes: Matrix,
+    gallery: Matrix,
+    k: int,
+    *,
+    ids: Sequence[ArrayLike] | None = None,
+    options: ScoringOptions = DEFAULT,
 ) -> tuple[Tensor, Tensor]:
     """The k highest exact scores of each probe and their gallery rows; ties go to the lower row.
 
@@ -27,13 +31,10 @@ def top_k(
         gallery: [N, d].
         k: in [1, N].
         ids: (identities of the probes [P], of the gallery [N]) as whole numbers, to leave out pairs of one identity.
-        options: precision, memory, device, processes; they change no result.
+        options: precision, memory, device, processes; they never change a result.
 
     Returns:
-        Scores [P, k] of float64, descending, and rows [P, k] of int64; -inf and -1 where `ids` left fewer than k.
-
-    Raises:
-        checks.InputError: shapes, types, k or ids that do not fit, or embeddings that are not finite.
+        Scores [P, k] of float64, descending, and rows [P, k] of int64; -inf and -1 if `ids` left fewer than k.
 
     >>> scores, rows = top_k(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 0.0]]), 2)
     >>> scores.tolist(), rows.tolist()
@@ -49,9 +50,9 @@ def top_k(
 
 
 def best_per_probe(
-    probes: Matrix, gallery: Matrix, *, ids: Sequence[ArrayLike] | None = None, options: Options = DEFAULT
+    probes: Matrix, gallery: Matrix, *, ids: Sequence[ArrayLike] | None = None, options: ScoringOptions = DEFAULT
 ) -> Tensor:
-    """The highest exact score of each probe, [P] of float64; -inf where `ids` left nothing. See `top_k`."""
+    """The highest exact score of each probe, [P] of float64; -inf if `ids` left nothing. See `top_k`."""
     return top_k(probes, gallery, 1, ids=ids, options=options)[0][:, 0]
 
 
@@ -65,7 +66,7 @@ def _mine(work: Task, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64], N
         if tile.column == 0:
             seen.append(range(tile.row, tile.row + len(tile.scores)))
     best.merge(survivors)
-    place = np.concatenate([np.arange(each.start, each.stop) for each in seen]) if seen else np.empty(0, dtype=np.int64)
+    place = np.concatenate([np.arange(rows.start, rows.stop) for rows in seen]) if seen else np.empty(0, dtype=np.int64)
     return place, best.scores[place], best.rows[place]
 
 
@@ -80,22 +81,22 @@ class _Best:
     def empty(probes: int, k: int) -> _Best:
         return _Best(np.full((probes, k), -np.inf), np.full((probes, k), -1, dtype=np.int64))
 
-    def see(self, tile: Tile, survivors: Survivors) -> None:
-        """Find what a tile may have above the k-th best so far, and take it in once there is enough of it."""
+    def see(self, tile: ScoreTile, survivors: Survivors) -> None:
+        """Collect what a tile may have above the k-th best so far; merge it once there is enough."""
         k = self.scores.shape[1]
         lowest = torch.from_numpy(self.scores[tile.row : tile.row + len(tile.scores), -1]).to(tile.scores.device)
-        for rows, found in tile.strips(tile.floors(lowest)):
+        for rows, keys in tile.strips(tile.floors(lowest)):
             bounds = lowest[rows]
-            if found.shape[1] >= k:  # k rows of this tile alone may already prove more
-                kth = found.amax(dim=1) if k == 1 else found.topk(k, dim=1).values[:, -1]
+            if keys.shape[1] >= k:  # k rows of this tile may already raise the bound
+                kth = keys.amax(dim=1) if k == 1 else keys.topk(k, dim=1).values[:, -1]
                 bounds = torch.maximum(bounds, tile.least(kth))
-            near, columns = scan.between(found, tile.floors(bounds)[:, None])
+            near, columns = low_precision.between(keys, tile.floors(bounds)[:, None])
             survivors.add(tile, rows[near], columns)
             if survivors.due:
                 self.merge(survivors)
 
     def merge(self, survivors: Survivors) -> None:
-        """Score what waits, and keep the k best of each probe."""
+        """Score the waiting pairs, and keep the k best of each probe."""
         k = self.scores.shape[1]
         probes, columns, scores = (part.cpu().numpy() for part in survivors.take()[:3])
         better = scores > self.scores[probes, -1]  # an equal score at a later row loses

@@ -1,4 +1,4 @@
-"""Exact thresholds for false match rates over all impostor pairs, in one streamed pass and bounded memory."""
+"""Exact thresholds for false match rates over all impostor pairs, in one streamed pass with bounded memory."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ import torch
 from numpy.typing import ArrayLike
 
 from angulus.core import checks
-from angulus.evaluation.scoring import scan
-from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, Found, merged
+from angulus.evaluation.scoring import low_precision
+from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merge_overlaps
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.products import PRECISIONS, bfloat16_time
-from angulus.evaluation.scoring.survivors import Survivors
-from angulus.evaluation.scoring.tiles import DEFAULT, Options, Task, Tile, task, tiles
+from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
+from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 SEED = 20_240_601
-SAMPLE = (2**14, 2**22)  # the least and the most impostor pairs drawn to place the brackets
-SPREAD = 4.0  # standard errors of the sample to either side of a rank, at first; four times as many each time it misses
-RESCORED = 500  # float32 products of a pair that take as long as scoring one exactly
+SAMPLE = (2**14, 2**22)  # impostor pairs drawn to place the brackets, at least and at most
+SPREAD = 4.0  # standard errors of the sample on either side of a rank; four times as many after each miss
+RESCORED = 500  # float32 products that take as long as one exact score
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """Where the false match rate is as high as the target allows, and no higher.
+class ThresholdAtFmr:
+    """The threshold at which the false match rate is as high as the target allows.
 
     Attributes:
         fmr: the target.
-        threshold: the lowest that keeps it: `score >= threshold` accepts; the float64 next above `refused`, or -inf
-            where all may be accepted.
-        accepted: impostor pairs that it accepts; `accepted / impostors <= fmr`.
-        impostors: how many impostor pairs there are.
-        refused: the highest impostor score that is not accepted, or -inf where there is none. One more accepted score
-            than the target allows would be this one (or its ties, which move together).
-        passes: how many times all pairs were streamed until the point was certain.
+        threshold: the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if
+            all may be accepted.
+        accepted, impostors: impostor pairs accepted, and in all; `accepted / impostors <= fmr`.
+        refused: the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would
+            exceed the target.
+        passes: how many times all pairs were streamed.
     """
 
     fmr: float
@@ -54,27 +52,24 @@ def thresholds_at(
     *,
     ids: ArrayLike | Sequence[ArrayLike] | None = None,
     zero_ok: bool = False,
-    options: Options = DEFAULT,
-) -> list[OperatingPoint]:
+    options: ScoringOptions = DEFAULT,
+) -> list[ThresholdAtFmr]:
     """The exact threshold of each target FMR over all impostor pairs: the lowest whose FMR does not exceed it.
 
     Of n impostor scores s_1 >= s_2 >= ..., with k the most that a target f allows (k / n <= f), the threshold is just
     above s_{k+1}: every lower one accepts more than k. A sample of pairs brackets s_{k+1}; one pass over all pairs
-    counts the scores above each bracket and collects those inside; the counts then prove whether the rank lies inside.
-    Where it does not, or more scores lie inside than memory holds, the pass is repeated with a bracket that the counts
-    support. The result does not depend on the sample.
+    counts the scores above each bracket and collects those inside; the counts then prove whether the rank is inside.
+    If not, or if memory cannot hold the scores inside, the pass is repeated with a bracket that the counts support.
+    The result does not depend on the sample.
 
     Args:
         probes: [P, d], as for `top_k`.
         gallery: [N, d]; None: pairs within the probes, each unordered pair once.
         fmrs: targets in [0, 1].
-        ids: identities, whose equal pairs are no impostors: (the probes', the gallery's), or one array where gallery is
-            None; None: every pair is an impostor pair.
+        ids: identities, whose pairs are not impostors: (the probes', the gallery's), or one array if gallery is None;
+            None: every pair is an impostor pair.
         zero_ok: allow targets below 1/n, which accept nothing: the threshold is just above the highest score.
         options: as for `top_k`.
-
-    Returns:
-        One point for each target, in the order given.
 
     Raises:
         checks.InputError: no impostor pair, or a target that needs more of them than there are.
@@ -87,15 +82,15 @@ def thresholds_at(
     work = task(probes, gallery, ids, options)
     total = work.pairs
     allowed = [_allowed(fmr, total, zero_ok) for fmr in fmrs]
-    found = _search(work, total, sorted({count + 1 for count in allowed if count < total}))
+    scores = _search(work, total, sorted({count + 1 for count in allowed if count < total}))
     points = []
     for fmr, count in zip(fmrs, allowed, strict=True):
         if count == total:
-            points.append(OperatingPoint(float(fmr), -math.inf, total, total, -math.inf, 0))
+            points.append(ThresholdAtFmr(float(fmr), -math.inf, total, total, -math.inf, 0))
             continue
-        place, passes = found[count + 1]
+        place, passes = scores[count + 1]
         points.append(
-            OperatingPoint(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
+            ThresholdAtFmr(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
         )
     return points
 
@@ -118,97 +113,97 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
     return count
 
 
-def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[Found, int]]:
-    """The score of each rank (1 = the highest), and how many passes it took; passes go on until all are certain."""
-    done: dict[int, tuple[Found, int]] = {}
-    known = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
-    sample = sampled(work, _sample_size(work, total, max(ranks, default=0)))
+def _search(work: Task, total: int, ranks: Sequence[int]) -> dict[int, tuple[RankedScore, int]]:
+    """The score of each rank (1 = the highest), and the number of passes until it was certain."""
+    done: dict[int, tuple[RankedScore, int]] = {}
+    unsettled = {rank: Between(-math.inf, math.inf, False) for rank in ranks}
+    sample = sample_scores(work, _sample_size(work, total, max(ranks, default=0)))
     spread, passes = SPREAD, 0
-    while known:
+    while unsettled:
         passes += 1
-        wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in known.items()]
-        for bracket in _pass(work, merged(wanted, work.options.bytes // 64), sample):
+        wanted = [(*_bracket(rank / total, place, sample, spread), rank) for rank, place in unsettled.items()]
+        for bracket in _pass(work, merge_overlaps(wanted, work.options.bytes // 64), sample):
             for rank in bracket.ranks:
                 place = bracket.find(rank)
-                if isinstance(place, Found):
+                if isinstance(place, RankedScore):
                     done[rank] = (place, passes)
-                    del known[rank]
+                    del unsettled[rank]
                 else:
-                    before = known[rank]
-                    known[rank] = Between(max(before.low, place.low), min(before.high, place.high), place.inside)
+                    before = unsettled[rank]
+                    unsettled[rank] = Between(max(before.low, place.low), min(before.high, place.high), place.inside)
         spread *= 4
     return done
 
 
 def _pass(work: Task, brackets: list[Bracket], sample: Floats) -> list[Bracket]:
-    """Stream all pairs once through the brackets, on every rank; together they hold what all ranks saw."""
+    """Stream all pairs through the brackets once, on every rank, and merge what all ranks saw."""
     dtype = _dtype(work, brackets, sample)
 
     def mine() -> list[Bracket]:
         survivors = [Survivors(work) for _ in brackets]
         for tile in tiles(work, dtype):
-            for bracket, kept in zip(brackets, survivors, strict=True):
-                _see(tile, bracket, kept)
-        for bracket, kept in zip(brackets, survivors, strict=True):
-            bracket.add(kept.take()[2].cpu().numpy())
+            for bracket, waiting in zip(brackets, survivors, strict=True):
+                _see(tile, bracket, waiting)
+        for bracket, waiting in zip(brackets, survivors, strict=True):
+            bracket.add(waiting.take()[2].cpu().numpy())
             bracket.settle()
         return brackets
 
     first, *others = work.options.ranks.gather_from_all(mine)
-    for each in others:
-        for bracket, other in zip(first, each, strict=True):
-            bracket.join(other)
+    for brackets_of_rank in others:
+        for bracket, other in zip(first, brackets_of_rank, strict=True):
+            bracket.merge(other)
     return first
 
 
-def _see(tile: Tile, bracket: Bracket, survivors: Survivors) -> None:
-    """Count a tile's scores that are certainly above the bracket, and collect those that may be inside."""
+def _see(tile: ScoreTile, bracket: Bracket, survivors: Survivors) -> None:
+    """Count a tile's scores that are certainly above the bracket; collect those that may be inside."""
     floor = tile.floors(torch.tensor(bracket.low))
     ceiling = tile.ceilings(torch.tensor(bracket.high)) if bracket.high < math.inf else None
-    for rows, found in tile.strips(floor):
+    for rows, keys in tile.strips(floor):
         if ceiling is not None:
-            bracket.above += int(scan.count_above(found, ceiling).sum())
-        near, columns = scan.between(found, floor, ceiling)
+            bracket.above += int(low_precision.count_above(keys, ceiling).sum())
+        near, columns = low_precision.between(keys, floor, ceiling)
         survivors.add(tile, rows[near], columns)
         if survivors.due:
             bracket.add(survivors.take()[2].cpu().numpy())
 
 
-def _bracket(share: float, known: Between, sample: Floats, spread: float) -> tuple[float, float]:
-    """Where the score with this share of all at or above it lies, by what is known and, failing that, by the sample."""
-    if known.inside or known.low > -math.inf:
-        return known.low, known.high
+def _bracket(share: float, bounds: Between, sample: Floats, spread: float) -> tuple[float, float]:
+    """Bounds of the score with this share of all at or above it, from earlier passes, or else from the sample."""
+    if bounds.inside or bounds.low > -math.inf:
+        return bounds.low, bounds.high
     place = share * len(sample)
     margin = spread * math.sqrt(place * max(0.0, 1 - share)) + spread**2
     before, after = math.floor(place - margin), math.ceil(place + margin)
     high = float(sample[before]) if before >= 0 else math.inf
     low = float(sample[after]) if after < len(sample) else -math.inf
-    return min(low, known.high), min(high, known.high)
+    return min(low, bounds.high), min(high, bounds.high)
 
 
-def sampled(work: Task, size: int) -> Floats:
-    """Exact scores of impostor pairs drawn at random, falling; the same on all ranks, which share the work."""
+def sample_scores(work: Task, size: int) -> Floats:
+    """Exact scores of random impostor pairs, falling; equal on all ranks, which share the work."""
     random = np.random.default_rng(SEED)
     rows, columns = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    for _ in range(64):  # draws of one identity are dropped; where nearly all are, the sample stays small
+    for _ in range(64):  # pairs of one identity are dropped; if nearly all are, the sample stays small
         if len(rows) >= size:
             break
         one, other = random.integers(len(work.probes), size=size), random.integers(len(work.gallery), size=size)
-        kept = one != other if work.within else np.full(size, True)
+        impostor = one != other if work.within else np.full(size, True)
         if work.identities is not None:
-            kept &= work.identities.probes[one] != work.identities.gallery[other]
-        rows, columns = np.append(rows, one[kept])[:size], np.append(columns, other[kept])[:size]
+            impostor &= work.identities.probes[one] != work.identities.gallery[other]
+        rows, columns = np.append(rows, one[impostor])[:size], np.append(columns, other[impostor])[:size]
     ranks = work.options.ranks
     mine = slice(ranks.rank, None, ranks.count)
-    chosen = [torch.from_numpy(each[mine]).to(work.probes.device) for each in (rows, columns)]
+    chosen = [torch.from_numpy(index[mine]).to(work.probes.device) for index in (rows, columns)]
     parts = ranks.gather_from_all(lambda: work.score(chosen[0], chosen[1]).cpu().numpy())
     return -np.sort(-np.concatenate(parts))
 
 
 def _sample_size(work: Task, total: int, rank: int) -> int:
-    """How many pairs to draw: what sampling and a bracket of `SPREAD` standard errors cost together is least there.
+    """How many pairs to draw to minimise the cost of sampling plus a bracket of `SPREAD` standard errors.
 
-    m draws leave 2 · spread · n · sqrt(p / m) pairs to be scored in a bracket at share p, which puts the least at
+    m draws leave 2 · spread · n · sqrt(p / m) pairs to score in a bracket at share p, so the minimum is at
     m = (spread · n · sqrt(p))^(2/3).
     """
     least, most = SAMPLE
@@ -219,7 +214,7 @@ def _sample_size(work: Task, total: int, rank: int) -> int:
 
 
 def _dtype(work: Task, brackets: list[Bracket], sample: Floats) -> torch.dtype:
-    """The precision that costs least: bfloat16 makes products cheaper, and leaves more pairs to be scored exactly."""
+    """The cheaper precision: bfloat16 makes products faster, but leaves more pairs to score exactly."""
     fast = work.dtype()
     if work.options.precision != "auto" or fast == torch.float32 or not len(sample):
         return fast
@@ -227,7 +222,8 @@ def _dtype(work: Task, brackets: list[Bracket], sample: Floats) -> torch.dtype:
     slack = {torch.float32: 1e-4, torch.bfloat16: 5e-3}
 
     def cost(dtype: torch.dtype) -> float:
-        inside = [(sample >= each.low - slack[dtype]) & (sample <= each.high + slack[dtype]) for each in brackets]
+        margin = slack[dtype]
+        inside = [(sample >= bracket.low - margin) & (sample <= bracket.high + margin) for bracket in brackets]
         return time[dtype] + RESCORED * float(np.logical_or.reduce(inside).mean())
 
     return min(PRECISIONS.values(), key=cost)

@@ -1,4 +1,4 @@
-"""The stream: tiles of probe x gallery scores in a low precision, each with a proven bound on its error."""
+"""Stream tiles of probe x gallery scores in a low precision, each with a proven bound on its error."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.distributed.runtime import Ranks
-from angulus.evaluation.scoring import exact, products, scan
-from angulus.evaluation.scoring.exact import Matrix, Rows
-from angulus.evaluation.scoring.identities import Identities, Mates
+from angulus.evaluation.scoring import exact, low_precision
+from angulus.evaluation.scoring.exact import Matrix, RowReader
+from angulus.evaluation.scoring.mates import Identities, Mates
 
-TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: an output that stays in the last cache
-CACHED = 2**18  # scores; what is looked into at a time stays in a core's cache
-SMALL = 2**22  # pairs; below, nothing is won by a lower precision
+TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: the output fits in the last cache
+CACHED = 2**18  # scores searched at a time, so that they stay in a core's cache
+SMALL = 2**22  # pairs below which a lower precision saves nothing
+BATCH = 2**10  # pairs scored exactly at a time; a step of few costs as much as one of hundreds
 
 
 @dataclass(frozen=True)
-class Options:
-    """How scores are computed; none of these changes a result.
+class ScoringOptions:
+    """How scores are computed; no option changes a result.
 
     Attributes:
-        precision: of the products that reject: "float32", "bfloat16", or "auto", the faster of the two by a trial.
-        memory_mib: what the engine may take beside the embeddings and its results, in MiB, at least 64.
+        precision: of the products that reject pairs: "float32", "bfloat16", or "auto": the faster one, by a trial.
+        memory_mib: memory for the engine, apart from the embeddings and its results, in MiB, at least 64.
         device: "cpu", "cuda", ...; None: where the tensors are.
-        ranks: this process's share among several, by `Ranks.here()` under torchrun; all are given the same.
+        ranks: the processes that share the work, from `Ranks.here()` under torchrun; all get the same arguments.
         on_block: called with (tiles done, tiles in all) of this process's share after each tile.
     """
 
@@ -42,7 +43,7 @@ class Options:
     on_block: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        checks.choice("precision", self.precision, ("auto", *products.PRECISIONS))
+        checks.choice("precision", self.precision, ("auto", *low_precision.PRECISIONS))
         checks.integer("memory_mib", self.memory_mib, low=64)
 
     @property
@@ -52,58 +53,62 @@ class Options:
 
     @property
     def strip(self) -> int:
-        """How many scores of a tile are looked into at a time: keys, masks and indices take up to 64 bytes each."""
+        """Scores of a tile to search at a time; keys, masks and indices take up to 64 bytes each."""
         return min(self.bytes // 16 // 64, CACHED)
 
 
-DEFAULT = Options()
+DEFAULT = ScoringOptions()
 
 
 @dataclass(frozen=True)
 class Task:
-    """Two checked sides, whose pairs are wanted, and how.
+    """Two checked sides to score; `within`: one set against itself, each unordered pair once.
 
-    `within` means one set against itself, each unordered pair once; pairs of one identity are left out.
+    Pairs of one identity are left out.
     """
 
-    probes: Rows
-    gallery: Rows
+    probes: RowReader
+    gallery: RowReader
     identities: Identities | None
     within: bool
-    options: Options
+    options: ScoringOptions
 
     @property
     def pairs(self) -> int:
         """How many pairs there are."""
         rows = len(self.probes)
-        every = rows * (rows - 1) // 2 if self.within else rows * len(self.gallery)
-        return every - (self.identities.pairs(self.within) if self.identities else 0)
+        total = rows * (rows - 1) // 2 if self.within else rows * len(self.gallery)
+        return total - (self.identities.pairs(self.within) if self.identities else 0)
 
     def dtype(self) -> torch.dtype:
         """The precision of the products."""
         if self.options.precision != "auto":
-            return products.PRECISIONS[self.options.precision]
+            return low_precision.PRECISIONS[self.options.precision]
         if len(self.probes) * len(self.gallery) <= SMALL:
             return torch.float32
-        return torch.bfloat16 if products.bfloat16_time(self.probes.device, self.probes.size) < 0.9 else torch.float32
+        return (
+            torch.bfloat16 if low_precision.bfloat16_time(self.probes.device, self.probes.size) < 0.9 else torch.float32
+        )
 
     def score(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Exact scores of chosen pairs."""
         return exact.score(self.probes, self.gallery, rows, columns)
 
 
-def task(probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: Options) -> Task:
-    """Check both sides; no gallery: pairs within the probes, and `ids` is one array."""
+def task(
+    probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: ScoringOptions
+) -> Task:
+    """Check both sides; without a gallery, pairs are within the probes, and `ids` is one array."""
     first, second = exact.rows_of(probes, gallery, options.device)
     identities = None if ids is None else Identities.of(ids, len(first), None if gallery is None else len(second))
     return Task(first, second, identities, gallery is None, options)
 
 
 @dataclass(frozen=True)
-class Tile:
+class ScoreTile:
     """Scores [b, n] in a low precision of probes `row`, row + 1, ... and gallery rows `column`, column + 1, ...
 
-    Pairs that are not wanted are -inf. The buffer is used again for the next tile. `slack` bounds the product's error.
+    Pairs left out are -inf. The next tile reuses the buffer. `slack` bounds the product's error.
     """
 
     scores: Tensor
@@ -115,31 +120,31 @@ class Tile:
     @cached_property
     def peaks(self) -> Tensor:
         """The key of each row's highest score."""
-        return scan.peaks(self.scores)
+        return low_precision.peaks(self.scores)
 
     def strips(self, floor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """(rows, keys) of the rows that reach their floor (a key, or one a row), a part of them at a time."""
+        """(rows, keys) of the rows that reach their floor (one key, or one per row), part by part."""
         rows = (self.peaks >= floor).nonzero().squeeze(1)
-        for some in torch.split(rows, max(1, self.task.options.strip // self.scores.shape[1])):
-            yield some, scan.keys(self.scores.index_select(0, some))
+        for part in torch.split(rows, max(1, self.task.options.strip // self.scores.shape[1])):
+            yield part, low_precision.keys(self.scores.index_select(0, part))
 
     def floors(self, bounds: Tensor) -> Tensor:
         """Keys below which no exact score reaches the bound."""
-        return scan.floor_keys(bounds.to(self.scores.device) - self.slack, self.scores.dtype)
+        return low_precision.floor_keys(bounds.to(self.scores.device) - self.slack, self.scores.dtype)
 
     def ceilings(self, bounds: Tensor) -> Tensor:
         """Keys above which every exact score exceeds the bound."""
-        return scan.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
+        return low_precision.ceiling_keys(bounds.to(self.scores.device) + self.slack, self.scores.dtype)
 
-    def least(self, found: Tensor) -> Tensor:
+    def least(self, key: Tensor) -> Tensor:
         """The lowest exact score that a key allows."""
-        low = scan.values(found, self.scores.dtype)
-        return low - self.slack - products.rounding(low, self.scores.dtype)
+        low = low_precision.values(key, self.scores.dtype)
+        return low - self.slack - low_precision.rounding(low, self.scores.dtype)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which probes are held together, and where the gallery is cut into blocks."""
+    """Which probes to hold together, and where to cut the gallery into blocks."""
 
     groups: list[list[range]]  # of this rank; each range is the probes of a tile
     blocks: list[range]
@@ -147,7 +152,7 @@ class Plan:
 
     @staticmethod
     def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> Plan:
-        """Tiles by turns to the ranks, as many held as half the budget takes; blocks end at `edges` too."""
+        """Deal tiles out to the ranks in turn; hold as many as fit in half the budget; blocks also end at `edges`."""
         height, width = TILE[task.probes.device.type]
         total, ranks = len(task.probes), task.options.ranks
         height = max(1, min(height, math.ceil(total / ranks.count)))
@@ -164,27 +169,24 @@ class Plan:
         )
 
     def wanted(self, probes: range, block: range) -> bool:
-        """Whether a tile has any pair: within one set, the block must reach beyond the first probe."""
+        """Whether a tile has any pair: within one set, the block must extend beyond the first probe."""
         return not self.within or block[-1] > probes[0]
 
     def tiles(self) -> int:
-        """How many tiles there are."""
+        """The number of tiles."""
         return sum(self.wanted(probes, block) for group in self.groups for probes in group for block in self.blocks)
 
 
-def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator[Tile]:
+def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator[ScoreTile]:
     """This rank's tiles: all gallery blocks in ascending order for each group of probes that memory holds.
 
-    Args:
-        task: what is scored.
-        dtype: of the products.
-        edges: gallery rows at which a block ends, besides the regular ones; none is seen beyond the last, if any.
+    Blocks also end at the gallery rows `edges`, and stop at the last of them.
     """
     plan = Plan.of(task, dtype, edges)
     done, total = 0, plan.tiles()
     if not total:
         return
-    products.check_products(task.probes.device, dtype, task.probes.size)
+    low_precision.check_products(task.probes.device, dtype, task.probes.size)
     size = max(len(probes) for group in plan.groups for probes in group) * max(map(len, plan.blocks))
     buffer = torch.empty(size, dtype=dtype, device=task.probes.device)
     for group in plan.groups:
@@ -197,19 +199,67 @@ def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator
             mates = task.identities.block(block[0], block[-1] + 1) if task.identities else None
             for number in here:
                 rows, near = held[number]
-                scores = products.product(rows, columns, buffer)
+                scores = low_precision.product(rows, columns, buffer)
                 _mask(scores, group[number], block, mates, task.within)
-                yield Tile(scores, group[number][0], block[0], products.slack(near, far, task.probes.size, dtype), task)
+                yield ScoreTile(
+                    scores, group[number][0], block[0], low_precision.slack(near, far, task.probes.size, dtype), task
+                )
                 done += 1
                 if task.options.on_block is not None:
                     task.options.on_block(done, total)
 
 
 def _mask(scores: Tensor, probes: range, block: range, mates: Mates | None, within: bool) -> None:
-    """Put -inf where a pair is of one identity or, within one set, comes twice."""
+    """Set pairs of one identity, and repeated pairs within one set, to -inf."""
     if mates is not None:
         rows, columns = mates.pairs(probes[0], probes[-1] + 1)
         scores[rows.to(scores.device), columns.to(scores.device)] = -math.inf
     if within and block[0] <= probes[-1]:
         place = torch.arange(probes[0], probes[-1] + 1, device=scores.device)[:, None]
         scores.masked_fill_(torch.arange(block[0], block[-1] + 1, device=scores.device) <= place, -math.inf)
+
+
+@dataclass
+class Survivors:
+    """Pairs that no product could reject, collected until there are enough to score exactly at once.
+
+    Each has its probe and gallery row, its low-precision score, the bound on that, and the caller's mark.
+    """
+
+    task: Task
+    waiting: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, tile: ScoreTile, rows: Tensor, columns: Tensor, marks: Tensor | None = None) -> None:
+        """Add pairs of a tile, by their places in it."""
+        if len(rows):
+            low = tile.scores[rows, columns].double()
+            bound = tile.slack + low_precision.rounding(low, tile.scores.dtype)
+            pairs = rows + tile.row, columns + tile.column, low, bound, rows if marks is None else marks
+            self.waiting.append(pairs)
+            self.count += len(rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether there are enough to score."""
+        return self.count >= BATCH
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Take out all pairs: probe rows, gallery rows, exact scores, marks.
+
+        Raises:
+            RuntimeError: the device's product broke the bound, so its rejections cannot be trusted.
+        """
+        device = self.task.probes.device
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        parts = [(nothing, nothing, nothing.double(), nothing.double(), nothing), *self.waiting]
+        self.waiting, self.count = [], 0
+        rows, columns, low, bound, marks = (torch.cat(part) for part in zip(*parts, strict=True))
+        scores = self.task.score(rows, columns)
+        off = (low - scores).abs() - bound
+        if len(off) and float(off.max()) > 0:
+            raise RuntimeError(
+                f"a product in low precision on {device} is off by {float(off.max()):.2e} more than IEEE allows, "
+                "so its rejections are in doubt; use precision='float32' or another device"
+            )
+        return rows, columns, scores, marks

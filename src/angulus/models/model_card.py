@@ -1,4 +1,4 @@
-"""The card of a model's folder: README.md, as Hugging Face's hub shows it."""
+"""The card of a model: the README.md of its folder, in the form that Hugging Face's hub shows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from angulus.core.contract import Contract
-from angulus.core.fingerprint import described
+from angulus.core.contract import Contract, describe_model
 from angulus.evaluation.protocols.calibration import Calibration
 
 NAME = "README.md"
 
 ERRORS, ACCURACY = "errors", "accuracy"  # sections that are written later
 
-_CARD = """{front}
+_CARD = """---
+library_name: angulus
+pipeline_tag: image-feature-extraction
+license: unknown
+tags: {tags}
+---
+
 # {title}
 
 A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). Two images are
@@ -44,28 +49,22 @@ From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing
 
 {accuracy}
 
-## What is known of its errors
+## Error rates
 
 {errors}
 
 ## Licence
 
-Not stated: whoever publishes the weights has to name one, here and in the first lines of this file, and to say whether
-the training images allow it.
+Not stated: before you publish the weights, name one here and in the first lines of this file, and say whether the
+training images allow it.
 """
 
 
 def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
-    """What a model is, what it takes and gives, where it comes from, and how it is loaded.
-
-    Args:
-        content: of config.json.
-        contract: the same as in `content`, checked.
-        digits: the model's fingerprint.
-    """
+    """The card of a model with this config.json, checked contract and fingerprint."""
     about = content["about"]
     return _CARD.format(
-        front="\n".join(_front_matter(content)),
+        tags=json.dumps(["angulus", "image-feature-extraction", "embeddings", content["backbone"]]),  # JSON is YAML
         title=about.get("recipe", content["backbone"]),
         backbone=content["backbone"],
         size=content["embedding_size"],
@@ -76,47 +75,36 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         sha256=content["sha256"],
         fingerprint=digits,
         accuracy=_section(ACCURACY, []),
-        errors=_section(ERRORS, ["Not calibrated: no threshold of its scores is known (`angulus calibrate`)."]),
+        errors=_section(ERRORS, ["Not calibrated: run `angulus calibrate --model` to find a threshold."]),
     )
 
 
 def with_accuracy(card: str, accuracy: float, images: int) -> str:
-    """A card that says how many of the test images were put into the right class."""
-    said = f"- {100 * accuracy:.2f} % of {images:,} test images, which training has not seen, were put into their class"
-    return _replaced(card, ACCURACY, [said])
+    """The card with the accuracy on the test images."""
+    line = f"- {100 * accuracy:.2f} % of {images:,} test images, not seen in training, are classified correctly"
+    return _replaced(card, ACCURACY, [line])
 
 
 def with_errors(card: str, calibration: Calibration) -> str:
-    """A card that says what a calibration found."""
-    return _replaced(card, ERRORS, _errors(calibration))
+    """The card with the error rates that a calibration measured."""
+    lines = [
+        f"Threshold {calibration.threshold.value:.4f} (cosine), for features of {describe_model(calibration.model)}: "
+        f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people, FNMR "
+        f"{calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one. On other people and photos the rates "
+        "differ.",
+        *[f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups],
+    ]
+    return _replaced(card, ERRORS, lines)
 
 
 def _replaced(card: str, name: str, lines: list[str]) -> str:
-    """The card with another section, where it has the place for it; all else is as its author wrote it."""
-    start, end = _marks(name)
-    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: _section(name, lines), card, flags=re.S)
+    """The card with one section replaced, if it has that section; the rest stays as its author wrote it."""
+    return re.sub(f"<!-- {name}: .*?<!-- end of {name} -->", lambda _: _section(name, lines), card, flags=re.S)
 
 
 def _section(name: str, lines: list[str]) -> str:
-    start, end = _marks(name)
+    start, end = f"<!-- {name}: Angulus writes everything up to the next mark -->", f"<!-- end of {name} -->"
     return "\n".join([start, "", *lines, "", end] if lines else [start, end])
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- {name}: Angulus writes what stands up to the next such mark -->", f"<!-- end of {name} -->"
-
-
-def _front_matter(content: Mapping[str, Any]) -> list[str]:
-    tags = ["angulus", "image-feature-extraction", "embeddings", content["backbone"]]
-    return [
-        "---",
-        "library_name: angulus",
-        "pipeline_tag: image-feature-extraction",
-        "license: unknown",
-        f"tags: {json.dumps(tags)}",  # JSON is YAML, and quotes whatever has to be
-        "---",
-        "",
-    ]
 
 
 def _given(content: Mapping[str, Any]) -> str:
@@ -124,16 +112,16 @@ def _given(content: Mapping[str, Any]) -> str:
 
 
 def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
-    """What images a model takes, and what it does with them, in three lines."""
+    """What images a model takes, and how it prepares them, in three lines."""
     scaled = {
         "fixed": f"scaled to (x − {contract.mean:g}) / {contract.scale:g}",
         "per_image": "scaled by each image's own mean and deviation",
-        "mean_image": f"less the mean image, over {contract.scale:g}",
+        "mean_image": f"minus the mean image, divided by {contract.scale:g}",
     }[contract.normalize]
     flip = {
-        "none": "mirror images are not taken",
+        "none": "mirror images are not used",
         "sum": "features of an image and its mirror image are added",
-        "concat": "features of an image and its mirror image stand side by side",
+        "concat": "features of an image and its mirror image are concatenated",
     }[contract.flip]
     aligned = f", aligned by the template `{contract.template}`" if contract.template else ""
     return [
@@ -143,17 +131,8 @@ def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     ]
 
 
-def _errors(found: Calibration) -> list[str]:
-    return [
-        f"Threshold {found.threshold.value:.4f} (cosine), for features of {described(found.model)}: FMR "
-        f"{found.fmr.value:.2g} over {found.impostors:,} pairs of two people, FNMR {found.fnmr.value:.2g} over "
-        f"{found.genuine:,} pairs of one. On other people and other photos the rates are others.",
-        *[f"- {each.name}: FMR {each.fmr.value:.2g}, FNMR {each.fnmr.value:.2g}" for each in found.groups],
-    ]
-
-
 def plain(value: object) -> str:
-    """A value in one line, without signs that a terminal obeys.
+    """A value in one line, without terminal control characters.
 
     >>> plain("two\\n lines\\x1b[2J")
     'two lines?[2J'
@@ -163,5 +142,5 @@ def plain(value: object) -> str:
 
 
 def _code(value: object) -> str:
-    """A value as code in one line of Markdown."""
+    """A value in one line of Markdown code."""
     return f"`{plain(value).replace('`', chr(39))}`"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.evaluation.metrics.curves import check_columns
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
@@ -27,7 +28,7 @@ def accuracy_per_class(labels: ArrayLike, predictions: ArrayLike) -> dict[int, f
 
 
 def label_ranks(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.int64]:
-    """Rank of each label among its sample's logits, from 1, [N]; a tie with the label's logit counts against it.
+    """Rank of each label among its sample's logits, from 1, [N]; ties count against the label.
 
     Args:
         labels: [N], in [0, C).
@@ -48,7 +49,7 @@ def label_ranks(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.int64]:
 
 
 def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
-    """Share of samples whose label's logit is among the k highest, k in [1, C]; the arguments are `label_ranks`'."""
+    """Share of samples whose label's logit is among the k highest, k in [1, C]; arguments as for `label_ranks`."""
     ranks = label_ranks(labels, logits)
     checks.integer("k", k, low=1, high=np.asarray(logits).shape[1])
     return float((ranks <= k).mean())
@@ -56,13 +57,8 @@ def top_k_accuracy(labels: ArrayLike, logits: ArrayLike, k: int) -> float:
 
 def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if labels.ndim != 1 or labels.shape != predictions.shape or not len(labels):
-        raise checks.InputError(
-            "labels and predictions must be [N] each with N >= 1; "
-            f"got {list(labels.shape)} and {list(predictions.shape)}"
-        )
-    kinds = [_kind(each) for each in (labels, predictions)]
-    if kinds[0] != kinds[1] or not kinds[0]:
+    check_columns(labels=labels, predictions=predictions)
+    if _kind(labels) != _kind(predictions) or not _kind(labels):
         raise checks.InputError(
             "labels and predictions must both be numbers or both text, or no one equals another; "
             f"got {labels.dtype} and {predictions.dtype}"
@@ -72,5 +68,5 @@ def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.nda
 
 def _kind(values: np.ndarray) -> str:
     if values.dtype == object:
-        return "text" if all(isinstance(each, str) for each in values.tolist()) else ""
+        return "text" if all(isinstance(value, str) for value in values.tolist()) else ""
     return {"U": "text"}.get(values.dtype.kind, "numbers" if values.dtype.kind in "biuf" else "")

@@ -1,4 +1,4 @@
-"""What may be wrong with a model's images, each as a change that would mend it."""
+"""Faults that a model's images may have, each as the change that would mend it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,14 +36,14 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and devi
 
 
 @dataclass(frozen=True)
-class Trial:
+class ImageChange:
     """One change to what the model sees.
 
     Attributes:
-        name: of the images with the change, to follow "with".
-        family: what would be wrong if the change does better.
+        name: of the change, to follow "with".
+        family: the kind of fault if the change does better.
         change: pixels uint8 [B, channels, height, width] -> the same shape and type.
-        normalise: raw 0..255 floats, channels in the model's order -> the network's input; None: as the contract does.
+        normalise: raw 0..255 floats, channels in the model's order -> the network's input; None: by the contract.
     """
 
     name: str
@@ -51,33 +52,33 @@ class Trial:
     normalise: Callable[[Tensor], Tensor] | None = None
 
 
-def trials(model: Model) -> tuple[Trial, ...]:
-    """Every change that is tried; none is what the contract does already."""
-    some = [Trial("red and blue swapped", "colour", lambda pixels: pixels.flip(1))] if _coloured(model) else []
-    return (*some, *_values(model), *_geometry(max(model.config.image_size)))
+def changes_for(model: Model) -> tuple[ImageChange, ...]:
+    """All changes to try; the contract's own preparation is not among them."""
+    colour = [ImageChange("red and blue swapped", "colour", lambda pixels: pixels.flip(1))]
+    return (*(colour * (model.config.in_channels == 3)), *_values(model), *_geometry(max(model.config.image_size)))
 
 
-def after(first: Trial, second: Trial) -> Trial:
-    """The second change to images that the first was made to; of the two, one at most is to the values."""
-    changes = [each.change for each in (first, second) if each.change is not None]
+def combine(first: ImageChange, second: ImageChange) -> ImageChange:
+    """Both changes, one after the other; at most one of them changes the values."""
+    steps = [step.change for step in (first, second) if step.change is not None]
 
     def change(pixels: Tensor) -> Tensor:
-        for each in changes:
-            pixels = each(pixels)
+        for step in steps:
+            pixels = step(pixels)
         return pixels
 
     return dataclasses.replace(second, change=change, normalise=second.normalise or first.normalise)
 
 
 @torch.no_grad()
-def features(model: Model, pixels: Tensor, trial: Trial | None = None) -> Tensor:
-    """Features [B, d] of pixels as the contract prepares them, or under a trial's change."""
+def features(model: Model, pixels: Tensor, change: ImageChange | None = None) -> Tensor:
+    """Features [B, d] of pixels as the contract prepares them, or under a change."""
     preprocessing = model.preprocessing
     network: Callable[[Tensor], Tensor] = model.backbone
-    if trial is not None and trial.change is not None:
-        pixels = trial.change(pixels)
-    if trial is not None and trial.normalise is not None:
-        normalise = trial.normalise
+    if change is not None and change.change is not None:
+        pixels = change.change(pixels)
+    if change is not None and change.normalise is not None:
+        normalise = change.normalise
         raw = dataclasses.replace(model.config.contract, normalize="fixed", mean=0.0, scale=1.0)
         preprocessing = Preprocessing(raw)
 
@@ -89,13 +90,9 @@ def features(model: Model, pixels: Tensor, trial: Trial | None = None) -> Tensor
 
 
 def moved(pixels: Tensor, *, right: float = 0, down: float = 0, zoom: float = 1, degrees: float = 0) -> Tensor:
-    """Pixels [B, C, H, W] shifted, enlarged and turned about the centre; beyond the edge, the edge's pixels go on.
+    """Pixels uint8 [B, C, H, W] shifted (in pixels), enlarged and turned clockwise about the centre.
 
-    Args:
-        pixels: uint8.
-        right, down: shift of what is shown, in pixels.
-        zoom: > 1 enlarges.
-        degrees: clockwise as seen, y being down.
+    Beyond the edge, the edge's pixels are repeated.
     """
     height, width = pixels.shape[-2:]
     angle = math.radians(degrees)
@@ -104,20 +101,16 @@ def moved(pixels: Tensor, *, right: float = 0, down: float = 0, zoom: float = 1,
     from_x = (cos * x[None, :] + sin * y[:, None]) * 2 / max(width - 1, 1)  # where each pixel comes from, in [-1, 1]
     from_y = (-sin * x[None, :] + cos * y[:, None]) * 2 / max(height - 1, 1)
     grid = torch.stack([from_x, from_y], dim=-1).to(pixels.device)
-    found = functional.grid_sample(
+    sampled = functional.grid_sample(
         pixels.float(), grid.expand(len(pixels), -1, -1, -1), padding_mode="border", align_corners=True
     )
-    return found.round().clamp(0, 255).to(torch.uint8)
+    return sampled.round().clamp(0, 255).to(torch.uint8)
 
 
-def _coloured(model: Model) -> bool:
-    return model.config.in_channels == 3
-
-
-def _values(model: Model) -> list[Trial]:
-    """Ways to normalise that are in use, but for the contract's own."""
+def _values(model: Model) -> list[ImageChange]:
+    """Common ways to normalise, except for the contract's own."""
     contract = model.config.contract
-    some = []
+    changes = []
     for mean, scale, words in (
         (127.5, 127.5, "(x − 127.5) / 127.5"),
         (127.5, 128.0, "(x − 127.5) / 128"),
@@ -125,25 +118,21 @@ def _values(model: Model) -> list[Trial]:
         (0.0, 1.0, "x as it is, so 0 to 255"),
     ):
         if (contract.normalize, contract.mean, contract.scale) != ("fixed", mean, scale):
-            some.append(Trial(f"pixels as {words}", "values", normalise=_fixed(mean, scale)))
-    if _coloured(model):
-        means, deviations = (torch.tensor(each)[:, None, None] for each in IMAGENET)
+            normalise = partial(_fixed, mean=mean, scale=scale)
+            changes.append(ImageChange(f"pixels as {words}", "values", normalise=normalise))
+    if model.config.in_channels == 3:
+        means, deviations = (torch.tensor(values)[:, None, None] for values in IMAGENET)
         if contract.colour == "bgr":
             means, deviations = means.flip(0), deviations.flip(0)
-        some.append(
-            Trial(
-                "pixels by ImageNet's mean and deviation",
-                "values",
-                normalise=lambda x: (x - means.to(x)) / deviations.to(x),
-            )
-        )
+        name = "pixels by ImageNet's mean and deviation"
+        changes.append(ImageChange(name, "values", normalise=partial(_fixed, mean=means, scale=deviations)))
     if contract.normalize != "per_image":
-        some.append(Trial("each image by its own mean and deviation", "values", normalise=_per_image))
-    return some
+        changes.append(ImageChange("each image by its own mean and deviation", "values", normalise=_per_image))
+    return changes
 
 
-def _fixed(mean: float, scale: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: (x - mean) / scale
+def _fixed(x: Tensor, mean: float | Tensor, scale: float | Tensor) -> Tensor:
+    return (x - torch.as_tensor(mean).to(x)) / torch.as_tensor(scale).to(x)
 
 
 def _per_image(x: Tensor) -> Tensor:
@@ -151,23 +140,16 @@ def _per_image(x: Tensor) -> Tensor:
     return (x - x.mean(dim=(1, 2, 3), keepdim=True)) / deviation.clamp_min(x[0].numel() ** -0.5)
 
 
-def _geometry(side: int) -> list[Trial]:
+def _geometry(side: int) -> list[ImageChange]:
     """Shifts by 1/28 and 1/14 of the longer side (4 and 8 of 112 pixels), four scales, five turns."""
-    some = []
+    changes = []
     for step in sorted({max(1, round(side / 28)), max(2, round(side / 14))}):
-        for words, right, down in (("right", 1, 0), ("left", -1, 0), ("down", 0, 1), ("up", 0, -1)):
-            some.append(
-                Trial(
-                    f"a shift of {step} px {words}", "place", _move(right=float(right * step), down=float(down * step))
-                )
-            )
+        for direction, right, down in (("right", step, 0), ("left", -step, 0), ("down", 0, step), ("up", 0, -step)):
+            move = partial(moved, right=float(right), down=float(down))
+            changes.append(ImageChange(f"a shift of {step} px {direction}", "place", move))
     for zoom in (0.75, 0.9, 1.1, 1.33):
-        words = "enlarged" if zoom > 1 else "reduced"
-        some.append(Trial(f"what is shown {words} to {zoom:.0%}", "size", _move(zoom=zoom)))
+        name = f"what is shown {'enlarged' if zoom > 1 else 'reduced'} to {zoom:.0%}"
+        changes.append(ImageChange(name, "size", partial(moved, zoom=zoom)))
     for degrees in (-15.0, 15.0, 90.0, 180.0, 270.0):
-        some.append(Trial(f"a turn of {degrees:+g} degrees", "turn", _move(degrees=degrees)))
-    return some
-
-
-def _move(*, right: float = 0, down: float = 0, zoom: float = 1, degrees: float = 0) -> Callable[[Tensor], Tensor]:
-    return lambda pixels: moved(pixels, right=right, down=down, zoom=zoom, degrees=degrees)
+        changes.append(ImageChange(f"a turn of {degrees:+g} degrees", "turn", partial(moved, degrees=degrees)))
+    return changes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.scoring import Options, above, exact, products, scan, tiles
+from angulus.evaluation.scoring import ScoringOptions, above, exact, low_precision, tiles
 
 DTYPES = [torch.float32, torch.bfloat16]
 FLOATS = st.floats(-2, 2, width=32)
@@ -20,9 +20,11 @@ FLOATS = st.floats(-2, 2, width=32)
 def error_and_bound(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     first, second = exact.rows_of(a, b)
     (low_a, near), (low_b, far) = first.low(0, len(a), dtype), second.low(0, len(b), dtype)
-    got = products.product(low_a, low_b, torch.empty(len(a) * len(b), dtype=dtype)).double()
+    got = low_precision.product(low_a, low_b, torch.empty(len(a) * len(b), dtype=dtype)).double()
     unit_a, unit_b = (x.double() / torch.linalg.vector_norm(x.double(), dim=1, keepdim=True) for x in (a, b))
-    return (got - unit_a @ unit_b.T).abs(), products.slack(near, far, a.shape[1], dtype) + products.rounding(got, dtype)
+    return (got - unit_a @ unit_b.T).abs(), low_precision.slack(near, far, a.shape[1], dtype) + low_precision.rounding(
+        got, dtype
+    )
 
 
 def generator(seed: int) -> torch.Generator:
@@ -52,29 +54,29 @@ def test_rows_between_two_bfloat16_nearly_reach_the_bound() -> None:
 def test_keys_order_as_floats_do(numbers: list[float]) -> None:
     for dtype in DTYPES:
         scores = torch.tensor(numbers).to(dtype)
-        key = scan.keys(scores)
+        key = low_precision.keys(scores)
         for i in range(len(numbers)):
             assert torch.equal((key > key[i]) & (scores != scores[i]), scores > scores[i])
-        assert torch.equal(scan.values(key, dtype), scores.double())
+        assert torch.equal(low_precision.values(key, dtype), scores.double())
 
 
 @settings(max_examples=300)
 @given(FLOATS, st.floats(-2, 2))
 def test_no_rounding_falls_below_its_floor_or_above_its_ceiling(product: float, bound: float) -> None:
     for dtype in DTYPES:
-        key = scan.keys(torch.tensor([product]).to(dtype))
+        key = low_precision.keys(torch.tensor([product]).to(dtype))
         limit = torch.tensor([bound], dtype=torch.float64)
         if product >= bound:
-            assert bool(key >= scan.floor_keys(limit, dtype))
+            assert bool(key >= low_precision.floor_keys(limit, dtype))
         if product <= bound:
-            assert bool(key <= scan.ceiling_keys(limit, dtype))
+            assert bool(key <= low_precision.ceiling_keys(limit, dtype))
 
 
 def test_what_is_masked_is_below_every_floor_and_everything_else_above_the_lowest() -> None:
     for dtype in DTYPES:
-        floor = scan.floor_keys(torch.tensor([-math.inf], dtype=torch.float64), dtype)
-        assert bool(scan.keys(torch.tensor([-math.inf]).to(dtype)) < floor)
-        assert bool(scan.keys(torch.tensor([-1.1]).to(dtype)) > floor)
+        floor = low_precision.floor_keys(torch.tensor([-math.inf], dtype=torch.float64), dtype)
+        assert bool(low_precision.keys(torch.tensor([-math.inf]).to(dtype)) < floor)
+        assert bool(low_precision.keys(torch.tensor([-1.1]).to(dtype)) > floor)
 
 
 @settings(max_examples=50)
@@ -82,7 +84,7 @@ def test_what_is_masked_is_below_every_floor_and_everything_else_above_the_lowes
 def test_peaks_against_a_loop(rows: list[list[float]]) -> None:
     for dtype in DTYPES:
         scores = torch.tensor(rows).to(dtype)
-        got = scan.values(scan.peaks(scores), dtype).tolist()
+        got = low_precision.values(low_precision.peaks(scores), dtype).tolist()
         assert got == [max(row) for row in scores.double().tolist()]
 
 
@@ -95,11 +97,11 @@ def test_both_ways_to_search_a_block_agree(rows: int, columns: int, seed: int, e
     low = torch.randint(-9, 9, (rows, 1) if each else (), dtype=torch.int16, generator=random)
     high = low + 4
     for limits in ((low, None), (low, high)):
-        assert torch.equal(scan._inside(found, *limits), scan._inside_cpu(found, *limits))
-    assert torch.equal(scan._above(found, high), scan._above_cpu(found, high))
-    near, where = scan.between(found, low, high)
+        assert torch.equal(low_precision._inside(found, *limits), low_precision._inside_cpu(found, *limits))
+    assert torch.equal(low_precision._above(found, high), low_precision._above_cpu(found, high))
+    near, where = low_precision.between(found, low, high)
     assert (found[near, where] >= low.expand(rows, 1)[near, 0]).all()
-    assert len(near) + int(scan.count_above(found, high).sum()) == int((found >= low).sum())
+    assert len(near) + int(low_precision.count_above(found, high).sum()) == int((found >= low).sum())
 
 
 def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
@@ -111,33 +113,34 @@ def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("narrow", [rounded_to_tf32, lambda x: x.bfloat16().float()])
 @pytest.mark.parametrize("size", [1, 512, 4096])
 def test_float32_products_of_less_are_refused(size: int, narrow: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    products.check_products(torch.device("cpu"), torch.float32, size)
+    low_precision.check_products(torch.device("cpu"), torch.float32, size)
     mm = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b, out: mm(narrow(a), narrow(b.T).T))  # type: ignore[operator]
     with pytest.raises(InputError, match="float32 products must not be rounded to TF32 or bfloat16"):
-        products.check_products(torch.device("cpu"), torch.float32, size)
+        low_precision.check_products(torch.device("cpu"), torch.float32, size)
 
 
 def test_a_product_that_breaks_the_bound_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = products.product
-    monkeypatch.setattr(products, "product", lambda *arguments: right(*arguments).mul_(1.05))
+    right = low_precision.product
+    monkeypatch.setattr(low_precision, "product", lambda *arguments: right(*arguments).mul_(1.05))
     with pytest.raises(RuntimeError, match=r"product in low precision on cpu is off by .* more than IEEE allows"):
-        list(above(torch.eye(3), torch.eye(3), 0.5, options=Options(precision="bfloat16")))
+        list(above(torch.eye(3), torch.eye(3), 0.5, options=ScoringOptions(precision="bfloat16")))
 
 
 def test_auto_takes_the_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "SMALL", 0)
-    work = tiles.task(torch.ones(2, 2), torch.ones(2, 2), None, Options())
+    work = tiles.task(torch.ones(2, 2), torch.ones(2, 2), None, ScoringOptions())
     for ratio, dtype in ((0.5, torch.bfloat16), (1.5, torch.float32)):
-        monkeypatch.setattr(products, "bfloat16_time", lambda *_, ratio=ratio: ratio)
+        monkeypatch.setattr(low_precision, "bfloat16_time", lambda *_, ratio=ratio: ratio)
         assert work.dtype() == dtype
     assert (
-        products.PRECISIONS["float32"] == tiles.task(torch.ones(2, 2), None, None, Options(precision="float32")).dtype()
+        low_precision.PRECISIONS["float32"]
+        == tiles.task(torch.ones(2, 2), None, None, ScoringOptions(precision="float32")).dtype()
     )
 
 
 def test_the_trial_takes_time() -> None:
-    assert 0.01 < products.bfloat16_time.__wrapped__(torch.device("cpu"), 64) < 1000
+    assert 0.01 < low_precision.bfloat16_time.__wrapped__(torch.device("cpu"), 64) < 1000
 
 
 @pytest.mark.parametrize(
@@ -149,4 +152,4 @@ def test_the_trial_takes_time() -> None:
 )
 def test_options_refuse(arguments: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Options(**arguments)  # type: ignore[arg-type]
+        ScoringOptions(**arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a store of vectors must do to hold a gallery, and what the stores share."""
+"""The interface of a store that holds a gallery, and what all stores share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and 
 
 @dataclass(frozen=True)
 class About:
-    """What a gallery's vectors are; kept in the store with them.
+    """Describes a gallery's vectors; saved with them.
 
     Attributes:
-        size: d, numbers a vector.
-        model: which model and flip rule made them, as embeddings say; None where they do not.
-        flip: how the vectors of mirror images were joined to them: None, "sum" or "concat".
+        size: d, numbers per vector.
+        model: name of the model and flip rule that made them, as embeddings state it; None if they do not.
+        flip: how they were fused with the vectors of mirror images: None, "sum" or "concat".
     """
 
     size: int
@@ -35,17 +35,17 @@ class About:
     flip: str | None = None
 
     def text(self) -> str:
-        """As JSON."""
+        """This description as JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
     @staticmethod
     def read(text: object, where: str) -> About:
-        """What `text` gave, or what is wrong with it."""
+        """The description that `text` made; `where` is the gallery, for errors."""
         wrong = f"{where} is not a gallery that angulus search made"
         if not isinstance(text, str | bytes):
-            raise checks.InputError(f"{wrong} (it does not say which vectors it holds)")
+            raise checks.InputError(f"{wrong} (it does not describe its vectors)")
         try:
-            content = limits.parse_json(text, "what it says of its vectors")
+            content = limits.parse_json(text, "the description of its vectors")
             if content.pop("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT}")
             about = About(**content)
@@ -60,22 +60,16 @@ class About:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Rows of a gallery, near to one query first.
-
-    Attributes:
-        ids: K of them.
-        identities: K, who is shown, or None where that is not known.
-        vectors: [K, d], unit vectors as they are stored.
-    """
+class Neighbours:
+    """K rows of a gallery, nearest first: ids, identities (None if unknown), and unit vectors [K, d] as stored."""
 
     ids: Sequence[str]
     identities: Sequence[str | None]
     vectors: Vectors
 
 
-class Store(Protocol):
-    """Keeps unit vectors under ids. Ids are any text: a store uses `keys` where it needs a name of its own.
+class VectorStore(Protocol):
+    """Stores unit vectors under ids. Ids are any text; `keys` turns them into safe names.
 
     Attributes:
         finished: keys of rows whose removal an earlier process began and this one finished.
@@ -85,45 +79,45 @@ class Store(Protocol):
 
     @property
     def where(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
 
     def writing(self) -> AbstractContextManager[None]:
-        """Where `create`, `put`, `delete`, `index` and `tidy` belong: one process at a time, the others wait."""
+        """Context for `create`, `put`, `delete`, `index` and `tidy`: one process at a time, the others wait."""
 
     def about(self) -> About | None:
-        """What it holds, up to date and without what a crash left; None where there is nothing yet."""
+        """What it holds, up to date and repaired after a crash; None if there is nothing yet."""
 
     def create(self, about: About) -> None:
         """Make it, empty."""
 
     def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
-        """Add, or replace what has the same id; when it returns, what was put outlives this process."""
+        """Add rows, replacing those with the same ids; when it returns, they survive this process."""
 
     def present(self, ids: Sequence[str]) -> set[str]:
-        """Which of the ids are there."""
+        """The ids that exist, out of these."""
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Take them out, and out of what is stored; a crash leaves no more to do than to open the gallery again."""
+        """Delete rows from everything stored; after a crash, opening the gallery again finishes the work."""
 
     def count(self) -> int:
-        """How many there are."""
+        """The number of rows."""
 
     def index(self, kind: str) -> None:
-        """Build what makes approximate queries fast."""
+        """Build the index for approximate queries."""
 
     def tidy(self) -> None:
-        """Merge what many additions left in pieces."""
+        """Merge the pieces that many additions left."""
 
-    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Found]:
-        """The rows of largest inner product with each query [Q, d]; effort: None for all rows, or how hard to look."""
+    def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
+        """The rows of largest inner product with each query [Q, d]; `effort` None compares all rows."""
 
 
 def keys(ids: Sequence[str]) -> list[str]:
-    """Names that are safe anywhere, one an id: 32 hexadecimal digits, as a UUID, of a 128-bit BLAKE2b.
+    """A safe name for each id: 32 hexadecimal digits of a 128-bit BLAKE2b, written as a UUID.
 
-    No text that a user chose ever becomes a part of a query or a path.
+    So no text from a user becomes part of a query or a path.
 
     >>> keys(["a'; DROP TABLE gallery; --"])
     ['7f111f5b-41af-197a-f628-b389b2393033']
     """
-    return [str(uuid.UUID(bytes=hashlib.blake2b(each.encode(), digest_size=16).digest())) for each in ids]
+    return [str(uuid.UUID(bytes=hashlib.blake2b(name.encode(), digest_size=16).digest())) for name in ids]

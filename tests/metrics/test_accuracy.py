@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.classification import accuracy, accuracy_per_class, top_k_accuracy
+from angulus.evaluation.metrics.accuracy import accuracy, accuracy_per_class, top_k_accuracy
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 6, size=157)
@@ -80,7 +80,7 @@ def test_top_k_sees_neither_the_order_of_samples_nor_the_scale_of_logits(k: int)
 @pytest.mark.parametrize("function", [accuracy, accuracy_per_class])
 @pytest.mark.parametrize(("labels", "predictions"), [([], []), ([1, 2], [1]), ([[1]], [[1]])])
 def test_pairs_are_refused(function: object, labels: list[int], predictions: list[int]) -> None:
-    with pytest.raises(InputError, match=r"labels and predictions must be \[N\] each with N >= 1; got \["):
+    with pytest.raises(InputError, match=r"labels and predictions must be \[N\] each with N >= 1; got shapes \["):
         function(labels, predictions)  # type: ignore[operator]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.quality import Group, groups, low_count, low_quality, norm_bins
+from angulus.evaluation.metrics.image_quality import Group, groups, low_count, low_quality, norm_bins
 
 RANDOM = np.random.default_rng(0)
 NORMS = RANDOM.gamma(4.0, 2.0, size=203)
@@ -126,7 +126,7 @@ def test_groups_do_not_depend_on_the_order_of_samples() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (([1.0, 2.0], [True], [True, False]), r"one shape \[N\]; got \[2\], \[1\] and \[2\]"),
+        (([1.0, 2.0], [True], [True, False]), r"must be \[N\] each; got shapes \[2\] and \[1\] and \[2\]"),
         (([[1.0]], [[True]], [[False]]), r"norms must be .* of shape \[N\]; got shape \[1, 1\]"),
         (([1.0, float("nan")], [True, True], [True, False]), r"norms must be finite numbers .*; got nan at 1"),
         (([1.0, 2.0], [True, True], [True, True]), "the group 'good' is empty"),
@@ -190,8 +190,8 @@ def test_many_ties_leave_fewer_bins_and_lose_no_sample() -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "sentence"),
     [
-        (([], []), {}, r"norms and correct must be \[N\] each with N >= 1; got \[0\] and \[0\]"),
-        (([1.0], [True, False]), {}, r"got \[1\] and \[2\]"),
+        (([], []), {}, r"norms and correct must be \[N\] each with N >= 1; got shapes \[0\] and \[0\]"),
+        (([1.0], [True, False]), {}, r"got shapes \[1\] and \[2\]"),
         (([1.0], [True]), {"bins": 0}, r"bins must be a whole number in \[1, 10000\]; got 0"),
         (([1.0], [True]), {"edges": "widths"}, "edges must be one of 'quantile', 'width'; got 'widths'; did you mean"),
     ],

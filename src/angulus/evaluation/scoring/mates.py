@@ -1,4 +1,4 @@
-"""Which pairs are of one identity, found by sorting, never by comparing all pairs."""
+"""Find pairs of one identity by sorting, without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Identities:
-    """The identity of each probe and each gallery row, as a number in [0, names); -1 where no probe has it."""
+    """The identity of each probe and gallery row, as a number in [0, names); -1 if no probe has it."""
 
     probes: Integers
     gallery: Integers
@@ -26,19 +26,17 @@ class Identities:
 
     @staticmethod
     def of(ids: ArrayLike | Sequence[ArrayLike], probes: int, gallery: int | None) -> Identities:
-        """Check `ids`: two arrays (probes', gallery's), or one where one set is paired with itself (no gallery)."""
+        """Check `ids`: two arrays (probes', gallery's), or one if a set is paired with itself (no gallery)."""
         if gallery is None:
             names, only = np.unique(_integers("ids", ids, probes), return_inverse=True)
             return Identities(only, only, len(names))
         if not isinstance(ids, Sequence) or len(ids) != 2:
-            raise checks.InputError(
-                "ids must be two arrays, (those of the probes, those of the gallery); got another thing"
-            )
+            raise checks.InputError("ids must be two arrays, (the probes', the gallery's); got something else")
         first, second = _integers("ids of the probes", ids[0], probes), _integers("ids of the gallery", ids[1], gallery)
         names, numbers = np.unique(first, return_inverse=True)
         place = np.searchsorted(names, second)
-        known = names[np.minimum(place, len(names) - 1)] == second if len(names) else np.zeros(gallery, dtype=bool)
-        return Identities(numbers, np.where(known, place, -1), len(names))
+        shared = names[np.minimum(place, len(names) - 1)] == second if len(names) else np.zeros(gallery, dtype=bool)
+        return Identities(numbers, np.where(shared, place, -1), len(names))
 
     def pairs(self, within: bool) -> int:
         """How many pairs are of one identity; `within`: of two different rows, each unordered pair once."""
@@ -49,7 +47,7 @@ class Identities:
         return sum(one * other for one, other in zip(counts, others, strict=True))
 
     def block(self, first: int, last: int) -> Mates:
-        """Gallery rows [first, last) ready to be looked up by identity."""
+        """Gallery rows [first, last), sorted for lookup by identity."""
         part = self.gallery[first:last]
         rows = np.flatnonzero(part >= 0)
         order = rows[np.argsort(part[rows], kind="stable")]
@@ -59,7 +57,7 @@ class Identities:
 
 @dataclass(frozen=True)
 class Mates:
-    """Gallery rows in the order of their identities, where each identity begins, and the identity of every probe."""
+    """Gallery rows ordered by identity, where each identity begins, and the identity of every probe."""
 
     probes: Integers
     order: Integers
@@ -91,6 +89,6 @@ def _integers(name: str, values: Any, length: int) -> Integers:
     array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (length,) or array.dtype.kind not in "iu":
         raise checks.InputError(
-            f"{name} must be [{length}] of whole numbers, one a row; got {array.dtype} of shape {list(array.shape)}"
+            f"{name} must be [{length}] of whole numbers, one per row; got {array.dtype} of shape {list(array.shape)}"
         )
     return array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Adding to a gallery, taking out, and asking who is on an image."""
+"""A gallery of known people: add, remove, and identify the person in an image."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.contract import describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
-from angulus.core.fingerprint import described, parts
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.store import About, Found, Store, keys
+from angulus.search.vector_store import About, Neighbours, VectorStore, keys
 
-EFFORT = 64  # lists or neighbours that an approximate query looks at
+EFFORT = 64  # lists or neighbours that an approximate query searches
 
-_MARGIN = 10  # rows beyond those asked for: a store ranks in float32, and what is shown is ranked in float64
+_MARGIN = 10  # extra rows: a store ranks in float32, and answers are ranked in float64
 _QUERIES = 256  # at a time
-_FUSED = 10_000  # rows at a time
-_BYTES = 2**28  # of the rows that are found for those queries
+_FUSED = 10_000  # rows checked at a time
+_BYTES = 2**28  # of the rows found for those queries
 MOST_MATCHES = 10_000_000  # in all answers, which are kept in memory
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row of the gallery: its id, who is shown if that is known, and its cosine with the query."""
+    """A row of the gallery: its id, its identity if known, and its cosine with the query."""
 
     id: str
     identity: str | None
@@ -37,7 +37,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Answer:
-    """The best matches at or above the threshold for one query, by falling score; none: nobody who is known."""
+    """The best matches of one query at or above the threshold, by falling score; none: nobody in the gallery."""
 
     id: str
     matches: tuple[Match, ...]
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the true `top` that approximate answers hold, over so many queries."""
+    """Share of the true `top` rows that approximate answers hold, over a number of queries."""
 
     value: float
     top: int
@@ -53,13 +53,9 @@ class Recall:
 
 
 class Gallery:
-    """Unit vectors of known people in a store.
+    """Unit vectors of known people in a `store`."""
 
-    Args:
-        store: where they are kept.
-    """
-
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: VectorStore) -> None:
         self.store = store
 
     def __len__(self) -> int:
@@ -73,31 +69,32 @@ class Gallery:
         batch: int = 10_000,
         on_rows: Callable[[int], None] | None = None,
     ) -> int:
-        """Add all embeddings, or replace those whose ids are there; returns how many.
+        """Add all embeddings, replacing rows with the same ids; returns how many.
 
         Args:
-            embeddings: of one model, that of the gallery; their labels are the identities.
+            embeddings: of the gallery's model; their labels are the identities.
             flip: fuse with the mirrored images' embeddings: None, "sum" or "concat".
-            batch: rows a commit, >= 1.
-            on_rows: called with the number of rows kept, after each commit: a crash loses none of them, and adding
+            batch: rows per commit, >= 1.
+            on_rows: called with the number of committed rows after each commit; a crash loses none of them, and adding
                 again completes the rest.
 
         Raises:
-            checks.InputError: another model, dimension or flip than the gallery's; no gallery, and not an empty place;
+            checks.InputError: another model, dimension or flip than the gallery's; a folder that is not a gallery;
                 a vector that cannot be fused; another process that writes the gallery for too long.
         """
         checks.integer("batch", batch, low=1)
         ids = embeddings.ids.tolist()
-        named = [""] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
-        labels = [name or None for name in named]
-        _writable([*ids, *(each for each in labels if each is not None)], embeddings.source)
+        labels = (
+            [None] * len(ids) if embeddings.labels is None else [name or None for name in embeddings.labels.tolist()]
+        )
+        _check_writable([*ids, *filter(None, labels)], embeddings.source)
         about = _about(embeddings, flip)
         self._check_same(about, embeddings.source)
         if flip is not None:
-            for start in range(0, len(ids), _FUSED):  # what cannot be fused is refused before anything is written
+            for start in range(0, len(ids), _FUSED):  # refuse what cannot be fused before writing anything
                 embeddings.fused(slice(start, start + _FUSED), flip)
         with self.store.writing():
-            if not self._check_same(about, embeddings.source):  # again: another process may have made it meanwhile
+            if not self._check_same(about, embeddings.source):  # again: another process may have made it since
                 self.store.create(about)
             for start in range(0, len(ids), batch):
                 part = slice(start, start + batch)
@@ -110,13 +107,9 @@ class Gallery:
         return len(ids)
 
     def remove(self, ids: list[str]) -> int:
-        """Take rows out by their ids; returns how many.
-
-        Raises:
-            checks.InputError: an id that is not there; nothing is taken out then.
-        """
-        self._begun()
-        _writable(ids, "the command")
+        """Remove rows by their ids; returns how many. A missing id is an error, and nothing is removed."""
+        self._existing()
+        _check_writable(ids, "the command")
         asked = list(dict.fromkeys(ids))
         with self.store.writing():
             present = self.store.present(asked)
@@ -132,12 +125,8 @@ class Gallery:
         return len(asked)
 
     def index(self, kind: str) -> None:
-        """Build what approximate queries need.
-
-        Raises:
-            checks.InputError: an empty gallery, too few rows, or another kind than the store has.
-        """
-        self._known()
+        """Build the index for approximate queries: "ivf-pq" or "hnsw", as the store supports."""
+        self.about()
         with self.store.writing():
             self.store.index(kind)
 
@@ -150,26 +139,26 @@ class Gallery:
         flip: str | None = None,
         effort: int | None = None,
     ) -> list[Answer]:
-        """Who is on each image: the rows of highest cosine, at or above the threshold.
+        """Identify the person in each image: the rows of highest cosine, at or above the threshold.
 
         Args:
             embeddings: of the gallery's model.
             top: matches per query at most, >= 1; all answers together hold at most `MOST_MATCHES`.
-            threshold: cosine in [-1, 1]; None: the best are shown, however low.
-            flip: as the gallery was made.
+            threshold: cosine in [-1, 1]; None: return the best, however low.
+            flip: that of the gallery.
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
-                neighbours are looked at, >= 1.
+                neighbours to search, >= 1.
 
         Raises:
-            checks.InputError: another model, dimension or flip, an empty gallery, no index where effort asks for one.
+            checks.InputError: another model, dimension or flip, an empty gallery, effort without an index.
         """
         checks.integer("top", top, low=1)
         if threshold is not None:
             checks.number("threshold", threshold, low=-1, high=1)
         if effort is not None:
             checks.integer("effort", effort, low=1)
-        about = self._known()
-        _same(_about(embeddings, flip), about, embeddings.source, self.store.where)
+        about = self.about()
+        _check_same(_about(embeddings, flip), about, embeddings.source, self.store.where)
         count = self.store.count()
         top = min(top, count)
         checks.integer("top", top, high=max(1, MOST_MATCHES // len(embeddings)), hint=f"of {len(embeddings):,} queries")
@@ -194,41 +183,38 @@ class Gallery:
         queries: int = 100,
         seed: int = 0,
     ) -> Recall:
-        """Share of the exact answers' rows that approximate ones hold, over a draw of the queries.
+        """Share of the exact answers' rows that approximate answers hold, over a random draw of the queries.
 
-        A row that is as near as the last of the exact answer counts: of copies, any will do.
+        A row that is as near as the last exact match counts too, so that copies are interchangeable.
         """
         checks.integer("queries", queries, low=1)
         count = min(queries, len(embeddings))
         rows = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         chosen = _part(embeddings, rows)
         exact = self.query(chosen, top=top, flip=flip)
-        near = self.query(chosen, top=top, flip=flip, effort=effort)
+        approximate = self.query(chosen, top=top, flip=flip, effort=effort)
         shares = []
-        for truth, answer in zip(exact, near, strict=True):
+        for truth, answer in zip(exact, approximate, strict=True):
             last = truth.matches[-1].score
             shares.append(sum(match.score >= last for match in answer.matches) / len(truth.matches))
         return Recall(float(np.mean(shares)), top, count)
 
-    def about(self) -> About:
-        """What the gallery holds."""
-        return self._known()
-
     def _check_same(self, about: About, source: str) -> bool:
-        """Whether there is a gallery; one that the vectors do not belong into is refused."""
-        known = self.store.about()
-        if known is not None:
-            _same(about, known, source, self.store.where)
-        return known is not None
+        """Whether there is a gallery; refuse vectors that do not belong in it."""
+        existing = self.store.about()
+        if existing is not None:
+            _check_same(about, existing, source, self.store.where)
+        return existing is not None
 
-    def _begun(self) -> About:
+    def _existing(self) -> About:
         about = self.store.about()
         if about is None:
             raise checks.InputError(f"there is no gallery in {self.store.where} yet; make one with angulus search add")
         return about
 
-    def _known(self) -> About:
-        about = self._begun()
+    def about(self) -> About:
+        """What the gallery holds; an error if it is missing or empty."""
+        about = self._existing()
         if not self.store.count():
             raise checks.InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
         return about
@@ -242,7 +228,7 @@ def open_gallery(where: str | Path) -> Gallery:
 
 
 def false_positives(fmr: float, count: int) -> float:
-    """How often someone unknown is taken for one of `count` people, were the comparisons independent: 1 − (1 − FMR)^N.
+    """How often a stranger matches one of `count` people, if comparisons are independent: 1 − (1 − FMR)^N.
 
     >>> round(false_positives(1e-4, 10_000), 3)
     0.632
@@ -251,16 +237,12 @@ def false_positives(fmr: float, count: int) -> float:
 
 
 def threshold_of(calibration: Calibration, about: About, where: str) -> float:
-    """The calibrated threshold, for a gallery that it is for.
-
-    Raises:
-        checks.InputError: a calibration of another model or flip than the gallery's.
-    """
-    way = "calibrate embeddings made as the gallery's were, or give a threshold of your own"
+    """The calibrated threshold; a calibration of another model or flip than the gallery's is refused."""
+    way = "calibrate embeddings made like the gallery's, or give a threshold of your own"
     if calibration.model != about.model:
         raise checks.InputError(
-            f"the calibration is for {described(calibration.model)}, and {where} holds vectors of "
-            f"{described(about.model)}; {way}"
+            f"the calibration is for {describe_model(calibration.model)}, and {where} holds vectors of "
+            f"{describe_model(about.model)}; {way}"
         )
     if calibration.flip != about.flip:
         raise checks.InputError(
@@ -275,48 +257,49 @@ def _about(embeddings: Embeddings, flip: str | None) -> About:
     return About(size, embeddings.model, flip)
 
 
-def _same(asked: About, known: About, source: str, where: str) -> None:
-    """Refuse vectors that have no angle with the gallery's."""
-    if asked.model != known.model:
-        one, other = parts(known.model), parts(asked.model)
-        way = "embed the images with the gallery's model (angulus info MODEL says a folder's fingerprint)"
-        if one and other and one[0] == other[0]:
-            way = f"embed the images with angulus embed --flip {one[1]}"
+def _check_same(asked: About, existing: About, source: str, where: str) -> None:
+    """Refuse vectors that cannot be compared with the gallery's."""
+    if asked.model != existing.model:
+        stored, given = split_model_name(existing.model), split_model_name(asked.model)
+        way = "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint)"
+        if stored and given and stored[0] == given[0]:
+            way = f"embed the images with angulus embed --flip {stored[1]}"
         raise checks.InputError(
-            f"{where} holds vectors of {described(known.model)}; {source} has those of {described(asked.model)}; "
-            f"{way}, or begin another gallery"
+            f"{where} holds vectors of {describe_model(existing.model)}; {source} has those of "
+            f"{describe_model(asked.model)}; {way}, or make another gallery"
         )
-    if asked.flip != known.flip:
-        way = f"give --flip {known.flip}" if known.flip else "leave --flip out"
+    if asked.flip != existing.flip:
+        way = f"give --flip {existing.flip}" if existing.flip else "leave --flip out"
         raise checks.InputError(
-            f"{where} was filled with flip {known.flip or 'none'} of the embeddings; got {asked.flip or 'none'}; {way}"
+            f"{where} was filled with flip {existing.flip or 'none'} of the embeddings; got {asked.flip or 'none'}; "
+            f"{way}"
         )
-    if asked.size != known.size:
+    if asked.size != existing.size:
         raise checks.InputError(
-            f"{where} holds vectors of {known.size} numbers; {source} has {asked.size}; embed the images with the "
-            "model that made the gallery's, or begin another gallery"
+            f"{where} holds vectors of {existing.size} numbers; {source} has {asked.size}; embed the images with the "
+            "model that made the gallery's, or make another gallery"
         )
 
 
-def _writable(texts: list[str], source: str) -> None:
-    """Refuse text that no store could give back as it is."""
+def _check_writable(texts: list[str], source: str) -> None:
+    """Refuse text that a store could not return unchanged."""
     for text in texts:
-        if not text.isprintable() and ("\0" in text or any("\ud800" <= each <= "\udfff" for each in text)):
+        if not text.isprintable() and ("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text)):
             raise checks.InputError(
                 f"ids and labels of {source} must be text without NUL and halves of characters; got {text!r}"
             )
 
 
-def _matches(query: NDArray[np.float64], found: Found, top: int, threshold: float | None) -> tuple[Match, ...]:
-    stored = found.vectors.astype(np.float64)
+def _matches(query: NDArray[np.float64], near: Neighbours, top: int, threshold: float | None) -> tuple[Match, ...]:
+    stored = near.vectors.astype(np.float64)
     scores = np.clip(stored @ query / np.linalg.norm(stored, axis=1), -1, 1)
-    ranked = sorted(zip(-scores, found.ids, found.identities, strict=True), key=lambda each: (each[0], each[1]))
-    kept = [Match(name, identity, float(-score)) for score, name, identity in ranked]
-    return tuple(match for match in kept[:top] if threshold is None or match.score >= threshold)
+    ranked = sorted(zip(-scores, near.ids, near.identities, strict=True), key=lambda row: row[:2])
+    matches = [Match(name, identity, float(-score)) for score, name, identity in ranked[:top]]
+    return tuple(match for match in matches if threshold is None or match.score >= threshold)
 
 
 def _part(embeddings: Embeddings, rows: NDArray[np.int64]) -> Embeddings:
-    """Some rows, with what a query needs of them."""
+    """Chosen rows, with the columns that a query needs."""
     flipped = None if embeddings.flipped is None else embeddings.flipped[rows]
     models = None if embeddings.models is None else embeddings.models[rows]
     return Embeddings(
