@@ -13,7 +13,7 @@ import pytest
 from angulus.bench import face_images, faces
 from angulus.bench.face_agreement import MARGIN, agreement, found_again
 from angulus.core.checks import InputError
-from angulus.data.faces.detect import Faces, Image
+from angulus.data.faces.detector import Faces, Image
 
 
 def test_pictures_are_the_group_photo_and_montages_always_the_same(data_folder: Path) -> None:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.bench import face_images
 from angulus.bench.faces import Peer, machine
-from angulus.data.faces import boxes
-from angulus.data.faces.detect import Detector, Faces, Image
+from angulus.data.faces.detector import Detector, Faces, Image, overlaps
 
 SAME = 0.5  # boxes that overlap by more show the same face
 MARGIN = 28  # pixels of their edge that crops are extended by, before faces are looked for in them
@@ -71,7 +70,7 @@ def agreement(data: Path, ours: Detector, images: int = 24, engine: int | None =
         own, other = ours.detect([image])[0], peer.detect(image)
         found, theirs, planted = found + len(own), theirs + len(other), planted + count
         if len(other):
-            table = boxes.overlaps(other.boxes, own.boxes)
+            table = overlaps(other.boxes, own.boxes)
             best.append(table.max(axis=1, initial=0))
     overlap = np.concatenate(best) if best else np.zeros(0)
     return Agreement(images, planted, theirs, found, int((overlap > SAME).sum()), float(overlap.mean()))

