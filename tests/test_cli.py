@@ -23,7 +23,7 @@ from angulus import __version__, data
 from angulus.cli import main as cli
 from angulus.cli import reproduce as commands_reproduce
 from angulus.data import Splits
-from angulus.data.sets import mnist
+from angulus.data.sets import digits
 from angulus.experiments import build, recipe
 from angulus.training.loop import Interrupted
 
@@ -271,7 +271,7 @@ def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch
 
 def test_data_lists_the_sets(angulus: Run) -> None:
     out = angulus("data", "--help")[1]
-    for name in data.names():
+    for name in data.list_datasets():
         assert name in out
 
 
@@ -305,7 +305,7 @@ def test_what_ends_a_command_sets_the_exit_code_and_leaves_no_traceback(
 def idx(folder: Path, images: bytes, labels: bytes) -> None:
     """MNIST's four files, of these contents."""
     folder.mkdir(parents=True)
-    for name in mnist.MD5:
+    for name in digits.MD5:
         (folder / f"{name}.gz").write_bytes(gzip.compress(images if "images" in name else labels))
 
 

@@ -2,6 +2,7 @@
 
 from angulus import losses
 from angulus.core.checks import InputError
+from angulus.data.sets.registry import list_datasets
 from angulus.heads.class_loss import class_loss
 from angulus.heads.dense import DenseHead
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
@@ -21,6 +22,7 @@ __all__ = [
     "SparseSGD",
     "__version__",
     "class_loss",
+    "list_datasets",
     "list_losses",
     "load",
     "losses",

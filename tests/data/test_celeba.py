@@ -97,7 +97,7 @@ def test_a_zip_is_read_by_other_processes_and_threads(folder: Path) -> None:
 def test_sets_beyond_memory_are_decoded_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_images(folder, zipped=True)
     whole = data.load("celeba", root=folder).train
-    monkeypatch.setattr("angulus.data.sets.faces.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("angulus.data.sets.identity_sets.IN_MEMORY_BYTES", 0)
     lazy = data.load("celeba", root=folder).train
     assert isinstance(whole.pixels, torch.Tensor) and not isinstance(lazy.pixels, torch.Tensor)
     assert lazy.pixels.shape == whole.pixels.shape and lazy.pixels.dtype == torch.uint8

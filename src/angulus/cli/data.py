@@ -36,9 +36,9 @@ for _name in SETS:
 def luna16(download: Download = False, to: To = None, prepare: Prepare = False) -> None:
     """Say where LUNA16's patches are found, or cut them out of the scans."""
     if prepare:
-        from angulus.data.sets import luna16
+        from angulus.data.sets.luna16_prepare import prepare as cut_patches
 
-        luna16.prepare(to, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
+        cut_patches(to, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
     _show("luna16", download, to)
 
 

@@ -56,7 +56,7 @@ class Data:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     def __post_init__(self) -> None:
-        checks.choice("data.name", self.name, data.names())
+        checks.choice("data.name", self.name, data.list_datasets())
 
 
 @dataclass(frozen=True)
