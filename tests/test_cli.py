@@ -375,8 +375,8 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
     "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
     "where to get it": (["data", "celeba"], "to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
-    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there, whole"),
-    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv beside subset0/"),
+    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there, complete"),
+    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv next to subset0/"),
     "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
     "truncated gzip": (cut_gzip, "must be a whole gzip file"),
     "nothing to resume": (

@@ -63,39 +63,25 @@ class Crops:
 
 @dataclass(frozen=True)
 class Note:
-    """What the report says about a photo.
+    """What the report says about a photo."""
 
-    Attributes:
-        id: of the photo in its source.
-        identity: the person, "" if unknown.
-        problem: the section of the report.
-        kept: whether there is a crop in spite of the problem.
-        detail: a sentence.
-        faces: how many the detector found.
-        score, size_px, residual_px: of the chosen face: its confidence, the shorter side of its box, and how far its
-            landmarks are from the template, in pixels of the crop.
-        picture: a small JPEG of the photo, the faces framed; empty if the photo cannot be read.
-        source: `Row.checksum` of the photo; None for what is left out.
-    """
-
-    id: str
-    identity: str
+    id: str  # of the photo in its source
+    identity: str  # "" if unknown
     problem: Problem
-    kept: bool
-    detail: str
-    faces: int | None = None
-    score: float | None = None
-    size_px: float | None = None
-    residual_px: float | None = None
-    picture: bytes = b""
-    source: int | None = None
+    kept: bool  # whether there is a crop in spite of the problem
+    detail: str  # a sentence
+    faces: int | None = None  # found by the detector
+    score: float | None = None  # of the chosen face
+    size_px: float | None = None  # the shorter side of its box
+    residual_px: float | None = None  # `AlignedFace.residual_px`
+    picture: bytes = b""  # a small JPEG of the photo, the faces framed; empty if the photo cannot be read
+    source: int | None = None  # `Row.checksum` of the photo; None for what is left out
 
 
 @dataclass(frozen=True, eq=False)
 class ProcessedPhoto:
     """The result for one photo: a row, a note, or both; `source` is the photo's own `Row.checksum`."""
 
-    id: str
     row: Row | None
     note: Note | None
     source: int | None = None
@@ -103,18 +89,11 @@ class ProcessedPhoto:
 
 @dataclass(frozen=True, eq=False)
 class AlignedFace:
-    """A face's crop.
+    """A face's crop; `residual_px`, the landmarks' RMS distance from the template, is large for profiles."""
 
-    Attributes:
-        pixels: uint8 [height, width, 3].
-        landmarks: [5, 2] float32, in pixels of the crop.
-        residual_px: root mean square distance of the landmarks from the template, in pixels of the crop; large for a
-            profile or a wrong landmark.
-    """
-
-    pixels: NDArray[np.uint8]
-    landmarks: NDArray[np.float32]
-    residual_px: float
+    pixels: NDArray[np.uint8]  # [height, width, 3]
+    landmarks: NDArray[np.float32]  # [5, 2], in pixels of the crop
+    residual_px: float  # in pixels of the crop
 
 
 def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[ProcessedPhoto]:
@@ -126,7 +105,7 @@ def process(photos: Sequence[Row], detector: Detector, crops: Crops) -> list[Pro
     for photo in photos:
         row, note = _process(photo, detector, crops)
         source = photo.checksum()
-        results.append(ProcessedPhoto(photo.id, row, note and replace(note, source=source), source))
+        results.append(ProcessedPhoto(row, note and replace(note, source=source), source))
     return results
 
 
@@ -194,16 +173,11 @@ def align(
         landmarks: [5, 2], x and y in its pixels: eyes, nose, mouth corners, the image's left first.
         height, width: of the crop.
         template: one of `angulus.core.contract.TEMPLATES`.
-
-    Raises:
-        InputError: landmarks of another shape, not finite, or all at one place.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
     target = template_points(template, height, width)
-    matrix = similarity(points, target)
-    moved = transform(points, matrix)
-    pixels = warp(image, matrix, height, width)
-    return AlignedFace(pixels, moved.astype(np.float32), float(residual(moved, target)))
+    matrix = similarity(landmarks, target)
+    moved = transform(landmarks, matrix)
+    return AlignedFace(warp(image, matrix, height, width), moved.astype(np.float32), float(residual(moved, target)))
 
 
 def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -212,14 +186,11 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     a = Σ conj(z − z̄)(w − w̄) / Σ |z − z̄|², b = w̄ − a z̄, as the matrix [[Re a, −Im a, Re b], [Im a, Re a, Im b]].
 
     Args:
-        source: [..., K, 2].
+        source: [..., K, 2], K >= 2.
         target: the same shape, or [K, 2] for all.
 
     Returns:
         [..., 2, 3].
-
-    Raises:
-        InputError: other shapes, fewer than two points, NaN or Inf, or points that fix no scale.
 
     >>> similarity([[0, 0], [1, 0]], [[5, 5], [5, 7]]).tolist()
     [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]

@@ -57,11 +57,7 @@ class Detector(Protocol):
 
 
 def make_detector(spec: str) -> Detector:
-    """Create a detector: "mtcnn", or "yunet:FILE" with the path of YuNet's ONNX file.
-
-    Raises:
-        InputError: the name is unknown, or a package or file is missing.
-    """
+    """Create a detector: "mtcnn", or "yunet:FILE" with the path of YuNet's ONNX file."""
     kind, _, path = spec.partition(":")
     extras.require("faces", "detecting faces", "cv2")
     if spec == "mtcnn":
@@ -142,15 +138,12 @@ class YuNet:
     """OpenCV's FaceDetectorYN, one image at a time."""
 
     def __init__(self, path: str | os.PathLike[str], threshold: float = 0.6, overlap: float = 0.3) -> None:
-        """Read the model.
+        """Read the ONNX file, face_detection_yunet_*.onnx.
 
         Args:
-            path: its ONNX file, face_detection_yunet_*.onnx.
+            path: of the file.
             threshold: the lowest score of a face, in (0, 1).
             overlap: the largest overlap of two faces, in (0, 1).
-
-        Raises:
-            InputError: there is no such file, or OpenCV cannot use it as YuNet.
         """
         checks.number("threshold", threshold, low=0, high=1, open_low=True, open_high=True)
         checks.number("overlap", overlap, low=0, high=1, open_low=True, open_high=True)

@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -134,12 +135,10 @@ def write(folder: Path, notes: Sequence[Note], title: str) -> None:
     table = io.StringIO(newline="")
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
-    for note in notes:
-        data = asdict(note)
-        writer.writerow([_cell(data[name]) for name in _COLUMNS])
-    files.write_atomically(folder / TABLE, lambda file: file.write(_bytes(table.getvalue())))
-    page = _page(notes, title)
-    files.write_atomically(folder / PAGE, lambda file: file.write(_bytes(page)))
+    writer.writerows([_cell(getattr(note, name)) for name in _COLUMNS] for note in notes)
+    for name, text in ((TABLE, table.getvalue()), (PAGE, _page(notes, title))):
+        data = text.encode(errors="backslashreplace")  # a file name may not be UTF-8
+        files.write_atomically(folder / name, methodcaller("write", data))
 
 
 def count_problems(notes: Sequence[Note]) -> dict[str, int]:
@@ -154,8 +153,9 @@ def count_problems(notes: Sequence[Note]) -> dict[str, int]:
 
 def _page(notes: Sequence[Note], title: str) -> str:
     numbers = count_problems(notes)
+    anchors = {name: name.replace(" ", "-") for name in numbers}
     rows = [
-        f'<tr><td><a href="#{_anchor(name)}">{name}</a></td><td>{count:,}</td></tr>' for name, count in numbers.items()
+        f'<tr><td><a href="#{anchors[name]}">{name}</a></td><td>{count:,}</td></tr>' for name, count in numbers.items()
     ]
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>',
@@ -165,7 +165,7 @@ def _page(notes: Sequence[Note], title: str) -> str:
     for name, count in numbers.items():
         shown = [note for note in notes if note.problem == name][:PICTURES]
         rest = f" The first {len(shown):,}; {TABLE} has all." if len(shown) < count else ""
-        parts.append(f'<h2 id="{_anchor(name)}">{name}</h2><p>{count:,} of them.{rest}</p><ul>')
+        parts.append(f'<h2 id="{anchors[name]}">{name}</h2><p>{count:,} of them.{rest}</p><ul>')
         parts += [_item(note) for note in shown]
         parts.append("</ul>")
     return "\n".join([*parts, "</html>\n"])
@@ -176,10 +176,6 @@ def _item(note: Note) -> str:
     picture = f'<img alt="" src="data:image/jpeg;base64,{source}">' if note.picture else ""
     kept = "kept" if note.kept else "no crop"
     return f"<li>{picture}<b>{html.escape(note.id)}</b><br>{html.escape(note.detail)} ({kept})</li>"
-
-
-def _anchor(problem: str) -> str:
-    return problem.replace(" ", "-")
 
 
 def _cell(value: object) -> str:
@@ -194,10 +190,6 @@ def _cell(value: object) -> str:
         return f"{value:.4g}"
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # a file name may not be UTF-8
 
 
 def _key(note: Note) -> tuple[str, str]:

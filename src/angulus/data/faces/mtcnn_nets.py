@@ -80,11 +80,7 @@ def load(name: str) -> Net:
 
 
 def read(path: Path) -> Net:
-    """Read a network from its ONNX file: a chain of convolutions and dense layers with PReLU, then linear outputs.
-
-    Raises:
-        InputError: the package that reads ONNX is missing, or the file holds another kind of network.
-    """
+    """Read a network from its ONNX file: a chain of convolutions and dense layers with PReLU, then linear outputs."""
     onnx, numpy_helper = (extras.load(name, "faces", "the detector mtcnn") for name in ("onnx", "onnx.numpy_helper"))
     graph = onnx.load(path).graph
     values = {array.name: torch.from_numpy(numpy_helper.to_array(array).copy()) for array in graph.initializer}

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,13 @@ _COMMIT_PHOTOS = 1_000  # what a crash may cost
 
 @dataclass(frozen=True)
 class Prepared:
-    """The result of `prepare_faces`.
+    """The result of `prepare_faces`."""
 
-    Attributes:
-        rows: crops in the records.
-        identities: number of people in them, the unknown left out.
-        problems: how many photos or files have a note, by problem.
-        records: the folder of the records.
-        report: the page of the report.
-    """
-
-    rows: int
-    identities: int
-    problems: dict[str, int]
-    records: Path
-    report: Path
+    rows: int  # crops in the records
+    identities: int  # people in the records, the unknown left out
+    problems: dict[str, int]  # number of photos or files with a note, by problem
+    records: Path  # the folder of the records
+    report: Path  # the page of the report
 
 
 def prepare_faces(
@@ -81,10 +73,6 @@ def prepare_faces(
         workers: processes, >= 1; 1 works in this process; None: one per core.
         kind, options: of the source, as `read_source` takes them.
         on_photo: called with the number of photos so far, those of earlier runs included.
-
-    Raises:
-        checks.InputError: the source cannot be read or has changed, no photo gave a crop, `out` lies in the source or
-            holds something else, or the detector is not available.
     """
     extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
@@ -102,69 +90,67 @@ def prepare_faces(
             writer = stack.enter_context(RecordWriter(out / RECORDS, about=about))
             journal = stack.enter_context(contextlib.closing(Journal(out, about)))
             # The note on a photo with a crop is on disk before its row; the photo is done when its row is there.
-            run = _Run(writer, journal, Earlier(writer.sources | journal.dropped, out))
-            _process_all(run, items, pool, on_photo)
-            run.earlier.check_none_left(source)
+            earlier = Earlier(writer.sources | journal.dropped, out)
+            count = len(earlier)
+            batches = _batches(_new_photos(items, earlier, journal))
+            results = stack.enter_context(contextlib.closing(pool.process(batches)))
+            with contextlib.closing(_write_results(results, writer, journal)) as counts:
+                for done in counts:
+                    if on_photo is not None:
+                        on_photo(count + done)
+            earlier.check_none_left(source)
             if not len(writer):
                 why = f"{out / face_report.TABLE} says why, photo by photo" if journal.notes else "it holds no photos"
                 raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {why}")
     return _write_report(out, about)
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What a run writes to, the photos that are done, and the ids seen so far."""
-
-    writer: RecordWriter
-    journal: Journal
-    earlier: Earlier
-    ids: set[str] = field(default_factory=set)
-
-
-def _process_all(
-    run: _Run, items: Iterable[Row | LeftOut], pool: Workers, on_photo: Callable[[int], None] | None
-) -> None:
-    """Process the photos that are not done; whatever happens, finished photos are committed and reported."""
-    count, uncommitted = len(run.earlier), 0
+def _write_results(
+    results: Iterable[list[ProcessedPhoto]], writer: RecordWriter, journal: Journal
+) -> Generator[int, None, None]:
+    """Write notes and crops, and yield the number of photos so far; on any error, these are committed and reported."""
+    done, committed = 0, 0
     try:
-        with contextlib.closing(pool.process(_tasks(run, items))) as results:
-            for photos in results:
-                run.journal.add(photo.note for photo in photos if photo.note is not None)
-                for photo in photos:
-                    if photo.row is not None:
-                        run.writer.add(photo.row, photo.source)
-                count, uncommitted = count + len(photos), uncommitted + len(photos)
-                if uncommitted >= _COMMIT_PHOTOS:
-                    run.writer.commit()
-                    uncommitted = 0
-                if on_photo is not None:
-                    on_photo(count)
+        for photos in results:
+            journal.add(photo.note for photo in photos if photo.note is not None)
+            for photo in photos:
+                if photo.row is not None:
+                    writer.add(photo.row, photo.source)
+            done += len(photos)
+            if done - committed >= _COMMIT_PHOTOS:
+                writer.commit()
+                committed = done
+            yield done
     finally:
-        run.writer.commit()
-        face_report.write(run.journal.path.parent, run.journal.notes, _TITLE)
+        writer.commit()
+        face_report.write(journal.path.parent, journal.notes, _TITLE)
 
 
-def _tasks(run: _Run, items: Iterable[Row | LeftOut]) -> Iterator[list[Row]]:
-    """Photos to process, a few at a time; files that are not photos get a note."""
-    task: list[Row] = []
-    size = 0
+def _new_photos(items: Iterable[Row | LeftOut], earlier: Earlier, journal: Journal) -> Iterator[Row]:
+    """The photos that earlier runs have not done; files that are not photos, and repeated ids, get a note."""
+    ids: set[str] = set()
     for item in items:
-        if isinstance(item, LeftOut) or item.id in run.ids:
+        if isinstance(item, LeftOut) or item.id in ids:
             reason = item.reason if isinstance(item, LeftOut) else "the source has a photo of this id before it"
             note = Note(item.where if isinstance(item, LeftOut) else item.id, "", "left out", False, reason)
-            if note not in run.journal:
-                run.journal.add([note])
+            if note not in journal:
+                journal.add([note])
             continue
-        run.ids.add(item.id)
-        if run.earlier.has(item):
-            continue
-        task.append(item)
-        size += len(item.image)
-        if len(task) == _TASK_PHOTOS or size >= _TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
+        ids.add(item.id)
+        if not earlier.has(item):
+            yield item
+
+
+def _batches(photos: Iterable[Row]) -> Iterator[list[Row]]:
+    """A few photos at a time."""
+    batch: list[Row] = []
+    for photo in photos:
+        batch.append(photo)
+        if len(batch) == _TASK_PHOTOS or sum(len(photo.image) for photo in batch) >= _TASK_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _is_complete(records: Path, about: dict[str, Any]) -> bool:
@@ -186,14 +172,9 @@ def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | Lef
     checksums = dict(zip(records.ids.tolist(), records.source_checksums.tolist(), strict=True))
     with contextlib.closing(Journal(out, about)) as journal:
         earlier = Earlier(checksums | journal.dropped, out)
-    ids: set[str] = set()
-    for item in items:
-        if isinstance(item, LeftOut) or item.id in ids:
-            continue
-        ids.add(item.id)
-        if not earlier.has(item):
+        for photo in _new_photos(items, earlier, journal):
             raise InputError(
-                f"{out} is complete, and was made before {source} had {item.id!r}; prepare the photos into another "
+                f"{out} is complete, and was made before {source} had {photo.id!r}; prepare the photos into another "
                 "folder, or remove this one and run the same command again"
             )
     earlier.check_none_left(source)
@@ -219,13 +200,7 @@ class Workers:
     """Processes that turn photos into crops, with results in the order of the tasks; they start with the first task."""
 
     def __init__(self, detector: str | Detector, crops: Crops, count: int | None = None) -> None:
-        """Check that the detector is available.
-
-        Args:
-            detector: a name as `make_detector` takes, or a detector; two or more processes must pickle it.
-            crops: which face of a photo, and which crop of it.
-            count: processes, >= 1; 1 works in this process; None: one per core.
-        """
+        """Create the detector, so that a missing one is refused at once; the arguments are those of `prepare_faces`."""
         self.count = _count_cores() if count is None else checks.integer("workers", count, low=1)
         self._crops = crops
         self._detector = make_detector(detector) if isinstance(detector, str) else detector

@@ -51,11 +51,7 @@ def load(
             img_align_celeba/ or img_align_celeba.zip; or records, with their own identities. None: the usual folders.
         download: must be false: CelebA's terms do not allow it.
         part: "all", "train", "valid" or "test" of the published partition.
-        every: one image in so many of an identity is held out, >= 2.
-        test: "held_out", or "trained_on" to test on all images, which were trained on: CM Table 1 counts all 202,599.
-
-    Raises:
-        InputError: lists or images are missing, or the lists do not have the published counts.
+        every, test: as `HeldOut`; CM Table 1 counts all 202,599 images, which is test "trained_on".
     """
     checks.choice("part", part, ("all", *PARTS))
     held_out = HeldOut(every, test)

@@ -18,15 +18,7 @@ import torch
 
 from angulus.core import checks
 from angulus.core.checks import InputError, one_line
-from angulus.data.sets.download import (
-    Remote,
-    download_folder,
-    fetch,
-    fetch_command,
-    md5_of,
-    not_found,
-    search_folders,
-)
+from angulus.data.sets import download as downloads
 from angulus.data.sets.images import Images, Splits
 from angulus.data.sources.common import unsafe
 
@@ -40,25 +32,15 @@ _LARGEST_NAMES = 2**16
 
 @dataclass(frozen=True)
 class Version:
-    """What differs between the two sets.
-
-    Attributes:
-        title: the name in messages.
-        archive, md5: the file's name, and its published md5.
-        folder: of the files within the archive.
-        files: of each split, one after the other.
-        names: the file that names the classes, one per line.
-        label_bytes: before each image; the last is the class.
-        classes: their number.
-    """
+    """What differs between the two sets."""
 
     title: str
     archive: str
-    md5: str
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    names: str
-    label_bytes: int
+    md5: str  # of the archive, as published
+    folder: str  # within the archive
+    files: dict[str, tuple[str, ...]]  # of each split, one after the other
+    names: str  # the file that names the classes, one per line
+    label_bytes: int  # before each image; the last is the class
     classes: int
 
     @property
@@ -104,28 +86,23 @@ VERSIONS = {
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = False) -> Splits:
     """Load 50,000 training and 10,000 test images of 32x32 pixels.
 
-    Looks for the archive, or for the folder that it unpacks to, in `search_folders(name, root)`. An archive must have
-    the published md5; unpacked files are checked for their numbers of images and of each class.
-
-    Args:
-        name: "cifar10", or "cifar100" with its hundred fine classes.
-        root: the folder to look in instead of the usual ones.
-        download: fetch the archive if no folder holds the set.
-
-    Raises:
-        InputError: the set is missing, damaged or not the published one, or cannot be fetched.
+    Looks for the archive, or for the folder that it unpacks to, in `search_folders(name, root)`; if none holds the set,
+    `download` fetches it. An archive must have the published md5; unpacked files must have the right numbers of images,
+    in all and of each class. The classes of "cifar100" are the hundred fine ones.
     """
     version = VERSIONS[checks.choice("name", name, VERSIONS)]
     checks.flag("download", download)
-    folders = search_folders(name, root)
+    folders = downloads.search_folders(name, root)
     path = next(filter(None, (_find(folder, version) for folder in folders)), None)
     if path is None and download:
-        target = download_folder(name, root, lambda folder: (folder / version.archive).exists())
-        remote = Remote(version.archive, version.md5, _LARGEST_DOWNLOAD)
-        (path,) = fetch([remote], target, MIRRORS, by_hand=f"put the archive into {target} by hand")
+        target = downloads.download_folder(name, root, lambda folder: (folder / version.archive).exists())
+        remote = downloads.Remote(version.archive, version.md5, _LARGEST_DOWNLOAD)
+        (path,) = downloads.fetch([remote], target, MIRRORS, by_hand=f"put the archive into {target} by hand")
     if path is None:
-        way_out = f"set ANGULUS_DATA to a folder that holds {name}/, or fetch it with {fetch_command(name)}"
-        raise not_found(f"{version.title} needs {version.archive}, or its folder {version.folder}", folders, way_out)
+        way_out = f"set ANGULUS_DATA to a folder that holds {name}/, or fetch it with {downloads.fetch_command(name)}"
+        raise downloads.not_found(
+            f"{version.title} needs {version.archive}, or its folder {version.folder}", folders, way_out
+        )
     contents = _read_folder(path, version) if path.is_dir() else _read_archive(path, name, version)
     class_names = _class_names(contents[version.names], path / version.names, version)
     train, test = (_split(contents, part, path, version, class_names) for part in ("train", "test"))
@@ -154,8 +131,8 @@ def _read_folder(folder: Path, version: Version) -> dict[str, bytes]:
 
 def _read_archive(path: Path, name: str, version: Version) -> dict[str, bytes]:
     """The needed files from an archive with the published md5."""
-    md5 = md5_of(path)
-    way_out = f"delete it and fetch it again with {fetch_command(name)}"
+    md5 = downloads.md5_of(path)
+    way_out = f"delete it and fetch it again with {downloads.fetch_command(name)}"
     if md5 != version.md5:
         raise InputError(f"{path} must have the published md5 {version.md5}; got {md5}; {way_out}")
     contents: dict[str, bytes] = {}

@@ -49,12 +49,8 @@ def load_digits(*, root: str | os.PathLike[str] | None = None, download: bool = 
     """Load scikit-learn's 1,797 digits of 8x8 pixels, always split in the same way.
 
     A value v in 0..16 becomes the byte round(v * 255 / 16). The split is scikit-learn's `train_test_split` with
-    `test_size=1/3, stratify=labels, random_state=0`: 1,198 images to train on and 599 to test on; within a split the
-    images keep scikit-learn's order. The same writers are in both splits: the data does not name them.
-
-    Args:
-        root: must be left out: there are no files.
-        download: has no effect.
+    `test_size=1/3, stratify=labels, random_state=0`; within a split the images keep scikit-learn's order. The same
+    writers are in both splits: the data does not name them. There are no files, so `root` must be None.
 
     >>> splits = load_digits()
     >>> len(splits.train), len(splits.test)
@@ -82,14 +78,7 @@ def load_mnist(*, root: str | os.PathLike[str] | None = None, download: bool = F
     """Load MNIST's 60,000 training and 10,000 test images of 28x28 pixels.
 
     Reads the four files, gzipped (preferred) or plain, from the first of `search_folders("mnist", root)` that holds
-    them all.
-
-    Args:
-        root: the folder to look in instead of the usual ones.
-        download: fetch the files into `mnist_folder(root)` if no folder holds all four.
-
-    Raises:
-        InputError: files are missing, damaged, of other sizes than MNIST's, or cannot be fetched.
+    them all; if none does, `download` fetches them into `mnist_folder(root)`.
     """
     checks.flag("download", download)
     folders = search_folders("mnist", root)
@@ -122,12 +111,6 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
 
     The layout, big-endian: 0, 0, the element type (0x08), the number of dimensions, one uint32 size per dimension, then
     exactly as many bytes as the product of the sizes.
-
-    Returns:
-        uint8 tensor of the sizes that the header states.
-
-    Raises:
-        InputError: the file cannot be read or unpacked, is not an IDX file, or is longer or shorter than it says.
     """
     ndim = checks.integer("ndim", ndim, low=1, high=255)
     path = downloads.as_path("path", path)
@@ -152,8 +135,8 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> Tensor:
 
 
 def _read_split(folder: Path, part: str) -> Images:
-    images_path = _find(folder, f"{part}-images-idx3-ubyte") or folder
-    labels_path = _find(folder, f"{part}-labels-idx1-ubyte") or folder
+    names = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+    images_path, labels_path = (_find(folder, name) or folder for name in names)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[0] != labels.shape[0]:
         raise InputError(

@@ -77,7 +77,7 @@ class _MirrorError(Exception):
 def fetch(
     remotes: Sequence[Remote], folder: Path, mirrors: Sequence[str], *, by_hand: str, timeout_s: float = 30.0
 ) -> tuple[Path, ...]:
-    """Download files into a folder, which is created if needed; files with the right md5 are kept.
+    """Download files into a folder, which is created if needed, and return their paths; right files are kept.
 
     Args:
         remotes: the files.
@@ -85,12 +85,6 @@ def fetch(
         mirrors: http or https addresses that hold the files, tried in turn for each.
         by_hand: what to do instead, for the end of an error.
         timeout_s: seconds, > 0, that a mirror may stay silent.
-
-    Returns:
-        The paths of the files.
-
-    Raises:
-        InputError: no mirror gave a file with the right md5 (with each mirror's reason), or the folder is not writable.
     """
     timeout_s = checks.number("timeout_s", timeout_s, low=0, open_low=True)
     if isinstance(mirrors, str) or not isinstance(mirrors, Sequence) or not mirrors:

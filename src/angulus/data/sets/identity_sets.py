@@ -64,11 +64,7 @@ def load(
         root: the records, as `angulus convert` or `angulus prepare faces` writes them; None: the usual folders, except
             for "faces".
         download: must be false.
-        every: one image in so many of an identity is held out, >= 2; None: 10 for "faces", 50 for the large sets.
-        test: "held_out", or "trained_on" to train on all images and test on all.
-
-    Raises:
-        InputError: no records, images without identity or of several sizes, or no identity has enough images.
+        every, test: as `HeldOut`; `every` None is 10 for "faces", 50 for the large sets.
     """
     held_out = HeldOut(EVERY[name] if every is None else every, test)
     folders = () if root is None and name == "faces" else search_folders(name, root)

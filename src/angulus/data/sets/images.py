@@ -78,8 +78,13 @@ class Images:
 
     def __post_init__(self) -> None:
         _check_pixels(self.pixels)
-        _check_class_names(self.class_names)
-        _check_labels(self.labels, self.pixels.shape[0], self.num_classes)
+        names = self.class_names
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise InputError(f"class_names must be a tuple of at least one str; got {names!r}")
+        repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+        if repeated is not None:
+            raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
+        _check_labels(self.labels, len(self), self.num_classes)
         for name, values in self.columns.items():
             if len(values) != len(self):
                 raise InputError(f"columns[{name!r}] must have {len(self)} values, one per image; got {len(values)}")
@@ -160,14 +165,6 @@ def _check_pixels(pixels: Pixels) -> None:
         )
     if 0 in pixels.shape:
         raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
-
-
-def _check_class_names(class_names: tuple[str, ...]) -> None:
-    if not isinstance(class_names, tuple) or not class_names or not all(isinstance(n, str) for n in class_names):
-        raise InputError(f"class_names must be a tuple of at least one str; got {class_names!r}")
-    repeated = next((name for name, count in Counter(class_names).items() if count > 1), None)
-    if repeated is not None:
-        raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
 
 
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:

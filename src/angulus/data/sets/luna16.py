@@ -61,9 +61,6 @@ def load(
             paper's are (6, 20, 20), (10, 30, 30) and (26, 40, 40).
         augment: train on each nodule 28 times: unmoved and moved by one voxel along each axis, each in four turns by 90
             degrees within the transverse plane.
-
-    Raises:
-        InputError: patches are missing, or are smaller than `size`.
     """
     checks.integer("fold", fold, low=0, high=FOLDS - 1)
     checks.flag("augment", augment)

@@ -48,9 +48,6 @@ def prepare(
 
     Returns:
         The folder of the patches.
-
-    Raises:
-        InputError: lists or scans are missing, damaged or do not match; or there are patches of other settings.
     """
     for step in spacing_mm:
         checks.number("spacing_mm", step, low=0, open_low=True)
@@ -124,19 +121,12 @@ def _find_scans(folder: Path, candidates: Candidates) -> dict[str, tuple[int, Pa
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan in Hounsfield units, with its place in the scanner's world.
+    """A scan in Hounsfield units, with its position in the scanner's coordinates."""
 
-    Attributes:
-        voxels: [depth, height, width].
-        origin: [3] x, y, z in millimetres of the centre of the first voxel.
-        spacing: [3] x, y, z in millimetres between voxels.
-        direction: [3, 3]; column k is the world's direction of the volume's axis k (x, y, z).
-    """
-
-    voxels: NDArray[Any]
-    origin: NDArray[np.float64]
-    spacing: NDArray[np.float64]
-    direction: NDArray[np.float64]
+    voxels: NDArray[Any]  # [depth, height, width]
+    origin: NDArray[np.float64]  # [3] x, y, z in millimetres of the centre of the first voxel
+    spacing: NDArray[np.float64]  # [3] x, y, z in millimetres between voxels
+    direction: NDArray[np.float64]  # [3, 3]; column k is the direction of the volume's axis k (x, y, z)
 
     def to_voxels(self, world: ArrayLike) -> NDArray[np.float64]:
         """Continuous indices x, y, z [..., 3] of points x, y, z [..., 3] in millimetres.
@@ -186,12 +176,7 @@ def to_bytes(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a scan from its .mhd header and the .raw file next to it.
-
-    Raises:
-        InputError: SimpleITK is missing, a file is missing or incomplete, the header names a file elsewhere, or the
-            volume does not have three axes and one number per voxel.
-    """
+    """Read a scan from its .mhd header and the .raw file next to it."""
     sitk = extras.load("SimpleITK", "nodules", "reading CT volumes")
     _check_header(path)
     try:

@@ -80,7 +80,8 @@ SETS = {
     "faces": DataSet(
         "identity_sets:load",
         "faces of your own, as records",
-        "`angulus prepare faces PHOTOS RECORDS` or `angulus convert SOURCE RECORDS`, then data.root=RECORDS",
+        "`angulus prepare faces PHOTOS OUT`, then data.root=OUT/records; or `angulus convert SOURCE RECORDS`, then "
+        "data.root=RECORDS",
         _RECORDS,
         {"name": "faces"},
     ),

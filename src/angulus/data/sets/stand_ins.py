@@ -73,8 +73,7 @@ def stand_in(
     >>> splits.train.pixels.shape, splits.generated, splits.source
     (torch.Size([120, 3, 32, 32]), True, 'generated stand-in of cifar10')
     """
-    checks.choice("name", name, _KINDS)
-    kind = _KINDS[name]
+    kind = _KINDS[checks.choice("name", name, _KINDS)]
     shape = (kind.channels, *_sides(name, kind, size))
     classes = kind.classes if classes is None else checks.integer("classes", classes, low=2)
     images = kind.images if images is None else checks.integer("images", images, low=2)
@@ -104,8 +103,7 @@ def _sides(name: str, kind: _Kind, size: tuple[int, ...] | None) -> tuple[int, .
 
 
 def _number_names(classes: int) -> tuple[str, ...]:
-    width = len(str(classes - 1))
-    return tuple(f"{number:0{width}d}" for number in range(classes))
+    return tuple(str(number).zfill(len(str(classes - 1))) for number in range(classes))
 
 
 def _generate(shape: tuple[int, ...], classes: int, images: int) -> tuple[Tensor, Tensor]:
