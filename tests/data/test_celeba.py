@@ -16,7 +16,7 @@ from angulus import InputError, data
 from angulus.data.records.reader import Row, write_records
 from angulus.data.sets import celeba
 
-# 1 has 11 images, 7 has 10, 30 has 3: of whom the 10th is held out
+# 1 has 11 images, 7 has 10, 30 has 3 images: the 10th is held out
 IDENTITIES = [7, 1, 30, 1, 7, 1, 1, 7, 30, 1, 7, 1, 7, 1, 7, 1, 7, 30, 1, 7, 1, 7, 1, 7]
 NAMES = [f"{number:06d}.jpg" for number in range(1, len(IDENTITIES) + 1)]
 PART = {1: 0, 7: 1, 30: 2}

@@ -280,7 +280,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_download_puts_the_four_files_in_place(tmp_path: Path, server: Mirrors, packed: dict[str, bytes]) -> None:
     folder = tmp_path / "new" / "folder"
     paths = mnist.download_mnist(folder, [server.holds("good", packed)])
-    assert contents(folder) == packed  # and no temporary file beside them
+    assert contents(folder) == packed  # and there is no temporary file
     assert paths == tuple(folder / f"{name}.gz" for name in mnist.MD5)
     assert len(mnist.load_mnist(root=folder).train) == COUNTS["train"]
 
