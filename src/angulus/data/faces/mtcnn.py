@@ -100,7 +100,7 @@ class Pyramid:
     def levels(self, scale: float, step: float, least: int) -> Iterator[Level]:
         """The image at `scale`, `scale · step`, ... of its size, as long as each side has `least` pixels.
 
-        Sides are rounded up to even halvings, so that pooling by two leaves no remainder.
+        Sides are rounded up to even numbers, so that pooling by two leaves no remainder.
         """
         while min(self.height, self.width) * scale >= least:
             halving = min(max(0, math.floor(-math.log2(scale))), len(self._halved) - 1)

@@ -167,7 +167,7 @@ class PatchPixels:
         variants: NDArray[np.int64],
         size: tuple[int, int, int],
     ) -> None:
-        """`paths` are .npy files, uint8 [candidates, depth, height, width] with a margin of one voxel; none is read yet."""
+        """`paths` are .npy files, uint8 [candidates, depth, height, width], with a margin of one voxel; read lazily."""
         self._paths, self._owners, self._places, self._variants = list(paths), owners, places, variants
         self._last = np.full(len(paths), -1)  # the highest place needed of each file
         np.maximum.at(self._last, owners, places)
