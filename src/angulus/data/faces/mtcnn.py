@@ -71,19 +71,6 @@ class Squares:
     halvings: NDArray[np.intp]
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Windows of the first network that may hold faces, with their scores and the moves of their edges."""
-
-    boxes: Floats  # [N, 4]
-    scores: Floats  # [N]
-    moves: Floats  # [N, 4]
-
-    def suppress(self, max_overlap: float) -> _Candidates:
-        rows = suppress(self.boxes, self.scores, max_overlap)
-        return _Candidates(self.boxes[rows], self.scores[rows], self.moves[rows])
-
-
 class Pyramid:
     """An image and its halvings: scaling down a lot starts from one of those, in a fraction of the time."""
 
@@ -175,11 +162,12 @@ class Mtcnn:
     def _propose(self, pyramid: Pyramid) -> Squares:
         """Slide the first network over every level."""
         levels = pyramid.levels(CELL / self.settings.smallest, self.settings.step, CELL)
-        windows = _merge([self._slide(level).suppress(SAME_LEVEL) for level in levels]).suppress(ALL_LEVELS)
-        return pyramid.squares(_move(windows.boxes, windows.moves), SECOND_SIDE)
+        windows = [_suppress_windows(self._slide(level), SAME_LEVEL) for level in levels]
+        best = _suppress_windows(np.concatenate([np.zeros((0, 9), dtype=np.float32), *windows]), ALL_LEVELS)
+        return pyramid.squares(_move(best[:, :4], best[:, 5:]), SECOND_SIDE)
 
-    def _slide(self, level: Level) -> _Candidates:
-        """Run the first network on a level, in strips of rows."""
+    def _slide(self, level: Level) -> Floats:
+        """Run the first network on a level, in strips of rows: [N, 9] of box, score and moves of the box's edges."""
         pixels = torch.from_numpy(level.pixels)[None]
         _, height, width, _ = pixels.shape
         strip = max(STRIDE, _STRIP_PIXELS // width // STRIDE * STRIDE)
@@ -191,10 +179,9 @@ class Mtcnn:
             where = cell.unbind(dim=1)
             values.append(torch.cat([scores[where][:, None], outputs[BOX][0][where]], dim=1).numpy())
             cells.append(cell.numpy() + np.array([top // STRIDE, 0]))
-        value = np.concatenate(values)
         corners = STRIDE * np.concatenate(cells)[:, ::-1]
-        windows = np.concatenate([corners, corners + CELL], axis=1) * np.array(level.pixel * 2)
-        return _Candidates(windows.astype(np.float32), value[:, 0], value[:, 1:])
+        boxes = np.concatenate([corners, corners + CELL], axis=1) * np.array(level.pixel * 2)
+        return np.concatenate([boxes.astype(np.float32), np.concatenate(values)], axis=1)
 
     def _refine(self, pyramid: Pyramid, squares: Squares) -> Squares:
         """Keep what the second network takes for faces, and move its edges."""
@@ -246,8 +233,5 @@ def _move(boxes: Floats, moves: Floats) -> Floats:
     return moved
 
 
-def _merge(levels: Sequence[_Candidates]) -> _Candidates:
-    if not levels:
-        return _Candidates(*(np.zeros(shape, dtype=np.float32) for shape in ((0, 4), 0, (0, 4))))
-    parts = zip(*((level.boxes, level.scores, level.moves) for level in levels), strict=True)
-    return _Candidates(*map(np.concatenate, parts))
+def _suppress_windows(windows: Floats, max_overlap: float) -> Floats:
+    return windows[suppress(windows[:, :4], windows[:, 4], max_overlap)]

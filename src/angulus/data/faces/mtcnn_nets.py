@@ -104,16 +104,11 @@ def read(path: Path) -> Net:
             outputs[len(bias)] = weight, bias
     if not layers or not {FACE, BOX} <= outputs.keys():
         raise InputError(f"{path} must hold a network of MTCNN, with outputs of widths 2 and 4; got {sorted(outputs)}")
-    layers[0] = _scale_bytes(layers[0])
+    weight = layers[0].weight / SCALE  # for pixels x instead of (x − 127.5) / 128
+    layers[0] = replace(layers[0], weight=weight, bias=layers[0].bias - MEAN * weight.sum(dim=(1, 2, 3)))
     wide = [Layer(layer.pool, *_pad(layer.weight, layer.bias, layer.slope)) for layer in layers]
     weight, bias = _pad(*(torch.cat(parts) for parts in zip(*outputs.values(), strict=True)))
     return Net(tuple(wide), tuple(outputs), weight, bias)
-
-
-def _scale_bytes(layer: Layer) -> Layer:
-    """The same layer for pixels x instead of (x − 127.5) / 128."""
-    weight = layer.weight / SCALE
-    return replace(layer, weight=weight, bias=layer.bias - MEAN * weight.sum(dim=(1, 2, 3)))
 
 
 def _pad(weight: Tensor, *others: Tensor) -> list[Tensor]:

@@ -24,7 +24,6 @@ from angulus.data.sets.images import Images, Splits
 
 IN_MEMORY_BYTES = 2 * 2**30  # decoded; larger sets are read image by image
 EVERY = {"faces": 10, "ms-celeb": 50, "casia-webface": 50}  # one image in so many of an identity is held out
-TESTS = ("held_out", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         checks.integer("every", self.every, low=2)
-        checks.choice("test", self.test, TESTS)
+        checks.choice("test", self.test, ("held_out", "trained_on"))
 
     def __str__(self) -> str:
         return f"one in {self.every} of each held out" if self.test == "held_out" else "tested on what is trained on"

@@ -74,7 +74,10 @@ def stand_in(
     (torch.Size([120, 3, 32, 32]), True, 'generated stand-in of cifar10')
     """
     kind = _KINDS[checks.choice("name", name, _KINDS)]
-    shape = (kind.channels, *_sides(name, kind, size))
+    sides = kind.size if size is None else tuple(checks.integer("size", side, low=1) for side in size)
+    if len(sides) != len(kind.size):
+        raise InputError(f"size must have {len(kind.size)} sides for {name!r}; got {size!r}")
+    shape = (kind.channels, *sides)
     classes = kind.classes if classes is None else checks.integer("classes", classes, low=2)
     images = kind.images if images is None else checks.integer("images", images, low=2)
     if folder is not None:
@@ -92,14 +95,6 @@ def stand_in(
         return Images(pixels[chosen], labels[chosen], names, columns)
 
     return Splits(name, select(~testing), select(testing), f"{GENERATED} {name}", generated=True)
-
-
-def _sides(name: str, kind: _Kind, size: tuple[int, ...] | None) -> tuple[int, ...]:
-    if size is None:
-        return kind.size
-    if len(size) != len(kind.size):
-        raise InputError(f"size must have {len(kind.size)} sides for {name!r}; got {size!r}")
-    return tuple(checks.integer("size", side, low=1) for side in size)
 
 
 def _number_names(classes: int) -> tuple[str, ...]:
