@@ -115,7 +115,7 @@ def test_records_are_taken_with_their_own_identities(folder: Path) -> None:
 def test_what_is_missing_or_wrong_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs identity_CelebA.txt .* in .*nowhere.*`angulus data celeba` says"):
         data.load("celeba", root=tmp_path / "nowhere")
-    with pytest.raises(InputError, match="'celeba' is not downloaded: its images are for those who agree"):
+    with pytest.raises(InputError, match="'celeba' cannot be downloaded for you: agree to the terms on https"):
         data.load("celeba", root=folder, download=True)
     with pytest.raises(InputError, match="part must be one of 'all', 'train', 'valid', 'test'; got 'val'"):
         data.load("celeba", root=folder, part="val")

@@ -203,7 +203,9 @@ def test_preparing_goes_on_where_it_stopped(luna: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         luna16_prepare.prepare(root, on_scan=stop)
-    with pytest.raises(InputError, match=rf"must hold the patches of 10 scans; it lacks 6, {UIDS[4]}.npy first; go on"):
+    with pytest.raises(
+        InputError, match=rf"must hold the patches of 10 scans; it lacks 6, {UIDS[4]}.npy first; resume with"
+    ):
         data.load("luna16", root=root)
     kept = {path: path.stat().st_mtime_ns for path in (root / "patches").glob("*.npy")}
     assert len(kept) == 4

@@ -185,7 +185,11 @@ def test_read_idx_refuses_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("t10k-labels-idx1-ubyte", idx((4,), bytes(4)), "images and labels must be equally many; got 3 in .* and 4 in"),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx((4,), bytes(4)),
+            "images and labels must have the same number; got 3 in .* and 4 in",
+        ),
         ("t10k-labels-idx1-ubyte", idx((3,), b"\x00\x0a\x09"), r"t10k-labels.* labels in \[0, 10\); got 10 at row 1"),
         (
             "train-images-idx3-ubyte",

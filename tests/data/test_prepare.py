@@ -144,7 +144,7 @@ def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -
         "a/<b>&.png": "no face",
     }
     assert "20 pixels across" in rows["a/tiny.png"]["detail"]
-    assert "score of 0.784; asked for are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
+    assert "score of 0.784; the least are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
     assert Records(done.records).ids.tolist() == ["a/good one of three.png"]
     page = done.report.read_text()
     assert page.count("data:image/jpeg;base64,") == 6  # the kept one of several, too

@@ -131,7 +131,7 @@ def _process(photo: Row, detector: Detector, crops: Crops) -> tuple[Row | None, 
     if not len(usable):
         detail = (
             f"the {crops.choose} face is {size:.0f} pixels across, with a score of {score:.3f}; "
-            f"asked for are {crops.min_size:g} pixels and {crops.min_score:g}"
+            f"the least are {crops.min_size:g} pixels and {crops.min_score:g}"
         )
         return None, note("low score" if sizes[face] >= crops.min_size else "too small", detail)
     try:
@@ -141,7 +141,9 @@ def _process(photo: Row, detector: Detector, crops: Crops) -> tuple[Row | None, 
     row = Row(photo.id, _encode(aligned.pixels, crops.encoding), photo.identity, aligned.landmarks, score)
     if len(faces) == 1:
         return row, None
-    detail = f"{len(faces)} faces, {len(usable)} of them large and sure enough; the {crops.choose} of those was taken"
+    detail = (
+        f"{len(faces)} faces, {len(usable)} of them usable by size and score; the {crops.choose} of these was taken"
+    )
     return row, note("several faces", detail, True, aligned.residual_px)
 
 

@@ -131,7 +131,7 @@ def _new_photos(items: Iterable[Row | LeftOut], earlier: Earlier, journal: Journ
     ids: set[str] = set()
     for item in items:
         if isinstance(item, LeftOut) or item.id in ids:
-            reason = item.reason if isinstance(item, LeftOut) else "the source has a photo of this id before it"
+            reason = item.reason if isinstance(item, LeftOut) else "an earlier photo of the source has this id"
             note = Note(item.where if isinstance(item, LeftOut) else item.id, "", "left out", False, reason)
             if note not in journal:
                 journal.add([note])

@@ -57,8 +57,8 @@ def load(
     held_out = HeldOut(every, test)
     if download:
         raise InputError(
-            "'celeba' is not downloaded: its images are for those who agree to the terms of its page, "
-            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; put them where data.root or ANGULUS_DATA says"
+            "'celeba' cannot be downloaded for you: agree to the terms on "
+            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, and put its files where data.root or ANGULUS_DATA says"
         )
     folders = search_folders("celeba", root)
     for folder in folders:

@@ -140,7 +140,7 @@ def _read_split(folder: Path, part: str) -> Images:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[0] != labels.shape[0]:
         raise InputError(
-            f"images and labels must be equally many; got {images.shape[0]} in {images_path} "
+            f"images and labels must have the same number; got {images.shape[0]} in {images_path} "
             f"and {labels.shape[0]} in {labels_path}"
         )
     expected = [COUNTS[part], SIDE, SIDE]

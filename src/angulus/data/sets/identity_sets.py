@@ -69,8 +69,8 @@ def load(
     folders = () if root is None and name == "faces" else search_folders(name, root)
     if download or not folders:
         raise InputError(
-            f"{name!r} is yours to bring: give data.root, the records that `angulus convert SOURCE OUT` wrote; "
-            "nothing is downloaded"
+            f"{name!r} cannot be downloaded: set data.root to records of your own, which `angulus convert SOURCE OUT` "
+            "writes"
         )
     folder = next((folder for folder in folders if (folder / layout.ABOUT).is_file()), None)
     if folder is None:

@@ -83,7 +83,7 @@ def load(
     if missing:
         raise InputError(
             f"{folder / PATCHES} must hold the patches of {len(paths)} scans; it lacks {len(missing)}, "
-            f"{missing[0].name} first; go on with `angulus data luna16 --prepare`"
+            f"{missing[0].name} first; resume with `angulus data luna16 --prepare`"
         )
     folds = np.array([about["scans"].get(scan, -1) for scan in scans.tolist()])[owners]
     if not (folds == fold).any() or (folds == fold).all():
