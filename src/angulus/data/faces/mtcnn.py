@@ -27,7 +27,7 @@ SECOND_SIDE, THIRD_SIDE = 24, 48  # pixels that the second and the third network
 
 # What one layer writes should still be in the cache when the next one reads it.
 _STRIP_PIXELS, _BATCH_PATCHES = 2**17, 32
-_LEAST = 12  # pixels of a halving's shorter side: levels are never asked for at less than half of that
+_LEAST = 12  # pixels of the shortest side of a halving; no level needs a smaller one
 
 Floats = NDArray[np.float32]
 
@@ -101,7 +101,7 @@ class Pyramid:
     def squares(self, boxes: Floats, side: int) -> Squares:
         """Squares with the boxes' centres and their longer sides, to be read at `side`² pixels.
 
-        They lie on whole pixels of a halving with at least twice the resolution asked for, or of the image. Squares
+        They lie on whole pixels of a halving with at least twice the needed resolution, or of the image. Squares
         without any pixel of the image are left out.
         """
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
