@@ -17,7 +17,7 @@ from angulus.core import checks
 from angulus.core.contract import template_points
 from angulus.data.decode import decode
 from angulus.data.faces.align import similarity, transform
-from angulus.data.faces.detect import Image
+from angulus.data.faces.detector import Image
 
 HEIGHT, WIDTH = 960, 1280  # of a montage
 FACES = (4, 12)  # crops put into a montage, if there is room

@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 import face_images
 from angulus.core import checks
 from angulus.data.decode import decode
-from angulus.data.faces import boxes
-from angulus.data.faces.align import align
-from angulus.data.faces.detect import Detector, Faces, Image
+from angulus.data.faces.align import Crops, align
+from angulus.data.faces.detector import Detector, Faces, Image, areas, overlaps
 from angulus.data.faces.mtcnn import Mtcnn
-from angulus.data.faces.photos import Crops
-from angulus.data.faces.workers import Workers
+from angulus.data.faces.prepare import Workers
 from angulus.data.records.row import Row
 from harness import Row as Line
 from harness import Step, Timing, options, ratio_text, run, show, store, take_turns
@@ -120,7 +118,7 @@ class Peer:
         """The crop of a photo's largest face."""
         image = decode(photo.image)
         faces = self.detect(image)
-        return align(image, faces.landmarks[boxes.areas(faces.boxes).argmax()]).pixels if len(faces) else None
+        return align(image, faces.landmarks[areas(faces.boxes).argmax()]).pixels if len(faces) else None
 
 
 class _Float32:
@@ -192,7 +190,7 @@ def agreement(data: Path, ours: Detector, images: int = 24, engine: int | None =
         own, other = ours.detect([image])[0], peer.detect(image)
         own_count, peer_count, planted = own_count + len(own), peer_count + len(other), planted + count
         if len(other):
-            table = boxes.overlaps(other.boxes, own.boxes)
+            table = overlaps(other.boxes, own.boxes)
             best.append(table.max(axis=1, initial=0))
     overlap = np.concatenate(best) if best else np.zeros(0)
     return Agreement(images, planted, peer_count, own_count, int((overlap > SAME).sum()), float(overlap.mean()))

@@ -10,7 +10,7 @@ import numpy as np
 from angulus.core.checks import InputError
 from angulus.data.audit import Removal, apply_removals
 from angulus.data.faces import prepare as preparing
-from angulus.data.faces.photos import Crops
+from angulus.data.faces.align import Crops
 from angulus.data.faces.prepare import prepare_faces
 from angulus.data.records import writer as record_writer
 from angulus.data.records.convert import convert

@@ -99,7 +99,7 @@ def test_a_column_shows_a_share_in_percent_the_last_of_several_and_nothing_of_wh
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 40 test digits as records, and all their neighbours as pairs in two folds."""
     folder = tmp_path_factory.mktemp("digits")
-    images = digits.load().test
+    images = digits.load_digits().test
     rows = []
     for number in range(40):
         pixels = images.pixels[number, 0].numpy()

@@ -23,7 +23,7 @@ from angulus import __version__, data
 from angulus.cli import main as cli
 from angulus.cli import reproduce as commands_reproduce
 from angulus.data import Splits
-from angulus.data.sets import mnist
+from angulus.data.sets import digits
 from angulus.experiments import build, recipe
 from angulus.training.loop import Interrupted
 
@@ -269,7 +269,7 @@ def test_data_says_where_mnist_lies_and_how_much_it_is(angulus: Run, monkeypatch
 
 def test_data_lists_the_sets(angulus: Run) -> None:
     out = angulus("data", "--help")[1]
-    for name in data.names():
+    for name in data.list_datasets():
         assert name in out
 
 
@@ -303,7 +303,7 @@ def test_what_ends_a_command_sets_the_exit_code_and_leaves_no_traceback(
 def idx(folder: Path, images: bytes, labels: bytes) -> None:
     """MNIST's four files, of these contents."""
     folder.mkdir(parents=True)
-    for name in mnist.MD5:
+    for name in digits.MD5:
         (folder / f"{name}.gz").write_bytes(gzip.compress(images if "images" in name else labels))
 
 
@@ -373,8 +373,8 @@ WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "missing MNIST for a grid": (["compare", "cm-t1a"], "or fetch the files with `angulus data mnist --download`"),
     "missing MNIST itself": (["data", "mnist"], "set ANGULUS_DATA to a folder that holds mnist/"),
     "where to get it": (["data", "celeba"], "to get it: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
-    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there, whole"),
-    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv beside subset0/"),
+    "what is checked": (["data", "luna16"], "what is checked: that every scan of the candidates is there, complete"),
+    "scans to prepare": (["data", "luna16", "--prepare", "--to", "here"], "needs candidates_V2.csv next to subset0/"),
     "truncated IDX": (truncated_mnist, "must hold exactly 47040000 bytes after its header"),
     "truncated gzip": (cut_gzip, "must be a whole gzip file"),
     "nothing to resume": (

@@ -139,4 +139,4 @@ def test_the_table_of_the_page_on_export_is_what_was_stored() -> None:
 
 def test_the_page_on_data_has_a_section_for_every_set() -> None:
     sections = re.findall(r"^## (.*)$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), flags=re.M)
-    assert sections == list(angulus.data.names())
+    assert sections == angulus.list_datasets()

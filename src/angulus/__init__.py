@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from angulus import losses
     from angulus.backbones import list_backbones
     from angulus.core.checks import InputError
+    from angulus.data.sets.registry import list_datasets
     from angulus.heads.class_loss import class_loss
     from angulus.heads.dense import DenseHead
     from angulus.heads.optimizers import BackwardSGD, SparseSGD
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "class_loss",
     "list_backbones",
+    "list_datasets",
     "list_losses",
     "load",
     "losses",
@@ -49,6 +51,7 @@ _MODULE_OF = {
     "SparseSGD": "heads.optimizers",
     "class_loss": "heads.class_loss",
     "list_backbones": "backbones",
+    "list_datasets": "data.sets.registry",
     "list_losses": "losses",
     "load": "models.artifact",
     "theory": "losses",

@@ -13,7 +13,7 @@ import pytest
 import face_images
 import faces
 from angulus.core.checks import InputError
-from angulus.data.faces.detect import Faces, Image
+from angulus.data.faces.detector import Faces, Image
 from faces import MARGIN, agreement, found_again
 
 

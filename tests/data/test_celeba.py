@@ -16,7 +16,7 @@ from angulus import InputError, data
 from angulus.data.records.reader import Row, write_records
 from angulus.data.sets import celeba
 
-# 1 has 11 images, 7 has 10, 30 has 3: of whom the 10th is held out
+# 1 has 11 images, 7 has 10, 30 has 3 images: the 10th is held out
 IDENTITIES = [7, 1, 30, 1, 7, 1, 1, 7, 30, 1, 7, 1, 7, 1, 7, 1, 7, 30, 1, 7, 1, 7, 1, 7]
 NAMES = [f"{number:06d}.jpg" for number in range(1, len(IDENTITIES) + 1)]
 PART = {1: 0, 7: 1, 30: 2}
@@ -97,7 +97,7 @@ def test_a_zip_is_read_by_other_processes_and_threads(folder: Path) -> None:
 def test_sets_beyond_memory_are_decoded_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_images(folder, zipped=True)
     whole = data.load("celeba", root=folder).train
-    monkeypatch.setattr("angulus.data.sets.faces.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("angulus.data.sets.identity_sets.IN_MEMORY_BYTES", 0)
     lazy = data.load("celeba", root=folder).train
     assert isinstance(whole.pixels, torch.Tensor) and not isinstance(lazy.pixels, torch.Tensor)
     assert lazy.pixels.shape == whole.pixels.shape and lazy.pixels.dtype == torch.uint8
@@ -115,7 +115,7 @@ def test_records_are_taken_with_their_own_identities(folder: Path) -> None:
 def test_what_is_missing_or_wrong_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs identity_CelebA.txt .* in .*nowhere.*`angulus data celeba` says"):
         data.load("celeba", root=tmp_path / "nowhere")
-    with pytest.raises(InputError, match="'celeba' is not downloaded: its images are for those who agree"):
+    with pytest.raises(InputError, match="'celeba' cannot be downloaded for you: agree to the terms on https"):
         data.load("celeba", root=folder, download=True)
     with pytest.raises(InputError, match="part must be one of 'all', 'train', 'valid', 'test'; got 'val'"):
         data.load("celeba", root=folder, part="val")

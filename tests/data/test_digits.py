@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from angulus.core.checks import InputError
-from angulus.data import Images, Splits, load, names
+from angulus.data import Images, Splits, list_datasets, load
 from angulus.data.sets import digits
 
 PIXELS = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
@@ -35,8 +35,8 @@ def test_images_count_themselves_and_their_classes() -> None:
         ({"pixels": PIXELS[:, :, :0]}, r"at least one image of at least one pixel; got \[3, 1, 0, 2\]"),
         ({"labels": LABELS.int()}, r"labels must be an int64 tensor; got torch.int32"),
         ({"labels": [0, 1, 1]}, r"labels must be an int64 tensor; got list"),
-        ({"labels": LABELS[:2]}, r"labels must have shape \[3\], one an image; got \[2\]"),
-        ({"labels": LABELS[:, None]}, r"labels must have shape \[3\], one an image; got \[3, 1\]"),
+        ({"labels": LABELS[:2]}, r"labels must have shape \[3\], one per image; got \[2\]"),
+        ({"labels": LABELS[:, None]}, r"labels must have shape \[3\], one per image; got \[3, 1\]"),
         ({"labels": torch.tensor([0, 1, 2])}, r"labels must be in \[0, 2\); got 2 at row 2"),
         ({"labels": torch.tensor([0, -1, 9])}, r"labels must be in \[0, 2\); got -1 at row 1"),
         ({"class_names": ()}, r"class_names must be a tuple of at least one str; got \(\)"),
@@ -59,7 +59,7 @@ def test_splits_refuse_sets_that_do_not_belong_together() -> None:
 
 
 def test_digits_have_the_documented_shapes() -> None:
-    splits = digits.load()
+    splits = digits.load_digits()
     assert splits.name == "digits"
     assert "scikit-learn" in splits.source
     assert splits.train.pixels.shape == (1198, 1, 8, 8)
@@ -68,7 +68,7 @@ def test_digits_have_the_documented_shapes() -> None:
 
 
 def test_digits_bytes_are_the_values_scaled_by_255_over_16() -> None:
-    splits = digits.load()
+    splits = digits.load_digits()
     # round(v * 255 / 16) for v = 0..16, by hand; 8 gives 127.5, which rounds to the even 128.
     table = [0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255]
     expected = sorted((bytes(table[int(v)] for v in row), int(y)) for row, y in zip(*_raw(), strict=True))
@@ -86,22 +86,22 @@ def _raw() -> tuple[Any, Any]:
 
 
 def test_digits_split_is_stratified() -> None:
-    splits = digits.load()
+    splits = digits.load_digits()
     train, test = (torch.bincount(part.labels, minlength=10) for part in (splits.train, splits.test))
     assert bool(((test - (train + test) / 3).abs() <= 1).all())
 
 
 def test_digits_split_never_changes() -> None:
     # A hash of the test split: whoever sees it fail has another split, so results are not comparable any more.
-    test = digits.load().test
+    test = digits.load_digits().test
     content = test.pixels.numpy().tobytes() + test.labels.numpy().astype("<i8").tobytes()
     assert hashlib.sha256(content).hexdigest() == "63145a1a4684aa576da5007a2e7080242bc3acd36b44ff0ab4d4ab2f7c4ba2f5"
 
 
 def test_table_loads_digits() -> None:
-    assert torch.equal(load("digits").test.pixels, digits.load().test.pixels)
-    assert torch.equal(load("digits", download=True).test.labels, digits.load().test.labels)
-    assert names()[:2] == ("digits", "mnist")
+    assert torch.equal(load("digits").test.pixels, digits.load_digits().test.pixels)
+    assert torch.equal(load("digits", download=True).test.labels, digits.load_digits().test.labels)
+    assert list_datasets()[:2] == ["digits", "mnist"]
 
 
 def test_table_refuses() -> None:

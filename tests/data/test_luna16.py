@@ -1,4 +1,4 @@
-"""LUNA16: volumes written by SimpleITK, and what it makes of them itself, beside the patches that are cut out."""
+"""LUNA16: volumes written by SimpleITK, and what it makes of them itself, next to the patches that are cut out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import SimpleITK as sitk
 import torch
 
 from angulus import InputError, data
-from angulus.data.sets import luna16
-from angulus.data.sets.patches import VARIANTS, PatchPixels
-from angulus.data.sets.volumes import AIR_HU, read_volume, to_bytes
+from angulus.data.sets import luna16, luna16_prepare
+from angulus.data.sets.luna16 import VARIANTS, PatchPixels
+from angulus.data.sets.luna16_prepare import AIR_HU, read_volume, to_bytes
 from angulus.evaluation.lists.luna16 import read_findings
 
 SHAPE = (30, 44, 40)  # depth, height, width
@@ -104,15 +104,15 @@ def luna(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body = chance.permutation(np.array(lines[1:])).tolist()  # a scan's candidates need not stand together
     (root / luna16.CANDIDATES).write_text("\n".join([lines[0], *body]) + "\n")
     (root / luna16.ANNOTATIONS).write_text("\n".join(nodules) + "\n")
-    luna16.prepare(root)
+    luna16_prepare.prepare(root)
     return root
 
 
 def whole(root: Path, uid: str, centre: tuple[float, ...]) -> np.ndarray:
-    """The patch with a wide margin, cut anew."""
+    """The patch with a wide margin, cut again."""
     fold = UIDS.index(uid)
     volume = read_volume(root / f"subset{fold}" / f"{uid}.mhd")
-    return to_bytes(volume.patch(centre, (32, 46, 46), luna16.SPACING_MM))
+    return to_bytes(volume.patch(centre, (32, 46, 46), luna16_prepare.SPACING_MM))
 
 
 def rows_of(root: Path) -> list[tuple[str, tuple[float, ...], int]]:
@@ -164,7 +164,7 @@ def test_the_border_is_padded_with_air(luna: Path) -> None:
 
 def test_few_files_are_open_at_a_time(luna: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = data.load("luna16", root=luna, augment=False).train.pixels[:]
-    monkeypatch.setattr("angulus.data.sets.patches._OPEN_FILES", 2)
+    monkeypatch.setattr("angulus.data.sets.luna16._OPEN_FILES", 2)
     pixels = data.load("luna16", root=luna, augment=False).train.pixels
     assert isinstance(pixels, PatchPixels)
     assert torch.equal(pixels[:], expected) and len(pixels._maps) == 2
@@ -202,17 +202,19 @@ def test_preparing_goes_on_where_it_stopped(luna: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        luna16.prepare(root, on_scan=stop)
-    with pytest.raises(InputError, match=rf"must hold the patches of 10 scans; it lacks 6, {UIDS[4]}.npy first; go on"):
+        luna16_prepare.prepare(root, on_scan=stop)
+    with pytest.raises(
+        InputError, match=rf"must hold the patches of 10 scans; it lacks 6, {UIDS[4]}.npy first; resume with"
+    ):
         data.load("luna16", root=root)
     kept = {path: path.stat().st_mtime_ns for path in (root / "patches").glob("*.npy")}
     assert len(kept) == 4
-    luna16.prepare(root)
+    luna16_prepare.prepare(root)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     for path in (luna / "patches").glob("*.npy"):
         assert path.read_bytes() == (root / "patches" / path.name).read_bytes()
     with pytest.raises(InputError, match="must hold patches of the same candidates, scans and settings"):
-        luna16.prepare(root, spacing_mm=(1.0, 1.0, 1.0))
+        luna16_prepare.prepare(root, spacing_mm=(1.0, 1.0, 1.0))
 
 
 def rewritten(root: Path, name: str, text: str) -> None:
@@ -223,21 +225,21 @@ def rewritten(root: Path, name: str, text: str) -> None:
 def test_what_does_not_fit_together_is_refused(luna: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs patches/; looked in .*nowhere.*run `angulus data luna16 --prepare`"):
         data.load("luna16", root=tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"needs candidates_V2.csv beside subset0/ to subset9/; looked in .*nowhere"):
-        luna16.prepare(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"needs candidates_V2.csv next to subset0/ to subset9/; looked in .*nowhere"):
+        luna16_prepare.prepare(tmp_path / "nowhere")
     root = copy_of(luna, tmp_path / "copy")
     heading, *lines = (luna / luna16.CANDIDATES).read_text().splitlines()
     rewritten(root, luna16.CANDIDATES, f"{heading}\n{lines[0]}\n2.9.9,0,0,0,1\n")
     with pytest.raises(InputError, match=r"must hold the 2 scans of .*; 1 are missing, 2.9.9 first"):
-        luna16.prepare(root)
+        luna16_prepare.prepare(root)
     assert not (root / "patches").exists()
     rewritten(root, luna16.CANDIDATES, f"{heading}\n{UIDS[0]},900,0,0,0\n")
     with pytest.raises(InputError, match=rf"{UIDS[0]}.mhd must hold its candidates; 1 lie outside, \[900.0, 0.0, "):
-        luna16.prepare(root)
+        luna16_prepare.prepare(root)
     assert not list((root / "patches").glob("*.npy"))
     rewritten(root, luna16.CANDIDATES, f"{heading}\n{UIDS[0]},900,0,0,2\n")
     with pytest.raises(InputError, match="line 2 must be a candidate of class 0 or 1; got 2"):
-        luna16.prepare(root)
+        luna16_prepare.prepare(root)
 
 
 def test_patches_of_another_list_are_refused(luna: Path, tmp_path: Path) -> None:
@@ -290,9 +292,9 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ("ElementDataFile = ../../secret.raw\n", r"must name one file beside it as ElementDataFile; got \['../../sec"),
-        ("ElementDataFile = /etc/passwd\n", r"must name one file beside it as ElementDataFile; got \['/etc/pas"),
-        ("NDims = 3\n", r"must name one file beside it as ElementDataFile; got \[\]"),
+        ("ElementDataFile = ../../secret.raw\n", r"must name one file next to it as ElementDataFile; got \['../../sec"),
+        ("ElementDataFile = /etc/passwd\n", r"must name one file next to it as ElementDataFile; got \['/etc/pas"),
+        ("NDims = 3\n", r"must name one file next to it as ElementDataFile; got \[\]"),
         (
             "DimSize = 100000 100000 100000\nCompressedData = True\nElementDataFile = scan.raw\n",
             r", by its DimSize, must unpack to at most",
@@ -334,7 +336,7 @@ def test_a_volume_cut_short_or_of_other_axes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scan.mhd must be a whole volume; reading it gave"):
         read_volume(tmp_path / "scan.mhd")
     sitk.WriteImage(sitk.Image([8, 8], sitk.sitkInt16), str(tmp_path / "flat.mhd"))
-    with pytest.raises(InputError, match="must be a volume of three axes with one number a voxel; got 2 axes"):
+    with pytest.raises(InputError, match="must be a volume of three axes with one number per voxel; got 2 axes"):
         read_volume(tmp_path / "flat.mhd")
     with pytest.raises(InputError, match=r"none.mhd must be a file that can be read; there is no such file"):
         read_volume(tmp_path / "none.mhd")
@@ -351,7 +353,7 @@ def test_the_spacing_holds_as_many_nodules_as_the_paper_says(data_folder: Path) 
     if not path.is_file():
         pytest.skip(f"needs {path}")
     diameters = read_findings(path).diameters
-    depth_mm, height_mm, _ = luna16.SPACING_MM
+    depth_mm, height_mm, _ = luna16_prepare.SPACING_MM
     # Dou et al.: 20x20x6 holds 58 % of the nodules, 30x30x10 85 %, 40x40x26 99 %
     for (side, depth), share in (((20, 6), 0.58), ((30, 10), 0.85), ((40, 26), 0.99)):
         held = (diameters <= min(side * height_mm, depth * depth_mm)).mean()

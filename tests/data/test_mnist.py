@@ -18,7 +18,7 @@ from torch import Tensor
 from angulus.core import limits
 from angulus.core.checks import InputError
 from angulus.data import load
-from angulus.data.sets import mnist
+from angulus.data.sets import digits as mnist
 from data.mirrors import Mirrors
 
 COUNTS = {"train": 5, "t10k": 3}
@@ -91,14 +91,14 @@ def test_reads_the_four_files(tmp_path: Path, pack: bool) -> None:
 
 def test_a_gzipped_file_goes_before_a_plain_one(tmp_path: Path) -> None:
     folder = write(tmp_path, {**packed_files(), "train-images-idx3-ubyte": b"damaged"})
-    assert len(mnist.load(root=folder).train) == COUNTS["train"]
+    assert len(mnist.load_mnist(root=folder).train) == COUNTS["train"]
 
 
 def test_real_files(data_folder: Path) -> None:
     folder = data_folder / "mnist"
     if not folder.is_dir():
         pytest.skip(f"needs MNIST's four files in {folder}")
-    splits = mnist.load(root=data_folder)
+    splits = mnist.load_mnist(root=data_folder)
     assert splits.train.pixels.shape == (60_000, 1, 28, 28)
     assert splits.test.pixels.shape == (10_000, 1, 28, 28)
     assert splits.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # the well-known first digits
@@ -185,7 +185,11 @@ def test_read_idx_refuses_bad_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("t10k-labels-idx1-ubyte", idx((4,), bytes(4)), "images and labels must be equally many; got 3 in .* and 4 in"),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx((4,), bytes(4)),
+            "images and labels must have the same number; got 3 in .* and 4 in",
+        ),
         ("t10k-labels-idx1-ubyte", idx((3,), b"\x00\x0a\x09"), r"t10k-labels.* labels in \[0, 10\); got 10 at row 1"),
         (
             "train-images-idx3-ubyte",
@@ -197,30 +201,30 @@ def test_read_idx_refuses_bad_arguments(tmp_path: Path) -> None:
 def test_load_refuses_files_that_do_not_fit(tmp_path: Path, name: str, data: bytes, sentence: str) -> None:
     folder = write(tmp_path, {**tiny_files(), name: data})
     with pytest.raises(InputError, match=sentence):
-        mnist.load(root=folder)
+        mnist.load_mnist(root=folder)
 
 
 def test_load_refuses_another_number_of_images_than_mnist_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist, "COUNTS", {"train": 6, "t10k": 3})
     with pytest.raises(InputError, match=r"must hold MNIST's \[6, 4, 4\] .*; got \[5, 4, 4\]"):
-        mnist.load(root=write(tmp_path, tiny_files()))
+        mnist.load_mnist(root=write(tmp_path, tiny_files()))
 
 
 @pytest.mark.parametrize("inside", ["", "mnist"])
 def test_root_is_the_folder_or_its_parent(tmp_path: Path, inside: str) -> None:
     write(tmp_path / "root" / inside, tiny_files())
-    assert len(mnist.load(root=str(tmp_path / "root")).test) == 3
+    assert len(mnist.load_mnist(root=str(tmp_path / "root")).test) == 3
 
 
 def test_environment_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = write(tmp_path / "cache" / "angulus" / "mnist", tiny_files())
-    assert str(cached) in mnist.load().source
+    assert str(cached) in mnist.load_mnist().source
     monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
-    assert str(cached) in mnist.load().source
+    assert str(cached) in mnist.load_mnist().source
     named = write(tmp_path / "data" / "mnist", tiny_files())
-    assert str(named) in mnist.load().source
+    assert str(named) in mnist.load_mnist().source
     monkeypatch.setenv("ANGULUS_DATA", "")
-    assert str(cached) in mnist.load().source
+    assert str(cached) in mnist.load_mnist().source
 
 
 @pytest.mark.parametrize("setting", [None, "", "relative/cache"])
@@ -232,17 +236,17 @@ def test_cache_folder_without_an_absolute_xdg_cache_home(
         monkeypatch.delenv("XDG_CACHE_HOME")
     else:
         monkeypatch.setenv("XDG_CACHE_HOME", setting)
-    assert mnist.folder_for() == tmp_path / ".cache" / "angulus" / "mnist"
+    assert mnist.mnist_folder() == tmp_path / ".cache" / "angulus" / "mnist"
 
 
 def test_folder_for_says_where_a_download_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mnist.folder_for() == tmp_path / "cache" / "angulus" / "mnist"
+    assert mnist.mnist_folder() == tmp_path / "cache" / "angulus" / "mnist"
     monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
-    assert mnist.folder_for() == tmp_path / "data" / "mnist"
-    assert mnist.folder_for(tmp_path / "data") == tmp_path / "data" / "mnist"
-    assert mnist.folder_for(tmp_path / "mnist") == tmp_path / "mnist"
+    assert mnist.mnist_folder() == tmp_path / "data" / "mnist"
+    assert mnist.mnist_folder(tmp_path / "data") == tmp_path / "data" / "mnist"
+    assert mnist.mnist_folder(tmp_path / "mnist") == tmp_path / "mnist"
     write(tmp_path / "begun", {"t10k-labels-idx1-ubyte.gz": b""})
-    assert mnist.folder_for(tmp_path / "begun") == tmp_path / "begun"
+    assert mnist.mnist_folder(tmp_path / "begun") == tmp_path / "begun"
 
 
 def test_missing_files_are_named_with_the_places_and_the_ways_out(
@@ -253,7 +257,7 @@ def test_missing_files_are_named_with_the_places_and_the_ways_out(
     write(tmp_path / "data" / "mnist", files)
     monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
     with pytest.raises(InputError) as caught:
-        mnist.load()
+        mnist.load_mnist()
     assert str(caught.value) == (
         "MNIST needs four files together in one folder; "
         f"looked in {tmp_path}/data/mnist (lacks t10k-labels-idx1-ubyte[.gz]) "
@@ -264,13 +268,13 @@ def test_missing_files_are_named_with_the_places_and_the_ways_out(
 
 def test_load_refuses_bad_arguments() -> None:
     with pytest.raises(InputError, match="root must be a path; got 5"):
-        mnist.load(root=5)  # type: ignore[arg-type]
+        mnist.load_mnist(root=5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="root must be a path; got ''"):
-        mnist.load(root="")
+        mnist.load_mnist(root="")
     with pytest.raises(InputError, match="download must be true or false; got 1"):
-        mnist.load(download=1)  # type: ignore[arg-type]
+        mnist.load_mnist(download=1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="root must be a path; got 5"):
-        mnist.folder_for(5)  # type: ignore[arg-type]
+        mnist.mnist_folder(5)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -279,10 +283,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_download_puts_the_four_files_in_place(tmp_path: Path, server: Mirrors, packed: dict[str, bytes]) -> None:
     folder = tmp_path / "new" / "folder"
-    paths = mnist.download(folder, [server.holds("good", packed)])
-    assert contents(folder) == packed  # and no temporary file beside them
+    paths = mnist.download_mnist(folder, [server.holds("good", packed)])
+    assert contents(folder) == packed  # and there is no temporary file
     assert paths == tuple(folder / f"{name}.gz" for name in mnist.MD5)
-    assert len(mnist.load(root=folder).train) == COUNTS["train"]
+    assert len(mnist.load_mnist(root=folder).train) == COUNTS["train"]
 
 
 def test_download_keeps_good_files_and_replaces_bad_ones(
@@ -290,7 +294,7 @@ def test_download_keeps_good_files_and_replaces_bad_ones(
 ) -> None:
     bad, *good = packed
     write(tmp_path, {**packed, bad: b"damaged"})
-    mnist.download(tmp_path, [server.holds("good", packed)])
+    mnist.download_mnist(tmp_path, [server.holds("good", packed)])
     assert server.asked == [f"/good/{bad}"]
     assert contents(tmp_path) == packed
     assert len(good) == 3
@@ -317,12 +321,12 @@ def test_download_goes_on_to_the_next_mirror(
     name = "train-labels-idx1-ubyte.gz"
     broken, good = server.holds("broken", packed), server.holds("good", packed)
     server.answers["broken"][name] = answer(packed[name])
-    mnist.download(tmp_path / "both", [broken, good])
+    mnist.download_mnist(tmp_path / "both", [broken, good])
     assert contents(tmp_path / "both") == packed
     assert f"/good/{name}" in server.asked
     assert len(server.asked) == 5  # only the failed file was asked for twice
     with pytest.raises(InputError, match=f"must give {name} .*; got {broken}{name}: {reason}; try again later"):
-        mnist.download(tmp_path / "one", [broken])
+        mnist.download_mnist(tmp_path / "one", [broken])
     # What came before the failure stays; of the failed file nothing is left.
     before = "train-images-idx3-ubyte.gz"
     assert contents(tmp_path / "one") == {before: packed[before]}
@@ -336,7 +340,7 @@ def test_download_names_every_mirror_and_why_it_failed(
     md5 = hashlib.md5(packed[first]).hexdigest()
     refused = f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
     with pytest.raises(InputError) as caught:
-        mnist.download(tmp_path, [f"{server.address}/none", "http://127.0.0.1:1/", "http://[broken", wrong])
+        mnist.download_mnist(tmp_path, [f"{server.address}/none", "http://127.0.0.1:1/", "http://[broken", wrong])
     assert str(caught.value) == (
         f"mirrors must give {first} with its official md5; "
         f"got {server.address}/none/{first}: HTTP Error 404: Not Found; "
@@ -354,7 +358,7 @@ def test_a_wrong_checksum_never_replaces_what_is_there(
     before = {"train-images-idx3-ubyte.gz": gzip.compress(tiny_files()["train-images-idx3-ubyte"], 1, mtime=9)}
     write(tmp_path, before)
     with pytest.raises(InputError, match="mirrors must give train-images"):
-        mnist.download(tmp_path, [server.holds("wrong", dict.fromkeys(packed, b"x"))])
+        mnist.download_mnist(tmp_path, [server.holds("wrong", dict.fromkeys(packed, b"x"))])
     assert contents(tmp_path) == before
 
 
@@ -366,15 +370,15 @@ def test_a_mirror_that_sends_too_much_is_cut_off(
     good = server.holds("good", packed)
     endless = server.holds("endless", {first: packed[first] + b"x"})
     with pytest.raises(InputError, match=f"{first}: the body has more than {len(packed[first])} bytes; try again"):
-        mnist.download(tmp_path, [endless])
-    mnist.download(tmp_path, [good])
+        mnist.download_mnist(tmp_path, [endless])
+    mnist.download_mnist(tmp_path, [good])
     assert contents(tmp_path) == packed
 
 
 def test_a_silent_mirror_times_out(tmp_path: Path, server: Mirrors, packed: dict[str, bytes]) -> None:
     server.silence_s = 1.0
     with pytest.raises(InputError, match="timed out"):
-        mnist.download(tmp_path, [server.holds("good", packed)], timeout_s=0.1)
+        mnist.download_mnist(tmp_path, [server.holds("good", packed)], timeout_s=0.1)
 
 
 def test_download_says_when_the_folder_cannot_be_written(
@@ -383,28 +387,28 @@ def test_download_says_when_the_folder_cannot_be_written(
     good = server.holds("good", packed)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot write .*file/mnist: Not a directory"):
-        mnist.download(tmp_path / "file" / "mnist", [good])
+        mnist.download_mnist(tmp_path / "file" / "mnist", [good])
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*full.*No space left on device; free some space"):
-        mnist.download(tmp_path / "full", [good])
+        mnist.download_mnist(tmp_path / "full", [good])
     assert contents(tmp_path / "full") == {}
 
 
 def test_download_refuses_bad_arguments(tmp_path: Path) -> None:
     for mirrors in ((), "http://one.example/", None, 3):
         with pytest.raises(InputError, match="mirrors must be a sequence of at least one address; got"):
-            mnist.download(tmp_path, mirrors)  # type: ignore[arg-type]
+            mnist.download_mnist(tmp_path, mirrors)  # type: ignore[arg-type]
     for mirror in ("ftp://one.example/", "file:///etc/", 7):
         with pytest.raises(InputError, match=f"mirrors must be http:// or https:// addresses; got {mirror!r}"):
-            mnist.download(tmp_path, [mirror])  # type: ignore[list-item]
+            mnist.download_mnist(tmp_path, [mirror])  # type: ignore[list-item]
     with pytest.raises(InputError, match="timeout_s must be a finite number > 0; got 0"):
-        mnist.download(tmp_path, timeout_s=0)
+        mnist.download_mnist(tmp_path, timeout_s=0)
     with pytest.raises(InputError, match="folder must be a path; got None"):
-        mnist.download(None)  # type: ignore[arg-type]
+        mnist.download_mnist(None)  # type: ignore[arg-type]
     assert contents(tmp_path) == {}
 
 

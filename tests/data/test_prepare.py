@@ -29,10 +29,10 @@ from angulus.cli.prepare import prepare_app
 from angulus.core.checks import InputError
 from angulus.core.contract import template_points
 from angulus.data.decode import decode
-from angulus.data.faces import detect, face_report, mtcnn_nets, workers
+from angulus.data.faces import face_report, mtcnn_nets
 from angulus.data.faces import prepare as preparing
-from angulus.data.faces.detect import Faces
-from angulus.data.faces.photos import Crops, Outcome, chosen, process
+from angulus.data.faces.align import Crops, ProcessedPhoto, choose_face, process
+from angulus.data.faces.detector import Faces, describe_detector
 from angulus.data.faces.prepare import Prepared, prepare_faces
 from angulus.data.records.reader import Records
 from angulus.data.records.row import Row
@@ -119,10 +119,10 @@ def test_the_choice_among_equals_is_the_surer_one() -> None:
     image = photo()
     boxes = np.array([[0, 0, 10, 10], [100, 0, 110, 10], [190, 0, 200, 10]], dtype=np.float32)
     faces = Faces(boxes, np.zeros((3, 5, 2), np.float32), np.array([0.5, 0.9, 0.7], np.float32))
-    assert chosen(faces, np.arange(3), "largest", image) == 1
-    assert chosen(faces, np.array([0, 2]), "central", image) == 2
+    assert choose_face(faces, np.arange(3), "largest", image) == 1
+    assert choose_face(faces, np.array([0, 2]), "central", image) == 2
     with pytest.raises(InputError, match="at least one face"):
-        chosen(faces, np.arange(0), "largest", image)
+        choose_face(faces, np.arange(0), "largest", image)
 
 
 def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -
         "a/<b>&.png": "no face",
     }
     assert "20 pixels across" in rows["a/tiny.png"]["detail"]
-    assert "score of 0.784; asked for are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
+    assert "score of 0.784; the least are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
     assert Records(done.records).ids.tolist() == ["a/good one of three.png"]
     page = done.report.read_text()
     assert page.count("data:image/jpeg;base64,") == 6  # the kept one of several, too
@@ -258,10 +258,10 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 def test_a_model_file_is_known_by_content(tmp_path: Path) -> None:
     for data in (b"one", b"two"):
         (tmp_path / "yunet.onnx").write_bytes(data)
-        assert detect.described(f"yunet:{tmp_path / 'yunet.onnx'}") == f"yunet:yunet.onnx {zlib.crc32(data):08x}"
-    assert detect.described("mtcnn") == "mtcnn"
+        assert describe_detector(f"yunet:{tmp_path / 'yunet.onnx'}") == f"yunet:yunet.onnx {zlib.crc32(data):08x}"
+    assert describe_detector("mtcnn") == "mtcnn"
     with pytest.raises(InputError, match="there is no file"):
-        detect.described("yunet:nowhere.onnx")
+        describe_detector("yunet:nowhere.onnx")
 
 
 class Nowhere(Planted):
@@ -399,11 +399,11 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         from planted_faces import Planted
-        from angulus.data.faces import photos, prepare
+        from angulus.data.faces import align, prepare
         prepare._TASK_PHOTOS, prepare._COMMIT_PHOTOS = 4, 8
         source, out = map(Path, sys.argv[1:])
         slow = lambda count: (print(count, flush=True), time.sleep(0.05))
-        prepare.prepare_faces(source, out, photos.Crops(encoding="png"), detector=Planted(), workers=1, on_photo=slow)
+        prepare.prepare_faces(source, out, align.Crops(encoding="png"), detector=Planted(), workers=1, on_photo=slow)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(source), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as running:
@@ -432,10 +432,10 @@ def test_worker_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_worker_that_died_is_named_with_its_photos() -> None:
-    future: Future[list[Outcome]] = Future()
+    future: Future[list[ProcessedPhoto]] = Future()
     future.set_exception(BrokenProcessPool())
     with pytest.raises(InputError, match=r"at the photos 1.png to 2.png or shortly after.*with fewer workers"):
-        workers._result(future, [Row("1.png", b"1", ""), Row("2.png", b"2", "")])
+        preparing._result(future, [Row("1.png", b"1", ""), Row("2.png", b"2", "")])
 
 
 def test_runs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_a_photo_that_was_added_is_not_passed_over(tmp_path: Path) -> None:
     prepare(source, tmp_path / "out")
     assert prepare(source, tmp_path / "out").rows == 1
     put(source, {"a/2.png": png(ONE)})
-    with pytest.raises(InputError, match=r"is whole, and was made before .* had 'a/2.png'"):
+    with pytest.raises(InputError, match=r"is complete, and was made before .* had 'a/2.png'"):
         prepare(source, tmp_path / "out")
 
 

@@ -72,7 +72,7 @@ def test_what_is_not_generated_does_not_say_so() -> None:
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"name must be one of 'mnist'.*got 'cifar'; did you mean 'cifar10'\?"):
         data.stand_in("cifar")
-    with pytest.raises(InputError, match="folder must be left out for 'mnist', which is not kept as records"):
+    with pytest.raises(InputError, match="folder must be left out for 'mnist', which is not stored as records"):
         data.stand_in("mnist", folder=tmp_path)
     with pytest.raises(InputError, match=r"size must have 3 sides for 'luna16'; got \(8, 8\)"):
         data.stand_in("luna16", size=(8, 8))
@@ -99,7 +99,7 @@ def test_bad_input(tmp_path: Path) -> None:
 def test_a_run_goes_from_a_stand_in_to_results_that_say_so(
     tmp_path: Path, name: str, options: dict[str, Any], backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("angulus.data.sets.faces.IN_MEMORY_BYTES", 0)  # decoded when asked for
+    monkeypatch.setattr("angulus.data.sets.identity_sets.IN_MEMORY_BYTES", 0)  # decoded when asked for
     records = {"folder": tmp_path / "records"} if name in RECORDS else {}
     splits = data.stand_in(name, **options, **records)
     recipe = tiny.validated(

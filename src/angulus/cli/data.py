@@ -1,4 +1,4 @@
-"""`angulus data NAME`: whether a set is found, where to get it, and fetching it; one command a row of the table."""
+"""`angulus data NAME`: show whether a data set is there and where to get it, or download it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from angulus.cli.pairs import data_pairs
 from angulus.core.checks import InputError
 from angulus.data.sets.registry import SETS
 
-Download = Annotated[bool, typer.Option("--download", help="Fetch it, checking its sums, if it is not there.")]
-To = Annotated[Optional[Path], typer.Option("--to", help="Folder to fetch into, or to look in.")]  # noqa: UP045
-Prepare = Annotated[bool, typer.Option("--prepare", help="Cut the candidates out of the scans; goes on if stopped.")]
+Download = Annotated[bool, typer.Option("--download", help="Download it if it is missing, and check its md5.")]
+To = Annotated[Optional[Path], typer.Option("--to", help="Folder to download to, or to look in.")]  # noqa: UP045
+Prepare = Annotated[bool, typer.Option("--prepare", help="Cut the candidates out of the scans; resumes if stopped.")]
 
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, fetching what is not, drawing pairs.")
+data_app = typer.Typer(no_args_is_help=True, help="Show and download data sets; draw pairs.")
+data_app.command("pairs")(data_pairs)
 
 
-def _mount(name: str) -> None:
+def _add_command(name: str) -> None:
     entry = SETS[name]
 
     @data_app.command(name, help=f"{entry.title}. To get it: {entry.get}.", short_help=entry.title)
@@ -29,20 +30,17 @@ def _mount(name: str) -> None:
 
 for _name in SETS:
     if _name != "luna16":
-        _mount(_name)
+        _add_command(_name)
 
 
 @data_app.command("luna16", short_help=SETS["luna16"].title)
 def luna16(download: Download = False, to: To = None, prepare: Prepare = False) -> None:
-    """Say where LUNA16's patches are found, or cut them out of the scans."""
+    """Show where LUNA16's patches are, or cut them out of the scans."""
     if prepare:
-        from angulus.data.sets import luna16
+        from angulus.data.sets.luna16_prepare import prepare as cut_patches
 
-        luna16.prepare(to, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
+        cut_patches(to, on_scan=lambda scan, number, scans: say(f"scan {number} of {scans}: {scan}"))
     _show("luna16", download, to)
-
-
-data_app.command("pairs")(data_pairs)
 
 
 def _show(name: str, download: bool, to: Path | None) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from angulus.evaluation.protocols.result import Result
 
 Json = Annotated[
-    Optional[Path],  # typer
+    Path | None,
     typer.Option("--json", help="Save the result to this .json file, and its samples next to it.", show_default=False),
 ]
 JsonFile = Annotated[

@@ -1,4 +1,4 @@
-"""`angulus prepare`: photos of faces, or images of whatever else, to what a model is trained on."""
+"""`angulus prepare`: photos of faces, or images of anything else, to training records."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from angulus.cli.convert import summary
 from angulus.cli.output import resumable, say
 from angulus.core import checks
 
+Source = Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")]
+Kind = Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")]  # noqa: UP045
+Depth = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; default: all of them."),
+]
+Root = Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")]  # noqa: UP045
+
 prepare_app = typer.Typer(no_args_is_help=True, help="Prepare photos for training.")
 
 
 @prepare_app.command("faces")
 def prepare_faces(
-    source: Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="Folder for records/, report.html, report.csv and report.jsonl.")],
     size: Annotated[
         str, typer.Option(help="Size of the crop in pixels: 112, 128, 144, 160 ..., or HEIGHTxWIDTH.")
     ] = "112",
     choose: Annotated[str, typer.Option(help="Which of several faces to take: largest or central.")] = "largest",
-    min_score: Annotated[float, typer.Option(help="The detector's least confidence, 0 to 1.")] = 0.9,
-    min_size: Annotated[float, typer.Option(help="The least pixels across a face in the photo.")] = 30,
+    min_score: Annotated[float, typer.Option(help="The detector's lowest confidence, 0 to 1.")] = 0.9,
+    min_size: Annotated[float, typer.Option(help="The smallest face in the photo, in pixels across.")] = 30,
     detector: Annotated[str, typer.Option(help="mtcnn, or yunet:FILE with its ONNX model.")] = "mtcnn",
     encoding: Annotated[str, typer.Option(help="Format of the crops: jpeg (quality 95) or png.")] = "jpeg",
-    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
-    depth: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
-    ] = None,
-    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
-    workers: Annotated[Optional[int], typer.Option(help="Processes; one a core, if not given.")] = None,  # noqa: UP045
+    kind: Kind = None,
+    depth: Depth = None,
+    root: Root = None,
+    workers: Annotated[Optional[int], typer.Option(help="Number of processes; default: one per core.")] = None,  # noqa: UP045
 ) -> None:
     """Find and align the face of each photo, write records, and report what is not plainly one good face.
 
     Resumes where it stopped.
     """
-    from angulus.data.faces.photos import Crops
+    from angulus.data.faces.align import Crops
     from angulus.data.faces.prepare import prepare_faces as prepare
     from angulus.data.sources import Options
 
-    height, width = _size(size)
+    height, width = _parse_size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
     console = Console()
     with resumable(), console.status("starting ...") as status:
@@ -66,21 +71,18 @@ def prepare_faces(
 
 @prepare_app.command("images")
 def prepare_images(
-    source: Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")],
-    out: Annotated[str, typer.Argument(help="The records: a folder that is not there, or a URL such as s3://...")],
+    source: Source,
+    out: Annotated[str, typer.Argument(help="The records: a new folder, or a URL such as s3://...")],
     size: Annotated[str, typer.Option(help="Of every image in pixels: 224, or HEIGHTxWIDTH.", show_default=False)],
     crop: Annotated[
-        str, typer.Option(help="center: the middle, in the asked shape; resize: all, stretched; pad: all, on white.")
+        str, typer.Option(help="center: the middle, in this shape; resize: all, stretched; pad: all, on white.")
     ] = "center",
     encoding: Annotated[str, typer.Option(help="jpeg (quality 95) or png.")] = "jpeg",
-    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
-    depth: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Folder, zip: which folder of the path names the identity, from 1; else all of them."),
-    ] = None,
-    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+    kind: Kind = None,
+    depth: Depth = None,
+    root: Root = None,
 ) -> None:
-    """Bring images of products, animals or whatever is no face to one size, and write records.
+    """Bring images of products, animals or anything else without faces to one size, and write records.
 
     Resumes where it stopped.
     """
@@ -88,7 +90,7 @@ def prepare_images(
     from angulus.data.resize import Resize
     from angulus.data.sources import Options
 
-    resize = Resize(*_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
+    resize = Resize(*_parse_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
     with resumable(), Console().status("reading ...") as status:
         done = convert(
             source,
@@ -101,9 +103,9 @@ def prepare_images(
     say("\n".join(summary(done, out)))
 
 
-def _size(text: str) -> tuple[int, int]:
-    """A height and width, of `112` or `112x96`."""
-    found = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
-    if found is None:
+def _parse_size(text: str) -> tuple[int, int]:
+    """Height and width from `112` or `112x96`."""
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
+    if match is None:
         raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r:.80}")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])

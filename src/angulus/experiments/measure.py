@@ -70,6 +70,7 @@ def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str
     """Accuracy and norms of the test images, from the arrays of `test.npz`."""
     norms, labels, predictions = test["norms"], test["labels"], test["predictions"]
     correct, low = labels == predictions, low_quality(test, low_fraction)
+    groups = image_quality.groups(norms, correct, low)
     return {
         "accuracy": accuracies.accuracy(labels, predictions),
         "own_split": {

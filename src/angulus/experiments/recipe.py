@@ -49,7 +49,7 @@ class DataSection:
     """What else `angulus.data.load` takes for this set, such as the fold."""
 
     def __post_init__(self) -> None:
-        checks.choice("data.name", self.name, data.names())
+        checks.choice("data.name", self.name, data.list_datasets())
 
 
 @dataclass(frozen=True, config=STRICT)

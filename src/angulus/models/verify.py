@@ -18,8 +18,8 @@ from angulus.models.artifact import Config, Model
 from angulus.models.inputs import pixels_of
 
 if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
-    from angulus.data.faces.detect import Detector, Faces, Image
-    from angulus.data.faces.photos import Crops
+    from angulus.data.faces.align import Crops
+    from angulus.data.faces.detector import Detector, Faces, Image
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,12 @@ def _choices(config: Config, detector: str | Detector | None, faces: Sequence[in
             "that are as its config.json says, without --align"
         )
     extras.require("faces", "aligning photos", "cv2")
-    from angulus.data.faces import detect, photos
+    from angulus.data.faces.align import Crops
+    from angulus.data.faces.detector import make_detector
 
-    finder = detect.make(detector) if isinstance(detector, str) else detector
+    finder = make_detector(detector) if isinstance(detector, str) else detector
     height, width = config.image_size
-    crops = photos.Crops(height, width, template=config.contract.template)
+    crops = Crops(height, width, template=config.contract.template)
     return [_Choice(finder, crops, number) for number in [*faces, None, None][:2]]
 
 
@@ -188,8 +189,8 @@ class _Choice:
         self.chosen: ChosenFace | None = None
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """One face or none of one image; nothing for a photo that could not be read."""
-        from angulus.data.faces.photos import chosen, usable
+        """Of one image, one face or none; of a photo that could not be read, nothing."""
+        from angulus.data.faces.align import choose_face, usable_faces
 
         if not images:
             return []
@@ -198,8 +199,8 @@ class _Choice:
             return [faces]
         order = np.argsort(faces.boxes[:, [0, 2]].sum(axis=1), kind="stable")
         if self.number is None:
-            good = usable(faces, self.crops)
-            row = chosen(faces, good if len(good) else order, self.crops.choose, images[0])
+            good = usable_faces(faces, self.crops)
+            row = choose_face(faces, good if len(good) else order, self.crops.choose, images[0])
         else:
             checks.integer("the number of a face", self.number, high=len(faces), hint="they are counted from the left")
             row = int(order[self.number - 1])
@@ -221,13 +222,13 @@ class _Choice:
 
 
 def _crop(photo: bytes, path: Path, choice: _Choice) -> bytes:
-    """The chosen face of a photo, cut out and aligned as by `angulus prepare faces`."""
-    from angulus.data.faces import photos
+    """The chosen face of a photo, cut out and aligned as `angulus prepare faces` does."""
+    from angulus.data.faces import align
 
     if not photo:
         raise checks.InputError(f"{path} must be an image; it is empty")
     try:
-        (outcome,) = photos.process([Row(str(path), photo, "")], choice, choice.crops)
+        (outcome,) = align.process([Row(str(path), photo, "")], choice, choice.crops)
     except checks.InputError as error:
         raise checks.InputError(f"{path}: {error}") from error
     if outcome.row is None:

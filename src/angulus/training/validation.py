@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.data.sets.images import Images, Splits, some_of
+from angulus.data.sets.images import Images, Splits, select_rows
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
 from angulus.training.features import extract_features
@@ -55,7 +55,7 @@ def _select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
     names = tuple(name for name, selected in zip(images.class_names, chosen, strict=True) if selected)
     return dataclasses.replace(
         images,
-        pixels=some_of(images.pixels, rows),
+        pixels=select_rows(images.pixels, rows),
         labels=numbers[images.labels[rows]],
         class_names=names,
         columns={name: values[rows.numpy()] for name, values in images.columns.items()},

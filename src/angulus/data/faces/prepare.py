@@ -1,51 +1,51 @@
-"""Photos in any known format to records of aligned faces, on all cores, going on where an earlier try stopped."""
+"""Prepare photos in any known format as records of aligned faces, on all cores; a stopped run resumes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from angulus.core import extras
+import torch
+
+from angulus.core import checks, extras
 from angulus.core.checks import InputError
-from angulus.data.faces import detect, face_report
-from angulus.data.faces.detect import Detector
+from angulus.data.faces import face_report
+from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
+from angulus.data.faces.detector import Detector, describe_detector, make_detector
 from angulus.data.faces.face_report import Journal
-from angulus.data.faces.photos import Crops, Note
-from angulus.data.faces.workers import Workers
 from angulus.data.records.reader import Records, RecordWriter
 from angulus.data.records.resume import Earlier
 from angulus.data.records.row import Row
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 
-_TITLE = "Photos that are not plainly one good face"
-RECORDS = "records"  # in the output folder, beside the report
+RECORDS = "records"  # in the output folder, next to the report
 
-_TASK_PHOTOS = 8  # given to a worker at a time: few enough to stop soon after
+_TITLE = "Photos that are not plainly one good face"
+_TASK_PHOTOS = 8  # given to a worker at a time: few enough to stop soon
 _TASK_BYTES = 16 * 2**20
 _COMMIT_PHOTOS = 1_000  # what a crash may cost
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was made.
+    """The result of `prepare_faces`."""
 
-    Attributes:
-        rows: crops in the records.
-        identities: how many identities they show, of those known.
-        problems: how many photos or things have a note, by problem.
-        records: where the records are.
-        report: the page of the report.
-    """
-
-    rows: int
-    identities: int
-    problems: dict[str, int]
-    records: Path
-    report: Path
+    rows: int  # crops in the records
+    identities: int  # people in the records, the unknown left out
+    problems: dict[str, int]  # number of photos or files with a note, by problem
+    records: Path  # the folder of the records
+    report: Path  # the page of the report
 
 
 def prepare_faces(
@@ -59,155 +59,212 @@ def prepare_faces(
     options: Options | None = None,
     on_photo: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Detect, choose, align and write the faces of a source's photos: one crop a photo, under the photo's id.
+    """Detect, choose, align and write the faces of a source's photos: one crop per photo, under the photo's id.
 
     `out` gets `records/`, and `report.csv`, `report.html` and `report.jsonl`, which name every photo that gave no crop
-    or more than one face, and everything in the source that is no photo. A try that was stopped goes on when it is
-    called again with the same source and settings; what is done is not done again, and compared by content: a source
-    that has changed since is refused.
+    or has more than one face, and every file that is not a photo. A stopped run resumes when called again with the same
+    source and settings. Photos are compared by content: a source that has changed since is refused.
 
     Args:
-        source: what `sources.read_source` reads.
+        source: anything that `sources.read_source` reads.
         out: a folder outside the source.
         crops: which face, and which crop of it.
-        detector: a word as `detect.make` takes, or a detector that can be pickled.
-        workers: processes that work, >= 1; 1 works in this one; None is one a core.
+        detector: a name as `make_detector` takes, or a detector that can be pickled.
+        workers: processes, >= 1; 1 works in this process; None: one per core.
         kind, options: of the source, as `read_source` takes them.
-        on_photo: told the number of photos so far, with those of earlier tries.
-
-    Raises:
-        checks.InputError: the source cannot be read, has changed, or no photo gave a crop, `out` lies in the source or
-            holds something else, a detector that cannot be had.
+        on_photo: called with the number of photos so far, those of earlier runs included.
     """
     extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
     items = read_source(source, kind, options)  # before anything is written: it may be refused
-    named = detect.described(detector) if isinstance(detector, str) else type(detector).__name__
+    name = describe_detector(detector) if isinstance(detector, str) else type(detector).__name__
     about = {"source": source.name, "kind": kind or kind_of(source), "depth": options.depth if options else None}
-    about |= {"detector": named, **asdict(crops)}
-    if _whole(out / RECORDS, about):
+    about |= {"detector": name, **asdict(crops)}
+    if _is_complete(out / RECORDS, about):
         _check_unchanged(out, about, items, source)
     else:
-        with contextlib.ExitStack() as held:
-            crew = held.enter_context(contextlib.closing(Workers(detector, crops, workers)))
-            writer = held.enter_context(RecordWriter(out / RECORDS, about=about))
-            journal = held.enter_context(contextlib.closing(Journal(out, about)))
-            # A note on a photo that was kept is on disk before its row; that photo is done when its row is there.
-            run = _Run(writer, journal, Earlier(writer.sources | journal.dropped, out))
-            _fill(run, items, crew, on_photo)
-            _check_rows(run, source, out)
-    return _finished(out, about)
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(contextlib.closing(Workers(detector, crops, workers)))
+            writer = stack.enter_context(RecordWriter(out / RECORDS, about=about))
+            journal = stack.enter_context(contextlib.closing(Journal(out, about)))
+            # The note on a photo with a crop is on disk before its row; the photo is done when its row is there.
+            earlier = Earlier(writer.sources | journal.dropped, out)
+            count = len(earlier)
+            batches = _batches(_new_photos(items, earlier, journal))
+            results = stack.enter_context(contextlib.closing(pool.process(batches)))
+            with contextlib.closing(_write_results(results, writer, journal)) as counts:
+                for done in counts:
+                    if on_photo is not None:
+                        on_photo(count + done)
+            earlier.check_none_left(source)
+            if not len(writer):
+                why = f"{out / face_report.TABLE} says why, photo by photo" if journal.notes else "it holds no photos"
+                raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {why}")
+    return _write_report(out, about)
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What a run writes to; photos that need no work, and ids met so far."""
-
-    writer: RecordWriter
-    journal: Journal
-    earlier: Earlier
-    met: set[str] = field(default_factory=set)
-
-
-def _fill(run: _Run, items: Iterable[Row | LeftOut], crew: Workers, on_photo: Callable[[int], None] | None) -> None:
-    """Process what is not done; whatever happens, what was done is committed and reported."""
-    count, committed = len(run.earlier), 0
+def _write_results(
+    results: Iterable[list[ProcessedPhoto]], writer: RecordWriter, journal: Journal
+) -> Generator[int, None, None]:
+    """Write notes and crops, and yield the number of photos so far; on any error, these are committed and reported."""
+    done, committed = 0, 0
     try:
-        with contextlib.closing(crew.process(_tasks(run, items))) as results:
-            for outcomes in results:
-                run.journal.add(outcome.note for outcome in outcomes if outcome.note is not None)
-                for outcome in outcomes:
-                    if outcome.row is not None:
-                        run.writer.add(outcome.row, outcome.source)
-                count, committed = count + len(outcomes), committed + len(outcomes)
-                if committed >= _COMMIT_PHOTOS:
-                    run.writer.commit()
-                    committed = 0
-                if on_photo is not None:
-                    on_photo(count)
+        for photos in results:
+            journal.add(photo.note for photo in photos if photo.note is not None)
+            for photo in photos:
+                if photo.row is not None:
+                    writer.add(photo.row, photo.source)
+            done += len(photos)
+            if done - committed >= _COMMIT_PHOTOS:
+                writer.commit()
+                committed = done
+            yield done
     finally:
-        run.writer.commit()
-        face_report.write(run.journal.path.parent, run.journal.notes, _TITLE)
+        writer.commit()
+        face_report.write(journal.path.parent, journal.notes, _TITLE)
 
 
-def _tasks(run: _Run, items: Iterable[Row | LeftOut]) -> Iterator[list[Row]]:
-    """Photos that are to be processed, some at a time; what is none is noted."""
-    task: list[Row] = []
-    size = 0
+def _new_photos(items: Iterable[Row | LeftOut], earlier: Earlier, journal: Journal) -> Iterator[Row]:
+    """The photos that earlier runs have not done; files that are not photos, and repeated ids, get a note."""
+    ids: set[str] = set()
     for item in items:
-        if isinstance(item, LeftOut) or item.id in run.met:
-            reason = item.reason if isinstance(item, LeftOut) else "the source has a photo of this id before it"
+        if isinstance(item, LeftOut) or item.id in ids:
+            reason = item.reason if isinstance(item, LeftOut) else "an earlier photo of the source has this id"
             note = Note(item.where if isinstance(item, LeftOut) else item.id, "", "left out", False, reason)
-            if note not in run.journal:
-                run.journal.add([note])
+            if note not in journal:
+                journal.add([note])
             continue
-        run.met.add(item.id)
-        if run.earlier.has(item):
-            continue
-        task.append(item)
-        size += len(item.image)
-        if len(task) == _TASK_PHOTOS or size >= _TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
+        ids.add(item.id)
+        if not earlier.has(item):
+            yield item
 
 
-def _whole(records: Path, about: dict[str, Any]) -> bool:
-    """Whether an earlier run came to its end, but for the report perhaps; one with other settings is refused."""
+def _batches(photos: Iterable[Row]) -> Iterator[list[Row]]:
+    """A few photos at a time."""
+    batch: list[Row] = []
+    for photo in photos:
+        batch.append(photo)
+        if len(batch) == _TASK_PHOTOS or sum(len(photo.image) for photo in batch) >= _TASK_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_complete(records: Path, about: dict[str, Any]) -> bool:
+    """Whether an earlier run finished its records, perhaps not the report; records with other settings are refused."""
     try:
-        found = Records(records).about
+        earlier = Records(records).about
     except InputError:
         return False  # nothing there, or unfinished: the writer says what is wrong with it
-    if found != about:
-        raise InputError(f"{records} holds records of other photos or settings, {found}; choose another folder")
+    if earlier != about:
+        raise InputError(f"{records} holds records of other photos or settings, {earlier}; choose another folder")
     return True
 
 
 def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | LeftOut], source: Path) -> None:
-    """Refuse a source that is no longer what whole records were made from: nothing would tell that they are old."""
+    """Refuse a source that has changed since complete records were made from it."""
     records = Records(out / RECORDS)
     if records.source_checksums is None:
-        return  # of version 1, which does not say
+        return  # records of version 1 have no checksums
     checksums = dict(zip(records.ids.tolist(), records.source_checksums.tolist(), strict=True))
     with contextlib.closing(Journal(out, about)) as journal:
         earlier = Earlier(checksums | journal.dropped, out)
-    met: set[str] = set()
-    for item in items:
-        if isinstance(item, LeftOut) or item.id in met:
-            continue
-        met.add(item.id)
-        if not earlier.has(item):
+        for photo in _new_photos(items, earlier, journal):
             raise InputError(
-                f"{out} is whole, and was made before {source} had {item.id!r}; prepare the photos of now into another "
+                f"{out} is complete, and was made before {source} had {photo.id!r}; prepare the photos into another "
                 "folder, or remove this one and run the same command again"
             )
     earlier.check_none_left(source)
 
 
-def _check_rows(run: _Run, source: Path, out: Path) -> None:
-    run.earlier.check_none_left(source)
-    if not len(run.writer):
-        said = f"{out / face_report.TABLE} says why, photo by photo" if run.journal.notes else "it holds no photos"
-        raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {said}")
-
-
-def _finished(out: Path, about: dict[str, Any]) -> Prepared:
-    """Write the report, with the identities of one photo, which only the whole tells."""
+def _write_report(out: Path, about: dict[str, Any]) -> Prepared:
+    """Write the report, with a note on each identity that has one photo, which only complete records can tell."""
     records = Records(out / RECORDS)
     with contextlib.closing(Journal(out, about)) as journal:
         notes = journal.notes
-    shown = Counter(records.identities.tolist())
-    shown.pop("", None)
-    single = [
-        Note(
-            id, identity, "one photo", True, f"{identity} has one crop, this one: no genuine pair, nothing to hold out"
-        )
-        for id, identity in zip(records.ids.tolist(), records.identities.tolist(), strict=True)
-        if shown[identity] == 1
-    ]
-    notes += single
+    sizes = Counter(records.identities.tolist())
+    sizes.pop("", None)
+    for id, identity in zip(records.ids.tolist(), records.identities.tolist(), strict=True):
+        if sizes[identity] == 1:
+            detail = f"{identity} has one crop, this one: no genuine pair, nothing to hold out"
+            notes.append(Note(id, identity, "one photo", True, detail))
     face_report.write(out, notes, _TITLE)
-    return Prepared(len(records), len(shown), face_report.counts(notes), out / RECORDS, out / face_report.PAGE)
+    problems = face_report.count_problems(notes)
+    return Prepared(len(records), len(sizes), problems, out / RECORDS, out / face_report.PAGE)
+
+
+class Workers:
+    """Processes that turn photos into crops, with results in the order of the tasks; they start with the first task."""
+
+    def __init__(self, detector: str | Detector, crops: Crops, count: int | None = None) -> None:
+        """Create the detector, so that a missing one is refused at once; the arguments are those of `prepare_faces`."""
+        self.count = _count_cores() if count is None else checks.integer("workers", count, low=1)
+        self._crops = crops
+        self._detector = make_detector(detector) if isinstance(detector, str) else detector
+        self._pool: ProcessPoolExecutor | None = None
+        if self.count > 1:
+            context = multiprocessing.get_context("spawn")  # a fork would inherit locks that other threads hold
+            self._pool = ProcessPoolExecutor(self.count, context, _start_worker, (detector, crops))
+
+    def process(self, tasks: Iterable[list[Row]]) -> Generator[list[ProcessedPhoto], None, None]:
+        """Yield the results of each task, in order; a few tasks are started ahead."""
+        if self._pool is None:
+            for task in tasks:
+                yield process(task, self._detector, self._crops)
+            return
+        waiting: deque[tuple[Future[list[ProcessedPhoto]], list[Row]]] = deque()
+        for task in tasks:
+            waiting.append((self._pool.submit(_work, task), task))
+            if len(waiting) > 2 * self.count:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
+
+    def close(self) -> None:
+        """Stop the processes; tasks that have not started are dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _count_cores() -> int:
+    """Cores that this process may use, if the system knows."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _result(future: Future[list[ProcessedPhoto]], task: list[Row]) -> list[ProcessedPhoto]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a worker process died, perhaps for lack of memory, at the photos {task[0].id} to {task[-1].id} or "
+            "shortly after; progress is saved: run the same command again, with fewer workers"
+        ) from error
+
+
+_state: tuple[Detector, Crops] | None = None  # of this process, if it is a worker
+
+
+def _start_worker(detector: str | Detector, crops: Crops) -> None:
+    """Make this process a worker: on one core, ignoring Ctrl-C (the parent handles it), and ending with the parent."""
+    global _state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+    torch.set_num_threads(1)
+    extras.load("cv2", "faces", "preparing faces").setNumThreads(1)
+    _state = make_detector(detector) if isinstance(detector, str) else detector, crops
+
+
+def _exit_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _work(task: list[Row]) -> list[ProcessedPhoto]:
+    if _state is None:
+        raise RuntimeError("_start_worker must run before _work")
+    return process(task, *_state)

@@ -1,1 +1,1 @@
-"""Data sets by name: where each is found, what is checked, and how it is loaded."""
+"""Data sets by name: where their files are, what is checked, and how they are loaded."""

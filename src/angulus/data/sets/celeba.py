@@ -1,4 +1,4 @@
-"""CelebA by identity: the aligned images from a folder, a zip or records, with the lists that are published with them.
+"""CelebA by identity: the aligned images from a folder, a zip or records, with the published lists.
 
 Source: Z. Liu, P. Luo, X. Wang, X. Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
 """
@@ -6,20 +6,24 @@ Source: Z. Liu, P. Luo, X. Wang, X. Tang, "Deep Learning Face Attributes in the 
 from __future__ import annotations
 
 import os
+import threading
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.decode import header
 from angulus.data.loader import Part
 from angulus.data.records import layout
-from angulus.data.sets import faces, places
-from angulus.data.sets.faces import HeldOut
+from angulus.data.sets.download import not_found, search_folders
+from angulus.data.sets.identity_sets import HeldOut, from_records, split_part
 from angulus.data.sets.images import Splits
-from angulus.data.sets.stored import FolderImages, ZipImages
+from angulus.data.sources.archive import open_zip, read_entry
+from angulus.data.sources.common import is_system, slashed, unsafe
 from angulus.data.sources.lst import digits
 from angulus.evaluation.lists.text import malformed, read_lines
 
@@ -37,47 +41,40 @@ def load(
     every: int = 10,
     test: str = "held_out",
 ) -> Splits:
-    """Read CelebA, or a part of it, to classify its identities.
+    """Load CelebA, or a part of it, to classify its identities.
 
-    The published partition is by identity: who is in one part is in no other. So classes are trained and tested on
-    images of one part, or of all.
+    The published partition is by identity: each person is in one part only. So classes are trained and tested on images
+    of one part, or of all.
 
     Args:
-        root: a folder with identity_CelebA.txt, list_eval_partition.txt where a part is asked for, and the images in
-            img_align_celeba/ or img_align_celeba.zip; or records, whose own identities are taken. None: the usual
-            places.
-        download: must be false: the images are for those who agree to their terms.
+        root: a folder with identity_CelebA.txt, list_eval_partition.txt if a part is asked for, and the images in
+            img_align_celeba/ or img_align_celeba.zip; or records, with their own identities. None: the usual folders.
+        download: must be false: CelebA's terms do not allow it.
         part: "all", "train", "valid" or "test" of the published partition.
-        every: of so many images of an identity one is held out, >= 2.
-        test: "held_out", or "trained_on" to test on all images, which were trained on: CM Table 1 counts all 202,599.
-
-    Raises:
-        InputError: lists or images that are not there, or lists that are not the published ones by their counts.
+        every, test: as `HeldOut`; CM Table 1 counts all 202,599 images, which is test "trained_on".
     """
     checks.choice("part", part, ("all", *PARTS))
     held_out = HeldOut(every, test)
     if download:
         raise InputError(
-            "'celeba' is not downloaded: its images are for those who agree to the terms of its page, "
-            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html; put them where data.root or ANGULUS_DATA says"
+            "'celeba' cannot be downloaded for you: agree to the terms on "
+            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, and put its files where data.root or ANGULUS_DATA says"
         )
-    looked_in = places.places("celeba", root)
-    for place in looked_in:
-        if (place / layout.ABOUT).is_file():
+    folders = search_folders("celeba", root)
+    for folder in folders:
+        if (folder / layout.ABOUT).is_file():
             if part != "all":
                 raise InputError(f"part must be 'all' with records, which have no partition; got {part!r}")
-            return faces.from_records("celeba", place, held_out)
-        if (place / IDENTITIES).is_file():
-            return _load(place, part, held_out)
-    raise InputError(
-        f"CelebA needs {IDENTITIES} and {IMAGES}/ or {IMAGES}.zip, or records; looked in "
-        f"{' and '.join(map(str, looked_in))}; `angulus data celeba` says where to get them"
-    )
+            return from_records("celeba", folder, held_out)
+        if (folder / IDENTITIES).is_file():
+            return _load(folder, part, held_out)
+    needs = f"CelebA needs {IDENTITIES} and {IMAGES}/ or {IMAGES}.zip, or records"
+    raise not_found(needs, folders, "`angulus data celeba` says where to get them")
 
 
-def _load(place: Path, part: str, held_out: HeldOut) -> Splits:
-    names, identities = read_identities(place / IDENTITIES)
-    images = open_images(place)
+def _load(folder: Path, part: str, held_out: HeldOut) -> Splits:
+    names, identities = read_identities(folder / IDENTITIES)
+    images = open_images(folder)
     missing = set(names) - set(images.names)
     if missing:
         raise InputError(
@@ -85,71 +82,116 @@ def _load(place: Path, part: str, held_out: HeldOut) -> Splits:
             f"{min(missing)} first"
         )
     if part != "all":
-        chosen = read_partition(place / PARTITION, names) == part
+        chosen = read_partition(folder / PARTITION, names) == part
         names, identities = names[chosen], identities[chosen]
     numbers, labels = np.unique(identities, return_inverse=True)
     rows = np.array([images.names[name] for name in names.tolist()], dtype=np.int64)
     first = header(images.images(rows[:1])[0], f"{names[0]} of {images.where}")
     chosen_part = Part(rows, labels.astype(np.int64), numbers.astype(np.str_), (first.width, first.height))
     source = (
-        f"CelebA in {place}, {len(names):,} images of {len(numbers):,} identities (part {part}), {held_out}; the lists "
-        f"hold the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities"
+        f"CelebA in {folder}, {len(names):,} images of {len(numbers):,} identities (part {part}), {held_out}; the "
+        f"lists hold the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities"
     )
-    return faces.splits("celeba", images, chosen_part, held_out, source)
+    return split_part("celeba", images, chosen_part, held_out, source)
 
 
 def read_identities(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Names of images and numbers of identities, in the order of `identity_CelebA.txt`.
-
-    Raises:
-        InputError: names file and line; other counts than the published ones.
-    """
-    names, values = _pairs(path, "an image and the number of its identity, >= 1", low=1)
-    found = (len(names), len(np.unique(values)))
-    if found != PUBLISHED:
+    """Read `identity_CelebA.txt`: names of images and numbers of identities, with the published counts."""
+    names, values = _read_list(path, "an image and the number of its identity, >= 1", low=1)
+    counts = (len(names), len(np.unique(values)))
+    if counts != PUBLISHED:
         raise InputError(
             f"{path} must name the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities; "
-            f"got {found[0]:,} of {found[1]:,}; fetch it again"
+            f"got {counts[0]:,} of {counts[1]:,}; fetch it again"
         )
     return names, values
 
 
 def read_partition(path: Path, names: NDArray[np.str_]) -> NDArray[np.str_]:
-    """The part of each image: "train", "valid" or "test", from `list_eval_partition.txt`.
-
-    Raises:
-        InputError: no such list, one of other images, or other counts than the published ones.
-    """
-    listed, values = _pairs(path, "an image and 0, 1 or 2", low=0, high=2)
+    """Read `list_eval_partition.txt`: each image's part, "train", "valid" or "test", with the published counts."""
+    listed, values = _read_list(path, "an image and 0, 1 or 2", low=0, high=2)
     if sorted(listed.tolist()) != sorted(names.tolist()):
         raise InputError(f"{path} must name the images that {IDENTITIES} names; it names others")
     counts = np.bincount(values, minlength=3).tolist()
     if counts != list(PARTS.values()):
-        raise InputError(f"{path} must have the published {list(PARTS.values())} images a part; got {counts}")
+        raise InputError(f"{path} must have the published {list(PARTS.values())} images per part; got {counts}")
     part_of = dict(zip(listed.tolist(), np.array(list(PARTS))[values].tolist(), strict=True))
     return np.array([part_of[name] for name in names.tolist()])
 
 
-def _pairs(path: Path, rule: str, low: int, high: int | None = None) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """A name and a whole number in [low, high] a line, each name once."""
-    names: dict[str, int] = {}
+def _read_list(path: Path, rule: str, low: int, high: int | None = None) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """A name and a whole number in [low, high] per line, each name once."""
+    values: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         cells = line.split()
         value = digits(cells[1]) if len(cells) == 2 else None
-        if value is None or value < low or (high is not None and value > high) or cells[0] in names:
+        if value is None or value < low or (high is not None and value > high) or cells[0] in values:
             raise malformed(path, number, rule, line)
-        names[cells[0]] = value
-    return np.array(list(names)), np.array(list(names.values()), dtype=np.int64)
+        values[cells[0]] = value
+    return np.array(list(values)), np.array(list(values.values()), dtype=np.int64)
 
 
-def open_images(place: Path) -> FolderImages | ZipImages:
-    """The aligned images in a folder or a zip.
+def open_images(folder: Path) -> FolderImages | ZipImages:
+    """Open the aligned images, in a folder or a zip."""
+    if (folder / IMAGES).is_dir():
+        return FolderImages(folder / IMAGES)
+    if (folder / f"{IMAGES}.zip").is_file():
+        return ZipImages(folder / f"{IMAGES}.zip")
+    raise InputError(f"{folder} must hold {IMAGES}/ or {IMAGES}.zip next to {IDENTITIES}; it holds neither")
 
-    Raises:
-        InputError: neither is there, or the zip is none.
+
+class FolderImages:
+    """The files of a folder as `angulus.data.records.pixels.Encoded`; `names` gives the row of each file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = str(folder)
+        self._files = sorted(entry.name for entry in os.scandir(folder))
+        self.names = {name: row for row, name in enumerate(self._files)}
+
+    def images(self, rows: ArrayLike) -> list[bytes]:
+        """The bytes of the files of these rows."""
+        try:
+            return [Path(self.where, self._files[row]).read_bytes() for row in np.asarray(rows).tolist()]
+        except OSError as error:
+            raise InputError(f"{self.where} must hold files that can be read; got {error}") from error
+
+
+class ZipImages:
+    """The entries of a zip, in any folders, as `Encoded`; `names` gives the row of each file name.
+
+    Each process opens the zip for itself: with a shared file pointer, reads would get mixed up.
     """
-    if (place / IMAGES).is_dir():
-        return FolderImages(place / IMAGES)
-    if (place / f"{IMAGES}.zip").is_file():
-        return ZipImages(place / f"{IMAGES}.zip")
-    raise InputError(f"{place} must hold {IMAGES}/ or {IMAGES}.zip beside {IDENTITIES}; it holds neither")
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._lock = threading.Lock()
+        names = self._archive().namelist()
+        self._entries = [name for name in names if not slashed(name).endswith("/") and not is_system(slashed(name))]
+        bad = next((name for name in self._entries if unsafe(name)), None)
+        if bad is not None:
+            raise InputError(f"{path} must not hold {bad!r}: {unsafe(bad)}; fetch it again")
+        self.names = {slashed(name).rpartition("/")[2]: row for row, name in enumerate(self._entries)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_lock": threading.Lock()})
+
+    def images(self, rows: ArrayLike) -> list[bytes]:
+        """The bytes of the entries of these rows."""
+        with self._lock:
+            archive = self._archive()
+            return [self._read(archive, self._entries[row]) for row in np.asarray(rows).tolist()]
+
+    def _read(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        try:
+            return read_entry(archive, archive.getinfo(name))
+        except InputError as error:
+            raise InputError(f"{self.where}: {name}: {error}; fetch it again") from error
+
+    def _archive(self) -> zipfile.ZipFile:
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), open_zip(Path(self.where)))
+        return self._opened[1]

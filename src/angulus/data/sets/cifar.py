@@ -6,6 +6,7 @@ that of https://www.cs.toronto.edu/~kriz/cifar.html. Nothing is unpacked to disk
 
 from __future__ import annotations
 
+import math
 import os
 import tarfile
 import zlib
@@ -14,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError, one_line
-from angulus.data.sets import places
-from angulus.data.sets.download import Remote, fetch, md5_of
+from angulus.data.sets import download as downloads
 from angulus.data.sets.images import Images, Splits
 from angulus.data.sources.common import unsafe
 
@@ -33,31 +32,31 @@ _LARGEST_NAMES = 2**16
 
 @dataclass(frozen=True)
 class Version:
-    """What tells the two sets apart.
-
-    Attributes:
-        title: what messages call it.
-        archive, md5: the file's name, and its published sum.
-        folder: of the files within the archive.
-        files: those of each split, one after the other.
-        names: the file that names the classes, a line each.
-        label_bytes: before each image; the last is the class.
-        classes: how many.
-    """
+    """What differs between the two sets."""
 
     title: str
     archive: str
-    md5: str
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    names: str
-    label_bytes: int
+    md5: str  # of the archive, as published
+    folder: str  # within the archive
+    files: dict[str, tuple[str, ...]]  # of each split, one after the other
+    names: str  # the file that names the classes, one per line
+    label_bytes: int  # before each image; the last is the class
     classes: int
 
     @property
     def members(self) -> tuple[str, ...]:
-        """All files that are read."""
+        """All files to read."""
         return (*self.files["train"], *self.files["test"], self.names)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of an image with its labels."""
+        return self.label_bytes + math.prod(SHAPE)
+
+    @property
+    def largest(self) -> int:
+        """More bytes than any file has."""
+        return max(_LARGEST_NAMES, IMAGES["train"] * self.image_bytes)
 
 
 VERSIONS = {
@@ -85,86 +84,55 @@ VERSIONS = {
 
 
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = False) -> Splits:
-    """Read 50,000 training and 10,000 test images of 32x32 pixels.
+    """Load 50,000 training and 10,000 test images of 32x32 pixels.
 
-    Looks for the archive, or for the folder that it unpacks to, in `places.places(name, root)`. An archive must have
-    the published md5; files that were unpacked are checked for their number of images and of each class.
-
-    Args:
-        name: "cifar10" or "cifar100", whose classes are the hundred fine ones.
-        root: where to look instead of the usual places.
-        download: fetch the archive into `folder_for(name, root)` if no place holds the set.
-
-    Returns:
-        Splits with pixels uint8 [N, 3, 32, 32] and the classes in the set's own order.
-
-    Raises:
-        InputError: the set is not there, is damaged or is not the published one, or cannot be fetched.
+    Looks for the archive, or for the folder that it unpacks to, in `search_folders(name, root)`; if none holds the set,
+    `download` fetches it. An archive must have the published md5; unpacked files must have the right numbers of images,
+    in all and of each class. The classes of "cifar100" are the hundred fine ones.
     """
     version = VERSIONS[checks.choice("name", name, VERSIONS)]
     checks.flag("download", download)
-    found = _find(name, root, version)
-    if found is None and download:
-        (found,) = fetch_archive(name, folder_for(name, root))
-    if found is None:
-        looked = " and ".join(str(place) for place in places.places(name, root))
-        raise InputError(
-            f"{version.title} needs {version.archive}, or its folder {version.folder}; looked in {looked}; set "
-            f"ANGULUS_DATA to a folder that holds {name}/, or fetch it with {_fetch_with(name)}"
+    folders = downloads.search_folders(name, root)
+    path = next(filter(None, (_find(folder, version) for folder in folders)), None)
+    if path is None and download:
+        target = downloads.download_folder(name, root, lambda folder: (folder / version.archive).exists())
+        remote = downloads.Remote(version.archive, version.md5, _LARGEST_DOWNLOAD)
+        (path,) = downloads.fetch([remote], target, MIRRORS, by_hand=f"put the archive into {target} by hand")
+    if path is None:
+        way_out = f"set ANGULUS_DATA to a folder that holds {name}/, or fetch it with {downloads.fetch_command(name)}"
+        raise downloads.not_found(
+            f"{version.title} needs {version.archive}, or its folder {version.folder}", folders, way_out
         )
-    contents = _unpacked(found, version) if found.is_dir() else _archived(found, name, version)
-    class_names = _class_names(contents[version.names], found / version.names, version)
-    parts = [_split(contents, part, found, version, class_names) for part in ("train", "test")]
-    checked = "counts checked" if found.is_dir() else f"md5 {version.md5}"
-    return Splits(name, parts[0], parts[1], f"{version.title}'s binary version in {found}, {checked}")
+    contents = _read_folder(path, version) if path.is_dir() else _read_archive(path, name, version)
+    class_names = _class_names(contents[version.names], path / version.names, version)
+    train, test = (_split(contents, part, path, version, class_names) for part in ("train", "test"))
+    checked = "counts checked" if path.is_dir() else f"md5 {version.md5}"
+    return Splits(name, train, test, f"{version.title}'s binary version in {path}, {checked}")
 
 
-def folder_for(name: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """Where a download puts the archive, which is a place that `load` looks in."""
-    archive = VERSIONS[name].archive
-    return places.folder_for(name, root, lambda folder: (folder / archive).exists())
-
-
-def fetch_archive(name: str, folder: Path, mirrors: tuple[str, ...] | None = None) -> tuple[Path, ...]:
-    """Fetch the archive, unless it is there with the published md5; returns its path, alone.
-
-    Raises:
-        InputError: as `download.fetch`.
-    """
-    version = VERSIONS[name]
-    remote = Remote(version.archive, version.md5, _LARGEST_DOWNLOAD)
-    by_hand = f"put the archive into {folder} by hand"
-    return fetch([remote], folder, MIRRORS if mirrors is None else mirrors, by_hand=by_hand)
-
-
-def _fetch_with(name: str) -> str:
-    return f"`angulus data {name} --download` or data.download=true"
-
-
-def _find(name: str, root: str | os.PathLike[str] | None, version: Version) -> Path | None:
-    for place in places.places(name, root):
-        if (place / version.archive).is_file():
-            return place / version.archive
-        for folder in (place / version.folder, place):
-            if all((folder / member).is_file() for member in version.members):
-                return folder
+def _find(folder: Path, version: Version) -> Path | None:
+    if (folder / version.archive).is_file():
+        return folder / version.archive
+    for place in (folder / version.folder, folder):
+        if all((place / member).is_file() for member in version.members):
+            return place
     return None
 
 
-def _unpacked(folder: Path, version: Version) -> dict[str, bytes]:
+def _read_folder(folder: Path, version: Version) -> dict[str, bytes]:
     try:
-        long = [name for name in version.members if (folder / name).stat().st_size > _largest(version)]
-        if long:
-            raise InputError(f"{folder / long[0]} must have at most {_largest(version):,} bytes; fetch it again")
+        for name in version.members:
+            if (folder / name).stat().st_size > version.largest:
+                raise InputError(f"{folder / name} must have at most {version.largest:,} bytes; fetch it again")
         return {name: (folder / name).read_bytes() for name in version.members}
     except OSError as error:
         raise InputError(f"{folder} must hold files that can be read; got {error}") from error
 
 
-def _archived(path: Path, name: str, version: Version) -> dict[str, bytes]:
-    """The files that are wanted, from an archive whose md5 is the published one."""
-    md5 = md5_of(path)
-    way_out = f"delete it and fetch it again with {_fetch_with(name)}"
+def _read_archive(path: Path, name: str, version: Version) -> dict[str, bytes]:
+    """The needed files from an archive with the published md5."""
+    md5 = downloads.md5_of(path)
+    way_out = f"delete it and fetch it again with {downloads.fetch_command(name)}"
     if md5 != version.md5:
         raise InputError(f"{path} must have the published md5 {version.md5}; got {md5}; {way_out}")
     contents: dict[str, bytes] = {}
@@ -177,7 +145,7 @@ def _archived(path: Path, name: str, version: Version) -> dict[str, bytes]:
                 folder, _, file = member.name.rpartition("/")
                 if folder != version.folder or file not in version.members:
                     continue
-                if not member.isreg() or file in contents or member.size > _largest(version):
+                if not member.isreg() or file in contents or member.size > version.largest:
                     raise InputError(f"{path} must hold {member.name} once, as a file of its size; {way_out}")
                 reader = archive.extractfile(member)
                 assert reader is not None  # it is a regular file
@@ -190,10 +158,6 @@ def _archived(path: Path, name: str, version: Version) -> dict[str, bytes]:
     return contents
 
 
-def _largest(version: Version) -> int:
-    return max(_LARGEST_NAMES, IMAGES["train"] * (version.label_bytes + int(np.prod(SHAPE))))
-
-
 def _class_names(data: bytes, where: Path, version: Version) -> tuple[str, ...]:
     names = tuple(line.strip() for line in data.decode("ascii", "replace").splitlines() if line.strip())
     if len(names) != version.classes or len(set(names)) != len(names):
@@ -201,27 +165,22 @@ def _class_names(data: bytes, where: Path, version: Version) -> tuple[str, ...]:
     return names
 
 
-def _split(
-    contents: dict[str, bytes], part: str, found: Path, version: Version, class_names: tuple[str, ...]
-) -> Images:
-    names = version.files[part]
-    count, length = IMAGES[part], version.label_bytes + int(np.prod(SHAPE))
-    rows: list[NDArray[np.uint8]] = []
+def _split(contents: dict[str, bytes], part: str, path: Path, version: Version, class_names: tuple[str, ...]) -> Images:
+    names, length = version.files[part], version.image_bytes
+    per_file, per_class = IMAGES[part] // len(names), IMAGES[part] // version.classes
     for name in names:
-        expected = count // len(names) * length
-        if len(contents[name]) != expected:
+        if len(contents[name]) != per_file * length:
             raise InputError(
-                f"{found / name} must have {expected} bytes, {count // len(names)} images of {length}; "
+                f"{path / name} must have {per_file * length} bytes, {per_file} images of {length}; "
                 f"got {len(contents[name])}; fetch {version.title} again"
             )
-        rows.append(np.frombuffer(contents[name], dtype=np.uint8).reshape(-1, length))
-    together = np.concatenate(rows)
-    labels = together[:, version.label_bytes - 1].astype(np.int64)
-    of_class = np.bincount(labels, minlength=version.classes)
-    if len(of_class) > version.classes or (of_class != count // version.classes).any():
+    rows = np.concatenate([np.frombuffer(contents[name], dtype=np.uint8).reshape(-1, length) for name in names])
+    labels = rows[:, version.label_bytes - 1].astype(np.int64)
+    counts = np.bincount(labels, minlength=version.classes)
+    if len(counts) > version.classes or (counts != per_class).any():
         raise InputError(
-            f"{found}'s {part} files must hold {count // version.classes} images of each of {version.classes} classes; "
-            f"got {of_class.min()} to {of_class.max()} of {len(of_class)}; fetch {version.title} again"
+            f"{path}'s {part} files must hold {per_class} images of each of {version.classes} classes; "
+            f"got {counts.min()} to {counts.max()} of {len(counts)}; fetch {version.title} again"
         )
-    pixels = np.ascontiguousarray(together[:, version.label_bytes :]).reshape(-1, *SHAPE)
+    pixels = np.ascontiguousarray(rows[:, version.label_bytes :]).reshape(-1, *SHAPE)
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), class_names)

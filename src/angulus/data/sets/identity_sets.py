@@ -1,0 +1,142 @@
+"""Data sets by identity, from records: images in memory if they fit, else decoded when they are needed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.checks import InputError
+from angulus.data.loader import Part, part_of
+from angulus.data.records import layout
+from angulus.data.records.pixels import DecodedPixels, Encoded
+from angulus.data.records.reader import Records
+from angulus.data.sampler import earlier_occurrences
+from angulus.data.sets.download import not_found, search_folders
+from angulus.data.sets.images import Images, Splits
+
+IN_MEMORY_BYTES = 2 * 2**30  # decoded; larger sets are read image by image
+EVERY = {"faces": 10, "ms-celeb": 50, "casia-webface": 50}  # one image in so many of an identity is held out
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which images of each identity are for testing.
+
+    Args:
+        every: 10 holds out the 10th, 20th, ... image of an identity, >= 2.
+        test: "held_out": those; "trained_on": all images are trained on, and all are tested on.
+    """
+
+    every: int
+    test: str = "held_out"
+
+    def __post_init__(self) -> None:
+        checks.integer("every", self.every, low=2)
+        checks.choice("test", self.test, ("held_out", "trained_on"))
+
+    def __str__(self) -> str:
+        return f"one in {self.every} of each held out" if self.test == "held_out" else "tested on what is trained on"
+
+
+def load(
+    *,
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    every: int | None = None,
+    test: str = "held_out",
+) -> Splits:
+    """Load records; both splits have the same people.
+
+    To test a model on people that it has not seen, embed their images and evaluate pairs.
+
+    Args:
+        name: of the set, one of `EVERY`.
+        root: the records, as `angulus convert` or `angulus prepare faces` writes them; None: the usual folders, except
+            for "faces".
+        download: must be false.
+        every, test: as `HeldOut`; `every` None is 10 for "faces", 50 for the large sets.
+    """
+    held_out = HeldOut(EVERY[name] if every is None else every, test)
+    folders = () if root is None and name == "faces" else search_folders(name, root)
+    if download or not folders:
+        raise InputError(
+            f"{name!r} cannot be downloaded: set data.root to records of your own, which `angulus convert SOURCE OUT` "
+            "writes"
+        )
+    folder = next((folder for folder in folders if (folder / layout.ABOUT).is_file()), None)
+    if folder is None:
+        needs = f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them"
+        raise not_found(needs, folders, _way_to_records(folders))
+    return from_records(name, folder, held_out)
+
+
+def _way_to_records(folders: tuple[Path, ...]) -> str:
+    """What to do about missing records, depending on what the folders hold instead."""
+    below = [about.parent for folder in folders for about in sorted(folder.glob(f"*/{layout.ABOUT}"))]
+    if below:
+        return f"they lie in {below[0]}: set data.root={below[0]}"
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    files = itertools.islice(folder.rglob("*"), 10_000) if folder else ()
+    photo = next((file for file in files if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp")), None)
+    if folder is None or photo is None:
+        return "name them by data.root"
+    flat = "; put each person's photos into a folder of their own first" if photo.parent == folder else ""
+    return (
+        f"{folder} holds photos: run `angulus prepare faces {folder} OUT` and set data.root=OUT/records, or if they "
+        f"are aligned `angulus convert {folder} OUT` and data.root=OUT{flat}"
+    )
+
+
+def from_records(name: str, folder: Path, held_out: HeldOut) -> Splits:
+    """Load records as a data set; a stand-in's records are marked as such."""
+    records = Records(folder)
+    part = part_of(records)
+    source = f"{records.where}: {len(records):,} images of {len(part.names):,} identities, {held_out}"
+    generated = str(records.about.get("generated", ""))
+    result = split_part(name, records, part, held_out, source)
+    return replace(result, source=f"{generated}, in {source}", generated=True) if generated else result
+
+
+def split_part(name: str, images: Encoded, part: Part, held_out: HeldOut, source: str) -> Splits:
+    """Split the images of a part into training and testing; refused if no identity has enough images."""
+    testing = np.ones(len(part.labels), dtype=bool)
+    training = testing
+    if held_out.test == "held_out":
+        testing = every_nth(part.labels, held_out.every)
+        training = ~testing
+    if not testing.any():
+        most = int(np.bincount(part.labels).max())
+        fewer = f"set data.options.every={most}, to hold out one in {most}, or " if most >= 2 else ""
+        raise InputError(
+            f"no identity of {images.where} has {held_out.every} images (the most is {most}), so none can be held out "
+            f"for testing; {fewer}set data.options.test=trained_on, to test on what is trained on"
+        )
+    names = tuple(part.names.tolist())
+
+    def select(chosen: NDArray[np.bool_]) -> Images:
+        pixels = DecodedPixels(images, part.rows[chosen], part.size)
+        labels = torch.from_numpy(part.labels[chosen])
+        fits = math.prod(pixels.shape) <= IN_MEMORY_BYTES
+        return Images(pixels[:].contiguous() if fits else pixels, labels, names)
+
+    train = select(training)
+    return Splits(name, train, train if training is testing else select(testing), source)
+
+
+def every_nth(labels: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Mark the n-th, 2n-th, ... occurrence of each label.
+
+    >>> every_nth(np.array([0, 1, 0, 0, 1, 0]), 2).tolist()
+    [False, False, True, False, True, True]
+    """
+    chosen: NDArray[np.bool_] = earlier_occurrences(labels) % n == n - 1
+    return chosen
