@@ -18,7 +18,7 @@ from angulus import InputError
 from angulus.bench import accuracy, head, records, sampling
 from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 
 TINY = ["--batch", "8", "--classes", "300", "--size", "16"]
 

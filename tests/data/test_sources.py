@@ -25,18 +25,17 @@ from hypothesis import strategies as st
 
 from angulus.core import limits
 from angulus.core.checks import InputError
-from angulus.data.records.reader import Row, write_records
-from angulus.data.sources import KINDS, LeftOut, Options, Remark, kind_of, read_source
-from angulus.data.sources.common import unsafe
-from angulus.data.sources.damage import OnError
-from angulus.data.sources.separated import cells_of
+from angulus.data.records import Row, write_records
+from angulus.data.sources import KINDS, LeftOut, Remark, SourceOptions, kind_of, read_source
+from angulus.data.sources.csv_list import cells_of
+from angulus.data.sources.items import unsafe
 from data.pictures import BAD, jpeg, png, png_that_says
 
 TEN = [38.25, 51.5, 73.5, 51.75, 56.0, 71.5, 41.5, 92.25, 70.75, 92.5]
 
 
 def split(path: Path, kind: str | None = None, **options: Any) -> tuple[list[Row], dict[str, str]]:
-    items = list(read_source(path, kind, Options(**options)))
+    items = list(read_source(path, kind, SourceOptions(**options)))
     rows = [item for item in items if isinstance(item, Row)]
     return rows, {item.where: item.reason for item in items if isinstance(item, LeftOut)}
 
@@ -136,7 +135,7 @@ def test_what_a_folder_cannot_give(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "scandir", guarded)
     monkeypatch.setattr(Path, "read_bytes", guarded_read)
-    monkeypatch.setattr("angulus.data.sources.common.MOST_BYTES", len(png(4)))
+    monkeypatch.setattr("angulus.data.sources.items.MOST_BYTES", len(png(4)))
     rows, left_out = split(folder)
     assert told(rows) == [("ann/1.png", "ann"), ("b/4.png", "b")]
     assert left_out == {
@@ -181,7 +180,7 @@ def test_entries_that_a_zip_should_not_have(tmp_path: Path) -> None:
 
 def test_a_zip_that_unpacks_to_more_than_an_image_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zipped(tmp_path / "bomb.zip", {"a/zeros.png": png() + bytes(1_000_000), "a/ok.png": png()})
-    monkeypatch.setattr("angulus.data.sources.common.MOST_BYTES", 10_000)
+    monkeypatch.setattr("angulus.data.sources.items.MOST_BYTES", 10_000)
     rows, left_out = split(path)
     assert told(rows) == [("a/ok.png", "a")]
     assert "an image may have 10,000" in left_out["a/zeros.png"]
@@ -497,9 +496,9 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="must hold"):
             split(tmp_path / "empty", kind)
-    with pytest.raises(InputError, match="depth goes with a folder, zip or tar"):
+    with pytest.raises(InputError, match="depth applies only to kind folder, zip or tar"):
         split(tmp_path, "lst", depth=1)
-    with pytest.raises(InputError, match="root goes with a csv or lst"):
+    with pytest.raises(InputError, match="root applies only to kind csv or lst"):
         split(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         split(tmp_path, root=tmp_path / "x.doc")
@@ -588,10 +587,10 @@ def test_splits_are_no_identities(tmp_path: Path, made: Any, before: str) -> Non
     rows, left_out = split(path)
     assert [row.id for row in rows] == sorted(before + name for name in SPLIT_TREE)
     assert {row.identity for row in rows} == {before + "ann", before + "bob"}
-    assert left_out["."].startswith("the folders train (2 images), val (2 images) are splits and no identities")
+    assert left_out["."].startswith("the folders train (2 images), val (2 images) are splits and not identities")
     rows, left_out = split(path, split="val")
     assert [row.id for row in rows] == [before + "val/ann/1.png", before + "val/bob/1.png"]
-    assert "val alone is read" in left_out["."]
+    assert "only val is read" in left_out["."]
     with pytest.raises(InputError, match=r"got 'test'; its splits are train, val"):
         split(path, split="test")
 
@@ -606,7 +605,7 @@ def test_market_1501_is_not_three_people(tmp_path: Path) -> None:
     names = [f"{part}/{name}" for part in ("bounding_box_train", "bounding_box_test", "query") for name in MARKET]
     rows, left_out = split(put(tmp_path, {name: jpeg(n) for n, name in enumerate(names)}))
     assert {row.identity for row in rows} == {""}
-    assert "are splits and no identities" in left_out["."]
+    assert "are splits and not identities" in left_out["."]
     rows, _ = split(tmp_path, split="query", identity_pattern="/([0-9]+)_c")
     assert told(rows) == [(f"query/{MARKET[0]}", ""), (f"query/{MARKET[1]}", "0002"), (f"query/{MARKET[2]}", "0007")]
 
@@ -639,7 +638,7 @@ def test_patterns_that_name_nothing(tmp_path: Path, pattern: str) -> None:
 
 def test_depth_and_pattern_are_not_given_together() -> None:
     with pytest.raises(InputError, match="give one of them"):
-        Options(depth=1, identity_pattern="(.)")
+        SourceOptions(depth=1, identity_pattern="(.)")
 
 
 def test_a_zip_that_windows_wrote(tmp_path: Path) -> None:
@@ -809,7 +808,7 @@ def test_cells_as_the_csv_module_reads_them(rows: list[list[str]], separator: st
     file = io.StringIO()
     csv.writer(file, delimiter=separator, lineterminator="\n").writerows(rows)
     lines = file.getvalue().removesuffix("\n").split("\n")
-    found = [cells for _, cells in cells_of(Path("x"), lines, separator, OnError())]
+    found = [cells for _, cells in cells_of(Path("x"), lines, separator, SourceOptions())]
     assert found == [cells for cells in csv.reader(io.StringIO(file.getvalue()), delimiter=separator) if cells]
 
 
@@ -1045,7 +1044,7 @@ ODD_FILES = {  # the smallest of each kind that a fuzzer found, or that gave a t
 def test_odd_files_are_a_sentence(tmp_path: Path, name: str, on_error: str) -> None:
     (tmp_path / name).write_bytes(ODD_FILES[name])
     try:
-        items = list(read_source(tmp_path / name, options=Options(on_error=on_error)))
+        items = list(read_source(tmp_path / name, options=SourceOptions(on_error=on_error)))
     except InputError as error:
         said = [str(error)]
     else:

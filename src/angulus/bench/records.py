@@ -29,10 +29,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from angulus.core import checks, environment
-from angulus.data.loader import Loader, Part, part_of
-from angulus.data.records.pixels import Encoded
-from angulus.data.records.reader import Records, Row, write_records
-from angulus.data.sampler import Plain
+from angulus.data.loader import Encoded, Loader, Part, part_of
+from angulus.data.records import Records, Row, write_records
+from angulus.data.sampler import Shuffled
 
 FLOOR = "folder of files"
 BATCH = 128
@@ -230,7 +229,7 @@ class _Reading:
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Seconds of the slowest worker, and of processor time of all."""
-        batches = Plain(self._count, BATCH, seed=number).batches(0)
+        batches = Shuffled(self._count, BATCH, seed=number).batches(0)
         for worker, pipe in enumerate(self._pipes):
             pipe.send(batches[worker :: self._workers])
         answers = [pipe.recv() for pipe in self._pipes]
@@ -254,7 +253,7 @@ class _Decoding:
     """An epoch of decoded batches in this process."""
 
     def __init__(self, store: Encoded, part: Part, workers: int) -> None:
-        self._loader = Loader(store, part, Plain(len(part.rows), BATCH), workers=workers)
+        self._loader = Loader(store, part, Shuffled(len(part.rows), BATCH), workers=workers)
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Seconds, and of processor time in this process alone."""

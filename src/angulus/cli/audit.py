@@ -52,9 +52,9 @@ def audit(
     ] = False,
 ) -> None:
     """Find duplicates, overlaps with other data sets and wrong labels; write a card and lists of what to remove."""
-    from angulus.data.audit import DataSet, Settings, apply_removals, check_free
+    from angulus.data.audit import AuditSet, AuditSettings, apply_removals, check_free
     from angulus.data.audit import audit as run
-    from angulus.data.sources import Options, kind_of
+    from angulus.data.sources import SourceOptions, kind_of
 
     if against_embeddings is not None and against is None:
         raise checks.InputError("--against-embeddings goes with --against, the set that they are of; give that too")
@@ -64,11 +64,11 @@ def audit(
         )
     if apply is not None:
         check_free(data, apply)  # before all images are read
-    settings = Settings(near, near_embedding, same_identity, margin, outlier, same_numbers)
+    settings = AuditSettings(near, near_embedding, same_identity, margin, outlier, same_numbers)
 
-    def given(path: Path, file: Path | None) -> DataSet:
+    def given(path: Path, file: Path | None) -> AuditSet:
         deep = depth if path.exists() and kind_of(path) in ("folder", "zip") else None
-        return DataSet(path, file, options=Options(deep))
+        return AuditSet(path, file, options=SourceOptions(deep))
 
     stated = {name: text for name, text in (("licence", licence), ("provenance", provenance)) if text}
     ours = given(data, embeddings)

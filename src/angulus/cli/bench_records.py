@@ -21,7 +21,7 @@ def bench_records(
 ) -> None:
     """Time reads in random order, and decoded batches, from records, a folder, a zip, Arrow, Parquet and Lance."""
     from angulus.bench import records
-    from angulus.data.records.reader import Records
+    from angulus.data.records import Records
 
     refuse(out)
     count = len(Records(source))

@@ -11,7 +11,7 @@ from rich.console import Console
 from angulus.cli.output import kept_on_a_stop, say
 
 if TYPE_CHECKING:
-    from angulus.data.records.convert import Converted
+    from angulus.data.convert import Converted
 
 _SHOWN = 10  # things left out that are printed; the file has them all
 
@@ -59,9 +59,9 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
-    from angulus.data.records import convert as conversion
-    from angulus.data.records.select import Selection
-    from angulus.data.sources import Options
+    from angulus.data import convert as conversion
+    from angulus.data.sources import SourceOptions
+    from angulus.data.sources.selection import Selection
 
     selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()
@@ -71,7 +71,7 @@ def convert(
             if count % 1_000 == 0:
                 status.update(f"{count:,} images")
 
-        options = Options(depth, root, split, identity_pattern, id_column, on_error)
+        options = SourceOptions(depth, root, split, identity_pattern, id_column, on_error)
         done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
     lines = summary(done, out)
     if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design
@@ -81,7 +81,7 @@ def convert(
 
 def summary(done: Converted, out: str) -> list[str]:
     """What a conversion did, in lines."""
-    from angulus.data.records.convert import LEFT_OUT
+    from angulus.data.convert import LEFT_OUT
     from angulus.data.sources import Remark
 
     sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])

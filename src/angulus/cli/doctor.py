@@ -27,7 +27,7 @@ def doctor(
     from angulus.cli import progress
     from angulus.cli.output import refuse_unwritable, say, show_table
     from angulus.core import files
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
     from angulus.doctor import diagnose
     from angulus.experiments import build
 
@@ -40,7 +40,7 @@ def doctor(
             images,
             limit=limit,
             draws=draws,
-            options=Options(depth),
+            options=SourceOptions(depth),
             device=build.device(device, what="--device"),
             on_trial=lambda done, of: show("changes to the images tried", done, of),
         )

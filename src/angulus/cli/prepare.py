@@ -42,7 +42,7 @@ def prepare_faces(
     """
     from angulus.data.faces.photos import Crops
     from angulus.data.faces.prepare import prepare_faces as prepare
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
 
     height, width = _size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
@@ -55,7 +55,7 @@ def prepare_faces(
             detector=detector,
             workers=workers,
             kind=kind,
-            options=Options(depth, root),
+            options=SourceOptions(depth, root),
             on_photo=lambda count: status.update(f"{count:,} photos"),
         )
     lines = [f"{done.records}: {done.rows:,} crops {height}x{width} of {done.identities:,} identities"]
@@ -84,9 +84,9 @@ def prepare_images(
 
     Resumes where it stopped.
     """
-    from angulus.data.records.convert import convert
+    from angulus.data.convert import convert
     from angulus.data.resize import Resize
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
 
     resize = Resize(*_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
     with kept_on_a_stop(), Console().status("reading ...") as status:
@@ -94,7 +94,7 @@ def prepare_images(
             source,
             out,
             kind=kind,
-            options=Options(depth, root),
+            options=SourceOptions(depth, root),
             resize=resize,
             on_row=lambda count: status.update(f"{count:,} images"),
         )

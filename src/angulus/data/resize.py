@@ -12,7 +12,7 @@ from PIL import Image
 
 from angulus.core import checks
 from angulus.data import decode
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 Crop = Literal["center", "resize", "pad"]
 

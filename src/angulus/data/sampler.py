@@ -38,7 +38,7 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class Shuffled:
     """Each image once an epoch, on one rank, in an order that seed and epoch give.
 
     The ⌈N / (batch · ranks)⌉ steps share the images evenly, so sizes of batches differ by one image at most, none is
@@ -50,7 +50,7 @@ class Plain:
         seed: >= 0.
         rank, ranks: this process's number, from 0, and how many there are.
 
-    >>> sampler = Plain(10, batch_size=4, seed=7)
+    >>> sampler = Shuffled(10, batch_size=4, seed=7)
     >>> [len(rows) for rows in sampler.batches(0)], sorted(int(row) for rows in sampler.batches(0) for row in rows)
     ([4, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """

@@ -17,9 +17,8 @@ from angulus.core.checks import InputError
 from angulus.core.contract import TEMPLATE_SIDE, template_points
 from angulus.data import decode
 from angulus.data.faces import align
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, Row
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.models.artifact import Model
 
 MOST_IMAGES = 5_000  # that are looked at: all their pairs are scored, and every change needs a pass over them
@@ -43,7 +42,7 @@ class Sample:
     facts: tuple[str, ...]
 
 
-def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> Sample:
+def take_sample(model: Model, images: Path, limit: int, options: SourceOptions | None = None) -> Sample:
     """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
 
     Raises:
@@ -85,7 +84,7 @@ def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
     return np.sort(order[ranked[:limit]])
 
 
-def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
+def _identities(images: Path, options: SourceOptions | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
     if images.exists() and kind_of(images) == "records":
         return Records(images).identities, []
     found, left_out = [], []
@@ -97,14 +96,14 @@ def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_]
     return np.array(found, dtype=np.str_), left_out
 
 
-def _read(images: Path, rows: NDArray[np.int64], options: Options | None) -> list[Row]:
+def _read(images: Path, rows: NDArray[np.int64], options: SourceOptions | None) -> list[Row]:
     if kind_of(images) == "records":
         return Records(images).rows(rows)
     wanted = set(rows.tolist())
     return [row for place, row in enumerate(_rows(images, options)) if place in wanted]
 
 
-def _rows(images: Path, options: Options | None) -> Iterator[Row]:
+def _rows(images: Path, options: SourceOptions | None) -> Iterator[Row]:
     yield from (item for item in read_source(images, None, options) if not isinstance(item, LeftOut))
 
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from angulus.core.checks import InputError
 from angulus.core.formats import text_array
 from angulus.data import decode
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, Row
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
 SIDE = 16  # of the grey thumbnail whose steps from pixel to pixel are the signature
 _GREY = np.array([9798, 19235, 3735], dtype=np.int32)  # parts of 2^15: ITU-R BT.601, as OpenCV rounds it
@@ -67,7 +66,7 @@ def take_inventory(
     source: Path,
     *,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Inventory:
     """Read a data set once, decoding each image; about 1.5 KB an image are kept.

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from angulus.core import files
 from angulus.core.checks import InputError
-from angulus.data.records import layout
-from angulus.data.records.convert import LEFT_OUT
-from angulus.data.records.reader import Records
-from angulus.data.records.resume import Earlier
-from angulus.data.records.store import open_store
-from angulus.data.records.writer import RecordWriter, about_of
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.convert import LEFT_OUT
+from angulus.data.records import Records, parts
+from angulus.data.records.blobs import open_blobs
+from angulus.data.records.writer import PastRows, RecordWriter, read_about
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.evaluation.lists.text import malformed, read_lines
 
 SUFFIX = ".txt"
@@ -86,7 +84,7 @@ def apply_removals(
     out: Path | str,
     *,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Removed:
     """Write records of a data set without the images that the lists name; later columns of records come along.
@@ -117,7 +115,7 @@ def apply_removals(
     kept: set[str] = set()
     gone: list[LeftOut] = []
     with RecordWriter(out, about=about) as writer:
-        earlier = Earlier(writer.sources, out)
+        earlier = PastRows(writer.sources, out)
         for item in read_source(source, kind, options):
             if isinstance(item, LeftOut):
                 gone.append(item)
@@ -127,7 +125,7 @@ def apply_removals(
                 gone.append(LeftOut(item.id, "the source has a row of this id before it"))
             else:
                 kept.add(item.id)
-                if not earlier.has(item):
+                if not earlier.take(item):
                     writer.add(item)
                 if on_row is not None:
                     on_row(len(kept))
@@ -136,7 +134,7 @@ def apply_removals(
         text = "".join(
             json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in gone
         )
-        open_store(out).write(LEFT_OUT, lambda file: file.write(text.encode()))
+        open_blobs(out).write(LEFT_OUT, lambda file: file.write(text.encode()))
         if kind == "records":  # before the new ones say that they are whole
             _copy_columns(Records(source), Records(out, unfinished=True).ids, writer)
     removed = {name: len(each) for name, each in lists.items()}
@@ -151,16 +149,16 @@ def check_free(source: Path, out: Path | str) -> None:
     """
     if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
         raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
-    store = open_store(out)
+    store = open_blobs(out)
     names = store.names()
-    if names and (layout.ABOUT not in names or "rows" in about_of(store)):
+    if names and (parts.ABOUT not in names or "rows" in read_about(store)):
         raise InputError(
             f"{out} must not be there, or be an empty folder or unfinished records of the same command, to write what "
-            f"is left; it holds {'whole records' if layout.ABOUT in names else repr(names[0])}; choose another folder"
+            f"is left; it holds {'whole records' if parts.ABOUT in names else repr(names[0])}; choose another folder"
         )
 
 
-def _ids(source: Path, kind: str, options: Options | None) -> Iterator[str]:
+def _ids(source: Path, kind: str, options: SourceOptions | None) -> Iterator[str]:
     if kind == "records":
         yield from Records(source).ids.tolist()
     else:

@@ -15,7 +15,7 @@ from angulus.core.contract import template_points
 from angulus.data.decode import decode
 from angulus.data.faces.align import align
 from angulus.data.faces.detect import Detector, Faces, Image
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 Choose = Literal["largest", "central"]
 Problem = Literal[

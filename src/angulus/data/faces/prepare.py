@@ -16,10 +16,9 @@ from angulus.data.faces.detect import Detector
 from angulus.data.faces.face_report import Journal
 from angulus.data.faces.photos import Crops, Note
 from angulus.data.faces.workers import Workers
-from angulus.data.records.reader import Records, RecordWriter
-from angulus.data.records.resume import Earlier
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, RecordWriter, Row
+from angulus.data.records.writer import PastRows
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
 _TITLE = "Photos that are not plainly one good face"
 RECORDS = "records"  # in the output folder, beside the report
@@ -56,7 +55,7 @@ def prepare_faces(
     detector: str | Detector = "mtcnn",
     workers: int | None = None,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_photo: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Detect, choose, align and write the faces of a source's photos: one crop a photo, under the photo's id.
@@ -95,7 +94,7 @@ def prepare_faces(
             writer = held.enter_context(RecordWriter(out / RECORDS, about=about))
             journal = held.enter_context(contextlib.closing(Journal(out, about)))
             # A note on a photo that was kept is on disk before its row; that photo is done when its row is there.
-            run = _Run(writer, journal, Earlier(writer.sources | journal.dropped, out))
+            run = _Run(writer, journal, PastRows(writer.sources | journal.dropped, out))
             _fill(run, items, crew, on_photo)
             _check_rows(run, source, out)
     return _finished(out, about)
@@ -107,7 +106,7 @@ class _Run:
 
     writer: RecordWriter
     journal: Journal
-    earlier: Earlier
+    earlier: PastRows
     met: set[str] = field(default_factory=set)
 
 
@@ -144,7 +143,7 @@ def _tasks(run: _Run, items: Iterable[Row | LeftOut]) -> Iterator[list[Row]]:
                 run.journal.add([note])
             continue
         run.met.add(item.id)
-        if run.earlier.has(item):
+        if run.earlier.take(item):
             continue
         task.append(item)
         size += len(item.image)
@@ -173,13 +172,13 @@ def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | Lef
         return  # of version 1, which does not say
     checksums = dict(zip(records.ids.tolist(), records.source_checksums.tolist(), strict=True))
     with contextlib.closing(Journal(out, about)) as journal:
-        earlier = Earlier(checksums | journal.dropped, out)
+        earlier = PastRows(checksums | journal.dropped, out)
     met: set[str] = set()
     for item in items:
         if isinstance(item, LeftOut) or item.id in met:
             continue
         met.add(item.id)
-        if not earlier.has(item):
+        if not earlier.take(item):
             raise InputError(
                 f"{out} is whole, and was made before {source} had {item.id!r}; prepare the photos of now into another "
                 "folder, or remove this one and run the same command again"

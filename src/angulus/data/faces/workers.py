@@ -18,7 +18,7 @@ from angulus.core import checks, extras
 from angulus.data.faces import detect
 from angulus.data.faces.detect import Detector
 from angulus.data.faces.photos import Crops, Outcome, process
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 Task = list[Row]
 

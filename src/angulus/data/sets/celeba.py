@@ -15,7 +15,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.decode import header
 from angulus.data.loader import Part
-from angulus.data.records import layout
+from angulus.data.records import parts
 from angulus.data.sets import faces, places
 from angulus.data.sets.faces import HeldOut
 from angulus.data.sets.images import Splits
@@ -63,7 +63,7 @@ def load(
         )
     looked_in = places.places("celeba", root)
     for place in looked_in:
-        if (place / layout.ABOUT).is_file():
+        if (place / parts.ABOUT).is_file():
             if part != "all":
                 raise InputError(f"part must be 'all' with records, which have no partition; got {part!r}")
             return faces.from_records("celeba", place, held_out)

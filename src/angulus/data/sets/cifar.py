@@ -21,7 +21,7 @@ from angulus.core.checks import InputError, one_line
 from angulus.data.sets import places
 from angulus.data.sets.download import Remote, fetch, md5_of
 from angulus.data.sets.images import Images, Splits
-from angulus.data.sources.common import unsafe
+from angulus.data.sources.items import unsafe
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 IMAGES = {"train": 50_000, "test": 10_000}

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.data.loader import Part, part_of
-from angulus.data.records import layout
-from angulus.data.records.pixels import DecodedPixels, Encoded
-from angulus.data.records.reader import Records
+from angulus.data.loader import DecodedPixels, Encoded, Part, part_of
+from angulus.data.records import Records, parts
 from angulus.data.sampler import earlier_occurrences
 from angulus.data.sets import places
 from angulus.data.sets.images import Images, Splits
@@ -77,7 +75,7 @@ def load(
             f"{name!r} is yours to bring: give data.root, the records that `angulus convert SOURCE OUT` wrote; "
             "nothing is downloaded"
         )
-    folder = next((place for place in looked_in if (place / layout.ABOUT).is_file()), None)
+    folder = next((place for place in looked_in if (place / parts.ABOUT).is_file()), None)
     if folder is None:
         raise InputError(
             f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them; looked in "
@@ -88,7 +86,7 @@ def load(
 
 def _way_to_records(looked_in: tuple[Path, ...]) -> str:
     """What to do where there are no records, by what lies there instead."""
-    below = [each.parent for place in looked_in for each in sorted(place.glob(f"*/{layout.ABOUT}"))]
+    below = [each.parent for place in looked_in for each in sorted(place.glob(f"*/{parts.ABOUT}"))]
     if below:
         return f"they lie in {below[0]}: set data.root={below[0]}"
     there = next((place for place in looked_in if place.is_dir()), None)

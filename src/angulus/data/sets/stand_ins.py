@@ -138,7 +138,7 @@ def _through_records(name: str, folder: Path, shape: tuple[int, ...], classes: i
     # Imported here: decoding and records are slow to import, and sets in memory need neither.
     from PIL import Image
 
-    from angulus.data.records.reader import Row, write_records
+    from angulus.data.records import Row, write_records
     from angulus.data.sets.registry import load
 
     pixels, labels = _generate(shape, classes, images)

@@ -1,4 +1,4 @@
-"""Encoded images by row in a folder or a zip, with the name of each row: `angulus.data.records.pixels.Encoded`."""
+"""Encoded images by row in a folder or a zip, with the name of each row: `angulus.data.loader.Encoded`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from angulus.core.checks import InputError
 from angulus.data.sources.archive import open_zip, read_entry
-from angulus.data.sources.common import is_system, slashed, unsafe
+from angulus.data.sources.items import is_system, slashed, unsafe
 
 
 class FolderImages:

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from angulus.core.checks import InputError, one_line
-from angulus.data.sources.common import (
+from angulus.data.sources.folder import Naming, find_naming
+from angulus.data.sources.items import (
     MOST_BYTES,
     Item,
     LeftOut,
     Remark,
+    SourceOptions,
     SystemFiles,
     is_system,
     row_or_left_out,
@@ -23,9 +25,8 @@ from angulus.data.sources.common import (
     too_long,
     unsafe,
 )
-from angulus.data.sources.naming import Naming, Wish, find_naming
 
-# What a damaged zip makes zipfile raise; RuntimeError is a password that is missing, MemoryError a dictionary of 4 GB.
+# What zipfile raises on damage; RuntimeError is a missing password, MemoryError a dictionary of 4 GB.
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
     *(RuntimeError, ValueError, IndexError, MemoryError),
@@ -33,11 +34,7 @@ _DAMAGED = (
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip.
-
-    Raises:
-        checks.InputError: it is none, or is cut short.
-    """
+    """Open a zip; `InputError` if it is not one or is cut short."""
     try:
         return zipfile.ZipFile(path)
     except _DAMAGED as error:
@@ -48,7 +45,7 @@ def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The bytes of an image in a zip.
 
     Raises:
-        checks.InputError: it is damaged, needs a password or is too long; a clause without the entry's name.
+        checks.InputError: it is damaged, needs a password or is too long; the message lacks the entry's name.
     """
     reason = too_long(info.file_size)
     if reason:
@@ -63,15 +60,15 @@ def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def read(path: Path, wish: Wish | None = None) -> Iterator[Item]:
+def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     """The images of a zip, in its order; folders give identities as in a folder per identity.
 
     Raises:
-        checks.InputError: it is no zip, or is cut short; the split that is asked for is not there.
+        checks.InputError: not a zip, or one cut short; the requested split is not there.
     """
     with open_zip(path) as archive:
         names = [slashed(info.filename) for info in archive.infolist()]
-    naming, remarks = find_naming((name for name in names if not is_system(name)), path, wish or Wish())
+    naming, remarks = find_naming((name for name in names if not is_system(name)), path, options)
     return _read(path, naming, remarks)
 
 
@@ -93,12 +90,10 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, naming: N
         reason = "it is a symbolic link"
     if name in seen:
         reason = "the archive has an entry of this name before it"
-    identity = naming.identity_of(name)
-    if identity is None:
-        reason = reason or naming.no_folder()
-    if reason or identity is None:
-        return LeftOut(name, reason or "")
+    if reason:
+        return LeftOut(name, reason)
     try:
+        identity = naming.identity_of(name)
         return row_or_left_out(name, read_entry(archive, info), identity)
     except InputError as error:
         return LeftOut(name, str(error))

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from angulus.core import checks, environment, files
-from angulus.core.formats.texts import shortened
+from angulus.core.formats.columns import shortened
 from angulus.evaluation.metrics.intervals import Interval
 
 FORMAT = 1  # of the JSON file

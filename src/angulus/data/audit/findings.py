@@ -15,10 +15,10 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.audit import card as cards
 from angulus.data.audit import duplicates, identities
-from angulus.data.audit.identities import Means
 from angulus.data.audit.inventory import Inventory, take_inventory
+from angulus.data.audit.labels import Means
 from angulus.data.audit.removals import SUFFIX, Removal, write_list
-from angulus.data.sources import Options
+from angulus.data.sources import SourceOptions
 
 JSON, MARKDOWN = "card.json", "card.md"
 
@@ -42,7 +42,7 @@ _BY_EMBEDDING = ("alike-identities", "wrong-labels", "outliers")
 
 
 @dataclass(frozen=True)
-class DataSet:
+class AuditSet:
     """A data set and, where there are any, the embeddings of its images.
 
     Attributes:
@@ -54,11 +54,11 @@ class DataSet:
     path: Path
     embeddings: Path | None = None
     kind: str | None = None
-    options: Options | None = None
+    options: SourceOptions | None = None
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuditSettings:
     """What counts as a finding.
 
     Attributes:
@@ -127,7 +127,7 @@ class Audit:
 
 
 @dataclass
-class _Found:
+class _Findings:
     """What is gathered on the way to the card."""
 
     lists: dict[str, tuple[Removal, ...]] = field(default_factory=dict)
@@ -136,10 +136,10 @@ class _Found:
 
 
 def audit(
-    data: DataSet,
-    against: DataSet | None = None,
+    data: AuditSet,
+    against: AuditSet | None = None,
     *,
-    settings: Settings | None = None,
+    settings: AuditSettings | None = None,
     stated: Mapping[str, str] | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Audit:
@@ -155,7 +155,7 @@ def audit(
     Raises:
         checks.InputError: a set cannot be read, or an image has no embedding in the file that is given.
     """
-    settings = settings or Settings()
+    settings = settings or AuditSettings()
     if settings.near_embedding is not None and data.embeddings is None:
         raise InputError("near_embedding compares embeddings; give those of the data too")
     if against is not None and (against.embeddings is None) != (data.embeddings is None):
@@ -163,7 +163,7 @@ def audit(
         raise InputError(f"embeddings must be given of both sets or of neither; {lacks} has none; embed it too")
     own = take_inventory(data.path, kind=data.kind, options=data.options, on_image=on_image)
     vectors, model = _vectors(data, own)
-    found = _Found()
+    found = _Findings()
     found.lists["unreadable"] = tuple(Removal(each.where, each.reason) for each in own.unreadable)
     _within(own, vectors, settings, found)
     other = None
@@ -185,7 +185,7 @@ def audit(
     return Audit(_card(own, other, vectors is not None, settings, stated or {}, found), found.lists)
 
 
-def _within(own: Inventory, vectors: duplicates.Vectors | None, settings: Settings, found: _Found) -> None:
+def _within(own: Inventory, vectors: duplicates.Vectors | None, settings: AuditSettings, found: _Findings) -> None:
     exact = duplicates.sort_out(own, duplicates.exact(own))
     near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding))
     found.lists["duplicates"] = tuple(exact.removals)
@@ -229,8 +229,8 @@ def _across(
     other: Inventory,
     vectors: duplicates.Vectors | None,
     others: duplicates.Vectors | None,
-    settings: Settings,
-    found: _Found,
+    settings: AuditSettings,
+    found: _Findings,
 ) -> None:
     both = None if vectors is None or others is None else (vectors, others)
     for name, twins in (
@@ -265,7 +265,7 @@ def _across(
     found.notes.append(_chance(len(means.names), len(there.names), len(alike), settings, found))
 
 
-def _chance(mine: int, theirs: int, met: int, settings: Settings, found: _Found) -> str:
+def _chance(mine: int, theirs: int, met: int, settings: AuditSettings, found: _Findings) -> str:
     """How many pairs across the sets chance alone would give, as far as the data's own identities can say."""
     within = mine * (mine - 1) // 2
     own = len(found.identities["Identities of the data that are alike"])
@@ -287,7 +287,7 @@ def _of_identities(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal,
     )
 
 
-def _vectors(data: DataSet, found: Inventory) -> tuple[NDArray[np.floating[Any]] | None, str]:
+def _vectors(data: AuditSet, found: Inventory) -> tuple[NDArray[np.floating[Any]] | None, str]:
     """Unit embeddings of the images, and the model that made them, "" where the file does not say."""
     if data.embeddings is None:
         return None, ""
@@ -303,9 +303,9 @@ def _card(
     own: Inventory,
     other: Inventory | None,
     embedded: bool,
-    settings: Settings,
+    settings: AuditSettings,
     stated: Mapping[str, str],
-    found: _Found,
+    found: _Findings,
 ) -> dict[str, Any]:
     missing = {name: "there is no other set to hold the data against" for name in _ACROSS if other is None}
     if not embedded:

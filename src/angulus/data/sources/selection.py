@@ -1,4 +1,4 @@
-"""Which images of a source are taken: those that a list's columns choose, and identities held out or not."""
+"""Which images of a source to convert: by the columns of a list, and by identities held out or not."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from angulus.core import checks
-from angulus.core.checks import InputError, nearest
-from angulus.data.sources.common import Item, LeftOut, Remark, column_of
-from angulus.data.sources.csv_list import PATHS, read_cells
+from angulus.core.checks import InputError
+from angulus.data.sources.csv_list import PATHS, check_column, read_cells
+from angulus.data.sources.items import Item, LeftOut, Remark, column_of
 
-_SHOWN = 5  # values of a column that an error names
+_SHOWN = 5  # values of a column in an error
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is taken of a source: all conditions must hold.
+    """Conditions on the images to take, all of which must hold.
 
     Attributes:
-        list: a CSV with the ids of images under `id`, or under `path` where it has no `id`; None: every image.
-        where: `column=value`, which an image's line of the list must hold.
-        hold_out: leave out about one identity in so many, by a checksum of its name, so that it is the same ones in
-            any data set.
-        held_out: take only the identities that `hold_out` leaves out.
+        list: a CSV with the ids of images under `id`, or if it has no `id` under `path`; None: every image.
+        where: `column=value` conditions on an image's line of the list.
+        hold_out: N: leave out about one identity in N, by a checksum of its name, so the same ones in any data set.
+        held_out: N: take only the identities that `hold_out` leaves out.
 
     Raises:
         checks.InputError: a list without conditions or conditions without a list, both of hold_out and held_out.
@@ -38,8 +37,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         if (self.list is None) != (not self.where):
-            given = "where alone" if self.list is None else "list alone"
-            raise InputError(f"list, a CSV, and where, column=value of its lines, must be given together; got {given}")
+            got = "only where" if self.list is None else "only list"
+            raise InputError(f"list, a CSV, and where, column=value of its lines, must be given together; got {got}")
         for condition in self.where:
             if not condition.partition("=")[0] or "=" not in condition:
                 raise InputError(f"where must be column=value, such as split=train; got {condition!r}")
@@ -50,12 +49,12 @@ class Selection:
                 checks.integer(name, getattr(self, name), low=2)
 
     def about(self) -> dict[str, Any]:
-        """What records say of it; nothing where everything is taken."""
+        """What records store of it: only the conditions that are set."""
         stated = asdict(self) | {"list": self.list and self.list.name, "where": [*self.where]}
         return {name: value for name, value in stated.items() if value}
 
     def takes_identity(self, identity: str) -> bool:
-        """Whether an identity is on the side that is taken.
+        """Whether to take an identity, by `hold_out` and `held_out`.
 
         >>> [name for name in ("ann", "bob", "cy", "dan") if Selection(held_out=2).takes_identity(name)]
         ['bob']
@@ -67,22 +66,20 @@ class Selection:
 
 
 def select(items: Iterable[Item], selection: Selection) -> Iterator[Item | None]:
-    """The items that are taken; None for each that is not.
+    """The items to take, and None for each other item.
 
-    What the list does not name, what it names and the source has not, and images without identity where identities are
-    held out, come as left out.
+    Images that the list does not name, names without an image, and, if identities are held out, images without
+    identity become items left out.
 
     Raises:
         checks.InputError: the list has no such column or id, names an id twice, or its lines hold no such value.
     """
-    listed = None if selection.list is None else _listed(selection.list, selection.where)
+    listed = None if selection.list is None else _read_list(selection.list, selection.where)
+    return _select(items, selection, listed)
+
+
+def _select(items: Iterable[Item], selection: Selection, listed: dict[str, bool] | None) -> Iterator[Item | None]:
     by_identity = selection.hold_out is not None or selection.held_out is not None
-    return _select(items, selection, listed, by_identity)
-
-
-def _select(
-    items: Iterable[Item], selection: Selection, listed: dict[str, bool] | None, by_identity: bool
-) -> Iterator[Item | None]:
     missing = {id for id, taken in (listed or {}).items() if taken}
     for item in items:
         if isinstance(item, Remark):
@@ -97,21 +94,20 @@ def _select(
         elif listed is not None and id not in listed:
             yield LeftOut(id, f"{selection.list} does not name it")
         elif by_identity and not item.identity:
-            yield LeftOut(id, "it has no identity, by which images are held out")
+            yield LeftOut(id, "it has no identity, which decides what is held out")
         else:
             yield item if selection.takes_identity(item.identity) else None
     for id in listed or {}:
         if id in missing:
-            yield LeftOut(id, f"{selection.list} names it, and the source has none of this name")
+            yield LeftOut(id, f"{selection.list} names it, but the source does not have it")
 
 
-def _listed(path: Path, where: tuple[str, ...]) -> dict[str, bool]:
-    """Id -> whether its line holds what is asked."""
+def _read_list(path: Path, where: tuple[str, ...]) -> dict[str, bool]:
+    """Id -> whether its line meets the conditions."""
     names, lines = read_cells(path)
     wanted = dict(condition.split("=", 1) for condition in where)
     for name in wanted:
-        if name not in names:
-            raise InputError(f"where must name a column of {path}; got {name!r}" + nearest(name, names))
+        check_column("where", name, path, names)
     key = column_of(path, names, "id") or column_of(path, names, "path", PATHS)
     if key is None:
         raise InputError(f"{path} must have a column `id` or `path` that names the images; got {', '.join(names)}")

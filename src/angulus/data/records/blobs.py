@@ -1,4 +1,4 @@
-"""Where records live: named blobs in a folder, or under an object store's URL, read by ranges of bytes."""
+"""Storage of records: named blobs in a folder or under an object store's URL, read by byte ranges."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from typing import Any, BinaryIO, Protocol
 from angulus.core import files
 from angulus.core.checks import InputError
 
-Range = tuple[str, int, int]  # a blob's name, the first byte, how many
+Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
 Fill = Callable[[BinaryIO], object]
 
-_OPEN_FILES = 512  # beside what else a process has open; systems allow 1,024 or more
+_OPEN_FILES = 512  # in addition to what else a process has open; systems allow 1,024 or more
 
 
-class Store(Protocol):
-    """Named blobs; each is written whole or not at all."""
+class Blobs(Protocol):
+    """Named blobs; each is written completely or not at all."""
 
     where: str
 
     def names(self) -> list[str]:
-        """The blobs, sorted; hidden and half-written ones are not among them."""
+        """The names, sorted, without hidden and half-written blobs."""
 
     def open(self, name: str) -> BinaryIO:
-        """A blob, to read and seek in."""
+        """Open a blob to read and seek in."""
 
     def write(self, name: str, fill: Fill) -> None:
-        """Put in place what `fill` writes into a file: old or new, never half."""
+        """Write what `fill` puts into a file; readers see the old blob or the new one, never half."""
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, in the order asked."""
+        """Read byte ranges, in the order asked."""
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """A folder for a path, an object store for a URL with a scheme that fsspec knows (s3://, gs://, memory://, ...)."""
+def open_blobs(path: str | os.PathLike[str]) -> Blobs:
+    """Open a folder, or an object store if `path` is a URL that fsspec knows (s3://, gs://, memory://, ...)."""
     text = os.fspath(path)
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "file":
-        return LocalStore(Path(rest))
-    return RemoteStore(text) if separator else LocalStore(Path(text).expanduser())
+        return LocalBlobs(Path(rest))
+    return RemoteBlobs(text) if separator else LocalBlobs(Path(text).expanduser())
 
 
-class LocalStore:
-    """A folder. Reads go by position, not by a shared file pointer, so forked workers do not disturb one another."""
+class LocalBlobs:
+    """A folder. Reads give their position instead of moving a shared pointer, so forked workers do not interfere."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class LocalStore:
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
         try:
-            return [self._range(*one) for one in wanted]
+            return [self._range(name, start, length) for name, start, length in wanted]
         except OSError as error:
             raise _unreadable(self.where, error) from error
 
@@ -95,11 +95,11 @@ class LocalStore:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalStore, (self.folder,)
+        return LocalBlobs, (self.folder,)
 
 
-class RemoteStore:
-    """Blobs under a URL, through fsspec; connected anew in each process, since its clients do not survive a fork."""
+class RemoteBlobs:
+    """Blobs under a URL, through fsspec. Each process connects for itself: fsspec's clients do not survive a fork."""
 
     def __init__(self, url: str) -> None:
         self.where = url.rstrip("/")
@@ -119,12 +119,12 @@ class RemoteStore:
 
     def names(self) -> list[str]:
         try:
-            found = self._connect().ls(self._root, detail=False)
+            paths = self._connect().ls(self._root, detail=False)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _unreadable(self.where, error) from error
-        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
+        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in paths) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
         try:
@@ -148,19 +148,13 @@ class RemoteStore:
         starts = [start for _, start, _ in wanted]
         ends = [start + length for _, start, length in wanted]
         try:
-            found: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
+            data: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
         except OSError as error:
             raise _unreadable(self.where, error) from error
-        return found
+        return data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStore, (self.where,)
-
-
-def read(store: Store, name: str) -> bytes:
-    """A whole blob."""
-    with store.open(name) as file:
-        return file.read()
+        return RemoteBlobs, (self.where,)
 
 
 if hasattr(os, "pread"):
@@ -168,11 +162,11 @@ if hasattr(os, "pread"):
     def _read_at(handle: int, start: int, length: int) -> bytes:
         return os.pread(handle, length, start)
 
-else:  # Windows, where nothing forks
-    _MOVING = threading.Lock()
+else:  # Windows, which does not fork
+    _SEEK_LOCK = threading.Lock()
 
     def _read_at(handle: int, start: int, length: int) -> bytes:
-        with _MOVING:
+        with _SEEK_LOCK:
             os.lseek(handle, start, os.SEEK_SET)
             return os.read(handle, length)
 
