@@ -22,7 +22,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.data.audit import CERTAIN, AuditSet, AuditSettings, apply_removals, audit, read_list, write_list
 from angulus.data.audit.duplicates import Twins, sort_out
 from angulus.data.audit.inventory import Inventory, mirrored, signature, take_inventory
-from angulus.data.audit.labels import Means, alike, fit, normalised_name, shared_names, spellings
+from angulus.data.audit.labels import Means, fit, normalised_name, shared_names, similar_identities, spellings
 from angulus.data.audit.removals import Removal
 from angulus.data.records import Records, Row, write_records
 from data.pictures import encoded
@@ -159,7 +159,7 @@ def test_overlap_with_another_set_by_name_and_by_picture(tmp_path: Path) -> None
     assert "'t2.png'" in found.lists["shared-images"][0].reason
     assert ids(found.lists["near-shared-images"]) == ["4.png"]
     assert found.card["identities"]["One name, several spellings"] == [["Bo Derek", "bo_derek"]]
-    assert any("1 identities are equal numbers in both sets, '17' among them" in note for note in found.card["notes"])
+    assert any("1 identities are equal numbers in both sets, such as '17'" in note for note in found.card["notes"])
     same = audit(data, against, settings=AuditSettings(numbers=True))
     assert ids(same.lists["shared-identities"]) == ["1.png", "2.png", "4.png"]
     assert not any("equal numbers" in note for note in same.card["notes"])
@@ -186,7 +186,7 @@ def test_wrong_labels_are_those_that_a_loop_finds() -> None:
     vectors[9] = -vectors[9]  # of '1', shows nobody
     names[47] = "alone"
     names[46] = ""
-    found = fit(vectors, Means.of(vectors, names), margin=0.1, outlier=5.0)
+    found = fit(vectors, Means.compute(vectors, names), margin=0.1, outlier=5.0)
     wrong, judged = {}, 0
     for row, name in enumerate(names):
         others = [n for n in range(48) if names[n] == name and n != row]
@@ -211,11 +211,11 @@ def test_wrong_labels_are_those_that_a_loop_finds() -> None:
 
 def test_nobody_to_be_held_against() -> None:
     vectors = np.eye(3)
-    assert fit(vectors, Means.of(vectors, np.array(["a", "b", ""])), margin=0.1, outlier=5).judged == 0
-    one = fit(np.ones((3, 2)), Means.of(np.ones((3, 2)), np.array(["a", "a", "a"])), margin=0.1, outlier=5)
+    assert fit(vectors, Means.compute(vectors, np.array(["a", "b", ""])), margin=0.1, outlier=5).judged == 0
+    one = fit(np.ones((3, 2)), Means.compute(np.ones((3, 2)), np.array(["a", "a", "a"])), margin=0.1, outlier=5)
     assert one.judged == 3 and one.wrong == () and one.outliers == ()
-    none = Means.of(vectors, np.array(["", "", ""]))
-    assert len(none.names) == 0 and alike(none, none, 0.5) == []
+    none = Means.compute(vectors, np.array(["", "", ""]))
+    assert len(none.names) == 0 and similar_identities(none, none, 0.5) == []
 
 
 def embedded(path: Path, rows: list[Row], vectors: np.ndarray) -> Path:
@@ -233,8 +233,8 @@ def test_identities_shared_by_embedding_and_near_duplicates_by_it(tmp_path: Path
     data = AuditSet(records(tmp_path / "a", rows), embedded(tmp_path / "a.npz", rows, vectors))
     against = AuditSet(records(tmp_path / "b", theirs), embedded(tmp_path / "b.npz", theirs, others))
     found = audit(data, against, settings=AuditSettings(near_embedding=0.999))
-    assert ids(found.lists["alike-identities"]) == ["9.png", "10.png", "11.png"]
-    assert found.lists["alike-identities"][0].reason.startswith("the mean of 'p3' is at cosine ")
+    assert ids(found.lists["similar-identities"]) == ["9.png", "10.png", "11.png"]
+    assert found.lists["similar-identities"][0].reason.startswith("the mean of 'p3' has cosine ")
     assert [pair[:2] for pair in found.card["identities"]["Identities shared by embedding"]] == [["p3", "q0"]]
     assert ids(found.lists["near-duplicates"]) == ["1.png"]
     assert ids(found.lists["near-shared-images"]) == ["9.png", "10.png", "11.png"]
@@ -342,7 +342,7 @@ def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = records(tmp_path / "records", [Row("a.png", png(picture(1)), "ann"), Row("b.png", png(picture(2)), "ann")])
-    with pytest.raises(InputError, match=r"1 of its ids are not there, 'c\.png' \(in mine\)"):
+    with pytest.raises(InputError, match=r"1 of its ids are not there, such as 'c\.png' \(in mine\)"):
         apply_removals(source, {"mine": (Removal("c.png", "x"), Removal("a.png", "x"))}, tmp_path / "out")
     with pytest.raises(InputError, match="must leave at least one image"):
         apply_removals(source, {"mine": (Removal("b.png", "x"), Removal("a.png", "x"))}, tmp_path / "out")
@@ -350,11 +350,11 @@ def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(t
         apply_removals(source, {}, source / "out")
     assert not (tmp_path / "out").exists()
     other = records(tmp_path / "other", [Row("a.png", png(picture(1)), "ann")])
-    with pytest.raises(InputError, match=r"must not be there.*it holds whole records; choose another"):
+    with pytest.raises(InputError, match=r"must be missing.*it holds whole records; choose another"):
         apply_removals(source, {}, other)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match=r"must not be there.*it holds 'letter.txt'; choose another"):
+    with pytest.raises(InputError, match=r"must be missing.*it holds 'letter.txt'; choose another"):
         apply_removals(source, {}, tmp_path / "full")
 
 
@@ -388,7 +388,7 @@ def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be of one model; got m and n"):
         audit(AuditSet(source, files[0]), AuditSet(source, files[1]))
     both = records(tmp_path / "both", [Row(f"{n}.png", png(picture(3)), "ann") for n in "ab"])
-    with pytest.raises(InputError, match="must be of one model; got m and n; embed the set anew"):
+    with pytest.raises(InputError, match="must be of one model; got m and n; embed the set with one"):
         audit(AuditSet(both, files[2]))
     for wrong in ({"near": 0}, {"near_embedding": 2}, {"same_identity": -2}, {"margin": -1}, {"outlier": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):

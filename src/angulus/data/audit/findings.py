@@ -1,4 +1,4 @@
-"""The audit itself: both sets are read once, each finding is put on a list, and all of it on a card."""
+"""The audit: reads both sets once, puts each finding on a list, and sums up on a card."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks, files
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.data.audit import card as cards
-from angulus.data.audit import duplicates, identities
+from angulus.data.audit import datacard, duplicates, labels
+from angulus.data.audit.duplicates import Vectors
 from angulus.data.audit.inventory import Inventory, take_inventory
 from angulus.data.audit.labels import Means
 from angulus.data.audit.removals import SUFFIX, Removal, write_list
@@ -22,7 +21,7 @@ from angulus.data.sources import SourceOptions
 
 JSON, MARKDOWN = "card.json", "card.md"
 
-# What may go on a list, and whether it is certain: only certain ones are applied unless others are named.
+# The lists, and whether their findings are certain: only certain ones are applied unless others are named.
 LISTS: dict[str, tuple[bool, str]] = {
     "unreadable": (True, "the image cannot be decoded"),
     "duplicates": (True, "the same file or pixels as another image, which stays"),
@@ -31,19 +30,20 @@ LISTS: dict[str, tuple[bool, str]] = {
     "shared-images": (True, "the same file or pixels as an image of the other set"),
     "near-shared-images": (False, "looks like an image of the other set"),
     "shared-identities": (True, "of an identity that the other set has by name"),
-    "alike-identities": (False, "of an identity whose mean embedding is near to one of the other set"),
+    "similar-identities": (False, "of an identity whose mean embedding is near to one of the other set"),
     "wrong-labels": (False, "nearer to another identity than to the other images of its own"),
     "outliers": (False, "far from the other images of its identity"),
 }
 CERTAIN = tuple(name for name, (certain, _) in LISTS.items() if certain)
 
-_ACROSS = ("shared-images", "near-shared-images", "shared-identities", "alike-identities")
-_BY_EMBEDDING = ("alike-identities", "wrong-labels", "outliers")
+_ACROSS = ("shared-images", "near-shared-images", "shared-identities", "similar-identities")
+_BY_EMBEDDING = ("similar-identities", "wrong-labels", "outliers")
+_SIMILAR_WITHIN = "Similar identities within the data"
 
 
 @dataclass(frozen=True)
 class AuditSet:
-    """A data set and, where there are any, the embeddings of its images.
+    """A data set to audit and, optionally, the embeddings of its images.
 
     Attributes:
         path: records, or what `sources.read_source` reads.
@@ -59,17 +59,17 @@ class AuditSet:
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """What counts as a finding.
+    """Thresholds of the findings.
 
     Attributes:
         near: least cosine of two images' signatures for near duplicates, in (0, 1]. Among 6,139 aligned faces, no two
             different photos of different people reached 0.89; JPEG of quality 30 and half the size kept 0.995.
         near_embedding: least cosine of two images' embeddings for near duplicates; None: they are not compared.
-        same_identity: least cosine of two identities' mean embeddings. What fits depends on the model: the card says
-            how many of the set's own pairs of identities reach it.
+        same_identity: least cosine of two identities' mean embeddings. The right value depends on the model: the card
+            reports how many of the set's own pairs of identities reach it.
         margin: how much nearer another identity must be for a label to be likely wrong, in cosine, >= 0.
-        outlier: how many usual deviations below its identity's median an image must be, > 0.
-        numbers: whether identities that are numbers are the same in both sets; they are where both sets come from one.
+        outlier: how many typical deviations below its identity's median an image must be, > 0.
+        numbers: whether identities that are numbers are the same in both sets, as in parts of one data set.
     """
 
     near: float = 0.92
@@ -91,18 +91,18 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
-        card: counts, findings and what was stated, as JSON holds it.
-        lists: of what was looked for, by the names in `LISTS`, the images and the reasons.
+        card: counts, findings and the owner's statements, for JSON.
+        lists: for each search that ran, by the names in `LISTS`, the images and the reasons.
     """
 
     card: dict[str, Any]
     lists: dict[str, tuple[Removal, ...]]
 
     def write(self, folder: Path) -> None:
-        """Write `card.json`, `card.md` and a list each, `NAME.txt`; lists of an earlier audit there are taken away."""
+        """Write `card.json`, `card.md` and one `NAME.txt` per list; remove lists of an earlier audit."""
         files.make_folder(folder)
         for name in LISTS:
             path = folder / f"{name}{SUFFIX}"
@@ -110,14 +110,14 @@ class Audit:
                 write_list(path, self.lists[name])
             else:
                 path.unlink(missing_ok=True)
-        files.write_text(folder / MARKDOWN, cards.markdown(self.card))
+        files.write_text(folder / MARKDOWN, datacard.markdown(self.card))
         files.write_json(folder / JSON, self.card)
 
     def chosen(self, names: tuple[str, ...] | None = None) -> dict[str, tuple[Removal, ...]]:
         """Lists by name; None: those that are certain.
 
         Raises:
-            checks.InputError: a name that is not a list's, or of one that was not looked for.
+            checks.InputError: not a list's name, or a list whose search did not run.
         """
         for name in names or ():
             checks.choice("list", name, LISTS)
@@ -128,7 +128,7 @@ class Audit:
 
 @dataclass
 class _Findings:
-    """What is gathered on the way to the card."""
+    """The findings so far."""
 
     lists: dict[str, tuple[Removal, ...]] = field(default_factory=dict)
     identities: dict[str, list[list[Any]]] = field(default_factory=dict)
@@ -143,17 +143,17 @@ def audit(
     stated: Mapping[str, str] | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Audit:
-    """Look through a data set, alone and beside another that it must not overlap, such as the one to test on.
+    """Audit a data set, alone and against another that it must not overlap, such as the test set.
 
     Args:
-        data: the set to audit; lists name its images only.
+        data: the set to audit; lists name only its images.
         against: the other set.
-        settings: what counts as a finding.
+        settings: thresholds of the findings.
         stated: "licence" and "provenance" as their owner states them, and more if wanted; "not stated" otherwise.
-        on_image: told how many images are read.
+        on_image: called with the number of images read.
 
     Raises:
-        checks.InputError: a set cannot be read, or an image has no embedding in the file that is given.
+        checks.InputError: a set cannot be read, or an image has no embedding in the given file.
     """
     settings = settings or AuditSettings()
     if settings.near_embedding is not None and data.embeddings is None:
@@ -162,10 +162,10 @@ def audit(
         lacks = "the other set" if against.embeddings is None else "the data"
         raise InputError(f"embeddings must be given of both sets or of neither; {lacks} has none; embed it too")
     own = take_inventory(data.path, kind=data.kind, options=data.options, on_image=on_image)
-    vectors, model = _vectors(data, own)
-    found = _Findings()
-    found.lists["unreadable"] = tuple(Removal(each.where, each.reason) for each in own.unreadable)
-    _within(own, vectors, settings, found)
+    vectors, model = _read_vectors(data, own)
+    findings = _Findings()
+    findings.lists["unreadable"] = tuple(Removal(item.where, item.reason) for item in own.unreadable)
+    _compare_within(own, vectors, settings, findings)
     other = None
     if against is not None:
         other = take_inventory(
@@ -174,153 +174,150 @@ def audit(
             options=against.options,
             on_image=on_image and (lambda count: on_image(len(own) + count)),
         )
-        others, their_model = _vectors(against, other)
-        if vectors is not None and others is not None and vectors.shape[1] != others.shape[1]:
-            raise InputError(
-                f"embeddings of both sets must be of one model; got sizes {vectors.shape[1]} and {others.shape[1]}"
-            )
-        if model and their_model and model != their_model:
-            raise InputError(f"embeddings of both sets must be of one model; got {model} and {their_model}")
-        _across(own, other, vectors, others, settings, found)
-    return Audit(_card(own, other, vectors is not None, settings, stated or {}, found), found.lists)
+        other_vectors, other_model = _read_vectors(against, other)
+        both = None
+        if vectors is not None and other_vectors is not None:
+            both = (vectors, other_vectors)
+            if vectors.shape[1] != other_vectors.shape[1]:
+                sizes = f"sizes {vectors.shape[1]} and {other_vectors.shape[1]}"
+                raise InputError(f"embeddings of both sets must be of one model; got {sizes}")
+        if model and other_model and model != other_model:
+            raise InputError(f"embeddings of both sets must be of one model; got {model} and {other_model}")
+        _compare_across(own, other, both, settings, findings)
+    return Audit(_make_card(own, other, vectors is not None, settings, stated or {}, findings), findings.lists)
 
 
-def _within(own: Inventory, vectors: duplicates.Vectors | None, settings: AuditSettings, found: _Findings) -> None:
+def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSettings, findings: _Findings) -> None:
     exact = duplicates.sort_out(own, duplicates.exact(own))
     near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding))
-    found.lists["duplicates"] = tuple(exact.removals)
-    conflicts = {each.id: each for each in [*near.conflicts, *exact.conflicts]}
-    found.lists["conflicts"] = tuple(conflicts.values())
-    found.lists["near-duplicates"] = tuple(near.removals)
-    names = np.unique(own.identities[own.identities != ""])
-    found.identities["One name, several spellings"] = [list(group) for group in identities.spellings(names)]
+    findings.lists["duplicates"] = tuple(exact.removals)
+    conflicts = {removal.id: removal for removal in [*near.conflicts, *exact.conflicts]}
+    findings.lists["conflicts"] = tuple(conflicts.values())
+    findings.lists["near-duplicates"] = tuple(near.removals)
+    findings.identities["One name, several spellings"] = [list(group) for group in labels.spellings(own.names())]
     if vectors is None:
         return
-    means = Means.of(vectors, own.identities)
-    fit = identities.fit(vectors, means, margin=settings.margin, outlier=settings.outlier)
-    found.lists["wrong-labels"] = tuple(
+    means = Means.compute(vectors, own.identities)
+    fit = labels.fit(vectors, means, margin=settings.margin, outlier=settings.outlier)
+    ids, identities = own.ids.tolist(), own.identities.tolist()
+    findings.lists["wrong-labels"] = tuple(
         Removal(
-            str(own.ids[each.row]),
-            f"{str(own.identities[each.row])!r}, but nearer to {each.name!r}: "
-            f"cosine {each.other:.3f} against {each.own:.3f}",
+            ids[image.row],
+            f"{identities[image.row]!r}, but nearer to {image.name!r}: "
+            f"cosine {image.other:.3f} against {image.own:.3f}",
         )
-        for each in fit.wrong
+        for image in fit.wrong
     )
-    found.lists["outliers"] = tuple(
+    findings.lists["outliers"] = tuple(
         Removal(
-            str(own.ids[each.row]),
-            f"cosine {each.own:.3f} with the others of {str(own.identities[each.row])!r}, "
-            f"where {each.other:.3f} is usual at the least",
+            ids[image.row],
+            f"cosine {image.own:.3f} with the others of {identities[image.row]!r}; at least {image.other:.3f} is usual",
         )
-        for each in fit.outliers
+        for image in fit.outliers
     )
-    suspects = {str(own.identities[each.row]) for each in fit.outliers}
-    found.identities["Identities with an outlier"] = [[name] for name in sorted(suspects)]
-    found.notes.append(
-        f"{fit.judged:,} of {len(own):,} images have others of their identity to be held against; "
+    suspects = {identities[image.row] for image in fit.outliers}
+    findings.identities["Identities with an outlier"] = [[name] for name in sorted(suspects)]
+    findings.notes.append(
+        f"{fit.judged:,} of {len(own):,} images have others of their identity to compare with; "
         "the labels of the rest cannot be judged"
     )
-    twins = identities.alike(means, None, settings.same_identity)
-    found.identities["Identities of the data that are alike"] = [list(pair) for pair in twins]
+    similar = labels.similar_identities(means, None, settings.same_identity)
+    findings.identities[_SIMILAR_WITHIN] = [list(pair) for pair in similar]
 
 
-def _across(
+def _compare_across(
     own: Inventory,
     other: Inventory,
-    vectors: duplicates.Vectors | None,
-    others: duplicates.Vectors | None,
+    vectors: tuple[Vectors, Vectors] | None,
     settings: AuditSettings,
-    found: _Findings,
+    findings: _Findings,
 ) -> None:
-    both = None if vectors is None or others is None else (vectors, others)
     for name, twins in (
         ("shared-images", duplicates.exact_between(own, other)),
-        ("near-shared-images", duplicates.near_between(own, other, settings.near, both, settings.near_embedding)),
+        ("near-shared-images", duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding)),
     ):
-        found.lists[name] = tuple(
-            Removal(str(own.ids[each.second]), f"{each.reason(repr(str(other.ids[each.first])))} in {other.source}")
-            for each in twins
+        findings.lists[name] = tuple(
+            Removal(str(own.ids[twin.second]), f"{twin.reason(repr(str(other.ids[twin.first])))} in {other.source}")
+            for twin in twins
         )
-    mine, theirs = (np.unique(each.identities[each.identities != ""]) for each in (own, other))
-    shared = identities.shared_names(mine, theirs, numbers=settings.numbers)
-    found.identities["Identities shared by name"] = [list(pair) for pair in shared.items()]
-    found.lists["shared-identities"] = _of_identities(
+    shared = labels.shared_names(own.names(), other.names(), numbers=settings.numbers)
+    findings.identities["Identities shared by name"] = [list(pair) for pair in shared.items()]
+    findings.lists["shared-identities"] = _images_of(
         own, {name: f"{name!r} is {there!r} in {other.source}" for name, there in shared.items()}
     )
-    numbers = [name for name in np.intersect1d(mine, theirs).tolist() if identities.is_number(name)]
+    numbers = [name for name in np.intersect1d(own.names(), other.names()).tolist() if labels.is_number(name)]
     if numbers and not settings.numbers:
-        found.notes.append(
-            f"{len(numbers):,} identities are equal numbers in both sets, {numbers[0]!r} among them, and were not "
-            "taken for the same: a number names someone only within its set"
+        findings.notes.append(
+            f"{len(numbers):,} identities are equal numbers in both sets, such as {numbers[0]!r}, and were not "
+            "taken as the same: a number identifies someone only within its set"
         )
-    if both is None:
+    if vectors is None:
         return
-    means, there = Means.of(both[0], own.identities), Means.of(both[1], other.identities)
-    alike = identities.alike(means, there, settings.same_identity)
-    found.identities["Identities shared by embedding"] = [list(pair) for pair in alike]
+    means, other_means = Means.compute(vectors[0], own.identities), Means.compute(vectors[1], other.identities)
+    similar = labels.similar_identities(means, other_means, settings.same_identity)
+    findings.identities["Identities shared by embedding"] = [list(pair) for pair in similar]
     reasons: dict[str, str] = {}
-    for name, like, cosine in alike:
-        reasons.setdefault(name, f"the mean of {name!r} is at cosine {cosine:.3f} of {like!r} in {other.source}")
-    found.lists["alike-identities"] = _of_identities(own, reasons)
-    found.notes.append(_chance(len(means.names), len(there.names), len(alike), settings, found))
+    for name, other_name, cosine in similar:
+        reasons.setdefault(name, f"the mean of {name!r} has cosine {cosine:.3f} with {other_name!r} in {other.source}")
+    findings.lists["similar-identities"] = _images_of(own, reasons)
+    counts = (len(means.names), len(other_means.names), len(similar), len(findings.identities[_SIMILAR_WITHIN]))
+    findings.notes.append(_chance(*counts, settings.same_identity))
 
 
-def _chance(mine: int, theirs: int, met: int, settings: AuditSettings, found: _Findings) -> str:
-    """How many pairs across the sets chance alone would give, as far as the data's own identities can say."""
-    within = mine * (mine - 1) // 2
-    own = len(found.identities["Identities of the data that are alike"])
+def _chance(own: int, others: int, similar_across: int, similar_within: int, cosine: float) -> str:
+    """Estimate, from the data's own identities, how many similar pairs across the sets are due to chance."""
+    across, within = own * others, own * (own - 1) // 2
     if not within:
-        return "whether identities are alike by chance cannot be said: the data has fewer than two"
+        return "how many identities are similar by chance is unknown: the data has fewer than two"
     return (
-        f"{met:,} of {mine * theirs:,} pairs of identities across the sets have means at cosine "
-        f"{settings.same_identity:g} or more; so do {own:,} of {within:,} pairs within the data, which would make "
-        f"{own / within * mine * theirs:,.1f} across by chance, if the data has everyone once"
+        f"{similar_across:,} of {across:,} pairs of identities across the sets have means at cosine {cosine:g} or "
+        f"more; so do {similar_within:,} of {within:,} pairs within the data, which would make "
+        f"{similar_within / within * across:,.1f} across by chance, if the data has everyone once"
     )
 
 
-def _of_identities(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal, ...]:
+def _images_of(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal, ...]:
     """Every image of the identities, in the order of the set."""
-    return tuple(
-        Removal(id, reasons[name])
-        for id, name in zip(own.ids.tolist(), own.identities.tolist(), strict=True)
-        if name in reasons
-    )
+    rows = zip(own.ids.tolist(), own.identities.tolist(), strict=True)
+    return tuple(Removal(id, reasons[name]) for id, name in rows if name in reasons)
 
 
-def _vectors(data: AuditSet, found: Inventory) -> tuple[NDArray[np.floating[Any]] | None, str]:
-    """Unit embeddings of the images, and the model that made them, "" where the file does not say."""
+def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None, str]:
+    """Unit embeddings of the images, and the model that made them, "" if the file does not say."""
     if data.embeddings is None:
         return None, ""
     embeddings = Embeddings.read(data.embeddings)
-    rows = embeddings.rows(found.ids, f"the images of {found.source}")
+    rows = embeddings.rows(inventory.ids, f"the images of {inventory.source}")
     models = [] if embeddings.models is None else np.unique(embeddings.models[rows]).tolist()
     if len(models) > 1:
-        raise InputError(f"{data.embeddings} must be of one model; got {models[0]} and {models[1]}; embed the set anew")
+        raise InputError(
+            f"{data.embeddings} must be of one model; got {models[0]} and {models[1]}; embed the set with one"
+        )
     return embeddings.unit(rows), models[0] if models else ""
 
 
-def _card(
+def _make_card(
     own: Inventory,
     other: Inventory | None,
     embedded: bool,
     settings: AuditSettings,
     stated: Mapping[str, str],
-    found: _Findings,
+    findings: _Findings,
 ) -> dict[str, Any]:
-    missing = {name: "there is no other set to hold the data against" for name in _ACROSS if other is None}
+    missing = {name: "there is no other set to compare with" for name in _ACROSS if other is None}
     if not embedded:
         missing |= {name: "it takes embeddings of the images" for name in _BY_EMBEDDING}
     return {
-        "stated": {"licence": cards.NOT_STATED, "provenance": cards.NOT_STATED} | dict(stated),
-        "data": cards.describe(own),
-        "against": None if other is None else cards.describe(other),
+        "stated": {"licence": datacard.NOT_STATED, "provenance": datacard.NOT_STATED} | dict(stated),
+        "data": datacard.describe(own),
+        "against": None if other is None else datacard.describe(other),
         "lists": {
-            name: {"images": len(found.lists[name]), "means": means, "certain": certain}
+            name: {"images": len(findings.lists[name]), "means": means, "certain": certain}
             for name, (certain, means) in LISTS.items()
-            if name in found.lists
+            if name in findings.lists
         },
         "not_looked_for": missing,
-        "identities": found.identities,
+        "identities": findings.identities,
         "settings": asdict(settings),
-        "notes": found.notes,
+        "notes": findings.notes,
     }
