@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.data.convert import LEFT_OUT, convert
+from angulus.data.convert import LEFT_OUT, Selection, convert
 from angulus.data.records import Records, Row, write_records
-from angulus.data.sources.selection import Selection
 from data.pictures import png
 
 HEAD = "path,identity,split,faces\n"

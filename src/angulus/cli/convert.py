@@ -60,8 +60,8 @@ def convert(
 ) -> None:
     """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
     from angulus.data import convert as conversion
+    from angulus.data.convert import Selection
     from angulus.data.sources import SourceOptions
-    from angulus.data.sources.selection import Selection
 
     selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()

@@ -13,8 +13,8 @@ from angulus.core.checks import InputError
 from angulus.data.convert import check_outside, write_left_out
 from angulus.data.records import Records, RecordWriter
 from angulus.data.records.blobs import open_blobs
-from angulus.data.records.parts import ABOUT
-from angulus.data.records.writer import PastRows, read_about
+from angulus.data.records.parts import ABOUT, read_about
+from angulus.data.records.writer import PastRows
 from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.evaluation.lists.text import malformed, read_lines
 

@@ -20,7 +20,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from angulus.core.checks import InputError, nearest, one_line
+from angulus.core import limits
+from angulus.core.checks import InputError, nearest, one_line, shown
 from angulus.core.formats import parquet_footer
 from angulus.data import decode
 from angulus.data.records.blobs import Blobs
@@ -219,6 +220,44 @@ def damaged(where: str, reason: str) -> InputError:
     return InputError(
         f"{where} must be as it was written; it is damaged: {reason}; copy it again from its origin, or rebuild it"
     )
+
+
+def read_about(blobs: Blobs) -> dict[str, Any]:
+    """Read the description of records, complete or not.
+
+    Raises:
+        checks.InputError: there are no records, or they are of a later version.
+    """
+    where = f"{blobs.where}/{ABOUT}"
+    if ABOUT not in blobs.names():
+        raise InputError(
+            f"{blobs.where} must hold records; there is no {ABOUT} in it; make them with "
+            "`angulus convert` or `angulus prepare faces`"
+        )
+    with blobs.open(ABOUT) as file:
+        description = limits.parse_json(file.read(), where)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise InputError(f"{where} must say that its format is {FORMAT}; it does not")
+    if description.get("version") not in READABLE:
+        raise InputError(
+            f"{blobs.where} must be records of version {VERSION} or before; got "
+            f"{shown(description.get('version'))}; read it with the version of angulus that wrote it, or a "
+            "later one"
+        )
+    description = {"about": {}} | description
+    if not isinstance(description["about"], dict):
+        raise InputError(f"{where} must hold a mapping as about; got {shown(description['about'])}")
+    return description
+
+
+def part_names(names: Iterable[str], where: str) -> list[str]:
+    """The parts among the names of a folder, in order; `InputError` if one is missing."""
+    present = sorted(name for name in names if name.startswith("rows-"))
+    expected = [part_name(number) for number in range(len(present))]
+    if present != expected:
+        missing = sorted(set(expected) - set(present))
+        raise InputError(f"{where} must hold its parts without a gap; {missing[0]} is missing")
+    return present
 
 
 def later_columns(blobs: Blobs) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from angulus.core.formats import text_array
 from angulus.data.records import parts
 from angulus.data.records.blobs import open_blobs
 from angulus.data.records.parts import Row
-from angulus.data.records.writer import part_names, read_about
 
 _THREADS = 16  # parts whose columns are read at once: over a network, waiting takes the time
 
@@ -44,14 +43,14 @@ class Records:
         """
         self._blobs = open_blobs(path)
         self.where = self._blobs.where
-        description = read_about(self._blobs)
+        description = parts.read_about(self._blobs)
         self.about: dict[str, Any] = description["about"]
         if "rows" not in description and not unfinished:
             raise InputError(
                 f"{self.where} must be whole; its writer has not finished: run the same command again to resume, "
                 "or pass unfinished=True to read what is there"
             )
-        self._parts = part_names(self._blobs.names(), self.where)
+        self._parts = parts.part_names(self._blobs.names(), self.where)
         places = self._map_parts(parts.image_places)
         self._first_rows = np.cumsum([0, *(len(place.lengths) for place in places)], dtype=np.int64)
         self._starts, self._lengths, self._checksums = (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from angulus.core import checks, files, limits
+from angulus.core import checks, files
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.records import parts
@@ -167,12 +167,12 @@ class RecordWriter:
                     f"{where} must be empty or hold unfinished records; it holds {names[0]!r}; choose another folder"
                 )
             return {}
-        description = read_about(self._blobs)
+        description = parts.read_about(self._blobs)
         if "rows" in description:
             raise InputError(
                 f"{where} holds whole records of {description['rows']} rows; remove it, or choose another folder"
             )
-        names = part_names(names, where)
+        names = parts.part_names(names, where)
         if not names:
             return {}  # nothing was written, whatever it was to be
         if description["about"] != self._about:
@@ -247,44 +247,6 @@ class PastRows:
                 f"{min(self._left)!r}; the source has changed since: remove what was begun, and run the same command "
                 "again"
             )
-
-
-def read_about(blobs: Blobs) -> dict[str, Any]:
-    """Read the description of records, complete or not.
-
-    Raises:
-        checks.InputError: there are no records, or of a later version.
-    """
-    where = f"{blobs.where}/{parts.ABOUT}"
-    if parts.ABOUT not in blobs.names():
-        raise InputError(
-            f"{blobs.where} must hold records; there is no {parts.ABOUT} in it; make them with "
-            "`angulus convert` or `angulus prepare faces`"
-        )
-    with blobs.open(parts.ABOUT) as file:
-        description = limits.parse_json(file.read(), where)
-    if not isinstance(description, dict) or description.get("format") != parts.FORMAT:
-        raise InputError(f"{where} must say that its format is {parts.FORMAT}; it does not")
-    if description.get("version") not in parts.READABLE:
-        raise InputError(
-            f"{blobs.where} must be records of version {parts.VERSION} or before; got "
-            f"{checks.shown(description.get('version'))}; read it with the version of angulus that wrote it, or a "
-            "later one"
-        )
-    description = {"about": {}} | description
-    if not isinstance(description["about"], dict):
-        raise InputError(f"{where} must hold a mapping as about; got {checks.shown(description['about'])}")
-    return description
-
-
-def part_names(names: Iterable[str], where: str) -> list[str]:
-    """The parts among the names of a folder, in order; `InputError` if one is missing."""
-    present = sorted(name for name in names if name.startswith("rows-"))
-    expected = [parts.part_name(number) for number in range(len(present))]
-    if present != expected:
-        missing = sorted(set(expected) - set(present))
-        raise InputError(f"{where} must hold its parts without a gap; {missing[0]} is missing")
-    return present
 
 
 def _read_sources(blobs: Blobs, name: str) -> Iterator[tuple[str, int]]:
