@@ -300,9 +300,9 @@ def test_the_command_writes_lists_and_what_is_left(tmp_path: Path) -> None:
     assert [each["where"] for each in left_out] == ["ann/2.png", "ann/damaged.png", "ann/notes.txt"]
     assert left_out[0]["reason"] == "duplicates: is the same file as 'ann/1.png'"
     wrong = CliRunner().invoke(app, [str(source), "--list", "duplicates"])
-    assert isinstance(wrong.exception, InputError) and "--list goes with --apply" in str(wrong.exception)
+    assert isinstance(wrong.exception, InputError) and "--list needs --apply" in str(wrong.exception)
     wrong = CliRunner().invoke(app, [str(source), "--against-embeddings", "x.npz"])
-    assert isinstance(wrong.exception, InputError) and "goes with --against" in str(wrong.exception)
+    assert isinstance(wrong.exception, InputError) and "needs --against" in str(wrong.exception)
 
 
 def test_applied_lists_keep_landmarks_scores_and_later_columns(tmp_path: Path) -> None:

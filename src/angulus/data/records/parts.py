@@ -180,12 +180,7 @@ def reading(where: str) -> Iterator[None]:
 
 
 def image_places(file: BinaryIO, where: str) -> Places:
-    """Find the images of a part in its file, from the footer and two columns.
-
-    Raises:
-        checks.InputError: the file is not a part of records.
-        ValueError: and other errors of Parquet's reader on damaged bytes.
-    """
+    """Find the images of a part in its file, from the footer and two columns."""
     chunks = list(parquet_footer.chunks(file))
     opened = open_part(file)
     metadata, schema = opened.metadata, opened.schema_arrow
@@ -223,11 +218,7 @@ def damaged(where: str, reason: str) -> InputError:
 
 
 def read_about(blobs: Blobs) -> dict[str, Any]:
-    """Read the description of records, complete or not.
-
-    Raises:
-        checks.InputError: there are no records, or they are of a later version.
-    """
+    """Read the description of records, complete or not."""
     where = f"{blobs.where}/{ABOUT}"
     if ABOUT not in blobs.names():
         raise InputError(
@@ -267,11 +258,7 @@ def later_columns(blobs: Blobs) -> tuple[str, ...]:
 
 
 def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
-    """Read an added column as [N] or [N, d], where N is `count`.
-
-    Raises:
-        checks.InputError: no such column, a damaged file, another number of values.
-    """
+    """Read an added column as [N] or [N, d], where N is `count`."""
     known = later_columns(blobs)
     if name not in known:
         listed = ", ".join(known) or "none"
@@ -294,11 +281,7 @@ def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
 
 
 def write_column(blobs: Blobs, name: str, values: NDArray[Any], count: int, replace: bool) -> None:
-    """Add a column, completely or not at all.
-
-    Raises:
-        checks.InputError: the name is taken or not allowed, or the values are not [N] or [N, d] of a supported type.
-    """
+    """Add a column, completely or not at all."""
     if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", name):
         raise InputError(f"a column's name must be letters, digits and underscores; got {name!r}")
     if name in SCHEMA.names:

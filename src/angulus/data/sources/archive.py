@@ -42,11 +42,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The bytes of an image in a zip.
-
-    Raises:
-        checks.InputError: it is damaged, needs a password or is too long; the message lacks the entry's name.
-    """
+    """The bytes of an image in a zip."""
     reason = too_long(info.file_size)
     if reason:
         raise InputError(reason)
@@ -61,11 +57,7 @@ def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def read(path: Path, options: SourceOptions) -> Iterator[Item]:
-    """The images of a zip, in its order; folders give identities as in a folder per identity.
-
-    Raises:
-        checks.InputError: not a zip, or one cut short; the requested split is not there.
-    """
+    """The images of a zip, in its order; folders give identities as in a folder per identity."""
     with open_zip(path) as archive:
         names = [slashed(info.filename) for info in archive.infolist()]
     naming, remarks = find_naming((name for name in names if not is_system(name)), path, options)

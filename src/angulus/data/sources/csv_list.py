@@ -55,9 +55,6 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     files; case does not matter. Landmark columns are le_x, le_y, re_x, re_y, n_x, n_y, lm_x, lm_y, rm_x, rm_y, or
     x1, y1 ... x5, y5, or CelebA's lefteye_x ... rightmouth_y; all ten or none, in pixels of the listed image. Other
     columns are named as left out.
-
-    Raises:
-        checks.InputError: names file and line: no header, a cell too few or many, a malformed number.
     """
     names, lines = read_cells(path, options)
     marks = _landmark_columns(path, names)
@@ -95,9 +92,6 @@ def read_cells(path: Path, options: SourceOptions | None = None) -> tuple[list[s
     """The columns' names, and each line's number and cells by name.
 
     Cells are separated by tabs if the first line has one, else by commas or semicolons, whichever it has more of.
-
-    Raises:
-        checks.InputError: names file and line: a cell too few or many, a quote that is not closed or stray.
     """
     options = options or SourceOptions()
     lines = read_lines(path)
@@ -133,9 +127,6 @@ def cells_of(
     Not the csv module, which accepts stray quotes and reads on to the end of the file after an unclosed one. A quoted
     cell may span lines if it holds no separator: with both, a quote was left open, and what looks like one cell is
     the lines after it.
-
-    Raises:
-        checks.InputError: names the line of a quote that is not closed, or is within a cell.
     """
     place = 0
     while place < len(lines):

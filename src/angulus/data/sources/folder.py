@@ -60,9 +60,6 @@ class Naming:
     def identity_of(self, name: str) -> str:
         """The identity of a path; "" if it names none.
 
-        Raises:
-            checks.InputError: the path is not deep enough.
-
         >>> Naming().identity_of("faces/ann/1.jpg"), Naming(depth=1).identity_of("ann/video/1.jpg")
         ('faces/ann', 'ann')
         >>> Naming(split_level=0).identity_of("train/ann/1.jpg")
@@ -89,9 +86,6 @@ def find_naming(names: Iterable[str], where: object, options: SourceOptions) -> 
     """How a data set's paths name identities, and remarks on that.
 
     If all images lie in folders called train, val, test and the like, at one depth, these are splits.
-
-    Raises:
-        checks.InputError: the requested split is not there.
     """
     levels: list[Counter[str]] = []  # for each depth: images by folder name, for the first `_MOST_NAMES` names
     total = 0
@@ -139,11 +133,7 @@ def _remarks(naming: Naming, levels: Sequence[Counter[str]]) -> Iterator[str]:
 
 
 def read(folder: Path, options: SourceOptions) -> Iterator[Item]:
-    """The images under a folder, in the order of their names; links are followed, loops are not.
-
-    Raises:
-        checks.InputError: the requested split is not there.
-    """
+    """The images under a folder, in the order of their names; links are followed, loops are not."""
     naming, remarks = find_naming(_names(folder), folder, options)
     return _read(folder, naming, remarks)
 

@@ -213,9 +213,6 @@ def _is_unknown(value: object) -> bool:
 def text_of(value: Any, what: str) -> str:
     """An id or identity of any type as text; "" for None and NaN, which mean unknown.
 
-    Raises:
-        checks.InputError: it is neither text, UTF-8 bytes, a whole number nor a flag.
-
     >>> text_of(b"ann", "identity"), text_of(3.0, "identity"), text_of(float("nan"), "identity")
     ('ann', '3', '')
     """
@@ -246,11 +243,7 @@ def score_of(value: Any) -> float | None:
 
 
 def landmarks_of(value: Any) -> NDArray[np.float32] | None:
-    """Landmarks from ten numbers or five pairs, None if unknown (None, or a NaN among them).
-
-    Raises:
-        checks.InputError: they are something else.
-    """
+    """Landmarks from ten numbers or five pairs, None if unknown (None, or a NaN among them)."""
     if value is None:
         return None
     try:
@@ -264,11 +257,7 @@ def landmarks_of(value: Any) -> NDArray[np.float32] | None:
 
 
 def column_of(where: object, names: Sequence[str], wanted: str, also: Sequence[str] = ()) -> str | None:
-    """The heading for `wanted`: itself, or else, in any case, the only one that equals it or one of `also`.
-
-    Raises:
-        checks.InputError: several qualify.
-    """
+    """The heading for `wanted`: itself, or else, in any case, the only one that equals it or one of `also`."""
     if wanted in names:
         return wanted
     for known in ((wanted,), also):

@@ -52,9 +52,6 @@ def read(paths: Sequence[Path], options: SourceOptions) -> Iterator[Item]:
     the id column is id, path, file_name, filename or __key__, else the image's path; `landmarks` (ten numbers or five
     pairs) and `score` are read too. Other columns are named as left out. If ids repeat, as file names without their
     folders do, the file's name and the row's number replace them, unless `options.id_column` asks for them.
-
-    Raises:
-        checks.InputError: no such columns, or a damaged file.
     """
     return _read(paths, options, _ids_repeat(paths, options))
 
@@ -105,11 +102,7 @@ def _columns(path: Path, schema: pa.Schema, id_column: str | None) -> _Columns:
 
 
 def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
-    """A remark if ids repeat, in one file or several; reads only their column.
-
-    Raises:
-        checks.InputError: ids of the requested column repeat.
-    """
+    """A remark if ids repeat, in one file or several; reads only their column."""
     ids: set[str] = set()
     for path in paths:
         try:

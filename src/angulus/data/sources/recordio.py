@@ -45,9 +45,6 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
 
     A row's id is the image's path if `X.lst` gives it by the record's key, else the key: that of `X.idx`, or without
     one the number in the record, or if these repeat the record's position. Its identity is the label.
-
-    Raises:
-        checks.InputError: a damaged `.rec` or `.idx`, or a pair that does not belong together.
     """
     keys, paths = _keys(path.with_suffix(".idx")), lst.read_keys(path.with_suffix(".lst"))
     by_place = keys is None and _numbers_repeat(path)
@@ -84,11 +81,7 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
 
 
 def records(path: Path, options: SourceOptions | None = None) -> Iterator[Record | LeftOut]:
-    """The records of a file, and the damaged ones that are skipped.
-
-    Raises:
-        checks.InputError: the file is cut short or not RecordIO.
-    """
+    """The records of a file, and the damaged ones that are skipped."""
     options = options or SourceOptions()
     with _open(path) as file:
         size = path.stat().st_size

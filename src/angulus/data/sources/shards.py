@@ -72,10 +72,6 @@ def read(paths: Sequence[Path], options: SourceOptions) -> Iterator[Item]:
     as text, or in .json under identity, label or class; if no sample states one, it is the folder. The .json may give
     score and landmarks (ten numbers or five pairs) too. If shards have samples of the same name, ids begin with the
     shard's name.
-
-    Raises:
-        checks.InputError: a file that is not a tar, or is cut short; options on folders for samples that state
-            identities.
     """
     return _read(paths, _plan(paths, options), options)
 
