@@ -311,7 +311,7 @@ def test_applied_lists_keep_landmarks_scores_and_later_columns(tmp_path: Path) -
     Records(source).add_column("norm", np.arange(4.0))
     lists = {"one": (Removal("1.png", "x"),), "two": (Removal("1.png", "y"), Removal("3.png", "z"))}
     done = apply_removals(source, lists, tmp_path / "left")
-    assert (done.kept, done.removed, done.left_out) == (2, {"one": 1, "two": 2}, 2)
+    assert (done.rows, done.removed, done.left_out) == (2, {"one": 1, "two": 2}, 2)
     left = Records(tmp_path / "left")
     assert left.ids.tolist() == ["0.png", "2.png"] and left.column("norm").tolist() == [0, 2]
     assert left.scores.tolist() == [0, 0.2] and left.images([1]) == [rows[2].image]

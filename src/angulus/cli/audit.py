@@ -82,7 +82,7 @@ def audit(
         with kept_on_a_stop():
             done = apply_removals(data, chosen, apply, options=own.options)
         by_list = ", ".join(f"{name} {count:,}" for name, count in done.removed.items())
-        say(f"{apply}: {done.kept:,} images; {done.left_out:,} left out ({by_list}); left-out.jsonl names them")
+        say(f"{apply}: {done.rows:,} images; {done.left_out:,} left out ({by_list}); left-out.jsonl names them")
 
 
 def _show(result: Audit) -> None:

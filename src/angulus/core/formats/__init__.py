@@ -61,7 +61,8 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
 
 def write(path: Path, columns: Columns) -> None:
     """Write the columns, completely or not at all; the suffix of `path` names the format."""
-    files.write_atomically(path, FORMATS[suffix_of(path)].writer(path, columns))
+    module = FORMATS[suffix_of(path)]
+    files.write_atomically(path, lambda file: module.write(file, path, columns))
 
 
 def suffix_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,10 +78,9 @@ def _checked_start(path: Path, info: zipfile.ZipInfo) -> int:
     return start
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """A function that writes the columns into an open file."""
-    arrays = {name: _fixed_width(path, name, value) for name, value in columns.items()}
-    return lambda file: np.savez(file, **arrays)  # type: ignore[arg-type]
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file."""
+    np.savez(file, **{name: _fixed_width(path, name, value) for name, value in columns.items()})  # type: ignore[arg-type]
 
 
 def _fixed_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -103,8 +103,8 @@ def _uneven(path: Path, name: str, low: int, high: int) -> InputError:
     return InputError(f"{path}: {name} must be lists of one length; got {low} and {high}")
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """A function that writes the columns into an open file."""
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file."""
     import pyarrow as arrow
     from pyarrow import parquet
 
@@ -116,11 +116,8 @@ def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
     def table(start: int) -> Any:
         return arrow.table({name: as_arrow(value[start : start + _ROWS]) for name, value in columns.items()})
 
-    def fill(file: BinaryIO) -> None:
-        words = [name for name, value in columns.items() if value.dtype.kind in "UO" and name != "ids"]
-        options = {"use_dictionary": words, "compression": "none", "write_page_checksum": True}
-        with parquet.ParquetWriter(file, table(0).schema, **options) as writer:
-            for start in range(0, len(columns["ids"]), _ROWS):
-                writer.write_table(table(start))
-
-    return fill
+    words = [name for name, value in columns.items() if value.dtype.kind in "UO" and name != "ids"]
+    options = {"use_dictionary": words, "compression": "none", "write_page_checksum": True}
+    with parquet.ParquetWriter(file, table(0).schema, **options) as writer:
+        for start in range(0, len(columns["ids"]), _ROWS):
+            writer.write_table(table(start))

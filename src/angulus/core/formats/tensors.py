@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,14 +94,13 @@ def _text_file(path: Path, name: str) -> Path:
     return path.with_name(f"{path.name}.{name}.txt")
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """A function that writes the columns into an open file; text goes into the metadata, to write one file only."""
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file; text goes into the metadata, to write one file only."""
     metadata = {n: json.dumps(v.tolist(), ensure_ascii=False) for n, v in columns.items() if v.dtype.kind in "UO"}
     for name in metadata:
-        if _text_file(path, name).exists():
-            raise InputError(
-                f"{_text_file(path, name)} must not exist next to {path.name}, which holds {name}; remove it"
-            )
+        text_file = _text_file(path, name)
+        if text_file.exists():
+            raise InputError(f"{text_file} must not exist next to {path.name}, which holds {name}; remove it")
     tensors = {name: value for name, value in columns.items() if name not in metadata}
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # to align each
     offset = 0
@@ -118,14 +117,10 @@ def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
             f"{path.name}: the text columns must fit the {_HEADER_LIMIT} bytes of a safetensors header; got "
             f"{len(packed)}; write .npz or .parquet"
         )
-
-    def fill(file: BinaryIO) -> None:
-        file.write(len(packed).to_bytes(8, "little") + packed)
-        for value in tensors.values():
-            for block in _bytes(value):
-                file.write(block)
-
-    return fill
+    file.write(len(packed).to_bytes(8, "little") + packed)
+    for value in tensors.values():
+        for block in _bytes(value):
+            file.write(block)
 
 
 def _bytes(value: NDArray[Any]) -> Iterator[bytes]:

@@ -34,12 +34,12 @@ class Removed:
     """The result of applying lists.
 
     Attributes:
-        kept: rows that were written.
+        rows: how many rows were written.
         removed: rows that each list removed, by the list's name; a row on several lists counts for each.
         left_out: how many rows were not written: all removed ones, and those that the source's reader left out.
     """
 
-    kept: int
+    rows: int
     removed: dict[str, int]
     left_out: int
 

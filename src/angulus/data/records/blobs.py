@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -59,20 +60,16 @@ class LocalBlobs:
         return sorted(entry.name for entry in os.scandir(self.folder) if not entry.name.startswith("."))
 
     def open(self, name: str) -> BinaryIO:
-        try:
+        with _reading(f"{self.where}/{name}"):
             return (self.folder / name).open("rb")
-        except OSError as error:
-            raise _unreadable(f"{self.where}/{name}", error) from error
 
     def write(self, name: str, fill: Fill) -> None:
         files.make_folder(self.folder)
         files.write_atomically(self.folder / name, fill)
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        try:
+        with _reading(self.where):
             return [self._range(name, start, length) for name, start, length in wanted]
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
 
     def _range(self, name: str, start: int, length: int) -> bytes:
         handle = self._handles.get(name)
@@ -118,20 +115,17 @@ class RemoteBlobs:
         return self._system
 
     def names(self) -> list[str]:
-        try:
-            paths = self._connect().ls(self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
+        with _reading(self.where):
+            try:
+                paths = self._connect().ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
         return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in paths) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
-        try:
+        with _reading(f"{self.where}/{name}"):
             file: BinaryIO = self._connect().open(f"{self._root}/{name}", "rb")
-        except OSError as error:
-            raise _unreadable(f"{self.where}/{name}", error) from error
-        return file
+            return file
 
     def write(self, name: str, fill: Fill) -> None:
         buffer = io.BytesIO()
@@ -147,11 +141,9 @@ class RemoteBlobs:
         paths = [f"{self._root}/{name}" for name, _, _ in wanted]
         starts = [start for _, start, _ in wanted]
         ends = [start + length for _, start, length in wanted]
-        try:
+        with _reading(self.where):
             data: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
-        return data
+            return data
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteBlobs, (self.where,)
@@ -171,5 +163,9 @@ else:  # Windows, which does not fork
             return os.read(handle, length)
 
 
-def _unreadable(where: str, error: OSError) -> InputError:
-    return InputError(f"{where} must be there and readable; got: {error.strerror or error}")
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{where} must be there and readable; got: {error.strerror or error}") from error

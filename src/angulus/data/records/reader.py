@@ -6,7 +6,7 @@ docs/records.md compares them with Lance, a folder of files, a zip and Arrow's I
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,9 @@ class Records:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row must be in [{-len(self)}, {len(self)}) of {self.where}; got {row}")
         return self.rows([row % len(self)])[0]
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         return f"Records({self.where!r}, {len(self):,} rows)"

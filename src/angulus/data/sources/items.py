@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.core.checks import InputError, shown
+from angulus.core.checks import InputError, one_line, shown
 from angulus.data import decode
 from angulus.data.records import Row
 from angulus.data.records.parts import MOST_IMAGE_BYTES
@@ -113,6 +113,13 @@ def _check_pattern(pattern: str) -> None:
         raise InputError(
             f"identity_pattern must have a group in brackets that is the identity, such as '([0-9]+)_'; got {pattern!r}"
         )
+
+
+def as_input_error(path: Path, kind: str, error: BaseException) -> InputError:
+    """What a library raises on a damaged file, as an error that names the file."""
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"{path} must be a whole {kind}; reading it gave: {one_line(error)}")
 
 
 def is_system(name: str) -> bool:

@@ -59,20 +59,20 @@ def kind_of(path: Path) -> str:
         )
     if (path / ABOUT).is_file() and (any(path.glob("rows-*.parquet")) or not folder.holds_images(path)):
         return "records"
-    found = {kind: _inside(path, kind)[0].name for kind in ("rec", "tar", "parquet") if _inside(path, kind)}
-    photo = folder.holds_images(path) if found else None
-    may_be_other = "parquet" in found and (photo or len(found) > 1)
+    archives = {kind: _inside(path, kind)[0].name for kind in ("rec", "tar", "parquet") if _inside(path, kind)}
+    photo = folder.holds_images(path) if archives else None
+    may_be_other = "parquet" in archives and (photo or len(archives) > 1)
     if may_be_other and not any(map(parquet_images.holds_images, _inside(path, "parquet"))):
-        del found["parquet"]  # embeddings or scores that were written next to the photos
-    if not found:
+        del archives["parquet"]  # embeddings or scores that were written next to the photos
+    if not archives:
         return "folder"
-    if photo is not None or len(found) > 1:
-        both = [f"an archive, {name}" for name in found.values()] + ([f"photos, such as {photo}"] if photo else [])
+    if photo is not None or len(archives) > 1:
+        both = [f"an archive, {name}" for name in archives.values()] + ([f"photos, such as {photo}"] if photo else [])
         raise InputError(
             f"{path} must hold photos or archives of one kind; it holds {', and '.join(both)}; name the one that is "
             "meant, move the other away, or choose with --kind, if the command has it"
         )
-    return next(iter(found))
+    return next(iter(archives))
 
 
 def _inside(path: Path, kind: str) -> list[Path]:

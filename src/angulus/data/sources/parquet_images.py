@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from angulus.core import limits
-from angulus.core.checks import InputError, one_line
+from angulus.core.checks import InputError
 from angulus.data.sources.csv_list import check_column, unused_columns
 from angulus.data.sources.items import (
     IDENTITIES,
@@ -19,6 +19,7 @@ from angulus.data.sources.items import (
     LeftOut,
     Remark,
     SourceOptions,
+    as_input_error,
     column_of,
     landmarks_of,
     row_or_left_out,
@@ -64,7 +65,7 @@ def _read(paths: Sequence[Path], options: SourceOptions, by_row: Remark | None) 
             with pq.ParquetFile(path) as file:
                 yield from _rows(path, file, options.id_column, by_row is not None)
         except _DAMAGED as error:
-            yield options.left_out(path.name, _as_input_error(path, error))
+            yield options.left_out(path.name, as_input_error(path, "Parquet file", error))
 
 
 def holds_images(path: Path) -> bool:
@@ -74,12 +75,6 @@ def holds_images(path: Path) -> bool:
             return _image_column(file.schema_arrow) is not None
     except _DAMAGED:
         return True
-
-
-def _as_input_error(path: Path, error: BaseException) -> InputError:
-    if isinstance(error, InputError):
-        return error
-    return InputError(f"{path} must be a whole Parquet file; reading it gave: {one_line(error)}")
 
 
 def _image_column(schema: pa.Schema) -> str | None:
@@ -129,7 +124,7 @@ def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
                     if id:
                         ids.add(id)
         except _DAMAGED as error:
-            options.left_out(path.name, _as_input_error(path, error))
+            options.left_out(path.name, as_input_error(path, "Parquet file", error))
     return None
 
 
@@ -177,18 +172,18 @@ def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence
     reason = too_long(len(data))
     if reason:
         return LeftOut(where, reason)
-    shown = cells.get(columns.identity or "")
-    if isinstance(shown, int) and classes and shown == -1:
-        shown = None  # how the hub marks an unknown label
-    if isinstance(shown, int) and classes:
-        if not 0 <= shown < len(classes):
-            return LeftOut(where, f"its label must be in [0, {len(classes)}); got {shown}")
-        shown = classes[shown]
+    label = cells.get(columns.identity or "")
+    if isinstance(label, int) and classes:
+        if not -1 <= label < len(classes):
+            return LeftOut(where, f"its label must be in [0, {len(classes)}); got {label}")
+        label = None if label == -1 else classes[label]  # the hub marks an unknown label by -1
     try:
-        identity = text_of(shown, columns.identity or "identity")
-        landmarks = landmarks_of(cells.get(columns.landmarks or ""))
         return row_or_left_out(
-            where, data, identity, landmarks=landmarks, score=score_of(cells.get(columns.score or ""))
+            where,
+            data,
+            text_of(label, columns.identity or "identity"),
+            landmarks=landmarks_of(cells.get(columns.landmarks or "")),
+            score=score_of(cells.get(columns.score or "")),
         )
     except InputError as error:
         return LeftOut(where, f"its {error}")

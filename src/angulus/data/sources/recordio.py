@@ -10,6 +10,7 @@ and what follows are the identities, each with its range of keys.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from angulus.evaluation.lists.text import malformed, read_lines
 
 MAGIC = 0xCED7230A
 _MAGIC = struct.pack("<I", MAGIC)
+_MAGIC_PATTERN = re.compile(re.escape(_MAGIC))
 _BLOCK = 2**12  # bytes searched at first for the next record, then twice as many, and so on
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _HEADER = struct.Struct("<IfQQ")
@@ -49,9 +51,8 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     keys, paths = _keys(path.with_suffix(".idx")), lst.read_keys(path.with_suffix(".lst"))
     by_place = keys is None and _numbers_repeat(path)
     if by_place:
-        yield Remark(
-            ".", f"{path.name} gives several records the same number and has no .idx; ids are the records' positions"
-        )
+        reason = f"{path.name} gives several records the same number and has no .idx; ids are the records' positions"
+        yield Remark(".", reason)
     end: int | None = None
     count, identities, met = 0, set(), set()
     for number, record in enumerate(records(path, options)):
@@ -76,8 +77,7 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
         count += 1
         identities.add(label)
         yield row_or_left_out(paths.get(key, str(key)), record.image, label)
-    yield from _check_counts(path, keys, met, end, count)
-    yield from _check_property(path.with_name("property"), len(identities))
+    yield from _check_counts(path, keys, met, end, count, len(identities))
 
 
 def records(path: Path, options: SourceOptions | None = None) -> Iterator[Record | LeftOut]:
@@ -151,27 +151,17 @@ def _read_parts(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
         if (part in (_WHOLE, _FIRST)) == begun or part > _LAST:
             raise _damaged(path, offset, "have its parts in order", f"part flag {part}")
         if file.tell() + length > size:
-            raise _damaged(
-                path, offset, f"have the {length} bytes that it says", f"{size - file.tell()}; it is cut short"
-            )
+            rest = size - file.tell()
+            raise _damaged(path, offset, f"have the {length} bytes that it says", f"{rest}; it is cut short")
         begun = True
         piece = file.read(length)
-        if _holds_magic(piece):
+        if any(match.start() % 4 == 0 for match in _MAGIC_PATTERN.finditer(piece)):
             raise _damaged(path, offset, f"have no {MAGIC:#x} within its data", "one; its length must be damaged")
         data += piece
         file.seek(-length % 4, 1)
         if part in (_WHOLE, _LAST):
             return bytes(data)
         data += _MAGIC  # at which the parts were cut
-
-
-def _holds_magic(piece: bytes) -> bool:
-    place = piece.find(_MAGIC)
-    while place >= 0:
-        if place % 4 == 0:
-            return True
-        place = piece.find(_MAGIC, place + 1)
-    return False
 
 
 def _parse(path: Path, offset: int, data: bytes) -> Record:
@@ -186,7 +176,7 @@ def _parse(path: Path, offset: int, data: bytes) -> Record:
 
 
 def _keys(path: Path) -> dict[int, int] | None:
-    """Offset -> key, or None where there is no index."""
+    """Offset -> key, or None if there is no index."""
     if not path.is_file():
         return None
     keys: dict[int, int] = {}
@@ -199,23 +189,21 @@ def _keys(path: Path) -> dict[int, int] | None:
 
 
 def _check_counts(
-    path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int
+    path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int, identities: int
 ) -> Iterator[Item]:
+    """Name what differs from the `.idx`, the first record and `property`, which is `identities,height,width`."""
+    index, property_file = path.with_suffix(".idx"), path.with_name("property")
     for offset in sorted(set(keys or ()) - met):
-        yield LeftOut(f"byte {offset}", f"{path.with_suffix('.idx').name} names a record there; {path.name} has none")
+        yield LeftOut(f"byte {offset}", f"{index.name} names a record there; {path.name} has none")
     if end is not None and count != end - 1:
         yield LeftOut(path.name, f"its first record says {end - 1} images; it has {count}")
-
-
-def _check_property(path: Path, identities: int) -> Iterator[Item]:
-    """Name a wrong count in `property`, which is `identities,height,width`."""
-    if path.is_file():
-        line = read_lines(path)[0]
+    if property_file.is_file():
+        line = read_lines(property_file)[0]
         stated = lst.digits(line.split(",")[0])
         if stated is None:
-            raise malformed(path, 1, "identities,height,width", line)
+            raise malformed(property_file, 1, "identities,height,width", line)
         if stated != identities:
-            yield LeftOut(path.name, f"it says {stated} identities; the images show {identities}")
+            yield LeftOut(property_file.name, f"it says {stated} identities; the images show {identities}")
 
 
 def _damaged(path: Path, offset: int, rule: str, got: str) -> InputError:

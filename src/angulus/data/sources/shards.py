@@ -32,6 +32,7 @@ from angulus.data.sources.items import (
     Remark,
     SourceOptions,
     SystemFiles,
+    as_input_error,
     is_system,
     landmarks_of,
     row_or_left_out,
@@ -90,16 +91,10 @@ def _read(paths: Sequence[Path], plan: _Plan, options: SourceOptions) -> Iterato
                     elif plan.naming.takes(sample.key):
                         yield _row(sample, prefix, plan, unused)
         except _DAMAGED as error:
-            yield options.left_out(path.name, _as_input_error(path, error))
+            yield options.left_out(path.name, as_input_error(path, "tar", error))
     for suffix, count in sorted(unused.items()):
         yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
     yield from system.remarks()
-
-
-def _as_input_error(path: Path, error: Exception) -> InputError:
-    if isinstance(error, InputError):
-        return error
-    return InputError(f"{path} must be a whole tar; reading it gave: {one_line(error)}")
 
 
 class _Bounded:
@@ -161,7 +156,7 @@ def _plan(paths: Sequence[Path], options: SourceOptions) -> _Plan:
                         names.append(name)
                         shard_keys.add(hash(key))
         except _DAMAGED as error:
-            options.left_out(path.name, _as_input_error(path, error))
+            options.left_out(path.name, as_input_error(path, "tar", error))
         repeated = repeated or not keys.isdisjoint(shard_keys)
         keys |= shard_keys
     if stated and (options.depth, options.split, options.identity_pattern) != (None, None, None):
@@ -198,13 +193,18 @@ class _Sample:
         return [suffix for suffix in self.members if f".{suffix.lower()}" in IMAGE_SUFFIXES]
 
 
+def _files(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """The headers and names of what is neither a folder nor a system file."""
+    for info in _members(archive):
+        name = slashed(info.name)
+        if not info.isdir() and not system.skips(name):
+            yield info, name
+
+
 def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
     """Each file as a sample of one member, whose key is the whole name."""
     seen: set[str] = set()
-    for info in _members(archive):
-        name = slashed(info.name)
-        if info.isdir() or system.skips(name):
-            continue
+    for info, name in _files(archive, system):
         try:
             _check(info, name)
             if name in seen:
@@ -218,22 +218,17 @@ def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample |
 def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
     sample: _Sample | None = None
     try:
-        for info in _members(archive):
-            name = slashed(info.name)
-            if info.isdir() or system.skips(name):
-                continue
+        for info, name in _files(archive, system):
             key, suffix = _key(name)
             if sample is not None and key != sample.key:
                 yield sample
                 sample = None
             try:
                 _check(info, name)
-                is_read = suffix in _TEXTS or (
-                    f".{suffix.lower()}" in IMAGE_SUFFIXES and not (sample and sample.images())
-                )
                 if sample is not None and suffix in sample.members:
                     raise InputError("the sample has a member of this name before it")
-                content = _content(archive, info) if is_read else b""
+                is_first_image = f".{suffix.lower()}" in IMAGE_SUFFIXES and not (sample and sample.images())
+                content = _content(archive, info) if suffix in _TEXTS or is_first_image else b""
             except InputError as error:
                 yield LeftOut(info.name, str(error))
                 continue
@@ -256,7 +251,7 @@ def _check(info: tarfile.TarInfo, name: str) -> None:
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    """The bytes of a member, which must not be long where it is text."""
+    """The bytes of a member; text must not be long."""
     if _key(info.name)[1] in _TEXTS and info.size > _MOST_TEXT:
         raise InputError(f"a .cls, .id or .json must have at most {_MOST_TEXT:,} bytes; it has {info.size:,}")
     bounded: Any = archive.fileobj
