@@ -25,7 +25,7 @@ _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
     """The known columns of a file, with text from its metadata or files next to it; and the other names.
 
-    The format has no checksums; those that `writer` puts in the metadata are verified.
+    The format has no checksums; those that `write` puts in the metadata are verified.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

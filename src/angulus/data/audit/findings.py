@@ -151,9 +151,6 @@ def audit(
         settings: thresholds of the findings.
         stated: "licence" and "provenance" as their owner states them, and more if wanted; "not stated" otherwise.
         on_image: called with the number of images read.
-
-    Raises:
-        checks.InputError: a set cannot be read, or an image has no embedding in the given file.
     """
     settings = settings or AuditSettings()
     if settings.near_embedding is not None and data.embeddings is None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def take_inventory(
     """
     items = read_source(source, kind, options)
     kind = kind or kind_of(source)
-    facts: list[_Facts] = []
+    facts: list[tuple[Any, ...]] = []
     ids: set[str] = set()
     unreadable: list[LeftOut] = []
     left_out: list[LeftOut] = []
@@ -107,20 +107,22 @@ def take_inventory(
         first = next(iter([*unreadable, *left_out]), None)
         why = f"; the first left out is {first.where}: {first.reason}" if first else ""
         raise InputError(f"{source} must hold images to audit; read as {kind}, it gave none{why}")
-    columns = _Facts(*zip(*facts, strict=True))
+    names, identities, bytes_hash, pixels_hash, signatures, sizes, encodings, landmarks, scores = zip(
+        *facts, strict=True
+    )
     return Inventory(
         str(source),
         kind,
         Records(source).about if kind == "records" else {},
-        text_array(columns.id),
-        text_array(columns.identity),
-        list(columns.bytes_hash),
-        list(columns.pixels_hash),
-        np.stack(columns.signature),
-        np.array(columns.size, dtype=np.int64),
-        np.array(columns.encoding),
-        np.array(columns.landmarks),
-        np.array(columns.score),
+        text_array(names),
+        text_array(identities),
+        list(bytes_hash),
+        list(pixels_hash),
+        np.stack(signatures),
+        np.array(sizes, dtype=np.int64),
+        np.array(encodings),
+        np.array(landmarks),
+        np.array(scores),
         tuple(unreadable),
         tuple(left_out),
     )
@@ -167,24 +169,11 @@ def mirrored(signatures: NDArray[np.float16]) -> NDArray[np.float16]:
     return np.concatenate([down.reshape(-1, _STEPS), right.reshape(-1, _STEPS)], axis=1)
 
 
-class _Facts(NamedTuple):
-    """What an inventory stores of one image, or of all as columns."""
-
-    id: Any
-    identity: Any
-    bytes_hash: Any
-    pixels_hash: Any
-    signature: Any
-    size: Any
-    encoding: Any
-    landmarks: Any
-    score: Any
-
-
-def _examine(row: Row) -> _Facts:
+def _examine(row: Row) -> tuple[Any, ...]:
+    """The facts about one image, in the order of the inventory's columns."""
     pixels = decode.decode(row.image, row.id)
     height, width = pixels.shape[:2]
-    return _Facts(
+    return (
         row.id,
         row.identity,
         _hash(row.image),

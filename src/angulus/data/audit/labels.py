@@ -38,9 +38,7 @@ def is_number(name: str) -> bool:
 def shared_names(names: NDArray[np.str_], others: NDArray[np.str_], *, numbers: bool) -> dict[str, str]:
     """Identities of one set that the other has too: own name -> the name there, the first of several.
 
-    Args:
-        names, others: distinct names.
-        numbers: whether equal numbers are the same identity too, as in parts of one data set.
+    `numbers`: whether equal numbers are the same identity too, as in parts of one data set.
     """
     spellings_there: dict[str, str] = {}
     for other in others.tolist():
@@ -88,10 +86,7 @@ class Means:
 def similar_identities(means: Means, others: Means | None, threshold: float) -> list[tuple[str, str, float]]:
     """Pairs of identities whose means' cosine is at least the threshold, the most similar first.
 
-    Args:
-        means: of one set.
-        others: of the other; None: pairs within `means`, once each.
-        threshold: in [-1, 1].
+    If `others` is None, pairs within `means`, once each.
     """
     names = means.names if others is None else others.names
     if not len(means.names) or not len(names):

@@ -120,12 +120,7 @@ def part_name(number: int) -> str:
 def encode_part(rows: Sequence[Row], headers: Sequence[decode.Header], sources: Sequence[int]) -> memoryview:
     """Encode rows as a Parquet file, and check that each image is where `image_places` expects it.
 
-    Unknown landmarks and scores are stored as NaN.
-
-    Args:
-        rows: N rows.
-        headers: of their images.
-        sources: the checksums of the rows they were made from.
+    Unknown landmarks and scores are stored as NaN; `sources` are the checksums of the rows they were made from.
     """
     unknown = np.full(10, np.nan, dtype=np.float32)
     points = [unknown if row.landmarks is None else np.asarray(row.landmarks, np.float32).ravel() for row in rows]

@@ -11,20 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from angulus.core.checks import InputError, one_line
+from angulus.data.sources import items
 from angulus.data.sources.folder import Naming, find_naming
-from angulus.data.sources.items import (
-    MOST_BYTES,
-    Item,
-    LeftOut,
-    Remark,
-    SourceOptions,
-    SystemFiles,
-    is_system,
-    row_or_left_out,
-    slashed,
-    too_long,
-    unsafe,
-)
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 # What zipfile raises on damage; RuntimeError is a missing password, MemoryError a dictionary of 4 GB.
 _DAMAGED = (
@@ -43,33 +32,33 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 def read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The bytes of an image in a zip."""
-    reason = too_long(info.file_size)
+    reason = items.too_long(info.file_size)
     if reason:
         raise InputError(reason)
     try:
         with archive.open(info) as file:
-            data = file.read(MOST_BYTES + 1)  # the size in the directory may be a lie
+            data = file.read(items.MOST_BYTES + 1)  # the size in the directory may be a lie
     except _DAMAGED as error:
         raise InputError(f"it cannot be unpacked: {one_line(error)}") from error
-    if len(data) > MOST_BYTES:
-        raise InputError(too_long(len(data)) or "")
+    if len(data) > items.MOST_BYTES:
+        raise InputError(items.too_long(len(data)) or "")
     return data
 
 
 def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     """The images of a zip, in its order; folders give identities as in a folder per identity."""
     with open_zip(path) as archive:
-        names = [slashed(info.filename) for info in archive.infolist()]
-    naming, remarks = find_naming((name for name in names if not is_system(name)), path, options)
+        names = [items.slashed(info.filename) for info in archive.infolist()]
+    naming, remarks = find_naming((name for name in names if not items.is_system(name)), path, options)
     return _read(path, naming, remarks)
 
 
 def _read(path: Path, naming: Naming, remarks: tuple[Remark, ...]) -> Iterator[Item]:
     yield from remarks
-    system, seen = SystemFiles(), set[str]()
+    system, seen = items.SystemFiles(), set[str]()
     with open_zip(path) as archive:
         for info in archive.infolist():
-            name = slashed(info.filename)
+            name = items.slashed(info.filename)
             if not name.endswith("/") and not system.skips(name) and naming.takes(name):
                 yield _entry(archive, info, name, naming, seen)
             seen.add(name)
@@ -77,7 +66,7 @@ def _read(path: Path, naming: Naming, remarks: tuple[Remark, ...]) -> Iterator[I
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, naming: Naming, seen: set[str]) -> Item:
-    reason = unsafe(name)
+    reason = items.unsafe(name)
     if stat.S_ISLNK(info.external_attr >> 16):
         reason = "it is a symbolic link"
     if name in seen:
@@ -86,6 +75,6 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, naming: N
         return LeftOut(name, reason)
     try:
         identity = naming.identity_of(name)
-        return row_or_left_out(name, read_entry(archive, info), identity)
+        return items.row_or_left_out(name, read_entry(archive, info), identity)
     except InputError as error:
         return LeftOut(name, str(error))

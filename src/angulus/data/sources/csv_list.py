@@ -11,18 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from angulus.core.checks import InputError, nearest
-from angulus.data.sources.items import (
-    IDENTITIES,
-    Item,
-    LeftOut,
-    Remark,
-    SourceOptions,
-    column_of,
-    points,
-    row_or_left_out,
-    slashed,
-    too_long,
-)
+from angulus.data.sources import items
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 from angulus.evaluation.lists.text import malformed, read_lines
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "img")
@@ -62,9 +52,9 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     check_column("id_column", id_column, path, names)
     headings = _Headings(
         _column(path, names, "path", PATHS),
-        _column(path, names, "identity", IDENTITIES),
-        id_column or column_of(path, names, "id"),
-        column_of(path, names, "score"),
+        _column(path, names, "identity", items.IDENTITIES),
+        id_column or items.column_of(path, names, "id"),
+        items.column_of(path, names, "score"),
         marks,
     )
     top = (options.root or path.parent).resolve()
@@ -84,7 +74,7 @@ def _read(path: Path, lines: Lines, headings: _Headings, top: Path, options: Sou
             yield options.left_out(f"line {number}", error)
             continue
         name, id = cell[headings.path], (cell[headings.id] if headings.id else "") or None
-        landmarks = points(values) if values else None
+        landmarks = items.points(values) if values else None
         yield read_listed(top, name, cell[headings.identity], id=id, landmarks=landmarks, score=score)
 
 
@@ -172,7 +162,7 @@ def check_column(option: str, name: str | None, path: Path, names: Sequence[str]
 
 
 def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]) -> str:
-    column = column_of(path, names, wanted, also)
+    column = items.column_of(path, names, wanted, also)
     if column is None:
         others = f"; other names that are known: {', '.join(name for name in also if name != wanted)}"
         raise InputError(
@@ -203,13 +193,13 @@ def read_listed(top: Path, name: str, identity: str, **labels: Any) -> Item:
     try:
         full = Path(os.path.normpath(top / name))  # links in the folder may lead out of it; `..` in a list may not
         if "\\" in name and not full.exists():
-            full = Path(os.path.normpath(top / slashed(name)))  # written on Windows
+            full = Path(os.path.normpath(top / items.slashed(name)))  # written on Windows
         if not full.is_relative_to(top):
             return LeftOut(name, f"its path leaves {top}; pass the folder that holds all as root")
         if not full.is_file():
             return LeftOut(name, f"there is no such file in {top}")
-        reason = too_long(full.stat().st_size)
-        return LeftOut(name, reason) if reason else row_or_left_out(name, full.read_bytes(), identity, **labels)
+        reason = items.too_long(full.stat().st_size)
+        return LeftOut(name, reason) if reason else items.row_or_left_out(name, full.read_bytes(), identity, **labels)
     except (OSError, ValueError) as error:  # ValueError: a null byte
         return LeftOut(name, f"it cannot be read: {error}")
 

@@ -12,16 +12,8 @@ from pathlib import Path
 from angulus.core import limits
 from angulus.core.checks import InputError
 from angulus.core.files import IMAGE_SUFFIXES
-from angulus.data.sources.items import (
-    Item,
-    LeftOut,
-    Remark,
-    SourceOptions,
-    SystemFiles,
-    is_system,
-    row_or_left_out,
-    too_long,
-)
+from angulus.data.sources import items
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 SPLITS = frozenset(
     (
@@ -144,12 +136,12 @@ def holds_images(folder: Path) -> str | None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    return (path for path in _walk(folder, "", ()) if isinstance(path, str) and not is_system(path))
+    return (path for path in _walk(folder, "", ()) if isinstance(path, str) and not items.is_system(path))
 
 
 def _read(folder: Path, naming: Naming, remarks: tuple[Remark, ...]) -> Iterator[Item]:
     yield from remarks
-    system = SystemFiles()
+    system = items.SystemFiles()
     for path in _walk(folder, "", ()):
         name = path.where if isinstance(path, LeftOut) else path
         if not system.skips(name) and naming.takes(name):
@@ -190,8 +182,8 @@ def _image(path: Path, name: str, naming: Naming) -> Item:
         identity = naming.identity_of(name)
         if name.lower().endswith(_ARCHIVES):
             return LeftOut(name, "archives in a folder of photos are not opened; give it by its own path", image=False)
-        reason = too_long(path.stat().st_size)
-        return LeftOut(name, reason) if reason else row_or_left_out(name, path.read_bytes(), identity)
+        reason = items.too_long(path.stat().st_size)
+        return LeftOut(name, reason) if reason else items.row_or_left_out(name, path.read_bytes(), identity)
     except InputError as error:
         return LeftOut(name, str(error))
     except OSError as error:

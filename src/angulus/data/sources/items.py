@@ -162,15 +162,7 @@ def row_or_left_out(
     landmarks: NDArray[np.float32] | None = None,
     score: float | None = None,
 ) -> Item:
-    """A row, if the bytes are an image by their header and the labels are valid.
-
-    Args:
-        where: the image's name within the source.
-        image: the file's bytes.
-        identity: who or what it shows; "" if unknown.
-        id: the row's id; None: `where`.
-        landmarks, score: as in `Row`.
-    """
+    """A `Row` if the bytes are an image by their header and the labels are valid; its id is `where` if `id` is None."""
     id = where if id is None else id
     try:
         id.encode()

@@ -20,11 +20,7 @@ def read_source(path: Path, kind: str | None = None, options: SourceOptions | No
     Args:
         path: a file or folder.
         kind: one of `KINDS`; None: what `kind_of` finds.
-        options: for the format's reader.
-
-    Raises:
-        checks.InputError: nothing there, an unknown format, options that do not apply to the format, or what its
-            reader refuses.
+        options: for the format's reader; `InputError` if they do not apply to the format.
     """
     if not path.exists():
         raise InputError(f"there is no source {path}; give a folder or a file that exists")
@@ -42,10 +38,7 @@ def read_source(path: Path, kind: str | None = None, options: SourceOptions | No
 def kind_of(path: Path) -> str:
     """The format of a path, by its name or what a folder holds.
 
-    A folder with archives at its top is of their kind if it holds no photos, which would be missed otherwise.
-
-    Raises:
-        checks.InputError: a file of another name; a folder that holds archives and photos, or archives of two kinds.
+    A folder with archives at its top is of their kind; `InputError` if it holds photos or other archives too.
     """
     if not path.is_dir():
         name = path.name.lower().removesuffix(".gz") if not path.name.lower().endswith(".tar.gz") else path.name.lower()

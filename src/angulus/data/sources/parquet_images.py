@@ -12,21 +12,9 @@ import pyarrow.parquet as pq
 
 from angulus.core import limits
 from angulus.core.checks import InputError
+from angulus.data.sources import items
 from angulus.data.sources.csv_list import check_column, unused_columns
-from angulus.data.sources.items import (
-    IDENTITIES,
-    Item,
-    LeftOut,
-    Remark,
-    SourceOptions,
-    as_input_error,
-    column_of,
-    landmarks_of,
-    row_or_left_out,
-    score_of,
-    text_of,
-    too_long,
-)
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")
 IDS = ("id", "path", "file_name", "filename", "__key__")
@@ -65,7 +53,7 @@ def _read(paths: Sequence[Path], options: SourceOptions, by_row: Remark | None) 
             with pq.ParquetFile(path) as file:
                 yield from _rows(path, file, options.id_column, by_row is not None)
         except _DAMAGED as error:
-            yield options.left_out(path.name, as_input_error(path, "Parquet file", error))
+            yield options.left_out(path.name, items.as_input_error(path, "Parquet file", error))
 
 
 def holds_images(path: Path) -> bool:
@@ -89,11 +77,10 @@ def _columns(path: Path, schema: pa.Schema, id_column: str | None) -> _Columns:
         raise InputError(f"{path} must have a column of image bytes called {', '.join(IMAGES)}; got {got:.300}")
     check_column("id_column", id_column, path, names)
     others = [name for name in names if name != image]
-    identity, id = (next((n for n in known if n in others), None) for known in (IDENTITIES, IDS))
+    identity, id = (next((n for n in known if n in others), None) for known in (items.IDENTITIES, IDS))
     landmarks, score = (name if name in others else None for name in ("landmarks", "score"))
-    return _Columns(
-        image, identity or column_of(path, others, "identity", IDENTITIES), id_column or id, landmarks, score
-    )
+    identity = identity or items.column_of(path, others, "identity", items.IDENTITIES)
+    return _Columns(image, identity, id_column or id, landmarks, score)
 
 
 def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
@@ -124,7 +111,7 @@ def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
                     if id:
                         ids.add(id)
         except _DAMAGED as error:
-            options.left_out(path.name, as_input_error(path, "Parquet file", error))
+            options.left_out(path.name, items.as_input_error(path, "Parquet file", error))
     return None
 
 
@@ -159,9 +146,9 @@ def _rows(path: Path, file: pq.ParquetFile, id_column: str | None, by_row: bool)
 
 def _id(cells: dict[str, Any], columns: _Columns) -> str:
     """The id that a row states, or ""."""
-    stated = text_of(cells.get(columns.id or ""), "id")
+    stated = items.text_of(cells.get(columns.id or ""), "id")
     value = cells.get(columns.image)
-    return stated or (text_of(value.get("path"), "path") if isinstance(value, dict) else "")
+    return stated or (items.text_of(value.get("path"), "path") if isinstance(value, dict) else "")
 
 
 def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence[str]) -> Item:
@@ -169,7 +156,7 @@ def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence
     data = value.get("bytes") if isinstance(value, dict) else value
     if data is None:
         return LeftOut(where, "its image has no bytes in the file, at most a path to another one")
-    reason = too_long(len(data))
+    reason = items.too_long(len(data))
     if reason:
         return LeftOut(where, reason)
     label = cells.get(columns.identity or "")
@@ -178,12 +165,12 @@ def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence
             return LeftOut(where, f"its label must be in [0, {len(classes)}); got {label}")
         label = None if label == -1 else classes[label]  # the hub marks an unknown label by -1
     try:
-        return row_or_left_out(
+        return items.row_or_left_out(
             where,
             data,
-            text_of(label, columns.identity or "identity"),
-            landmarks=landmarks_of(cells.get(columns.landmarks or "")),
-            score=score_of(cells.get(columns.score or "")),
+            items.text_of(label, columns.identity or "identity"),
+            landmarks=items.landmarks_of(cells.get(columns.landmarks or "")),
+            score=items.score_of(cells.get(columns.score or "")),
         )
     except InputError as error:
         return LeftOut(where, f"its {error}")

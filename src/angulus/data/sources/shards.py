@@ -24,24 +24,9 @@ from typing import IO, Any, NamedTuple, cast
 from angulus.core import limits
 from angulus.core.checks import InputError, one_line
 from angulus.core.files import IMAGE_SUFFIXES
+from angulus.data.sources import items
 from angulus.data.sources.folder import Naming, find_naming
-from angulus.data.sources.items import (
-    MOST_BYTES,
-    Item,
-    LeftOut,
-    Remark,
-    SourceOptions,
-    SystemFiles,
-    as_input_error,
-    is_system,
-    landmarks_of,
-    row_or_left_out,
-    score_of,
-    slashed,
-    text_of,
-    too_long,
-    unsafe,
-)
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")
@@ -80,7 +65,7 @@ def read(paths: Sequence[Path], options: SourceOptions) -> Iterator[Item]:
 def _read(paths: Sequence[Path], plan: _Plan, options: SourceOptions) -> Iterator[Item]:
     yield from plan.remarks
     unused: Counter[str] = Counter()
-    system = SystemFiles()
+    system = items.SystemFiles()
     for path in paths:
         prefix = f"{path.name.partition('.')[0]}/" if plan.by_shard else ""
         try:
@@ -91,7 +76,7 @@ def _read(paths: Sequence[Path], plan: _Plan, options: SourceOptions) -> Iterato
                     elif plan.naming.takes(sample.key):
                         yield _row(sample, prefix, plan, unused)
         except _DAMAGED as error:
-            yield options.left_out(path.name, as_input_error(path, "tar", error))
+            yield options.left_out(path.name, items.as_input_error(path, "tar", error))
     for suffix, count in sorted(unused.items()):
         yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
     yield from system.remarks()
@@ -145,9 +130,9 @@ def _plan(paths: Sequence[Path], options: SourceOptions) -> _Plan:
         try:
             with _open(path) as archive:
                 for info in _members(archive):
-                    name = slashed(info.name)
+                    name = items.slashed(info.name)
                     key, suffix = _key(name)
-                    if not info.isfile() or is_system(name):
+                    if not info.isfile() or items.is_system(name):
                         continue
                     if suffix in _TEXTS:
                         samples = True
@@ -156,7 +141,7 @@ def _plan(paths: Sequence[Path], options: SourceOptions) -> _Plan:
                         names.append(name)
                         shard_keys.add(hash(key))
         except _DAMAGED as error:
-            options.left_out(path.name, as_input_error(path, "tar", error))
+            options.left_out(path.name, items.as_input_error(path, "tar", error))
         repeated = repeated or not keys.isdisjoint(shard_keys)
         keys |= shard_keys
     if stated and (options.depth, options.split, options.identity_pattern) != (None, None, None):
@@ -193,15 +178,15 @@ class _Sample:
         return [suffix for suffix in self.members if f".{suffix.lower()}" in IMAGE_SUFFIXES]
 
 
-def _files(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[tuple[tarfile.TarInfo, str]]:
+def _files(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """The headers and names of what is neither a folder nor a system file."""
     for info in _members(archive):
-        name = slashed(info.name)
+        name = items.slashed(info.name)
         if not info.isdir() and not system.skips(name):
             yield info, name
 
 
-def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
+def _photos(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_Sample | LeftOut]:
     """Each file as a sample of one member, whose key is the whole name."""
     seen: set[str] = set()
     for info, name in _files(archive, system):
@@ -215,7 +200,7 @@ def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample |
             yield LeftOut(info.name, str(error))
 
 
-def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
+def _samples(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_Sample | LeftOut]:
     sample: _Sample | None = None
     try:
         for info, name in _files(archive, system):
@@ -243,7 +228,7 @@ def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample 
 
 
 def _check(info: tarfile.TarInfo, name: str) -> None:
-    reason = unsafe(name) or too_long(info.size)
+    reason = items.unsafe(name) or items.too_long(info.size)
     if not info.isfile():
         reason = "it is no regular file"
     if reason:
@@ -255,7 +240,7 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     if _key(info.name)[1] in _TEXTS and info.size > _MOST_TEXT:
         raise InputError(f"a .cls, .id or .json must have at most {_MOST_TEXT:,} bytes; it has {info.size:,}")
     bounded: Any = archive.fileobj
-    bounded.most = MOST_BYTES
+    bounded.most = items.MOST_BYTES
     try:
         file = archive.extractfile(info)
         return b"" if file is None else file.read()
@@ -275,12 +260,12 @@ def _row(sample: _Sample, prefix: str, plan: _Plan, unused: Counter[str]) -> Ite
         return LeftOut(key, str(error))
     try:
         labels = _labels(members.get("json", b"{}"))
-        return row_or_left_out(
+        return items.row_or_left_out(
             key,
             members[images[0]],
             _stated_identity(members, labels) if plan.stated else identity,
-            landmarks=landmarks_of(labels.get("landmarks")),
-            score=score_of(labels.get("score")),
+            landmarks=items.landmarks_of(labels.get("landmarks")),
+            score=items.score_of(labels.get("score")),
         )
     except (ValueError, TypeError) as error:
         return LeftOut(key, f"the files next to its image cannot be read: {one_line(error)}")
@@ -304,7 +289,7 @@ def _states_identity(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
 
 def _stated_identity(members: dict[str, bytes], labels: dict[str, Any]) -> str:
     stated = [members[suffix].decode().strip() for suffix in ("cls", "id") if suffix in members]
-    stated += [text_of(labels[name], name) for name in _IDENTITY_KEYS if name in labels]
+    stated += [items.text_of(labels[name], name) for name in _IDENTITY_KEYS if name in labels]
     identities = sorted({identity for identity in stated if identity})
     if len(identities) > 1:
         raise InputError(f"its identity must be one; got {', '.join(identities)}")
