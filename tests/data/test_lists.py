@@ -156,6 +156,11 @@ def test_cells_as_the_csv_module_reads_them(rows: list[list[str]], separator: st
     assert found == [cells for cells in csv.reader(io.StringIO(file.getvalue()), delimiter=separator) if cells]
 
 
+def test_many_cells_after_a_quote_are_read_in_linear_time() -> None:
+    ((_, cells),) = cells_of(Path("x"), ['"a"' + "," * 1_000_000], ",", SourceOptions())
+    assert not isinstance(cells, LeftOut) and len(cells) == 1_000_001
+
+
 def test_ids_with_tabs_line_ends_and_spaces(tmp_path: Path) -> None:
     names = ["a\tb.png", "new\nline.png", " lead.png", "trail .png ", '"q".png']
     put(tmp_path / "tree", {f"ann/{name}": png(n) for n, name in enumerate(names)})

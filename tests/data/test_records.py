@@ -76,6 +76,15 @@ def test_round_trip(place: Path | str, count: int) -> None:
         assert (back.landmarks is None) == (row.landmarks is None)
 
 
+def test_records_are_a_sequence_of_rows(tmp_path: Path) -> None:
+    records = written(tmp_path / "records", some_rows(5))
+    assert [row.id for row in records] == records.ids.tolist()
+    assert (records[3].image, records[-1].id) == (records.images([3])[0], records.ids[4])
+    for row in (5, -6):
+        with pytest.raises(IndexError, match=rf"row must be in \[-5, 5\) .*got {row}"):
+            records[row]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(min_size=0, max_size=300), min_size=1, max_size=20), st.integers(1, 7), st.data())
 def test_random_access_gives_the_bytes_that_were_written(

@@ -201,7 +201,7 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def opencv() -> Any:
-    """The package cv2, or None where it is not installed."""
+    """The package cv2, or None if it is not installed."""
     try:
         return importlib.import_module("cv2")
     except ImportError:

@@ -144,7 +144,8 @@ def _quoted_cells(path: Path, lines: Sequence[str], place: int, separator: str) 
                 raise malformed(path, opened, "cells whose quotes are closed; one that opens here is not", text[start:])
             text, place = f"{text}\n{lines[place]}", place + 1
             continue
-        end = match.end() if match else start + len(text[start:].partition(separator)[0])
+        end = match.end() if match else text.find(separator, start)
+        end = len(text) if end < 0 else end
         cell = match[1].replace('""', '"') if match else text[start:end]
         if (match is None and '"' in cell) or text[end : end + 1] not in ("", separator):
             rule = "cells with quotes around the whole, doubled within"
