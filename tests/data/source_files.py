@@ -26,7 +26,7 @@ def split(path: Path, kind: str | None = None, **options: Any) -> tuple[list[Row
     return rows, {item.where: item.reason for item in items if isinstance(item, LeftOut)}
 
 
-def told(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def labels_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(row.id, row.identity) for row in rows]
 
 
@@ -41,7 +41,7 @@ def put(folder: Path, files: dict[str, bytes]) -> Path:
 TREE = {"ann/1.jpg": jpeg(1), "ann/2.png": png(2), "bob/video/3.jpg": jpeg(3), "top.jpg": jpeg(4)}
 
 
-TOLD = [("ann/1.jpg", "ann"), ("ann/2.png", "ann"), ("bob/video/3.jpg", "bob/video"), ("top.jpg", "")]
+LABELS = [("ann/1.jpg", "ann"), ("ann/2.png", "ann"), ("bob/video/3.jpg", "bob/video"), ("top.jpg", "")]
 
 
 def zipped(path: Path, entries: dict[str, bytes]) -> Path:

@@ -15,7 +15,7 @@ from angulus.data.records import Row
 from angulus.data.sources import LeftOut, Remark, SourceOptions, kind_of, read_source
 from angulus.data.sources.items import unsafe
 from data.pictures import BAD, jpeg, png, png_that_says
-from data.source_files import TOLD, TREE, as_folder, as_tar, as_zip, put, split, told, zipped
+from data.source_files import LABELS, TREE, as_folder, as_tar, as_zip, labels_of, put, split, zipped
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -23,11 +23,11 @@ def test_folders_give_identities(tmp_path: Path, kind: str) -> None:
     source = put(tmp_path / "tree", TREE) if kind == "folder" else zipped(tmp_path / "tree.zip", TREE)
     assert kind_of(source) == kind
     rows, left_out = split(source)
-    assert told(rows) == TOLD
+    assert labels_of(rows) == LABELS
     assert [row.image for row in rows] == list(TREE.values())
     assert left_out == {}
     rows, left_out = split(source, depth=1)
-    assert told(rows) == [("ann/1.jpg", "ann"), ("ann/2.png", "ann"), ("bob/video/3.jpg", "bob")]
+    assert labels_of(rows) == [("ann/1.jpg", "ann"), ("ann/2.png", "ann"), ("bob/video/3.jpg", "bob")]
     assert list(left_out) == ["top.jpg"]
 
 
@@ -43,8 +43,8 @@ def test_files_that_are_no_images_are_named(tmp_path: Path, kind: str) -> None:
         "notes.txt": b"remember the milk",
     }
     rows, left_out = split(put(tmp_path / "t", files) if kind == "folder" else zipped(tmp_path / "t.zip", files))
-    assert told(rows) == [("a/ok.png", "a")]
-    for name, said in {
+    assert labels_of(rows) == [("a/ok.png", "a")]
+    for name, message in {
         "a/empty.jpg": "empty (0 bytes)",
         "a/text.jpg": "first bytes",
         "a/bomb.png": "at most 89,478,485 pixels",
@@ -52,7 +52,7 @@ def test_files_that_are_no_images_are_named(tmp_path: Path, kind: str) -> None:
         "a/moving.gif": "several frames",
         "notes.txt": "first bytes",
     }.items():
-        assert said in left_out.pop(name)
+        assert message in left_out.pop(name)
     assert left_out == {}
 
 
@@ -66,7 +66,7 @@ def test_links_in_a_folder(tmp_path: Path) -> None:
     (folder / "round.png").symlink_to(folder / "round.png")
     (folder / "alias.png").symlink_to(folder / "ann" / "1.png")
     rows, left_out = split(folder)
-    assert told(rows) == [("alias.png", ""), ("ann/1.png", "ann"), ("bob/deep/2.png", "bob/deep")]
+    assert labels_of(rows) == [("alias.png", ""), ("ann/1.png", "ann"), ("bob/deep/2.png", "bob/deep")]
     assert sorted(left_out) == ["ann/again", "ann/gone.png", "ann/self", "round.png"]
     assert "folder that it lies in" in left_out["ann/again"]
     assert "leads to no file" in left_out["ann/gone.png"]
@@ -92,7 +92,7 @@ def test_what_a_folder_cannot_give(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "read_bytes", guarded_read)
     monkeypatch.setattr("angulus.data.sources.items.MOST_BYTES", len(png(4)))
     rows, left_out = split(folder)
-    assert told(rows) == [("ann/1.png", "ann"), ("b/4.png", "b")]
+    assert labels_of(rows) == [("ann/1.png", "ann"), ("b/4.png", "b")]
     assert left_out == {
         "b/3.png": "it cannot be read: Input/output error",
         "caf\\udce9.png": "its name is not UTF-8; rename it",
@@ -121,7 +121,7 @@ def test_entries_that_a_zip_should_not_have(tmp_path: Path) -> None:
     entry = data.rindex(b"a/locked.png") - 46  # its line in the directory, where a flag says that it needs a password
     path.write_bytes(data[: entry + 8] + b"\x01" + data[entry + 9 :])
     rows, left_out = split(path)
-    assert told(rows) == [("a/ok.png", "a")]
+    assert labels_of(rows) == [("a/ok.png", "a")]
     assert rows[0].image == png()
     for name in ("../../up.png", "/etc/passwd", "C:/x.png", "a/../../b.png"):
         assert left_out.pop(name) == "its path leaves the archive"
@@ -137,7 +137,7 @@ def test_a_zip_that_unpacks_to_more_than_an_image_may_have(tmp_path: Path, monke
     path = zipped(tmp_path / "bomb.zip", {"a/zeros.png": png() + bytes(1_000_000), "a/ok.png": png()})
     monkeypatch.setattr("angulus.data.sources.items.MOST_BYTES", 10_000)
     rows, left_out = split(path)
-    assert told(rows) == [("a/ok.png", "a")]
+    assert labels_of(rows) == [("a/ok.png", "a")]
     assert "an image may have 10,000" in left_out["a/zeros.png"]
 
 
@@ -161,7 +161,7 @@ SYSTEM = (".DS_Store", "ann/._1.jpg", "ann/Thumbs.db", "bob/desktop.ini", "__MAC
 def test_files_of_an_operating_system_are_skipped_and_counted(tmp_path: Path, made: Any) -> None:
     path = made(tmp_path, {"ann/1.jpg": jpeg(1), "bob/2.jpg": jpeg(2)} | dict.fromkeys(SYSTEM, jpeg(3)))
     items = list(read_source(path))
-    assert told([item for item in items if isinstance(item, Row)]) == [("ann/1.jpg", "ann"), ("bob/2.jpg", "bob")]
+    assert labels_of([item for item in items if isinstance(item, Row)]) == [("ann/1.jpg", "ann"), ("bob/2.jpg", "bob")]
     (remark,) = [item for item in items if isinstance(item, LeftOut)]
     assert isinstance(remark, Remark) and not remark.image
     assert remark.reason.startswith("files of the operating system are skipped: 6, such as ")
@@ -203,7 +203,11 @@ def test_market_1501_is_not_three_people(tmp_path: Path) -> None:
     assert {row.identity for row in rows} == {""}
     assert "are splits and not identities" in left_out["."]
     rows, _ = split(tmp_path, split="query", identity_pattern="/([0-9]+)_c")
-    assert told(rows) == [(f"query/{MARKET[0]}", ""), (f"query/{MARKET[1]}", "0002"), (f"query/{MARKET[2]}", "0007")]
+    assert labels_of(rows) == [
+        (f"query/{MARKET[0]}", ""),
+        (f"query/{MARKET[1]}", "0002"),
+        (f"query/{MARKET[2]}", "0007"),
+    ]
 
 
 MARKET = ("-1_c1s1_000000_00.jpg", "0002_c1s1_000451_03.jpg", "0007_c2s1_000451_03.jpg")
@@ -239,7 +243,7 @@ def test_depth_and_pattern_are_not_given_together() -> None:
 
 def test_a_zip_that_windows_wrote(tmp_path: Path) -> None:
     rows, _ = split(zipped(tmp_path / "x.zip", {"ann\\1.jpg": jpeg(1), "bob\\1.jpg": jpeg(2), "bob\\": b""}))
-    assert told(rows) == [("ann/1.jpg", "ann"), ("bob/1.jpg", "bob")]
+    assert labels_of(rows) == [("ann/1.jpg", "ann"), ("bob/1.jpg", "bob")]
 
 
 def test_folders_that_nest_deep(tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_folders_that_nest_deep(tmp_path: Path) -> None:
     put(folder, {"1.png": png()})
     put(tmp_path, {"a/1.png": png()})
     rows, left_out = split(tmp_path)
-    assert told(rows) == [("a/1.png", "a")]
+    assert labels_of(rows) == [("a/1.png", "a")]
     assert "to a depth of 64" in left_out["/".join("d" * 64)]
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from angulus.core import limits
 from angulus.core.checks import InputError
-from angulus.data.sources import SourceOptions, kind_of
+from angulus.data.sources import LeftOut, SourceOptions, kind_of
 from angulus.data.sources.csv_list import cells_of
 from data.pictures import jpeg, png
-from data.source_files import TEN, TREE, put, split, told
+from data.source_files import TEN, TREE, labels_of, put, split
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
@@ -39,7 +39,7 @@ def test_csv_lists(tmp_path: Path, separator: str, packed: bool) -> None:
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     (tmp_path.parent / "secret.jpg").write_bytes(jpeg())
     rows, left_out = split(path)
-    assert told(rows) == [("ann/1.jpg", "Ann, the first"), ("./top.jpg", "bob")]
+    assert labels_of(rows) == [("ann/1.jpg", "Ann, the first"), ("./top.jpg", "bob")]
     assert rows[0].landmarks is not None and rows[0].landmarks.ravel().tolist() == TEN
     assert [row.score for row in rows] == [0.5, None]
     assert "no such file" in left_out["ann/none.jpg"]
@@ -54,13 +54,13 @@ def test_csv_with_ids_and_a_root(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text(f"id,path,identity,{names}\nfirst,ann/1.jpg,7,{','.join(map(str, TEN))}\n")
     rows, left_out = split(path, root=tmp_path / "images")
-    assert told(rows) == [("first", "7")]
+    assert labels_of(rows) == [("first", "7")]
     assert rows[0].landmarks is not None and rows[0].landmarks.tolist() == np.reshape(TEN, (5, 2)).tolist()
     assert left_out == {}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("photo,identity\n", "'path' among them.*other names that are known: image, file"),
         ("path,who\n", "'identity' among them.*known: label, labels"),
@@ -70,10 +70,10 @@ def test_csv_with_ids_and_a_root(tmp_path: Path) -> None:
         ("", "it is empty"),
     ],
 )
-def test_csv_lists_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+def test_csv_lists_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "list.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         split(path)
 
 
@@ -82,7 +82,7 @@ def test_lst_as_mxnet_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "set.lst"
     path.write_text("0\t7.000000\tann/1.jpg\n1\t8\tann/2.png\n2\t8\tann/none.png\n")
     rows, left_out = split(path)
-    assert told(rows) == [("ann/1.jpg", "7"), ("ann/2.png", "8")]
+    assert labels_of(rows) == [("ann/1.jpg", "7"), ("ann/2.png", "8")]
     assert list(left_out) == ["ann/none.png"]
 
 
@@ -95,7 +95,7 @@ def test_lst_of_the_face_recipes(tmp_path: Path) -> None:
         + "\t".join(["0", "top.jpg", "2", "1", "2", "30", "40", *map(str, planar)])
     )
     rows, left_out = split(path)
-    assert told(rows) == [("ann/1.jpg", "0"), ("ann/2.png", "1"), ("top.jpg", "2")]
+    assert labels_of(rows) == [("ann/1.jpg", "0"), ("ann/2.png", "1"), ("top.jpg", "2")]
     assert rows[1].landmarks is None
     assert rows[2].landmarks is not None and rows[2].landmarks.ravel().tolist() == TEN
     assert left_out == {}
@@ -120,7 +120,7 @@ def test_lst_landmarks_that_are_no_numbers(tmp_path: Path) -> None:
 def test_a_list_that_windows_wrote(tmp_path: Path) -> None:
     put(tmp_path, {"ann/1.jpg": jpeg(), "list.csv": b"path;identity\r\nann\\1.jpg;ann\r\n..\\1.jpg;bob\r\n"})
     rows, left_out = split(tmp_path / "list.csv")
-    assert told(rows) == [("ann\\1.jpg", "ann")]
+    assert labels_of(rows) == [("ann\\1.jpg", "ann")]
     assert "its path leaves" in left_out["..\\1.jpg"]
 
 
@@ -168,38 +168,38 @@ def test_ids_with_tabs_line_ends_and_spaces(tmp_path: Path) -> None:
     assert (sorted(row.id for row in rows), left_out) == (sorted(f"ann/{name}" for name in names), {})
     with (tmp_path / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "identity"], *([row.id, row.identity] for row in rows)])
-    assert told(split(tmp_path / "list.csv", root=tmp_path / "tree")[0]) == told(rows)
+    assert labels_of(split(tmp_path / "list.csv", root=tmp_path / "tree")[0]) == labels_of(rows)
 
 
 def test_a_last_line_without_identity(tmp_path: Path) -> None:
     put(tmp_path, {"1.png": png(1), "2.png": png(2), "list.tsv": b"path\tidentity\n1.png\tann\n2.png\t\n\n"})
-    assert told(split(tmp_path / "list.tsv")[0]) == [("1.png", "ann"), ("2.png", "")]
+    assert labels_of(split(tmp_path / "list.tsv")[0]) == [("1.png", "ann"), ("2.png", "")]
 
 
 @pytest.mark.parametrize("header", ["Path,Identity", "Image,label", "FILENAME,Class", " path , identity "])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_headings_by_other_names(tmp_path: Path, header: str, separator: str) -> None:
     put(tmp_path, {"1.png": png(1), "list.csv": f"{header}\n1.png,ann\n".replace(",", separator).encode()})
-    assert told(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
+    assert labels_of(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         ("image,file,identity", "one column for path; got image, file"),
         ("path,label,class", "one column for identity; got label, class"),
         ("path,identity,identity", "name each column once; got 'identity' 2 times"),
     ],
 )
-def test_headings_that_could_be_several(tmp_path: Path, header: str, said: str) -> None:
+def test_headings_that_could_be_several(tmp_path: Path, header: str, message: str) -> None:
     put(tmp_path, {"1.png": png(1), "list.csv": f"{header}\n1.png,ann,x\n".encode()})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         split(tmp_path / "list.csv")
 
 
 def test_a_cell_of_any_length(tmp_path: Path) -> None:
     put(tmp_path, {"1.png": png(1), "list.csv": b"path,identity,note\n1.png,ann," + b"x" * 200_000})
-    assert told(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
+    assert labels_of(split(tmp_path / "list.csv")[0]) == [("1.png", "ann")]
 
 
 def test_lists_by_path(tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_lists_by_path(tmp_path: Path) -> None:
     for text in ("my faces/0.jpg 0 7 0\nmy faces/1.jpg 0 8 0\n", "my faces/0.jpg 7\nmy faces/1.jpg\t8\n"):
         (tmp_path / "list.txt").write_text(text)
         assert kind_of(tmp_path / "list.txt") == "lst"
-        assert told(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "7"), ("my faces/1.jpg", "8")]
+        assert labels_of(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "7"), ("my faces/1.jpg", "8")]
     (tmp_path / "list.txt").write_text("my faces/0.jpg ann\n")
-    assert told(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "ann")]
+    assert labels_of(split(tmp_path / "list.txt")[0]) == [("my faces/0.jpg", "ann")]
 
 
 @pytest.mark.parametrize("key", ["\u00b2", "9" * 5000, "-1", ""])

@@ -15,7 +15,7 @@ from angulus.core.checks import InputError
 from angulus.data.records import Row
 from angulus.data.sources import read_source
 from data.pictures import jpeg, png
-from data.source_files import TEN, hub, split, told
+from data.source_files import TEN, hub, labels_of, split
 
 
 def test_parquet_with_bytes(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_parquet_with_bytes(tmp_path: Path) -> None:
     )
     pq.write_table(table, path)
     rows, left_out = split(path)
-    assert told(rows) == [("a.jpg", "3"), ("d.png", "4")]
+    assert labels_of(rows) == [("a.jpg", "3"), ("d.png", "4")]
     assert [row.score for row in rows] == [0.5, None]
     assert rows[0].landmarks is not None and rows[0].landmarks.ravel().tolist() == TEN
     assert rows[1].landmarks is None
@@ -56,7 +56,7 @@ def test_parquet_as_the_hubs_have_it(tmp_path: Path) -> None:
     path = tmp_path / "train-00000.parquet"
     pq.write_table(pa.table({"image": images, "label": [1, 0, 2]}, schema=schema), path)
     rows, left_out = split(tmp_path)
-    assert told(rows) == [("x/1.jpg", "bob"), ("train-00000-00000001", "ann")]
+    assert labels_of(rows) == [("x/1.jpg", "bob"), ("train-00000-00000001", "ann")]
     assert left_out == {"3.png": "its label must be in [0, 2); got 2"}
 
 
@@ -121,7 +121,7 @@ def test_parquet_labels_that_the_hub_does_not_know(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "said"),
+    ("column", "values", "message"),
     [
         ("score", ["high", "0.5"], "score must be a number; got 'high'"),
         ("landmarks", [[[1.0], [2.0, 3.0]], [TEN[:2]] * 5], "landmarks must be ten numbers"),
@@ -129,11 +129,11 @@ def test_parquet_labels_that_the_hub_does_not_know(tmp_path: Path) -> None:
         ("id", [b"\xff", b"b"], "id must be UTF-8"),
     ],
 )
-def test_one_odd_parquet_cell_leaves_out_its_row(tmp_path: Path, column: str, values: Any, said: str) -> None:
+def test_one_odd_parquet_cell_leaves_out_its_row(tmp_path: Path, column: str, values: Any, message: str) -> None:
     pq.write_table(pa.table({"image": [png(0), png(1)], column: values}), tmp_path / "a.parquet")
     rows, left_out = split(tmp_path / "a.parquet")
     assert len(rows) == 1
-    assert said in left_out["a-00000000"]
+    assert message in left_out["a-00000000"]
 
 
 @pytest.mark.parametrize("dictionary", [False, True])

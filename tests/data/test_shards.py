@@ -14,7 +14,7 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.data.sources import kind_of
 from data.pictures import jpeg, png
-from data.source_files import TEN, about, hub, split, tarred, told
+from data.source_files import TEN, about, hub, labels_of, split, tarred
 
 
 @pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
@@ -33,7 +33,7 @@ def test_tar_shards(tmp_path: Path, name: str, mode: str) -> None:
     path = tarred(tmp_path / name, members, mode)
     assert kind_of(path) == kind_of(tmp_path) == "tar"
     rows, left_out = split(path)
-    assert told(rows) == [("n1/0001", "7"), ("n1/0002", "ann"), ("0004", "3"), ("0005", "")]
+    assert labels_of(rows) == [("n1/0001", "7"), ("n1/0002", "ann"), ("0004", "3"), ("0005", "")]
     assert [row.score for row in rows] == [None, 0.25, None, None]
     for row in rows[1:3]:
         assert row.landmarks is not None and row.landmarks.ravel().tolist() == TEN
@@ -77,9 +77,9 @@ def test_samples_and_members_that_a_shard_should_not_have(tmp_path: Path) -> Non
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
     rows, left_out = split(path)
-    assert told(rows) == [("twice", "")]
+    assert labels_of(rows) == [("twice", "")]
     assert rows[0].image == png(1)
-    for name, said in {
+    for name, message in {
         "../up.png": "leaves the archive",
         "/etc/x.png": "leaves the archive",
         "two": "must have one image; its members are jpg, png",
@@ -93,7 +93,7 @@ def test_samples_and_members_that_a_shard_should_not_have(tmp_path: Path) -> Non
         "bytes": "cannot be read",
         "link.png": "no regular file",
     }.items():
-        assert said in left_out.pop(name)
+        assert message in left_out.pop(name)
     assert left_out == {}
 
 
@@ -106,19 +106,19 @@ def test_shards_of_a_folder_come_in_order(tmp_path: Path) -> None:
 def test_a_system_file_is_no_shard(tmp_path: Path) -> None:
     tarred(tmp_path / "a.tar", [("1.png", png())])
     (tmp_path / "._a.tar").write_bytes(b"\0\5\x16\7")
-    assert told(split(tmp_path)[0]) == [("1", "")]
+    assert labels_of(split(tmp_path)[0]) == [("1", "")]
 
 
 def test_a_tar_of_folders(tmp_path: Path) -> None:
     names = ["lfw/Ann_B/Ann_B_0001.jpg", "lfw/Ann_B/Ann.B.0002.jpg", "lfw/Cy/Cy_0001.jpg"]
     path = tarred(tmp_path / "lfw.tgz", [(name, jpeg(n)) for n, name in enumerate(names)], "w:gz")
-    assert told(split(path)[0]) == [(name, name.rpartition("/")[0]) for name in names]
-    assert told(split(path, depth=2)[0]) == [(name, name.split("/")[1]) for name in names]
+    assert labels_of(split(path)[0]) == [(name, name.rpartition("/")[0]) for name in names]
+    assert labels_of(split(path, depth=2)[0]) == [(name, name.split("/")[1]) for name in names]
 
 
 def test_a_sample_without_identity_is_unknown_where_others_state_theirs(tmp_path: Path) -> None:
     path = tarred(tmp_path / "x.tar", [("s/1.png", png(1)), ("s/1.cls", b"7"), ("s/2.png", png(2))])
-    assert told(split(path)[0]) == [("s/1", "7"), ("s/2", "")]
+    assert labels_of(split(path)[0]) == [("s/1", "7"), ("s/2", "")]
     with pytest.raises(InputError, match="state theirs"):
         split(path, depth=1)
 
@@ -126,7 +126,7 @@ def test_a_sample_without_identity_is_unknown_where_others_state_theirs(tmp_path
 def test_samples_with_landmarks_in_folders(tmp_path: Path) -> None:
     path = tarred(tmp_path / "x.tar", [("ann/1.png", png(1)), ("ann/1.json", about(landmarks=TEN))])
     (row,) = split(path)[0]
-    assert told([row]) == [("ann/1", "ann")]
+    assert labels_of([row]) == [("ann/1", "ann")]
     assert row.landmarks is not None
 
 
@@ -139,7 +139,7 @@ def test_shards_that_name_their_samples_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b'{"score": 1' + b"0" * 400 + b"}", "score must be a number"),
         (b'{"score": 1' + b"0" * 5000 + b"}", "must be JSON"),
@@ -151,12 +151,12 @@ def test_shards_that_name_their_samples_alike(tmp_path: Path) -> None:
         (b" " * (2**20 + 1), "must have at most 1,048,576 bytes"),
     ],
 )
-def test_odd_json_next_to_an_image(tmp_path: Path, text: bytes, said: str) -> None:
+def test_odd_json_next_to_an_image(tmp_path: Path, text: bytes, message: str) -> None:
     ok = [("2.png", png(2)), ("2.cls", b"ann")]
     path = tarred(tmp_path / "a.tar", [("1.png", png(1)), ("1.json", text), *ok])
     rows, left_out = split(path)
-    assert ("2", "ann") in told(rows)
-    assert any(said in reason for reason in left_out.values())
+    assert ("2", "ann") in labels_of(rows)
+    assert any(message in reason for reason in left_out.values())
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), ""])
@@ -164,7 +164,7 @@ def test_json_that_states_no_identity(tmp_path: Path, value: Any) -> None:
     path = tarred(
         tmp_path / "a.tar", [("1.png", png(1)), ("1.json", about(identity=value)), ("2.png", png()), ("2.cls", b"x")]
     )
-    assert told(split(path)[0]) == [("1", ""), ("2", "x")]
+    assert labels_of(split(path)[0]) == [("1", ""), ("2", "x")]
 
 
 def test_damaged_shards_and_tables_are_skipped_where_asked(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_damaged_header_is_not_the_end_of_a_tar(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x.tar must be a whole tar.*damaged header"):
         split(path)
     rows, left_out = split(path, on_error="skip")
-    assert told(rows) == [("a/0.png", "a")]
+    assert labels_of(rows) == [("a/0.png", "a")]
     assert "damaged header" in left_out["x.tar"]
 
 
@@ -202,7 +202,7 @@ def test_tar_samples_do_not_fill_the_memory(tmp_path: Path) -> None:
     rows, _ = split(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert told(rows) == [("s", "")]
+    assert labels_of(rows) == [("s", "")]
     assert peak < 60 * 2**20
 
 

@@ -17,14 +17,14 @@ from angulus.core.checks import InputError
 from angulus.data.records import Row, write_records
 from angulus.data.sources import KINDS, LeftOut, SourceOptions, kind_of, read_source
 from data.pictures import jpeg, png
-from data.source_files import TEN, put, split, tarred, told, zipped
+from data.source_files import TEN, labels_of, put, split, tarred, zipped
 
 
 def test_bin_sets(tmp_path: Path) -> None:
     path = tmp_path / "set.bin"
     path.write_bytes(pickle.dumps(([jpeg(1), b"no image", png(2), jpeg(3)], [True, False])))
     rows, left_out = split(path)
-    assert told(rows) == [("0", ""), ("2", ""), ("3", "")]
+    assert labels_of(rows) == [("0", ""), ("2", ""), ("3", "")]
     assert "first bytes" in left_out["1"]
 
 
@@ -32,7 +32,7 @@ def test_records_are_a_source(tmp_path: Path) -> None:
     rows = [Row("a", png(1), "x", np.reshape(TEN, (5, 2)).astype(np.float32), 0.5), Row("b", png(2), "")]
     write_records(tmp_path / "records", rows)
     found, left_out = split(tmp_path / "records")
-    assert told(found) == [("a", "x"), ("b", "")]
+    assert labels_of(found) == [("a", "x"), ("b", "")]
     assert found[0].landmarks is not None and found[0].landmarks.ravel().tolist() == TEN
     assert left_out == {}
 
@@ -88,7 +88,7 @@ def test_photos_next_to_an_archive_are_not_lost(tmp_path: Path, name: str) -> No
     with pytest.raises(InputError, match=rf"holds an archive, {name}, and photos, such as ann/1.png; name the one"):
         read_source(tmp_path)
     rows, left_out = split(tmp_path, "folder")
-    assert told(rows) == [("ann/1.png", "ann")]
+    assert labels_of(rows) == [("ann/1.png", "ann")]
     assert "give it by its own path" in left_out[name]
 
 
@@ -97,7 +97,7 @@ def test_what_embed_wrote_among_the_photos_breaks_nothing(tmp_path: Path) -> Non
     pq.write_table(pa.table({"embeddings": [[1.0, 2.0]], "ids": ["ann/1.png"]}), tmp_path / "e.parquet")
     assert kind_of(tmp_path) == "folder"
     items = list(read_source(tmp_path))
-    assert told([item for item in items if isinstance(item, Row)]) == [("ann/1.png", "ann")]
+    assert labels_of([item for item in items if isinstance(item, Row)]) == [("ann/1.png", "ann")]
     assert [(item.where, item.image) for item in items if isinstance(item, LeftOut)] == [("e.parquet", False)]
 
 
@@ -157,7 +157,7 @@ def test_odd_files_are_a_sentence(tmp_path: Path, name: str, on_error: str) -> N
     try:
         items = list(read_source(tmp_path / name, options=SourceOptions(on_error=on_error)))
     except InputError as error:
-        said = [str(error)]
+        message = [str(error)]
     else:
-        said = [item.reason for item in items if isinstance(item, LeftOut)]
-    assert said and all(text and "\n" not in text for text in said)
+        message = [item.reason for item in items if isinstance(item, LeftOut)]
+    assert message and all(text and "\n" not in text for text in message)
