@@ -51,8 +51,8 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     keys, paths = _keys(path.with_suffix(".idx")), lst.read_keys(path.with_suffix(".lst"))
     by_place = keys is None and _numbers_repeat(path)
     if by_place:
-        reason = f"{path.name} gives several records the same number and has no .idx; ids are the records' positions"
-        yield Remark(".", reason)
+        text = f"{path.name} gives several records the same number and has no .idx; ids are the records' positions"
+        yield Remark(".", text)
     end: int | None = None
     count, identities, met = 0, set(), set()
     for number, record in enumerate(records(path, options)):
