@@ -101,7 +101,7 @@ def test_an_identity_with_one_image_is_shown_k_times() -> None:
         ({"count": 0}, "count must be a whole number >= 1"),
         ({"count": 2, "ranks": 3}, "count must be a whole number >= 3; got 2; each rank needs an image per step"),
         ({"batch_size": 0}, "batch_size"),
-        ({"count": 11, "batch_size": 1, "ranks": 2}, "at least 2 where 2 ranks share 11 images"),
+        ({"count": 11, "batch_size": 1, "ranks": 2}, "at least 2 if 2 ranks share 11 images"),
         ({"seed": -1}, "seed"),
         ({"ranks": 0}, "ranks"),
         ({"rank": 1}, r"rank must be a whole number in \[0, 0\]"),
