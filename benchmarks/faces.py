@@ -27,7 +27,7 @@ from angulus.data.faces.align import Crops, align
 from angulus.data.faces.detector import Detector, Faces, Image, areas, overlaps
 from angulus.data.faces.mtcnn import Mtcnn
 from angulus.data.faces.prepare import Workers
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 from harness import Row as Line
 from harness import Step, Timing, options, ratio_text, run, show, store, take_turns
 

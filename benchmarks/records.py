@@ -27,10 +27,9 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from angulus.core import checks
-from angulus.data.loader import Loader, Part, part_of
-from angulus.data.records.pixels import Encoded
-from angulus.data.records.reader import Records, Row, write_records
-from angulus.data.sampler import Plain
+from angulus.data.loader import Encoded, Loader, Part, part_of
+from angulus.data.records import Records, Row, write_records
+from angulus.data.sampler import Shuffled
 from harness import Clock, clock, options, python, ratio_text, run, show, store, take_turns
 from harness import Row as Line
 
@@ -194,7 +193,7 @@ class Reading:
     def epoch(self) -> Clock:
         """Seconds of the slowest worker, and processor time of all."""
         self.epochs += 1
-        batches = Plain(self.count, BATCH, seed=self.epochs).batches(0)
+        batches = Shuffled(self.count, BATCH, seed=self.epochs).batches(0)
         for worker, pipe in enumerate(self.pipes):
             pipe.send(batches[worker :: self.workers])
         seconds, cpu_seconds = zip(*(pipe.recv() for pipe in self.pipes), strict=True)
@@ -220,7 +219,7 @@ class Decoding:
     """Epochs of decoded batches in this process; processor time is of this process alone."""
 
     def __init__(self, store: Encoded, part: Part, workers: int) -> None:
-        self.loader, self.epochs = Loader(store, part, Plain(len(part.rows), BATCH), workers=workers), 0
+        self.loader, self.epochs = Loader(store, part, Shuffled(len(part.rows), BATCH), workers=workers), 0
 
     def epoch(self) -> None:
         for _ in self.loader.epoch(self.epochs):

@@ -9,12 +9,12 @@ import numpy as np
 
 from angulus.core.checks import InputError
 from angulus.data.audit import Removal, apply_removals
+from angulus.data.convert import convert
 from angulus.data.faces import prepare as preparing
 from angulus.data.faces.align import Crops
 from angulus.data.faces.prepare import prepare_faces
+from angulus.data.records import Records, RecordWriter, Row
 from angulus.data.records import writer as record_writer
-from angulus.data.records.convert import convert
-from angulus.data.records.reader import Records, RecordWriter, Row
 from data.pictures import png
 from planted_faces import Planted, photo
 from planted_faces import png as photo_png

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from angulus import InputError
 from angulus.cli.audit import audit as command
 from angulus.core.embeddings import Embeddings
-from angulus.data.audit import CERTAIN, DataSet, Settings, apply_removals, audit, read_list, write_list
+from angulus.data.audit import CERTAIN, AuditSet, AuditSettings, apply_removals, audit, read_list, write_list
 from angulus.data.audit.duplicates import Twins, sort_out
-from angulus.data.audit.identities import Means, alike, fit, normalised_name, shared_names, spellings
 from angulus.data.audit.inventory import Inventory, mirrored, signature, take_inventory
+from angulus.data.audit.labels import Means, fit, normalised_name, shared_names, similar_identities, spellings
 from angulus.data.audit.removals import Removal
-from angulus.data.records.reader import Records, Row, write_records
+from angulus.data.records import Records, Row, write_records
 from data.pictures import encoded
 
 LANDMARKS = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -65,7 +65,7 @@ def test_every_planted_duplicate_is_on_its_list(tmp_path: Path) -> None:
         Row("bob/flat.png", png(np.full((9, 9, 3), 7, np.uint8)), "bob"),
         Row("bob/dark.png", png(np.full((9, 9, 3), 3, np.uint8)), "bob"),
     ]
-    found = audit(DataSet(records(tmp_path / "records", rows))).lists
+    found = audit(AuditSet(records(tmp_path / "records", rows))).lists
     reasons = {each.id: each.reason for each in found["duplicates"]}
     assert reasons == {
         "ann/copy.png": "is the same file as 'ann/1.png'",
@@ -86,7 +86,7 @@ def test_exact_copies_under_two_names_are_a_conflict_and_neither_goes(tmp_path: 
         Row("b.png", png(picture(1)), "bob"),
         Row("c.png", png(picture(2)), ""),
     ]
-    found = audit(DataSet(records(tmp_path / "records", rows)))
+    found = audit(AuditSet(records(tmp_path / "records", rows)))
     assert found.lists["duplicates"] == ()
     assert {each.id: each.reason for each in found.lists["conflicts"]} == {
         "a.png": "'b.png' is the same file as it, and is of 'bob'; this is of 'ann'",
@@ -151,16 +151,16 @@ def test_overlap_with_another_set_by_name_and_by_picture(tmp_path: Path) -> None
         Row("t2.png", png(picture(3)), "someone"),
         Row("t3.jpg", encoded(picture(4), "JPEG", quality=70), "17"),
     ]
-    data = DataSet(records(tmp_path / "ours", ours))
-    against = DataSet(records(tmp_path / "theirs", theirs))
+    data = AuditSet(records(tmp_path / "ours", ours))
+    against = AuditSet(records(tmp_path / "theirs", theirs))
     found = audit(data, against)
     assert ids(found.lists["shared-identities"]) == ["1.png", "2.png"]
     assert ids(found.lists["shared-images"]) == ["3.png"]
     assert "'t2.png'" in found.lists["shared-images"][0].reason
     assert ids(found.lists["near-shared-images"]) == ["4.png"]
     assert found.card["identities"]["One name, several spellings"] == [["Bo Derek", "bo_derek"]]
-    assert any("1 identities are equal numbers in both sets, '17' among them" in note for note in found.card["notes"])
-    same = audit(data, against, settings=Settings(numbers=True))
+    assert any("1 identities are equal numbers in both sets, such as '17'" in note for note in found.card["notes"])
+    same = audit(data, against, settings=AuditSettings(numbers=True))
     assert ids(same.lists["shared-identities"]) == ["1.png", "2.png", "4.png"]
     assert not any("equal numbers" in note for note in same.card["notes"])
 
@@ -186,7 +186,7 @@ def test_wrong_labels_are_those_that_a_loop_finds() -> None:
     vectors[9] = -vectors[9]  # of '1', shows nobody
     names[47] = "alone"
     names[46] = ""
-    found = fit(vectors, Means.of(vectors, names), margin=0.1, outlier=5.0)
+    found = fit(vectors, Means.compute(vectors, names), margin=0.1, outlier=5.0)
     wrong, judged = {}, 0
     for row, name in enumerate(names):
         others = [n for n in range(48) if names[n] == name and n != row]
@@ -211,11 +211,11 @@ def test_wrong_labels_are_those_that_a_loop_finds() -> None:
 
 def test_nobody_to_be_held_against() -> None:
     vectors = np.eye(3)
-    assert fit(vectors, Means.of(vectors, np.array(["a", "b", ""])), margin=0.1, outlier=5).judged == 0
-    one = fit(np.ones((3, 2)), Means.of(np.ones((3, 2)), np.array(["a", "a", "a"])), margin=0.1, outlier=5)
+    assert fit(vectors, Means.compute(vectors, np.array(["a", "b", ""])), margin=0.1, outlier=5).judged == 0
+    one = fit(np.ones((3, 2)), Means.compute(np.ones((3, 2)), np.array(["a", "a", "a"])), margin=0.1, outlier=5)
     assert one.judged == 3 and one.wrong == () and one.outliers == ()
-    none = Means.of(vectors, np.array(["", "", ""]))
-    assert len(none.names) == 0 and alike(none, none, 0.5) == []
+    none = Means.compute(vectors, np.array(["", "", ""]))
+    assert len(none.names) == 0 and similar_identities(none, none, 0.5) == []
 
 
 def embedded(path: Path, rows: list[Row], vectors: np.ndarray) -> Path:
@@ -230,11 +230,11 @@ def test_identities_shared_by_embedding_and_near_duplicates_by_it(tmp_path: Path
     others = np.roll(vectors, 6, axis=1)  # q2 and q3 look away; p0, p1 there are none of them
     others[:3] = vectors[9:12] + 0.01  # q0 is p3
     vectors[1] = vectors[0]
-    data = DataSet(records(tmp_path / "a", rows), embedded(tmp_path / "a.npz", rows, vectors))
-    against = DataSet(records(tmp_path / "b", theirs), embedded(tmp_path / "b.npz", theirs, others))
-    found = audit(data, against, settings=Settings(near_embedding=0.999))
-    assert ids(found.lists["alike-identities"]) == ["9.png", "10.png", "11.png"]
-    assert found.lists["alike-identities"][0].reason.startswith("the mean of 'p3' is at cosine ")
+    data = AuditSet(records(tmp_path / "a", rows), embedded(tmp_path / "a.npz", rows, vectors))
+    against = AuditSet(records(tmp_path / "b", theirs), embedded(tmp_path / "b.npz", theirs, others))
+    found = audit(data, against, settings=AuditSettings(near_embedding=0.999))
+    assert ids(found.lists["similar-identities"]) == ["9.png", "10.png", "11.png"]
+    assert found.lists["similar-identities"][0].reason.startswith("the mean of 'p3' has cosine ")
     assert [pair[:2] for pair in found.card["identities"]["Identities shared by embedding"]] == [["p3", "q0"]]
     assert ids(found.lists["near-duplicates"]) == ["1.png"]
     assert ids(found.lists["near-shared-images"]) == ["9.png", "10.png", "11.png"]
@@ -249,7 +249,7 @@ def test_card_counts_and_says_only_what_was_stated(tmp_path: Path) -> None:
         Row("3.png", png(picture(3)), "bob"),
         Row("4.png", png(picture(4)), ""),
     ]
-    found = audit(DataSet(records(tmp_path / "records", rows)), stated={"licence": "CC BY 4.0"})
+    found = audit(AuditSet(records(tmp_path / "records", rows)), stated={"licence": "CC BY 4.0"})
     found.write(tmp_path / "out")
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["stated"] == {"licence": "CC BY 4.0", "provenance": "not stated"}
@@ -300,9 +300,9 @@ def test_the_command_writes_lists_and_what_is_left(tmp_path: Path) -> None:
     assert [each["where"] for each in left_out] == ["ann/2.png", "ann/damaged.png", "ann/notes.txt"]
     assert left_out[0]["reason"] == "duplicates: is the same file as 'ann/1.png'"
     wrong = CliRunner().invoke(app, [str(source), "--list", "duplicates"])
-    assert isinstance(wrong.exception, InputError) and "--list goes with --apply" in str(wrong.exception)
+    assert isinstance(wrong.exception, InputError) and "--list needs --apply" in str(wrong.exception)
     wrong = CliRunner().invoke(app, [str(source), "--against-embeddings", "x.npz"])
-    assert isinstance(wrong.exception, InputError) and "goes with --against" in str(wrong.exception)
+    assert isinstance(wrong.exception, InputError) and "needs --against" in str(wrong.exception)
 
 
 def test_applied_lists_keep_landmarks_scores_and_later_columns(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_applied_lists_keep_landmarks_scores_and_later_columns(tmp_path: Path) -
     Records(source).add_column("norm", np.arange(4.0))
     lists = {"one": (Removal("1.png", "x"),), "two": (Removal("1.png", "y"), Removal("3.png", "z"))}
     done = apply_removals(source, lists, tmp_path / "left")
-    assert (done.kept, done.removed, done.left_out) == (2, {"one": 1, "two": 2}, 2)
+    assert (done.rows, done.removed, done.left_out) == (2, {"one": 1, "two": 2}, 2)
     left = Records(tmp_path / "left")
     assert left.ids.tolist() == ["0.png", "2.png"] and left.column("norm").tolist() == [0, 2]
     assert left.scores.tolist() == [0, 0.2] and left.images([1]) == [rows[2].image]
@@ -342,7 +342,7 @@ def test_lists_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = records(tmp_path / "records", [Row("a.png", png(picture(1)), "ann"), Row("b.png", png(picture(2)), "ann")])
-    with pytest.raises(InputError, match=r"1 of its ids are not there, 'c\.png' \(in mine\)"):
+    with pytest.raises(InputError, match=r"1 of its ids are not there, such as 'c\.png' \(in mine\)"):
         apply_removals(source, {"mine": (Removal("c.png", "x"), Removal("a.png", "x"))}, tmp_path / "out")
     with pytest.raises(InputError, match="must leave at least one image"):
         apply_removals(source, {"mine": (Removal("b.png", "x"), Removal("a.png", "x"))}, tmp_path / "out")
@@ -350,35 +350,35 @@ def test_lists_that_do_not_fit_the_data_are_refused_before_anything_is_written(t
         apply_removals(source, {}, source / "out")
     assert not (tmp_path / "out").exists()
     other = records(tmp_path / "other", [Row("a.png", png(picture(1)), "ann")])
-    with pytest.raises(InputError, match=r"must not be there.*it holds whole records; choose another"):
+    with pytest.raises(InputError, match=r"must be missing.*it holds whole records; choose another"):
         apply_removals(source, {}, other)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match=r"must not be there.*it holds 'letter.txt'; choose another"):
+    with pytest.raises(InputError, match=r"must be missing.*it holds 'letter.txt'; choose another"):
         apply_removals(source, {}, tmp_path / "full")
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:
     source = records(tmp_path / "records", [Row("a.png", png(picture(1)), "ann")])
     with pytest.raises(InputError, match="there is no"):
-        audit(DataSet(tmp_path / "absent"))
+        audit(AuditSet(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="must hold images to audit"):
-        audit(DataSet(tmp_path / "empty"))
+        audit(AuditSet(tmp_path / "empty"))
     (tmp_path / "empty" / "x.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"the first left out is x\.png"):
-        audit(DataSet(tmp_path / "empty"))
+        audit(AuditSet(tmp_path / "empty"))
     vectors = embedded(tmp_path / "e.npz", [Row("b.png", b"x", "")], np.ones((1, 3)))
     with pytest.raises(InputError, match="have no embedding"):
-        audit(DataSet(source, vectors))
+        audit(AuditSet(source, vectors))
     with pytest.raises(InputError, match="the other set has none"):
-        audit(DataSet(source, vectors), DataSet(source))
+        audit(AuditSet(source, vectors), AuditSet(source))
     with pytest.raises(InputError, match="near_embedding compares embeddings"):
-        audit(DataSet(source), settings=Settings(near_embedding=0.9))
+        audit(AuditSet(source), settings=AuditSettings(near_embedding=0.9))
     narrow = embedded(tmp_path / "n.npz", [Row("a.png", b"x", "")], np.ones((1, 3)))
     wide = embedded(tmp_path / "w.npz", [Row("a.png", b"x", "")], np.ones((1, 4)))
     with pytest.raises(InputError, match="must be of one model; got sizes 3 and 4"):
-        audit(DataSet(source, narrow), DataSet(source, wide))
+        audit(AuditSet(source, narrow), AuditSet(source, wide))
     files = []
     for name, models in (("one", ["m"]), ("other", ["n"]), ("two", ["m", "n"])):
         files.append(tmp_path / f"{name}.npz")
@@ -386,14 +386,14 @@ def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:
             np.ones((len(models), 3)), np.array(["a.png", "b.png"][: len(models)]), models=np.array(models)
         ).write(files[-1])
     with pytest.raises(InputError, match="must be of one model; got m and n"):
-        audit(DataSet(source, files[0]), DataSet(source, files[1]))
+        audit(AuditSet(source, files[0]), AuditSet(source, files[1]))
     both = records(tmp_path / "both", [Row(f"{n}.png", png(picture(3)), "ann") for n in "ab"])
-    with pytest.raises(InputError, match="must be of one model; got m and n; embed the set anew"):
-        audit(DataSet(both, files[2]))
+    with pytest.raises(InputError, match="must be of one model; got m and n; embed the set with one"):
+        audit(AuditSet(both, files[2]))
     for wrong in ({"near": 0}, {"near_embedding": 2}, {"same_identity": -2}, {"margin": -1}, {"outlier": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
-            Settings(**wrong)  # type: ignore[arg-type]
-    found = audit(DataSet(source))
+            AuditSettings(**wrong)  # type: ignore[arg-type]
+    found = audit(AuditSet(source))
     assert set(found.chosen()) == set(CERTAIN) & set(found.lists)
     with pytest.raises(InputError, match="must have been looked for; it takes embeddings"):
         found.chosen(("wrong-labels",))
@@ -424,7 +424,7 @@ def test_real_faces(data_folder: Path, tmp_path: Path) -> None:
                 for name in faces.namelist():
                     if name.split("/")[0] in wanted and not name.endswith("/"):
                         some.writestr(name, faces.read(name))
-    found = audit(DataSet(tmp_path / "train.zip"), DataSet(tmp_path / "test.zip"))
+    found = audit(AuditSet(tmp_path / "train.zip"), AuditSet(tmp_path / "test.zip"))
     conflicts = {each.id.split("/")[0] for each in found.lists["conflicts"]}
     assert conflicts == {"07392", "07393"} and len(found.lists["conflicts"]) == 8
     assert not found.lists["duplicates"] and not found.lists["unreadable"]

@@ -14,7 +14,7 @@ from scipy import stats
 
 import tiny
 from angulus.core.checks import InputError
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.data.sets import digits
 from angulus.evaluation.metrics.intervals import paired_difference
 from angulus.evaluation.protocols.result import Result

@@ -18,7 +18,7 @@ import angulus
 from angulus import InputError
 from angulus.cli.doctor import doctor as command
 from angulus.core.contract import Contract, template_points
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.doctor import Diagnosis, diagnose, separations
 from angulus.doctor.changes import changes_for, combine, features, moved
 from angulus.doctor.sample import PER_IDENTITY, choose

@@ -25,7 +25,7 @@ from angulus import InputError
 from angulus.cli.main import app
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.models import artifact, embed
 from angulus.models.artifact import Config
 from data.pictures import BAD, every_kind

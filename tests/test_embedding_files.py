@@ -14,8 +14,8 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.core.formats.parquet_footer import Chunk, chunks
-from angulus.core.formats.texts import shortened, text_array
+from angulus.core.formats.columns import shortened, text_array
+from angulus.core.formats.parquet_footer import ColumnChunk, chunks
 from angulus.evaluation.protocols import calibrate
 from angulus.evaluation.protocols.result import Result
 
@@ -95,7 +95,7 @@ def test_one_long_id_among_many_takes_little_memory(tmp_path: Path, suffix: str)
     path = tmp_path / f"e{suffix}"
     if suffix == ".npz":
         with pytest.raises(
-            InputError, match=r"ids would take 2,008,000,000 bytes, for .npz pads each text to the long"
+            InputError, match=r"ids would take 2,008,000,000 bytes, because .npz pads each text to the long"
         ):
             given.write(path)
         return
@@ -215,6 +215,6 @@ def test_chunks_of_a_footer_are_those_that_pyarrow_finds(tmp_path: Path) -> None
             text = chunk.total_uncompressed_size if chunk.physical_type == "BYTE_ARRAY" else 0
             width = {"INT32": 4, "FLOAT": 4}.get(chunk.physical_type, 8)
             name, unpacked = chunk.path_in_schema.partition(".")[0], width * chunk.num_values + text
-            expected.append(Chunk(name, unpacked, chunk.data_page_offset, chunk.total_compressed_size))
+            expected.append(ColumnChunk(name, unpacked, chunk.data_page_offset, chunk.total_compressed_size))
     with path.open("rb") as file:
         assert list(chunks(file)) == expected and len(expected) == 12

@@ -22,7 +22,7 @@ import benchmark_files
 from angulus import data
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.data.sets.images import Splits
 from angulus.evaluation.protocols.result import Result
 from angulus.experiments import build, recipe

@@ -82,8 +82,7 @@ def step(head: DenseHead, features: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     """The loss, and the gradients of features and class weights, of one training step."""
     features = features.clone().requires_grad_()
     loss = head(features, labels)
-    loss.backward()
-    return loss.detach().double(), features.grad.double(), head.weight.grad.double()
+    return (loss.detach().double(), *(grad.double() for grad in torch.autograd.grad(loss, (features, head.weight))))
 
 
 def make_head(objective: losses.Objective, weight: Tensor, **options: Any) -> DenseHead:
@@ -200,6 +199,7 @@ def in_graph(head: DenseHead, features: Tensor, labels: Tensor) -> str:
     torch.cuda.synchronize()
     again = other.clone().requires_grad_()
     class_loss(again, head.weight.detach(), labels, ARCFACE, impl=head.kernel.impl).backward()
+    assert still.grad is not None and again.grad is not None
     return f"captured; largest difference {float((still.grad - again.grad).abs().max()):.2e}"
 
 

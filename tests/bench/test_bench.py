@@ -27,7 +27,7 @@ import sampling
 import start
 from angulus import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 
 TINY = ["--batch", "8", "--classes", "300", "--size", "16"]
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
 from angulus.data.audit.removals import read_list
-from angulus.data.records.reader import Records
-from angulus.data.records.select import Selection
+from angulus.data.convert import Selection
+from angulus.data.records import Records
 from angulus.evaluation.lists.pairs import pairs_text
 from angulus.evaluation.lists.sample_pairs import draw_folds
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from angulus import InputError, data
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.data.sets import celeba
 
 # 1 has 11 images, 7 has 10, 30 has 3 images: the 10th is held out

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from angulus.cli.convert import convert as command
 from angulus.core.checks import InputError
-from angulus.data.records.convert import LEFT_OUT, PAIRS, convert
-from angulus.data.records.reader import Records, Row
-from angulus.data.sources import Item, Options
+from angulus.data.convert import LEFT_OUT, PAIRS, convert
+from angulus.data.records import Records, Row
+from angulus.data.sources import Item, SourceOptions
 from angulus.evaluation.lists.pairs import read_pairs
 from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
@@ -83,7 +83,7 @@ def test_a_source_that_has_changed_is_told(tree: Path, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         convert(tree, tmp_path / "out", on_row=stop)
     (tree / "ann" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"was begun with 1 rows that .* has not, 'ann/0.png' among them"):
+    with pytest.raises(InputError, match=r"was begun with 1 rows that .* does not have, such as 'ann/0.png'"):
         convert(tree, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def test_a_failed_try_does_not_block_another(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "1.png").write_bytes(png())
     with pytest.raises(InputError, match="it gave none"):
-        convert(tmp_path / "set", tmp_path / "out", options=Options(depth=2))
+        convert(tmp_path / "set", tmp_path / "out", options=SourceOptions(depth=2))
     assert not (tmp_path / "out").exists()
     assert convert(tmp_path / "set", tmp_path / "out").rows == 1
 
@@ -160,7 +160,7 @@ def test_two_rows_of_one_id(tmp_path: Path, tree: Path, monkeypatch: pytest.Monk
         yield Row("a", png(1), "x")
         yield Row("a", png(2), "y")
 
-    monkeypatch.setattr("angulus.data.records.convert.read_source", twice)
+    monkeypatch.setattr("angulus.data.convert.read_source", twice)
     done = convert(tree, tmp_path / "out")
     assert (done.rows, done.left_out[0].reason) == (1, "the source has a row of this id before it")
 
@@ -204,7 +204,7 @@ def test_ctrl_c_says_that_it_can_be_gone_on_with(tree: Path, tmp_path: Path, mon
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("angulus.data.records.convert.convert", stopped)
+    monkeypatch.setattr("angulus.data.convert.convert", stopped)
     app = typer.Typer()
     app.command()(command)
     shown = CliRunner().invoke(app, [str(tree), str(tmp_path / "out")])
@@ -262,7 +262,7 @@ def test_splits_are_told_and_chosen(tmp_path: Path) -> None:
             (tmp_path / "tree" / part / person / "1.png").write_bytes(png(number))
     said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "all"))
     assert "6 images of 3 identities" in said
-    assert "note: the folders train (3 images), val (3 images) are splits and no identities" in said
+    assert "note: the folders train (3 images), val (3 images) are splits and not identities" in said
     said = shown_by_the_command(str(tmp_path / "tree"), str(tmp_path / "val"), "--split", "val")
     assert "3 images of 3 identities" in said
     assert Records(tmp_path / "val").about["split"] == "val"

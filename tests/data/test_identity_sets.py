@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from angulus import InputError, data
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 
 
 def png(value: int, size: tuple[int, int] = (16, 16)) -> bytes:

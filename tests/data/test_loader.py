@@ -12,8 +12,8 @@ from angulus.core.checks import InputError
 from angulus.data.augment import Augment
 from angulus.data.decode import decode
 from angulus.data.loader import Batch, Loader, Part, part_of
-from angulus.data.records.reader import Records, Row, write_records
-from angulus.data.sampler import Balanced, Plain
+from angulus.data.records import Records, Row, write_records
+from angulus.data.sampler import Balanced, Shuffled
 from data.pictures import encoded, noise, png, turned
 from records import time_stores, write_stores
 
@@ -37,7 +37,7 @@ def same(ours: list[Batch], theirs: list[Batch]) -> bool:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_pixels_labels_and_rows_belong_together(records: Records, workers: int) -> None:
     part = part_of(records, np.arange(COUNT)[::-2].copy())
-    loader = Loader(records, part, Plain(len(part.rows), 4, 3), workers=workers)
+    loader = Loader(records, part, Shuffled(len(part.rows), 4, 3), workers=workers)
     assert loader.steps == 3
     for epoch in range(2):
         seen = []
@@ -53,7 +53,7 @@ def test_pixels_labels_and_rows_belong_together(records: Records, workers: int) 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_epoch_is_the_rest_of_the_whole_one(records: Records, workers: int) -> None:
     part = part_of(records)
-    for sampler in (Plain(COUNT, 4, 3), Balanced(part.labels, 3, 2, 3)):
+    for sampler in (Shuffled(COUNT, 4, 3), Balanced(part.labels, 3, 2, 3)):
         whole = Loader(records, part, sampler, augment=Augment(0.5, 2, 0.5, 0.5, 0.5), workers=workers)
         first = list(whole.epoch(2))
         left = whole.epoch(2)
@@ -67,7 +67,7 @@ def test_a_resumed_epoch_is_the_rest_of_the_whole_one(records: Records, workers:
 
 def test_ranks_see_other_images_and_other_chances(records: Records) -> None:
     part = part_of(records)
-    loaders = [Loader(records, part, Plain(COUNT, 4, 0, rank, 2), workers=0) for rank in range(2)]
+    loaders = [Loader(records, part, Shuffled(COUNT, 4, 0, rank, 2), workers=0) for rank in range(2)]
     rows = [torch.cat([batch.rows for batch in loader.epoch(0)]).tolist() for loader in loaders]
     assert sorted(rows[0] + rows[1]) == list(range(COUNT))
     states = [loader._generator(0, 0).get_state() for loader in loaders]
@@ -80,7 +80,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int) 
     torn[200] ^= 1
     write_records(tmp_path / "r", [Row("a", png(0, 40, 40), "x"), Row("b", bytes(torn), "x")])
     records = Records(tmp_path / "r")
-    loader = Loader(records, part_of(records), Plain(2, 2), workers=workers)
+    loader = Loader(records, part_of(records), Shuffled(2, 2), workers=workers)
     with pytest.raises(InputError, match=r"^row 1 of .*/r must be a whole PNG; decoding it gave: "):
         list(loader.epoch(0))
 
@@ -89,7 +89,7 @@ def test_an_image_that_its_tag_turns_is_named(tmp_path: Path) -> None:
     write_records(tmp_path / "r", [Row("a", png(0, 9, 7), "x"), Row("b", turned(noise(1, 9, 7), 6, "PNG"), "x")])
     records = Records(tmp_path / "r")
     with pytest.raises(InputError, match=r"row 1 of .* must be 9x7 as the others; got 7x9, as its EXIF tag turns it"):
-        list(Loader(records, part_of(records), Plain(2, 2), workers=0).epoch(0))
+        list(Loader(records, part_of(records), Shuffled(2, 2), workers=0).epoch(0))
 
 
 def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> None:
@@ -109,9 +109,9 @@ def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> N
     with pytest.raises(InputError, match=r"rows must be in \[0, 23\)"):
         part_of(records, [23])
     with pytest.raises(InputError, match="sampler must be over the 23 rows of the part"):
-        Loader(records, part_of(records), Plain(COUNT + 1, 4))
+        Loader(records, part_of(records), Shuffled(COUNT + 1, 4))
     with pytest.raises(InputError, match="workers"):
-        Loader(records, part_of(records), Plain(COUNT, 4), workers=-1)
+        Loader(records, part_of(records), Shuffled(COUNT, 4), workers=-1)
 
 
 def test_classes_are_the_names_in_order(records: Records) -> None:
@@ -139,7 +139,7 @@ def test_the_benchmark_runs(records: Records, tmp_path: Path, monkeypatch: pytes
 
 
 def test_real_faces(data_folder: Path, tmp_path: Path) -> None:
-    from angulus.data.records.convert import convert
+    from angulus.data.convert import convert
 
     convert(data_folder / "celebrity-faces" / "aligned_112.zip", tmp_path / "faces")
     records = Records(tmp_path / "faces")

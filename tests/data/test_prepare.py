@@ -34,9 +34,8 @@ from angulus.data.faces import prepare as preparing
 from angulus.data.faces.align import Crops, ProcessedPhoto, choose_face, process
 from angulus.data.faces.detector import Faces, describe_detector
 from angulus.data.faces.prepare import Prepared, prepare_faces
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
-from angulus.data.sources import Options
+from angulus.data.records import Records, Row
+from angulus.data.sources import SourceOptions
 from data.pictures import BAD, encoded, every_kind
 from planted_faces import Planted, find, photo, png
 
@@ -453,8 +452,10 @@ def test_runs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match="workers must be a whole number >= 1; got 0"):
         prepare(source, tmp_path / "new", workers=0)
-    with pytest.raises(InputError, match="depth goes with a folder"):
-        prepare(put(tmp_path, {"l.csv": b"path,identity\n"}) / "l.csv", tmp_path / "new", options=Options(depth=1))
+    with pytest.raises(InputError, match="depth applies only to kind folder"):
+        prepare(
+            put(tmp_path, {"l.csv": b"path,identity\n"}) / "l.csv", tmp_path / "new", options=SourceOptions(depth=1)
+        )
 
 
 def test_a_source_that_changed_is_refused(tmp_path: Path) -> None:
@@ -466,7 +467,7 @@ def test_a_source_that_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         prepare(source, tmp_path / "out", on_photo=stop)
     (source / "p0/000.png").unlink()
-    with pytest.raises(InputError, match=r"was begun with 1 rows that .* has not, 'p0/000.png' among them"):
+    with pytest.raises(InputError, match=r"was begun with 1 rows that .* does not have, such as 'p0/000.png'"):
         prepare(source, tmp_path / "out")
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Row
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.data.sources.recordio import records
 from data.pictures import MAGIC, face_rec, jpeg, labelled, png, record
 
@@ -151,7 +151,7 @@ def rec_of(path: Path, count: int, ids: list[int] | None = None) -> list[int]:
 
 
 def skipped(path: Path) -> tuple[list[str], dict[str, str]]:
-    items = list(read_source(path, options=Options(on_error="skip")))
+    items = list(read_source(path, options=SourceOptions(on_error="skip")))
     left_out = {item.where: item.reason for item in items if isinstance(item, LeftOut)}
     return [item.id for item in items if isinstance(item, Row)], left_out
 
@@ -197,7 +197,7 @@ def test_records_of_one_number_without_an_index(tmp_path: Path) -> None:
     rec_of(path, 4, ids=[0, 0, 0, 0])
     rows, left_out = split(path)
     assert [id for id, _ in rows] == ["0", "1", "2", "3"]
-    assert "numbers several records alike" in left_out["."]
+    assert "gives several records the same number" in left_out["."]
 
 
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), 1.5])

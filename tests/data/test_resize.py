@@ -11,11 +11,10 @@ from typer.testing import CliRunner
 
 from angulus.cli.prepare import prepare_app
 from angulus.core.checks import InputError
+from angulus.data.convert import convert
 from angulus.data.decode import decode
 from angulus.data.loader import part_of
-from angulus.data.records.convert import convert
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
+from angulus.data.records import Records, Row
 from angulus.data.resize import Resize
 from data.pictures import BAD, encoded, every_kind, noise, png
 

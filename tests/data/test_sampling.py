@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.data.sampler import Balanced, Plain
+from angulus.data.sampler import Balanced, Shuffled
 
 
 @settings(max_examples=60, deadline=None)
@@ -18,7 +18,7 @@ from angulus.data.sampler import Balanced, Plain
 def test_plain_shows_each_image_once_on_one_rank(data: st.DataObject, ranks: int, batch_size: int, epoch: int) -> None:
     count = data.draw(st.integers(ranks, 60))
     count -= count % ranks if batch_size == 1 else 0
-    samplers = [Plain(count, batch_size, 5, rank, ranks) for rank in range(ranks)]
+    samplers = [Shuffled(count, batch_size, 5, rank, ranks) for rank in range(ranks)]
     batches = [sampler.batches(epoch) for sampler in samplers]
     assert {len(of_rank) for of_rank in batches} == {samplers[0].steps} == {-(-count // (batch_size * ranks))}
     shown = [row for of_rank in batches for rows in of_rank for row in rows.tolist()]
@@ -65,13 +65,13 @@ def test_balanced_shows_p_identities_with_k_images(labels: list[int], p: int, k:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_resumed_epoch_is_the_rest_of_the_whole_one(start: int, rank: int) -> None:
     labels = np.arange(60) % 7
-    for sampler in (Plain(60, 5, 9, rank, 2), Balanced(labels, 2, 2, 9, rank, 2)):
+    for sampler in (Shuffled(60, 5, 9, rank, 2), Balanced(labels, 2, 2, 9, rank, 2)):
         whole, rest = sampler.batches(3), sampler.batches(3, start)
         assert [rows.tolist() for rows in rest] == [rows.tolist() for rows in whole[start:]]
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
-    for make in (lambda seed: Plain(100, 10, seed), lambda seed: Balanced(np.arange(100) % 10, 5, 2, seed)):
+    for make in (lambda seed: Shuffled(100, 10, seed), lambda seed: Balanced(np.arange(100) % 10, 5, 2, seed)):
         first = np.concatenate(make(0).batches(0))
         assert np.array_equal(first, np.concatenate(make(0).batches(0)))
         assert not np.array_equal(first, np.concatenate(make(0).batches(1)))
@@ -99,9 +99,9 @@ def test_an_identity_with_one_image_is_shown_k_times() -> None:
     ("values", "said"),
     [
         ({"count": 0}, "count must be a whole number >= 1"),
-        ({"count": 2, "ranks": 3}, "count must be a whole number >= 3; got 2; each rank needs an image a step"),
+        ({"count": 2, "ranks": 3}, "count must be a whole number >= 3; got 2; each rank needs an image per step"),
         ({"batch_size": 0}, "batch_size"),
-        ({"count": 11, "batch_size": 1, "ranks": 2}, "at least 2 where 2 ranks share 11 images"),
+        ({"count": 11, "batch_size": 1, "ranks": 2}, "at least 2 if 2 ranks share 11 images"),
         ({"seed": -1}, "seed"),
         ({"ranks": 0}, "ranks"),
         ({"rank": 1}, r"rank must be a whole number in \[0, 0\]"),
@@ -109,7 +109,7 @@ def test_an_identity_with_one_image_is_shown_k_times() -> None:
 )
 def test_plain_refuses(values: dict[str, int], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Plain(**({"count": 10, "batch_size": 2} | values))
+        Shuffled(**({"count": 10, "batch_size": 2} | values))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_balanced_refuses(values: dict[str, object], said: str) -> None:
 
 
 def test_steps_that_are_not_there() -> None:
-    sampler = Plain(10, 2)
+    sampler = Shuffled(10, 2)
     assert sampler.batches(0, 5) == []
     with pytest.raises(InputError, match=r"start must be a whole number in \[0, 5\]"):
         sampler.batches(0, 6)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.data.records.convert import LEFT_OUT, convert
-from angulus.data.records.reader import Records, Row, write_records
-from angulus.data.records.select import Selection
+from angulus.data.convert import LEFT_OUT, Selection, convert
+from angulus.data.records import Records, Row, write_records
 from data.pictures import png
 
 HEAD = "path,identity,split,faces\n"
@@ -49,7 +48,7 @@ def test_a_lists_column_chooses(tree: Path, tmp_path: Path) -> None:
     assert (done.rows, done.not_taken, len(done.left_out)) == (2, 2, 3)
     reasons = left_out(tmp_path / "train")
     assert sorted(reasons) == ["cy/3.png", "cy/torn.png", "gone.png"]
-    assert "does not name it" in reasons["cy/3.png"] and "the source has none of this name" in reasons["gone.png"]
+    assert "does not name it" in reasons["cy/3.png"] and "the source does not have it" in reasons["gone.png"]
     assert Records(tmp_path / "train").about["where"] == ["split=train"]
     both = convert(tree, tmp_path / "both", selection=Selection(table, ("split=train", "faces=2")))
     assert both.rows == 1 and Records(tmp_path / "both").ids.tolist() == ["ann/1.png"]
@@ -113,9 +112,9 @@ def test_a_list_without_names_is_refused(tree: Path, tmp_path: Path) -> None:
 
 
 def test_selections_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must be given together; got where alone"):
+    with pytest.raises(InputError, match="must be given together; got only where"):
         Selection(where=("a=b",))
-    with pytest.raises(InputError, match="must be given together; got list alone"):
+    with pytest.raises(InputError, match="must be given together; got only list"):
         Selection(tmp_path)
     for condition in ("split", "=train"):
         with pytest.raises(InputError, match="where must be column=value"):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from angulus.cli.main import app
 from angulus.core.checks import InputError
-from angulus.data.records.reader import Row, write_records
+from angulus.data.records import Row, write_records
 from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
 from angulus.evaluation.lists.sample_pairs import draw_folds
 from data.pictures import png

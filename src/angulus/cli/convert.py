@@ -1,9 +1,9 @@
-"""`angulus convert`: a data set in one of the field's formats to records."""
+"""`angulus convert`: convert a data set in one of the field's formats to records."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,57 +11,50 @@ from rich.console import Console
 from angulus.cli.output import resumable, say
 
 if TYPE_CHECKING:
-    from angulus.data.records.convert import Converted
+    from angulus.data.convert import Converted
 
-_SHOWN = 10  # things left out that are printed; the file has them all
+_SHOWN = 10  # things left out to print; the file has all
 
 
 def convert(
     source: Annotated[Path, typer.Argument(help="A folder, .zip, .csv, .lst, .txt, .rec, .bin, .tar or .parquet.")],
-    out: Annotated[str, typer.Argument(help="The records: a folder that is not there, or a URL such as s3://...")],
-    kind: Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")] = None,  # noqa: UP045
+    out: Annotated[str, typer.Argument(help="The records: a new folder, or a URL such as s3://...")],
+    kind: Annotated[str | None, typer.Option(help="The source's format, if its name does not show it.")] = None,
     depth: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Folder, zip, tar: which folder of the path names the identity, from 1; else all of them."),
+        int | None,
+        typer.Option(help="Folder, zip, tar: which folder of the path names the identity, from 1. Default: all."),
     ] = None,
     split: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Folder, zip, tar: read the images in the folder of this name alone, such as train."),
+        str | None,
+        typer.Option(help="Folder, zip, tar: read only the images in the folder of this name, such as train."),
     ] = None,
     identity_pattern: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Folder, zip, tar: a regular expression whose group is the identity, such as '([0-9]+)_c'."),
     ] = None,
     id_column: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="CSV, Parquet: the column that names the images, each by another name."),
+        str | None, typer.Option(help="CSV, Parquet: the column with a unique name for each image.")
     ] = None,
     on_error: Annotated[
-        str,
-        typer.Option(help="stop, or skip: leave out and list what is damaged in a .csv, .lst, .rec, .tar, .parquet."),
+        str, typer.Option(help="At damage in a .csv, .lst, .rec, .tar or .parquet: stop, or skip and list it.")
     ] = "stop",
-    root: Annotated[Optional[Path], typer.Option(help="Lists: the folder that paths are relative to.")] = None,  # noqa: UP045
+    root: Annotated[Path | None, typer.Option(help="Lists: the folder that paths are relative to.")] = None,
     listed: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--list", help="A CSV on the images, with a column `id` or `path`, for --where."),
+        Path | None, typer.Option("--list", help="A CSV about the images, with a column `id` or `path`, for --where.")
     ] = None,
     where: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="COLUMN=VALUE: take the images whose line of --list holds it; repeat for several."),
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE: take images whose line of --list has this value; repeat for several."),
     ] = None,
     hold_out: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="N: leave out about one identity in N, chosen by its name, to choose settings on."),
+        int | None, typer.Option(help="N: leave out about one identity in N, by its name, as data to choose settings.")
     ] = None,
-    held_out: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="N: take the identities that --hold-out N leaves out."),
-    ] = None,
+    held_out: Annotated[int | None, typer.Option(help="N: take the identities that --hold-out N leaves out.")] = None,
 ) -> None:
-    """Convert a data set to records: images by row, with identity, landmarks and score. Goes on where it stopped."""
-    from angulus.data.records import convert as conversion
-    from angulus.data.records.select import Selection
-    from angulus.data.sources import Options
+    """Convert a data set to records: images by row, with identity, landmarks and score. Resumes where it stopped."""
+    from angulus.data import convert as conversion
+    from angulus.data.convert import Selection
+    from angulus.data.sources import SourceOptions
 
     selection = Selection(listed, tuple(where or ()), hold_out, held_out)
     console = Console()
@@ -71,7 +64,7 @@ def convert(
             if count % 1_000 == 0:
                 status.update(f"{count:,} images")
 
-        options = Options(depth, root, split, identity_pattern, id_column, on_error)
+        options = SourceOptions(depth, root, split, identity_pattern, id_column, on_error)
         done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
     lines = summary(done, out)
     if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design
@@ -80,8 +73,8 @@ def convert(
 
 
 def summary(done: Converted, out: str) -> list[str]:
-    """What a conversion did, in lines."""
-    from angulus.data.records.convert import LEFT_OUT
+    """The result of a conversion, as lines of text."""
+    from angulus.data.convert import LEFT_OUT
     from angulus.data.sources import Remark
 
     sizes = sorted(done.sizes, key=lambda size: -done.sizes[size])
@@ -89,7 +82,7 @@ def summary(done: Converted, out: str) -> list[str]:
     kinds = f"{len(sizes)} size{'s' * (len(sizes) != 1)}: {shown}"
     lines = [f"{out}: {done.rows:,} images of {done.identities:,} identities; {kinds}"]
     if done.not_taken:
-        lines.append(f"{done.not_taken:,} images were not chosen")
+        lines.append(f"{done.not_taken:,} images were not selected")
     if done.unknown:
         lines.append(f"{done.unknown:,} images have no identity")
     if done.single:
@@ -104,14 +97,14 @@ def summary(done: Converted, out: str) -> list[str]:
 
 
 def _hint(done: Converted) -> str:
-    """What to do about records that nothing can be trained on."""
+    """A warning about records that cannot train a model."""
     shown = "all images with an identity show the same one" if done.identities else "no image has an identity"
     return (
-        f"warning: {shown}; training needs two or more: put the images of each into a folder of its own, or say where "
-        "their names hold it, such as --identity-pattern '([0-9]+)_' for 0002_c1s1_000451_03.jpg"
+        f"warning: {shown}; training needs two or more: put the images of each into its own folder, or give a pattern "
+        "for it in their names, such as --identity-pattern '([0-9]+)_' for 0002_c1s1_000451_03.jpg"
     )
 
 
 def _printable(text: str) -> str:
-    """Text without what a terminal would act on."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    """Text with control characters escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -27,7 +27,7 @@ def doctor(
     from rich.table import Table
 
     from angulus.cli import progress
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
     from angulus.doctor import diagnose
     from angulus.experiments import build
 
@@ -39,7 +39,7 @@ def doctor(
             images,
             limit=limit,
             draws=draws,
-            options=Options(depth),
+            options=SourceOptions(depth),
             device=build.device(device, what="--device"),
             on_trial=lambda done, of: show("changes to the images tried", done, of),
         )

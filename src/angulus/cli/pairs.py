@@ -19,7 +19,7 @@ def data_pairs(
 ) -> None:
     """Draw pairs of images, of one person and of two, in folds of different people."""
     from angulus.core import files
-    from angulus.data.records.reader import Records
+    from angulus.data.records import Records
     from angulus.evaluation.lists.pairs import pairs_text
     from angulus.evaluation.lists.sample_pairs import draw_folds
 

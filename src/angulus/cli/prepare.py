@@ -47,7 +47,7 @@ def prepare_faces(
     """
     from angulus.data.faces.align import Crops
     from angulus.data.faces.prepare import prepare_faces as prepare
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
 
     height, width = _parse_size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
@@ -60,7 +60,7 @@ def prepare_faces(
             detector=detector,
             workers=workers,
             kind=kind,
-            options=Options(depth, root),
+            options=SourceOptions(depth, root),
             on_photo=lambda count: status.update(f"{count:,} photos"),
         )
     lines = [f"{done.records}: {done.rows:,} crops {height}x{width} of {done.identities:,} identities"]
@@ -86,9 +86,9 @@ def prepare_images(
 
     Resumes where it stopped.
     """
-    from angulus.data.records.convert import convert
+    from angulus.data.convert import convert
     from angulus.data.resize import Resize
-    from angulus.data.sources import Options
+    from angulus.data.sources import SourceOptions
 
     resize = Resize(*_parse_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
     with resumable(), Console().status("reading ...") as status:
@@ -96,7 +96,7 @@ def prepare_images(
             source,
             out,
             kind=kind,
-            options=Options(depth, root),
+            options=SourceOptions(depth, root),
             resize=resize,
             on_row=lambda count: status.update(f"{count:,} images"),
         )

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import checks, files, formats
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
-from angulus.core.formats.texts import is_missing, is_text, known_or_empty, text_array
+from angulus.core.formats.columns import is_missing, is_text, known_or_empty, text_array
 
 NUMBERS = ("norms", "detector_scores")
 TEXTS = ("labels", "groups", "media", "templates", "models")

@@ -1,4 +1,4 @@
-"""The field's augmentations, in batches, on whatever device the pixels are: uint8 in, uint8 out."""
+"""The field's augmentations, in batches, on any device: uint8 in, uint8 out."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _RESIZES = ("nearest", "area", "bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Augment:
-    """Flip, shift, crop, low resolution, colour, blur, erasing: each a probability of an image, but for the shift.
+    """Random augmentation; each argument but `shift_px` is the probability per image.
 
-    Done in this order: erase, crop, low_res, photometric, grey, blur, then shift and flip, exact to the pixel.
+    Applied in this order: erase, crop, low_res, photometric, grey, blur, then shift and flip, exact to the pixel.
 
     Args:
-        flip: mirrored left to right.
-        shift_px: moved by whole pixels, uniform in [−shift_px, shift_px], both ways; 0 comes in at the border.
-        crop: all but a random box becomes 0: 0.2 to 1 of the area, sides 3:4 to 4:3 (AdaFace: 0.2).
-        low_res: scaled down to 0.2 to 1 of its side and up again, by random interpolations (AdaFace: 0.2).
-        photometric: brightness, contrast and saturation times 0.5 to 1.5 each (AdaFace: 0.2).
-        grey: three equal channels.
-        blur: a Gaussian of 0.5 to 2 pixels.
-        erase: a random box of 0.02 to 0.4 of the area becomes 0.
+        flip: mirror left to right.
+        shift_px: move by whole pixels, uniform in [−shift_px, shift_px], in x and y; the border is filled with 0.
+        crop: set all but a random box to 0: 0.2 to 1 of the area, sides 3:4 to 4:3 (AdaFace: 0.2).
+        low_res: scale down to 0.2 to 1 of the side and up again, by random interpolations (AdaFace: 0.2).
+        photometric: multiply brightness, contrast and saturation by 0.5 to 1.5 each (AdaFace: 0.2).
+        grey: make the three channels equal.
+        blur: by a Gaussian of 0.5 to 2 pixels.
+        erase: set a random box of 0.02 to 0.4 of the area to 0.
 
     Source: M. Kim, A. K. Jain, X. Liu, "AdaFace", CVPR 2022, section 4.1 (crop, low_res, photometric); Z. Zhong et al.,
     "Random Erasing Data Augmentation", AAAI 2020, whose noise is 0 here.
@@ -61,20 +61,17 @@ class Augment:
             checks.number(f"augment.{name}", getattr(self, name), low=0, high=1)
         checks.integer("augment.shift_px", self.shift_px, low=0)
         if self.photometric or self.grey or self.blur:
-            _kornia()  # say so before the first batch
+            _kornia()  # report a missing package before the first batch
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 [B, 3, height, width] -> the same; all chance comes from a generator on the CPU.
-
-        So a batch is the same on every device, up to rounding where values are computed.
-        """
+        """Augment uint8 [B, 3, height, width]; random numbers come from a CPU generator, the same on every device."""
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise InputError(f"pixels must be uint8 [B, 3, height, width]; got {pixels.dtype} {list(pixels.shape)}")
         if self.shift_px >= min(pixels.shape[2:]):
             raise InputError(f"augment.shift_px must be less than the image's sides; got {self.shift_px}")
         steps: tuple[tuple[float, Callable[[Tensor, torch.Generator], Tensor]], ...] = (
-            (self.erase, lambda some, chance: some * ~_boxes(some, chance, ERASE_AREA, ERASE_RATIO)),
-            (self.crop, lambda some, chance: some * _boxes(some, chance, CROP_AREA, CROP_RATIO)),
+            (self.erase, lambda images, random: images * ~_boxes(images, random, ERASE_AREA, ERASE_RATIO)),
+            (self.crop, lambda images, random: images * _boxes(images, random, CROP_AREA, CROP_RATIO)),
             (self.low_res, _low_res),
             (self.photometric, _photometric),
             (self.grey, _grey),
@@ -86,11 +83,11 @@ class Augment:
                 rows = chosen.nonzero()[:, 0].to(pixels.device)
                 if len(rows):
                     pixels = pixels.index_copy(0, rows, step(pixels[rows], generator))
-        return _moved(pixels, self.flip, self.shift_px, generator)
+        return _move(pixels, self.flip, self.shift_px, generator)
 
 
-def _moved(pixels: Tensor, flip: float, shift_px: int, generator: torch.Generator) -> Tensor:
-    """Flip and shift: a window into each image's padded copy, in channels-last memory as decoding leaves it."""
+def _move(pixels: Tensor, flip: float, shift_px: int, generator: torch.Generator) -> Tensor:
+    """Flip and shift: a window into each image's padded copy, in channels-last memory, as after decoding."""
     count, _, height, width = pixels.shape
     flipped = (torch.rand(count, generator=generator) < flip).tolist()
     corners = torch.randint(2 * shift_px + 1, (count, 2), generator=generator).tolist()
@@ -105,7 +102,7 @@ def _moved(pixels: Tensor, flip: float, shift_px: int, generator: torch.Generato
 def _boxes(
     pixels: Tensor, generator: torch.Generator, areas: tuple[float, float], ratios: tuple[float, float]
 ) -> Tensor:
-    """Masks [B, 1, height, width] of random boxes, of a share of the area and a ratio of sides; whole pixels."""
+    """Masks [B, 1, height, width] of random boxes in whole pixels, by ranges of their area and ratio of sides."""
     count, _, height, width = pixels.shape
     area = _uniform(count, areas, generator) * height * width
     ratio = torch.exp(
@@ -122,18 +119,18 @@ def _boxes(
 
 
 def _low_res(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image down to a random size and up again."""
+    """Scale each image down to a random size and up again."""
     height, width = pixels.shape[2:]
     shares = _uniform(len(pixels), LOW_RES_SIDE, generator).tolist()
     ways = torch.randint(len(_RESIZES), (len(pixels), 2), generator=generator).tolist()
     out = []
     for image, share, (down, up) in zip(pixels.float(), shares, ways, strict=True):
-        small = _resized(image[None], (max(1, int(share * height)), max(1, int(share * width))), _RESIZES[down])
-        out.append(_resized(small, (height, width), _RESIZES[up]))
+        small = _resize(image[None], (max(1, int(share * height)), max(1, int(share * width))), _RESIZES[down])
+        out.append(_resize(small, (height, width), _RESIZES[up]))
     return _as_bytes(torch.cat(out))
 
 
-def _resized(images: Tensor, size: tuple[int, int], way: str) -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int], way: str) -> Tensor:
     return F.interpolate(images, size, mode=way, antialias=way in ("bilinear", "bicubic"))
 
 

@@ -1,7 +1,7 @@
-"""The one place where encoded images become pixels: uint8 RGB, upright, of a bounded size.
+"""Decoding of images to pixels: uint8 RGB, upright, of a bounded size.
 
-Pillow decodes. Where OpenCV is installed (the extra `faces`), it decodes plain JPEGs, twice as fast and to the same
-pixels: both use libjpeg-turbo. Not one of the 231 million values of 6,139 face crops differs.
+Pillow decodes. If OpenCV is installed (the extra `faces`), it decodes plain JPEGs, twice as fast and to the same
+pixels: both use libjpeg-turbo. None of the 231 million values of 6,139 face crops differs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from angulus.core import limits
 from angulus.core.checks import InputError, one_line
 
 KINDS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
-BACKGROUND = 255  # what shows through transparent pixels: white
-BYTES_PER_PIXEL = 12  # that decoding holds at once, copies included
+BACKGROUND = 255  # behind transparent pixels: white
+BYTES_PER_PIXEL = 12  # in memory while decoding, including copies
 
-_NAMES = {"MPO": "JPEG", "WEBP": "WebP"}  # Pillow's names that are not ours; phones' JPEGs often are MPOs
-_UNREAD = (  # kinds that Pillow or its build may not know, by their first bytes
+_NAMES = {"MPO": "JPEG", "WEBP": "WebP"}  # Pillow's names that differ from ours; phones' JPEGs are often MPOs
+_UNSUPPORTED = (  # kinds that Pillow or its build may not read, by their first bytes
     (4, b"ftypavif", "AVIF", "convert it to PNG"),
     (4, b"ftyp", "HEIF or a video", "HEIF needs `pip install 'angulus[heif]'`"),
     (0, b"\x00\x00\x00\x0cjP", "JPEG 2000", "convert it to PNG"),
     (0, b"\xff\x0a", "JPEG XL", "convert it to PNG"),
     (0, b"\x00\x00\x00\x0cJXL", "JPEG XL", "convert it to PNG"),
 )
-_ORIENTATION = 0x0112  # the EXIF tag that says how to turn the image; 1: it is upright
+_ORIENTATION = 0x0112  # the EXIF tag for the image's orientation; 1: upright
 _STRIP = 1_000_000  # pixels blended at a time
 
 
@@ -57,10 +57,10 @@ def header(data: bytes, what: str = "the file") -> Header:
 
     Args:
         data: the whole file.
-        what: what to call it in errors.
+        what: its name in errors.
 
     Raises:
-        checks.InputError: empty, no image, of a kind that is not read, cut short, several frames, or too large.
+        checks.InputError: empty, not an image, of an unsupported kind, cut short, several frames, or too large.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (6, 4)).save(file, "PNG")
@@ -73,21 +73,21 @@ def header(data: bytes, what: str = "the file") -> Header:
 def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
     """Decode an image to uint8 RGB [height, width, 3].
 
-    The image is turned upright by its EXIF orientation. Grey becomes three equal channels, CMYK becomes RGB. Of 16 bits
-    the high eight are kept, so window a scan that uses a part of the range first. Transparent pixels show white.
+    The image is turned upright by its EXIF orientation. Grey becomes three equal channels, CMYK becomes RGB. 16 bits
+    are cut to the high eight, so window a scan that uses part of the range first. Transparent pixels become white.
 
     Args:
         data: the whole file, of one of `KINDS` and with one frame.
-        what: what to call it in errors.
+        what: its name in errors.
 
     Raises:
         checks.InputError: what `header` refuses; a file that its decoder cannot read. An image that is cut short is
-            read only where `angulus --read-damaged` (ANGULUS_READ_DAMAGED=1) asks for it: what is missing is grey or
-            black, and a warning names the image.
+            read only with `angulus --read-damaged` (ANGULUS_READ_DAMAGED=1): missing pixels are grey or black, and a
+            warning names the image.
     """
-    image, found, whole = _open(data, what)
+    image, info, whole = _open(data, what)
     fast = opencv()
-    plain = whole and found.kind == "JPEG" and image.mode in ("RGB", "L")
+    plain = whole and info.kind == "JPEG" and image.mode in ("RGB", "L")
     try:
         if fast is not None and plain and image.getexif().get(_ORIENTATION, 1) == 1:
             pixels = fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)
@@ -98,20 +98,20 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{what} must be a whole {found.kind}; decoding it gave: {one_line(error)}") from error
+        raise InputError(f"{what} must be a whole {info.kind}; decoding it gave: {one_line(error)}") from error
 
 
 def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
-    """The image, not decoded yet; what its header says; whether the file is whole."""
+    """The image, not decoded yet; its header; whether the file is complete."""
     if not data:
         raise InputError(f"{what} must be an image; it is empty (0 bytes)")
     most = limits.most_unpacked() // BYTES_PER_PIXEL
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit, of the same size, gives way where ours was raised
+        Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit, equal by default, follows ours
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
-        raise InputError(_unread(data, what)) from error
+        raise InputError(_unsupported(data, what)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # it names the pixels
         raise _too_large(what, re.sub(r".*\((\d+) pixels\).*", r"\1 pixels", one_line(error))) from error
     except Exception as error:  # a damaged file can raise nearly anything
@@ -122,7 +122,7 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     if image.width * image.height > most:
         raise _too_large(what, f"{image.width}x{image.height}")
     if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"{what} must be one image; this {kind} has several frames; save the one that is meant")
+        raise InputError(f"{what} must be one image; this {kind} has several frames; save one of them")
     whole = _whole(data, kind)
     if not whole:
         if not os.environ.get(limits.READ_DAMAGED):
@@ -131,7 +131,7 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
                 "angulus --read-damaged COMMAND reads what there is"
             )
         ImageFile.LOAD_TRUNCATED_IMAGES = True
-        warnings.warn(f"{what} is cut short; what is missing is grey or black", stacklevel=3)
+        warnings.warn(f"{what} is cut short; missing pixels are grey or black", stacklevel=3)
     return image, Header(kind, image.width, image.height), whole
 
 
@@ -141,7 +141,7 @@ def _too_large(what: str, size: str) -> InputError:
 
 
 def _whole(data: bytes, kind: str) -> bool:
-    """Whether the file ends as its kind must; a decoder would fill up some that do not."""
+    """Whether the file ends as its kind must; decoders silently fill up some that do not."""
     if kind == "JPEG":
         return data.rfind(b"\xff\xd9", data.rfind(b"\xff\xda")) > 0  # the end, behind the start of the last scan
     if kind == "PNG":
@@ -152,8 +152,7 @@ def _whole(data: bytes, kind: str) -> bool:
 def _rgb(image: Image.Image, what: str) -> NDArray[np.uint8]:
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO", None) and "adobe" not in image.info:
         raise InputError(
-            f"{what} must say how its CMYK is meant; it has no Adobe marker, so ink may be stored inverted "
-            "or not; save it as RGB"
+            f"{what} must define its CMYK; it has no Adobe marker, so ink may be stored inverted or not; save it as RGB"
         )
     if image.mode.startswith("I;16"):
         high = (np.asarray(image) >> 8).astype(np.uint8)
@@ -168,7 +167,7 @@ def _rgb(image: Image.Image, what: str) -> NDArray[np.uint8]:
 
 
 def _over_background(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA [height, width, 4] over the background, rounded; some rows at a time, since it takes wider numbers."""
+    """Blend RGBA [height, width, 4] with the background, rounded; in strips, because it takes wider numbers."""
     height, width, _ = pixels.shape
     out = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP // width)
@@ -179,8 +178,8 @@ def _over_background(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def _unread(data: bytes, what: str) -> str:
-    for start, magic, kind, way in _UNREAD:
+def _unsupported(data: bytes, what: str) -> str:
+    for start, magic, kind, way in _UNSUPPORTED:
         if data[start : start + len(magic)] == magic:
             return f"{what} must be {', '.join(KINDS[:-1])} or {KINDS[-1]}; it is {kind}; {way}"
     return f"{what} must be an image; its first bytes are {data[:8]!r}; kinds that are read: {', '.join(KINDS)}"
@@ -188,7 +187,7 @@ def _unread(data: bytes, what: str) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats that Pillow may read, by its own names. Others are never tried: each decoder is a risk."""
+    """The formats that Pillow may read, by its names. Others are never tried: each decoder is a risk."""
     formats = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
     if features.check("avif"):
         formats.append("AVIF")
@@ -196,13 +195,13 @@ def _formats() -> tuple[str, ...]:
         importlib.import_module("pillow_heif").register_heif_opener()
         formats.append("HEIF")
     except ImportError:
-        pass  # `_unread` names it where it is missed
+        pass  # `_unsupported` names it when needed
     return tuple(formats)
 
 
 @cache
 def opencv() -> Any:
-    """The package cv2, or None where it is not installed."""
+    """The package cv2, or None if it is not installed."""
     try:
         return importlib.import_module("cv2")
     except ImportError:

@@ -3,23 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data import Sampler as TorchSampler
 
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.augment import Augment
-from angulus.data.records.pixels import DecodedPixels, Encoded
-from angulus.data.records.reader import Records
+from angulus.data.records import Records
 from angulus.data.sampler import Sampler
+
+
+class Encoded(Protocol):
+    """A store of encoded images, such as `Records`."""
+
+    @property
+    def where(self) -> str:
+        """Its name in messages."""
+
+    def images(self, rows: ArrayLike) -> list[bytes]:
+        """The encoded images of some rows."""
+
+
+class DecodedPixels:
+    """uint8 [N, 3, height, width], RGB, decoded on each access: index k is the image of row `rows[k]` of records.
+
+    For images that do not fit in memory; indexed as `angulus.data.sets.images.Pixels`. Cheap to fork and to pickle.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self, images: Encoded, rows: NDArray[np.int64], size: tuple[int, int], threads: int | None = None
+    ) -> None:
+        """Remember where the images are; nothing is read yet.
+
+        Args:
+            images: the records.
+            rows: [N] rows of the records.
+            size: (width, height) of every image.
+            threads: for decoding, >= 1; None: as many as PyTorch uses, at most 16.
+        """
+        self._images, self._rows = images, rows
+        self._threads = min(16, torch.get_num_threads()) if threads is None else threads
+        self.shape = torch.Size((len(rows), 3, size[1], size[0]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor | slice | NDArray[np.int64]) -> Tensor:
+        """The images of rows [B], in channels-last memory.
+
+        Raises:
+            checks.InputError: an image that cannot be read or decoded, or has another size; its row is named.
+        """
+        chosen = self._rows[rows.numpy() if isinstance(rows, Tensor) else rows]
+        _, channels, height, width = self.shape
+        pixels = np.empty((len(chosen), height, width, channels), dtype=np.uint8)
+        data = self._images.images(chosen)
+
+        def fill(places: NDArray[np.int64]) -> None:
+            for place in places.tolist():
+                pixels[place] = self._decode(int(chosen[place]), data[place])
+
+        shares = np.array_split(np.arange(len(chosen)), self._threads)
+        if self._threads == 1:
+            fill(shares[0])
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(pool.map(fill, shares))  # raises the error of the first row that has one
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def _decode(self, row: int, data: bytes) -> NDArray[np.uint8]:
+        what = f"row {row} of {self._images.where}"
+        image = decode.decode(data, what)
+        height, width = self.shape[2:]
+        if image.shape[:2] != (height, width):
+            raise InputError(
+                f"{what} must be {width}x{height} as the others; got {image.shape[1]}x{image.shape[0]}, "
+                "as its EXIF tag turns it"
+            )
+        return image
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +110,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The rows that one trains on.
+    """The rows to train on.
 
     Attributes:
         rows: [N] rows of the records.
@@ -55,10 +126,10 @@ class Part:
 
 
 def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
-    """The rows with classes 0, 1, ... for their identities, in the order of the names.
+    """Number the identities of rows as classes 0, 1, ... in the order of their names.
 
     Args:
-        records: where they are.
+        records: the records.
         rows: [N], no repeats; all if None.
 
     Raises:
@@ -74,8 +145,8 @@ def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
     if len(unknown):
         raise InputError(
             f"every image to train on must have an identity; {len(unknown)} in {records.where} have none, row "
-            f"{chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first; take them out of the source and convert "
-            "it to new records, or from Python give the rows that have one"
+            f"{chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first; remove them from the source and convert "
+            "it to new records, or from Python pass the rows that have one"
         )
     sizes, counts = np.unique(records.sizes[chosen], axis=0, return_counts=True)
     if len(sizes) > 1:
@@ -91,7 +162,7 @@ def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
 
 
 class Loader:
-    """Batches of an epoch from any step on; what comes depends on seed, epoch, step and rank alone.
+    """Batches of an epoch from any step on; they depend only on seed, epoch, step and rank.
 
     Workers start with the first epoch and stay. Each reads its own batches by row and decodes them.
     """
@@ -106,14 +177,14 @@ class Loader:
         workers: int = 2,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Set up the workers' part; nothing is read yet.
+        """Prepare the workers; nothing is read yet.
 
         Args:
             images: the records.
             part: which rows, their classes and size.
             sampler: over the positions 0 ... N − 1 of `part`.
-            augment: done on the device, in batches; None: nothing.
-            workers: processes that read and decode; 0: this one does.
+            augment: applied on the device, in batches; None: nothing.
+            workers: processes that read and decode; 0: this process does.
             device: where batches go.
 
         Raises:
@@ -123,23 +194,22 @@ class Loader:
             raise InputError(f"sampler must be over the {len(part.rows)} rows of the part; it goes beyond them")
         self._part, self._sampler, self._augment = part, sampler, augment
         self._device = torch.device(device)
-        self._where = images.where
-        self._order = _Order()
+        self._batches: list[NDArray[np.int64]] = []  # the epoch's, from which the workers get theirs
         workers = checks.integer("workers", workers, low=0)
         self._loader: DataLoader[Any] = DataLoader(
             _Decoded(DecodedPixels(images, part.rows, part.size, threads=1)),
             batch_size=None,  # the sampler gives whole batches
-            sampler=self._order,
+            sampler=self._batches,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             persistent_workers=workers > 0,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=_quiet_threads,
+            worker_init_fn=_use_one_thread,
         )
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return self._sampler.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -148,14 +218,15 @@ class Loader:
         Raises:
             checks.InputError: an image that cannot be read or decoded, or has another size; its row is named.
         """
-        self._order.batches = self._sampler.batches(epoch, start)
-        for step, (found, decoded) in enumerate(zip(self._order.batches, self._loader, strict=True), start):
+        batches = self._sampler.batches(epoch, start)
+        self._batches[:] = batches
+        for step, (positions, decoded) in enumerate(zip(batches, self._loader, strict=True), start):
             if isinstance(decoded, str):
                 raise InputError(decoded)
             pixels = decoded.to(self._device, non_blocking=True)
             if self._augment is not None:
                 pixels = self._augment(pixels, self._generator(epoch, step))
-            labels, rows = (torch.from_numpy(of[found]) for of in (self._part.labels, self._part.rows))
+            labels, rows = (torch.from_numpy(values[positions]) for values in (self._part.labels, self._part.rows))
             yield Batch(pixels, labels.to(self._device, non_blocking=True), rows)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
@@ -165,21 +236,8 @@ class Loader:
         return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
 
 
-class _Order(TorchSampler[NDArray[np.int64]]):
-    """Hands the epoch's batches to the workers, which outlive it."""
-
-    def __init__(self) -> None:
-        self.batches: list[NDArray[np.int64]] = []
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 class _Decoded(Dataset[Any]):
-    """Positions -> pixels uint8 [B, 3, height, width] in channels-last memory, or the sentence of what went wrong."""
+    """Positions -> pixels uint8 [B, 3, height, width] in channels-last memory, or the message of an error."""
 
     def __init__(self, pixels: DecodedPixels) -> None:
         self._pixels = pixels
@@ -187,11 +245,11 @@ class _Decoded(Dataset[Any]):
     def __getitem__(self, positions: NDArray[np.int64]) -> Tensor | str:
         try:
             return self._pixels[positions]
-        except InputError as error:  # an exception would come out of a worker with its whole traceback as the message
+        except InputError as error:  # raised in a worker, it would arrive with its whole traceback as the message
             return str(error)
 
 
-def _quiet_threads(worker: int) -> None:
+def _use_one_thread(worker: int) -> None:
     """One thread per worker: OpenCV's pool neither survives a fork nor helps with small images."""
     opencv = decode.opencv()
     if opencv is not None:

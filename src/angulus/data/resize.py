@@ -1,4 +1,4 @@
-"""Images of any size to images of one, without aliasing: what is no face has no landmarks to be aligned by."""
+"""Resizing of images to one size, without aliasing, for images other than faces, which landmarks align."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from angulus.core import checks
 from angulus.data import decode
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 Crop = Literal["center", "resize", "pad"]
 
@@ -22,13 +22,13 @@ _MOST_SIDE = 16_384  # pixels
 
 @dataclass(frozen=True)
 class Resize:
-    """What is made of every image.
+    """Resizes images to one size.
 
     Args:
         height, width: in pixels, 1 to 16,384.
-        crop: "center" takes the largest part about the middle that has the asked shape; "resize" takes all, and
-            stretches it; "pad" takes all, and fills up with white, as transparent pixels are shown.
-        encoding: JPEG of quality 95, or PNG, which keeps every bit.
+        crop: "center" takes the largest central part of the right shape; "resize" stretches the whole image; "pad"
+            adds white borders.
+        encoding: JPEG of quality 95, or PNG, which is lossless.
     """
 
     height: int
@@ -43,11 +43,7 @@ class Resize:
         checks.choice("encoding", self.encoding, ("jpeg", "png"))
 
     def __call__(self, row: Row) -> Row:
-        """The row with its image in the new size, landmarks moved along.
-
-        Raises:
-            checks.InputError: an image that cannot be decoded.
-        """
+        """The row with its image and landmarks resized; `InputError` if the image cannot be decoded."""
         pixels = decode.decode(row.image, "the file")
         image, scale, shift = self.apply(pixels)
         points = None
@@ -58,28 +54,24 @@ class Resize:
         return Row(row.id, data.getvalue(), row.identity, points, row.score)
 
     def apply(self, pixels: NDArray[np.uint8]) -> tuple[Image.Image, NDArray[np.float64], NDArray[np.float64]]:
-        """The new image, and the scale and shift [2] in x and y that take corners of pixels from the old one to it.
-
-        Args:
-            pixels: uint8 RGB [height, width, 3].
-        """
+        """Resize uint8 RGB [height, width, 3]: the image, and the scale and shift [2] of pixel corners in x and y."""
         image = Image.fromarray(pixels)
         old, new = np.array(image.size, dtype=np.float64), np.array([self.width, self.height])
         if self.crop == "center":
             part = np.minimum(new * (old / new).min(), old)  # of the old image; rounding may pass its edge
             corner = (old - part) / 2
             box = (*corner.tolist(), *np.minimum(corner + part, old).tolist())
-            return self._resized(image, new, box), new / part, -corner * new / part
+            return self._resize(image, new, box), new / part, -corner * new / part
         if self.crop == "resize":
-            return self._resized(image, new), new / old, np.zeros(2)
+            return self._resize(image, new), new / old, np.zeros(2)
         inner = np.clip(np.rint(old * (new / old).min()), 1, new).astype(np.int64)
         corner = (new - inner) // 2
         canvas = Image.new("RGB", (self.width, self.height), (decode.BACKGROUND,) * 3)
-        canvas.paste(self._resized(image, inner), tuple(corner.tolist()))
+        canvas.paste(self._resize(image, inner), tuple(corner.tolist()))
         return canvas, inner / old, corner.astype(np.float64)
 
     @staticmethod
-    def _resized(image: Image.Image, size: NDArray[np.int64], box: tuple[float, ...] | None = None) -> Image.Image:
-        """By Lanczos' filter, as wide as the step from pixel to pixel: nothing between them is passed over."""
+    def _resize(image: Image.Image, size: NDArray[np.int64], box: tuple[float, ...] | None = None) -> Image.Image:
+        """With Lanczos' filter, widened by the scale so that it averages all pixels in between."""
         width, height = size.tolist()
         return image.resize((width, height), Image.Resampling.LANCZOS, box)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.data.sources import Options
+from angulus.data.sources import SourceOptions
 from angulus.doctor.changes import FAULTS, MENDS, ImageChange, changes_for, combine
 from angulus.doctor.effects import FeatureStatistics, has_pairs, intervals, measure
 from angulus.doctor.sample import take_sample
@@ -144,7 +144,7 @@ def diagnose(
     *,
     limit: int = 400,
     draws: int = 2000,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     device: torch.device | None = None,
     on_trial: Callable[[int, int], None] = lambda done, of: None,
 ) -> Diagnosis:

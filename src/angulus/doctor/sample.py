@@ -16,9 +16,8 @@ from angulus.core.checks import InputError
 from angulus.core.contract import TEMPLATE_SIDE, template_points
 from angulus.data import decode
 from angulus.data.faces import align
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, Row
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.models.artifact import Model
 from angulus.models.inputs import to_channels
 
@@ -43,7 +42,7 @@ class ImageSample:
     facts: tuple[str, ...]
 
 
-def take_sample(model: Model, images: Path, limit: int, options: Options | None = None) -> ImageSample:
+def take_sample(model: Model, images: Path, limit: int, options: SourceOptions | None = None) -> ImageSample:
     """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
 
     Raises:
@@ -85,7 +84,7 @@ def choose(identities: NDArray[np.str_], limit: int) -> NDArray[np.int64]:
     return np.sort(order[ranked[:limit]])
 
 
-def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
+def _identities(images: Path, options: SourceOptions | None) -> tuple[NDArray[np.str_], list[LeftOut]]:
     if images.exists() and kind_of(images) == "records":
         return Records(images).identities, []
     identities, left_out = [], []
@@ -97,7 +96,7 @@ def _identities(images: Path, options: Options | None) -> tuple[NDArray[np.str_]
     return np.array(identities, dtype=np.str_), left_out
 
 
-def _read(images: Path, rows: NDArray[np.int64], options: Options | None) -> list[Row]:
+def _read(images: Path, rows: NDArray[np.int64], options: SourceOptions | None) -> list[Row]:
     if kind_of(images) == "records":
         return Records(images).rows(rows)
     wanted = set(rows.tolist())

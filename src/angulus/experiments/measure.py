@@ -73,9 +73,7 @@ def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str
     groups = image_quality.groups(norms, correct, low)
     return {
         "accuracy": accuracies.accuracy(labels, predictions),
-        "own_split": {
-            name: dataclasses.asdict(group) for name, group in image_quality.groups(norms, correct, low).items()
-        },
+        "own_split": {name: dataclasses.asdict(group) for name, group in groups.items()},
         "norm_bins": [dataclasses.asdict(part) for part in image_quality.norm_bins(norms, correct)],
         "per_class": accuracies.accuracy_per_class(labels, predictions),
     }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, files, formats
 from angulus.core.embeddings import Embeddings
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 from angulus.data.sources import LeftOut
 from angulus.distributed.runtime import Ranks
 from angulus.models import artifact, inputs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.formats import text_array
 from angulus.data import decode
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 from angulus.data.sources import LeftOut, read_source
 from angulus.models import artifact
 

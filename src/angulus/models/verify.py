@@ -12,7 +12,7 @@ import torch
 
 from angulus.core import checks, extras
 from angulus.core.contract import describe_model
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 from angulus.evaluation.protocols.calibration import Rate
 from angulus.models.artifact import Config, Model
 from angulus.models.inputs import pixels_of

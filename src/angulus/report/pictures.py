@@ -104,8 +104,8 @@ def read(path: Path, wanted: set[str]) -> dict[str, str]:
         checks.InputError: no such source, or it holds none of the images that are wanted.
     """
     from angulus.data.decode import decode
-    from angulus.data.records.row import Row
-    from angulus.data.sources.registry import read_source
+    from angulus.data.records import Row
+    from angulus.data.sources.kinds import read_source
 
     found: dict[str, str] = {}
     for item in read_source(path):

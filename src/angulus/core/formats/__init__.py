@@ -10,44 +10,34 @@ from types import ModuleType
 from angulus.core import checks, files
 from angulus.core.checks import InputError, one_line
 from angulus.core.formats import npz, parquet, tensors
-from angulus.core.formats.common import Columns, as_native, as_numbers, as_text
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import Columns, as_native, as_numbers, as_text, text_array
 
 __all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of", "text_array", "write"]
 
 FORMATS: dict[str, ModuleType] = {".npz": npz, ".safetensors": tensors, ".parquet": parquet}
 
-_MEANT = {  # what other tools call a column
+_MEANT = {  # names that other tools use
     "embeddings": ("features", "feature", "vectors", "vector", "embs", "emb", "x"),
     "ids": (
-        "path",
-        "paths",
-        "image",
-        "images",
-        "image_path",
-        "file",
-        "files",
-        "filename",
-        "filenames",
-        "name",
-        "names",
+        *("path", "paths", "image", "images", "image_path"),
+        *("file", "files", "filename", "filenames", "name", "names"),
     ),
     "labels": ("identity", "identities", "person", "people", "subject", "subjects", "class", "classes", "y"),
 }
 
 
 def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequence[str] = ()) -> Columns:
-    """The columns of a file that are `known`; a warning names the others, which are not read.
+    """Read the `known` columns of a file; a warning names the others.
 
     Args:
         path: the file; its suffix names the format.
-        known: names that are read.
-        texts: those of them that are text, which `.safetensors` keeps in its metadata or beside itself.
+        known: names to read.
+        texts: those of them that are text, which `.safetensors` stores in its metadata or in files next to it.
         needed: names that must be there.
 
     Raises:
-        checks.InputError: another suffix, no such file, a damaged file, a name that is needed and not there, arrays
-            that need pickle, or a small file that unpacks to very much.
+        checks.InputError: another suffix, no such file, a damaged file, a needed name that is missing, arrays that
+            need pickle, or a small file that unpacks to very much.
     """
     suffix = suffix_of(path)
     if not path.is_file():
@@ -70,19 +60,20 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
 
 
 def write(path: Path, columns: Columns) -> None:
-    """Write the columns, whole or not at all; the suffix of `path` names the format."""
-    files.write_atomically(path, FORMATS[suffix_of(path)].writer(path, columns))
+    """Write the columns, completely or not at all; the suffix of `path` names the format."""
+    module = FORMATS[suffix_of(path)]
+    files.write_atomically(path, lambda file: module.write(file, path, columns))
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix, which names the format, or the error that says which there are."""
+    """The suffix, which names the format; `InputError` lists those that are supported."""
     if path.suffix not in FORMATS:
         raise InputError(f"embeddings must be in a file that ends in {', '.join(FORMATS)}; got {path}")
     return path.suffix
 
 
 def _rename(name: str, others: Sequence[str]) -> str:
-    """A clause that says which of the other columns may be the one that is missing, or nothing."""
+    """A clause that suggests which of the other columns may be the missing one, or nothing."""
     meant = [other for other in others if other.casefold() in (name, name.rstrip("s"), *_MEANT.get(name, ()))]
     meant = meant or difflib.get_close_matches(name, others, n=1, cutoff=0.75)
     return f"; rename {meant[0]!r} to {name!r} if that is what it is" if len(meant) == 1 else ""

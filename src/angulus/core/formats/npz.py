@@ -1,12 +1,11 @@
-"""Columns in `.npz`: matrices and text of an uncompressed archive are mapped from disk; every checksum is verified."""
+"""Columns in `.npz`: matrices and text of an uncompressed archive are memory-mapped; every checksum is verified."""
 
 from __future__ import annotations
 
 import math
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from angulus.core import limits
 from angulus.core.checks import InputError
-from angulus.core.formats.common import MATRICES, Columns
+from angulus.core.formats.columns import MATRICES, Columns, crc32_of
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_BLOCK = 2**22  # bytes read at a time
 
 
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
@@ -38,7 +36,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
 
 
 def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, mapped: bool) -> NDArray[Any]:
-    """The array of a member: mapped where that is asked for and it is stored as it is, else read."""
+    """The array of a member: mapped if `mapped` and it is stored uncompressed, else read."""
     if info.compress_type != zipfile.ZIP_STORED:
         limits.check_unpacked(info.file_size, info.compress_size, f"{path}: {name}")
     with archive.open(info) as stream:
@@ -46,7 +44,7 @@ def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipIn
             version = np.lib.format.read_magic(stream)
         except ValueError as error:
             raise InputError(f"{path}: {name} must be an array as np.savez writes it; got other bytes") from error
-        if version not in _HEADERS:  # of field names beyond ASCII, which no column needs
+        if version not in _HEADERS:  # field names beyond ASCII, which no column needs
             stream.seek(0)
             value: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             return value
@@ -70,30 +68,27 @@ def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipIn
 
 
 def _checked_start(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin in the file, once their checksum is found right."""
+    """The first byte of a stored member in the file, after verifying its checksum."""
     with path.open("rb") as file:
-        file.seek(info.header_offset + 26)  # zipfile has checked what stands before
+        file.seek(info.header_offset + 26)  # zipfile has checked the bytes before
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)  # the name and the extra field
-        start, left, found = file.tell(), info.file_size, 0
-        while left and (block := file.read(min(left, _BLOCK))):
-            found, left = zlib.crc32(block, found), left - len(block)
-    if left or found != info.CRC:
-        raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+        start = file.tell()
+        if crc32_of(file, info.file_size) != info.CRC:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
     return start
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """What writes the columns into an open file."""
-    arrays = {name: _of_one_width(path, name, value) for name, value in columns.items()}
-    return lambda file: np.savez(file, **arrays)  # type: ignore[arg-type]
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file."""
+    np.savez(file, **{name: _fixed_width(path, name, value) for name, value in columns.items()})  # type: ignore[arg-type]
 
 
-def _of_one_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:
+def _fixed_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:
     if value.dtype != object:
         return value
     size = 4 * len(value) * max(map(len, value.tolist()))
     if size > limits.most_unpacked():
         raise InputError(
-            f"{path}: {name} would take {size:,} bytes, for .npz pads each text to the longest; write .parquet"
+            f"{path}: {name} would take {size:,} bytes, because .npz pads each text to the longest; write .parquet"
         )
     return value.astype(np.str_)

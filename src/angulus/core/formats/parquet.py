@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from angulus.core import limits
 from angulus.core.checks import InputError, one_line
 from angulus.core.formats import parquet_footer
-from angulus.core.formats.common import MATRICES, Columns
+from angulus.core.formats.columns import MATRICES, Columns, object_array
 
 _ROWS = 65_536  # a row group
 
@@ -21,16 +21,16 @@ _ROWS = 65_536  # a row group
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
     """The known columns of a file, and the names of the others.
 
-    A matrix is filled in place, so that it is in memory once; each text is in memory once however often it stands.
+    A matrix is filled in place, so that it is in memory once; so is each text, however often it occurs.
     """
-    import pyarrow as arrow  # where it is used: it takes longer to load than all of `import angulus` should
+    import pyarrow as arrow  # here, because it loads slowly
     from pyarrow import parquet
 
     columns: Columns = {}
     try:
         with path.open("rb") as footer:
             size = sum(chunk.unpacked for chunk in parquet_footer.chunks(footer) if chunk.name in known)
-        limits.check_unpacked(size, path.stat().st_size, str(path))  # a repeated value takes a few bits in the file
+        limits.check_unpacked(size, path.stat().st_size, str(path))  # repeated values take a few bits in the file
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             wanted = [name for name in names if name in known]
@@ -66,27 +66,21 @@ def _is_words(kind: Any, arrow: ModuleType) -> bool:
 
 
 def _single(path: Path, name: str, column: Any, is_text: bool, arrow: ModuleType) -> NDArray[Any]:
-    """A column of single values: text and bytes as objects, None where there is none; numbers, NaN where none."""
+    """A column of single values: text and bytes as objects, numbers as they are; missing values are None or NaN."""
     kinds = arrow.types
     if column.null_count and name == "ids":
         raise InputError(f"{path}: {name} must have no empty entries; got {column.null_count}")
     if kinds.is_dictionary(column.type):
         words = [*column.dictionary.to_pylist(), None]
-        return _objects([words[place] for place in column.indices.fill_null(len(words) - 1).to_pylist()])
+        return object_array([words[place] for place in column.indices.fill_null(len(words) - 1).to_pylist()])
     if kinds.is_nested(column.type):
         raise InputError(f"{path}: {name} must be single values; got {column.type}")
     if is_text and (kinds.is_integer(column.type) or _is_words(column.type, arrow)):
-        return _objects(column.to_pylist())
+        return object_array(column.to_pylist())
     if not (kinds.is_floating(column.type) or kinds.is_integer(column.type) or kinds.is_null(column.type)):
         raise InputError(f"{path}: {name} must be text or numbers; got {column.type}")
     plain: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return plain
-
-
-def _objects(values: list[Any]) -> NDArray[Any]:
-    objects = np.empty(len(values), dtype=object)
-    objects[:] = values
-    return objects
 
 
 def _matrix(path: Path, name: str, column: Any, arrow: ModuleType) -> NDArray[Any]:
@@ -109,8 +103,8 @@ def _uneven(path: Path, name: str, low: int, high: int) -> InputError:
     return InputError(f"{path}: {name} must be lists of one length; got {low} and {high}")
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """What writes the columns into an open file."""
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file."""
     import pyarrow as arrow
     from pyarrow import parquet
 
@@ -122,11 +116,8 @@ def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
     def table(start: int) -> Any:
         return arrow.table({name: as_arrow(value[start : start + _ROWS]) for name, value in columns.items()})
 
-    def fill(file: BinaryIO) -> None:
-        words = [name for name, value in columns.items() if value.dtype.kind in "UO" and name != "ids"]
-        options = {"use_dictionary": words, "compression": "none", "write_page_checksum": True}
-        with parquet.ParquetWriter(file, table(0).schema, **options) as writer:
-            for start in range(0, len(columns["ids"]), _ROWS):
-                writer.write_table(table(start))
-
-    return fill
+    words = [name for name, value in columns.items() if value.dtype.kind in "UO" and name != "ids"]
+    options = {"use_dictionary": words, "compression": "none", "write_page_checksum": True}
+    with parquet.ParquetWriter(file, table(0).schema, **options) as writer:
+        for start in range(0, len(columns["ids"]), _ROWS):
+            writer.write_table(table(start))

@@ -1,6 +1,6 @@
-"""Where each column of a `.parquet` file stands, and how much it would take in memory, from the file's footer.
+"""The position of each column of a `.parquet` file, and its size in memory, from the file's footer.
 
-pyarrow ends the process where the statistics of a damaged footer do not fit, so the footer is read without it.
+Read without pyarrow, which aborts the process if the statistics of a damaged footer are malformed.
 
 Source: the Parquet format, parquet.thrift, and Thrift's compact protocol.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from angulus.core import limits
 
@@ -21,14 +20,13 @@ _TEXT = 6  # the type BYTE_ARRAY
 Fields = dict[int, Any]
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A column in a group of rows.
+class ColumnChunk(NamedTuple):
+    """A column in a row group.
 
     Attributes:
         name: of the column.
-        unpacked: bytes in memory; each text counts once, with its places.
-        start, packed: the first byte of its first page of data in the file, and the bytes that it takes there.
+        unpacked: bytes in memory; each text counts once, with its offsets.
+        start, packed: the first byte of its first data page in the file, and its bytes there.
     """
 
     name: str
@@ -37,11 +35,11 @@ class Chunk:
     packed: int
 
 
-def chunks(file: BinaryIO) -> Iterator[Chunk]:
+def chunks(file: BinaryIO) -> Iterator[ColumnChunk]:
     """The chunks of a file, group by group.
 
     Raises:
-        ValueError: no footer that can be read.
+        ValueError: the footer is missing or damaged.
     """
     footer = _Compact(_footer(file))
     try:
@@ -49,7 +47,7 @@ def chunks(file: BinaryIO) -> Iterator[Chunk]:
         for column in (chunk[3] for group in groups for chunk in group[1]):
             text = max(0, column[6]) if column[1] == _TEXT else 0
             unpacked = _WIDTHS.get(column[1], 8) * max(0, column[5]) + text
-            yield Chunk(column[3][0].decode(), unpacked, int(column[9]), int(column[7]))
+            yield ColumnChunk(column[3][0].decode(), unpacked, int(column[9]), int(column[7]))
     except (IndexError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ValueError("its footer is damaged") from error
 
@@ -66,7 +64,7 @@ def _footer(file: BinaryIO) -> bytes:
 
 
 class _Compact:
-    """Reads Thrift's compact protocol: structs as {number of the field: value}."""
+    """Reads Thrift's compact protocol: structs become {field number: value}."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._place = data, 0
@@ -74,13 +72,13 @@ class _Compact:
     def fields(self, depth: int = 0) -> Fields:
         if depth > limits.MOST_DEPTH:
             raise RecursionError
-        found: Fields = {}
+        fields: Fields = {}
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self._whole()
             kind = head & 15
-            found[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
-        return found
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
+        return fields
 
     def _value(self, kind: int, depth: int) -> Any:
         if kind in (4, 5, 6):

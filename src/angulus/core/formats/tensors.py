@@ -1,10 +1,10 @@
-"""Columns in `.safetensors`: matrices are mapped from disk; text stands in the metadata or in files beside."""
+"""Columns in `.safetensors`: matrices are memory-mapped; text is in the metadata or in files next to it."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,20 +14,18 @@ from numpy.typing import NDArray
 
 from angulus.core import limits
 from angulus.core.checks import InputError, one_line
-from angulus.core.formats.common import MATRICES, Columns
-from angulus.core.formats.texts import is_missing, text_array
+from angulus.core.formats.columns import MATRICES, Columns, crc32_of, is_missing, text_array
 
 _HEADER_LIMIT = 100_000_000  # bytes; what readers of safetensors accept as a header
 _ROWS = 65_536  # rows copied at a time
-_BLOCK = 2**22  # bytes read at a time
 _SUMS = "crc32"  # in the metadata: the checksum of each tensor's bytes, as JSON
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
-    """The known columns of a file and of the text that its metadata or files next to it hold; the other names.
+    """The known columns of a file, with text from its metadata or files next to it; and the other names.
 
-    The format has no checksums; those that `writer` puts in the metadata are verified.
+    The format has no checksums; those that `write` puts in the metadata are verified.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -45,24 +43,21 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
             columns[name] = _mapped_tensor(path, name, entries[name], 8 + length)
     _check_sums(path, metadata, entries, 8 + length)
     for name in texts:
-        value = _text_beside(path, name, metadata, name in columns)
+        value = _text_column(path, name, metadata, name in columns)
         if value is not None:
             columns[name] = value
     return columns, [name for name in names if name not in known]
 
 
 def _check_sums(path: Path, metadata: dict[str, str], entries: dict[str, Any], start: int) -> None:
-    """Refuse tensors that are not those that were written."""
+    """Refuse tensors that differ from those that were written."""
     sums = limits.parse_json(metadata.get(_SUMS, "{}"), f"{path}: {_SUMS} in the metadata")
     with path.open("rb") as file:
         for name, entry in entries.items():
             if isinstance(sums, dict) and name in sums and name != "__metadata__":
                 first, last = entry["data_offsets"]
                 file.seek(start + first)
-                found, left = 0, last - first
-                while left and (block := file.read(min(left, _BLOCK))):
-                    found, left = zlib.crc32(block, found), left - len(block)
-                if found != sums[name]:
+                if crc32_of(file, last - first) != sums[name]:
                     raise InputError(f"{path}: {name} has changed since it was written; the file is damaged")
 
 
@@ -75,17 +70,17 @@ def _mapped_tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> 
     return np.memmap(path, dtype=dtype, mode="r", offset=start + entry["data_offsets"][0], shape=shape)
 
 
-def _text_beside(path: Path, name: str, metadata: dict[str, str], in_tensors: bool) -> NDArray[np.str_] | None:
+def _text_column(path: Path, name: str, metadata: dict[str, str], in_tensors: bool) -> NDArray[np.str_] | None:
     """A column of text from the metadata (a JSON list) or from `PATH.NAME.txt`; one place only."""
-    beside = _beside(path, name)
-    places = ["a tensor"] * in_tensors + ["the metadata"] * (name in metadata) + [beside.name] * beside.is_file()
+    text_file = _text_file(path, name)
+    places = ["a tensor"] * in_tensors + ["the metadata"] * (name in metadata) + [text_file.name] * text_file.is_file()
     if len(places) > 1:
-        raise InputError(f"{path}: {name} must stand in one place; got {' and '.join(places)}; remove all but one")
-    if beside.is_file():
+        raise InputError(f"{path}: {name} must be in one place; got {' and '.join(places)}; remove all but one")
+    if text_file.is_file():
         try:
-            lines = limits.read_file(beside).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+            lines = limits.read_file(text_file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"{beside} must be UTF-8 text; got {error.reason}") from error
+            raise InputError(f"{text_file} must be UTF-8 text; got {error.reason}") from error
         return text_array(lines[:-1] if lines[-1] == "" else lines)
     if name not in metadata:
         return None
@@ -95,18 +90,19 @@ def _text_beside(path: Path, name: str, metadata: dict[str, str], in_tensors: bo
     return text_array([item if isinstance(item, str) else "" for item in value])
 
 
-def _beside(path: Path, name: str) -> Path:
+def _text_file(path: Path, name: str) -> Path:
     return path.with_name(f"{path.name}.{name}.txt")
 
 
-def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
-    """What writes the columns into an open file; text goes into the metadata: one file is replaced in one step."""
+def write(file: BinaryIO, path: Path, columns: Columns) -> None:
+    """Write the columns into an open file; text goes into the metadata, to write one file only."""
     metadata = {n: json.dumps(v.tolist(), ensure_ascii=False) for n, v in columns.items() if v.dtype.kind in "UO"}
     for name in metadata:
-        if _beside(path, name).exists():
-            raise InputError(f"{_beside(path, name)} must not stand beside {path.name}, which holds {name}; remove it")
+        text_file = _text_file(path, name)
+        if text_file.exists():
+            raise InputError(f"{text_file} must not exist next to {path.name}, which holds {name}; remove it")
     tensors = {name: value for name, value in columns.items() if name not in metadata}
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # so that each is aligned
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # to align each
     offset = 0
     metadata[_SUMS] = json.dumps({name: _sum(value) for name, value in tensors.items()})
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -121,14 +117,10 @@ def writer(path: Path, columns: Columns) -> Callable[[BinaryIO], object]:
             f"{path.name}: the text columns must fit the {_HEADER_LIMIT} bytes of a safetensors header; got "
             f"{len(packed)}; write .npz or .parquet"
         )
-
-    def fill(file: BinaryIO) -> None:
-        file.write(len(packed).to_bytes(8, "little") + packed)
-        for value in tensors.values():
-            for block in _bytes(value):
-                file.write(block)
-
-    return fill
+    file.write(len(packed).to_bytes(8, "little") + packed)
+    for value in tensors.values():
+        for block in _bytes(value):
+            file.write(block)
 
 
 def _bytes(value: NDArray[Any]) -> Iterator[bytes]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from angulus.data.audit.findings import CERTAIN, LISTS, Audit, AuditSet, AuditSettings, audit
 from angulus.data.audit.removals import Removal, Removed, apply_removals, check_free, read_list, write_list
-from angulus.data.audit.run import CERTAIN, LISTS, Audit, DataSet, Settings, audit
 
 __all__ = [
     "CERTAIN",
     "LISTS",
     "Audit",
-    "DataSet",
+    "AuditSet",
+    "AuditSettings",
     "Removal",
     "Removed",
-    "Settings",
     "apply_removals",
     "audit",
     "check_free",

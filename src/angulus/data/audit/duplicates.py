@@ -1,4 +1,4 @@
-"""Images that are there more than once: the same file, the same pixels, or nearly the same picture."""
+"""Duplicate images: the same file, the same pixels, or nearly the same picture."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Vectors = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Twins:
-    """Two images, one and the same picture as far as the verb says.
+    """Two images of the same picture, in the sense of the verb.
 
     Attributes:
-        first, second: their rows; within a set, the one to keep first.
+        first, second: their rows; within a set, the first is the one to keep.
         verb: how the second relates to the first, such as "has the same pixels as".
-        cosine: how near they are; None for exact copies.
+        cosine: how similar they are; None for exact copies.
     """
 
     first: int
@@ -33,105 +33,92 @@ class Twins:
     cosine: float | None = None
 
     def reason(self, first: str) -> str:
-        """The second's reason, the first called by a name."""
+        """The reason to remove the second, calling the first by a name."""
         return f"{self.verb} {first}" + ("" if self.cosine is None else f" (cosine {self.cosine:.3f})")
 
 
 @dataclass
 class Sorted:
-    """Duplicates within a set, by what can be done about them.
+    """Duplicates within a set.
 
     Attributes:
-        removals: those that may go, since one of the same picture stays.
-        conflicts: those whose twin has another identity: one of the names is wrong, and the pictures do not say which.
+        removals: those that can be removed, since one of the same picture stays.
+        conflicts: those whose twin has another identity: one of the names is wrong, but the pictures do not show which.
     """
 
     removals: list[Removal] = field(default_factory=list)
     conflicts: list[Removal] = field(default_factory=list)
 
 
-def exact(found: Inventory) -> list[Twins]:
-    """Each image whose bytes or pixels are those of another, beside the one of them to keep.
+def exact(data: Inventory) -> list[Twins]:
+    """All images whose bytes or pixels equal another's, each paired with the one to keep.
 
     The one to keep is the first with a known identity; a group of m gives m − 1 twins.
     """
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for row, pixels in enumerate(found.pixels_hash):
+    for row, pixels in enumerate(data.pixels_hash):
         groups[pixels].append(row)
     twins = []
     for group in groups.values():
-        first, *others = sorted(group, key=lambda row: (found.identities[row] == "", row))
-        for row in others:
-            same_bytes = found.bytes_hash[row] == found.bytes_hash[first]
-            twins.append(Twins(first, row, "is the same file as" if same_bytes else "has the same pixels as"))
+        first, *others = sorted(group, key=lambda row: _order(data, row))
+        twins += [_copy(data, first, data, row) for row in others]
     return twins
 
 
-def exact_between(found: Inventory, against: Inventory) -> list[Twins]:
-    """Each image of the one set whose pixels are in the other, with the first such row there as `first`."""
-    there: dict[bytes, int] = {}
+def exact_between(data: Inventory, against: Inventory) -> list[Twins]:
+    """All images of `data` whose pixels are in `against`, with the first such row there as `first`."""
+    rows: dict[bytes, int] = {}
     for row, pixels in enumerate(against.pixels_hash):
-        there.setdefault(pixels, row)
-    twins = []
-    for row, pixels in enumerate(found.pixels_hash):
-        if pixels in there:
-            same_bytes = found.bytes_hash[row] == against.bytes_hash[there[pixels]]
-            twins.append(Twins(there[pixels], row, "is the same file as" if same_bytes else "has the same pixels as"))
-    return twins
+        rows.setdefault(pixels, row)
+    return [_copy(against, rows[pixels], data, row) for row, pixels in enumerate(data.pixels_hash) if pixels in rows]
 
 
-def near(
-    found: Inventory, threshold: float, vectors: Vectors | None = None, cosine: float | None = None
-) -> list[Twins]:
-    """Pairs of images that look the same, of which none is an exact copy of an earlier one.
+def _copy(against: Inventory, first: int, data: Inventory, second: int) -> Twins:
+    same_bytes = data.bytes_hash[second] == against.bytes_hash[first]
+    return Twins(first, second, "is the same file as" if same_bytes else "has the same pixels as")
+
+
+def near(data: Inventory, threshold: float, vectors: Vectors | None = None, cosine: float | None = None) -> list[Twins]:
+    """Pairs of images that look the same, without exact copies of earlier images.
 
     Args:
-        found: the set.
+        data: the set.
         threshold: the least cosine of two signatures, or of one and a mirror image's.
-        vectors: [N, d] embeddings of the images, where there are any.
+        vectors: [N, d] embeddings of the images, if available.
         cosine: the least cosine of two embeddings; None: they are not compared.
     """
-    rows = _distinct(found)
-    own = found.signatures[rows]
-    streams = [(above(own, None, threshold), "looks like")]
-    streams.append((above(mirrored(own), own, threshold), "looks like the mirror image of"))
-    if vectors is not None and cosine is not None:
-        streams.append((above(vectors[rows], None, cosine), "has nearly the embedding of"))
+    copies = {twin.second for twin in exact(data)}
+    rows = np.array([row for row in range(len(data)) if row not in copies], dtype=np.int64)
+    both = None if vectors is None else (vectors[rows], None)
     twins: dict[tuple[int, int], Twins] = {}
-    for stream, verb in streams:
-        for one, other, score in _each(stream):
-            first, second = sorted((int(rows[one]), int(rows[other])), key=lambda row: _order(found, row))
+    for pairs, verb in _similar(data.signatures[rows], None, threshold, both, cosine):
+        for one, other, score in pairs:
+            first, second = sorted((int(rows[one]), int(rows[other])), key=lambda row: _order(data, row))
             if first != second:  # a face may look like its own mirror image
                 twins.setdefault((first, second), Twins(first, second, verb, score))
-    return sorted(twins.values(), key=lambda each: (_order(found, each.first), _order(found, each.second)))
+    return sorted(twins.values(), key=lambda twin: (_order(data, twin.first), _order(data, twin.second)))
 
 
 def near_between(
-    found: Inventory,
+    data: Inventory,
     against: Inventory,
     threshold: float,
     vectors: tuple[Vectors, Vectors] | None = None,
     cosine: float | None = None,
 ) -> list[Twins]:
-    """Each image of the one set that looks like one of the other, the nearest there as `first`; no exact copies.
+    """Images of `data` that look like one of `against`, the nearest there as `first`; without exact copies.
 
     Arguments as for `near`; `vectors` are those of both sets.
     """
-    known = set(against.pixels_hash)
-    rows = np.array([row for row, pixels in enumerate(found.pixels_hash) if pixels not in known], dtype=np.int64)
+    exact_copies = set(against.pixels_hash)
+    rows = np.array([row for row, pixels in enumerate(data.pixels_hash) if pixels not in exact_copies], dtype=np.int64)
     if not len(rows):
         return []
-    own = found.signatures[rows]
-    streams = [
-        (above(own, against.signatures, threshold), "looks like"),
-        (above(mirrored(own), against.signatures, threshold), "looks like the mirror image of"),
-    ]
-    if vectors is not None and cosine is not None:
-        streams.append((above(vectors[0][rows], vectors[1], cosine), "has nearly the embedding of"))
+    both = None if vectors is None else (vectors[0][rows], vectors[1])
     twins: dict[int, Twins] = {}
-    for stream, verb in streams:
+    for pairs, verb in _similar(data.signatures[rows], against.signatures, threshold, both, cosine):
         best: dict[int, tuple[float, int]] = {}
-        for one, other, score in _each(stream):
+        for one, other, score in pairs:
             if one not in best or (score, -other) > (best[one][0], -best[one][1]):
                 best[one] = (score, other)
         for one, (score, other) in best.items():
@@ -139,44 +126,50 @@ def near_between(
     return [twins[row] for row in sorted(twins)]
 
 
-def sort_out(found: Inventory, twins: Sequence[Twins]) -> Sorted:
-    """Which twins may go and which contradict one another.
+def _similar(
+    own: NDArray[np.float16],
+    others: NDArray[np.float16] | None,
+    threshold: float,
+    vectors: tuple[Vectors, Vectors | None] | None,
+    cosine: float | None,
+) -> Iterator[tuple[Iterator[tuple[int, int, float]], str]]:
+    """Similar pairs (row of own, row of others, cosine) by each criterion, with its verb; None: within `own`."""
+    yield _pairs(above(own, others, threshold)), "looks like"
+    mirror_pairs = above(mirrored(own), own if others is None else others, threshold)
+    yield _pairs(mirror_pairs), "looks like the mirror image of"
+    if vectors is not None and cosine is not None:
+        yield _pairs(above(*vectors, cosine)), "has nearly the embedding of"
 
-    Of the pairs in their order, the second goes if the first stays: so one of every picture is left, and an image is
-    never removed for the sake of one that is removed too. Where both have a known identity, and not the same, both are
-    conflicts and neither goes for that pair.
+
+def _pairs(blocks: Iterator[PairBatch]) -> Iterator[tuple[int, int, float]]:
+    for block in blocks:
+        yield from zip(block.probes.tolist(), block.gallery.tolist(), block.scores.tolist(), strict=True)
+
+
+def sort_out(data: Inventory, twins: Sequence[Twins]) -> Sorted:
+    """Decide which twins can be removed and which contradict one another.
+
+    For each pair in order, the second is removed if the first stays: so one of every picture is left, and no image is
+    removed because of one that is removed too. If both have a known identity, and not the same, both are conflicts and
+    neither is removed for that pair.
     """
     result = Sorted()
-    gone: set[int] = set()
+    removed: set[int] = set()
     conflicts: dict[int, Removal] = {}
-    for each in twins:
-        one, other = (str(found.identities[row]) for row in (each.first, each.second))
-        first, second = (str(found.ids[row]) for row in (each.first, each.second))
+    for twin in twins:
+        one, other = (str(data.identities[row]) for row in (twin.first, twin.second))
+        first, second = (str(data.ids[row]) for row in (twin.first, twin.second))
+        reason = twin.reason(repr(first))
         if one and other and one != other:
-            reason = each.reason("it")
-            conflicts.setdefault(
-                each.second, Removal(second, f"{each.reason(repr(first))}, which is of {one!r}; this is of {other!r}")
-            )
-            conflicts.setdefault(
-                each.first, Removal(first, f"{second!r} {reason}, and is of {other!r}; this is of {one!r}")
-            )
-        elif each.first not in gone and each.second not in gone:
-            gone.add(each.second)
-            result.removals.append(Removal(second, each.reason(repr(first))))
+            conflicts.setdefault(twin.second, Removal(second, f"{reason}, which is of {one!r}; this is of {other!r}"))
+            reason = f"{second!r} {twin.reason('it')}, and is of {other!r}; this is of {one!r}"
+            conflicts.setdefault(twin.first, Removal(first, reason))
+        elif twin.first not in removed and twin.second not in removed:
+            removed.add(twin.second)
+            result.removals.append(Removal(second, reason))
     result.conflicts = [conflicts[row] for row in sorted(conflicts)]
     return result
 
 
-def _distinct(found: Inventory) -> NDArray[np.int64]:
-    """The rows that are no exact copy of one to keep."""
-    copies = {each.second for each in exact(found)}
-    return np.array([row for row in range(len(found)) if row not in copies], dtype=np.int64)
-
-
-def _order(found: Inventory, row: int) -> tuple[bool, int]:
-    return bool(found.identities[row] == ""), row
-
-
-def _each(stream: Iterator[PairBatch]) -> Iterator[tuple[int, int, float]]:
-    for pairs in stream:
-        yield from zip(pairs.probes.tolist(), pairs.gallery.tolist(), pairs.scores.tolist(), strict=True)
+def _order(data: Inventory, row: int) -> tuple[bool, int]:
+    return bool(data.identities[row] == ""), row

@@ -1,4 +1,4 @@
-"""What an audit knows of a data set after one pass: names, hashes, signatures and sizes, without the images."""
+"""The facts about a data set that an audit needs, from one pass: names, hashes, signatures and sizes, no images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from angulus.core.checks import InputError
 from angulus.core.formats import text_array
 from angulus.data import decode
-from angulus.data.records.reader import Records
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, Row
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
-SIDE = 16  # of the grey thumbnail whose steps from pixel to pixel are the signature
+SIDE = 16  # of the grey thumbnail whose differences between neighbours are the signature
 _GREY = np.array([9798, 19235, 3735], dtype=np.int32)  # parts of 2^15: ITU-R BT.601, as OpenCV rounds it
 _BAND = 256  # rows at a time
-_STEPS = SIDE * (SIDE - 1)  # downward ones, then as many to the right
+_STEPS = SIDE * (SIDE - 1)  # downward differences, then as many to the right
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +30,17 @@ class Inventory:
     Attributes:
         source: the path that was read.
         kind: its format.
-        about: what records say of themselves; empty for other formats.
+        about: the description of records; empty for other formats.
         ids: [N] of str, unique.
-        identities: [N] of str; "" where not known.
+        identities: [N] of str; "" if unknown.
         bytes_hash: [N] a hash of each file.
-        pixels_hash: [N] a hash of each image's pixels and shape, whatever it was encoded as.
-        signatures: [N, 480] float16, see `signature`; zeros for an image without any contrast.
+        pixels_hash: [N] a hash of each image's pixels and shape, regardless of encoding.
+        signatures: [N, 480] float16, see `signature`; zeros for an image without contrast.
         sizes: [N, 2] width and height, upright.
         encodings: [N] of str, such as "JPEG".
         has_landmarks, has_score: [N] of bool.
         unreadable: rows whose image cannot be decoded.
-        left_out: what the source's reader did not take, and rows whose id was there before.
+        left_out: what the source's reader left out, and rows whose id occurred before.
     """
 
     source: str
@@ -62,74 +61,81 @@ class Inventory:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def names(self) -> NDArray[np.str_]:
+        """The known identities, sorted, once each."""
+        return np.unique(self.identities[self.identities != ""])
+
 
 def take_inventory(
     source: Path,
     *,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Inventory:
-    """Read a data set once, decoding each image; about 1.5 KB an image are kept.
+    """Read a data set once, decoding each image; keeps about 1.5 KB per image.
 
     Args:
         source: records, or what `sources.read_source` reads.
-        kind: its format, if its name does not tell.
-        options: what some readers ask for.
-        on_image: told how many are done.
+        kind: its format, if its name does not show it.
+        options: for the source's reader.
+        on_image: called with the number of images so far.
 
     Raises:
         checks.InputError: the source cannot be read, or holds no image that can be decoded.
     """
     items = read_source(source, kind, options)
     kind = kind or kind_of(source)
-    seen: list[_Seen] = []
-    met: set[str] = set()
+    facts: list[tuple[Any, ...]] = []
+    ids: set[str] = set()
     unreadable: list[LeftOut] = []
     left_out: list[LeftOut] = []
     for item in items:
         if isinstance(item, LeftOut):
             left_out.append(item)
-        elif item.id in met:
+        elif item.id in ids:
             left_out.append(LeftOut(item.id, "the source has a row of this id before it"))
         else:
-            met.add(item.id)
+            ids.add(item.id)
             try:
-                seen.append(_see(item))
+                facts.append(_examine(item))
             except InputError as error:
                 unreadable.append(LeftOut(item.id, str(error)))
             if on_image is not None:
-                on_image(len(met))
-    if not seen:
+                on_image(len(ids))
+    if not facts:
         first = next(iter([*unreadable, *left_out]), None)
         why = f"; the first left out is {first.where}: {first.reason}" if first else ""
         raise InputError(f"{source} must hold images to audit; read as {kind}, it gave none{why}")
+    names, identities, bytes_hash, pixels_hash, signatures, sizes, encodings, landmarks, scores = zip(
+        *facts, strict=True
+    )
     return Inventory(
         str(source),
         kind,
         Records(source).about if kind == "records" else {},
-        text_array([each.id for each in seen]),
-        text_array([each.identity for each in seen]),
-        [each.bytes_hash for each in seen],
-        [each.pixels_hash for each in seen],
-        np.stack([each.signature for each in seen]),
-        np.array([each.size for each in seen], dtype=np.int64),
-        np.array([each.encoding for each in seen]),
-        np.array([each.landmarks for each in seen]),
-        np.array([each.score for each in seen]),
+        text_array(names),
+        text_array(identities),
+        list(bytes_hash),
+        list(pixels_hash),
+        np.stack(signatures),
+        np.array(sizes, dtype=np.int64),
+        np.array(encodings),
+        np.array(landmarks),
+        np.array(scores),
         tuple(unreadable),
         tuple(left_out),
     )
 
 
 def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """What an image looks like, [480] of unit length: the steps between neighbours in a grey 16x16 thumbnail.
+    """A fingerprint of what an image looks like, [480] of unit length, from a grey 16x16 thumbnail.
 
         t = area average of the grey image, in whole grey levels;  v = t[y+1, x] − t[y, x];  h = t[y, x+1] − t[y, x]
         (v − mean(v), h − mean(h)), over its length
 
-    Encoding anew, resizing and a change of brightness or contrast hardly move it. Steps and not the grey values
-    themselves, because aligned faces all share the same light and dark. An image without contrast gives zeros.
+    Re-encoding, resizing and changes of brightness or contrast hardly move it. It uses differences instead of the grey
+    values because aligned faces all share the same light and dark areas. An image without contrast gives zeros.
 
     Args:
         pixels: uint8 RGB [height, width, 3].
@@ -137,7 +143,7 @@ def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
     height, width = pixels.shape[:2]
     down, across = _shares(height), _shares(width)
     small = np.zeros((SIDE, SIDE))
-    for top in range(0, height, _BAND):  # a large image is not held as whole numbers
+    for top in range(0, height, _BAND):  # so that a large image is never in memory as int32
         grey = (pixels[top : top + _BAND].astype(np.int32) @ _GREY + 2**14) >> 15
         small += down[:, top : top + _BAND] @ (grey @ across.T)
     small = small.round()
@@ -148,7 +154,7 @@ def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
 
 
 def _shares(size: int) -> NDArray[np.float64]:
-    """[16, size]: the share that each of `size` pixels in a row has in each of 16 equal parts of the row."""
+    """[16, size]: the share of each of `size` pixels in a row in each of 16 equal parts of the row."""
     edges = np.linspace(0, size, SIDE + 1)[:, None]
     pixels = np.arange(size)
     shared = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
@@ -163,28 +169,15 @@ def mirrored(signatures: NDArray[np.float16]) -> NDArray[np.float16]:
     return np.concatenate([down.reshape(-1, _STEPS), right.reshape(-1, _STEPS)], axis=1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    id: str
-    identity: str
-    bytes_hash: bytes
-    pixels_hash: bytes
-    signature: NDArray[np.float16]
-    size: tuple[int, int]
-    encoding: str
-    landmarks: bool
-    score: bool
-
-
-def _see(row: Row) -> _Seen:
+def _examine(row: Row) -> tuple[Any, ...]:
+    """The facts about one image, in the order of the inventory's columns."""
     pixels = decode.decode(row.image, row.id)
     height, width = pixels.shape[:2]
-    shape = f"{height}x{width}:".encode()
-    return _Seen(
+    return (
         row.id,
         row.identity,
         _hash(row.image),
-        _hash(shape + pixels.tobytes()),
+        _hash(f"{height}x{width}:".encode() + pixels.tobytes()),
         signature(pixels),
         (width, height),
         decode.header(row.image).kind,

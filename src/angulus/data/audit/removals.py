@@ -1,24 +1,21 @@
-"""Removal lists: one image a line with the reason; and a data set without what the lists name."""
+"""Removal lists, one image per line with the reason; and a data set without the images that lists name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import files
 from angulus.core.checks import InputError
-from angulus.data.records import layout
-from angulus.data.records.convert import LEFT_OUT
-from angulus.data.records.reader import Records
-from angulus.data.records.resume import Earlier
-from angulus.data.records.store import open_store
-from angulus.data.records.writer import RecordWriter, about_of
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.convert import check_outside, write_left_out
+from angulus.data.records import Records, RecordWriter
+from angulus.data.records.blobs import open_blobs
+from angulus.data.records.parts import ABOUT, read_about
+from angulus.data.records.writer import PastRows
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.evaluation.lists.text import malformed, read_lines
 
 SUFFIX = ".txt"
@@ -26,7 +23,7 @@ SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class Removal:
-    """An image that a list names, and why."""
+    """An image on a removal list, and the reason."""
 
     id: str
     reason: str
@@ -34,50 +31,46 @@ class Removal:
 
 @dataclass(frozen=True)
 class Removed:
-    """What applying lists did.
+    """The result of applying lists.
 
     Attributes:
-        kept: rows that were written.
-        removed: rows that each list took out, by the list's name; one that several name counts for each.
-        left_out: how many rows were not written: all that were removed, and what the source's reader left out.
+        rows: how many rows were written.
+        removed: rows that each list removed, by the list's name; a row on several lists counts for each.
+        left_out: how many rows were not written: all removed ones, and those that the source's reader left out.
     """
 
-    kept: int
+    rows: int
     removed: dict[str, int]
     left_out: int
 
 
 def write_list(path: Path, removals: Iterable[Removal]) -> None:
-    """Write `id<TAB>reason` lines, whole or not at all.
-
-    Raises:
-        checks.InputError: an id with a tab or a line's end in it, which no line can hold.
-    """
+    """Write `id<TAB>reason` lines, completely or not at all; `InputError` if an id holds a tab or line end."""
     lines = []
-    for each in removals:
-        if len(f"{each.id}x".splitlines()) > 1 or "\t" in each.id:
-            raise InputError(f"{path}: an id in a list must have no tab and no line's end; got {each.id!r}")
-        lines.append(f"{each.id}\t{' '.join(each.reason.split())}\n")
+    for removal in removals:
+        if len(f"{removal.id}x".splitlines()) > 1 or "\t" in removal.id:
+            raise InputError(f"{path}: an id in a list must have no tab and no line end; got {removal.id!r}")
+        lines.append(f"{removal.id}\t{' '.join(removal.reason.split())}\n")
     files.write_text(path, "".join(lines))
 
 
 def read_list(path: Path) -> tuple[Removal, ...]:
-    """Read what `write_list` wrote, or a list of ids alone; an empty file is a list that names nothing.
+    """Read what `write_list` wrote, or a list of only ids; an empty file is an empty list.
 
     Raises:
-        checks.InputError: names file and line: an empty line, or an id that stands there before.
+        checks.InputError: names file and line: an empty line, or an id twice.
     """
     if path.is_file() and not path.stat().st_size:
         return ()
-    found: dict[str, Removal] = {}
+    removals: dict[str, Removal] = {}
     for number, line in enumerate(read_lines(path), 1):
         id, _, reason = line.partition("\t")
         if not id:
-            raise malformed(path, number, "an id, then if you like a tab and the reason", line)
-        if id in found:
+            raise malformed(path, number, "an id, optionally followed by a tab and the reason", line)
+        if id in removals:
             raise malformed(path, number, "an id that no line before it has", id)
-        found[id] = Removal(id, reason or "no reason given")
-    return tuple(found.values())
+        removals[id] = Removal(id, reason or "no reason given")
+    return tuple(removals.values())
 
 
 def apply_removals(
@@ -86,89 +79,83 @@ def apply_removals(
     out: Path | str,
     *,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Removed:
-    """Write records of a data set without the images that the lists name; later columns of records come along.
+    """Write records of a data set without the images that the lists name; added columns of records are copied.
 
-    Resumes where an earlier try stopped. The records are whole once all of it is there.
-
-    `out` gets `left-out.jsonl`: a line for each row that is not in it, with the list and the reason.
+    Resumes an earlier run. `out` gets `left-out.jsonl`: one line for each row that is not in it, with the list and
+    the reason.
 
     Args:
-        source: records, or what `sources.read_source` reads; it stays as it is.
-        lists: by their name, what to remove.
+        source: records, or what `sources.read_source` reads; it is not changed.
+        lists: by name, what to remove.
         out: a path or URL as `RecordWriter` takes.
         kind, options: as `sources.read_source` takes them.
-        on_row: told how many rows are written.
+        on_row: called with the number of rows written.
 
     Raises:
-        checks.InputError: a list names an id that the source has not, nothing would be left, something else is at
-            `out`, or it was begun with a row that has changed since.
+        checks.InputError: a list names an id that the source does not have, nothing would be left, something else is
+            at `out`, or it was begun with a row that has changed since.
     """
     check_free(source, out)
     kind = kind or kind_of(source)
     reasons: dict[str, list[tuple[str, str]]] = {}
     for name, removals in lists.items():
-        for each in removals:
-            reasons.setdefault(each.id, []).append((name, each.reason))
-    _check_named(source, _ids(source, kind, options), reasons)
-    about = {"source": source.name, "kind": kind, "removed": {name: len(each) for name, each in lists.items()}}
-    kept: set[str] = set()
-    gone: list[LeftOut] = []
-    with RecordWriter(out, about=about) as writer:
-        earlier = Earlier(writer.sources, out)
+        for removal in removals:
+            reasons.setdefault(removal.id, []).append((name, removal.reason))
+    _check_ids(source, _ids(source, kind, options), reasons)
+    removed = {name: len(removals) for name, removals in lists.items()}
+    ids: set[str] = set()
+    left_out: list[LeftOut] = []
+    with RecordWriter(out, about={"source": source.name, "kind": kind, "removed": removed}) as writer:
+        past = PastRows(writer.sources, out)
         for item in read_source(source, kind, options):
             if isinstance(item, LeftOut):
-                gone.append(item)
+                left_out.append(item)
             elif item.id in reasons:
-                gone += [LeftOut(item.id, f"{name}: {reason}") for name, reason in reasons[item.id]]
-            elif item.id in kept:
-                gone.append(LeftOut(item.id, "the source has a row of this id before it"))
+                left_out += [LeftOut(item.id, f"{name}: {reason}") for name, reason in reasons[item.id]]
+            elif item.id in ids:
+                left_out.append(LeftOut(item.id, "the source has a row of this id before it"))
             else:
-                kept.add(item.id)
-                if not earlier.has(item):
+                ids.add(item.id)
+                if not past.take(item):
                     writer.add(item)
                 if on_row is not None:
-                    on_row(len(kept))
-        earlier.check_none_left(f"{source} without what the lists name")
+                    on_row(len(ids))
+        past.check_none_left(f"{source} without what the lists name")
         writer.commit()
-        text = "".join(
-            json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in gone
-        )
-        open_store(out).write(LEFT_OUT, lambda file: file.write(text.encode()))
-        if kind == "records":  # before the new ones say that they are whole
-            _copy_columns(Records(source), Records(out, unfinished=True).ids, writer)
-    removed = {name: len(each) for name, each in lists.items()}
-    return Removed(len(kept), removed, len({item.where for item in gone}))
+        write_left_out(out, left_out)
+        if kind == "records":  # before the new ones are marked as complete
+            _copy_columns(Records(source), Records(out, unfinished=True), writer)
+    return Removed(len(ids), removed, len({item.where for item in left_out}))
 
 
 def check_free(source: Path, out: Path | str) -> None:
-    """Refuse a place for what is left that lies in the source, or holds whole records or something else.
+    """Refuse an output inside the source, or that holds complete records or something else.
 
     Raises:
-        checks.InputError: as it says; unfinished records are for `apply_removals` to judge.
+        checks.InputError: as it says; `apply_removals` checks unfinished records.
     """
-    if source.is_dir() and "://" not in str(out) and Path(out).resolve().is_relative_to(source.resolve()):
-        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
-    store = open_store(out)
-    names = store.names()
-    if names and (layout.ABOUT not in names or "rows" in about_of(store)):
+    check_outside(source, out)
+    blobs = open_blobs(out)
+    names = blobs.names()
+    if names and (ABOUT not in names or "rows" in read_about(blobs)):
         raise InputError(
-            f"{out} must not be there, or be an empty folder or unfinished records of the same command, to write what "
-            f"is left; it holds {'whole records' if layout.ABOUT in names else repr(names[0])}; choose another folder"
+            f"{out} must be missing, an empty folder or unfinished records of the same command; it holds "
+            f"{'whole records' if ABOUT in names else repr(names[0])}; choose another folder"
         )
 
 
-def _ids(source: Path, kind: str, options: Options | None) -> Iterator[str]:
+def _ids(source: Path, kind: str, options: SourceOptions | None) -> Iterator[str]:
     if kind == "records":
         yield from Records(source).ids.tolist()
     else:
         yield from (item.id for item in read_source(source, kind, options) if not isinstance(item, LeftOut))
 
 
-def _check_named(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tuple[str, str]]]) -> None:
-    """Refuse ids that the source has not: a list for another set would remove nothing, and nobody would know."""
+def _check_ids(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tuple[str, str]]]) -> None:
+    """Refuse ids that the source does not have: a list for another set would silently remove nothing."""
     unknown, left = set(reasons), 0
     for id in ids:
         unknown.discard(id)
@@ -176,15 +163,15 @@ def _check_named(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tu
     if unknown:
         first = min(unknown)
         raise InputError(
-            f"a list may name only images of {source}; {len(unknown)} of its ids are not there, {first!r} "
-            f"(in {reasons[first][0][0]}) among them; give the list that was made for this data set"
+            f"a list may name only images of {source}; {len(unknown)} of its ids are not there, such as {first!r} "
+            f"(in {reasons[first][0][0]}); use the list that was made for this data set"
         )
     if not left:
         raise InputError(f"lists must leave at least one image of {source}; these name all of them")
 
 
-def _copy_columns(source: Records, ids: NDArray[np.str_], writer: RecordWriter) -> None:
-    rows = {id: row for row, id in enumerate(source.ids.tolist())}
-    kept = np.array([rows[id] for id in ids.tolist()], dtype=np.int64)
+def _copy_columns(source: Records, copy: Records, writer: RecordWriter) -> None:
+    places = {id: row for row, id in enumerate(source.ids.tolist())}
+    rows = np.array([places[id] for id in copy.ids.tolist()], dtype=np.int64)
     for name in source.columns:
-        writer.add_column(name, source.column(name)[kept])
+        writer.add_column(name, source.column(name)[rows])

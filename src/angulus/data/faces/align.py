@@ -19,7 +19,7 @@ from angulus.core.checks import InputError
 from angulus.core.contract import template_points
 from angulus.data.decode import decode
 from angulus.data.faces.detector import Detector, Faces, Image, areas
-from angulus.data.records.row import Row
+from angulus.data.records import Row
 
 Points = NDArray[np.float64]  # [..., K, 2], x and y; a pixel's centre is at whole numbers
 Choose = Literal["largest", "central"]

@@ -24,10 +24,9 @@ from angulus.data.faces import face_report
 from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
 from angulus.data.faces.detector import Detector, describe_detector, make_detector
 from angulus.data.faces.face_report import Journal
-from angulus.data.records.reader import Records, RecordWriter
-from angulus.data.records.resume import Earlier
-from angulus.data.records.row import Row
-from angulus.data.sources import LeftOut, Options, kind_of, read_source
+from angulus.data.records import Records, RecordWriter, Row
+from angulus.data.records.writer import PastRows
+from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
 RECORDS = "records"  # in the output folder, next to the report
 
@@ -56,7 +55,7 @@ def prepare_faces(
     detector: str | Detector = "mtcnn",
     workers: int | None = None,
     kind: str | None = None,
-    options: Options | None = None,
+    options: SourceOptions | None = None,
     on_photo: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Detect, choose, align and write the faces of a source's photos: one crop per photo, under the photo's id.
@@ -90,7 +89,7 @@ def prepare_faces(
             writer = stack.enter_context(RecordWriter(out / RECORDS, about=about))
             journal = stack.enter_context(contextlib.closing(Journal(out, about)))
             # The note on a photo with a crop is on disk before its row; the photo is done when its row is there.
-            earlier = Earlier(writer.sources | journal.dropped, out)
+            earlier = PastRows(writer.sources | journal.dropped, out)
             count = len(earlier)
             batches = _batches(_new_photos(items, earlier, journal))
             results = stack.enter_context(contextlib.closing(pool.process(batches)))
@@ -126,7 +125,7 @@ def _write_results(
         face_report.write(journal.path.parent, journal.notes, _TITLE)
 
 
-def _new_photos(items: Iterable[Row | LeftOut], earlier: Earlier, journal: Journal) -> Iterator[Row]:
+def _new_photos(items: Iterable[Row | LeftOut], earlier: PastRows, journal: Journal) -> Iterator[Row]:
     """The photos that earlier runs have not done; files that are not photos, and repeated ids, get a note."""
     ids: set[str] = set()
     for item in items:
@@ -137,7 +136,7 @@ def _new_photos(items: Iterable[Row | LeftOut], earlier: Earlier, journal: Journ
                 journal.add([note])
             continue
         ids.add(item.id)
-        if not earlier.has(item):
+        if not earlier.take(item):
             yield item
 
 
@@ -171,7 +170,7 @@ def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | Lef
         return  # records of version 1 have no checksums
     checksums = dict(zip(records.ids.tolist(), records.source_checksums.tolist(), strict=True))
     with contextlib.closing(Journal(out, about)) as journal:
-        earlier = Earlier(checksums | journal.dropped, out)
+        earlier = PastRows(checksums | journal.dropped, out)
         for photo in _new_photos(items, earlier, journal):
             raise InputError(
                 f"{out} is complete, and was made before {source} had {photo.id!r}; prepare the photos into another "

@@ -18,12 +18,12 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.decode import header
 from angulus.data.loader import Part
-from angulus.data.records import layout
+from angulus.data.records import parts
 from angulus.data.sets.download import not_found, search_folders
 from angulus.data.sets.identity_sets import HeldOut, from_records, split_part
 from angulus.data.sets.images import Splits
 from angulus.data.sources.archive import open_zip, read_entry
-from angulus.data.sources.common import is_system, slashed, unsafe
+from angulus.data.sources.items import is_system, slashed, unsafe
 from angulus.data.sources.lst import digits
 from angulus.evaluation.lists.text import malformed, read_lines
 
@@ -62,7 +62,7 @@ def load(
         )
     folders = search_folders("celeba", root)
     for folder in folders:
-        if (folder / layout.ABOUT).is_file():
+        if (folder / parts.ABOUT).is_file():
             if part != "all":
                 raise InputError(f"part must be 'all' with records, which have no partition; got {part!r}")
             return from_records("celeba", folder, held_out)

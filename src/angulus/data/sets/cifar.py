@@ -20,7 +20,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError, one_line
 from angulus.data.sets import download as downloads
 from angulus.data.sets.images import Images, Splits
-from angulus.data.sources.common import unsafe
+from angulus.data.sources.items import unsafe
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 IMAGES = {"train": 50_000, "test": 10_000}

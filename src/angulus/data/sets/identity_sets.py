@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.data.loader import Part, part_of
-from angulus.data.records import layout
-from angulus.data.records.pixels import DecodedPixels, Encoded
-from angulus.data.records.reader import Records
+from angulus.data.loader import DecodedPixels, Encoded, Part, part_of
+from angulus.data.records import Records, parts
 from angulus.data.sampler import earlier_occurrences
 from angulus.data.sets.download import not_found, search_folders
 from angulus.data.sets.images import Images, Splits
@@ -72,7 +70,7 @@ def load(
             f"{name!r} cannot be downloaded: set data.root to records of your own, which `angulus convert SOURCE OUT` "
             "writes"
         )
-    folder = next((folder for folder in folders if (folder / layout.ABOUT).is_file()), None)
+    folder = next((folder for folder in folders if (folder / parts.ABOUT).is_file()), None)
     if folder is None:
         needs = f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them"
         raise not_found(needs, folders, _way_to_records(folders))
@@ -81,7 +79,7 @@ def load(
 
 def _way_to_records(folders: tuple[Path, ...]) -> str:
     """What to do about missing records, depending on what the folders hold instead."""
-    below = [about.parent for folder in folders for about in sorted(folder.glob(f"*/{layout.ABOUT}"))]
+    below = [about.parent for folder in folders for about in sorted(folder.glob(f"*/{parts.ABOUT}"))]
     if below:
         return f"they lie in {below[0]}: set data.root={below[0]}"
     folder = next((folder for folder in folders if folder.is_dir()), None)

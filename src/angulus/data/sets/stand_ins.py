@@ -115,7 +115,7 @@ def _generate(shape: tuple[int, ...], classes: int, images: int) -> tuple[Tensor
 def _write_and_load(name: str, folder: Path, shape: tuple[int, ...], classes: int, images: int) -> Splits:
     from PIL import Image
 
-    from angulus.data.records.reader import Row, write_records
+    from angulus.data.records import Row, write_records
     from angulus.data.sets.registry import load
 
     pixels, labels = _generate(shape, classes, images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from angulus.data.sources.common import Item, LeftOut, Remark
-from angulus.data.sources.registry import KINDS, Options, kind_of, read_source
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
+from angulus.data.sources.kinds import KINDS, kind_of, read_source
 
-__all__ = ["KINDS", "Item", "LeftOut", "Options", "Remark", "kind_of", "read_source"]
+__all__ = ["KINDS", "Item", "LeftOut", "Remark", "SourceOptions", "kind_of", "read_source"]

@@ -1,7 +1,7 @@
-"""Lists of images without a first line of headings.
+"""Lists of images without headings.
 
 MXNet's `.lst`, by tabs: `index label path`, or the face recipes' `aligned path label [box landmarks]`. MagFace's, by
-spaces or tabs: `path 0 label 0`; or `path label`, as many tools have it.
+spaces or tabs: `path 0 label 0`; or `path label`, as many tools write it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
-from angulus.data.sources.common import Item, LeftOut, points, row_or_left_out
 from angulus.data.sources.csv_list import read_listed
-from angulus.data.sources.damage import OnError
+from angulus.data.sources.items import Item, SourceOptions, points
 from angulus.evaluation.lists.text import malformed, read_lines
 
 _BY_PATH = re.compile(
@@ -26,8 +25,7 @@ _BY_PATH = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
+class Line(NamedTuple):
     """One image of a list: its key if the list has keys, path, label, and landmarks if it has them."""
 
     key: int | None
@@ -36,48 +34,34 @@ class Line:
     landmarks: NDArray[np.float32] | None = None
 
 
-def read(path: Path, root: Path | None = None, on_error: OnError | None = None) -> Iterator[Item]:
-    """The images that a list names, in its order.
-
-    Args:
-        path: the list.
-        root: the folder that paths are relative to, and that they must not leave; the list's own if None.
-        on_error: what becomes of a line that cannot be read.
-
-    Raises:
-        checks.InputError: names file and line.
-    """
-    top, on_error = (root or path.parent).resolve(), on_error or OnError()
+def read(path: Path, options: SourceOptions) -> Iterator[Item]:
+    """The images that a list names, in its order; `InputError` names file and line."""
+    top = (options.root or path.parent).resolve()
     for number, text in enumerate(read_lines(path), 1):
         try:
-            line = _line(path, number, text)
+            line = _parse(path, number, text)
         except InputError as error:
-            yield on_error.left_out(f"line {number}", error)
+            yield options.left_out(f"line {number}", error)
             continue
-        found = read_listed(top, line.path)
-        if isinstance(found, LeftOut):
-            yield found
-        else:
-            yield row_or_left_out(line.path, found, line.label, landmarks=line.landmarks)
+        yield read_listed(top, line.path, line.label, landmarks=line.landmarks)
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """The lines of a list. Where the second cell is a number it is the label, as MXNet's own tool writes lists.
-
-    Raises:
-        checks.InputError: names file and line.
-    """
-    for number, text in enumerate(read_lines(path), 1):
-        yield _line(path, number, text)
+def read_keys(path: Path) -> dict[int, str]:
+    """Key -> path of a list with keys, empty if it has none or is missing; `InputError` names file and line."""
+    if not path.is_file():
+        return {}
+    lines = (_parse(path, number, text) for number, text in enumerate(read_lines(path), 1))
+    return {line.key: line.path for line in lines if line.key is not None}
 
 
-def _line(path: Path, number: int, text: str) -> Line:
+def _parse(path: Path, number: int, text: str) -> Line:
+    """One line. If the second cell is a number it is the label, as MXNet's own tool writes lists."""
     cells = text.split("\t")
     if len(cells) == 3 and (key := digits(cells[0])) is not None and (label := whole(cells[1])) is not None:
         return Line(key, cells[2], label)
-    named = whole(cells[2]) if len(cells) in (3, 7, 17) and cells[0] in ("0", "1") else None
-    if named is not None:
-        return Line(None, cells[1], named, _landmarks(path, number, cells[7:]))
+    face_label = whole(cells[2]) if len(cells) in (3, 7, 17) and cells[0] in ("0", "1") else None
+    if face_label is not None:
+        return Line(None, cells[1], face_label, _landmarks(path, number, cells[7:]))
     by_path = _BY_PATH.fullmatch(text)
     if by_path is None:
         rule = (
@@ -90,7 +74,7 @@ def _line(path: Path, number: int, text: str) -> Line:
 
 
 def digits(text: str) -> int | None:
-    """A whole number that is written in the digits 0 to 9, up to 18 of them; None for anything else.
+    """A whole number written in up to 18 digits 0 to 9; None for anything else.
 
     >>> digits("12"), digits("\u00b2"), digits("9" * 5000)
     (12, None, None)
@@ -100,7 +84,7 @@ def digits(text: str) -> int | None:
 
 
 def whole(text: str) -> str | None:
-    """A label such as `7` or `7.000000` as its digits; None if it is no whole number.
+    """A label such as `7` or `7.000000` as its digits; None if it is not a whole number.
 
     >>> whole("7.000000"), whole("9007199254740993"), whole("7.5")
     ('7', '9007199254740993', None)

@@ -1,31 +1,20 @@
-"""Parquet files with the bytes of images in a column, as the hubs of data sets have them."""
+"""Parquet files with the bytes of images in a column, as data set hubs store them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from angulus.core import limits
-from angulus.core.checks import InputError, nearest, one_line
-from angulus.data.sources.common import (
-    IDENTITIES,
-    Item,
-    LeftOut,
-    Remark,
-    column_of,
-    landmarks_of,
-    row_or_left_out,
-    score_of,
-    text_of,
-    too_long,
-)
-from angulus.data.sources.damage import OnError
+from angulus.core.checks import InputError
+from angulus.data.sources import items
+from angulus.data.sources.csv_list import check_column, unused_columns
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")
 IDS = ("id", "path", "file_name", "filename", "__key__")
@@ -34,9 +23,8 @@ _BATCH_ROWS = 64
 _DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, IndexError, RecursionError, MemoryError)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Which columns are read: names within the file, None where it has none."""
+class _Columns(NamedTuple):
+    """The columns to read: names within the file, None if it has none."""
 
     image: str
     identity: str | None
@@ -44,57 +32,37 @@ class _Columns:
     landmarks: str | None
     score: str | None
 
-    @property
-    def used(self) -> list[str]:
-        """Those that there are."""
-        return [name for name in (self.image, self.identity, self.id, self.landmarks, self.score) if name is not None]
 
-
-def read(paths: Sequence[Path], id_column: str | None = None, on_error: OnError | None = None) -> Iterator[Item]:
+def read(paths: Sequence[Path], options: SourceOptions) -> Iterator[Item]:
     """The images of Parquet files, in their order.
 
-    The image is a column of bytes, or of {bytes, path}, called image, img, jpg, png or bytes; the identity one called
-    identity, label, labels, class, cls or person, whose numbers become names where the file's metadata name the
-    classes; the id one called id, path, file_name, filename or __key__, else the image's path; `landmarks` (ten
-    numbers or five pairs) and `score` are taken too. Other columns are named as left out. Where ids repeat, as file
-    names without their folders do, the file's name and the row's number take their place.
-
-    Args:
-        paths: the files.
-        id_column: the column of ids, in place of the one that is found; it must not repeat.
-        on_error: what becomes of a file that is damaged.
-
-    Raises:
-        checks.InputError: no such columns, or a damaged file.
+    The image is a column of bytes, or of {bytes, path}, called image, img, jpg, png or bytes; the identity column is
+    identity, label, labels, class, cls or person, whose numbers become names if the file's metadata name the classes;
+    the id column is id, path, file_name, filename or __key__, else the image's path; `landmarks` (ten numbers or five
+    pairs) and `score` are read too. Other columns are named as left out. If ids repeat, as file names without their
+    folders do, the file's name and the row's number replace them, unless `options.id_column` asks for them.
     """
-    on_error = on_error or OnError()
-    return _read(paths, id_column, on_error, _ids_repeat(paths, id_column, on_error))
+    return _read(paths, options, _ids_repeat(paths, options))
 
 
-def _read(paths: Sequence[Path], id_column: str | None, on_error: OnError, by_row: Remark | None) -> Iterator[Item]:
+def _read(paths: Sequence[Path], options: SourceOptions, by_row: Remark | None) -> Iterator[Item]:
     if by_row is not None:
         yield by_row
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
-                yield from _rows(path, file, id_column, by_row is not None)
+                yield from _rows(path, file, options.id_column, by_row is not None)
         except _DAMAGED as error:
-            yield on_error.left_out(path.name, _refusal(path, error))
+            yield options.left_out(path.name, items.as_input_error(path, "Parquet file", error))
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a Parquet file has a column of images, so far as its footer can be read."""
+    """Whether a Parquet file has a column of images; a damaged one may, and is refused when it is read."""
     try:
         with pq.ParquetFile(path) as file:
             return _image_column(file.schema_arrow) is not None
     except _DAMAGED:
-        return True  # it is said to be damaged when it is read
-
-
-def _refusal(path: Path, error: BaseException) -> InputError:
-    if isinstance(error, InputError):
-        return error
-    return InputError(f"{path} must be a whole Parquet file; reading it gave: {one_line(error)}")
+        return True
 
 
 def _image_column(schema: pa.Schema) -> str | None:
@@ -107,58 +75,50 @@ def _columns(path: Path, schema: pa.Schema, id_column: str | None) -> _Columns:
     if image is None:
         got = ", ".join(f"{field.name!r} ({field.type})" for field in schema)
         raise InputError(f"{path} must have a column of image bytes called {', '.join(IMAGES)}; got {got:.300}")
-    if id_column is not None and id_column not in names:
-        raise InputError(f"id_column must be a column of {path}; got {id_column!r}" + nearest(id_column, names))
+    check_column("id_column", id_column, path, names)
     others = [name for name in names if name != image]
-    identity, id = (next((n for n in known if n in others), None) for known in (IDENTITIES, IDS))
+    identity, id = (next((n for n in known if n in others), None) for known in (items.IDENTITIES, IDS))
     landmarks, score = (name if name in others else None for name in ("landmarks", "score"))
-    return _Columns(
-        image, identity or column_of(path, others, "identity", IDENTITIES), id_column or id, landmarks, score
-    )
+    identity = identity or items.column_of(path, others, "identity", items.IDENTITIES)
+    return _Columns(image, identity, id_column or id, landmarks, score)
 
 
-def _ids_repeat(paths: Sequence[Path], id_column: str | None, on_error: OnError) -> Remark | None:
-    """What to say where ids repeat, in one file or several; only their column is read.
-
-    Raises:
-        checks.InputError: those of the column that was asked for do.
-    """
-    met: set[str] = set()
+def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
+    """A remark if ids repeat, in one file or several; reads only their column."""
+    ids: set[str] = set()
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
-                columns = _columns(path, file.schema_arrow, id_column)
-                inner = columns.id or f"{columns.image}.path"
+                columns = _columns(path, file.schema_arrow, options.id_column)
+                column = columns.id or f"{columns.image}.path"
                 if columns.id is None and not _has_path(file.schema_arrow.field(columns.image).type):
                     continue
-                for cells in _cells(path, file, [inner]):
+                for cells in _cells(path, file, [column]):
                     try:
                         id = _id(cells, columns)
                     except InputError:
                         continue  # that row is left out when it is read
-                    if id in met:
-                        return _repeat(path, inner, id, id_column)
+                    if id in ids and options.id_column is not None:
+                        raise InputError(
+                            f"id_column must name a column without repeats; {column} of {path} holds {id!r:.100} twice"
+                        )
+                    if id in ids:
+                        return Remark(
+                            ".",
+                            f"ids in the column {column} repeat, such as {id!r:.100}; so rows are named by file and "
+                            "number; `angulus convert --id-column NAME` takes another column",
+                        )
                     if id:
-                        met.add(id)
+                        ids.add(id)
         except _DAMAGED as error:
-            on_error.left_out(path.name, _refusal(path, error))
+            options.left_out(path.name, items.as_input_error(path, "Parquet file", error))
     return None
 
 
-def _repeat(path: Path, column: str, id: str, id_column: str | None) -> Remark:
-    if id_column is not None:
-        raise InputError(f"id_column must name a column without repeats; {column} of {path} holds {id!r:.100} twice")
-    return Remark(
-        ".",
-        f"ids in the column {column} repeat, such as {id!r:.100}; so rows are named by file and number; "
-        "`angulus convert --id-column NAME` takes another column",
-    )
-
-
 def _cells(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of some columns; as many at a time as must fit, whatever they unpack to.
+    """Rows of some columns, in batches that fit in memory whatever they unpack to.
 
-    A value that is stored once may stand in every row, so a batch may hold its column's bytes so many times.
+    A value stored once may be in every row, so a batch may hold its column's bytes as many times.
     """
     metadata, packed = file.metadata, path.stat().st_size
     if metadata.num_rows > max(packed, _BATCH_ROWS):
@@ -174,11 +134,9 @@ def _cells(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[dic
 
 def _rows(path: Path, file: pq.ParquetFile, id_column: str | None, by_row: bool) -> Iterator[Item]:
     columns = _columns(path, file.schema_arrow, id_column)
-    unused = [name for name in file.schema_arrow.names if name not in columns.used]
-    if unused:
-        yield LeftOut(path.name, f"its columns {', '.join(unused)} have no place in records", image=False)
+    yield from unused_columns(path, file.schema_arrow.names, columns)
     classes = _class_names(file.schema_arrow, columns.identity)
-    for number, cells in enumerate(_cells(path, file, columns.used)):
+    for number, cells in enumerate(_cells(path, file, [name for name in columns if name is not None])):
         where = f"{path.stem}-{number:08d}"
         try:
             yield _row((not by_row and _id(cells, columns)) or where, cells, columns, classes)
@@ -187,10 +145,10 @@ def _rows(path: Path, file: pq.ParquetFile, id_column: str | None, by_row: bool)
 
 
 def _id(cells: dict[str, Any], columns: _Columns) -> str:
-    """The id that a row states; "" where it states none."""
-    stated = text_of(cells.get(columns.id or ""), "id")
+    """The id that a row states, or ""."""
+    stated = items.text_of(cells.get(columns.id or ""), "id")
     value = cells.get(columns.image)
-    return stated or (text_of(value.get("path"), "path") if isinstance(value, dict) else "")
+    return stated or (items.text_of(value.get("path"), "path") if isinstance(value, dict) else "")
 
 
 def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence[str]) -> Item:
@@ -198,21 +156,21 @@ def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence
     data = value.get("bytes") if isinstance(value, dict) else value
     if data is None:
         return LeftOut(where, "its image has no bytes in the file, at most a path to another one")
-    reason = too_long(len(data))
+    reason = items.too_long(len(data))
     if reason:
         return LeftOut(where, reason)
-    shown = cells.get(columns.identity or "")
-    if isinstance(shown, int) and classes and shown == -1:
-        shown = None  # how the hub says that a label is not known
-    if isinstance(shown, int) and classes:
-        if not 0 <= shown < len(classes):
-            return LeftOut(where, f"its label must be in [0, {len(classes)}); got {shown}")
-        shown = classes[shown]
+    label = cells.get(columns.identity or "")
+    if isinstance(label, int) and classes:
+        if not -1 <= label < len(classes):
+            return LeftOut(where, f"its label must be in [0, {len(classes)}); got {label}")
+        label = None if label == -1 else classes[label]  # the hub marks an unknown label by -1
     try:
-        identity = text_of(shown, columns.identity or "identity")
-        landmarks = landmarks_of(cells.get(columns.landmarks or ""))
-        return row_or_left_out(
-            where, data, identity, landmarks=landmarks, score=score_of(cells.get(columns.score or ""))
+        return items.row_or_left_out(
+            where,
+            data,
+            items.text_of(label, columns.identity or "identity"),
+            landmarks=items.landmarks_of(cells.get(columns.landmarks or "")),
+            score=items.score_of(cells.get(columns.score or "")),
         )
     except InputError as error:
         return LeftOut(where, f"its {error}")
@@ -233,7 +191,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _class_names(schema: pa.Schema, identity: str | None) -> list[str]:
-    """The names that stand for the numbers of a column, where the file's metadata list them."""
+    """The names for the numbers of a column, if the file's metadata list them."""
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(text)["info"]["features"][identity]["names"] if text else []

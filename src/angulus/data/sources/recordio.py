@@ -1,4 +1,4 @@
-"""MXNet's RecordIO: `X.rec`, with `X.idx`, `X.lst` and `property` next to it where there are any; without MXNet.
+"""MXNet's RecordIO, read without MXNet: `X.rec`, with `X.idx`, `X.lst` and `property` next to it if present.
 
 A record is a magic number, a word with a part flag (3 bits) and a length (29 bits), the data, and padding to four
 bytes; data that holds the magic number is cut there into a first, middle and last part. An image's data begin with a
@@ -10,6 +10,7 @@ and what follows are the identities, each with its range of keys.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +21,20 @@ import numpy as np
 
 from angulus.core.checks import InputError, why_unread
 from angulus.data.sources import lst
-from angulus.data.sources.common import Item, LeftOut, Remark, row_or_left_out, too_long
-from angulus.data.sources.damage import OnError
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions, row_or_left_out, too_long
 from angulus.evaluation.lists.text import malformed, read_lines
 
 MAGIC = 0xCED7230A
 _MAGIC = struct.pack("<I", MAGIC)
-_BLOCK = 2**12  # bytes that are searched at once for the next record, then twice as many, and so on
+_MAGIC_PATTERN = re.compile(re.escape(_MAGIC))
+_BLOCK = 2**12  # bytes searched at first for the next record, then twice as many, and so on
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _HEADER = struct.Struct("<IfQQ")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: where it begins, its labels, its own number and the bytes of its image."""
+    """One record: its first byte, labels, number and the bytes of its image."""
 
     offset: int
     labels: tuple[float, ...]
@@ -41,27 +42,20 @@ class Record:
     image: bytes
 
 
-def read(path: Path, on_error: OnError | None = None) -> Iterator[Item]:
+def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     """The images of a `.rec`, in the order of the file.
 
-    A row's id is the image's path where `X.lst` gives it by the record's key, else the key: that of `X.idx`, or
-    without one the number in the record, or where these repeat the record's place. Its identity is the label.
-
-    Args:
-        path: the `.rec`.
-        on_error: what becomes of a record that is damaged.
-
-    Raises:
-        checks.InputError: a damaged `.rec` or `.idx`, or one that is not of the other.
+    A row's id is the image's path if `X.lst` gives it by the record's key, else the key: that of `X.idx`, or without
+    one the number in the record, or if these repeat the record's position. Its identity is the label.
     """
-    on_error = on_error or OnError()
-    keys, paths = _keys(path.with_suffix(".idx")), _paths(path.with_suffix(".lst"))
+    keys, paths = _keys(path.with_suffix(".idx")), lst.read_keys(path.with_suffix(".lst"))
     by_place = keys is None and _numbers_repeat(path)
     if by_place:
-        yield Remark(".", f"{path.name} numbers several records alike and has no .idx; ids are the records' places")
+        text = f"{path.name} gives several records the same number and has no .idx; ids are the records' positions"
+        yield Remark(".", text)
     end: int | None = None
     count, identities, met = 0, set(), set()
-    for number, record in enumerate(records(path, on_error)):
+    for number, record in enumerate(records(path, options)):
         if isinstance(record, LeftOut):
             yield record
             continue
@@ -75,7 +69,7 @@ def read(path: Path, on_error: OnError | None = None) -> Iterator[Item]:
             end = int(label)
             continue
         if end is not None and key >= end:
-            continue  # an identity's range of keys, which the images' labels say as well
+            continue  # an identity's range of keys, which the images' labels give too
         reason = too_long(len(record.image))
         if reason or label is None:
             yield LeftOut(str(key), reason or f"its label must be a whole number; got {record.labels!s:.80}")
@@ -83,31 +77,26 @@ def read(path: Path, on_error: OnError | None = None) -> Iterator[Item]:
         count += 1
         identities.add(label)
         yield row_or_left_out(paths.get(key, str(key)), record.image, label)
-    yield from _what_lacks(path, keys, met, end, count)
-    yield from _off_property(path.with_name("property"), len(identities))
+    yield from _check_counts(path, keys, met, end, count, len(identities))
 
 
-def records(path: Path, on_error: OnError | None = None) -> Iterator[Record | LeftOut]:
-    """The records of a file, one after the other, and those that are damaged and skipped.
-
-    Raises:
-        checks.InputError: the file is cut short or is no RecordIO.
-    """
-    on_error = on_error or OnError()
-    with _opened(path) as file:
+def records(path: Path, options: SourceOptions | None = None) -> Iterator[Record | LeftOut]:
+    """The records of a file, and the damaged ones that are skipped."""
+    options = options or SourceOptions()
+    with _open(path) as file:
         size = path.stat().st_size
         while file.tell() < size:
             offset = file.tell()
             try:
-                record = _parsed(path, offset, _joined(path, file, offset, size))
+                record = _parse(path, offset, _read_parts(path, file, offset, size))
             except InputError as error:
-                yield on_error.left_out(f"byte {offset}", error)
+                yield options.left_out(f"byte {offset}", error)
                 _seek_next(file, offset + 4)
             else:
                 yield record
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
@@ -115,7 +104,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _seek_next(file: BinaryIO, start: int) -> None:
-    """Go to the next place where a record can begin: the magic number, which data never holds on four bytes."""
+    """Seek the next place where a record can begin: an aligned magic number, which data never holds."""
     start += -start % 4
     file.seek(start)
     length = _BLOCK
@@ -133,14 +122,14 @@ def _seek_next(file: BinaryIO, start: int) -> None:
 
 
 def _numbers_repeat(path: Path) -> bool:
-    """Whether records have one number, as im2rec's own loops leave it at 0; only headers are read."""
+    """Whether two records have the same number (im2rec's own loops leave it at 0); reads only headers."""
     met: set[int] = set()
-    with _opened(path) as file:
+    with _open(path) as file:
         while len(head := file.read(8 + _HEADER.size)) == 8 + _HEADER.size:
             magic, word, _, _, id, _ = struct.unpack("<II" + _HEADER.format[1:], head)
             part, length = word >> 29, word & (1 << 29) - 1
             if magic != MAGIC:
-                return False  # damaged, which is said where records are read
+                return False  # damaged: refused when records are read
             if part in (_WHOLE, _FIRST):
                 if id in met:
                     return True
@@ -149,8 +138,8 @@ def _numbers_repeat(path: Path) -> bool:
     return False
 
 
-def _joined(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
-    """The data of the record that begins here, its parts put together."""
+def _read_parts(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
+    """The data of the record that begins here, with its parts put together."""
     data = bytearray()
     begun = False
     while True:
@@ -162,30 +151,20 @@ def _joined(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
         if (part in (_WHOLE, _FIRST)) == begun or part > _LAST:
             raise _damaged(path, offset, "have its parts in order", f"part flag {part}")
         if file.tell() + length > size:
-            raise _damaged(
-                path, offset, f"have the {length} bytes that it says", f"{size - file.tell()}; it is cut short"
-            )
+            rest = size - file.tell()
+            raise _damaged(path, offset, f"have the {length} bytes that it says", f"{rest}; it is cut short")
         begun = True
         piece = file.read(length)
-        if _holds_magic(piece):
+        if any(match.start() % 4 == 0 for match in _MAGIC_PATTERN.finditer(piece)):
             raise _damaged(path, offset, f"have no {MAGIC:#x} within its data", "one; its length must be damaged")
         data += piece
         file.seek(-length % 4, 1)
         if part in (_WHOLE, _LAST):
             return bytes(data)
-        data += _MAGIC  # what the parts were cut at
+        data += _MAGIC  # at which the parts were cut
 
 
-def _holds_magic(piece: bytes) -> bool:
-    place = piece.find(_MAGIC)
-    while place >= 0:
-        if place % 4 == 0:
-            return True
-        place = piece.find(_MAGIC, place + 1)
-    return False
-
-
-def _parsed(path: Path, offset: int, data: bytes) -> Record:
+def _parse(path: Path, offset: int, data: bytes) -> Record:
     if len(data) < _HEADER.size:
         raise _damaged(path, offset, f"begin with a header of {_HEADER.size} bytes", f"{len(data)}")
     flag, label, id, _ = _HEADER.unpack_from(data)
@@ -197,7 +176,7 @@ def _parsed(path: Path, offset: int, data: bytes) -> Record:
 
 
 def _keys(path: Path) -> dict[int, int] | None:
-    """Offset -> key, or None where there is no index."""
+    """Offset -> key, or None if there is no index."""
     if not path.is_file():
         return None
     keys: dict[int, int] = {}
@@ -209,29 +188,22 @@ def _keys(path: Path) -> dict[int, int] | None:
     return keys
 
 
-def _paths(path: Path) -> dict[int, str]:
-    """Key -> path, from a list that has keys; lists of the face recipes have none."""
-    if not path.is_file():
-        return {}
-    return {line.key: line.path for line in lst.lines(path) if line.key is not None}
-
-
-def _what_lacks(path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int) -> Iterator[Item]:
+def _check_counts(
+    path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int, identities: int
+) -> Iterator[Item]:
+    """Name what differs from the `.idx`, the first record and `property`, which is `identities,height,width`."""
+    index, property_file = path.with_suffix(".idx"), path.with_name("property")
     for offset in sorted(set(keys or ()) - met):
-        yield LeftOut(f"byte {offset}", f"{path.with_suffix('.idx').name} names a record there; {path.name} has none")
+        yield LeftOut(f"byte {offset}", f"{index.name} names a record there; {path.name} has none")
     if end is not None and count != end - 1:
         yield LeftOut(path.name, f"its first record says {end - 1} images; it has {count}")
-
-
-def _off_property(path: Path, identities: int) -> Iterator[Item]:
-    """`property` is `identities,height,width`; a count that is off is told."""
-    if path.is_file():
-        line = read_lines(path)[0]
+    if property_file.is_file():
+        line = read_lines(property_file)[0]
         stated = lst.digits(line.split(",")[0])
         if stated is None:
-            raise malformed(path, 1, "identities,height,width", line)
+            raise malformed(property_file, 1, "identities,height,width", line)
         if stated != identities:
-            yield LeftOut(path.name, f"it says {stated} identities; the images show {identities}")
+            yield LeftOut(property_file.name, f"it says {stated} identities; the images show {identities}")
 
 
 def _damaged(path: Path, offset: int, rule: str, got: str) -> InputError:

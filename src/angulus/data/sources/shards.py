@@ -1,9 +1,9 @@
-"""Tars: of photos in a folder per identity, or shards of samples in WebDataset's naming.
+"""Tars: photos in a folder per identity, or shards of samples in WebDataset's naming.
 
     lfw/Ann/1.jpg  lfw/Bob/1.jpg                      photos: as in a zip, folders are identities
     n01/0001.jpg  n01/0001.cls  n01/0001.json         one sample, "n01/0001": files of one name up to the first dot
 
-A tar is of samples where it holds a .cls, .id or .json file, or no folders.
+A tar holds samples if it has a .cls, .id or .json file, or no folders.
 """
 
 from __future__ import annotations
@@ -19,47 +19,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from angulus.core import limits
 from angulus.core.checks import InputError, one_line
 from angulus.core.files import IMAGE_SUFFIXES
-from angulus.data.sources.common import (
-    MOST_BYTES,
-    Item,
-    LeftOut,
-    Remark,
-    SystemFiles,
-    is_system,
-    landmarks_of,
-    row_or_left_out,
-    score_of,
-    slashed,
-    text_of,
-    too_long,
-    unsafe,
-)
-from angulus.data.sources.damage import OnError
-from angulus.data.sources.naming import Naming, Wish, find_naming
+from angulus.data.sources import items
+from angulus.data.sources.folder import Naming, find_naming
+from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")
 _TEXTS = ("cls", "id", "json")
 _MOST_TEXT = 2**20  # bytes of a .cls, .id or .json
-_MOST_HEADER = (
-    2**24
-)  # bytes that tarfile may take at once for anything but an image: names of any length are read whole
+_MOST_HEADER = 2**24  # bytes that tarfile may read at once, except for images: it reads names of any length
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# What a damaged tar makes tarfile raise; RecursionError comes from a chain of headers that describe each other.
+# What tarfile raises on damage; RecursionError comes from a chain of headers that describe each other.
 _DAMAGED = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
     *(ValueError, RecursionError, IndexError, MemoryError),
 )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How the tars are read: as samples or as photos, and what names identities."""
+class _Plan(NamedTuple):
+    """How to read the tars: as samples or photos, whether samples state identities, whether ids need the tar's name."""
 
     samples: bool
     stated: bool
@@ -68,54 +51,39 @@ class _Plan:
     remarks: tuple[Remark, ...]
 
 
-def read(paths: Sequence[Path], wish: Wish | None = None, on_error: OnError | None = None) -> Iterator[Item]:
-    """The images of tars, in their order.
+def read(paths: Sequence[Path], options: SourceOptions) -> Iterator[Item]:
+    """The images of tars, plain or gzipped, in their order.
 
-    Of a sample, the image is the member that ends in .jpg, .jpeg, .png, .webp or .bmp; the identity that in .cls or
-    .id, as text, or in .json under identity, label or class, or where no sample has one the folder; .json may give
-    score and landmarks (ten numbers or five pairs) too. Where shards have samples of the same name, the shard's name
-    comes first in the id.
-
-    Args:
-        paths: the tars, plain or gzipped.
-        wish: how paths name identities.
-        on_error: what becomes of a tar that is damaged.
-
-    Raises:
-        checks.InputError: a tar that is none, or is cut short; a wish about folders for samples that state identities.
+    Of a sample, the image is the member that ends in .jpg, .jpeg, .png, .webp or .bmp; the identity is in .cls or .id,
+    as text, or in .json under identity, label or class; if no sample states one, it is the folder. The .json may give
+    score and landmarks (ten numbers or five pairs) too. If shards have samples of the same name, ids begin with the
+    shard's name.
     """
-    on_error = on_error or OnError()
-    return _read(paths, _planned(paths, wish or Wish(), on_error), on_error)
+    return _read(paths, _plan(paths, options), options)
 
 
-def _read(paths: Sequence[Path], plan: _Plan, on_error: OnError) -> Iterator[Item]:
+def _read(paths: Sequence[Path], plan: _Plan, options: SourceOptions) -> Iterator[Item]:
     yield from plan.remarks
     unused: Counter[str] = Counter()
-    system = SystemFiles()
+    system = items.SystemFiles()
     for path in paths:
-        before = f"{path.name.partition('.')[0]}/" if plan.by_shard else ""
+        prefix = f"{path.name.partition('.')[0]}/" if plan.by_shard else ""
         try:
-            with _opened(path) as archive:
-                for found in _samples(archive, system) if plan.samples else _photos(archive, system):
-                    if isinstance(found, LeftOut):
-                        yield found
-                    elif plan.naming.takes(found.key):
-                        yield _row(found, before, plan, unused)
+            with _open(path) as archive:
+                for sample in _samples(archive, system) if plan.samples else _photos(archive, system):
+                    if isinstance(sample, LeftOut):
+                        yield sample
+                    elif plan.naming.takes(sample.key):
+                        yield _row(sample, prefix, plan, unused)
         except _DAMAGED as error:
-            yield on_error.left_out(path.name, _refusal(path, error))
+            yield options.left_out(path.name, items.as_input_error(path, "tar", error))
     for suffix, count in sorted(unused.items()):
         yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
     yield from system.remarks()
 
 
-def _refusal(path: Path, error: Exception) -> InputError:
-    if isinstance(error, InputError):
-        return error
-    return InputError(f"{path} must be a whole tar; reading it gave: {one_line(error)}")
-
-
 class _Bounded:
-    """A stream that refuses to give more than an image's bytes at once: tarfile reads headers of any length whole."""
+    """A stream that refuses to read too much at once: tarfile reads headers of any length in one go."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -124,7 +92,7 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
-        """Some bytes."""
+        """Read `size` bytes, at most `most`."""
         if not 0 <= size <= self.most:
             raise InputError(f"{self._path} must have headers of at most {self.most:,} bytes; one has {size:,}")
         data = self._stream.read(size)
@@ -134,7 +102,7 @@ class _Bounded:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def _open(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         begins = file.read(5)
     opener = next((opener for magic, opener in _OPENERS.items() if begins.startswith(magic)), open)
@@ -143,44 +111,44 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar; one that is damaged is an error, where tarfile takes it for the end."""
+    """The headers of a tar; a damaged one is an error, which tarfile would take for the end."""
     for info in archive:
-        cast(Any, archive).members.clear()  # it keeps every header otherwise
+        cast(Any, archive).members.clear()  # otherwise it keeps every header
         yield info
     last: bytes = cast(Any, archive.fileobj).last
     if last.strip(b"\0"):
         raise tarfile.ReadError(f"a damaged header at byte {archive.offset:,}")
 
 
-def _planned(paths: Sequence[Path], wish: Wish, on_error: OnError) -> _Plan:
-    """Look at all names, and at what states identities, before anything is read."""
+def _plan(paths: Sequence[Path], options: SourceOptions) -> _Plan:
+    """Look at all names, and for stated identities, before anything is read."""
     names: list[str] = []
     keys: set[int] = set()
     samples = stated = repeated = False
     for path in paths:
-        own: set[int] = set()
+        shard_keys: set[int] = set()
         try:
-            with _opened(path) as archive:
+            with _open(path) as archive:
                 for info in _members(archive):
-                    name = slashed(info.name)
-                    suffix = _key(name)[1]
-                    if not info.isfile() or is_system(name):
+                    name = items.slashed(info.name)
+                    key, suffix = _key(name)
+                    if not info.isfile() or items.is_system(name):
                         continue
                     if suffix in _TEXTS:
                         samples = True
-                        stated = stated or suffix != "json" or _states(archive, info)
+                        stated = stated or suffix != "json" or _states_identity(archive, info)
                     elif name.lower().endswith(IMAGE_SUFFIXES):
                         names.append(name)
-                        own.add(hash(_key(name)[0]))
+                        shard_keys.add(hash(key))
         except _DAMAGED as error:
-            on_error.left_out(path.name, _refusal(path, error))
-        repeated = repeated or not keys.isdisjoint(own)
-        keys |= own
-    if stated and wish != Wish():
+            options.left_out(path.name, items.as_input_error(path, "tar", error))
+        repeated = repeated or not keys.isdisjoint(shard_keys)
+        keys |= shard_keys
+    if stated and (options.depth, options.split, options.identity_pattern) != (None, None, None):
         raise InputError(
             f"depth, split and identity_pattern go with folders of identities; the samples of {paths[0]} state theirs"
         )
-    naming, remarks = (Naming(), ()) if stated else find_naming(names, paths[0].parent, wish)
+    naming, remarks = (Naming(), ()) if stated else find_naming(names, paths[0].parent, options)
     if repeated:
         remarks += (Remark(".", "tars have images of the same name; each one's id begins with the name of its tar"),)
     samples = samples or not any("/" in name for name in names)
@@ -200,7 +168,7 @@ def _key(name: str) -> tuple[str, str]:
 
 @dataclass
 class _Sample:
-    """A key and its members by suffix, as far as they are of use; the others without their bytes."""
+    """A key and its members by suffix; those that are not read have no bytes."""
 
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
@@ -210,13 +178,18 @@ class _Sample:
         return [suffix for suffix in self.members if f".{suffix.lower()}" in IMAGE_SUFFIXES]
 
 
-def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
+def _files(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """The headers and names of what is neither a folder nor a system file."""
+    for info in _members(archive):
+        name = items.slashed(info.name)
+        if not info.isdir() and not system.skips(name):
+            yield info, name
+
+
+def _photos(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_Sample | LeftOut]:
     """Each file as a sample of one member, whose key is the whole name."""
     seen: set[str] = set()
-    for info in _members(archive):
-        name = slashed(info.name)
-        if info.isdir() or system.skips(name):
-            continue
+    for info, name in _files(archive, system):
         try:
             _check(info, name)
             if name in seen:
@@ -227,23 +200,20 @@ def _photos(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample |
             yield LeftOut(info.name, str(error))
 
 
-def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample | LeftOut]:
+def _samples(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_Sample | LeftOut]:
     sample: _Sample | None = None
     try:
-        for info in _members(archive):
-            name = slashed(info.name)
-            if info.isdir() or system.skips(name):
-                continue
+        for info, name in _files(archive, system):
             key, suffix = _key(name)
             if sample is not None and key != sample.key:
                 yield sample
                 sample = None
             try:
                 _check(info, name)
-                kept = suffix in _TEXTS or (f".{suffix.lower()}" in IMAGE_SUFFIXES and not (sample and sample.images()))
                 if sample is not None and suffix in sample.members:
                     raise InputError("the sample has a member of this name before it")
-                content = _content(archive, info) if kept else b""
+                is_first_image = f".{suffix.lower()}" in IMAGE_SUFFIXES and not (sample and sample.images())
+                content = _content(archive, info) if suffix in _TEXTS or is_first_image else b""
             except InputError as error:
                 yield LeftOut(info.name, str(error))
                 continue
@@ -258,7 +228,7 @@ def _samples(archive: tarfile.TarFile, system: SystemFiles) -> Iterator[_Sample 
 
 
 def _check(info: tarfile.TarInfo, name: str) -> None:
-    reason = unsafe(name) or too_long(info.size)
+    reason = items.unsafe(name) or items.too_long(info.size)
     if not info.isfile():
         reason = "it is no regular file"
     if reason:
@@ -266,11 +236,11 @@ def _check(info: tarfile.TarInfo, name: str) -> None:
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    """The bytes of a member, which must not be long where it is text."""
+    """The bytes of a member; text must not be long."""
     if _key(info.name)[1] in _TEXTS and info.size > _MOST_TEXT:
         raise InputError(f"a .cls, .id or .json must have at most {_MOST_TEXT:,} bytes; it has {info.size:,}")
     bounded: Any = archive.fileobj
-    bounded.most = MOST_BYTES
+    bounded.most = items.MOST_BYTES
     try:
         file = archive.extractfile(info)
         return b"" if file is None else file.read()
@@ -278,48 +248,49 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
         bounded.most = _MOST_HEADER
 
 
-def _row(sample: _Sample, before: str, plan: _Plan, unused: Counter[str]) -> Item:
-    members, key = sample.members, before + sample.key
+def _row(sample: _Sample, prefix: str, plan: _Plan, unused: Counter[str]) -> Item:
+    members, key = sample.members, prefix + sample.key
     images = sample.images() if plan.samples else [""]
     unused.update(suffix for suffix in members if suffix not in (*images, *_TEXTS))
     if len(images) != 1:
         return LeftOut(key, f"a sample must have one image; its members are {', '.join(sorted(members))}")
-    identity = "" if plan.stated else plan.naming.identity_of(sample.key)
-    if identity is None:
-        return LeftOut(key, plan.naming.no_folder())
     try:
-        about = _about(members.get("json", b"{}"))
-        return row_or_left_out(
+        identity = "" if plan.stated else plan.naming.identity_of(sample.key)
+    except InputError as error:
+        return LeftOut(key, str(error))
+    try:
+        labels = _labels(members.get("json", b"{}"))
+        return items.row_or_left_out(
             key,
             members[images[0]],
-            _identity(members, about) if plan.stated else identity,
-            landmarks=landmarks_of(about.get("landmarks")),
-            score=score_of(about.get("score")),
+            _stated_identity(members, labels) if plan.stated else identity,
+            landmarks=items.landmarks_of(labels.get("landmarks")),
+            score=items.score_of(labels.get("score")),
         )
     except (ValueError, TypeError) as error:
-        return LeftOut(key, f"what stands next to its image cannot be read: {one_line(error)}")
+        return LeftOut(key, f"the files next to its image cannot be read: {one_line(error)}")
 
 
-def _about(text: bytes) -> dict[str, Any]:
-    about = limits.parse_json(text, ".json")
-    if not isinstance(about, dict):
+def _labels(text: bytes) -> dict[str, Any]:
+    labels = limits.parse_json(text, ".json")
+    if not isinstance(labels, dict):
         raise InputError(".json must hold a mapping")
-    return about
+    return labels
 
 
-def _states(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
+def _states_identity(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
     """Whether a .json states an identity."""
     try:
-        about = _about(_content(archive, info))
-        return any(about.get(name) is not None for name in _IDENTITY_KEYS)
+        labels = _labels(_content(archive, info))
+        return any(labels.get(name) is not None for name in _IDENTITY_KEYS)
     except InputError:
         return False  # that sample is named when it is read
 
 
-def _identity(members: dict[str, bytes], about: dict[str, Any]) -> str:
+def _stated_identity(members: dict[str, bytes], labels: dict[str, Any]) -> str:
     stated = [members[suffix].decode().strip() for suffix in ("cls", "id") if suffix in members]
-    stated += [text_of(about[name], name) for name in _IDENTITY_KEYS if name in about]
-    known = sorted({each for each in stated if each})
-    if len(known) > 1:
-        raise InputError(f"its identity must be one; got {', '.join(known)}")
-    return known[0] if known else ""
+    stated += [items.text_of(labels[name], name) for name in _IDENTITY_KEYS if name in labels]
+    identities = sorted({identity for identity in stated if identity})
+    if len(identities) > 1:
+        raise InputError(f"its identity must be one; got {', '.join(identities)}")
+    return identities[0] if identities else ""

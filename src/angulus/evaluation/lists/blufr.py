@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.mat import read_mat
 
 _FIELDS = ("imageList", "labels", "trainIndex", "testIndex", "galIndex", "probIndex")

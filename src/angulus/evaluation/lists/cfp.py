@@ -15,7 +15,7 @@ import numpy as np
 
 from angulus.core import limits
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.pairs import Pairs
 from angulus.evaluation.lists.text import Unpacked, lines_of, malformed
 

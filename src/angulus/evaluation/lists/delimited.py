@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.checks import InputError, one_line, why_unread
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.text import Unpacked, malformed
 
 _BLOCK = 2**24  # bytes of text parsed at a time

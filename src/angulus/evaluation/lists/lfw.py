@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.pairs import (
     Pairs,
     agreeing,

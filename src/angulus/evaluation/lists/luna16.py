@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.text import malformed, read_lines
 
 _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")

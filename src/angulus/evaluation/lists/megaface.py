@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from angulus.core import limits
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import known_or_empty, text_array
+from angulus.core.formats.columns import known_or_empty, text_array
 from angulus.evaluation.lists.text import lines_of, malformed, read_lines
 
 _FLOAT32 = 5  # the header's code for float32 elements

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import is_text, text_array
+from angulus.core.formats.columns import is_text, text_array
 from angulus.evaluation.lists.text import malformed, read_lines
 
 Header = tuple[int, int]  # folds, and pairs of each kind in one

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from angulus.core.checks import InputError
-from angulus.core.formats.texts import text_array
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.pairs import Pairs, is_count
 from angulus.evaluation.lists.text import malformed, read_lines
 

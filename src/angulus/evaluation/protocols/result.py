@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks, environment, files
-from angulus.core.formats.texts import shortened
+from angulus.core.formats.columns import shortened
 from angulus.evaluation.metrics.intervals import Interval
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Identities: which are in two sets, or twice in one, by name and by embedding; and which images do not fit theirs."""
+"""Identity labels: those shared by two sets or double in one, by name and by embedding; and likely wrong ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Vectors = NDArray[np.floating[Any]]
 
 
 def normalised_name(name: str) -> str:
-    """A name without what spellings differ in: case, accents, punctuation, `Last, First`.
+    """A name without the differences between spellings: case, accents, punctuation, `Last, First`.
 
-    Source: overlaps are removed by names in MV-Softmax (X. Wang et al., AAAI 2020).
+    Source: MV-Softmax removes overlaps by names (X. Wang et al., AAAI 2020).
 
     >>> normalised_name("Zellweger, Renée"), normalised_name("renee_zellweger")
     ('renee zellweger', 'renee zellweger')
@@ -31,26 +31,25 @@ def normalised_name(name: str) -> str:
 
 
 def is_number(name: str) -> bool:
-    """Whether an identity is a number, which names someone only within its own set."""
+    """Whether an identity is a number, which means something only within its own set."""
     return not any(letter.isalpha() for letter in name)
 
 
 def shared_names(names: NDArray[np.str_], others: NDArray[np.str_], *, numbers: bool) -> dict[str, str]:
-    """Identities of the one set that the other has too: own name -> the name there, the first of several.
+    """Identities of one set that the other has too: own name -> the name there, the first of several.
 
-    Args:
-        names, others: distinct names.
-        numbers: whether equal numbers are the same identity too, as they are where both sets come from one.
+    `numbers`: whether equal numbers are the same identity too, as in parts of one data set.
     """
-    there: dict[str, str] = {}
+    spellings_there: dict[str, str] = {}
     for other in others.tolist():
-        there.setdefault(normalised_name(other), other)
-    found = {name: there.get(normalised_name(name)) for name in names.tolist() if numbers or not is_number(name)}
-    return {name: other for name, other in found.items() if other is not None and normalised_name(name)}
+        spellings_there.setdefault(normalised_name(other), other)
+    spellings_there.pop("", None)
+    own = {name: normalised_name(name) for name in names.tolist() if numbers or not is_number(name)}
+    return {name: spellings_there[plain] for name, plain in own.items() if plain in spellings_there}
 
 
 def spellings(names: NDArray[np.str_]) -> list[tuple[str, ...]]:
-    """Groups of distinct names that are one normalised name."""
+    """Groups of distinct names with the same normalised name."""
     groups: dict[str, list[str]] = {}
     for name in names.tolist():
         if not is_number(name):
@@ -65,7 +64,7 @@ class Means:
     Attributes:
         names: [K], sorted.
         sums: [K, d] float64, sums of unit embeddings.
-        codes: [N] which identity each image is of; −1 where not known.
+        codes: [N] the identity of each image; −1 if unknown.
     """
 
     names: NDArray[np.str_]
@@ -73,8 +72,8 @@ class Means:
     codes: NDArray[np.int64]
 
     @staticmethod
-    def of(vectors: Vectors, identities: NDArray[np.str_]) -> Means:
-        """Of unit embeddings [N, d] and their identities [N], "" where not known."""
+    def compute(vectors: Vectors, identities: NDArray[np.str_]) -> Means:
+        """From unit embeddings [N, d] and their identities [N], "" if unknown."""
         names, codes = np.unique(identities, return_inverse=True)
         codes = codes.astype(np.int64)
         if len(names) and names[0] == "":
@@ -84,19 +83,16 @@ class Means:
         return Means(names, sums, codes)
 
 
-def alike(means: Means, others: Means | None, threshold: float) -> list[tuple[str, str, float]]:
-    """Pairs of identities whose means' cosine is at least the threshold, the most alike first.
+def similar_identities(means: Means, others: Means | None, threshold: float) -> list[tuple[str, str, float]]:
+    """Pairs of identities whose means' cosine is at least the threshold, the most similar first.
 
-    Args:
-        means: of the one set.
-        others: of the other; None: pairs within the one, each once.
-        threshold: in [-1, 1].
+    If `others` is None, pairs within `means`, once each.
     """
     names = means.names if others is None else others.names
     if not len(means.names) or not len(names):
         return []
-    found = PairBatch.concatenate(above(means.sums, None if others is None else others.sums, threshold))
-    pairs = zip(found.probes.tolist(), found.gallery.tolist(), found.scores.tolist(), strict=True)
+    similar = PairBatch.concatenate(above(means.sums, None if others is None else others.sums, threshold))
+    pairs = zip(similar.probes.tolist(), similar.gallery.tolist(), similar.scores.tolist(), strict=True)
     return sorted(
         ((str(means.names[one]), str(names[other]), score) for one, other, score in pairs),
         key=lambda pair: (-pair[2], pair[0], pair[1]),
@@ -110,7 +106,7 @@ class Suspect:
     Attributes:
         row: of the image.
         own: its cosine with the mean of the other images of its identity.
-        other: the cosine that this is held against: with the nearest other identity's mean, or the least that is usual.
+        other: the cosine to compare with: that with the nearest other identity's mean, or the least usual one.
         name: that other identity; "" for an outlier.
     """
 
@@ -126,8 +122,8 @@ class Fit:
 
     Attributes:
         wrong: nearer to another identity than to their own by the margin or more, the worst first.
-        outliers: far below what is usual in their identity, the worst first; may be among `wrong` too.
-        judged: how many images have others of their identity to be held against.
+        outliers: far below what is usual in their identity, the worst first; may be in `wrong` too.
+        judged: how many images have others of their identity to compare with.
         spread: the usual deviation of `own` from its identity's median: 1.4826 times the median absolute one.
     """
 
@@ -138,7 +134,7 @@ class Fit:
 
 
 def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_least: int = 5) -> Fit:
-    """Hold each image against the others of its identity, itself left out, and against all other identities.
+    """Compare each image with the other images of its identity, and with all other identities.
 
         own_i = cos(x_i, Σ_{j of y_i, j ≠ i} x_j),   other_i = max_{k ≠ y_i} cos(x_i, Σ_{j of k} x_j)
 
@@ -150,7 +146,7 @@ def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_lea
         means: of them.
         margin: in cosine, >= 0.
         outlier: in spreads, > 0.
-        at_least: images that an identity must have for its median to mean something.
+        at_least: images that an identity must have for its median to be meaningful.
     """
     counts = np.bincount(means.codes[means.codes >= 0], minlength=len(means.names))
     rows = np.flatnonzero((means.codes >= 0) & (counts[means.codes] > 1))
@@ -173,8 +169,8 @@ def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_lea
     floor = usual[codes] - outlier * spread
     far = np.flatnonzero((own < floor) & (counts[codes] >= at_least)).tolist()
     outliers = [Suspect(int(rows[place]), float(own[place]), float(floor[place])) for place in far]
-    wrong.sort(key=lambda each: each.own - each.other)
-    outliers.sort(key=lambda each: each.own - each.other)
+    for suspects in (wrong, outliers):
+        suspects.sort(key=lambda suspect: suspect.own - suspect.other)
     return Fit(tuple(wrong), tuple(outliers), len(rows), spread)
 
 

@@ -1,52 +1,53 @@
-"""Where records live: named blobs in a folder, or under an object store's URL, read by ranges of bytes."""
+"""Storage of records: named blobs in a folder or under an object store's URL, read by byte ranges."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from angulus.core import files
 from angulus.core.checks import InputError
 
-Range = tuple[str, int, int]  # a blob's name, the first byte, how many
+Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
 Fill = Callable[[BinaryIO], object]
 
-_OPEN_FILES = 512  # beside what else a process has open; systems allow 1,024 or more
+_OPEN_FILES = 512  # in addition to what else a process has open; systems allow 1,024 or more
 
 
-class Store(Protocol):
-    """Named blobs; each is written whole or not at all."""
+class Blobs(Protocol):
+    """Named blobs; each is written completely or not at all."""
 
     where: str
 
     def names(self) -> list[str]:
-        """The blobs, sorted; hidden and half-written ones are not among them."""
+        """The names, sorted, without hidden and half-written blobs."""
 
     def open(self, name: str) -> BinaryIO:
-        """A blob, to read and seek in."""
+        """Open a blob to read and seek in."""
 
     def write(self, name: str, fill: Fill) -> None:
-        """Put in place what `fill` writes into a file: old or new, never half."""
+        """Write what `fill` puts into a file; readers see the old blob or the new one, never half."""
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        """The bytes of each range, in the order asked."""
+        """Read byte ranges, in the order asked."""
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """A folder for a path, an object store for a URL with a scheme that fsspec knows (s3://, gs://, memory://, ...)."""
+def open_blobs(path: str | os.PathLike[str]) -> Blobs:
+    """Open a folder, or an object store if `path` is a URL that fsspec knows (s3://, gs://, memory://, ...)."""
     text = os.fspath(path)
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "file":
-        return LocalStore(Path(rest))
-    return RemoteStore(text) if separator else LocalStore(Path(text).expanduser())
+        return LocalBlobs(Path(rest))
+    return RemoteBlobs(text) if separator else LocalBlobs(Path(text).expanduser())
 
 
-class LocalStore:
-    """A folder. Reads go by position, not by a shared file pointer, so forked workers do not disturb one another."""
+class LocalBlobs:
+    """A folder. Reads give their position instead of moving a shared pointer, so forked workers do not interfere."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,20 +60,16 @@ class LocalStore:
         return sorted(entry.name for entry in os.scandir(self.folder) if not entry.name.startswith("."))
 
     def open(self, name: str) -> BinaryIO:
-        try:
+        with _reading(f"{self.where}/{name}"):
             return (self.folder / name).open("rb")
-        except OSError as error:
-            raise _unreadable(f"{self.where}/{name}", error) from error
 
     def write(self, name: str, fill: Fill) -> None:
         files.make_folder(self.folder)
         files.write_atomically(self.folder / name, fill)
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        try:
-            return [self._range(*one) for one in wanted]
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
+        with _reading(self.where):
+            return [self._range(name, start, length) for name, start, length in wanted]
 
     def _range(self, name: str, start: int, length: int) -> bytes:
         handle = self._handles.get(name)
@@ -95,11 +92,11 @@ class LocalStore:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalStore, (self.folder,)
+        return LocalBlobs, (self.folder,)
 
 
-class RemoteStore:
-    """Blobs under a URL, through fsspec; connected anew in each process, since its clients do not survive a fork."""
+class RemoteBlobs:
+    """Blobs under a URL, through fsspec. Each process connects for itself: fsspec's clients do not survive a fork."""
 
     def __init__(self, url: str) -> None:
         self.where = url.rstrip("/")
@@ -118,20 +115,17 @@ class RemoteStore:
         return self._system
 
     def names(self) -> list[str]:
-        try:
-            found = self._connect().ls(self._root, detail=False)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
-        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
+        with _reading(self.where):
+            try:
+                paths = self._connect().ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in paths) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
-        try:
+        with _reading(f"{self.where}/{name}"):
             file: BinaryIO = self._connect().open(f"{self._root}/{name}", "rb")
-        except OSError as error:
-            raise _unreadable(f"{self.where}/{name}", error) from error
-        return file
+            return file
 
     def write(self, name: str, fill: Fill) -> None:
         buffer = io.BytesIO()
@@ -147,20 +141,12 @@ class RemoteStore:
         paths = [f"{self._root}/{name}" for name, _, _ in wanted]
         starts = [start for _, start, _ in wanted]
         ends = [start + length for _, start, length in wanted]
-        try:
-            found: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
-        return found
+        with _reading(self.where):
+            data: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
+            return data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStore, (self.where,)
-
-
-def read(store: Store, name: str) -> bytes:
-    """A whole blob."""
-    with store.open(name) as file:
-        return file.read()
+        return RemoteBlobs, (self.where,)
 
 
 if hasattr(os, "pread"):
@@ -168,14 +154,18 @@ if hasattr(os, "pread"):
     def _read_at(handle: int, start: int, length: int) -> bytes:
         return os.pread(handle, length, start)
 
-else:  # Windows, where nothing forks
-    _MOVING = threading.Lock()
+else:  # Windows, which does not fork
+    _SEEK_LOCK = threading.Lock()
 
     def _read_at(handle: int, start: int, length: int) -> bytes:
-        with _MOVING:
+        with _SEEK_LOCK:
             os.lseek(handle, start, os.SEEK_SET)
             return os.read(handle, length)
 
 
-def _unreadable(where: str, error: OSError) -> InputError:
-    return InputError(f"{where} must be there and readable; got: {error.strerror or error}")
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{where} must be there and readable; got: {error.strerror or error}") from error
