@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -22,7 +23,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 RECIPES, COMMANDS, NAMES = "recipes.md", "commands.md", "reference/angulus.md"
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
-NOT_API = {"__main__", "cli", "commands"}
+BLOCK = re.compile(r"^```math\n(.*?)^```$", re.M | re.S)
+INLINE = re.compile(r"\$`([^`\n]+)`\$")
+NOT_API = {"__main__", "cli"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -50,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to where the site has what they name."""
+    """Lead links to where the site has what they name, and write equations as MathML, which browsers draw."""
 
     def lead(match: re.Match[str]) -> str:
         target = _target(match, page.file.src_uri)
@@ -61,7 +64,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         anchor = f"#{anchor}" if anchor else match[3] or ""
         return f"{match[1]}{relative}{anchor}{match[4]}"
 
-    return LINK.sub(lead, markdown)
+    markdown = BLOCK.sub(lambda match: f"<div>{convert(match[1], display='block')}</div>", LINK.sub(lead, markdown))
+    return INLINE.sub(lambda match: convert(match[1]), markdown)
 
 
 def _links(file: File) -> Iterator[re.Match[str]]:

@@ -1,0 +1,403 @@
+"""The stages of `benchmarks/gpu/run`: each prints one line of JSON per result. `stages.py STAGE "TRAIN ARGUMENTS"`."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from angulus import BackwardSGD, DenseHead, class_loss, losses
+from angulus.kernels import fused
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+ARCFACE = losses.arcface()
+MV_IAM = losses.mv_softmax(32, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
+COMPOSED = {
+    "ArcFace + CM radius": ARCFACE.replace(radius=losses.radius.Contraction(gamma="auto")),
+    "MV over ArcFace + IAM": MV_IAM,
+    "ArcFace + incay + IAM": ARCFACE + losses.feature_incay(0.01) + losses.iam(0.1),
+}
+# operands' dtype, dtype of the products, whether TF32 is allowed
+PRECISIONS = {
+    "float32": (torch.float32, None, False),
+    "TF32": (torch.float32, None, True),
+    "bfloat16 products": (torch.float32, torch.bfloat16, False),
+    "bfloat16": (torch.bfloat16, None, False),
+    "float16": (torch.float16, None, False),
+}
+Row = dict[str, Any]
+
+
+def kernels() -> list[str]:
+    """The kernels that run here, besides the reference."""
+    return ["chunked"] + ["fused"] * (fused.unavailable(DEVICE) is None)
+
+
+def facts() -> Iterator[Row]:
+    """What machine this is, and what it has."""
+    row: Row = {
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "device": str(DEVICE),
+        "kernels": kernels(),
+    }
+    row["fused"] = fused.unavailable(DEVICE) or "runs"
+    row["triton"] = importlib.util.find_spec("triton") and __import__("triton").__version__
+    row["peers"] = [name for name in ("pytorch_metric_learning", "cut_cross_entropy") if importlib.util.find_spec(name)]
+    if GPU:
+        about = torch.cuda.get_device_properties(0)
+        row |= {
+            "name": about.name,
+            "capability": f"{about.major}.{about.minor}",
+            "memory_gib": about.total_memory / 2**30,
+        }
+        query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,power.limit", "--format=csv,noheader"]
+        row["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+        row["gpus"] = torch.cuda.device_count()
+    yield row
+
+
+def problem(batch: int, classes: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, class weights and labels in float64, from one seed; the same on every device."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(batch, size, generator=generator, dtype=torch.float64)
+    weight = torch.randn(classes, size, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (batch,), generator=generator)
+    return features.to(DEVICE), weight.to(DEVICE), labels.to(DEVICE)
+
+
+def step(head: DenseHead, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and the gradients of features and class weights, of one training step."""
+    features = features.clone().requires_grad_()
+    loss = head(features, labels)
+    loss.backward()
+    return loss.detach().double(), features.grad.double(), head.weight.grad.double()
+
+
+def make_head(objective: losses.Objective, weight: Tensor, **options: Any) -> DenseHead:
+    """A head with those class weights, in their dtype."""
+    torch.manual_seed(0)
+    head = DenseHead(weight.shape[1], weight.shape[0], objective, **options).to(DEVICE, weight.dtype)
+    head.weight.data.copy_(weight)
+    return head
+
+
+def errors(objective: losses.Objective, shape: tuple[int, int, int], impls: list[str]) -> Iterator[Row]:
+    """How far each kernel and precision is from the reference in float64."""
+    features, weight, labels = problem(*shape)
+    exact = step(make_head(objective, weight, impl="reference"), features, labels)
+    for precision, (dtype, products, tf32) in PRECISIONS.items():
+        if tf32 and not GPU:
+            continue
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        for impl in impls:
+            row: Row = {"impl": impl, "precision": precision, "shape": shape}
+            try:
+                head = make_head(objective, weight.to(dtype), impl=impl, products=products)
+                found = step(head, features.to(dtype), labels)
+            except Exception as error:  # whatever it is, the other rows are worth having
+                yield row | {"failed": f"{type(error).__name__}: {error}"[:500]}
+                continue
+            names = ("loss", "features", "weight")
+            yield row | {n: float((a - b).norm() / b.norm()) for n, a, b in zip(names, found, exact, strict=True)}
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def compile_() -> Iterator[Row]:
+    """One loss through each kernel at an ordinary size: does it compile, how long does that take, is it right?"""
+    shape = (256, 10_000, 512) if GPU else (8, 40, 16)
+    features, weight, labels = problem(*shape)
+    for impl in kernels():
+        head = make_head(ARCFACE, weight.float(), impl=impl)
+        began = time.perf_counter()
+        step(head, features.float(), labels)
+        yield {"impl": impl, "first_step_s": round(time.perf_counter() - began, 3)}
+    for row in errors(ARCFACE, shape, kernels()):
+        yield {"objective": "ArcFace"} | row
+
+
+def exact() -> Iterator[Row]:
+    """Every named loss with its paper's defaults, and compositions, at an odd shape."""
+    named = {name: losses.ALIASES[name]() for name in losses.list_losses()} if GPU else {"arcface": ARCFACE}
+    shape = (33, 1001, 65) if GPU else (3, 17, 9)
+    for name, objective in {**COMPOSED, **named}.items():
+        for row in errors(objective, shape, kernels()):
+            yield {"objective": name} | row
+
+
+def modes() -> Iterator[Row]:
+    """Loops of others: autocast, gradient scaling, compiled networks, streams, graphs, no synchronisation."""
+    features, weight, labels = (each.float() if each.is_floating_point() else each for each in problem(64, 1000, 128))
+    for impl in kernels() if GPU else ["chunked"]:
+        for name, mode in MODES.items():
+            if not GPU and name not in ("autocast", "compiled backbone"):
+                continue
+            torch.manual_seed(0)
+            head = make_head(ARCFACE, weight, impl=impl)
+            try:
+                yield {"mode": name, "impl": impl, "result": mode(head, features, labels)}
+            except Exception as error:
+                yield {"mode": name, "impl": impl, "failed": f"{type(error).__name__}: {error}"[:500]}
+
+
+def trained(head: DenseHead, features: Tensor, labels: Tensor, **how: Any) -> list[float]:
+    """The losses of 20 steps of a linear backbone."""
+    backbone = torch.nn.Linear(features.shape[1], features.shape[1], device=features.device)
+    network = torch.compile(backbone) if how.get("compiled") else backbone
+    optimizer = torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=0.1)
+    scaler = torch.amp.GradScaler(features.device.type, enabled=how.get("dtype") is torch.float16)
+    found = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        with torch.autocast(features.device.type, how.get("dtype"), enabled="dtype" in how):
+            loss = head(network(features), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(float(loss.detach()))
+    return [round(found[0], 4), round(found[-1], 4)]
+
+
+def on_stream(head: DenseHead, features: Tensor, labels: Tensor) -> float:
+    """The largest difference of a gradient to the default stream's."""
+    expected = step(copy.deepcopy(head), features, labels)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        found = step(head, features, labels)
+    stream.synchronize()
+    return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def in_graph(head: DenseHead, features: Tensor, labels: Tensor) -> str:
+    """Capture a step of the loss in a CUDA graph, and replay it on other features."""
+    head.eval()
+    still = features.clone().requires_grad_()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            class_loss(still, head.weight, labels, ARCFACE, impl=head.kernel.impl).backward()
+    torch.cuda.current_stream().wait_stream(side)
+    still.grad = head.weight.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        class_loss(still, head.weight, labels, ARCFACE, impl=head.kernel.impl).backward()
+    other = torch.randn_like(features)
+    still.data.copy_(other)
+    graph.replay()
+    torch.cuda.synchronize()
+    again = other.clone().requires_grad_()
+    class_loss(again, head.weight.detach(), labels, ARCFACE, impl=head.kernel.impl).backward()
+    return f"captured; largest difference {float((still.grad - again.grad).abs().max()):.2e}"
+
+
+def unsynchronised(head: DenseHead, features: Tensor, labels: Tensor) -> str:
+    """A step that may not wait for the GPU: PyTorch raises where it would."""
+    step(copy.deepcopy(head), features, labels)  # what is made once is made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = head(features.clone().requires_grad_(), labels)
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return "no synchronisation"
+
+
+def on_second_device(head: DenseHead, features: Tensor, labels: Tensor) -> list[float] | str:
+    """The same on cuda:1."""
+    if torch.cuda.device_count() < 2:
+        return "there is one GPU"
+    return trained(head.to("cuda:1"), features.to("cuda:1"), labels.to("cuda:1"))
+
+
+MODES: dict[str, Callable[[DenseHead, Tensor, Tensor], object]] = {
+    "plain": trained,
+    "autocast": lambda *of: trained(*of, dtype=torch.bfloat16),
+    "autocast float16 with GradScaler": lambda *of: trained(*of, dtype=torch.float16),
+    "compiled backbone": lambda *of: trained(*of, compiled=True),
+    "second stream": on_stream,
+    "no synchronisation": unsynchronised,
+    "CUDA graph": in_graph,
+    "second device": on_second_device,
+}
+
+
+def speed() -> Iterator[Row]:
+    """Forward and backward of the head next to its bare products and peers; interleaved, in bfloat16."""
+    shapes = ((1024, 1_000_000), (256, 100_000), (4096, 1_000_000)) if GPU else ((8, 200),)
+    for batch, classes in shapes:
+        try:
+            yield from timed(batch, classes, 512 if GPU else 16, rounds=7 if GPU else 1)
+        except torch.OutOfMemoryError as error:
+            yield {"shape": (batch, classes), "failed": str(error)[:200]}
+        if GPU:
+            torch.cuda.empty_cache()
+
+
+def timed(batch: int, classes: int, size: int, rounds: int) -> Iterator[Row]:
+    """Medians and memory of each contestant at one shape."""
+    torch.manual_seed(0)
+    features = torch.randn(batch, size, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(classes, size, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=DEVICE)
+    contestants = contestants_on(features, weight, labels)
+    milliseconds: dict[str, list[float]] = {}
+    memory: dict[str, float | None] = {}
+    for name, call in contestants.items():  # warm up, and measure the memory
+        features.grad = weight.grad = None
+        try:
+            call()
+            features.grad = weight.grad = None
+            memory[name] = peak_mib(call, weight)
+            milliseconds[name] = []
+        except Exception as error:
+            yield {"what": name, "shape": (batch, classes, size), "failed": f"{type(error).__name__}: {error}"[:300]}
+            if GPU:
+                torch.cuda.empty_cache()
+    for _ in range(rounds):
+        for name, values in milliseconds.items():
+            features.grad = weight.grad = None
+            values.append(milliseconds_of(contestants[name]))
+    floor = milliseconds["4 products"]
+    for name, values in milliseconds.items():
+        ratios = [mine / bare for mine, bare in zip(values, floor, strict=True)]
+        yield {
+            "what": name, "shape": (batch, classes, size), "rounds": rounds, "median_ms": statistics.median(values),
+            "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "extra_mib": memory[name],
+        }  # fmt: skip
+
+
+def contestants_on(features: Tensor, weight: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    """What is timed, by name; the peers that are installed."""
+
+    def products() -> None:
+        with torch.no_grad():
+            for part in torch.split(weight, max((1 << 28) // len(features), 1)):
+                features @ part.T
+                logits = features @ part.T
+                _ = logits @ part, logits.T @ features
+
+    def ours(objective: losses.Objective, impl: str) -> Callable[[], object]:
+        return lambda: class_loss(features, weight, labels, objective, impl=impl).backward()
+
+    def autograd() -> None:
+        cosines = F.normalize(features) @ F.normalize(weight).T
+        target = cosines.gather(1, labels[:, None]).float()
+        margined = (target.clamp(-1 + 1e-6, 1 - 1e-6).acos() + 0.5).cos().to(cosines.dtype)
+        F.cross_entropy(64 * cosines.scatter(1, labels[:, None], margined), labels).backward()
+
+    found: dict[str, Callable[[], object]] = {"4 products": products}
+    for impl in kernels():
+        found |= {f"{impl} ArcFace": ours(ARCFACE, impl), f"{impl} MV + IAM": ours(MV_IAM, impl)}
+    found["autograd ArcFace"] = autograd
+    if importlib.util.find_spec("cut_cross_entropy") and GPU:
+        from cut_cross_entropy import linear_cross_entropy
+
+        found["cut-cross-entropy softmax"] = lambda: linear_cross_entropy(features, weight, labels).backward()
+    if importlib.util.find_spec("pytorch_metric_learning"):
+        from pytorch_metric_learning.losses import ArcFaceLoss
+
+        peer = ArcFaceLoss(1, features.shape[1], margin=28.6479, scale=64)
+        peer.num_classes, peer.W = len(weight), torch.nn.Parameter(weight.detach().T)
+        found["pytorch-metric-learning ArcFace"] = lambda: peer(features, labels).backward()
+    return found
+
+
+def milliseconds_of(call: Callable[[], object]) -> float:
+    """One call, until the GPU has done it."""
+    if GPU:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if GPU:
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - began)
+
+
+def peak_mib(call: Callable[[], object], weight: Tensor) -> float | None:
+    """The allocator's peak over what was there before, less the gradient of the class weights; None on a CPU."""
+    if not GPU:
+        return None
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before - weight.nbytes) / 2**20
+
+
+def huge() -> Iterator[Row]:
+    """Ten million classes on one card, trained with momentum inside backward."""
+    classes, size, batch = (10_000_000, 512, 1024) if GPU else (300, 16, 8)
+    for impl in kernels():
+        row: Row = {"impl": impl, "classes": classes, "size": size, "batch": batch}
+        try:
+            yield row | momentum_steps(impl, classes, size, batch)
+        except Exception as error:
+            yield row | {"failed": f"{type(error).__name__}: {error}"[:500]}
+        if GPU:
+            torch.cuda.empty_cache()
+
+
+def momentum_steps(impl: str, classes: int, size: int, batch: int) -> Row:
+    """Four steps of `BackwardSGD`: the losses, the milliseconds of the last three, and the peak of the memory."""
+    head = DenseHead(size, 1, ARCFACE, impl=impl).to(DEVICE, torch.bfloat16)
+    head.objective = ARCFACE.bind(size, classes)
+    head.weight = torch.nn.Parameter(torch.randn(classes, size, device=DEVICE, dtype=torch.bfloat16))
+    optimizer = BackwardSGD(head, lr=0.1, momentum=0.9)
+    features = torch.randn(batch, size, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=DEVICE)
+    found: list[float] = []
+
+    def once() -> None:
+        loss = head(features, labels)
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+
+    once()
+    row: Row = {"ms": [round(milliseconds_of(once), 1) for _ in range(3)]}
+    row["losses"] = [round(value, 3) for value in found]
+    return row | ({"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if GPU else {})
+
+
+def train(arguments: str) -> Iterator[Row]:
+    """One training run through the command line; needs the packages of the base install."""
+    missing = [
+        name
+        for name in ("pydantic", "ruamel.yaml", "typer", "rich")
+        if importlib.util.find_spec(name.split(".")[0]) is None
+    ]
+    if missing:
+        raise SystemExit(f"the stage train needs {', '.join(missing)}: give wheels of them with --wheels")
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "angulus", "train", *shlex.split(arguments), "--out", "gpu-run"]
+    code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    yield {"command": command[2:], "code": code, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def main() -> None:
+    """Run the stage that the first argument names."""
+    stage, arguments = sys.argv[1], sys.argv[2]
+    table: dict[str, Callable[[], Iterator[Row]]] = {
+        "facts": facts, "compile": compile_, "exact": exact, "modes": modes, "speed": speed, "huge": huge,
+        "train": lambda: train(arguments),
+    }  # fmt: skip
+    for row in table[stage]():
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The script for a day with a GPU runs here too: at small sizes, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "benchmarks" / "gpu" / "run"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(RUN), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    out = tmp_path / "deep" / "gpu.jsonl"
+    done = run("--out", str(out), "--stages", "facts,compile,modes,speed,huge", "--wheels", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "skipped wheels: none could be installed" in done.stdout
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"facts", "compile", "modes", "speed", "huge"}
+    assert not [row for row in rows if "failed" in row]
+    exact = {row["impl"]: row for row in rows if row.get("precision") == "float32"}
+    assert set(exact) == {"chunked", "fused"}
+    assert all(row[name] < 1e-5 for row in exact.values() for name in ("loss", "features", "weight"))
+    assert all(row["result"][1] < row["result"][0] for row in rows if row["stage"] == "modes")
+    assert all(row["losses"][-1] < row["losses"][0] for row in rows if row["stage"] == "huge")
+
+
+def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
+    done = run("--out", str(tmp_path / "gpu.jsonl"), "--stages", "exact,facts", "--seconds", "6")
+    assert done.returncode == 0
+    assert "skipped exact: stopped after 6 s" in done.stdout
+    assert "skipped facts: no time left of 6 s" in done.stdout
+
+
+def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
+    done = run("--stages", "facts,fast", "--out", str(tmp_path / "gpu.jsonl"))
+    assert done.returncode == 2
+    assert "there is no stage 'fast'; known: facts, compile" in done.stderr
+    assert not (tmp_path / "gpu.jsonl").exists()
