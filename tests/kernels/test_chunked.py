@@ -164,7 +164,7 @@ def test_auto_takes_chunked_where_the_matrix_is_large_and_says_so_once(
 
     monkeypatch.setattr(dispatch, "TABLE", {name: spy(name) for name in dispatch.TABLE})
     monkeypatch.setattr(dispatch, "LARGE", 4 * 50)
-    dispatch._tell.cache_clear()
+    dispatch._log_choice.cache_clear()
     with caplog.at_level(logging.DEBUG, "angulus"):
         for batch_size in (4, 5, 5):
             class_loss(*problem(batch_size), losses.arcface(16, 0.5))

@@ -231,13 +231,13 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "coco, C = 1": (lambda: L.coco().bind(3, 1), "num_classes must be a whole number >= 2; got 1"),
     "iam, C = 1": (
         lambda: (L.softmax() + L.iam(0.1, 2)).bind(3, 1),
-        "iam needs at least two classes; got num_classes = 1",
+        "iam needs another class: num_classes must be >= 2; got 1",
     ),
     "c_contrastive, C = 1": (
         lambda: L.c_contrastive().bind(3, 1),
-        "c_contrastive needs at least two classes",
+        "c_contrastive needs another class: num_classes must be >= 2",
     ),
-    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs at least two classes; got num_classes = 1"),
+    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs another class: num_classes must be >= 2; got 1"),
     "ideal bound, C = 2": (lambda: L.cm_softmax().bind(3, 2), "needs C >= 3 classes; got C = 2; give lower and upper"),
     "ideal bound, p small": (
         lambda: L.cm_softmax(p=0.25).bind(3, 5),

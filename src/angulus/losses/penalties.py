@@ -201,7 +201,7 @@ class _BoundCTriplet:
 
 def _count_others(name: str, num_classes: int) -> int:
     if num_classes < 2:
-        raise checks.InputError(f"{name} needs at least two classes; got num_classes = {num_classes}")
+        raise checks.InputError(f"{name} needs another class: num_classes must be >= 2; got {num_classes}")
     return num_classes - 1
 
 
