@@ -2,6 +2,7 @@
 
 from angulus import losses
 from angulus.core.checks import InputError
+from angulus.evaluation.registry import list_protocols
 from angulus.heads.class_loss import class_loss
 from angulus.heads.dense import DenseHead
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "class_loss",
     "list_losses",
+    "list_protocols",
     "load",
     "losses",
     "theory",

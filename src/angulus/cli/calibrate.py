@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from angulus.cli.evaluate_verification import Embedded, Format, read_list
 from angulus.cli.output import Digits, Draws, Flip, Json, Output, Plot, Seed, refuse_unwritable, say
+from angulus.cli.pair_lists import Embedded, Format, read_list
 from angulus.core import checks, files
 
 

@@ -52,7 +52,7 @@ def export(
     ] = None,
 ) -> None:
     """Write ONNX that takes bytes of pixels and gives features and norms, and compare it with PyTorch."""
-    from angulus.cli.evaluate_verification import read_list
+    from angulus.cli.pair_lists import read_list
     from angulus.cli.progress import stages
     from angulus.core.fingerprint import described
     from angulus.models import artifact

@@ -16,11 +16,12 @@ from angulus.cli.bench import bench_app
 from angulus.cli.bench_faces import bench_faces
 from angulus.cli.bench_records import bench_records
 from angulus.cli.bench_search import bench_search
+from angulus.cli.calibrate import calibrate, compare_results
 from angulus.cli.convert import convert
 from angulus.cli.data import data_app
 from angulus.cli.doctor import doctor
 from angulus.cli.embed import embed
-from angulus.cli.evaluate import calibrate, compare_results, evaluate_app
+from angulus.cli.evaluate import evaluate_app
 from angulus.cli.export import export
 from angulus.cli.info import info
 from angulus.cli.prepare import prepare_app
