@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from angulus.core.environment import of_timing
-from angulus.evaluation.lists import luna16
+from angulus.evaluation.lists import luna16_csv
 from angulus.evaluation.metrics.curves import auc, error_curve
 from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
 from angulus.evaluation.protocols import detection
@@ -62,9 +62,9 @@ def nodules(folder: Path) -> dict[str, Callable[[], Any]]:
         return path
 
     def whole() -> float:
-        given = luna16.read_marks(there("*submission.csv")), luna16.read_findings(there("annotations.csv"))
-        scans = luna16.read_scans(there("seriesuids.csv"))
-        excluded = luna16.read_excluded(there("annotations_excluded.csv"))
+        given = luna16_csv.read_marks(there("*submission.csv")), luna16_csv.read_findings(there("annotations.csv"))
+        scans = luna16_csv.read_scans(there("seriesuids.csv"))
+        excluded = luna16_csv.read_excluded(there("annotations_excluded.csv"))
         return detection.luna16(*given, excluded, scans, draws=0)["CPM"]
 
     return {"luna16": whole}

@@ -156,7 +156,7 @@ def test_a_run_embeds_the_images_and_keeps_the_numbers_of_the_protocol(
     assert not list((tmp_path / "run").glob(".embeddings-*"))
     by_command = tmp_path / "by-command.npz"
     from angulus.core.embeddings import Embeddings
-    from angulus.evaluation.lists.pairs import read_pairs
+    from angulus.evaluation.lists.pair_list import read_pairs
     from angulus.models import embed
 
     embed.run(tmp_path / "run/model", folder / "images", by_command)  # as `angulus embed` and `evaluate` do

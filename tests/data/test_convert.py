@@ -22,7 +22,7 @@ from angulus.core.checks import InputError
 from angulus.data.records.convert import LEFT_OUT, PAIRS, convert
 from angulus.data.records.reader import Records, Row
 from angulus.data.sources import Item, Options
-from angulus.evaluation.lists.pairs import read_pairs
+from angulus.evaluation.lists.pair_list import read_pairs
 from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.lfw import read_lfw_images, read_lfw_pairs, read_pair_list
-from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.evaluation.lists.pair_list import PairList, pairs_text, read_pairs
 
 
 def written(folder: Path, text: str, name: str = "list.txt") -> Path:
@@ -202,7 +202,7 @@ def test_a_list_of_images_without_numbers(tmp_path: Path) -> None:
     assert (images.ids.tolist(), images.identities.tolist()) == (["B/B_1.jpg", "A/A_1.jpg"], ["B", "A"])
 
 
-def few(**change: Any) -> Pairs:
+def few(**change: Any) -> PairList:
     columns: dict[str, Any] = {
         "left": np.array(["a", "b", "c"]),
         "right": np.array(["b", "c", "a"]),
@@ -212,7 +212,7 @@ def few(**change: Any) -> Pairs:
         "right_identity": np.array(["A", "C", "C"]),
         "groups": np.array(["x", "y", "x"]),
     }
-    return Pairs(**(columns | change))
+    return PairList(**(columns | change))
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(lambda kept: kept[1] and (kept[0] or kept[2])))
@@ -268,7 +268,7 @@ IDS_IN_LISTS = st.text(min_size=1, max_size=12).filter(lambda name: "\0" not in 
 @given(st.lists(st.tuples(IDS_IN_LISTS, IDS_IN_LISTS, st.booleans()).filter(lambda row: row[0] != row[1]), min_size=1))
 def test_whatever_ids_are_written_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     left, right, same = zip(*rows, strict=True)
-    written_ones = Pairs(np.array(left), np.array(right), np.array(same))
+    written_ones = PairList(np.array(left), np.array(right), np.array(same))
     path = written(tmp_path_factory.mktemp("any"), pairs_text(written_ones))
     for read in (read_pairs(path), read_pair_list(path)[0]):
         assert (read.left.tolist(), read.right.tolist(), read.same.tolist()) == (list(left), list(right), list(same))

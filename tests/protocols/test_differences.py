@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.protocols import calibrate, classification, detection, groups, open_set, pairs
 from angulus.evaluation.protocols.differences import MEASURED, STATISTICS, compare_results
 from angulus.evaluation.protocols.result import Result
@@ -29,7 +29,9 @@ def blufr() -> Blufr:
         test = np.flatnonzero(np.isin(people, order[10:]))
         probes = np.setdiff1d(test, gallery)
         known = np.isin(people[probes], people[gallery])
-        trials.append(Trial(np.flatnonzero(~np.isin(people, order[10:])), test, gallery, probes[known], probes[~known]))
+        trials.append(
+            BlufrTrial(np.flatnonzero(~np.isin(people, order[10:])), test, gallery, probes[known], probes[~known])
+        )
     return Blufr(NOISY.ids, people, tuple(trials), "trials")
 
 

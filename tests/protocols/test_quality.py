@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
 from angulus.evaluation.protocols import changed, degradation, discard, judged, norm_bins, quality, scored
@@ -22,7 +22,7 @@ from angulus.evaluation.protocols.result import Result
 RANDOM = np.random.default_rng(0)
 
 
-def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embeddings, Pairs]:
+def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embeddings, PairList]:
     """Three images a person, worse ones with smaller norms; genuine and impostor pairs within each fold."""
     random = np.random.default_rng(seed)
     ids, vectors = [], []
@@ -40,7 +40,9 @@ def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embedding
         rows += [(person, i, other, j, person % folds) for i in range(3) for j in range(3)]
     left, right = (np.array([f"P{row[k]:02d}/{row[k + 1]}.jpg" for row in rows]) for k in (0, 2))
     first, second = (np.char.partition(side, "/")[:, 0] for side in (left, right))
-    pairs = Pairs(left, right, first == second, np.array([row[4] for row in rows]), first, second, source="pairs.txt")
+    pairs = PairList(
+        left, right, first == second, np.array([row[4] for row in rows]), first, second, source="pairs.txt"
+    )
     return Embeddings(np.array(vectors), np.array(ids), source="model.npz"), pairs
 
 
@@ -70,7 +72,7 @@ def test_pairs_are_judged_at_the_other_folds_thresholds() -> None:
 
 def test_without_folds_one_threshold_serves_all() -> None:
     embeddings, pairs = pair_set()
-    given = judged.of_pairs(embeddings, Pairs(pairs.left, pairs.right, pairs.same))
+    given = judged.of_pairs(embeddings, PairList(pairs.left, pairs.right, pairs.same))
     scores = [
         float(embeddings.unit(embeddings.rows([a], ""))[0] @ embeddings.unit(embeddings.rows([b], ""))[0])
         for a, b in zip(pairs.left, pairs.right, strict=True)
@@ -242,11 +244,11 @@ def test_exact_shares_are_the_ones_at_whole_pairs() -> None:
     norms = np.concatenate([np.arange(1.0, 21.0), np.full(22, 50.0)])
     ids = np.arange(42).astype(np.str_)
     left, right = np.append(ids[:20], ids[40]), np.append(ids[20:40], ids[41])
-    pairs = Pairs(left, right, np.arange(21) < 20)
+    pairs = PairList(left, right, np.arange(21) < 20)
     result = discard.evaluate(Embeddings(vectors, ids, norms=norms), pairs, fmr=1.0, draws=0)
     assert result["FNMR"] == 0.0  # everything is accepted at FMR 1
-    far = Pairs(np.tile(ids[[0]], 2), ids[[40, 41]], np.zeros(2, dtype=bool))  # at 0.71 and 0.57
-    both = Pairs(
+    far = PairList(np.tile(ids[[0]], 2), ids[[40, 41]], np.zeros(2, dtype=bool))  # at 0.71 and 0.57
+    both = PairList(
         *(np.concatenate([a, b]) for a, b in ((left[:20], far.left), (right[:20], far.right))), np.arange(22) < 20
     )
     result = discard.evaluate(Embeddings(vectors, ids, norms=norms), both, fmr=0.5, draws=0)

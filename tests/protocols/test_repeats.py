@@ -11,7 +11,7 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.protocols import discard, groups, judged, pairs, scored, videos
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.evaluation.protocols.result import Result
@@ -20,11 +20,11 @@ from people import crowd, crowd_pairs
 FEW = crowd(4, 2, noise=0.4)  # 4 genuine and 24 impostor pairs of images
 
 
-def listed(left: list[str], right: list[str], same: list[bool], **columns: object) -> Pairs:
-    return Pairs(np.array(left), np.array(right), np.array(same), source="my-pairs.txt", **columns)  # type: ignore[arg-type]
+def listed(left: list[str], right: list[str], same: list[bool], **columns: object) -> PairList:
+    return PairList(np.array(left), np.array(right), np.array(same), source="my-pairs.txt", **columns)  # type: ignore[arg-type]
 
 
-def every_pair(times: int = 1, impostors: int = 6) -> Pairs:
+def every_pair(times: int = 1, impostors: int = 6) -> PairList:
     """All genuine pairs of FEW and some impostor pairs, each so many times, every second time the other way round."""
     assert FEW.labels is not None
     rows = list(itertools.combinations(range(8), 2))
@@ -99,7 +99,7 @@ def test_a_published_list_that_repeats_pairs_is_measured_as_it_is(data_folder: P
     assert any("130 of the 7,000 pairs repeat another" in note for note in result.notes)
 
 
-def refused(given: Pairs, sentence: str) -> None:
+def refused(given: PairList, sentence: str) -> None:
     for measure in (
         lambda: pairs.evaluate(FEW, given),
         lambda: calibrate(FEW, given, target_fmr=0.5),

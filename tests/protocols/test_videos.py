@@ -11,8 +11,8 @@ from sklearn.svm import SVC
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
-from angulus.evaluation.lists.ytf import read_ytf_pairs
+from angulus.evaluation.lists.lfw import read_ytf_pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.verification import kfold_accuracy
 from angulus.evaluation.protocols import hik, judged, quality, videos
 from angulus.evaluation.protocols.result import Result
@@ -21,7 +21,7 @@ from people import sized
 FOLDS, PEOPLE = 3, 18
 
 
-def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, Pairs]:
+def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, PairList]:
     """Two videos a person, one to five frames each; in each fold six people with all their genuine pairs."""
     random = np.random.default_rng(seed)
     ids, vectors = [], []
@@ -38,7 +38,7 @@ def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, Pairs]:
         rows += [(f"P{p:02d}/0", f"P{6 * fold + (p + 1) % 6:02d}/1", False, fold) for p in people]
     left, right, same, folds = (np.array(column) for column in zip(*rows, strict=True))
     first, second = (np.array([name.partition("/")[0] for name in side]) for side in (left, right))
-    pairs = Pairs(left, right, same, folds, first, second, source="splits.txt")
+    pairs = PairList(left, right, same, folds, first, second, source="splits.txt")
     flipped = np.array(vectors) + random.normal(size=(len(ids), size))
     return Embeddings(np.array(vectors), np.array(ids), flipped=flipped, source="frames.npz"), pairs
 
@@ -252,7 +252,7 @@ def test_frames_that_cancel_have_no_mean_direction() -> None:
     vectors[:, 0] = [1, -1, 1, 1]
     few = Embeddings(vectors, np.array(["A/0/1", "A/0/2", "A/1/1", "B/1/1"]))
     left, right, same = np.array(["A/0"] * 4), np.array(["A/1", "B/1"] * 2), np.array([True, False] * 2)
-    pairs = Pairs(left, right, same, np.array([0, 0, 1, 1]))
+    pairs = PairList(left, right, same, np.array([0, 0, 1, 1]))
     with pytest.raises(InputError, match="the frames of video A/0 cancel to a vector of zeros"):
         videos.evaluate(few, pairs, score="cosine", draws=0)
     assert videos.evaluate(few, pairs, score="mean", draws=0).samples["scores"].tolist() == [0, 0, 0, 0]

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 import people
 import reports
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.protocols import groups, judged, pairs, quality
 from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
 from angulus.report import charts, measured, sections
@@ -140,7 +140,7 @@ def long() -> Result:
     ids = np.array([str(row) for row in range(2 * count)])
     same = np.arange(count) % 2 == 0
     vectors[:count][same] += 0.7 * vectors[count:][same]
-    listed = Pairs(ids[:count], ids[count:], same, None, source="long")
+    listed = PairList(ids[:count], ids[count:], same, None, source="long")
     return pairs.evaluate(Embeddings(vectors, ids), listed, fars=[0.01, 0.1234, 0.3], draws=0)
 
 

@@ -10,7 +10,7 @@ import typer
 from angulus.cli.output import say
 
 if TYPE_CHECKING:
-    from angulus.evaluation.lists.pairs import Pairs
+    from angulus.evaluation.lists.pair_list import PairList
 
 Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .safetensors or .parquet.")]
 Format = Annotated[
@@ -18,7 +18,7 @@ Format = Annotated[
 ]
 
 
-def read_list(path: Path, form: str) -> Pairs:
+def read_list(path: Path, form: str) -> PairList:
     """Read a list of pairs; if its form is detected, print which it is."""
     from angulus.core import checks
     from angulus.evaluation.lists.lfw import FORMS
@@ -37,7 +37,7 @@ def data_pairs(
     """Draw pairs of images, of one person and of two, in folds of different people."""
     from angulus.core import files
     from angulus.data.records.reader import Records
-    from angulus.evaluation.lists.pairs import pairs_text
+    from angulus.evaluation.lists.pair_list import pairs_text
     from angulus.evaluation.lists.sample_pairs import draw_folds
 
     found = Records(records)

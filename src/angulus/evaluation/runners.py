@@ -14,12 +14,10 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
 from angulus.evaluation.lists import blufr as blufr_lists
 from angulus.evaluation.lists import cfp as cfp_lists
-from angulus.evaluation.lists import grouped, ijb
+from angulus.evaluation.lists import ijb, luna16_csv
 from angulus.evaluation.lists import lfw as lfw_lists
-from angulus.evaluation.lists import luna16 as luna16_lists
 from angulus.evaluation.lists import megaface as megaface_lists
-from angulus.evaluation.lists import ytf as ytf_lists
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList, join_groups
 from angulus.evaluation.protocols import (
     changed,
     degradation,
@@ -91,13 +89,13 @@ class Inputs:
         """What messages call a list or an option."""
         return self.names.get(name, name)
 
-    def pairs(self, path: Path | None = None, form: str | None = None) -> Pairs:
+    def pairs(self, path: Path | None = None, form: str | None = None) -> PairList:
         """The list of pairs, in the form that `format` asks for."""
         form = form or self.choice("format", ("auto", *lfw_lists.FORMS))
         return read_pairs(path or self.lists["pairs"], form, self.report)
 
 
-def read_pairs(path: Path, form: str, report: Callable[[str], None]) -> Pairs:
+def read_pairs(path: Path, form: str, report: Callable[[str], None]) -> PairList:
     """Read a list of pairs; if its form is detected, report which it is."""
     pairs, detected = lfw_lists.read_pair_list(path, form)
     if form == "auto":
@@ -139,7 +137,7 @@ def bin_set(inputs: Inputs) -> Result:
     return _verify(inputs, listed)
 
 
-def _verify(inputs: Inputs, listed: Pairs) -> Result:
+def _verify(inputs: Inputs, listed: PairList) -> Result:
     options = inputs.but("format", "part", "folds", "fold_seed")
     return verification.evaluate(inputs.embeddings(), listed, **options)
 
@@ -147,7 +145,7 @@ def _verify(inputs: Inputs, listed: Pairs) -> Result:
 def rfw(inputs: Inputs) -> Result:
     """Accuracy of each group; the lists are one per group, or one for the groups of the embeddings."""
     lists = {group: inputs.pairs(path) for group, path in inputs.lists.items()}
-    listed = lists[""] if list(lists) == [""] else grouped.joined(lists)
+    listed = lists[""] if list(lists) == [""] else join_groups(lists)
     return groups.evaluate(inputs.embeddings(), listed, **inputs.but("format"))
 
 
@@ -158,7 +156,7 @@ def blufr(inputs: Inputs) -> Result:
 
 def ytf(inputs: Inputs) -> Result:
     """Accuracy over folds of pairs of videos."""
-    return videos.evaluate(inputs.embeddings(), ytf_lists.read_ytf_pairs(inputs.lists["pairs"]), **inputs.options)
+    return videos.evaluate(inputs.embeddings(), lfw_lists.read_ytf_pairs(inputs.lists["pairs"]), **inputs.options)
 
 
 def ijb_verify(inputs: Inputs) -> Result:
@@ -232,10 +230,10 @@ def luna16(inputs: Inputs) -> Result:
     """FROC of a detector's marks."""
     (marks,) = inputs.samples
     return detection.luna16(
-        luna16_lists.read_marks(marks),
-        luna16_lists.read_findings(inputs.lists["annotations"]),
-        luna16_lists.read_excluded(inputs.lists["excluded"]),
-        luna16_lists.read_scans(inputs.lists["scans"]),
+        luna16_csv.read_marks(marks),
+        luna16_csv.read_findings(inputs.lists["annotations"]),
+        luna16_csv.read_excluded(inputs.lists["excluded"]),
+        luna16_csv.read_scans(inputs.lists["scans"]),
         source=str(marks),
         **inputs.options,
     )

@@ -20,7 +20,7 @@ from angulus.data.records.writer import RecordWriter
 from angulus.data.resize import Resize
 from angulus.data.sources import LeftOut, Options, kind_of, read_source
 from angulus.evaluation.lists.bin_set import read_bin
-from angulus.evaluation.lists.pairs import pairs_text
+from angulus.evaluation.lists.pair_list import pairs_text
 
 LEFT_OUT = "left-out.jsonl"
 PAIRS = "pairs.txt"

@@ -25,7 +25,7 @@ from angulus.data.sets.download import md5_of
 from angulus.data.sets.images import Images, Splits
 from angulus.data.sets.patches import MARGIN, VARIANTS, PatchPixels
 from angulus.data.sets.volumes import HIGHEST_HU, LOWEST_HU, read_volume, to_bytes
-from angulus.evaluation.lists.luna16 import Candidates, Findings, read_candidates, read_findings
+from angulus.evaluation.lists.luna16_csv import Candidates, Findings, read_candidates, read_findings
 
 FORMAT = "angulus-luna16-patches-1"
 CANDIDATES, ANNOTATIONS, PATCHES, ABOUT = "candidates_V2.csv", "annotations.csv", "patches", "about.json"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, limits
 from angulus.core.checks import InputError, one_line
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 
 _MOST_STEPS = 10_000_000  # of a pickle; an image takes a dozen
 _CODES = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
@@ -32,7 +32,7 @@ class BinSet:
     """
 
     images: tuple[bytes, ...]
-    pairs: Pairs
+    pairs: PairList
 
 
 def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | None = None) -> BinSet:
@@ -72,7 +72,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
         raise InputError(f"{where} must hold two images a flag; got {len(images)} images and {len(same)} flags")
     folds = checks.integer("folds", folds, low=1, high=len(same))
     names = np.arange(len(images)).astype(np.str_)
-    pairs = Pairs(names[::2], names[1::2], same, _folds(same, folds, fold_seed), source=where)
+    pairs = PairList(names[::2], names[1::2], same, _folds(same, folds, fold_seed), source=where)
     return BinSet(images, pairs)
 
 

@@ -21,7 +21,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class BlufrTrial:
     """Rows of the image list, from 0. The test images are the gallery and the probes.
 
     Attributes:
@@ -45,7 +45,7 @@ class Blufr:
 
     ids: NDArray[np.str_]
     labels: NDArray[np.int64]
-    trials: tuple[Trial, ...]
+    trials: tuple[BlufrTrial, ...]
     source: str
 
 
@@ -102,7 +102,7 @@ def _lfw_id(where: str, cell: NDArray[Any]) -> str:
     return f"{match[1]}/{name}"
 
 
-def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...]) -> Trial:
+def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...]) -> BlufrTrial:
     names = ("trainIndex", "testIndex", "galIndex", "probIndex")
     train, test, gallery, probes = (
         _rows(f"{where}: {name}", cell, len(labels)) for name, cell in zip(names, cells, strict=True)
@@ -114,7 +114,7 @@ def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...
     if np.isin(labels[train], labels[test]).any():
         raise InputError(f"{where}: trainIndex and testIndex must show different people; got some in both")
     known = np.isin(labels[probes], labels[gallery])
-    return Trial(train, test, gallery, probes[known], probes[~known])
+    return BlufrTrial(train, test, gallery, probes[known], probes[~known])
 
 
 def _rows(where: str, cell: NDArray[Any], count: int) -> Rows:

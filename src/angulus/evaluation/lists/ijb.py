@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.formats.texts import text_array
-from angulus.evaluation.lists.delimited import Layout, first_line, read_table, stream_table
-from angulus.evaluation.lists.text import malformed
+from angulus.evaluation.lists.text import Layout, first_line, malformed, read_table, stream_table
 
 # One name a meaning: IJB-A and the first IJB-B say FILE; later releases FILENAME. A medium is MEDIA_ID in IJB-A (where
 # SIGHTING_ID names a single face); IJB-B and IJB-C have SIGHTING_ID only, one a person and medium.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 
 PairRows = NDArray[np.int64]  # [P, 2]
 
@@ -49,7 +49,7 @@ def impostor_rows(people: NDArray[np.int64], count: int, rng: np.random.Generato
 
 def draw_folds(
     ids: NDArray[np.str_], identities: NDArray[np.str_], *, folds: int = 10, per: int = 300, seed: int = 0
-) -> Pairs:
+) -> PairList:
     """A list to verify on: in each fold, whose people no other fold has, `per` genuine and `per` impostor pairs.
 
     Args:
@@ -80,7 +80,7 @@ def draw_folds(
         genuine = genuine[np.sort(rng.permutation(len(genuine))[:per])]
         drawn += [rows[genuine], rows[impostor_rows(people[rows], per, rng)]]
     left, right = np.concatenate(drawn).T
-    return Pairs(
+    return PairList(
         ids[left],
         ids[right],
         people[left] == people[right],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Statistic, Units
@@ -36,7 +36,7 @@ MOST_DRAWN = 100_000_000  # pairs of images at all; they take about 10 GB
 
 def calibrate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     target_fmr: float = 1e-3,
     flip: str | None = None,
@@ -142,7 +142,7 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, scored.units_of(samples)
 
 
-def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> Pairs:
+def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> PairList:
     """Pairs of labelled images: all genuine ones, and all or so many impostor ones, drawn without repeats.
 
     Images that nobody knows are in no pair, and are counted by `calibrate`.
@@ -177,7 +177,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     drawn = impostor_rows(people, total if impostors is None else impostors, rng)
     rows = known[np.concatenate([genuine, drawn])]
     left, right = rows.T
-    return Pairs(
+    return PairList(
         embeddings.ids[left],
         embeddings.ids[right],
         np.repeat([True, False], [len(genuine), len(drawn)]),

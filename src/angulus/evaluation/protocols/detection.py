@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, environment, formats
-from angulus.evaluation.lists.luna16 import Findings, Marks
+from angulus.evaluation.lists.luna16_csv import Findings, Marks
 from angulus.evaluation.metrics import froc
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
 from angulus.evaluation.metrics.intervals import Statistic, Units
@@ -29,7 +29,7 @@ SHARES = (0.05, 0.1, 0.2)  # of the genuine pairs, after whose discard the FNMR 
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     fmr: float = 1e-3,
     up_to: float = 1.0,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import auc, error_curve
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import PresortedFolds
@@ -29,7 +29,7 @@ MEASURED = scored.MEASURED
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     metric: str = "cosine",
     flip: str | None = None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.verification import best_of
 from angulus.evaluation.protocols import pairs as pairs_protocol
@@ -71,7 +71,7 @@ class Judged:
         return {**environment.describe(torch.device("cpu")), "embeddings": self.source, **named}
 
 
-def of_pairs(embeddings: Embeddings, pairs: Pairs, *, flip: str | None = None) -> Judged:
+def of_pairs(embeddings: Embeddings, pairs: PairList, *, flip: str | None = None) -> Judged:
     """Pairs judged by their cosine, at the most accurate threshold of the other folds (without folds, of all pairs).
 
     Raises:

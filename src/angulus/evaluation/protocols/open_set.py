@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
-from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.protocols import rates, separation
@@ -159,7 +159,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _TrialScores:
     """One trial's figures, ROC at the drawn FARs, CMC, and open-set curve."""
 
     values: dict[str, float]
@@ -168,7 +168,7 @@ class _Found:
     open_set: OpenSetCurve
 
 
-def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | None, pca: int | None) -> Vectors:
+def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str | None, pca: int | None) -> Vectors:
     """The vectors of a trial's images [N, d], at the list's rows; rows that the trial does not use are zeros."""
     used = trial.test if pca is None else np.concatenate([trial.train, trial.test])
     vectors = embeddings.fused(embeddings.rows(blufr.ids[used], blufr.source), flip)
@@ -179,7 +179,7 @@ def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | Non
     return placed
 
 
-def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: Trial, asked: _Asked) -> _Found:
+def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial, asked: _Asked) -> _TrialScores:
     tested, people = vectors[trial.test], labels[trial.test]
     fars = list(dict.fromkeys(asked.verified + asked.drawn))
     points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
@@ -194,10 +194,10 @@ def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: Trial, asked: _As
         for far in asked.detected
     }
     highest = min(MAX_RANK, len(trial.gallery))
-    return _Found(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
+    return _TrialScores(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
 
 
-def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: Trial) -> tuple[NDArray[np.int64], Floats]:
+def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial) -> tuple[NDArray[np.int64], Floats]:
     """Rank of each genuine probe's person in the gallery, ties against it, and the score with that person."""
     gallery, probes = labels[trial.gallery], labels[trial.genuine]
     order = np.argsort(gallery)
@@ -212,7 +212,7 @@ def _impostor_pairs(people: NDArray[np.int64]) -> int:
     return int(len(people) * (len(people) - 1) - (each * (each - 1)).sum()) // 2
 
 
-def _curves(found: Sequence[_Found], asked: _Asked) -> tuple[Curve, ...]:
+def _curves(found: Sequence[_TrialScores], asked: _Asked) -> tuple[Curve, ...]:
     """Means over the trials: ROC and open-set ROC at fixed FARs, and CMC up to the rank that all trials have."""
     fars = np.array(asked.drawn)
     places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in found)]

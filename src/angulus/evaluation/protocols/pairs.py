@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
@@ -26,7 +26,7 @@ BEST = "best accuracy (threshold from the same pairs)"
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     metric: str = "cosine",
     flip: str | None = None,

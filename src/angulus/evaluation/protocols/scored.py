@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.intervals import Units
 from angulus.evaluation.metrics.verification import PresortedFolds
 from angulus.evaluation.protocols.repeats import Distinct, distinct
@@ -63,7 +63,7 @@ class ScoredPairs:
 
 
 def score(
-    embeddings: Embeddings, pairs: Pairs, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
+    embeddings: Embeddings, pairs: PairList, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
 ) -> ScoredPairs:
     """Look the pairs up and score them.
 
@@ -164,7 +164,7 @@ def strata_of(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
     return np.asarray(2 * fold + samples["same"])
 
 
-def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: Pairs) -> Floats:
+def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: PairList) -> Floats:
     """Scores [F, P] under the projection that is fitted without the images of each fold."""
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
@@ -177,7 +177,7 @@ def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, 
 
 
 def _identities(
-    embeddings: Embeddings, pairs: Pairs, left: Rows, right: Rows
+    embeddings: Embeddings, pairs: PairList, left: Rows, right: Rows
 ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """Who is shown, by the list or else by the embeddings' labels; or a note that it is not known."""
     if pairs.left_identity is not None and pairs.right_identity is not None:
@@ -196,7 +196,7 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: Pairs, found: ScoredPairs) -> NDArray[np.str_]:
+def groups_of(embeddings: Embeddings, pairs: PairList, found: ScoredPairs) -> NDArray[np.str_]:
     """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
 
     Raises:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
@@ -47,7 +47,7 @@ SCORES = {
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     score: str = "mean",
     flip: str | None = None,
@@ -174,7 +174,7 @@ class _Video:
 
 
 def _scored(
-    embeddings: Embeddings, pairs: Pairs, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
+    embeddings: Embeddings, pairs: PairList, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
 ) -> dict[str, NDArray[Any]]:
     """The list's columns, and scores and norms of the pairs; for the machine also the histograms."""
     videos = {name: _Video.of(embeddings, rows, flip) for name, rows in frames.items()}
@@ -190,7 +190,7 @@ def _scored(
     return samples | {"scores": values, "histograms": histograms}
 
 
-def _refuse_one_kind(pairs: Pairs) -> None:
+def _refuse_one_kind(pairs: PairList) -> None:
     for fold in range(pairs.fold_count):
         for name, kind in (("genuine", pairs.same), ("impostor", ~pairs.same)):
             if not kind[pairs.folds == fold].any():
@@ -199,7 +199,7 @@ def _refuse_one_kind(pairs: Pairs) -> None:
         raise checks.InputError(f"{pairs.source} must have two folds or more, for one chooses the other's threshold")
 
 
-def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
+def _frames(embeddings: Embeddings, pairs: PairList) -> dict[str, Rows]:
     """The rows of each video that the list names."""
     videos = embeddings.templates
     if videos is None:
@@ -219,7 +219,7 @@ def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
 
 
 def _similarities(
-    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: Pairs, flip: str | None
+    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: PairList, flip: str | None
 ) -> Iterator[Floats]:
     """The matrix of frame similarities of each pair, in [−1, 1]."""
     for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
@@ -227,7 +227,7 @@ def _similarities(
         yield np.clip(a @ b.T, -1, 1)
 
 
-def _mean_scores(videos: Mapping[str, _Video], pairs: Pairs, score: str) -> Floats:
+def _mean_scores(videos: Mapping[str, _Video], pairs: PairList, score: str) -> Floats:
     """⟨mean u, mean v⟩, which is the mean of all ⟨u_i, v_j⟩; or the cosine of the mean vectors."""
     vectors = {name: video.unit if score == "mean" else video.whole for name, video in videos.items()}
     if score == "cosine":
@@ -240,7 +240,7 @@ def _mean_scores(videos: Mapping[str, _Video], pairs: Pairs, score: str) -> Floa
     return np.array([float(vectors[left] @ vectors[right]) for left, right in both])
 
 
-def _pair_norms(videos: Mapping[str, _Video], pairs: Pairs) -> Floats:
+def _pair_norms(videos: Mapping[str, _Video], pairs: PairList) -> Floats:
     norms = {name: float(np.linalg.norm(video.whole)) for name, video in videos.items()}
     left, right = (np.array([norms[name] for name in names.tolist()]) for names in (pairs.left, pairs.right))
     return np.asarray(np.minimum(left, right), dtype=np.float64)

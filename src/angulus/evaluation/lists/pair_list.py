@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ _JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class PairList:
     """P pairs of ids, each genuine (one identity) or impostor (two).
 
     Attributes:
@@ -72,7 +73,7 @@ class Pairs:
         """How many folds; 0 where the list has none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
-    def select(self, chosen: ArrayLike) -> Pairs:
+    def select(self, chosen: ArrayLike) -> PairList:
         """The pairs where `chosen` ([P] of bool) is true, or at its positions; folds are kept as they are numbered.
 
         Raises:
@@ -94,7 +95,7 @@ class Pairs:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def read_pairs(path: str | os.PathLike[str]) -> Pairs:
+def read_pairs(path: str | os.PathLike[str]) -> PairList:
     """Read a list with a pair a line, `a b 0|1`, 1 being genuine; gzipped where its name ends in .gz.
 
     A line is split at tabs where the first pair has them, else at commas, else at semicolons, else at spaces. An id in
@@ -111,7 +112,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     return parse_pairs(read_lines(path), path)
 
 
-def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> Pairs:
+def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> PairList:
     """The pairs of the lines of a list; see `read_pairs`."""
     counts = header(lines[0])
     body = lines[1:] if counts else lines
@@ -129,10 +130,10 @@ def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> Pairs:
     same = np.array([row[2] == "1" for row in rows], dtype=bool)
     folds = None if counts is None else _folds(path, counts, same)
     left_people, right_people = agreeing(_folders(left), _folders(right), same)
-    return Pairs(left, right, same, folds, left_people, right_people, source=os.fspath(path))
+    return PairList(left, right, same, folds, left_people, right_people, source=os.fspath(path))
 
 
-def pairs_text(pairs: Pairs) -> str:
+def pairs_text(pairs: PairList) -> str:
     """A list as `read_pairs` reads it: `folds per` where there are folds, then a line `a b 0|1` a pair, by tabs.
 
     An id that a line could not hold as it is stands as a JSON string, `"a\\tb.jpg"`.
@@ -153,6 +154,29 @@ def pairs_text(pairs: Pairs) -> str:
             )
         lines.insert(0, f"{counts[0]}\t{counts[1]}\n")
     return "".join(lines)
+
+
+def join_groups(lists: Mapping[str, PairList]) -> PairList:
+    """The lists of groups one after the other, each pair with its group's name.
+
+    Raises:
+        InputError: a list without folds, over which the accuracy of a group is taken.
+    """
+    lacking = [listed.source for listed in lists.values() if listed.folds is None]
+    if lacking:
+        raise InputError(f"{lacking[0]} has no folds, over which the accuracy of a group is taken; add them")
+    columns = {name: _column(lists, name) for name in ("left", "right", "same", "folds")}
+    people = {name: _column(lists, name) for name in ("left_identity", "right_identity")}
+    if any(side is None for side in people.values()):
+        people = {}
+    groups = np.repeat(list(lists), [len(listed) for listed in lists.values()])
+    return PairList(**columns, **people, groups=groups, source=", ".join(listed.source for listed in lists.values()))
+
+
+def _column(lists: Mapping[str, PairList], name: str) -> Any:
+    """A column of all lists, one after the other; None where one has none."""
+    columns = [getattr(listed, name) for listed in lists.values()]
+    return None if any(column is None for column in columns) else np.concatenate(columns)
 
 
 def cells_of(line: str, separator: str | None) -> list[str] | None:
