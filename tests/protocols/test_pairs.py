@@ -18,8 +18,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList, read_pairs
 from angulus.evaluation.metrics.intervals import Units
 from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy
-from angulus.evaluation.protocols import judged
 from angulus.evaluation.protocols import pairs as protocol
+from angulus.evaluation.protocols import quality
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.vectors import pair_scores
 from people import crowd, crowd_pairs, sized, written_out
@@ -329,6 +329,6 @@ def test_norms_have_one_source_that_the_result_names() -> None:
     assert plain.choices["norms"] == "the column norms, from before normalisation"
     assert (summed.choices["norms"], "norms" in summed.samples) == ("unknown", False)
     assert any("the quality of the pairs is unknown: the column norms of crowd" in note for note in summed.notes)
-    for judge in (lambda: judged.of_pairs(normalised, PAIRS, flip="sum"), lambda: judged.of_result(summed)):
+    for judge in (lambda: quality.judge_pairs(normalised, PAIRS, flip="sum"), lambda: quality.judge_result(summed)):
         with pytest.raises(InputError, match=r"norms must be the lengths of the vectors|got pairs without norms"):
             judge()

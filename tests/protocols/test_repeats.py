@@ -12,7 +12,7 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.protocols import discard, groups, judged, pairs, scored, videos
+from angulus.evaluation.protocols import error_discard, groups, pairs, quality, scored, videos
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
@@ -46,7 +46,7 @@ def test_six_impostor_pairs_a_hundred_times_are_six() -> None:
     with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
         pairs.evaluate(FEW, every_pair(100), fars=[0.01])
     with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
-        discard.evaluate(FEW, every_pair(100), fmr=0.01)
+        error_discard.evaluate(FEW, every_pair(100), fmr=0.01)
     assert [n.name for n in pairs.evaluate(FEW, every_pair(100), draws=0).numbers if "FAR" in n.name] == []
 
 
@@ -82,7 +82,7 @@ def test_without_identities_each_pair_is_resampled_once() -> None:
     for given, units in ((every_pair(1, 20), 24), (every_pair(4, 20), 24)):
         result = pairs.evaluate(unknown, given, draws=0)
         assert scored.units_of(result.samples).count == units
-    saved = judged.of_result(pairs.evaluate(unknown, every_pair(4, 20), draws=0))
+    saved = quality.judge_result(pairs.evaluate(unknown, every_pair(4, 20), draws=0))
     assert scored.units_of(saved.samples).count == 24
 
 
@@ -103,8 +103,8 @@ def refused(given: PairList, sentence: str) -> None:
     for measure in (
         lambda: pairs.evaluate(FEW, given),
         lambda: calibrate(FEW, given, target_fmr=0.5),
-        lambda: discard.evaluate(FEW, given, fmr=0.5),
-        lambda: judged.of_pairs(FEW, given),
+        lambda: error_discard.evaluate(FEW, given, fmr=0.5),
+        lambda: quality.judge_pairs(FEW, given),
         lambda: groups.evaluate(FEW, replace(given, folds=np.array([0] * (len(given) - 1) + [1]))),
     ):
         with pytest.raises(InputError, match=sentence):

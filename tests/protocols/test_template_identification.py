@@ -158,15 +158,15 @@ def test_what_is_refused() -> None:
     assert first.subjects is not None
     cases = [
         (([], probes), {}, "identification needs at least one gallery; got none"),
-        (([replace(first, subjects=None)], probes), {}, "G1.csv and probes.csv must say whom a template shows"),
-        (([first], replace(probes, subjects=None)), {}, "must say whom a template shows"),
+        (([replace(first, subjects=None)], probes), {}, "G1.csv and probes.csv must say who each template shows"),
+        (([first], replace(probes, subjects=None)), {}, "must say who each template shows"),
         (
             ([replace(first, subjects=np.zeros(10, dtype=int))], probes),
             {},
             "one template a subject; got 10 templates of 1",
         ),
         (([replace(first, subjects=first.subjects + 500)], probes), {}, "G1.csv must hold subjects of probes.csv"),
-        (([first], replace(probes, how=Pooling("flat"))), {}, "must be pooled alike; got"),
+        (([first], replace(probes, how=Pooling("flat"))), {}, "must be pooled in the same way; got"),
         ((galleries, probes), {"ranks": (0,)}, "rank must be a whole number >= 1; got 0"),
         ((galleries, probes), {"within": 0}, "within must be a whole number >= 1; got 0"),
         ((galleries, probes), {"fpirs": (1e-3,)}, "FAR 0.001 needs at least 1,000 searches without mate; got 50"),

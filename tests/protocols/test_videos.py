@@ -14,7 +14,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.lfw import read_ytf_pairs
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.verification import kfold_accuracy
-from angulus.evaluation.protocols import hik, judged, quality, videos
+from angulus.evaluation.protocols import quality, videos
 from angulus.evaluation.protocols.result import Result
 from people import sized
 
@@ -80,7 +80,7 @@ def test_quality_is_the_smaller_norm_of_both_mean_embeddings() -> None:
     for row in range(len(pairs)):
         sides = [np.mean(frames_of(embeddings, str(each[row])), axis=0) for each in (pairs.left, pairs.right)]
         assert result.samples["norms"][row] == pytest.approx(min(np.linalg.norm(side) for side in sides))
-    given = judged.of_result(result)
+    given = quality.judge_result(result)
     assert given.correct.mean() == pytest.approx(result["accuracy"])
     split = quality.evaluate(given, draws=0)
     assert split.counts == {"good": 29, "low": 7, "entire": 36}
@@ -99,15 +99,15 @@ def test_histograms_are_counts_of_a_slow_loop() -> None:
 
 
 def test_the_ends_of_the_histogram_belong_to_it() -> None:
-    assert np.flatnonzero(hik.histogram(np.array([-1.0, 1.0, 0.0, -0.0001]))).tolist() == [0, 49, 50, 99]
+    assert np.flatnonzero(videos.histogram(np.array([-1.0, 1.0, 0.0, -0.0001]))).tolist() == [0, 49, 50, 99]
 
 
 def test_the_kernel_is_a_slow_sum_of_minima(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     first, second = (random.dirichlet(np.full(100, 0.1), size) for size in (7, 5))
-    monkeypatch.setattr(hik, "_BLOCK", 3)
+    monkeypatch.setattr(videos, "_KERNEL_ROWS", 3)
     slow = [[sum(min(x, y) for x, y in zip(a, b, strict=True)) for b in second] for a in first]
-    assert hik.intersections(first, second) == pytest.approx(np.array(slow))
+    assert videos.intersections(first, second) == pytest.approx(np.array(slow))
 
 
 def test_each_fold_is_judged_by_the_machine_of_the_others() -> None:
@@ -117,14 +117,14 @@ def test_each_fold_is_judged_by_the_machine_of_the_others() -> None:
     accuracies = []
     for fold in range(FOLDS):
         train, test = pairs.folds != fold, pairs.folds == fold
-        machine = SVC(C=2.0, kernel=hik.intersections).fit(found[train], pairs.same[train])
+        machine = SVC(C=2.0, kernel=videos.intersections).fit(found[train], pairs.same[train])
         values = machine.decision_function(found[test])
         assert result.samples["scores"][test] == pytest.approx(values, abs=1e-9)
         accuracies.append(((values >= 0) == pairs.same[test]).mean())
     assert result["accuracy"] == pytest.approx(np.mean(accuracies))
     assert result.number("accuracy").spread == pytest.approx(np.std(accuracies, ddof=1) / np.sqrt(FOLDS))
     assert result.choices["threshold"] == "0 of the machine (C = 2)"
-    assert judged.of_result(result).correct.mean() == pytest.approx(result["accuracy"])
+    assert quality.judge_result(result).correct.mean() == pytest.approx(result["accuracy"])
 
 
 def test_the_flags_of_a_fold_do_not_reach_its_own_machine() -> None:

@@ -18,24 +18,21 @@ from angulus.evaluation.lists import ijb, luna16_csv
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
 from angulus.evaluation.lists.pair_list import PairList, join_groups
+from angulus.evaluation.protocols import classification as predictions
 from angulus.evaluation.protocols import (
-    changed,
     degradation,
     detection,
-    discard,
-    gallery,
+    distractors,
+    error_discard,
     groups,
-    judged,
-    norm_bins,
     open_set,
     template_identification,
     template_verification,
     templates,
     videos,
 )
-from angulus.evaluation.protocols import classification as predictions
 from angulus.evaluation.protocols import pairs as verification
-from angulus.evaluation.protocols import quality as norm_quality
+from angulus.evaluation.protocols import quality as norms
 from angulus.evaluation.protocols.result import Number, Result
 
 MEASURES = ("split", "bins", "changed", "discard", "degradation")
@@ -195,21 +192,21 @@ def _template_images(inputs: Inputs, name: str, number: int | None = None) -> ij
 
 def megaface(inputs: Inputs) -> Result:
     """Identification and verification among distractors."""
-    probes, distractors = inputs.lists.get("probes"), inputs.lists.get("distractors")
+    probe_list, distractor_list = inputs.lists.get("probes"), inputs.lists.get("distractors")
     noises = [inputs.lists.get(name) for name in ("probe_noises", "distractor_noises")]
-    if (probes is None) != (distractors is None):
+    if (probe_list is None) != (distractor_list is None):
         raise checks.InputError(
             f"{inputs.called('probes')} and {inputs.called('distractors')} go together; give both, or neither"
         )
     lists = None
-    if probes is not None and distractors is not None:
-        lists = megaface_lists.read_feature_list(probes), megaface_lists.read_feature_list(distractors)
+    if probe_list is not None and distractor_list is not None:
+        lists = megaface_lists.read_feature_list(probe_list), megaface_lists.read_feature_list(distractor_list)
     elif noises != [None, None]:
         raise checks.InputError(
             f"noises are taken out of lists; give {inputs.called('probes')} and {inputs.called('distractors')}"
         )
     noisy = [None if path is None else megaface_lists.read_noises(path) for path in noises]
-    return gallery.megaface(
+    return distractors.megaface(
         inputs.embeddings(),
         inputs.embeddings("others"),
         lists=lists,
@@ -221,7 +218,7 @@ def megaface(inputs: Inputs) -> Result:
 
 def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
-    return gallery.trillion_pairs(
+    return distractors.trillion_pairs(
         inputs.embeddings(), inputs.embeddings("others"), options=inputs.scoring, **inputs.options
     )
 
@@ -282,34 +279,34 @@ def quality(inputs: Inputs) -> Result:
             raise checks.InputError(
                 f"{inputs.called('measure')} discard needs embeddings and their list: give {inputs.called('pairs')}"
             )
-        return discard.evaluate(
+        return error_discard.evaluate(
             Embeddings.read(samples), inputs.pairs(), **inputs.only("fmr", "up_to", "flip"), **resampling
         )
     judged_samples = _judged(inputs, samples)
     reference = _judged(inputs, inputs.lists["reference"]) if "reference" in inputs.lists else None
     if measure == "bins":
-        return norm_bins.evaluate(judged_samples, **inputs.only("bins", "edges"), **resampling)
+        return norms.evaluate_bins(judged_samples, **inputs.only("bins", "edges"), **resampling)
     if measure == "split":
-        return norm_quality.evaluate(judged_samples, reference, **inputs.only("low_fraction"), **resampling)
+        return norms.evaluate(judged_samples, reference, **inputs.only("low_fraction"), **resampling)
     if reference is None:
         raise checks.InputError(
             f"{inputs.called('measure')} changed needs the model before: give {inputs.called('reference')}"
         )
-    return changed.evaluate(reference, judged_samples, **resampling)
+    return norms.evaluate_changes(reference, judged_samples, **resampling)
 
 
-def _judged(inputs: Inputs, path: Path) -> judged.Judged:
+def _judged(inputs: Inputs, path: Path) -> norms.Judged:
     if path.suffix == ".json":
-        return judged.of_result(Result.read(path))
+        return norms.judge_result(Result.read(path))
     if "pairs" in inputs.lists:
-        return judged.of_pairs(Embeddings.read(path), inputs.pairs(), flip=inputs.options.get("flip"))
+        return norms.judge_pairs(Embeddings.read(path), inputs.pairs(), flip=inputs.options.get("flip"))
     return predictions.Predictions.read(path).judged()
 
 
 def _quality_of(protocol: Callable[[Inputs], Result], inputs: Inputs) -> Result:
     """Good and low quality of the pairs that another protocol judges, split by their own norms."""
     result = protocol(Inputs(inputs.lists, {"draws": 0, **inputs.only("score")}, inputs.images))
-    return norm_quality.evaluate(judged.of_result(result), **inputs.but("score"))
+    return norms.evaluate(norms.judge_result(result), **inputs.but("score"))
 
 
 quality_lfw, quality_pairs, quality_ytf = (partial(_quality_of, protocol) for protocol in (lfw, pairs, ytf))

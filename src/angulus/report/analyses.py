@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from angulus.core import files
 from angulus.evaluation.metrics import quality
-from angulus.evaluation.protocols import changed
 from angulus.evaluation.protocols.classification import Predictions
+from angulus.evaluation.protocols.quality import evaluate_changes
 from angulus.evaluation.protocols.result import Result
 from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import Cell, Comparison, model_folder, run_folder, section
@@ -89,7 +89,7 @@ def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
     parts = []
     for name, after in judged.items():
         if name != base:
-            found = changed.evaluate(judged[base], after, draws=0)
+            found = evaluate_changes(judged[base], after, draws=0)
             values = {number.name: number.value for number in found.numbers}
             body = []
             for kind in ("right before", "wrong before", "right after", "wrong after", "fixed", "broken"):

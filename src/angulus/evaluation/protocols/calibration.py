@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, files, limits
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.protocols import separation
+from angulus.evaluation.protocols.figures import auc_warning
 from angulus.evaluation.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
 
 FORMAT = 1  # of the JSON file
@@ -103,7 +103,7 @@ class Calibration:
         """The sentence for a model that hardly tells people apart, as measured here; empty for one that does."""
         if self.auc is None:
             return ""
-        return separation.warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
+        return auc_warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
 
     def accepts(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Which scores are taken for the same person."""

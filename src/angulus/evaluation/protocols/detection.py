@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, environment, formats
+from angulus.core import checks, formats
 from angulus.evaluation.lists.luna16_csv import Findings, Marks
 from angulus.evaluation.metrics import froc
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure
 from angulus.evaluation.protocols.result import WARNING, Curve, Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
 MEASURED = ("scores", "nodule", "scan")  # the samples that the detector gave; `scans` says which were searched
@@ -40,8 +37,8 @@ class Matched:
     """
 
     scores: Floats
-    nodule: NDArray[np.bool_]
-    scan: NDArray[np.int64]
+    nodule: Flags
+    scan: Rows
     scans: NDArray[np.str_]
     counts: Mapping[str, int]
 
@@ -127,10 +124,10 @@ def candidates(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     names, scan = np.unique(np.asarray(scans).astype(np.str_), return_inverse=True)
     given = [labels, probabilities, scan] + ([] if nodules is None else [np.asarray(nodules)])
-    if labels.ndim != 1 or not len(labels) or any(each.shape != labels.shape for each in given):
+    if labels.ndim != 1 or not len(labels) or any(values.shape != labels.shape for values in given):
         raise checks.InputError(
             "labels, probabilities, scans and nodules must be [N] each with N >= 1; got shapes "
-            + ", ".join(str(list(each.shape)) for each in given)
+            + ", ".join(str(list(values.shape)) for values in given)
         )
     if not np.isin(labels, (0, 1)).all() or not np.isfinite(probabilities).all():
         raise checks.InputError("labels must be 0 or 1 and probabilities finite; got others")
@@ -174,8 +171,8 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
     A mark that hits two nodules finds both; a mark that hits a nodule is not ignored, whatever else it hits.
     """
     scores: list[Floats] = []
-    nodule: list[NDArray[np.bool_]] = []
-    scan: list[NDArray[np.int64]] = []
+    nodule: list[Flags] = []
+    scan: list[Rows] = []
     used = dropped = double = ignored = 0
     rows = (_by_scan(given.scans, scans) for given in (marks, nodules, excluded))
     for number, (own, there, neither) in enumerate(zip(*rows, strict=True)):
@@ -201,7 +198,7 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
     return Matched(np.concatenate(scores), np.concatenate(nodule), np.concatenate(scan), scans, counts)
 
 
-def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> NDArray[np.bool_]:
+def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> Flags:
     """Which marks of one scan are used: all, or where there are more than `most`, those above the next one.
 
     Marks that tie across the limit are all left out, as the challenge's evaluation does.
@@ -211,8 +208,8 @@ def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> NDArray[np.b
     return np.asarray(probabilities > np.sort(probabilities)[-most - 1])
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives the figures for weights of the scans, and the scans; `samples` are those of a result.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures by weights of the scans, and the scans; `samples` are those of a result.
 
     A resample without any nodule has no figures.
     """
@@ -248,11 +245,11 @@ def _result(
     samples = {name: getattr(matched, name)[order] for name in ("scores", "nodule", "scan")} | {"scans": matched.scans}
     curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
     found = matched.nodule & (matched.scores > -np.inf)
-    figures = numbers(*statistic(samples), draws=draws, seed=seed)
-    return Result(
+    return measure(
         protocol,
-        figures,
-        {**choices, "interpolation": "linear", **resampling("scans", draws, seed)},
+        statistic(samples),
+        samples,
+        {**choices, "interpolation": "linear"},
         {
             "scans": len(matched.scans),
             "nodules": int(matched.nodule.sum()),
@@ -261,14 +258,16 @@ def _result(
             "false negatives": int((matched.nodule & ~found).sum()),
             **matched.counts,
         },
+        unit="scans",
+        draws=draws,
+        seed=seed,
         curves=(Curve("froc", protocol, curve.fp_per_scan, curve.sensitivity),),
-        notes=notes + without_interval(figures),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), "embeddings": source},
+        notes=notes,
+        about={"embeddings": source},
     )
 
 
-def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[NDArray[np.int64]]:
+def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[Rows]:
     """For each scan, the rows that name it, in their order."""
     order = np.argsort(names, kind="stable")
     ordered = names[order]
@@ -276,7 +275,7 @@ def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[NDArr
     return (order[start:end] for start, end in zip(left, right, strict=True))
 
 
-def _hits(centres: Floats, diameters: Floats, marks: Floats) -> NDArray[np.bool_]:
+def _hits(centres: Floats, diameters: Floats, marks: Floats) -> Flags:
     """Which marks [M, 3] lie inside which findings: [F, M]."""
     radii = np.where(np.isnan(diameters), UNMEASURED_MM, diameters) / 2
     square = (centres[:, None, :] - marks[None, :, :]) ** 2

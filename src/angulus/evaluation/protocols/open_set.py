@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
@@ -16,12 +15,17 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols import rates, separation
-from angulus.evaluation.protocols.numbers import numbers
+from angulus.evaluation.protocols.figures import (
+    Floats,
+    Rows,
+    Samples,
+    numbers,
+    rate_label,
+    share_warnings,
+    supported_rates,
+)
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "blufr"
 MEASURED = ("values",)  # the samples that the embeddings gave; the others say which figures of which trials they are
@@ -52,7 +56,7 @@ def evaluate(
         embeddings: of all images that the trials test (with PCA: and train on).
         blufr: the published configuration.
         flip: None, "sum" or "concat".
-        pca: project onto so many directions, fitted on each trial's training images.
+        pca: project onto this many directions, fitted on each trial's training images.
         fars: where the verification rate (TAR) is reported, each of which every trial must support; None: those of
             1e-3, 1e-4, 1e-5 that they do.
         open_set_fars: where the detection and identification rate is; None: 1e-2 if the trials support it.
@@ -75,9 +79,9 @@ def evaluate(
                 raise checks.InputError(f"{blufr.source}: trial {number} has no {name} probe; it needs both kinds")
     impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in blufr.trials)
     impostor_probes = min(len(trial.impostor) for trial in blufr.trials)
-    verified, notes = rates.supported(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
-    detected, more = rates.supported(
-        open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, of="impostor probes", name="DIR@FAR"
+    verified, notes = supported_rates(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
+    detected, more = supported_rates(
+        open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
     asked = _Asked(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
     found = [
@@ -89,6 +93,11 @@ def evaluate(
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
     }
     statistics, units = statistic(samples)
+    highest = f"VR@FAR={rate_label(max(verified, default=0))}"
+    least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
+    warnings = (
+        share_warnings(highest, statistics(np.ones(len(found)))[highest], max(verified), least) if verified else ()
+    )
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,
@@ -107,7 +116,7 @@ def evaluate(
             "least impostor probes of a trial": impostor_probes,
         },
         curves=_curves(found, asked),
-        notes=_warnings(statistics(np.ones(len(blufr.trials))), verified, blufr)
+        notes=warnings
         + notes
         + more
         + ("the trials draw from the same people: resampling them gives intervals too narrow",),
@@ -120,8 +129,8 @@ def evaluate(
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the trials, and the trials, each a unit."""
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the trials, and the trials, each a unit."""
     names, values = samples["figures"].tolist(), samples["values"]
 
     def figures(weights: Floats) -> dict[str, float]:
@@ -132,17 +141,6 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
         return {name: float(value) for name, value in {**dict(zip(names, means, strict=True)), **lower}.items()}
 
     return figures, Units.of(np.arange(len(values)))
-
-
-def _warnings(figures: Mapping[str, float], fars: Sequence[float], blufr: Blufr) -> tuple[str, ...]:
-    """What is to be said where people are hardly told apart, by the VR at the highest FAR."""
-    far = max(fars, default=0)
-    if not 0 < far < 1:
-        return ()
-    count = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
-    name = f"VR@FAR={rates.label(far)}"
-    said = separation.warning_at(name, figures[name], far, count)
-    return (said,) if said else ()
 
 
 _PARTS = ("train", "test", "gallery", "genuine", "impostor")
@@ -179,7 +177,7 @@ def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str 
     return placed
 
 
-def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial, asked: _Asked) -> _TrialScores:
+def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, asked: _Asked) -> _TrialScores:
     tested, people = vectors[trial.test], labels[trial.test]
     fars = list(dict.fromkeys(asked.verified + asked.drawn))
     points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
@@ -188,16 +186,16 @@ def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial, asked
     ranks, mates = _ranks(vectors, labels, trial)
     best = scoring.best_per_probe(vectors[trial.impostor], vectors[trial.gallery]).numpy()
     curve = open_set_curve(mates, ranks, best, rank=asked.rank)
-    values = {f"VR@FAR={rates.label(far)}": rate[far] for far in asked.verified}
+    values = {f"VR@FAR={rate_label(far)}": rate[far] for far in asked.verified}
     values |= {
-        f"DIR@FAR={rates.label(far)}, rank {asked.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
+        f"DIR@FAR={rate_label(far)}, rank {asked.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
         for far in asked.detected
     }
     highest = min(MAX_RANK, len(trial.gallery))
     return _TrialScores(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
 
 
-def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial) -> tuple[NDArray[np.int64], Floats]:
+def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial) -> tuple[Rows, Floats]:
     """Rank of each genuine probe's person in the gallery, ties against it, and the score with that person."""
     gallery, probes = labels[trial.gallery], labels[trial.genuine]
     order = np.argsort(gallery)
@@ -207,9 +205,9 @@ def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: BlufrTrial) -> tu
     return scoring.rows_ahead(*sides, own, ids=(probes, gallery)).numpy() + 1, own.numpy()
 
 
-def _impostor_pairs(people: NDArray[np.int64]) -> int:
-    each = np.unique(people, return_counts=True)[1]
-    return int(len(people) * (len(people) - 1) - (each * (each - 1)).sum()) // 2
+def _impostor_pairs(people: Rows) -> int:
+    counts = np.unique(people, return_counts=True)[1]
+    return int(len(people) * (len(people) - 1) - (counts * (counts - 1)).sum()) // 2
 
 
 def _curves(found: Sequence[_TrialScores], asked: _Asked) -> tuple[Curve, ...]:

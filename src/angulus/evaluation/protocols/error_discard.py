@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
@@ -15,11 +11,9 @@ from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.discard import Discard, area, error_versus_discard
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import require_support, tar_at_far
-from angulus.evaluation.protocols import rates, scored
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols.figures import Floats, Samples, measure, rate_label
 from angulus.evaluation.protocols.result import Curve, Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "discard"
 MEASURED = scored.MEASURED
@@ -48,7 +42,7 @@ def evaluate(
         fmr: in (0, 1], which the impostor pairs must support.
         up_to: where the area ends, in (0, 1].
         flip: None, "sum" or "concat", for the scores and the norms.
-        draws: resamples of the people for the intervals, the threshold chosen anew in each; 0 for none.
+        draws: resamples of the people for the intervals, the threshold chosen again in each; 0 for none.
         seed: of the resamples.
 
     Raises:
@@ -65,28 +59,30 @@ def evaluate(
     }
     require_support(fmr, found.distinct.impostors, of=found.distinct.supporting)
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
-    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds={"FNMR": point.threshold})
     curve = _curve(samples, point.threshold, np.ones(len(pairs)))
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
             **found.choices,
-            "threshold": f"the lowest with FMR <= {rates.label(fmr)} over all pairs (fixed while pairs are discarded)",
+            "threshold": f"the lowest with FMR <= {rate_label(fmr)} over all pairs (fixed while pairs are discarded)",
             "quality of a pair": "the smaller norm",
             "area up to": up_to,
-            **resampling(found.unit, draws, seed),
         },
         found.counts,
-        curves=(Curve("discard", f"FMR={rates.label(fmr)}", curve.discarded, curve.fnmr),),
-        notes=found.notes + without_interval(figures),
-        samples=samples,
+        unit=found.unit,
+        draws=draws,
+        seed=seed,
+        thresholds={"FNMR": point.threshold},
+        curves=(Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr),),
+        notes=found.notes,
         about=found.about,
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
     A resample that loses all pairs of one kind has no figures.
     """
@@ -106,6 +102,6 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, scored.units_of(samples)
 
 
-def _curve(samples: Mapping[str, NDArray[Any]], threshold: float, weights: Floats) -> Discard:
+def _curve(samples: Samples, threshold: float, weights: Floats) -> Discard:
     same = samples["same"]
     return error_versus_discard(samples["norms"][same], samples["scores"][same] < threshold, weights[same])

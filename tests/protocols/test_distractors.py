@@ -11,8 +11,8 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.protocols import gallery as protocol
-from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
+from angulus.evaluation.protocols import sides
+from angulus.evaluation.protocols.distractors import megaface, trillion_pairs
 from angulus.evaluation.scoring import Options
 from people import crowd
 
@@ -223,7 +223,7 @@ def test_intervals_draw_people() -> None:
     rank = result.number("rank-1, 130 distractors")
     assert rank.interval is not None
     assert rank.interval.low < rank.value < rank.interval.high
-    figures, units = protocol.statistic(result.samples)
+    figures, units = sides.statistic(result.samples)
     assert units.count == 9
     drawn = np.array([0, 2, 0, 1, 0, 0, 0, 0, 3.0])
     names = np.unique(PROBES.labels)  # type: ignore[arg-type]
@@ -318,7 +318,7 @@ def test_trillion_pairs_intervals_draw_people() -> None:
     for number in result.numbers:
         assert number.interval is not None
         assert number.interval.low <= number.value <= number.interval.high
-    figures, _ = protocol.statistic(result.samples)
+    figures, _ = sides.statistic(result.samples)
     assert figures(np.eye(9)[0]) == {}  # the one who is not in the gallery has no genuine pair
     assert set(figures(np.eye(9)[1])) == {"rank-1", "TAR@FAR=1e-2", "TPR@FAR=5e-1"}
 

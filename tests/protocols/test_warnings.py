@@ -1,4 +1,4 @@
-"""What is said of a model that hardly tells people apart: the rule, and each protocol that says it."""
+"""Warnings about a model that hardly tells people apart: the rule, and each protocol that warns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.protocols import classification, gallery, groups, pairs, separation
+from angulus.evaluation.protocols import classification, distractors, figures, groups, pairs
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from people import crowd, crowd_pairs
@@ -38,13 +38,13 @@ def blind(given: Embeddings, seed: int = 0) -> Embeddings:
         (
             0.1,
             None,
-            "two of these people look more alike to this model than two images of one (AUC 0.100; chance is 0.5)",
+            "two of these people look more similar to this model than two images of one (AUC 0.100; chance is 0.5)",
         ),
         (0.1, Interval(0.0, 0.6), "hardly tells these people apart"),
     ],
 )
 def test_the_rule(auc: float, interval: Interval | None, said: str) -> None:
-    found = separation.warning(auc, interval)
+    found = figures.auc_warning(auc, interval)
     assert (found == "") == (said == "")
     assert said in found and found.startswith("warning: " if said else "")
 
@@ -53,10 +53,10 @@ def test_one_point_is_judged_as_the_auc_of_normal_scores() -> None:
     gap = np.sqrt(2) * stats.norm.ppf(0.6)
     for far in (1e-6, 1e-3, 0.1, 0.5):
         limit = stats.norm.sf(stats.norm.isf(far) - gap)
-        assert separation.warning_at("TAR", limit * 1.001, far, 10**9) == ""
-        assert "hardly" in separation.warning_at("TAR", limit * 0.999, far, 10**9)
-    assert separation.warning_at("TAR", 0.0, 1e-6, 1000) == ""  # none was to be expected
-    assert "hardly" in separation.warning_at("TAR", 0.0, 0.1, 1000)
+        assert figures.share_warnings("TAR", limit * 1.001, far, 10**9) == ()
+        assert "hardly" in figures.share_warnings("TAR", limit * 0.999, far, 10**9)[0]
+    assert figures.share_warnings("TAR", 0.0, 1e-6, 1000) == ()  # none was to be expected
+    assert "hardly" in figures.share_warnings("TAR", 0.0, 0.1, 1000)[0]
 
 
 def test_every_protocol_of_pairs_says_it() -> None:
@@ -64,7 +64,7 @@ def test_every_protocol_of_pairs_says_it() -> None:
         results = [
             pairs.evaluate(given, LIST, draws=0),
             groups.evaluate(given, GROUPED, draws=0),
-            gallery.megaface(given, other(500), draws=0),
+            distractors.megaface(given, other(500), draws=0),
         ]
         for result in results:
             assert any(note.startswith("warning: ") for note in result.notes) == warned, result.protocol
