@@ -208,7 +208,7 @@ def test_lists_without_flags_need_the_subjects(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it lacks 4: 96, 97, 98"):
         images.subject_of([1, 99, 98, 97, 96])
     unknown = TemplateImages(np.array(["a"]), np.array([1]), None, None, "tid.txt")
-    with pytest.raises(InputError, match=r"tid.txt must say whom each template shows; it has no SUBJECT_ID"):
+    with pytest.raises(InputError, match=r"tid.txt must say who each template shows; it has no SUBJECT_ID"):
         whole(read_comparisons(path, unknown))
 
 

@@ -329,7 +329,7 @@ CROWD = crowd(3, 2, 8)
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        (lambda: megaface(replace(CROWD, labels=None), DISTRACTORS), "crowd must say whom each image shows"),
+        (lambda: megaface(replace(CROWD, labels=None), DISTRACTORS), "crowd must say who each image shows"),
         (lambda: megaface(only(CROWD, [0, 2]), DISTRACTORS), "crowd must hold two photos of a person"),
         (lambda: megaface(CROWD, CROWD), "an image must not be in both crowd and crowd; 6 are, 'p0/0' first"),
         (lambda: megaface(CROWD, DISTRACTORS, ranks=(0,)), "rank must be a whole number >= 1; got 0"),
@@ -338,7 +338,7 @@ CROWD = crowd(3, 2, 8)
             r"FAR 0\.001 needs at least 1,000 impostor pairs; got 780",
         ),
         (lambda: megaface(CROWD, strangers(20, 5), draws=0), "probes and gallery must agree on d; got 8 and 5"),
-        (lambda: trillion_pairs(CROWD, DISTRACTORS), "distractors must say whom each image shows"),
+        (lambda: trillion_pairs(CROWD, DISTRACTORS), "distractors must say who each image shows"),
         (
             lambda: trillion_pairs(CROWD, replace(DISTRACTORS, labels=DISTRACTORS.ids)),
             "distractors must hold an identity of the probes of crowd; its labels name none",

@@ -1,4 +1,4 @@
-"""`angulus calibrate`: a threshold of one's own; `angulus compare-results`: two results on the same resamples."""
+"""`angulus calibrate`: choose a threshold; `angulus compare-results`: two results on the same resamples."""
 
 from __future__ import annotations
 

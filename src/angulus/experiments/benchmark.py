@@ -1,4 +1,4 @@
-"""What a recipe says of a benchmark, and where its files are."""
+"""A benchmark of a recipe, and where its files are."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Benchmark:
     """Images that the trained model embeds, and the protocol that measures the embeddings.
 
     Args:
-        name: what it is called, such as "LFW"; one of a kind in a recipe.
+        name: what it is called, such as "LFW"; unique in a recipe.
         protocol: one of `evaluation.registry.RECIPES`.
         columns: title in the table -> number of the protocol; a title that ends in " %" shows a share times 100.
         images: records, or what `angulus convert` reads; a path, or one below ANGULUS_DATA. Not of `classification`
             and `luna16-candidates`, which measure the test split.
         others: the distractors of MegaFace, the gallery of Trillion-Pairs.
         lists: what the benchmark publishes, by the names that the protocol asks for.
-        flip: how features of mirror images are joined; None: as the recipe's input says.
+        flip: how features of mirror images are combined; None: as in the recipe's input.
         options: of the protocol.
     """
 
@@ -55,7 +55,7 @@ class Benchmark:
 
     @property
     def by_quality(self) -> bool:
-        """Whether it tells samples of good quality from low ones, by norms."""
+        """Whether it splits samples into good and low quality by their norms."""
         return PROTOCOLS[self.protocol].by_quality
 
     def value(self, title: str, numbers: dict[str, Any]) -> float:
@@ -76,7 +76,9 @@ class Benchmark:
         MegaFace has "rank-1, 10 distractors", "rank-1, 100 distractors" and so on: the last is among all.
         """
         name, names = self.columns[title], list(names)
-        return name if name in names else next((each for each in reversed(names) if each.startswith(f"{name}, ")), None)
+        return (
+            name if name in names else next((other for other in reversed(names) if other.startswith(f"{name}, ")), None)
+        )
 
     def paths(self) -> Iterator[str]:
         """The files and folders that it reads, as the recipe names them."""

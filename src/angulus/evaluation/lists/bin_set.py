@@ -48,7 +48,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
         fold_seed: draws the folds instead, each with as many pairs of each kind, for a set that is sorted by them.
 
     Raises:
-        InputError: another name (which is told), a damaged file, or contents of another shape.
+        InputError: another name, which the message names, a damaged file, or contents of another shape.
     """
     data = limits.read_file(path)
     where = os.fspath(path)

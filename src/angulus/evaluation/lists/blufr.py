@@ -27,7 +27,7 @@ class BlufrTrial:
     Attributes:
         train: [A], of people that `test` does not show.
         test: [T].
-        gallery: [G], one image a person.
+        gallery: [G], one image per person.
         genuine: probes whose person is in the gallery.
         impostor: the other probes.
     """
@@ -74,7 +74,7 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
         raise InputError(f"{where}: imageList must name each image once; got {len(ids) - len(set(ids.tolist()))} twice")
     labels = content["labels"]
     if labels.dtype.kind not in "iuf" or labels.size != len(ids) or labels.size != max(labels.shape, default=0):
-        raise InputError(f"{where}: labels must be [{len(ids)}, 1] numbers, one an image; got {list(labels.shape)}")
+        raise InputError(f"{where}: labels must be [{len(ids)}, 1] numbers, one per image; got {list(labels.shape)}")
     if (labels != np.floor(labels)).any():
         raise InputError(f"{where}: labels must be whole numbers; got {labels[labels != np.floor(labels)][0]}")
     labels = labels.ravel().astype(np.int64)
@@ -110,7 +110,7 @@ def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...
     if not np.array_equal(np.sort(np.concatenate([gallery, probes])), np.sort(test)):
         raise InputError(f"{where}: testIndex must be galIndex and probIndex together; got other rows")
     if len(np.unique(labels[gallery])) != len(gallery):
-        raise InputError(f"{where}: galIndex must have one image a person; got {len(gallery)} images of fewer people")
+        raise InputError(f"{where}: galIndex must have one image per person; got {len(gallery)} images of fewer people")
     if np.isin(labels[train], labels[test]).any():
         raise InputError(f"{where}: trainIndex and testIndex must show different people; got some in both")
     known = np.isin(labels[probes], labels[gallery])

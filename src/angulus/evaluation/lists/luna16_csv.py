@@ -19,12 +19,12 @@ _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Nodules, or findings that count neither way.
+    """Nodules, or findings that count neither as hits nor as errors.
 
     Attributes:
-        scans: [F] of str, the series that each is in.
+        scans: [F] of str, the series of each.
         centres: [F, 3] float64, x, y, z in millimetres of the scanner's world.
-        diameters: [F] float64 in millimetres, > 0; NaN where nobody measured one.
+        diameters: [F] float64 in millimetres, > 0; NaN if not measured.
     """
 
     scans: NDArray[np.str_]
@@ -62,7 +62,7 @@ def read_findings(path: str | os.PathLike[str]) -> Findings:
 
 
 def read_excluded(path: str | os.PathLike[str]) -> Findings:
-    """Read `annotations_excluded.csv`, where a diameter of -1 says that nobody measured it; it becomes NaN.
+    """Read `annotations_excluded.csv`, where a diameter of -1 means not measured; it becomes NaN.
 
     Raises:
         InputError: as `read_findings`; a diameter that is neither -1 nor > 0.
@@ -107,7 +107,7 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
 
 
 def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
-    """Read `seriesuids.csv`: a scan a line; the heading `seriesuid`, which the published list has not, is no scan.
+    """Read `seriesuids.csv`: one scan per line; a heading `seriesuid`, which the published list lacks, is skipped.
 
     Raises:
         InputError: names file and line: an empty line, a comma, a scan twice, a heading alone.

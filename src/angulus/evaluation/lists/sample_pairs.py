@@ -1,4 +1,4 @@
-"""Pairs drawn from labelled images: all of one kind, so many, or a list with folds over people."""
+"""Pairs drawn from labelled images: all genuine ones, some impostor ones, or a list with folds over people."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def impostor_count(people: NDArray[np.int64]) -> int:
 
 
 def impostor_rows(people: NDArray[np.int64], count: int, rng: np.random.Generator) -> PairRows:
-    """So many pairs of rows that show two people, lower row first, each at most once; no more than there are."""
+    """`count` different pairs of rows that show two people, lower row first; `count` must not exceed their number."""
     size, total = len(people), impostor_count(people)
     if 2 * count > total:  # most of them: list all, and leave some out
         rows = _all_pairs(np.arange(size))
@@ -54,13 +54,13 @@ def draw_folds(
 
     Args:
         ids: [N] of the images.
-        identities: [N] who is shown; "" where nobody knows, which are in no pair and counted as `unknown`.
+        identities: [N] who is shown; "" for unknown people, whose images are in no pair and counted as `unknown`.
         folds: how many, >= 2.
         per: pairs of each kind in a fold, drawn without repeats.
         seed: of the draw.
 
     Raises:
-        checks.InputError: fewer than two people a fold, or a fold with fewer such pairs.
+        checks.InputError: fewer than two people per fold, or a fold with fewer such pairs.
     """
     checks.integer("folds", folds, low=2)
     checks.integer("per", per, low=1)
@@ -93,7 +93,7 @@ def draw_folds(
 
 
 def _refuse_more_than_all_give(per: int, groups: list[NDArray[np.int64]]) -> None:
-    """Refuse more pairs per fold than the poorest fold gives; that fold's number is one that all can give."""
+    """Refuse more pairs per fold than the smallest fold gives, and name a number that all folds can give."""
     given = [(genuine_count(people), impostor_count(people)) for people in groups]
     poorest = min(range(len(given)), key=lambda fold: min(given[fold]))
     most = min(given[poorest])

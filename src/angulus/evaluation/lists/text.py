@@ -51,7 +51,7 @@ class Unpacked(gzip.GzipFile):
         return data
 
     def count(self, size: int) -> None:
-        """Take so many bytes more into account; for whoever reads lines.
+        """Count bytes that were unpacked; for readers of lines.
 
         Raises:
             InputError: they are too many.
@@ -136,7 +136,7 @@ def _plain(column: Any) -> NDArray[Any]:
 
 
 def _name_the_line(path: str | os.PathLike[str], layout: Layout) -> None:
-    """Read slowly up to the first malformed line and raise its error; return where there is none."""
+    """Read slowly up to the first malformed line and raise its error; return if there is none."""
     places = [(list(layout.columns).index(name), kind) for name, kind in layout.wanted.items()]
     names = layout.separator.join(layout.columns)[:200]
     rule = f"{len(layout.columns)} columns ({names}), numbers where they are due"

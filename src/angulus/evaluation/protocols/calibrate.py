@@ -69,10 +69,10 @@ def calibrate(
     Source: ISO/IEC 19795-1; G. Doddington et al., Speech Communication 31, 2000 (the rule of 30).
     """
     checks.number("target_fmr", target_fmr, low=0, high=1, open_low=True)
-    every = scored.score(embeddings, pairs, flip=flip)
+    all_pairs = scored.score(embeddings, pairs, flip=flip)
     if pairs.groups is not None or embeddings.groups is not None:
-        every.samples["groups"] = scored.groups_of(embeddings, pairs, every)
-    found = _once(every)
+        all_pairs.samples["groups"] = scored.groups_of(embeddings, pairs, all_pairs)
+    found = _once(all_pairs)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
     require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
@@ -170,7 +170,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is None and total > MOST_IMPOSTORS:
         raise checks.InputError(
-            f"{embeddings.source} gives {total:,} impostor pairs; say with impostors=... how many to draw, such as "
+            f"{embeddings.source} gives {total:,} impostor pairs; pass impostors=... to draw fewer, such as "
             f"{MOST_IMPOSTORS:,}"
         )
     if impostors is not None:

@@ -1,4 +1,4 @@
-"""Does the norm fall as images get worse: its rank correlation with the strength of a synthetic degradation."""
+"""Whether the norm falls as images get worse: its rank correlation with the strength of a degradation."""
 
 from __future__ import annotations
 

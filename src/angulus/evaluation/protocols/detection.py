@@ -20,13 +20,13 @@ from angulus.evaluation.protocols.result import WARNING, Curve, Result
 PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
 MEASURED = ("scores", "nodule", "scan")  # the samples that the detector gave; `scans` says which were searched
 
-MOST_MARKS = 100  # a scan
-UNMEASURED_MM = 10.0  # the diameter that stands for one nobody measured; LUNA16
+MOST_MARKS = 100  # per scan
+UNMEASURED_MM = 10.0  # the diameter of a finding that was not measured; LUNA16
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What marks are: for each nodule and each false positive its score, kind and scan; and how many count as neither.
+    """Nodules and false positives with their score, kind and scan, and how many marks count as neither.
 
     Attributes:
         scores: [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives.
@@ -57,8 +57,8 @@ def luna16(
 
     Args:
         marks: the detector's.
-        nodules: what is to be found.
-        excluded: findings that count neither way.
+        nodules: to be found.
+        excluded: findings that count neither as hits nor as errors.
         scans: [S] of str, every scan that was searched, those without mark or nodule included.
         source: where the marks come from.
         draws: resamples of the scans; 0 for no intervals.
@@ -113,7 +113,7 @@ def candidates(
     Args:
         labels: [N], 1 where the candidate is a nodule's.
         probabilities: [N], finite.
-        scans: [N], which scan each is from; a scan without candidates is not counted.
+        scans: [N], the scan of each; a scan without candidates is not counted.
         nodules: [N], which nodule of its scan a positive candidate is of (others: anything): of one nodule the most
             probable candidate counts. None: each positive candidate is a nodule of its own.
         source, draws, seed: as in `luna16`.
@@ -181,11 +181,11 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
         hits = _hits(nodules.centres[there], nodules.diameters[there], centres)
         hit = hits.any(axis=0)
         on_excluded = _hits(excluded.centres[neither], excluded.diameters[neither], centres).any(axis=0) & ~hit
-        found = np.where(hits, probabilities, -np.inf).max(axis=1, initial=-np.inf)
+        best = np.where(hits, probabilities, -np.inf).max(axis=1, initial=-np.inf)
         false = probabilities[~hit & ~on_excluded]
-        scores += [found, false]
-        nodule += [np.ones(len(found), dtype=bool), np.zeros(len(false), dtype=bool)]
-        scan.append(np.full(len(found) + len(false), number))
+        scores += [best, false]
+        nodule += [np.ones(len(best), dtype=bool), np.zeros(len(false), dtype=bool)]
+        scan.append(np.full(len(best) + len(false), number))
         used, dropped = used + len(chosen), dropped + len(own) - len(chosen)
         double += int((hits.sum(axis=1) - 1).clip(min=0).sum())
         ignored += int(on_excluded.sum())
@@ -244,7 +244,7 @@ def _result(
     order = np.argsort(-matched.scores, kind="stable")  # sorted once, the sort of each resample costs little
     samples = {name: getattr(matched, name)[order] for name in ("scores", "nodule", "scan")} | {"scans": matched.scans}
     curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
-    found = matched.nodule & (matched.scores > -np.inf)
+    hit = matched.nodule & (matched.scores > -np.inf)
     return measure(
         protocol,
         statistic(samples),
@@ -253,9 +253,9 @@ def _result(
         {
             "scans": len(matched.scans),
             "nodules": int(matched.nodule.sum()),
-            "true positives": int(found.sum()),
+            "true positives": int(hit.sum()),
             "false positives": int((~matched.nodule).sum()),
-            "false negatives": int((matched.nodule & ~found).sum()),
+            "false negatives": int((matched.nodule & ~hit).sum()),
             **matched.counts,
         },
         unit="scans",

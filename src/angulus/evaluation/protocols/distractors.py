@@ -55,12 +55,12 @@ def megaface(
     each probe with each distractor an impostor pair. Scores are cosines in float64; all pairs are looked at.
 
     Args:
-        probes: photos of people, by `labels` where no list says whom they show; those of unknown people are left out
-            and counted.
+        probes: photos of people, by `labels` where no list names the people; photos of unknown people are left out and
+            counted.
         distractors: of other people, in the order in which they fill the gallery.
         lists: of the probes and of the distractors: which are used, and in which order; None: all.
-        noises: the images of both lists that show somebody else, or nobody. Such distractors are removed.
-        noise_rule: what becomes of such probes: "remove": they are left out; "replace": the mean of the person's other
+        noises: the images of both lists that show another person or no face. Such distractors are removed.
+        noise_rule: for such probes: "remove" leaves them out; "replace": the mean of the person's other
             photos, as unit vectors, stands for each, as in insightface's script, by which ArcFace reports its figures.
         flip: None, "sum" or "concat".
         ranks: k of rank-k.
@@ -79,7 +79,7 @@ def megaface(
     for k in ranks:
         checks.integer("rank", k, low=1)
     checks.choice("noise_rule", noise_rule, NOISE_RULES)
-    given, others, said = _sides((probes, distractors), lists, noises, noise_rule, flip)
+    given, others, choices = _sides((probes, distractors), lists, noises, noise_rule, flip)
     sought = given.of_known()
     require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
@@ -108,7 +108,7 @@ def megaface(
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(probes, flip),
-            **said,
+            **choices,
             "smaller galleries": "the first distractors of the list",
         },
         {
@@ -153,7 +153,7 @@ def trillion_pairs(
     Args:
         probes: with `labels`, the identities.
         gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
-            out and counted, for nobody knows which pairs they would make.
+            out and counted.
         flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
@@ -233,29 +233,29 @@ def _sides(
     rule: str,
     flip: str | None,
 ) -> tuple[Side, Side, dict[str, str]]:
-    """Probes and distractors without their noise, and the choices that say what became of it."""
-    said = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
+    """Probes and distractors without their noise, and the choices that describe how it was treated."""
+    choices = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
     if lists is None:
         if any(names is not None for names in noises):
             raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
-        return Side.of(both[0], None, flip), Side.of(both[1], None, flip), said
+        return Side.of(both[0], None, flip), Side.of(both[1], None, flip), choices
     (sought, others), (of_probes, of_others) = lists, noises
     if of_others is not None:
         before, others = len(others), others.without(of_others)
-        said["noisy distractors"] = f"{before - len(others):,} removed"
+        choices["noisy distractors"] = f"{before - len(others):,} removed"
     far = Side.of(both[1], others, flip)
     if of_probes is None:
-        return Side.of(both[0], sought, flip), far, said
+        return Side.of(both[0], sought, flip), far, choices
     noisy = int(sought.noisy(of_probes).sum())
     if rule == "remove":
-        said["noisy probes"] = f"{noisy:,} removed"
-        return Side.of(both[0], sought.without(of_probes), flip), far, said
+        choices["noisy probes"] = f"{noisy:,} removed"
+        return Side.of(both[0], sought.without(of_probes), flip), far, choices
     side = _replaced(Side.of(both[0], sought, flip), sought.noisy(of_probes))
     gone = len(sought) - len(side)
-    said["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
+    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
         f" ({gone:,} of people without another photo removed)" if gone else ""
     )
-    return side, far, said
+    return side, far, choices
 
 
 def _replaced(side: Side, noisy: Flags) -> Side:

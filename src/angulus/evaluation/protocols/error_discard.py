@@ -51,13 +51,13 @@ def evaluate(
     Source: ISO/IEC 29794-1:2024, error versus discard characteristic.
     """
     scored.require_norms(embeddings, flip)
-    found = scored.score(embeddings, pairs, flip=flip)
+    pair_scores = scored.score(embeddings, pairs, flip=flip)
     samples = {
-        **found.samples,
+        **pair_scores.samples,
         "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
         "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
     }
-    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting)
+    require_support(fmr, pair_scores.distinct.impostors, of=pair_scores.distinct.supporting)
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
     curve = _curve(samples, point.threshold, np.ones(len(pairs)))
     return measure(
@@ -65,19 +65,19 @@ def evaluate(
         statistic(samples),
         samples,
         {
-            **found.choices,
+            **pair_scores.choices,
             "threshold": f"the lowest with FMR <= {rate_label(fmr)} over all pairs (fixed while pairs are discarded)",
             "quality of a pair": "the smaller norm",
             "area up to": up_to,
         },
-        found.counts,
-        unit=found.unit,
+        pair_scores.counts,
+        unit=pair_scores.unit,
         draws=draws,
         seed=seed,
         thresholds={"FNMR": point.threshold},
         curves=(Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr),),
-        notes=found.notes,
-        about=found.about,
+        notes=pair_scores.notes,
+        about=pair_scores.about,
     )
 
 

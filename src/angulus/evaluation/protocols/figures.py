@@ -197,7 +197,7 @@ def auc_warning(auc: float, interval: Interval | None = None, people: str = "the
     Args:
         auc: the share of pairs of a genuine and an impostor score that are in order, in [0, 1].
         interval: of the AUC over other people, if it was measured.
-        people: who should be told apart.
+        people: who the model should distinguish.
 
     >>> auc_warning(0.486, Interval(0.45, 0.52))
     'warning: this model hardly tells these people apart (AUC 0.486 [0.45, 0.52]; chance is 0.5)'
@@ -229,7 +229,7 @@ def share_warnings(name: str, share: float, rate: float, count: int, people: str
         share: of the `count` genuine trials that succeed.
         rate: what guessing reaches; there is no warning unless it is in (0, 1).
         count: of trials.
-        people: who should be told apart.
+        people: who the model should distinguish.
 
     >>> share_warnings("TAR@FAR=1e-2", 0.011, 0.01, 5000)
     ('warning: this model hardly tells these people apart (TAR@FAR=1e-2 is 0.011; guessing reaches 0.01)',)

@@ -1,4 +1,4 @@
-"""Accuracy per group and how unequal it is, as RFW asks for: its standard deviation and the skewed error ratio."""
+"""Accuracy per group and how unequal it is, as in RFW: its standard deviation and the skewed error ratio."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def evaluate(
     """
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
-    found = scored.score(embeddings, pairs, metric=metric, flip=flip)
-    names = scored.groups_of(embeddings, pairs, found)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip)
+    names = scored.groups_of(embeddings, pairs, pair_scores)
     inside = names != ""
-    samples = {name: values[inside] for name, values in found.samples.items()} | {"groups": names[inside]}
+    samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
     groups = _groups(samples)
     across = int((~inside).sum())
     notes: tuple[str, ...] = (f"{across:,} pairs that belong to no one group are left out",) if across else ()
@@ -70,17 +70,17 @@ def evaluate(
         statistic(samples),
         samples,
         {
-            **found.choices,
+            **pair_scores.choices,
             "threshold": "of each group and fold the most accurate on the group's other folds",
             "standard deviation": "of the groups' accuracies, n − 1",
         },
         {
             "groups": len(groups),
             **{f"pairs of {g.name}": len(g.rows) for g in groups},
-            **found.counts,
+            **pair_scores.counts,
             **({"pairs of no one group": across} if across else {}),
         },
-        unit=found.unit,
+        unit=pair_scores.unit,
         draws=draws,
         seed=seed,
         keeps_sizes=True,
@@ -90,8 +90,8 @@ def evaluate(
             for g in groups
             for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
         ),
-        notes=_warnings(groups, samples) + notes + found.notes,
-        about=found.about,
+        notes=_warnings(groups, samples) + notes + pair_scores.notes,
+        about=pair_scores.about,
     )
 
 

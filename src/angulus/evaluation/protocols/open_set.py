@@ -60,7 +60,7 @@ def evaluate(
         fars: where the verification rate (TAR) is reported, each of which every trial must support; None: those of
             1e-3, 1e-4, 1e-5 that they do.
         open_set_fars: where the detection and identification rate is; None: 1e-2 if the trials support it.
-        rank: within which the true subject has to be.
+        rank: the true subject must be within it.
 
     Raises:
         checks.InputError: an image without embedding, a trial without genuine or without impostor probes, or a FAR that
@@ -83,20 +83,20 @@ def evaluate(
     detected, more = supported_rates(
         open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
-    asked = _Asked(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
-    found = [
-        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, asked) for trial in blufr.trials
+    rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
+    trials = [
+        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, rates) for trial in blufr.trials
     ]
     samples = {
-        "figures": np.array(list(found[0].values)),
-        "values": np.array([list(trial.values.values()) for trial in found]),
+        "figures": np.array(list(trials[0].values)),
+        "values": np.array([list(trial.values.values()) for trial in trials]),
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
     }
     statistics, units = statistic(samples)
     highest = f"VR@FAR={rate_label(max(verified, default=0))}"
     least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
     warnings = (
-        share_warnings(highest, statistics(np.ones(len(found)))[highest], max(verified), least) if verified else ()
+        share_warnings(highest, statistics(np.ones(len(trials)))[highest], max(verified), least) if verified else ()
     )
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
@@ -115,7 +115,7 @@ def evaluate(
             "least impostor pairs of a trial": impostor_pairs,
             "least impostor probes of a trial": impostor_probes,
         },
-        curves=_curves(found, asked),
+        curves=_curves(trials, rates),
         notes=warnings
         + notes
         + more
@@ -147,7 +147,7 @@ _PARTS = ("train", "test", "gallery", "genuine", "impostor")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Rates:
     """The FARs of the figures and of the ROC, and the rank."""
 
     verified: tuple[float, ...]
@@ -177,22 +177,22 @@ def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str 
     return placed
 
 
-def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, asked: _Asked) -> _TrialScores:
+def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates) -> _TrialScores:
     tested, people = vectors[trial.test], labels[trial.test]
-    fars = list(dict.fromkeys(asked.verified + asked.drawn))
+    fars = list(dict.fromkeys(rates.verified + rates.drawn))
     points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
     genuine = np.concatenate([pairs.scores for pairs in scoring.genuine(tested, None, ids=people)])
     rate = {far: float((genuine >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
     ranks, mates = _ranks(vectors, labels, trial)
     best = scoring.best_per_probe(vectors[trial.impostor], vectors[trial.gallery]).numpy()
-    curve = open_set_curve(mates, ranks, best, rank=asked.rank)
-    values = {f"VR@FAR={rate_label(far)}": rate[far] for far in asked.verified}
+    curve = open_set_curve(mates, ranks, best, rank=rates.rank)
+    values = {f"VR@FAR={rate_label(far)}": rate[far] for far in rates.verified}
     values |= {
-        f"DIR@FAR={rate_label(far)}, rank {asked.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
-        for far in asked.detected
+        f"DIR@FAR={rate_label(far)}, rank {rates.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
+        for far in rates.detected
     }
     highest = min(MAX_RANK, len(trial.gallery))
-    return _TrialScores(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
+    return _TrialScores(values, np.array([rate[far] for far in rates.drawn]), cmc(ranks, highest), curve)
 
 
 def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial) -> tuple[Rows, Floats]:
@@ -210,21 +210,21 @@ def _impostor_pairs(people: Rows) -> int:
     return int(len(people) * (len(people) - 1) - (counts * (counts - 1)).sum()) // 2
 
 
-def _curves(found: Sequence[_TrialScores], asked: _Asked) -> tuple[Curve, ...]:
+def _curves(trials: Sequence[_TrialScores], rates: _Rates) -> tuple[Curve, ...]:
     """Means over the trials: ROC and open-set ROC at fixed FARs, and CMC up to the rank that all trials have."""
-    fars = np.array(asked.drawn)
-    places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in found)]
-    detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in found]
-    ranks = min(len(trial.cmc) for trial in found)
+    fars = np.array(rates.drawn)
+    places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in trials)]
+    detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in trials]
+    ranks = min(len(trial.cmc) for trial in trials)
     drawn = [
         Curve(
-            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in found])
+            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in trials])
         )
     ]
     if len(fars):
-        drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in found])))
+        drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in trials])))
     if places:
-        name = f"open set, rank {asked.rank}, mean over the trials"
+        name = f"open set, rank {rates.rank}, mean over the trials"
         drawn.append(Curve("roc", name, np.array(places), _mean(detected)))
     return tuple(drawn)
 

@@ -53,12 +53,12 @@ def evaluate(
 
     Source: G. B. Huang et al., UMass TR 07-49, 2007; NF Sec. 4.2 (flip sum, PCA on the training folds, cosine).
     """
-    found = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
-    presorted = Presorted.of(found.samples["scores"], pairs.same)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
+    presorted = Presorted.of(pair_scores.samples["scores"], pairs.same)
     curve = presorted.curve()
-    kept, notes = supported_rates(fars, found.distinct.impostors, impostors=found.distinct.supporting)
+    kept, notes = supported_rates(fars, pair_scores.distinct.impostors, impostors=pair_scores.distinct.supporting)
     thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    spreads, folds = {}, scored.folds_of(found.samples)
+    spreads, folds = {}, scored.folds_of(pair_scores.samples)
     if folds is None:
         thresholds[BEST], _ = best_of(presorted)
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
@@ -69,25 +69,25 @@ def evaluate(
             f"± of the accuracy: standard error over {len(chosen.accuracies)} folds",
             f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}",
         )
-    notes += few_pairs_notes({"genuine": found.distinct.genuine, "impostor": found.distinct.impostors})
+    notes += few_pairs_notes({"genuine": pair_scores.distinct.genuine, "impostor": pair_scores.distinct.impostors})
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
-    samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}
+    samples = {**pair_scores.samples, "fars": np.array(kept, dtype=np.float64)}
     return measure(
         PROTOCOL,
         statistic(samples),
         samples,
-        {**found.choices, **figure_choices(folds is not None)},
-        found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
-        unit=found.unit,
+        {**pair_scores.choices, **figure_choices(folds is not None)},
+        pair_scores.counts | ({} if folds is None else {"folds": pairs.fold_count}),
+        unit=pair_scores.unit,
         draws=draws,
         seed=seed,
         keeps_sizes=True,
         thresholds=thresholds,
         spreads=spreads,
         curves=curves(curve, PROTOCOL),
-        notes=notes + found.notes,
-        about=found.about,
+        notes=notes + pair_scores.notes,
+        about=pair_scores.about,
     )
 
 

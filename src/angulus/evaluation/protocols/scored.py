@@ -1,4 +1,4 @@
-"""A list's pairs with the scores that embeddings give them, who is shown on them, and who is resampled."""
+"""Pairs of a list scored by embeddings, with the people they show, who are resampled."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _UNKNOWN = "intervals resample the pairs and not the people behind them, which p
 
 @dataclass(frozen=True, eq=False)
 class Distinct:
-    """Which pairs of a list are one pair, in either order.
+    """The distinct pairs of a list, in either order.
 
     Attributes:
-        number: [P] int64, of the distinct pair that each is.
+        number: [P] int64, the distinct pair of each.
         first: [D] int64, the place of the first mention of each distinct pair.
-        genuine, impostors: how many distinct ones.
+        genuine, impostors: numbers of distinct pairs.
         notes: what a reader must know; empty for a list without repeats.
     """
 
@@ -52,7 +52,7 @@ class Distinct:
 
     @property
     def counts(self) -> dict[str, int]:
-        """For a result's counts: how many pairs repeat another, where any do."""
+        """For a result's counts: how many pairs repeat another, if any."""
         repeats = len(self.number) - len(self.first)
         return {"repeated pairs": repeats} if repeats else {}
 
@@ -267,7 +267,7 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: PairList, found: ScoredPairs) -> NDArray[np.str_]:
+def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
     """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
 
     Raises:
@@ -279,5 +279,5 @@ def groups_of(embeddings: Embeddings, pairs: PairList, found: ScoredPairs) -> ND
         raise checks.InputError(
             f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
         )
-    first, second = embeddings.groups[found.left], embeddings.groups[found.right]
+    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
     return np.where(first == second, first, "")

@@ -1,4 +1,4 @@
-"""What MegaFace and Trillion-Pairs share: images and whom they show, and shares of trials counted per person."""
+"""What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEASURED = ("hits", "thresholds")  # the samples that the embeddings gave; the o
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Of each figure and each of `people`: how many trials there were, and how many succeeded."""
+    """Per figure and person: how many trials there were, and how many succeeded."""
 
     people: int
     hits: dict[str, Floats] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Tally:
     thresholds: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, person: Rows, success: Flags, threshold: float | None = None) -> None:
-        """Count trials of a figure: whose each is [M], whether it succeeded [M], and the figure's threshold if any."""
+        """Count trials of a figure: the person of each [M], whether it succeeded [M], and the figure's threshold."""
         nothing = np.zeros(self.people)
         self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
         self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)
@@ -55,23 +55,24 @@ class Tally:
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
-    """What gives the figures for how often each person is drawn, and the people.
+    """The figures by how often each person is drawn, and the people.
 
-    A trial counts as often as its person is drawn; a figure without any such trial is absent. Thresholds stay where
-    all people put them.
+    A trial counts as often as its person is drawn; a figure without any such trial is absent. Thresholds stay fixed.
     """
     names, hits, trials = samples["figures"].tolist(), samples["hits"], samples["trials"]
 
     def figures(drawn: Floats) -> dict[str, float]:
-        of = trials @ drawn
-        return {name: float(hit / total) for name, hit, total in zip(names, hits @ drawn, of, strict=True) if total > 0}
+        totals = trials @ drawn
+        return {
+            name: float(hit / total) for name, hit, total in zip(names, hits @ drawn, totals, strict=True) if total > 0
+        }
 
     return figures, Units.of(np.arange(hits.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The images on one side: vectors [N, d], ids, and whom they show where that is known."""
+    """The images on one side: vectors [N, d], ids, and the people shown, where known."""
 
     vectors: Vectors
     ids: NDArray[np.str_]
@@ -90,30 +91,30 @@ class Side:
         return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
     def of_known(self) -> Side:
-        """The images whose people are known; an unknown one is nobody's.
+        """The images of known people.
 
         Raises:
-            checks.InputError: nothing says whom the images show, or no image is left.
+            checks.InputError: the people are not named, or no image is left.
         """
         known = self.labelled() != ""
         if known.all():
             return self
         if not known.any():
-            raise checks.InputError(f"{self.source} must say whom each image shows; its labels name nobody")
+            raise checks.InputError(f"{self.source} must say who each image shows; its labels name nobody")
         return Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def labelled(self) -> NDArray[np.str_]:
-        """Whom each image shows."""
+        """Who each image shows."""
         if self.people is None:
-            raise checks.InputError(f"{self.source} must say whom each image shows; give the embeddings labels")
+            raise checks.InputError(f"{self.source} must say who each image shows; give the embeddings labels")
         return self.people
 
 
 def count_left_out(what: str, given: Side, used: Side) -> dict[str, int]:
-    """For a result's counts, where there are any: images that show nobody knows whom."""
+    """For a result's counts: images of unknown people, if any."""
     count = len(given) - len(used)
     return {f"{what} of unknown people left out": count} if count else {}
 

@@ -45,7 +45,7 @@ def identify(
 ) -> Result:
     """Search each gallery for every probe: rank-k of those in it, TPIR at FPIRs; of each gallery, and their mean.
 
-    A search for somebody who is not in the gallery is a false positive where its best score reaches the threshold. The
+    A search for a person who is not in the gallery is a false positive where its best score reaches the threshold. The
     TPIR is the share of the others whose subject reaches it, and is within a rank where one is asked for.
 
     Args:
@@ -53,7 +53,7 @@ def identify(
         probes: pooled as the galleries were.
         ranks: k of rank-k.
         fpirs: where TPIR is reported, each of which the searches must support; None: those of 1e-1, 1e-2, 1e-3 that do.
-        within: the rank within which a subject has to be for the TPIR; None: any.
+        within: the subject must be within this rank for the TPIR; None: any rank.
         draws: resamples of the subjects for the intervals (of the probes: galleries stay); 0 for none.
         seed: of the resamples.
 
@@ -70,9 +70,9 @@ def identify(
         checks.integer("rank", k, low=1)
     if within is not None:
         checks.integer("within", within, low=1)
-    found = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
-    samples = {name: np.concatenate([search[name] for search in found]) for name in found[0]}
-    strangers = min(int((~search["mated"]).sum()) for search in found)
+    searches = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
+    samples = {name: np.concatenate([search[name] for search in searches]) for name in searches[0]}
+    strangers = min(int((~search["mated"]).sum()) for search in searches)
     kept, notes = supported_rates(fpirs, strangers, standard=FPIRS, impostors="searches without mate", name="TPIR@FPIR")
     samples |= {
         "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
@@ -102,7 +102,7 @@ def identify(
 
 
 def _warnings(samples: Samples, galleries: Sequence[Templates]) -> tuple[str, ...]:
-    """The warning if subjects are hardly told apart, by rank-1 in the smallest gallery."""
+    """The warning if the model hardly tells subjects apart, by rank-1 in the smallest gallery."""
     number = int(np.argmin([len(gallery) for gallery in galleries]))
     ranks = samples["ranks"][(samples["gallery"] == number) & samples["mated"]]
     rate = 1 / len(galleries[number])

@@ -65,7 +65,7 @@ def verify(
         templates: pooled.
         comparisons: blocks of the list.
         fars: where TAR is reported, each of which the list must support; None: those of 1e-1 ... 1e-6 that it does.
-        folds: for the accuracy: a comparison is in the fold of its first template's subject, who are dealt in turn.
+        folds: for the accuracy: a comparison is in its first template's subject's fold; subjects are dealt in turn.
             The threshold of a fold is the one most accurate on the others.
         draws: resamples for the intervals; 0 for none. Without subjects (see `templates.link`) there are none.
         seed: of the resamples.

@@ -1,4 +1,4 @@
-"""Verification of videos, as YouTube Faces asks for it: four scores of the frames' similarity, over folds."""
+"""Verification of videos, as in YouTube Faces: four scores of the frames' similarity, over folds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURED = (
     "scores",
     "norms",
     "histograms",
-)  # the samples that the embeddings gave; the others say which pairs they are
+)  # the samples that the embeddings gave
 
 HISTOGRAM_BINS = 100  # over [−1, 1]; NF
 _KERNEL_ROWS = 256  # computed at a time
@@ -63,7 +63,7 @@ def evaluate(
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
         flip: None, "sum" or "concat": fuse each frame with its mirrored one.
-        c: the machine's regularisation, in (0, 1e6]; the paper does not say its own.
+        c: the machine's regularisation, in (0, 1e6]; the paper does not give its value.
         fars, draws, seed: as in `pairs.evaluate`.
 
     Raises:
