@@ -111,7 +111,7 @@ def test_folders_are_identities_only_where_they_agree_with_the_flags(
             "2\t1\na b 1\na c 0\nd e 1\n",
             r"must hold 4 pairs after its first line, 2 · 1 in each of 2 folds; got 3; it is",
         ),
-        ("1\t1\na b 1\na c 0\nd e 1\n", "must hold 2 pairs after its first line, .*; got 3; .* or has lines too many"),
+        ("1\t1\na b 1\na c 0\nd e 1\n", "must hold 2 pairs after its first line, .*; got 3; .* or has too many lines"),
         ("1\t1\na b 0\na c 1\n", "line 2 must be the flag 1, since a fold has 1 genuine and then as many .*; got 0"),
         ("1\t2\na b 1\na c 1\na b 0\na c 1\n", "line 5 must be the flag 0"),
         ("10\t300\n", "must hold 6000 pairs after its first line, .*; got 0"),
@@ -235,7 +235,7 @@ def test_ids_are_each_once() -> None:
         ([0.5], r"chosen must be \[3\] of bool, or positions; got float64 \[1\]"),
         ([3], r"positions must be in \[0, 3\); got 3 to 3"),
         ([-1], r"positions must be in \[0, 3\); got -1 to -1"),
-        ([False] * 3, r"left must have one entry a pair, at least one; got <U1 \[0\]"),
+        ([False] * 3, r"left must have one entry per pair, at least one; got <U1 \[0\]"),
         ([1], "folds must be 0, 1, 2, ... with none left out; got .1."),
     ],
 )
@@ -248,7 +248,7 @@ def test_select_refuses(chosen: list[Any], sentence: str) -> None:
     ("change", "sentence"),
     [
         ({"left": ["a", "b", "c"]}, r"left must be an array \[P\] of text; got \['a'"),
-        ({"right": np.array(["a", "b"])}, r"right must have one entry a pair, at least one; got <U1 \[2\]"),
+        ({"right": np.array(["a", "b"])}, r"right must have one entry per pair, at least one; got <U1 \[2\]"),
         ({"same": np.array([1, 0, 1])}, r"same must be an array \[P\] of bool; got int64 \[3\]"),
         ({"folds": np.array([0.0, 1.0, 0.0])}, r"folds must be an array \[P\] of whole numbers; got float64"),
         ({"folds": np.array([1, 2, 1])}, "folds must be 0, 1, 2, ... with none left out; got .1 2."),

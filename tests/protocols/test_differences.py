@@ -172,7 +172,8 @@ def test_classifications_and_marks_of_two_models_compare() -> None:
     labels = rng.integers(0, 3, 60)
     guessed = [np.where(rng.random(60) < right, labels, rng.integers(0, 3, 60)) for right in (0.5, 0.9)]
     first, second = (
-        classification.evaluate(classification.Predictions.of(labels, predictions=each), draws=0) for each in guessed
+        classification.evaluate(classification.Predictions.from_arrays(labels, predictions=each), draws=0)
+        for each in guessed
     )
     found = compare_results(first, second, draws=50)
     assert found["accuracy"] == pytest.approx((guessed[1] == labels).mean() - (guessed[0] == labels).mean())

@@ -91,7 +91,9 @@ def test_a_calibration_keeps_the_auc_and_says_it_again(tmp_path: Path) -> None:
 def test_a_classifier_that_only_knows_the_commonest_class() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 30])
     for predictions, warned in ((labels, False), (0 * labels, True), (labels[::-1], True)):
-        result = classification.evaluate(classification.Predictions.of(labels, predictions=predictions), draws=0)
+        result = classification.evaluate(
+            classification.Predictions.from_arrays(labels, predictions=predictions), draws=0
+        )
         assert any(note.startswith("warning: ") for note in result.notes) == warned
 
 
@@ -100,7 +102,7 @@ def test_a_classifier_that_guesses(seed: int) -> None:
     """By chance it may be more accurate than the commonest class is common; it tells nothing apart."""
     labels = np.repeat(np.arange(10), 100)
     guesses = np.random.default_rng(seed).integers(0, 10, len(labels))
-    result = classification.evaluate(classification.Predictions.of(labels, predictions=guesses), draws=0)
+    result = classification.evaluate(classification.Predictions.from_arrays(labels, predictions=guesses), draws=0)
     assert result.notes[0].startswith("warning: this model hardly tells these classes apart (mean accuracy per class")
 
 
@@ -108,6 +110,6 @@ def test_a_classifier_that_finds_most_of_a_rare_class_is_no_blind_one() -> None:
     labels = np.repeat([0, 1], [990, 10])
     predictions = labels.copy()
     predictions[:8], predictions[-3:] = 1, 0  # less accurate than to say 0 always
-    result = classification.evaluate(classification.Predictions.of(labels, predictions=predictions), draws=0)
+    result = classification.evaluate(classification.Predictions.from_arrays(labels, predictions=predictions), draws=0)
     assert result["accuracy"] < 0.99
     assert not any(note.startswith("warning: ") for note in result.notes)

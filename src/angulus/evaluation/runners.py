@@ -260,7 +260,9 @@ def classification(inputs: Inputs) -> Result:
         runs = [predictions.Predictions.read(path) for path in inputs.samples]
     else:
         runs = [
-            predictions.Predictions.of(**{name: inputs.columns[name] for name in ("labels", "predictions", "norms")})
+            predictions.Predictions.from_arrays(
+                **{name: inputs.columns[name] for name in ("labels", "predictions", "norms")}
+            )
         ]
     several = {"draws": 0} if len(runs) > 1 else {}
     results = [predictions.evaluate(run, other, **{**inputs.options, **several}) for run in runs]

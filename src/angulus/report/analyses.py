@@ -83,7 +83,9 @@ def _per_class(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
     base = section(comparison.recipe).against
     judged = {
-        name: Predictions.of(test["labels"], predictions=test["predictions"], norms=test["norms"], source=name).judged()
+        name: Predictions.from_arrays(
+            test["labels"], predictions=test["predictions"], norms=test["norms"], source=name
+        ).judged()
         for name, test in _tests(comparison).items()
     }
     parts = []

@@ -58,8 +58,7 @@ def calibrate(
         pairs: labelled pairs; `pairs_of_images` makes them of labelled images.
         target_fmr: in (0, 1].
         flip: None, "sum" or "concat".
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
@@ -72,7 +71,7 @@ def calibrate(
     all_pairs = scored.score(embeddings, pairs, flip=flip)
     if pairs.groups is not None or embeddings.groups is not None:
         all_pairs.samples["groups"] = scored.groups_of(embeddings, pairs, all_pairs)
-    found = _once(all_pairs)
+    found = _drop_repeats(all_pairs)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
     require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting)
@@ -189,8 +188,8 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     )
 
 
-def _once(found: ScoredPairs) -> ScoredPairs:
-    """Each pair once."""
+def _drop_repeats(found: ScoredPairs) -> ScoredPairs:
+    """The pairs without repeats."""
     if not found.distinct.notes:
         return found
     first = found.distinct.first

@@ -43,7 +43,7 @@ class Predictions:
     source: str = "these predictions"
 
     @staticmethod
-    def of(
+    def from_arrays(
         labels: ArrayLike,
         *,
         predictions: ArrayLike | None = None,
@@ -104,7 +104,7 @@ class Predictions:
         if "labels" not in found:
             raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")
-        return Predictions.of(
+        return Predictions.from_arrays(
             found["labels"],
             predictions=None if logits is not None else found.get("predictions"),
             logits=logits,
@@ -142,8 +142,7 @@ def evaluate(
             stands second. CM compares all losses by the norms of the softmax model.
         low_fraction: how many are low.
         per_class: also the accuracy of each class.
-        draws: resamples of the samples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the samples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: a reference without norms or of other labels, or a part of the split that is empty.

@@ -61,8 +61,7 @@ def luna16(
         excluded: findings that count neither as hits nor as errors.
         scans: [S] of str, every scan that was searched, those without mark or nodule included.
         source: where the marks come from.
-        draws: resamples of the scans; 0 for no intervals.
-        seed: of the resamples.
+        draws, seed: resamples of the scans (0 for none), and their seed.
 
     Raises:
         checks.InputError: no nodule in these scans, or no mark in them although there are marks.

@@ -65,8 +65,7 @@ def megaface(
         flip: None, "sum" or "concat".
         ranks: k of rank-k.
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-4, 1e-5, 1e-6 that they do.
-        draws: resamples of the people for the intervals, at the thresholds that all of them give; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the people for the intervals (0 for none), and their seed; thresholds stay fixed.
         options: of the scoring; they change no figure.
 
     Raises:
@@ -80,7 +79,7 @@ def megaface(
         checks.integer("rank", k, low=1)
     checks.choice("noise_rule", noise_rule, NOISE_RULES)
     given, others, choices = _sides((probes, distractors), lists, noises, noise_rule, flip)
-    sought = given.of_known()
+    sought = given.known_people()
     require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
     if photos.max() < 2:
@@ -157,8 +156,8 @@ def trillion_pairs(
         flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
-        draws: resamples of the probes' identities for the intervals, at the thresholds that all give; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the probes' identities for the intervals (0 for none), and their seed; thresholds stay
+            fixed.
         options: of the scoring; they change no figure.
 
     Raises:
@@ -167,8 +166,8 @@ def trillion_pairs(
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
     """
-    given = Side.of(probes, None, flip), Side.of(gallery, None, flip)
-    sought, held = (side.of_known() for side in given)
+    given = Side.from_embeddings(probes, None, flip), Side.from_embeddings(gallery, None, flip)
+    sought, held = (side.known_people() for side in given)
     require_apart(sought, held)
     names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
     ids = numbered[: len(sought)], numbered[len(sought) :]
@@ -238,19 +237,19 @@ def _sides(
     if lists is None:
         if any(names is not None for names in noises):
             raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
-        return Side.of(both[0], None, flip), Side.of(both[1], None, flip), choices
+        return Side.from_embeddings(both[0], None, flip), Side.from_embeddings(both[1], None, flip), choices
     (sought, others), (of_probes, of_others) = lists, noises
     if of_others is not None:
         before, others = len(others), others.without(of_others)
         choices["noisy distractors"] = f"{before - len(others):,} removed"
-    far = Side.of(both[1], others, flip)
+    far = Side.from_embeddings(both[1], others, flip)
     if of_probes is None:
-        return Side.of(both[0], sought, flip), far, choices
+        return Side.from_embeddings(both[0], sought, flip), far, choices
     noisy = int(sought.noisy(of_probes).sum())
     if rule == "remove":
         choices["noisy probes"] = f"{noisy:,} removed"
-        return Side.of(both[0], sought.without(of_probes), flip), far, choices
-    side = _replaced(Side.of(both[0], sought, flip), sought.noisy(of_probes))
+        return Side.from_embeddings(both[0], sought.without(of_probes), flip), far, choices
+    side = _replaced(Side.from_embeddings(both[0], sought, flip), sought.noisy(of_probes))
     gone = len(sought) - len(side)
     choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
         f" ({gone:,} of people without another photo removed)" if gone else ""

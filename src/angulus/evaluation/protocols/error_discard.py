@@ -42,8 +42,7 @@ def evaluate(
         fmr: in (0, 1], which the impostor pairs must support.
         up_to: where the area ends, in (0, 1].
         flip: None, "sum" or "concat", for the scores and the norms.
-        draws: resamples of the people for the intervals, the threshold chosen again in each; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the people for the intervals (0 for none), each with its threshold, and their seed.
 
     Raises:
         checks.InputError: an image without embedding, or fewer than 1 / fmr impostor pairs.

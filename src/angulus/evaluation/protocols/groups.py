@@ -43,8 +43,7 @@ def evaluate(
         pairs: the list, with folds.
         metric: "cosine", "inner", "euclidean" or "unit-euclidean".
         flip: None, "sum" or "concat".
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.

@@ -44,8 +44,7 @@ def evaluate(
         pca: project onto this many directions before scoring, fitted for each fold on the images of the other folds.
         fars: where TAR is reported, each of which the pairs must support, 0 for no false accept; None: those of 1e-1,
             1e-2, ... 1e-6 that they do.
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: an image without embedding, a fold or a list with pairs of one kind only, a FAR that needs

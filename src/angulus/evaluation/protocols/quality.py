@@ -144,8 +144,7 @@ def evaluate(
         reference: the same samples by the model whose norms decide which are low; the split by the own norms is then
             reported second. CM compares all losses by the norms of the softmax model.
         low_fraction: share of the samples that is low.
-        draws: resamples of the people (or samples) for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the people (or samples) for the intervals (0 for none), and their seed.
 
     Source: CM Secs. 3 and 5, Tables 1, 2 and 4.
     """

@@ -80,7 +80,7 @@ class Side:
     source: str
 
     @staticmethod
-    def of(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> Side:
+    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> Side:
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
             return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
@@ -90,7 +90,7 @@ class Side:
             people = embeddings.labels[rows]
         return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
-    def of_known(self) -> Side:
+    def known_people(self) -> Side:
         """The images of known people.
 
         Raises:

@@ -54,8 +54,7 @@ def identify(
         ranks: k of rank-k.
         fpirs: where TPIR is reported, each of which the searches must support; None: those of 1e-1, 1e-2, 1e-3 that do.
         within: the subject must be within this rank for the TPIR; None: any rank.
-        draws: resamples of the subjects for the intervals (of the probes: galleries stay); 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the probes' subjects for the intervals (0 for none), and their seed; galleries stay.
 
     Raises:
         checks.InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the

@@ -88,8 +88,8 @@ def verify(
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
-    tail = _Tail.of(samples)
-    comparable = _Folds.of(samples, tail)
+    tail = _Tail.from_samples(samples)
+    comparable = _Folds.from_samples(samples, tail)
     figures, units = _statistic(tail, comparable, kept)
     once = tail.weigh(np.ones(units.count))
     curve, accuracy = tail.curve(once), comparable.accuracy(once)
@@ -161,8 +161,8 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 
     A resample has no figure whose threshold would lie below the impostors that are kept.
     """
-    tail = _Tail.of(samples)
-    return _statistic(tail, _Folds.of(samples, tail), samples["fars"].tolist())
+    tail = _Tail.from_samples(samples)
+    return _statistic(tail, _Folds.from_samples(samples, tail), samples["fars"].tolist())
 
 
 def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
@@ -221,7 +221,7 @@ class _Tail:
     pairs: Any  # [S, S] sparse: impostor comparisons of two subjects
 
     @staticmethod
-    def of(samples: Samples) -> _Tail:
+    def from_samples(samples: Samples) -> _Tail:
         scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"]])
         same = np.arange(len(scores)) < len(samples["genuine_scores"])
         names = ("genuine_subjects", "impostor_first", "impostor_second", "pair_first", "pair_second")
@@ -274,7 +274,7 @@ class _Folds:
     all_used: bool
 
     @staticmethod
-    def of(samples: Samples, tail: _Tail) -> _Folds:
+    def from_samples(samples: Samples, tail: _Tail) -> _Folds:
         of_subject = np.arange(len(samples["subjects"])) % int(samples["folds"])
         used = min(len(tail.first), max(4 * len(tail.genuine), LEAST))
         of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]

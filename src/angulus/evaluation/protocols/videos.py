@@ -153,7 +153,7 @@ class _Video:
     whole: Floats
 
     @staticmethod
-    def of(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
+    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
         units = embeddings.unit(rows, flip=flip, dtype=np.float64)
         return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
 
@@ -162,7 +162,7 @@ def _scored(
     embeddings: Embeddings, pairs: PairList, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
 ) -> dict[str, NDArray[Any]]:
     """The list's columns, and scores and norms of the pairs; for the machine also the histograms."""
-    videos = {name: _Video.of(embeddings, rows, flip) for name, rows in frames.items()}
+    videos = {name: _Video.from_frames(embeddings, rows, flip) for name, rows in frames.items()}
     samples = {name: value for name in COLUMNS if (value := getattr(pairs, name)) is not None}
     samples["norms"] = _pair_norms(videos, pairs)
     if score in ("mean", "cosine"):
