@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import tiny
 from angulus.core.checks import InputError
 from angulus.data.records.reader import Row, write_records
 from angulus.data.sets import digits
-from angulus.evaluation import runners
+from angulus.evaluation import registry, runners
 from angulus.evaluation.metrics.seeds import paired_difference
 from angulus.evaluation.protocols import (
     classification,
@@ -287,6 +289,14 @@ def test_protocols_are_listed_and_each_has_a_runner() -> None:
     assert COMMANDS.keys() - RECIPES.keys() == {"ijb-identify", "luna16", "quality"}
     for name, protocol in PROTOCOLS.items():
         assert callable(getattr(runners, protocol.runner or name.replace("-", "_")))
+
+
+def test_the_registry_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted({'torch', 'numpy', 'pydantic'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, registry.__file__], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def ytf(inputs: Inputs) -> Result:
 
 def ijb_verify(inputs: Inputs) -> Result:
     """Comparisons of templates."""
-    images, comparisons = _template_images(inputs, "templates"), inputs.lists["comparisons"]
+    images, comparisons = _template_images(inputs, inputs.lists["templates"]), inputs.lists["comparisons"]
     pooled = templates.pool(inputs.embeddings(), images, _pooling(inputs))
     if images.subjects is None:
         pooled = templates.link(pooled, ijb.read_comparisons(comparisons))
@@ -170,10 +170,9 @@ def ijb_identify(inputs: Inputs) -> Result:
     """Searches of templates in galleries."""
     embeddings, pooling = inputs.embeddings(), _pooling(inputs)
     galleries = [
-        templates.pool(embeddings, _template_images(inputs, "gallery", number), pooling)
-        for number in range(len(inputs.lists["gallery"]))
+        templates.pool(embeddings, _template_images(inputs, path), pooling) for path in inputs.lists["gallery"]
     ]
-    probes = templates.pool(embeddings, _template_images(inputs, "probes"), pooling)
+    probes = templates.pool(embeddings, _template_images(inputs, inputs.lists["probes"]), pooling)
     return template_identification.identify(galleries, probes, **inputs.but("ids", *POOLING))
 
 
@@ -181,10 +180,8 @@ def _pooling(inputs: Inputs) -> templates.Pooling:
     return templates.Pooling(**inputs.only(*POOLING))
 
 
-def _template_images(inputs: Inputs, name: str, number: int | None = None) -> ijb.TemplateImages:
-    """The images of one of several lists of templates, or of all of them."""
-    paths = inputs.lists[name]
-    paths = [paths] if isinstance(paths, Path) else paths if number is None else paths[number : number + 1]
+def _template_images(inputs: Inputs, paths: Path | list[Path]) -> ijb.TemplateImages:
+    paths = [paths] if isinstance(paths, Path) else paths
     if len(paths) == 1 and ".csv" not in paths[0].suffixes:
         return ijb.read_template_media(paths[0])
     return ijb.read_templates(*paths, ids=inputs.options.get("ids", "file"))
