@@ -261,8 +261,8 @@ def test_quality_of_predictions_videos_and_degraded_images(folder: Path) -> None
     files.classification(folder)
     options = [folder / "predictions.npz", "--reference", folder / "softmax-predictions.npz", "--draws", 0]
     found = saved("evaluate", "quality", *options, to=folder / "p.json")
-    beside = saved("evaluate", *files.classification(folder), to=folder / "c.json")
-    assert found["accuracy, low"] == beside["accuracy, low"]
+    reference = saved("evaluate", *files.classification(folder), to=folder / "c.json")
+    assert found["accuracy, low"] == reference["accuracy, low"]
     saved("evaluate", *files.ytf(folder), to=folder / "ytf.json")
     assert saved("evaluate", "quality", folder / "ytf.json", "--draws", 0, to=folder / "v.json").counts["entire"] == 24
     assert saved("evaluate", *files.degraded(folder), to=folder / "r.json")["Spearman ρ"] < 0
@@ -373,12 +373,12 @@ def test_saving_a_result_spares_the_embeddings_beside_it(folder: Path) -> None:
 
 def test_quality_of_a_saved_result_is_that_of_its_pairs(folder: Path) -> None:
     saved("evaluate", *files.lfw(folder), to=folder / "a.json")
-    beside = ["quality", folder / "model.npz", "--pairs", folder / "pairs.txt", "--format", "lfw", "--draws", 20]
+    reference = ["quality", folder / "model.npz", "--pairs", folder / "pairs.txt", "--format", "lfw", "--draws", 20]
     for measure in ("split", "bins"):
         of_result = saved(
             *("evaluate", "quality", folder / "a.json", "--measure", measure, "--draws", 20), to=folder / "b.json"
         )
-        assert of_result.numbers == saved("evaluate", *beside, "--measure", measure, to=folder / "c.json").numbers
+        assert of_result.numbers == saved("evaluate", *reference, "--measure", measure, to=folder / "c.json").numbers
     turned = saved("evaluate", *files.lfw(folder), "--pca", 3, to=folder / "p.json")
     of_turned = saved("evaluate", "quality", folder / "p.json", "--draws", 0, to=folder / "q.json")
     assert of_turned["accuracy, entire"] == pytest.approx(turned["accuracy"])  # folds of one size

@@ -94,7 +94,7 @@ def test_megaface_is_the_slow_protocol(precision: str) -> None:
 def planted() -> tuple[Embeddings, Embeddings]:
     """Two photos of a person at a cosine of 0.8; distractor r is at 1 − r/10 to the first, 0.8 of that to the other.
 
-    Each has an axis of its own beside the first photo's, so that the cosines are those of the first coordinate.
+    Each has an axis of its own next to the first photo's, so that the cosines are those of the first coordinate.
     """
 
     def at(cosine: float, axis: int) -> np.ndarray:

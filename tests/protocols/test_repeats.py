@@ -63,8 +63,8 @@ def test_calibrating_on_repeats_is_calibrating_on_each_pair_once() -> None:
     assert [n.value for n in result.numbers] == [n.value for n in plain.numbers]
     assert result.counts["repeated pairs"] == len(many) - len(once) == 96
     assert result.counts["pairs"] == 120
-    told = next(note for note in result.notes if "repeat another" in note)
-    assert told.startswith("96 of the 120 pairs repeat another, pair 25 (p0/1 p0/0 1) the first")
+    note = next(note for note in result.notes if "repeat another" in note)
+    assert note.startswith("96 of the 120 pairs repeat another, pair 25 (p0/1 p0/0 1) the first")
     assert "repeated pairs" not in plain.counts and not any("repeat" in note for note in plain.notes)
 
 

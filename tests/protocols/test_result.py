@@ -98,8 +98,8 @@ def test_the_table_says_everything() -> None:
     assert next(line for line in said.splitlines() if "CPM" in line).split("│")[3].strip() == "none"
     near = words(Result("tea", (Number("a", 0.99997, Interval(0.99996, 0.99998)),), {}, {}))
     assert "[0.99996, 0.99998]" in near  # and not [1.000, 1.000]
-    loud = words(replace(RESULT, notes=("a note", "warning: nothing is told apart")))
-    assert loud.startswith("warning: nothing is told apart\n") and loud.count("warning") == 1
+    loud = words(replace(RESULT, notes=("a note", "warning: nothing is separated")))
+    assert loud.startswith("warning: nothing is separated\n") and loud.count("warning") == 1
     plain = words(Result("tea", (Number("a", 1.0),), {}, {}))
     assert "interval" not in plain
     assert "threshold" not in plain

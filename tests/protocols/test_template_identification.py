@@ -105,8 +105,8 @@ def test_perfect_and_blind_searches() -> None:
     galleries, probes = search_set(noise=1e-6)
     result = identify(galleries, probes, draws=0)
     assert result["rank-1"] == result["TPIR@FPIR=1e-1"] == 1.0
-    alike = [replace(each, units=np.tile([1.0, 0.0], (len(each), 1))) for each in (*galleries, probes)]
-    blind = identify(alike[:2], alike[2], draws=0)
+    equal = [replace(each, units=np.tile([1.0, 0.0], (len(each), 1))) for each in (*galleries, probes)]
+    blind = identify(equal[:2], equal[2], draws=0)
     assert blind["rank-1"] == blind["TPIR@FPIR=1e-1"] == 0.0
     assert blind["rank-10"] == 1.0
 
