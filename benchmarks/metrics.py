@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from angulus.evaluation.lists import luna16
+from angulus.evaluation.lists import luna16_csv
 from angulus.evaluation.metrics.curves import auc, error_curve
 from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
 from angulus.evaluation.protocols import detection
@@ -53,9 +53,9 @@ def nodules(folder: Path) -> dict[str, Callable[[], Any]]:
         return path
 
     def whole() -> float:
-        marks = luna16.read_marks(find("*submission.csv")), luna16.read_findings(find("annotations.csv"))
-        scans = luna16.read_scans(find("seriesuids.csv"))
-        excluded = luna16.read_excluded(find("annotations_excluded.csv"))
+        marks = luna16_csv.read_marks(find("*submission.csv")), luna16_csv.read_findings(find("annotations.csv"))
+        scans = luna16_csv.read_scans(find("seriesuids.csv"))
+        excluded = luna16_csv.read_excluded(find("annotations_excluded.csv"))
         return detection.luna16(*marks, excluded, scans, draws=0)["CPM"]
 
     return {"luna16": whole}

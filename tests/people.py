@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 
 
 def crowd(people: int = 12, images: int = 4, size: int = 8, noise: float = 0.8, seed: int = 0) -> Embeddings:
@@ -21,7 +21,7 @@ def crowd(people: int = 12, images: int = 4, size: int = 8, noise: float = 0.8, 
 
 def crowd_pairs(
     embeddings: Embeddings, folds: int = 3, per: int = 12, seed: int = 1, *, named: bool = True, grouped: bool = False
-) -> Pairs:
+) -> PairList:
     """`per` genuine and as many impostor pairs a fold; a fold has people of its own. Grouped: within a group only."""
     assert embeddings.labels is not None
     rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ def crowd_pairs(
             rows += [(fold, *kind[place]) for place in rng.permutation(len(kind))[:per]]
     fold_of, left, right = np.array(rows).T
     names = embeddings.labels
-    return Pairs(
+    return PairList(
         embeddings.ids[left],
         embeddings.ids[right],
         people[left] == people[right],

@@ -23,7 +23,7 @@ from angulus import InputError
 from angulus.cli.main import app
 from angulus.core.contract import Contract, fingerprint, split_model_name
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.models import artifact
 from angulus.models.artifact import Config
@@ -276,7 +276,7 @@ def test_info_and_the_card_say_the_fingerprint(folder: Path) -> None:
     assert "small, 3 numbers a feature" in found.output and "not calibrated" in found.output
     assert f"fingerprint `{model.fingerprint}`" in (folder / "README.md").read_text()
     made = Embeddings(np.eye(4), np.array(["a", "b", "c", "d"]), models=np.full(4, model.name))
-    pairs = Pairs(made.ids[:2], made.ids[2:], np.array([True, False]))
+    pairs = PairList(made.ids[:2], made.ids[2:], np.array([True, False]))
     made = replace(made, vectors=np.array([[1, 0], [0, 1], [1, 0.1], [1, 0.0]]))
     artifact.calibrate(folder, calibrate(made, pairs, target_fmr=1.0, draws=0)[0])
     said = CliRunner().invoke(app, ["info", str(folder)]).output

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,29 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import angulus
 import tiny
 from angulus.core.checks import InputError
 from angulus.data.records import Row, write_records
 from angulus.data.sets import digits
+from angulus.evaluation import registry, runners
 from angulus.evaluation.metrics.intervals import paired_difference
+from angulus.evaluation.protocols import (
+    classification,
+    detection,
+    distractors,
+    error_discard,
+    groups,
+    open_set,
+    pairs,
+    quality,
+    template_identification,
+    template_verification,
+    templates,
+    videos,
+)
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.registry import PROTOCOLS
+from angulus.evaluation.registry import COMMANDS, PROTOCOLS, RECIPES
 from angulus.experiments import build, recipe
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.compare import compare
@@ -41,11 +61,13 @@ PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.tx
         ),
         (
             "options: {metrik: cosine}",
-            r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: metric",
+            r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: format, metric, flip, pca",
         ),
         ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
         ("flip: maybe", r"flip must be 'none', 'sum' or 'concat'"),
         ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one a group: GROUP: FILE"),
+        ("flip: maybe", r"flip: input should be 'none', 'sum' or 'concat'"),
+        ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one per group: GROUP: FILE"),
         ("protocol: classification, lists: {}", "the protocol classification takes no images"),
     ],
 )
@@ -107,9 +129,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(Row(f"{number}.png", png, str(int(images.labels[number]))))
     write_records(folder / "images", rows)
     labels = images.labels[:40].tolist()
-    pairs = [(a, b) for a in range(40) for b in range(a + 1, 40)]
+    numbers = [(a, b) for a in range(40) for b in range(a + 1, 40)]
     kinds: dict[tuple[bool, int], list[str]] = {}
-    for a, b in pairs:
+    for a, b in numbers:
         kinds.setdefault((labels[a] == labels[b], a % 2), []).append(f"{a}.png\t{b}.png\t{int(labels[a] == labels[b])}")
     lines = [line for fold in (0, 1) for same in (True, False) for line in kinds[same, fold][:20]]
     (folder / "pairs.txt").write_text("\n".join(["2\t20", *lines]))
@@ -137,12 +159,11 @@ def test_a_run_embeds_the_images_and_keeps_the_numbers_of_the_protocol(
     assert not list((tmp_path / "run").glob(".embeddings-*"))
     by_command = tmp_path / "by-command.npz"
     from angulus.core.embeddings import Embeddings
-    from angulus.evaluation.lists.pairs import read_pairs
-    from angulus.evaluation.protocols import pairs as protocol
+    from angulus.evaluation.lists.pair_list import read_pairs
     from angulus.models import embed
 
     embed.run(tmp_path / "run/model", folder / "images", by_command)  # as `angulus embed` and `evaluate` do
-    assert protocol.evaluate(Embeddings.read(by_command), read_pairs(folder / "pairs.txt"))["accuracy"] == number.value
+    assert pairs.evaluate(Embeddings.read(by_command), read_pairs(folder / "pairs.txt"))["accuracy"] == number.value
 
 
 def test_benchmarks_are_the_columns_of_the_table_beside_the_papers_numbers(
@@ -247,13 +268,64 @@ def test_a_grid_that_is_none_is_refused(parts: dict[str, Any], sentence: str) ->
         grid(**parts)
 
 
-def test_every_protocol_of_evaluation_that_takes_embeddings_can_be_named() -> None:
-    from angulus.cli.evaluate import TABLE
+# the registry
 
-    named = {name for name, *_ in TABLE}
-    others = {
-        "ijb-identify",
-        "luna16",
-        "quality",
-    }  # of galleries, marks of any detector, and judged by another protocol
-    assert named - others <= PROTOCOLS.keys()
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("pca: many", "benchmark 'Digits': options.pca must be a whole number; got 'many'"),
+        ("draws: true", "options.draws must be a whole number; got True"),
+        ("fars: 0.1", "options.fars must be a list of numbers; got 0.1"),
+        ("metric: 2", "options.metric must be text; got 2"),
+    ],
+)
+def test_options_of_another_type_are_refused_before_training(option: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        tiny.validated(f"evaluation.benchmarks=[{PAIRS[:-1]}, options: {{{option}}}}}]")
+
+
+def test_protocols_are_listed_and_each_has_a_runner() -> None:
+    assert angulus.list_protocols() == list(PROTOCOLS)
+    assert COMMANDS.keys() | RECIPES.keys() == set(PROTOCOLS)
+    assert COMMANDS.keys() - RECIPES.keys() == {"ijb-identify", "luna16", "quality"}
+    for name, protocol in PROTOCOLS.items():
+        assert callable(getattr(runners, protocol.runner or name.replace("-", "_")))
+
+
+def test_the_registry_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted({'torch', 'numpy', 'pydantic'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, registry.__file__], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        *((name, pairs.evaluate) for name in ("lfw", "pairs", "cfp", "bin")),
+        ("rfw", groups.evaluate),
+        ("blufr", open_set.evaluate),
+        ("ytf", videos.evaluate),
+        ("ijb-verify", template_verification.verify),
+        ("ijb-verify", templates.Pooling),
+        ("ijb-identify", template_identification.identify),
+        ("megaface", distractors.megaface),
+        ("trillion-pairs", distractors.trillion_pairs),
+        ("luna16", detection.luna16),
+        ("luna16-candidates", detection.candidates),
+        ("classification", classification.evaluate),
+        ("quality", quality.evaluate),
+        ("quality", error_discard.evaluate),
+        ("quality", quality.evaluate_bins),
+        ("quality-ytf", videos.evaluate),
+        ("quality-ytf", quality.evaluate),
+    ],
+)
+def test_defaults_of_the_registry_are_those_of_the_functions(name: str, function: Callable[..., Any]) -> None:
+    defaults = {key: entry.default for key, entry in inspect.signature(function).parameters.items()}
+    options = [option for option in PROTOCOLS[name].options if option.name in defaults]
+    assert options
+    for option in options:
+        assert option.default is None or option.default == defaults[option.name], option.name

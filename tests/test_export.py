@@ -20,7 +20,7 @@ from angulus import InputError
 from angulus.cli.export import export as command
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs, read_pairs
+from angulus.evaluation.lists.pair_list import PairList, read_pairs
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.models import artifact
 from angulus.models import export as exporting
@@ -121,7 +121,7 @@ def test_changed_decisions_are_those_of_a_slow_loop() -> None:
     ids = np.array([f"{n}.png" for n in range(40)])
     left, right = np.triu_indices(40, 1)
     same = left // 2 == right // 2
-    pairs = Pairs(ids[left], ids[right], same)
+    pairs = PairList(ids[left], ids[right], same)
 
     def accepted(vectors: np.ndarray, threshold: float) -> list[bool]:
         units = [[value / np.sqrt(sum(x * x for x in row)) for value in row] for row in vectors.astype(float).tolist()]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from angulus.backbones import list_backbones
     from angulus.core.checks import InputError
     from angulus.data.sets.registry import list_datasets
+    from angulus.evaluation.registry import list_protocols
     from angulus.heads.class_loss import class_loss
     from angulus.heads.dense import DenseHead
     from angulus.heads.optimizers import BackwardSGD, SparseSGD
@@ -32,6 +33,7 @@ __all__ = [
     "list_backbones",
     "list_datasets",
     "list_losses",
+    "list_protocols",
     "load",
     "losses",
     "theory",
@@ -53,6 +55,7 @@ _MODULE_OF = {
     "list_backbones": "backbones",
     "list_datasets": "data.sets.registry",
     "list_losses": "losses",
+    "list_protocols": "evaluation.registry",
     "load": "models.artifact",
     "theory": "losses",
 }

@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 import benchmark_files as files
+from angulus.cli import calibrate
 from angulus.cli import evaluate as commands
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
@@ -23,12 +24,13 @@ from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.protocols import result as results
 from angulus.evaluation.protocols.calibration import Calibration
+from angulus.evaluation.registry import COMMANDS
 from benchmark_files import PEOPLE, image
 
 app = typer.Typer()
 app.add_typer(commands.evaluate_app, name="evaluate")
-app.command("calibrate")(commands.calibrate)
-app.command("compare-results")(commands.compare_results)
+app.command("calibrate")(calibrate.calibrate)
+app.command("compare-results")(calibrate.compare_results)
 
 LUNA = ["--annotations", "a", "--excluded", "e", "--scans", "s"]
 
@@ -92,10 +94,10 @@ def test_each_protocol_prints_saves_and_draws(name: str, folder: Path) -> None:
 def test_the_list_names_every_command() -> None:
     listed = run("evaluate", "--list").output
     registered = [command.name for command in commands.evaluate_app.registered_commands]
-    assert registered == [name for name, *_ in commands.TABLE] and set(registered) == set(EACH)
-    for name, _, measures, reads in commands.TABLE:
+    assert registered == list(COMMANDS) and set(registered) == set(EACH)
+    for name, protocol in COMMANDS.items():
         line = next(line for line in listed.splitlines() if f"│ {name} " in line)
-        assert measures in line and reads in line
+        assert protocol.measures in line and protocol.reads in line
 
 
 @pytest.mark.parametrize("name", [[], *([name] for name in EACH)])
@@ -259,8 +261,8 @@ def test_quality_of_predictions_videos_and_degraded_images(folder: Path) -> None
     files.classification(folder)
     options = [folder / "predictions.npz", "--reference", folder / "softmax-predictions.npz", "--draws", 0]
     found = saved("evaluate", "quality", *options, to=folder / "p.json")
-    beside = saved("evaluate", *files.classification(folder), to=folder / "c.json")
-    assert found["accuracy, low"] == beside["accuracy, low"]
+    reference = saved("evaluate", *files.classification(folder), to=folder / "c.json")
+    assert found["accuracy, low"] == reference["accuracy, low"]
     saved("evaluate", *files.ytf(folder), to=folder / "ytf.json")
     assert saved("evaluate", "quality", folder / "ytf.json", "--draws", 0, to=folder / "v.json").counts["entire"] == 24
     assert saved("evaluate", *files.degraded(folder), to=folder / "r.json")["Spearman ρ"] < 0
@@ -371,12 +373,12 @@ def test_saving_a_result_spares_the_embeddings_beside_it(folder: Path) -> None:
 
 def test_quality_of_a_saved_result_is_that_of_its_pairs(folder: Path) -> None:
     saved("evaluate", *files.lfw(folder), to=folder / "a.json")
-    beside = ["quality", folder / "model.npz", "--pairs", folder / "pairs.txt", "--format", "lfw", "--draws", 20]
+    reference = ["quality", folder / "model.npz", "--pairs", folder / "pairs.txt", "--format", "lfw", "--draws", 20]
     for measure in ("split", "bins"):
         of_result = saved(
             *("evaluate", "quality", folder / "a.json", "--measure", measure, "--draws", 20), to=folder / "b.json"
         )
-        assert of_result.numbers == saved("evaluate", *beside, "--measure", measure, to=folder / "c.json").numbers
+        assert of_result.numbers == saved("evaluate", *reference, "--measure", measure, to=folder / "c.json").numbers
     turned = saved("evaluate", *files.lfw(folder), "--pca", 3, to=folder / "p.json")
     of_turned = saved("evaluate", "quality", folder / "p.json", "--draws", 0, to=folder / "q.json")
     assert of_turned["accuracy, entire"] == pytest.approx(turned["accuracy"])  # folds of one size
@@ -443,6 +445,6 @@ def test_a_sorted_bin_set_names_the_ways_out(folder: Path, tmp_path: Path) -> No
     (tmp_path / "s.bin").write_bytes(pickle.dumps(([b"x"] * 40, [True] * 10 + [False] * 10)))
     command = ["evaluate", "bin", tmp_path / "e.npz", "--bin", tmp_path / "s.bin", "--draws", "0"]
     found = run(*command, "--folds", "5", fails=True)
-    assert "draw the folds with --fold-seed 0, or take none with --folds 1" in str(found.exception)
+    assert "draw the folds with --fold-seed 0, or use none with --folds 1" in str(found.exception)
     assert "accuracy " in run(*command, "--folds", "5", "--fold-seed", "0").output
     assert "best accuracy" in run(*command, "--folds", "1").output

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import benchmark_files as files
-from angulus.cli.evaluate import TABLE
 from angulus.cli.main import app
+from angulus.evaluation.registry import COMMANDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluate.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_every_command_of_the_page_runs(line: str, folder: Path, monkeypatch: py
 
 def test_the_page_has_a_command_and_a_row_for_each_protocol() -> None:
     shown = {line.split()[2] for line in LINES if line.startswith("angulus evaluate")}
-    names = {name for name, *_ in TABLE}
+    names = set(COMMANDS)
     assert names <= shown
     rows = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| (`[^|]*) \|", TEXT, flags=re.M))))
     assert names - {"luna16-candidates"} <= rows

@@ -21,7 +21,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.data.audit.removals import read_list
 from angulus.data.convert import Selection
 from angulus.data.records import Records
-from angulus.evaluation.lists.pairs import pairs_text
+from angulus.evaluation.lists.pair_list import pairs_text
 from angulus.evaluation.lists.sample_pairs import draw_folds
 
 PAGE = Path(__file__).parents[2] / "docs" / "prepare.md"

@@ -22,7 +22,7 @@ from angulus.core.checks import InputError
 from angulus.data.convert import LEFT_OUT, PAIRS, convert
 from angulus.data.records import Records, Row
 from angulus.data.sources import Item, SourceOptions
-from angulus.evaluation.lists.pairs import read_pairs
+from angulus.evaluation.lists.pair_list import read_pairs
 from data.pictures import BAD, every_kind, face_rec, jpeg, noise, png
 
 

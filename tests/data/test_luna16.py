@@ -17,7 +17,7 @@ from angulus import InputError, data
 from angulus.data.sets import luna16, luna16_prepare
 from angulus.data.sets.luna16 import VARIANTS, PatchPixels
 from angulus.data.sets.luna16_prepare import AIR_HU, read_volume, to_bytes
-from angulus.evaluation.lists.luna16 import read_findings
+from angulus.evaluation.lists.luna16_csv import read_findings
 
 SHAPE = (30, 44, 40)  # depth, height, width
 SPACING = (0.7, 0.8, 1.5)  # x, y, z in millimetres

@@ -230,7 +230,7 @@ def test_folds_are_as_many_as_pairs_at_most(tmp_path: Path, folds: Any) -> None:
 
 
 def test_one_fold_is_none_and_drawn_folds_have_as_many_of_each_kind(tmp_path: Path) -> None:
-    """A set that is sorted by its flags has folds of one kind; drawn ones have both, alike for alike seeds."""
+    """A set that is sorted by its flags has folds of one kind; drawn ones have both, equal for equal seeds."""
     path = written(tmp_path, ([b"x"] * 60, [True] * 12 + [False] * 18))
     assert read_bin(path, folds=1).pairs.folds is None
     drawn = read_bin(path, folds=5, fold_seed=3).pairs

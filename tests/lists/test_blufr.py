@@ -79,8 +79,8 @@ def test_a_small_configuration(tmp_path: Path) -> None:
         ({"imageList": cells(*NAMES[:-1], NAMES[0])}, "imageList must name each image once; got 1 twice"),
         ({"labels": LABELS + 0.5}, r"labels must be whole numbers; got \d.5"),
         ({"labels": np.where(LABELS[0] == LABELS, np.nan, LABELS)}, "labels must be whole numbers; got nan"),
-        ({"labels": LABELS[:5]}, r"labels must be \[12, 1\] numbers, one an image; got \[5, 1\]"),
-        ({"labels": LABELS.reshape(6, 2)}, r"labels must be \[12, 1\] numbers, one an image; got \[6, 2\]"),
+        ({"labels": LABELS[:5]}, r"labels must be \[12, 1\] numbers, one per image; got \[5, 1\]"),
+        ({"labels": LABELS.reshape(6, 2)}, r"labels must be \[12, 1\] numbers, one per image; got \[6, 2\]"),
         ({"labels": cells(*NAMES)}, r"labels must be \[12, 1\] numbers"),
         ({"testIndex": rows(1, 2)}, r"testIndex must be a column of cells; got uint16 \[2, 1\]"),
         (
@@ -105,7 +105,7 @@ def test_a_small_configuration(tmp_path: Path) -> None:
         ({"probIndex": cells(rows(9, 6, 7, 8), rows(3, 2, 1))}, "trial 1: testIndex must be galIndex and probIndex"),
         (
             {"galIndex": cells(rows(5, 6, 8), rows(4)), "probIndex": cells(rows(9, 7), rows(3, 2, 1))},
-            "one image a person",
+            "one image per person",
         ),
         ({"trainIndex": cells(rows(1, 10), rows(5))}, "trial 1: trainIndex and testIndex must show different people"),
     ],

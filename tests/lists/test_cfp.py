@@ -12,7 +12,7 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.cfp import read_cfp
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from archives import unpack
 
 Tree = dict[str, str]
@@ -82,7 +82,7 @@ def test_the_published_lists(data_folder: Path, tmp_path: Path) -> None:
     assert columns(again.fp) == columns(cfp.fp)
 
 
-def columns(pairs: Pairs) -> list[object]:
+def columns(pairs: PairList) -> list[object]:
     assert pairs.folds is not None
     return [pairs.left.tolist(), pairs.right.tolist(), pairs.same.tolist(), pairs.folds.tolist()]
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from angulus.cli.main import app
 from angulus.core.checks import InputError
 from angulus.data.records import Row, write_records
-from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.evaluation.lists.pair_list import PairList, pairs_text, read_pairs
 from angulus.evaluation.lists.sample_pairs import draw_folds
 from data.pictures import png
 
@@ -57,7 +57,9 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     most = int(str(refused.value).split("ask for ")[1].split()[0])
     assert len(draw_folds(ids, many, folds=3, per=most).left) == 3 * 2 * most  # no fold refuses the number named
     with pytest.raises(InputError, match="folds in a list must be runs of as many genuine and then impostor pairs"):
-        pairs_text(Pairs(np.array(list("abcd")), np.array(list("efgh")), np.array([0, 0, 1, 1]) > 0, np.arange(4) // 2))
+        pairs_text(
+            PairList(np.array(list("abcd")), np.array(list("efgh")), np.array([0, 0, 1, 1]) > 0, np.arange(4) // 2)
+        )
 
 
 def test_the_command_writes_a_list_that_is_read_back(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, luna16, megaface, pairs, ytf
+from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, luna16_csv, megaface, pair_list
 
 HEADER = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
 
@@ -123,13 +123,13 @@ def test_small_packed_files_cannot_fill_the_memory(tmp_path: Path) -> None:
     ("text", "read"),
     [
         (b"2\t\x1c\nA\t1\t4\n", lfw.read_lfw_pairs),
-        (b"1, 1, A/0, A/1, 1\n\xc2\xb2, 2, A/0, B/1, 0\n", ytf.read_ytf_pairs),
-        (b"9" * 5000 + b", 1, A/0, A/1, 1\n", ytf.read_ytf_pairs),
-        (b"9" * 5000 + b" 1\na b 1\n", pairs.read_pairs),
+        (b"1, 1, A/0, A/1, 1\n\xc2\xb2, 2, A/0, B/1, 0\n", lfw.read_ytf_pairs),
+        (b"9" * 5000 + b", 1, A/0, A/1, 1\n", lfw.read_ytf_pairs),
+        (b"9" * 5000 + b" 1\na b 1\n", pair_list.read_pairs),
         (b'{"path": ' + b"[" * 5000, megaface.read_feature_list),
         (b'{"path": ["a"], "id": [' + b"9" * 5000 + b"]}", megaface.read_feature_list),
-        (b"seriesuid,coordX,coordY,coordZ,class\na,1,2,3,\xc2\xb2\n", luna16.read_candidates),
-        (b"seriesuid,coordX,coordY,coordZ,class\na,1e400,2,3,1\n", luna16.read_candidates),
+        (b"seriesuid,coordX,coordY,coordZ,class\na,1,2,3,\xc2\xb2\n", luna16_csv.read_candidates),
+        (b"seriesuid,coordX,coordY,coordZ,class\na,1e400,2,3,1\n", luna16_csv.read_candidates),
         (b"a " + b"9" * 5000 + b" 3\n", ijb.read_template_media),
         (b"\xc2\xb2 1 1\n", lambda path: list(ijb.read_comparisons(path))),
         (b"(" * 5000, bin_set.read_bin),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists import delimited
+from angulus.evaluation.lists import text
 from angulus.evaluation.lists.ijb import (
     Comparisons,
     TemplateImages,
@@ -159,7 +159,7 @@ def test_pairs_with_a_heading(tmp_path: Path) -> None:
 
 
 def test_long_lists_come_in_blocks_of_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK", 2**16)
+    monkeypatch.setattr(text, "_BLOCK", 2**16)
     rows = [(number, number * 7 % 1000, number % 3 == 0) for number in range(100_000)]
     path = written(tmp_path, "".join(f"{left} {right} {int(same)}\n" for left, right, same in rows))
     tracemalloc.start()
@@ -208,7 +208,7 @@ def test_lists_without_flags_need_the_subjects(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it lacks 4: 96, 97, 98"):
         images.subject_of([1, 99, 98, 97, 96])
     unknown = TemplateImages(np.array(["a"]), np.array([1]), None, None, "tid.txt")
-    with pytest.raises(InputError, match=r"tid.txt must say whom each template shows; it has no SUBJECT_ID"):
+    with pytest.raises(InputError, match=r"tid.txt must say who each template shows; it has no SUBJECT_ID"):
         whole(read_comparisons(path, unknown))
 
 
@@ -233,9 +233,9 @@ def test_names_templates_and_media(tmp_path: Path) -> None:
     assert images.templates.tolist() == [1, 1, 187955]
     assert images.media is not None and images.media.tolist() == [69544, 3720, 111105]
     assert images.subjects is None
-    for text in ("1.jpg 1\n", "1.jpg x 1\n", "1.jpg 1 1 1\n"):
+    for line in ("1.jpg 1\n", "1.jpg x 1\n", "1.jpg 1 1 1\n"):
         with pytest.raises(InputError, match=r"list.csv line 2 must be 3 columns \(name template medium\)"):
-            read_template_media(written(tmp_path, "0.jpg 1 1\n" + text))
+            read_template_media(written(tmp_path, "0.jpg 1 1\n" + line))
 
 
 def test_landmarks_and_scores(tmp_path: Path) -> None:

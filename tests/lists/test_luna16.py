@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.luna16 import read_excluded, read_findings, read_marks, read_scans
+from angulus.evaluation.lists.luna16_csv import read_excluded, read_findings, read_marks, read_scans
 
 FINDINGS = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 MARKS = "seriesuid,coordX,coordY,coordZ,probability\n"

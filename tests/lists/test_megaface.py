@@ -45,7 +45,7 @@ def test_a_feature_list(tmp_path: Path, name: str) -> None:
         ({"path": "a"}, '"path" must be a list of text, at least one'),
         ({"path": ["a", 1]}, '"path" must be a list of text, at least one'),
         ({"path": ["a", "b"], "id": ["x", True]}, '"id" must be a list of text, at least one'),
-        ({"path": ["a", "b"], "id": ["x"]}, 'must have one "id" a "path"; got 1 and 2'),
+        ({"path": ["a", "b"], "id": ["x"]}, 'must have one "id" per "path"; got 1 and 2'),
         ({"path": ["a", "b", "a", "a"]}, "must name each path once; got 2 repeats"),
     ],
 )

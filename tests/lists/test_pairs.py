@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.lfw import read_lfw_images, read_lfw_pairs, read_pair_list
-from angulus.evaluation.lists.pairs import Pairs, pairs_text, read_pairs
+from angulus.evaluation.lists.pair_list import PairList, pairs_text, read_pairs
 
 
 def written(folder: Path, text: str, name: str = "list.txt") -> Path:
@@ -111,7 +111,7 @@ def test_folders_are_identities_only_where_they_agree_with_the_flags(
             "2\t1\na b 1\na c 0\nd e 1\n",
             r"must hold 4 pairs after its first line, 2 · 1 in each of 2 folds; got 3; it is",
         ),
-        ("1\t1\na b 1\na c 0\nd e 1\n", "must hold 2 pairs after its first line, .*; got 3; .* or has lines too many"),
+        ("1\t1\na b 1\na c 0\nd e 1\n", "must hold 2 pairs after its first line, .*; got 3; .* or has too many lines"),
         ("1\t1\na b 0\na c 1\n", "line 2 must be the flag 1, since a fold has 1 genuine and then as many .*; got 0"),
         ("1\t2\na b 1\na c 1\na b 0\na c 1\n", "line 5 must be the flag 0"),
         ("10\t300\n", "must hold 6000 pairs after its first line, .*; got 0"),
@@ -202,7 +202,7 @@ def test_a_list_of_images_without_numbers(tmp_path: Path) -> None:
     assert (images.ids.tolist(), images.identities.tolist()) == (["B/B_1.jpg", "A/A_1.jpg"], ["B", "A"])
 
 
-def few(**change: Any) -> Pairs:
+def few(**change: Any) -> PairList:
     columns: dict[str, Any] = {
         "left": np.array(["a", "b", "c"]),
         "right": np.array(["b", "c", "a"]),
@@ -212,7 +212,7 @@ def few(**change: Any) -> Pairs:
         "right_identity": np.array(["A", "C", "C"]),
         "groups": np.array(["x", "y", "x"]),
     }
-    return Pairs(**(columns | change))
+    return PairList(**(columns | change))
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(lambda kept: kept[1] and (kept[0] or kept[2])))
@@ -235,7 +235,7 @@ def test_ids_are_each_once() -> None:
         ([0.5], r"chosen must be \[3\] of bool, or positions; got float64 \[1\]"),
         ([3], r"positions must be in \[0, 3\); got 3 to 3"),
         ([-1], r"positions must be in \[0, 3\); got -1 to -1"),
-        ([False] * 3, r"left must have one entry a pair, at least one; got <U1 \[0\]"),
+        ([False] * 3, r"left must have one entry per pair, at least one; got <U1 \[0\]"),
         ([1], "folds must be 0, 1, 2, ... with none left out; got .1."),
     ],
 )
@@ -248,7 +248,7 @@ def test_select_refuses(chosen: list[Any], sentence: str) -> None:
     ("change", "sentence"),
     [
         ({"left": ["a", "b", "c"]}, r"left must be an array \[P\] of text; got \['a'"),
-        ({"right": np.array(["a", "b"])}, r"right must have one entry a pair, at least one; got <U1 \[2\]"),
+        ({"right": np.array(["a", "b"])}, r"right must have one entry per pair, at least one; got <U1 \[2\]"),
         ({"same": np.array([1, 0, 1])}, r"same must be an array \[P\] of bool; got int64 \[3\]"),
         ({"folds": np.array([0.0, 1.0, 0.0])}, r"folds must be an array \[P\] of whole numbers; got float64"),
         ({"folds": np.array([1, 2, 1])}, "folds must be 0, 1, 2, ... with none left out; got .1 2."),
@@ -268,7 +268,7 @@ IDS_IN_LISTS = st.text(min_size=1, max_size=12).filter(lambda name: "\0" not in 
 @given(st.lists(st.tuples(IDS_IN_LISTS, IDS_IN_LISTS, st.booleans()).filter(lambda row: row[0] != row[1]), min_size=1))
 def test_whatever_ids_are_written_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     left, right, same = zip(*rows, strict=True)
-    written_ones = Pairs(np.array(left), np.array(right), np.array(same))
+    written_ones = PairList(np.array(left), np.array(right), np.array(same))
     path = written(tmp_path_factory.mktemp("any"), pairs_text(written_ones))
     for read in (read_pairs(path), read_pair_list(path)[0]):
         assert (read.left.tolist(), read.right.tolist(), read.same.tolist()) == (list(left), list(right), list(same))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.ytf import read_ytf_pairs
+from angulus.evaluation.lists.lfw import read_ytf_pairs
 
 LINES = ["1, 1, A_B/0, A_B/1, 1", "1, 2, A_B/0, C/3, 0", "2, 1, C/3, C/4, 1", "2, 2, D/1, E/1, 0"]
 

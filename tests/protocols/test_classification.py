@@ -23,7 +23,7 @@ NORMS = RANDOM.gamma(4.0, 2.0, 210)
 
 
 def test_figures_are_scikit_learns() -> None:
-    result = classification(Predictions.of(LABELS, logits=LOGITS), draws=0)
+    result = classification(Predictions.from_arrays(LABELS, logits=LOGITS), draws=0)
     predicted = LOGITS.argmax(axis=1)
     assert result["accuracy"] == pytest.approx(accuracy_score(LABELS, predicted))
     assert result["error"] == pytest.approx(1 - accuracy_score(LABELS, predicted))
@@ -37,20 +37,20 @@ def test_figures_are_scikit_learns() -> None:
 
 
 def test_predictions_give_what_their_logits_give() -> None:
-    by_logits = classification(Predictions.of(LABELS, logits=LOGITS, norms=NORMS), draws=20)
-    by_class = classification(Predictions.of(LABELS, predictions=LOGITS.argmax(axis=1), norms=NORMS), draws=20)
+    by_logits = classification(Predictions.from_arrays(LABELS, logits=LOGITS, norms=NORMS), draws=20)
+    by_class = classification(Predictions.from_arrays(LABELS, predictions=LOGITS.argmax(axis=1), norms=NORMS), draws=20)
     assert [n for n in by_logits.numbers if not n.name.startswith("top-5")] == list(by_class.numbers)
 
 
 def test_ties_count_as_wrong() -> None:
-    given = Predictions.of([0, 1, 2], logits=[[1.0, 1.0, 0.0]] * 3)
+    given = Predictions.from_arrays([0, 1, 2], logits=[[1.0, 1.0, 0.0]] * 3)
     assert given.correct.tolist() == [False, False, False]
-    assert Predictions.of([0], logits=[[3.0] * 6 + [0.0]]).in_top5.tolist() == [False]  # type: ignore[union-attr]
-    assert Predictions.of([0], logits=[[3.0] * 5 + [0.0] * 2]).in_top5.tolist() == [True]  # type: ignore[union-attr]
+    assert Predictions.from_arrays([0], logits=[[3.0] * 6 + [0.0]]).in_top5.tolist() == [False]  # type: ignore[union-attr]
+    assert Predictions.from_arrays([0], logits=[[3.0] * 5 + [0.0] * 2]).in_top5.tolist() == [True]  # type: ignore[union-attr]
 
 
 def test_five_classes_have_no_top5() -> None:
-    result = classification(Predictions.of([0, 1], logits=np.eye(5)[:2]), draws=0)
+    result = classification(Predictions.from_arrays([0, 1], logits=np.eye(5)[:2]), draws=0)
     assert [number.name for number in result.numbers] == ["accuracy", "error", "accuracy, class 0", "accuracy, class 1"]
 
 
@@ -58,7 +58,7 @@ def test_good_low_and_entire_of_a_planted_split() -> None:
     """Norms 1 ... 10: the two smallest are low; of them one is right, of the good ones six of eight."""
     labels, norms = np.zeros(10, dtype=int), np.arange(1.0, 11.0)
     predicted = np.array([0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
-    result = classification(Predictions.of(labels, predictions=predicted, norms=norms), draws=0)
+    result = classification(Predictions.from_arrays(labels, predictions=predicted, norms=norms), draws=0)
     assert result["accuracy, low"] == 1 / 2
     assert result["accuracy, good"] == 6 / 8
     assert result["accuracy, entire"] == result["accuracy"] == 7 / 10
@@ -69,8 +69,8 @@ def test_good_low_and_entire_of_a_planted_split() -> None:
 
 def test_another_models_norms_decide_the_split_and_the_own_stands_second() -> None:
     labels = np.zeros(10, dtype=int)
-    given = Predictions.of(labels, predictions=[0] * 8 + [1] * 2, norms=np.arange(1.0, 11.0), source="mine")
-    softmax = Predictions.of(labels, predictions=labels, norms=np.arange(10.0, 0.0, -1.0), source="softmax")
+    given = Predictions.from_arrays(labels, predictions=[0] * 8 + [1] * 2, norms=np.arange(1.0, 11.0), source="mine")
+    softmax = Predictions.from_arrays(labels, predictions=labels, norms=np.arange(10.0, 0.0, -1.0), source="softmax")
     result = classification(given, softmax, draws=0)
     assert (result["accuracy, good"], result["accuracy, low"]) == (1.0, 0.0)
     assert (result["accuracy, good (own norms)"], result["accuracy, low (own norms)"]) == (6 / 8, 1.0)
@@ -80,7 +80,7 @@ def test_another_models_norms_decide_the_split_and_the_own_stands_second() -> No
 
 def test_intervals_are_resamples_of_the_samples() -> None:
     predicted = LOGITS.argmax(axis=1)
-    result = classification(Predictions.of(LABELS, predictions=predicted), per_class=False, draws=300, seed=7)
+    result = classification(Predictions.from_arrays(LABELS, predictions=predicted), per_class=False, draws=300, seed=7)
     random = np.random.default_rng(7)
     correct = predicted == LABELS
     drawn = [np.repeat(correct, random.multinomial(210, np.full(210, 1 / 210))).mean() for _ in range(300)]
@@ -91,14 +91,14 @@ def test_intervals_are_resamples_of_the_samples() -> None:
 
 def test_order_does_not_matter() -> None:
     order = RANDOM.permutation(210)
-    first = classification(Predictions.of(LABELS, logits=LOGITS, norms=NORMS), draws=0)
-    other = classification(Predictions.of(LABELS[order], logits=LOGITS[order], norms=NORMS[order]), draws=0)
+    first = classification(Predictions.from_arrays(LABELS, logits=LOGITS, norms=NORMS), draws=0)
+    other = classification(Predictions.from_arrays(LABELS[order], logits=LOGITS[order], norms=NORMS[order]), draws=0)
     assert [n.name for n in other.numbers] == [n.name for n in first.numbers]
     assert [n.value for n in other.numbers] == pytest.approx([n.value for n in first.numbers], abs=1e-12)
 
 
 def test_a_saved_result_gives_its_figures_again(tmp_path: Path) -> None:
-    result = classification(Predictions.of(LABELS, logits=LOGITS, norms=NORMS), draws=0)
+    result = classification(Predictions.from_arrays(LABELS, logits=LOGITS, norms=NORMS), draws=0)
     result.save(tmp_path / "c.json")
     figures, units = protocol.statistic(Result.read(tmp_path / "c.json").samples)
     assert figures(np.ones(units.count)) == {number.name: number.value for number in result.numbers}
@@ -106,7 +106,7 @@ def test_a_saved_result_gives_its_figures_again(tmp_path: Path) -> None:
 
 def test_a_class_or_part_that_is_not_drawn_has_no_figure() -> None:
     result = classification(
-        Predictions.of([0, 1, 1, 1, 1], predictions=[0, 1, 1, 1, 0], norms=[1, 2, 3, 4, 5]), draws=0
+        Predictions.from_arrays([0, 1, 1, 1, 1], predictions=[0, 1, 1, 1, 0], norms=[1, 2, 3, 4, 5]), draws=0
     )
     figures, _ = protocol.statistic(result.samples)
     found = figures(np.array([0.0, 2.0, 1.0, 1.0, 1.0]))
@@ -120,7 +120,7 @@ def test_over_seeds_is_mean_and_standard_deviation() -> None:
     for wrong in (0, 1, 3):
         predicted = np.zeros(10, dtype=int)
         predicted[:wrong] = 1
-        results.append(classification(Predictions.of(np.zeros(10, dtype=int), predictions=predicted), draws=0))
+        results.append(classification(Predictions.from_arrays(np.zeros(10, dtype=int), predictions=predicted), draws=0))
     mean = over_seeds(results)
     assert mean.protocol == "classification, mean of 3 seeds"
     assert mean["accuracy"] == pytest.approx((1.0 + 0.9 + 0.7) / 3)
@@ -129,8 +129,8 @@ def test_over_seeds_is_mean_and_standard_deviation() -> None:
 
 
 def test_over_seeds_refuses_what_differs() -> None:
-    one = classification(Predictions.of([0, 1], predictions=[0, 1]), draws=0)
-    other = classification(Predictions.of([0, 1, 1], predictions=[0, 1, 1]), draws=0)
+    one = classification(Predictions.from_arrays([0, 1], predictions=[0, 1]), draws=0)
+    other = classification(Predictions.from_arrays([0, 1, 1], predictions=[0, 1, 1]), draws=0)
     with pytest.raises(InputError, match="needs at least two results; got 1"):
         over_seeds([one])
     with pytest.raises(InputError, match="must be of one protocol and the same samples"):
@@ -183,17 +183,17 @@ def test_files(tmp_path: Path) -> None:
 )
 def test_what_is_refused(labels: object, given: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Predictions.of(labels, **given)  # type: ignore[arg-type]
+        Predictions.from_arrays(labels, **given)  # type: ignore[arg-type]
 
 
 def test_a_reference_that_does_not_fit_is_refused() -> None:
-    given = Predictions.of(LABELS, logits=LOGITS, norms=NORMS)
-    without = Predictions.of(LABELS, logits=LOGITS, source="softmax")
+    given = Predictions.from_arrays(LABELS, logits=LOGITS, norms=NORMS)
+    without = Predictions.from_arrays(LABELS, logits=LOGITS, source="softmax")
     with pytest.raises(InputError, match="softmax must hold norms, which tell good samples from low ones"):
         classification(given, without)
     with pytest.raises(InputError, match="softmax must hold norms"):
         classification(without, given)
     with pytest.raises(InputError, match="labels differs first at 0"):
-        classification(given, Predictions.of(LABELS[::-1], logits=LOGITS[::-1], norms=NORMS))
+        classification(given, Predictions.from_arrays(LABELS[::-1], logits=LOGITS[::-1], norms=NORMS))
     with pytest.raises(InputError, match="leaves low empty"):
-        classification(Predictions.of([0, 1], predictions=[0, 1], norms=[1, 2]))
+        classification(Predictions.from_arrays([0, 1], predictions=[0, 1], norms=[1, 2]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.luna16 import Findings, Marks, read_excluded, read_findings, read_marks, read_scans
+from angulus.evaluation.lists.luna16_csv import Findings, Marks, read_excluded, read_findings, read_marks, read_scans
 from angulus.evaluation.metrics.froc import froc_curve
 from angulus.evaluation.protocols import detection
 from angulus.evaluation.protocols.result import Result

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.protocols import calibrate, classification, detection, groups, open_set, pairs
-from angulus.evaluation.protocols.differences import MEASURED, STATISTICS, compare_results
+from angulus.evaluation.protocols.differences import PROTOCOLS, compare_results
 from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
 
@@ -29,7 +29,9 @@ def blufr() -> Blufr:
         test = np.flatnonzero(np.isin(people, order[10:]))
         probes = np.setdiff1d(test, gallery)
         known = np.isin(people[probes], people[gallery])
-        trials.append(Trial(np.flatnonzero(~np.isin(people, order[10:])), test, gallery, probes[known], probes[~known]))
+        trials.append(
+            BlufrTrial(np.flatnonzero(~np.isin(people, order[10:])), test, gallery, probes[known], probes[~known])
+        )
     return Blufr(NOISY.ids, people, tuple(trials), "trials")
 
 
@@ -170,7 +172,8 @@ def test_classifications_and_marks_of_two_models_compare() -> None:
     labels = rng.integers(0, 3, 60)
     guessed = [np.where(rng.random(60) < right, labels, rng.integers(0, 3, 60)) for right in (0.5, 0.9)]
     first, second = (
-        classification.evaluate(classification.Predictions.of(labels, predictions=each), draws=0) for each in guessed
+        classification.evaluate(classification.Predictions.from_arrays(labels, predictions=each), draws=0)
+        for each in guessed
     )
     found = compare_results(first, second, draws=50)
     assert found["accuracy"] == pytest.approx((guessed[1] == labels).mean() - (guessed[0] == labels).mean())
@@ -185,6 +188,5 @@ def test_classifications_and_marks_of_two_models_compare() -> None:
 
 
 def test_the_table_has_each_protocol_with_samples_that_it_knows() -> None:
-    assert set(MEASURED) == set(STATISTICS)
     for protocol in ("pairs", "rfw", "blufr", "calibrate"):
-        assert set(MEASURED[protocol]) & set(evaluated(protocol, False).samples)
+        assert set(PROTOCOLS[protocol][1]) & set(evaluated(protocol, False).samples)

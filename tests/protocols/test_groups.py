@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.verification import kfold_accuracy
 from angulus.evaluation.protocols import groups as protocol
 from angulus.evaluation.protocols import pairs as pair_protocol
@@ -113,7 +113,7 @@ def test_the_statistic_of_weights_is_that_of_the_resample_written_out() -> None:
         ),
     ],
 )
-def test_what_has_no_accuracy_by_group_is_refused(pairs: Pairs, sentence: str) -> None:
+def test_what_has_no_accuracy_by_group_is_refused(pairs: PairList, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         protocol.evaluate(CROWD, pairs, draws=0)
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.protocols import open_set as protocol
 from people import crowd
 
@@ -18,7 +18,7 @@ CROWD = crowd(40, 5, 8, noise=0.9)
 PEOPLE = np.arange(40).repeat(5)
 
 
-def trial(seed: int) -> Trial:
+def trial(seed: int) -> BlufrTrial:
     """Ten people to train on; of the other thirty, ten are in the gallery with their first image."""
     rng = np.random.default_rng(seed)
     people = rng.permutation(40)
@@ -26,7 +26,7 @@ def trial(seed: int) -> Trial:
     gallery = rng.permutation(5 * people[10:20])
     probes = np.setdiff1d(test, gallery)
     known = np.isin(PEOPLE[probes], PEOPLE[gallery])
-    return Trial(np.flatnonzero(np.isin(PEOPLE, people[:10])), test, gallery, probes[known], probes[~known])
+    return BlufrTrial(np.flatnonzero(np.isin(PEOPLE, people[:10])), test, gallery, probes[known], probes[~known])
 
 
 BLUFR = Blufr(CROWD.ids, PEOPLE, tuple(trial(seed) for seed in range(4)), "made-up trials")
@@ -46,7 +46,7 @@ def slow_rate(genuine: np.ndarray, impostors: np.ndarray, far: float) -> float:
     return best
 
 
-def slow(vectors: np.ndarray, one: Trial, far: float, open_far: float, rank: int) -> tuple[float, float]:
+def slow(vectors: np.ndarray, one: BlufrTrial, far: float, open_far: float, rank: int) -> tuple[float, float]:
     scores = cosine(vectors)
     pairs = [(a, b) for place, a in enumerate(one.test) for b in one.test[place + 1 :]]
     same = np.array([PEOPLE[a] == PEOPLE[b] for a, b in pairs])

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs, read_pairs
+from angulus.evaluation.lists.pair_list import PairList, read_pairs
 from angulus.evaluation.metrics.intervals import Units
 from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy
-from angulus.evaluation.protocols import judged
 from angulus.evaluation.protocols import pairs as protocol
+from angulus.evaluation.protocols import quality
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.vectors import pair_scores
 from people import crowd, crowd_pairs, sized, written_out
@@ -28,7 +28,7 @@ CROWD = crowd()
 PAIRS = crowd_pairs(CROWD)
 
 
-def cosines(vectors: np.ndarray, pairs: Pairs, embeddings: Embeddings) -> np.ndarray:
+def cosines(vectors: np.ndarray, pairs: PairList, embeddings: Embeddings) -> np.ndarray:
     rows = {name: row for row, name in enumerate(embeddings.ids.tolist())}
     scores = []
     for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
@@ -246,7 +246,7 @@ def test_fars_that_are_asked_for_are_given_or_refused() -> None:
         (PAIRS.select((PAIRS.folds != 1) | PAIRS.same), {}, "fold 1 has no impostor pair; each fold needs both kinds"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(pairs: Pairs, options: dict[str, object], sentence: str) -> None:
+def test_what_cannot_be_evaluated_is_refused(pairs: PairList, options: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         protocol.evaluate(CROWD, pairs, **options)  # type: ignore[arg-type]
 
@@ -260,7 +260,7 @@ def test_a_result_is_saved_and_its_figures_computed_again_from_its_samples(tmp_p
     assert statistic(np.ones(72)) == {number.name: number.value for number in result.numbers}
 
 
-def pixels(folder: Path, size: int = 28) -> tuple[Embeddings, Pairs]:
+def pixels(folder: Path, size: int = 28) -> tuple[Embeddings, PairList]:
     """Grey pixels less their mean over the images: the simplest embedding there is."""
     pairs = read_pairs(folder / "pairs.txt")
     with zipfile.ZipFile(folder / "aligned_112.zip") as archive:
@@ -310,7 +310,7 @@ def test_too_few_pairs_of_a_kind_are_warned_of() -> None:
     vectors = np.random.default_rng(0).standard_normal((60, 4))
     ids = np.arange(60).astype(np.str_)
     left, right, same = ids[:54], ids[np.arange(54) + 1], np.array([True] * 53 + [False])
-    result = protocol.evaluate(Embeddings(vectors, ids), Pairs(left, right, same), draws=100)
+    result = protocol.evaluate(Embeddings(vectors, ids), PairList(left, right, same), draws=100)
     (note,) = [note for note in result.notes if "too few" in note]
     assert note.startswith("1 impostor pair is too few: all figures that count them are rough")
     assert "may be as high as 100% (rule of 3); give 30 or more" in note
@@ -332,6 +332,6 @@ def test_norms_have_one_source_that_the_result_names() -> None:
     assert plain.choices["norms"] == "the column norms, from before normalisation"
     assert (summed.choices["norms"], "norms" in summed.samples) == ("unknown", False)
     assert any("the quality of the pairs is unknown: the column norms of crowd" in note for note in summed.notes)
-    for judge in (lambda: judged.of_pairs(normalised, PAIRS, flip="sum"), lambda: judged.of_result(summed)):
+    for judge in (lambda: quality.judge_pairs(normalised, PAIRS, flip="sum"), lambda: quality.judge_result(summed)):
         with pytest.raises(InputError, match=r"norms must be the lengths of the vectors|got pairs without norms"):
             judge()

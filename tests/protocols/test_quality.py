@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,17 +11,18 @@ from scipy.stats import spearmanr
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.metrics.verification import best_threshold, kfold_accuracy, tar_at_far
-from angulus.evaluation.protocols import changed, degradation, discard, judged, norm_bins, quality, scored
-from angulus.evaluation.protocols.judged import Judged
+from angulus.evaluation.protocols import degradation, error_discard, quality, scored
+from angulus.evaluation.protocols.differences import PROTOCOLS
+from angulus.evaluation.protocols.quality import Judged
 from angulus.evaluation.protocols.result import Result
 
 RANDOM = np.random.default_rng(0)
 
 
-def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embeddings, Pairs]:
+def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embeddings, PairList]:
     """Three images a person, worse ones with smaller norms; genuine and impostor pairs within each fold."""
     random = np.random.default_rng(seed)
     ids, vectors = [], []
@@ -40,7 +40,9 @@ def pair_set(seed: int = 0, people: int = 24, folds: int = 3) -> tuple[Embedding
         rows += [(person, i, other, j, person % folds) for i in range(3) for j in range(3)]
     left, right = (np.array([f"P{row[k]:02d}/{row[k + 1]}.jpg" for row in rows]) for k in (0, 2))
     first, second = (np.char.partition(side, "/")[:, 0] for side in (left, right))
-    pairs = Pairs(left, right, first == second, np.array([row[4] for row in rows]), first, second, source="pairs.txt")
+    pairs = PairList(
+        left, right, first == second, np.array([row[4] for row in rows]), first, second, source="pairs.txt"
+    )
     return Embeddings(np.array(vectors), np.array(ids), source="model.npz"), pairs
 
 
@@ -52,7 +54,7 @@ def samples_of(count: int = 50, seed: int = 0, source: str = "a") -> Judged:
 
 def test_pairs_are_judged_at_the_other_folds_thresholds() -> None:
     embeddings, pairs = pair_set()
-    given = judged.of_pairs(embeddings, pairs)
+    given = quality.judge_pairs(embeddings, pairs)
     rows = {name: row for row, name in enumerate(embeddings.ids.tolist())}
     scores, norms = [], []
     for a, b in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
@@ -70,7 +72,7 @@ def test_pairs_are_judged_at_the_other_folds_thresholds() -> None:
 
 def test_without_folds_one_threshold_serves_all() -> None:
     embeddings, pairs = pair_set()
-    given = judged.of_pairs(embeddings, Pairs(pairs.left, pairs.right, pairs.same))
+    given = quality.judge_pairs(embeddings, PairList(pairs.left, pairs.right, pairs.same))
     scores = [
         float(embeddings.unit(embeddings.rows([a], ""))[0] @ embeddings.unit(embeddings.rows([b], ""))[0])
         for a, b in zip(pairs.left, pairs.right, strict=True)
@@ -107,7 +109,7 @@ def test_other_samples_are_refused() -> None:
         with pytest.raises(InputError, match=sentence):
             quality.evaluate(samples_of(), other)
         with pytest.raises(InputError):
-            changed.evaluate(other, samples_of())
+            quality.evaluate_changes(other, samples_of())
 
 
 def test_the_split_is_the_one_of_a_slow_loop() -> None:
@@ -131,9 +133,9 @@ def test_the_split_is_the_one_of_a_slow_loop() -> None:
 
 def test_people_are_drawn_not_pairs() -> None:
     embeddings, pairs = pair_set()
-    result = quality.evaluate(judged.of_pairs(embeddings, pairs), draws=100, seed=4)
+    result = quality.evaluate(quality.judge_pairs(embeddings, pairs), draws=100, seed=4)
     random = np.random.default_rng(4)
-    given = judged.of_pairs(embeddings, pairs)
+    given = quality.judge_pairs(embeddings, pairs)
     names = np.unique(pairs.left_identity)
     first, second = (np.searchsorted(names, side) for side in (pairs.left_identity, pairs.right_identity))
     found = []
@@ -148,7 +150,7 @@ def test_people_are_drawn_not_pairs() -> None:
 
 def test_bins_are_those_of_a_slow_loop() -> None:
     given = samples_of(60, 3)
-    result = norm_bins.evaluate(given, 4, edges="width", draws=0)
+    result = quality.evaluate_bins(given, 4, edges="width", draws=0)
     low, high = given.norms.min(), given.norms.max()
     edges = [low + (high - low) * k / 4 for k in range(5)]
     for k in range(4):
@@ -162,12 +164,12 @@ def test_bins_are_those_of_a_slow_loop() -> None:
             name = next(n.name for n in result.numbers if n.name.startswith(f"accuracy, bin {k} "))
             assert result[name] == pytest.approx(sum(inside) / len(inside))
             assert name[-1] == (")" if k < 3 else "]")  # the highest norm lies in the last bin
-    assert [norm_bins.evaluate(given, draws=0).counts[f"in bin {k}"] for k in range(10)] == [6] * 10
+    assert [quality.evaluate_bins(given, draws=0).counts[f"in bin {k}"] for k in range(10)] == [6] * 10
 
 
 def test_a_bin_without_samples_has_no_accuracy_and_a_note_says_so() -> None:
     given = Judged(np.array([True, False, True]), np.array([0.0, 0.1, 10.0]))
-    result = norm_bins.evaluate(given, 3, edges="width", draws=10)
+    result = quality.evaluate_bins(given, 3, edges="width", draws=10)
     assert [number.name.split(" [")[0] for number in result.numbers] == ["accuracy, bin 0", "accuracy, bin 2"]
     assert result.notes[0] == "1 bins hold no sample and have no accuracy"
     assert result.notes[1].startswith("no interval of accuracy, bin 2")  # its one sample is often not drawn
@@ -177,7 +179,7 @@ def test_who_changed() -> None:
     """FI Table 5 in small: ten samples, of which two are fixed and one is broken."""
     before = Judged(np.array([True] * 5 + [False] * 5), np.arange(10.0), source="softmax")
     after = Judged(np.array([True] * 4 + [False] + [True] * 2 + [False] * 3), 10 + np.arange(10.0), source="rn")
-    result = changed.evaluate(before, after, draws=0)
+    result = quality.evaluate_changes(before, after, draws=0)
     expected = {
         "right before": (5, 2.0, None),
         "wrong before": (5, 7.0, None),
@@ -202,7 +204,7 @@ def test_who_changed() -> None:
 
 
 def test_nothing_changes_between_a_model_and_itself() -> None:
-    result = changed.evaluate(samples_of(), samples_of(), draws=10)
+    result = quality.evaluate_changes(samples_of(), samples_of(), draws=10)
     assert result["share fixed"] == result["share broken"] == 0
     assert result.notes == (
         "no sample is fixed, broken: such have no mean norm",
@@ -212,7 +214,7 @@ def test_nothing_changes_between_a_model_and_itself() -> None:
 
 def test_discard_is_the_one_of_a_slow_loop() -> None:
     embeddings, pairs = pair_set(1)
-    result = discard.evaluate(embeddings, pairs, fmr=0.01, draws=0)
+    result = error_discard.evaluate(embeddings, pairs, fmr=0.01, draws=0)
     scores, same = result.samples["scores"], pairs.same
     norms = embeddings.feature_norms
     rows = {name: row for row, name in enumerate(embeddings.ids.tolist())}
@@ -242,14 +244,14 @@ def test_exact_shares_are_the_ones_at_whole_pairs() -> None:
     norms = np.concatenate([np.arange(1.0, 21.0), np.full(22, 50.0)])
     ids = np.arange(42).astype(np.str_)
     left, right = np.append(ids[:20], ids[40]), np.append(ids[20:40], ids[41])
-    pairs = Pairs(left, right, np.arange(21) < 20)
-    result = discard.evaluate(Embeddings(vectors, ids, norms=norms), pairs, fmr=1.0, draws=0)
+    pairs = PairList(left, right, np.arange(21) < 20)
+    result = error_discard.evaluate(Embeddings(vectors, ids, norms=norms), pairs, fmr=1.0, draws=0)
     assert result["FNMR"] == 0.0  # everything is accepted at FMR 1
-    far = Pairs(np.tile(ids[[0]], 2), ids[[40, 41]], np.zeros(2, dtype=bool))  # at 0.71 and 0.57
-    both = Pairs(
+    far = PairList(np.tile(ids[[0]], 2), ids[[40, 41]], np.zeros(2, dtype=bool))  # at 0.71 and 0.57
+    both = PairList(
         *(np.concatenate([a, b]) for a, b in ((left[:20], far.left), (right[:20], far.right))), np.arange(22) < 20
     )
-    result = discard.evaluate(Embeddings(vectors, ids, norms=norms), both, fmr=0.5, draws=0)
+    result = error_discard.evaluate(Embeddings(vectors, ids, norms=norms), both, fmr=0.5, draws=0)
     assert result["FNMR"] == 4 / 20
     assert result["FNMR, 5% discarded"] == 3 / 19
     assert result["FNMR, 10% discarded"] == 2 / 18
@@ -258,8 +260,8 @@ def test_exact_shares_are_the_ones_at_whole_pairs() -> None:
 
 def test_a_resample_chooses_its_own_threshold() -> None:
     embeddings, pairs = pair_set(2)
-    result = discard.evaluate(embeddings, pairs, fmr=0.02, draws=0)
-    figures, units = discard.statistic(result.samples)
+    result = error_discard.evaluate(embeddings, pairs, fmr=0.02, draws=0)
+    figures, units = error_discard.statistic(result.samples)
     drawn = np.random.default_rng(0).multinomial(24, np.full(24, 1 / 24)).astype(float)
     weights = units.weights(drawn)
     rows = np.repeat(np.arange(len(pairs)), weights.astype(int))
@@ -279,7 +281,7 @@ def test_a_resample_chooses_its_own_threshold() -> None:
 )
 def test_discards_that_are_refused(options: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        discard.evaluate(*pair_set(), **options)
+        error_discard.evaluate(*pair_set(), **options)
 
 
 def test_correlation_with_strength_by_kind() -> None:
@@ -350,24 +352,25 @@ def test_degradations_that_are_refused(given: tuple[object, ...], sentence: str)
         degradation.evaluate(*given)  # type: ignore[arg-type]
 
 
-def results() -> list[tuple[ModuleType, Result]]:
+def results() -> dict[str, Result]:
     embeddings, pairs = pair_set()
-    return [
-        (quality, quality.evaluate(samples_of(), samples_of(seed=4), draws=0)),
-        (quality, quality.evaluate(judged.of_pairs(embeddings, pairs), draws=0)),
-        (norm_bins, norm_bins.evaluate(samples_of(), draws=0)),
-        (changed, changed.evaluate(samples_of(seed=5), samples_of(seed=6), draws=0)),
-        (discard, discard.evaluate(embeddings, pairs, fmr=0.05, draws=0)),
-        (degradation, degradation.evaluate([5, 4, 3], [0, 1, 2], ["a", "b", "c"], draws=0)),
-    ]
+    return {
+        "quality": quality.evaluate(samples_of(), samples_of(seed=4), draws=0),
+        "quality of pairs": quality.evaluate(quality.judge_pairs(embeddings, pairs), draws=0),
+        "norm-bins": quality.evaluate_bins(samples_of(), draws=0),
+        "changed": quality.evaluate_changes(samples_of(seed=5), samples_of(seed=6), draws=0),
+        "discard": error_discard.evaluate(embeddings, pairs, fmr=0.05, draws=0),
+        "degradation": degradation.evaluate([5, 4, 3], [0, 1, 2], ["a", "b", "c"], draws=0),
+    }
 
 
-@pytest.mark.parametrize("number", range(6))
-def test_a_saved_result_gives_its_figures_again(number: int, tmp_path: Path) -> None:
-    module, result = results()[number]
-    assert result.protocol == module.PROTOCOL
+@pytest.mark.parametrize("name", results())
+def test_a_saved_result_gives_its_figures_again(name: str, tmp_path: Path) -> None:
+    result = results()[name]
+    assert result.protocol == name.removesuffix(" of pairs")
+    statistic, measured = PROTOCOLS[result.protocol]
     result.save(tmp_path / "r.json")
-    figures, units = module.statistic(Result.read(tmp_path / "r.json").samples)
+    figures, units = statistic(Result.read(tmp_path / "r.json").samples)
     found = figures(units.weights(np.ones(units.count)))
     assert found == {each.name: each.value for each in result.numbers}
-    assert set(module.MEASURED) & set(result.samples)
+    assert set(measured) & set(result.samples)

@@ -11,8 +11,8 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
-from angulus.evaluation.protocols import discard, groups, judged, pairs, scored, videos
+from angulus.evaluation.lists.pair_list import PairList
+from angulus.evaluation.protocols import error_discard, groups, pairs, quality, scored, videos
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
@@ -20,11 +20,11 @@ from people import crowd, crowd_pairs
 FEW = crowd(4, 2, noise=0.4)  # 4 genuine and 24 impostor pairs of images
 
 
-def listed(left: list[str], right: list[str], same: list[bool], **columns: object) -> Pairs:
-    return Pairs(np.array(left), np.array(right), np.array(same), source="my-pairs.txt", **columns)  # type: ignore[arg-type]
+def listed(left: list[str], right: list[str], same: list[bool], **columns: object) -> PairList:
+    return PairList(np.array(left), np.array(right), np.array(same), source="my-pairs.txt", **columns)  # type: ignore[arg-type]
 
 
-def every_pair(times: int = 1, impostors: int = 6) -> Pairs:
+def every_pair(times: int = 1, impostors: int = 6) -> PairList:
     """All genuine pairs of FEW and some impostor pairs, each so many times, every second time the other way round."""
     assert FEW.labels is not None
     rows = list(itertools.combinations(range(8), 2))
@@ -46,7 +46,7 @@ def test_six_impostor_pairs_a_hundred_times_are_six() -> None:
     with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
         pairs.evaluate(FEW, every_pair(100), fars=[0.01])
     with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
-        discard.evaluate(FEW, every_pair(100), fmr=0.01)
+        error_discard.evaluate(FEW, every_pair(100), fmr=0.01)
     assert [n.name for n in pairs.evaluate(FEW, every_pair(100), draws=0).numbers if "FAR" in n.name] == []
 
 
@@ -63,8 +63,8 @@ def test_calibrating_on_repeats_is_calibrating_on_each_pair_once() -> None:
     assert [n.value for n in result.numbers] == [n.value for n in plain.numbers]
     assert result.counts["repeated pairs"] == len(many) - len(once) == 96
     assert result.counts["pairs"] == 120
-    told = next(note for note in result.notes if "repeat another" in note)
-    assert told.startswith("96 of the 120 pairs repeat another, pair 25 (p0/1 p0/0 1) the first")
+    note = next(note for note in result.notes if "repeat another" in note)
+    assert note.startswith("96 of the 120 pairs repeat another, pair 25 (p0/1 p0/0 1) the first")
     assert "repeated pairs" not in plain.counts and not any("repeat" in note for note in plain.notes)
 
 
@@ -82,7 +82,7 @@ def test_without_identities_each_pair_is_resampled_once() -> None:
     for given, units in ((every_pair(1, 20), 24), (every_pair(4, 20), 24)):
         result = pairs.evaluate(unknown, given, draws=0)
         assert scored.units_of(result.samples).count == units
-    saved = judged.of_result(pairs.evaluate(unknown, every_pair(4, 20), draws=0))
+    saved = quality.judge_result(pairs.evaluate(unknown, every_pair(4, 20), draws=0))
     assert scored.units_of(saved.samples).count == 24
 
 
@@ -99,12 +99,12 @@ def test_a_published_list_that_repeats_pairs_is_measured_as_it_is(data_folder: P
     assert any("130 of the 7,000 pairs repeat another" in note for note in result.notes)
 
 
-def refused(given: Pairs, sentence: str) -> None:
+def refused(given: PairList, sentence: str) -> None:
     for measure in (
         lambda: pairs.evaluate(FEW, given),
         lambda: calibrate(FEW, given, target_fmr=0.5),
-        lambda: discard.evaluate(FEW, given, fmr=0.5),
-        lambda: judged.of_pairs(FEW, given),
+        lambda: error_discard.evaluate(FEW, given, fmr=0.5),
+        lambda: quality.judge_pairs(FEW, given),
         lambda: groups.evaluate(FEW, replace(given, folds=np.array([0] * (len(given) - 1) + [1]))),
     ):
         with pytest.raises(InputError, match=sentence):

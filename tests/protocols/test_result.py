@@ -101,8 +101,8 @@ def test_the_table_says_everything() -> None:
     assert next(line for line in said.splitlines() if "CPM" in line).split("│")[3].strip() == "none"
     near = words(Result("tea", (Number("a", 0.99997, Interval(0.99996, 0.99998)),), {}, {}))
     assert "[0.99996, 0.99998]" in near  # and not [1.000, 1.000]
-    loud = words(replace(RESULT, notes=("a note", "warning: nothing is told apart")))
-    assert loud.startswith("warning: nothing is told apart\n") and loud.count("warning") == 1
+    loud = words(replace(RESULT, notes=("a note", "warning: nothing is separated")))
+    assert loud.startswith("warning: nothing is separated\n") and loud.count("warning") == 1
     plain = words(Result("tea", (Number("a", 1.0),), {}, {}))
     assert "interval" not in plain
     assert "threshold" not in plain
@@ -148,7 +148,7 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
         ({"curves": [{"kind": "rock", "name": "", "x": [1], "y": [1]}]}, "kind must be one of 'roc'"),
         ({"samples": "tea.npz"}, "'tea.npz' stands where a dict is due"),
         ({"samples": {"file": "../tea.npz", "sha256": ""}}, "Invalid name"),
-        ({"samples": {"file": "gone.npz", "sha256": ""}}, r"gone\.npz cannot be read .*; keep them beside the \.json"),
+        ({"samples": {"file": "gone.npz", "sha256": ""}}, r"gone\.npz cannot be read .*; keep them next to the \.json"),
     ],
 )
 def test_a_damaged_file_is_refused(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_samples_that_were_not_saved_with_the_result_are_refused(content: bytes | None, tmp_path: Path) -> None:
     """A second run that replaced the samples and could not write its JSON, on a full disk, leaves such a pair."""
     RESULT.save(tmp_path / "tea.json")
-    beside = tmp_path / "tea.samples.npz"
+    samples = tmp_path / "tea.samples.npz"
     if content is None:
         replace(RESULT, samples={"scores": np.zeros(3)}).save(tmp_path / "other.json")
         content = (tmp_path / "other.samples.npz").read_bytes()
-    beside.write_bytes(content)
+    samples.write_bytes(content)
     with pytest.raises(InputError, match=r"tea\.samples\.npz must be those that were saved with it; they have changed"):
         Result.read(tmp_path / "tea.json")
 

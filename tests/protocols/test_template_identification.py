@@ -105,8 +105,8 @@ def test_perfect_and_blind_searches() -> None:
     galleries, probes = search_set(noise=1e-6)
     result = identify(galleries, probes, draws=0)
     assert result["rank-1"] == result["TPIR@FPIR=1e-1"] == 1.0
-    alike = [replace(each, units=np.tile([1.0, 0.0], (len(each), 1))) for each in (*galleries, probes)]
-    blind = identify(alike[:2], alike[2], draws=0)
+    equal = [replace(each, units=np.tile([1.0, 0.0], (len(each), 1))) for each in (*galleries, probes)]
+    blind = identify(equal[:2], equal[2], draws=0)
     assert blind["rank-1"] == blind["TPIR@FPIR=1e-1"] == 0.0
     assert blind["rank-10"] == 1.0
 
@@ -158,15 +158,15 @@ def test_what_is_refused() -> None:
     assert first.subjects is not None
     cases = [
         (([], probes), {}, "identification needs at least one gallery; got none"),
-        (([replace(first, subjects=None)], probes), {}, "G1.csv and probes.csv must say whom a template shows"),
-        (([first], replace(probes, subjects=None)), {}, "must say whom a template shows"),
+        (([replace(first, subjects=None)], probes), {}, "G1.csv and probes.csv must say who each template shows"),
+        (([first], replace(probes, subjects=None)), {}, "must say who each template shows"),
         (
             ([replace(first, subjects=np.zeros(10, dtype=int))], probes),
             {},
             "one template a subject; got 10 templates of 1",
         ),
         (([replace(first, subjects=first.subjects + 500)], probes), {}, "G1.csv must hold subjects of probes.csv"),
-        (([first], replace(probes, how=Pooling("flat"))), {}, "must be pooled alike; got"),
+        (([first], replace(probes, how=Pooling("flat"))), {}, "must be pooled in the same way; got"),
         ((galleries, probes), {"ranks": (0,)}, "rank must be a whole number >= 1; got 0"),
         ((galleries, probes), {"within": 0}, "within must be a whole number >= 1; got 0"),
         ((galleries, probes), {"fpirs": (1e-3,)}, "FAR 0.001 needs at least 1,000 searches without mate; got 50"),

@@ -26,13 +26,13 @@ def template_set(seed: int = 0, count: int = 60, subjects: int = 15) -> tuple[Te
     """Templates around their subjects' centres, and all comparisons of the first half with the second."""
     random = np.random.default_rng(seed)
     numbers = np.sort(random.permutation(10 * count)[:count])
-    whom = random.permutation(np.arange(count) % subjects) * 7 + 100
-    centres = {subject: random.normal(size=8) for subject in np.unique(whom).tolist()}
-    vectors = np.array([centres[subject] for subject in whom.tolist()]) + 0.9 * random.normal(size=(count, 8))
+    subjects_of = random.permutation(np.arange(count) % subjects) * 7 + 100
+    centres = {subject: random.normal(size=8) for subject in np.unique(subjects_of).tolist()}
+    vectors = np.array([centres[subject] for subject in subjects_of.tolist()]) + 0.9 * random.normal(size=(count, 8))
     norms = np.linalg.norm(vectors, axis=1)
-    templates = Templates(numbers, vectors / norms[:, None], norms, whom, Pooling(), 3 * count, "metadata.csv")
+    templates = Templates(numbers, vectors / norms[:, None], norms, subjects_of, Pooling(), 3 * count, "metadata.csv")
     left, right = (side.ravel() for side in np.meshgrid(np.arange(count // 2), np.arange(count // 2, count)))
-    return templates, Comparisons(numbers[left], numbers[right], whom[left] == whom[right])
+    return templates, Comparisons(numbers[left], numbers[right], subjects_of[left] == subjects_of[right])
 
 
 def blocks_of(whole: Comparisons, size: int) -> Iterator[Comparisons]:
@@ -222,10 +222,10 @@ def test_order_does_not_matter() -> None:
 
 
 def test_ties_move_together() -> None:
-    """All scores alike: no threshold tells pairs apart, so no FAR below 1 accepts anybody."""
+    """All scores equal: no threshold tells pairs apart, so no FAR below 1 accepts anybody."""
     templates, whole = template_set(5)
-    alike = replace(templates, units=np.tile([1.0, 0.0], (60, 1)))
-    result = verify(alike, [whole], folds=2, draws=0)
+    equal = replace(templates, units=np.tile([1.0, 0.0], (60, 1)))
+    result = verify(equal, [whole], folds=2, draws=0)
     assert result["TAR@FAR=1e-1"] == 0.0
     impostors = result.counts["impostors"] / 900
     assert result["accuracy"] == pytest.approx(impostors, abs=0.02)

@@ -16,7 +16,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.sample_pairs import draw_folds
 from angulus.evaluation.protocols import pairs
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
-from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
+from angulus.evaluation.protocols.distractors import megaface, trillion_pairs
 from angulus.evaluation.protocols.result import Result
 from people import crowd, crowd_pairs
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from angulus.core.checks import InputError
-from angulus.evaluation.protocols import rates
+from angulus.evaluation.protocols import figures
 from angulus.evaluation.protocols.vectors import METRICS, pair_scores, projected
 
 RANDOM = np.random.default_rng(0)
@@ -92,13 +92,13 @@ def test_directions_in_which_nothing_varies_are_refused_but_all_together() -> No
 
 
 def test_fars_are_those_that_the_impostors_can_show() -> None:
-    kept, notes = rates.supported(None, 3000)
+    kept, notes = figures.supported_rates(None, 3000)
     assert kept == (1e-1, 1e-2, 1e-3)
     assert notes == (
         "TAR@FAR is left out at FARs that need more impostor pairs than the 3,000 there are: 1e-4 (10,000), "
         "1e-5 (100,000), 1e-6 (1,000,000)",
     )
-    assert rates.supported(None, 1_000_000) == (rates.STANDARD, ())
-    assert rates.supported((1e-3, 0, 1e-3), 1000) == ((1e-3, 0.0), ())
+    assert figures.supported_rates(None, 1_000_000) == (figures.STANDARD_FARS, ())
+    assert figures.supported_rates((1e-3, 0, 1e-3), 1000) == ((1e-3, 0.0), ())
     with pytest.raises(InputError, match=r"FAR 0\.001 needs at least 1,000 probes; got 999"):
-        rates.supported((1e-3,), 999, of="probes")
+        figures.supported_rates((1e-3,), 999, impostors="probes")

@@ -11,17 +11,17 @@ from sklearn.svm import SVC
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
-from angulus.evaluation.lists.ytf import read_ytf_pairs
+from angulus.evaluation.lists.lfw import read_ytf_pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.verification import kfold_accuracy
-from angulus.evaluation.protocols import hik, judged, quality, videos
+from angulus.evaluation.protocols import quality, videos
 from angulus.evaluation.protocols.result import Result
 from people import sized
 
 FOLDS, PEOPLE = 3, 18
 
 
-def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, Pairs]:
+def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, PairList]:
     """Two videos a person, one to five frames each; in each fold six people with all their genuine pairs."""
     random = np.random.default_rng(seed)
     ids, vectors = [], []
@@ -38,7 +38,7 @@ def video_set(seed: int = 0, size: int = 6) -> tuple[Embeddings, Pairs]:
         rows += [(f"P{p:02d}/0", f"P{6 * fold + (p + 1) % 6:02d}/1", False, fold) for p in people]
     left, right, same, folds = (np.array(column) for column in zip(*rows, strict=True))
     first, second = (np.array([name.partition("/")[0] for name in side]) for side in (left, right))
-    pairs = Pairs(left, right, same, folds, first, second, source="splits.txt")
+    pairs = PairList(left, right, same, folds, first, second, source="splits.txt")
     flipped = np.array(vectors) + random.normal(size=(len(ids), size))
     return Embeddings(np.array(vectors), np.array(ids), flipped=flipped, source="frames.npz"), pairs
 
@@ -80,7 +80,7 @@ def test_quality_is_the_smaller_norm_of_both_mean_embeddings() -> None:
     for row in range(len(pairs)):
         sides = [np.mean(frames_of(embeddings, str(each[row])), axis=0) for each in (pairs.left, pairs.right)]
         assert result.samples["norms"][row] == pytest.approx(min(np.linalg.norm(side) for side in sides))
-    given = judged.of_result(result)
+    given = quality.judge_result(result)
     assert given.correct.mean() == pytest.approx(result["accuracy"])
     split = quality.evaluate(given, draws=0)
     assert split.counts == {"good": 29, "low": 7, "entire": 36}
@@ -99,15 +99,15 @@ def test_histograms_are_counts_of_a_slow_loop() -> None:
 
 
 def test_the_ends_of_the_histogram_belong_to_it() -> None:
-    assert np.flatnonzero(hik.histogram(np.array([-1.0, 1.0, 0.0, -0.0001]))).tolist() == [0, 49, 50, 99]
+    assert np.flatnonzero(videos.histogram(np.array([-1.0, 1.0, 0.0, -0.0001]))).tolist() == [0, 49, 50, 99]
 
 
 def test_the_kernel_is_a_slow_sum_of_minima(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     first, second = (random.dirichlet(np.full(100, 0.1), size) for size in (7, 5))
-    monkeypatch.setattr(hik, "_BLOCK", 3)
+    monkeypatch.setattr(videos, "_KERNEL_ROWS", 3)
     slow = [[sum(min(x, y) for x, y in zip(a, b, strict=True)) for b in second] for a in first]
-    assert hik.intersections(first, second) == pytest.approx(np.array(slow))
+    assert videos.intersections(first, second) == pytest.approx(np.array(slow))
 
 
 def test_each_fold_is_judged_by_the_machine_of_the_others() -> None:
@@ -117,14 +117,14 @@ def test_each_fold_is_judged_by_the_machine_of_the_others() -> None:
     accuracies = []
     for fold in range(FOLDS):
         train, test = pairs.folds != fold, pairs.folds == fold
-        machine = SVC(C=2.0, kernel=hik.intersections).fit(found[train], pairs.same[train])
+        machine = SVC(C=2.0, kernel=videos.intersections).fit(found[train], pairs.same[train])
         values = machine.decision_function(found[test])
         assert result.samples["scores"][test] == pytest.approx(values, abs=1e-9)
         accuracies.append(((values >= 0) == pairs.same[test]).mean())
     assert result["accuracy"] == pytest.approx(np.mean(accuracies))
     assert result.number("accuracy").spread == pytest.approx(np.std(accuracies, ddof=1) / np.sqrt(FOLDS))
     assert result.choices["threshold"] == "0 of the machine (C = 2)"
-    assert judged.of_result(result).correct.mean() == pytest.approx(result["accuracy"])
+    assert quality.judge_result(result).correct.mean() == pytest.approx(result["accuracy"])
 
 
 def test_the_flags_of_a_fold_do_not_reach_its_own_machine() -> None:
@@ -252,7 +252,7 @@ def test_frames_that_cancel_have_no_mean_direction() -> None:
     vectors[:, 0] = [1, -1, 1, 1]
     few = Embeddings(vectors, np.array(["A/0/1", "A/0/2", "A/1/1", "B/1/1"]))
     left, right, same = np.array(["A/0"] * 4), np.array(["A/1", "B/1"] * 2), np.array([True, False] * 2)
-    pairs = Pairs(left, right, same, np.array([0, 0, 1, 1]))
+    pairs = PairList(left, right, same, np.array([0, 0, 1, 1]))
     with pytest.raises(InputError, match="the frames of video A/0 cancel to a vector of zeros"):
         videos.evaluate(few, pairs, score="cosine", draws=0)
     assert videos.evaluate(few, pairs, score="mean", draws=0).samples["scores"].tolist() == [0, 0, 0, 0]

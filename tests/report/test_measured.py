@@ -15,8 +15,8 @@ from sklearn.metrics import roc_curve
 import people
 import reports
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
-from angulus.evaluation.protocols import groups, judged, pairs, quality
+from angulus.evaluation.lists.pair_list import PairList
+from angulus.evaluation.protocols import groups, pairs, quality
 from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
 from angulus.report import charts, measured, sections
 from angulus.report.gather import gather
@@ -38,7 +38,7 @@ def results() -> dict[str, Result]:
     return {
         "sharp": pairs.evaluate(of_model("aa-none", 0.5), LIST, draws=30, fars=[0.1]),
         "blurred": pairs.evaluate(of_model("bb-none", 1.2), LIST, draws=30, fars=[0.1, 0.25]),
-        "norms": quality.evaluate(judged.of_pairs(of_model("aa-none"), LIST), draws=0),
+        "norms": quality.evaluate(quality.judge_pairs(of_model("aa-none"), LIST), draws=0),
     }
 
 
@@ -112,8 +112,8 @@ def test_each_table_says_which_features_it_is_of(model: str | None, said: str, t
     given = of_model(model)
     for result in (
         pairs.evaluate(given, LIST, draws=0),
-        quality.evaluate(judged.of_pairs(given, LIST), draws=0),
-        quality.evaluate(judged.of_result(pairs.evaluate(given, LIST, draws=0)), draws=0),
+        quality.evaluate(quality.judge_pairs(given, LIST), draws=0),
+        quality.evaluate(quality.judge_result(pairs.evaluate(given, LIST, draws=0)), draws=0),
         groups.evaluate(given, people.crowd_pairs(given, grouped=True), draws=0),
     ):
         result.save(tmp_path / "result.json")
@@ -140,7 +140,7 @@ def long() -> Result:
     ids = np.array([str(row) for row in range(2 * count)])
     same = np.arange(count) % 2 == 0
     vectors[:count][same] += 0.7 * vectors[count:][same]
-    listed = Pairs(ids[:count], ids[count:], same, None, source="long")
+    listed = PairList(ids[:count], ids[count:], same, None, source="long")
     return pairs.evaluate(Embeddings(vectors, ids), listed, fars=[0.01, 0.1234, 0.3], draws=0)
 
 

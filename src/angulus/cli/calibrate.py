@@ -1,4 +1,4 @@
-"""`angulus calibrate`: a threshold of one's own; `angulus compare-results`: two results on the same resamples."""
+"""`angulus calibrate`: choose a threshold; `angulus compare-results`: two results on the same resamples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from angulus.cli.evaluate_verification import Embedded, Format, read_list
 from angulus.cli.output import Digits, Draws, Flip, Json, Output, Plot, Seed, refuse_unwritable, say
+from angulus.cli.pair_lists import Embedded, Format, read_list
 from angulus.core import checks, files
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from angulus.cli.output import say
-from angulus.cli.pairs import data_pairs
+from angulus.cli.pair_lists import data_pairs
 from angulus.core.checks import InputError
 from angulus.data.sets.registry import SETS
 

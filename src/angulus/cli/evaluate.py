@@ -1,87 +1,25 @@
-"""`angulus evaluate`: the protocols by name, each from files."""
+"""`angulus evaluate NAME`: one command per protocol of the registry."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
-from angulus.cli import evaluate_identification, evaluate_samples, evaluate_verification
-from angulus.cli.calibrate import calibrate, compare_results
-from angulus.cli.output import show_table
-
-__all__ = ["calibrate", "compare_results", "evaluate_app"]
+from angulus.cli.engine import Device, TimeoutS, engine
+from angulus.cli.output import Digits, Json, Output, Plot, say, show_table
+from angulus.core import checks
+from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure embeddings, predictions or marks by a protocol.")
 
 CAPTION = "embeddings: a file .npz, .safetensors or .parquet with embeddings [N, d] and ids [N]"
-TABLE = (  # name, command, what it measures, what it reads
-    ("lfw", evaluate_verification.lfw, "accuracy over folds, AUC, EER, TAR@FAR", "embeddings; LFW's pairs.txt"),
-    (
-        "pairs",
-        evaluate_verification.pairs,
-        "the same for a list of your own, CALFW, CPLFW, AgeDB, SLLFW",
-        "embeddings; the list of pairs",
-    ),
-    (
-        "cfp",
-        evaluate_verification.cfp,
-        "the same of CFP-FP or CFP-FF",
-        "embeddings; CFP's Protocol, folder or .tar.gz",
-    ),
-    ("bin", evaluate_verification.bin_set, "the same of a .bin set", "embeddings with ids 0, 1, 2, ...; the .bin"),
-    ("rfw", evaluate_verification.rfw, "accuracy per group, how unequal", "embeddings; a list a group, with folds"),
-    ("blufr", evaluate_verification.blufr, "TAR@FAR, open-set DIR@FAR", "embeddings; blufr_lfw_config.mat"),
-    ("ytf", evaluate_verification.ytf, "accuracy over folds of pairs of videos", "embeddings of frames; splits.txt"),
-    (
-        "ijb-verify",
-        evaluate_identification.ijb_verify,
-        "TAR@FAR of templates, 1:1",
-        "embeddings; template lists; comparisons",
-    ),
-    (
-        "ijb-identify",
-        evaluate_identification.ijb_identify,
-        "rank-k, TPIR@FPIR of templates, 1:N",
-        "embeddings; galleries; probes",
-    ),
-    (
-        "megaface",
-        evaluate_identification.megaface,
-        "rank-k and TAR@FAR among distractors",
-        "embeddings of probes and distractors; their lists, noises",
-    ),
-    (
-        "trillion-pairs",
-        evaluate_identification.trillion_pairs,
-        "TAR@FAR of all pairs, TPR@FAR of searches",
-        "embeddings of probes and gallery, with labels",
-    ),
-    (
-        "luna16",
-        evaluate_samples.luna16,
-        "FROC and CPM of a nodule detector",
-        "marks, annotations, excluded findings (.csv); scans",
-    ),
-    (
-        "luna16-candidates",
-        evaluate_samples.luna16_candidates,
-        "the same of scored candidates",
-        ".npz: labels, probabilities, scans, nodules",
-    ),
-    (
-        "classification",
-        evaluate_samples.classification,
-        "top-1, top-5, by class, good and low; over seeds",
-        ".npz: labels, predictions or logits, norms",
-    ),
-    (
-        "quality",
-        evaluate_samples.quality,
-        "norm as quality: split, bins, changed, discard, degradation",
-        "predictions, or embeddings with a list, or a saved result",
-    ),
-)
+OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4)}
+ENGINE: dict[str, Any] = {"device": (Device, "cpu"), "timeout_s": (TimeoutS, 3600.0)}
 
 
 @evaluate_app.callback(invoke_without_command=True)
@@ -97,11 +35,86 @@ def evaluate(
         table = Table(title="angulus evaluate NAME", caption=CAPTION)
         for head in ("name", "measures", "reads"):
             table.add_column(head, no_wrap=True)
-        for name, _, measures, reads in TABLE:
-            table.add_row(name, measures, reads)
+        for protocol in COMMANDS.values():
+            table.add_row(protocol.name, protocol.measures, protocol.reads)
         show_table(table)
         raise typer.Exit
 
 
-for _name, _command, _, _ in TABLE:
-    evaluate_app.command(_name)(_command)
+def command(protocol: Protocol) -> Callable[..., None]:
+    """A function that typer can make a command of: its signature and its help are the protocol's."""
+    files = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
+    named = {f"list_{parameter.name}": parameter for parameter in protocol.lists}
+    named |= {parameter.name: parameter for parameter in protocol.options}
+    annotated: dict[str, Any] = {parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in files}
+    annotated |= {key: _option(parameter) for key, parameter in named.items()}
+    annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
+
+    def run(**values: Any) -> None:
+        _run(protocol, values)
+
+    run.__doc__ = protocol.summary
+    run.__annotations__ = {key: annotation for key, (annotation, _) in annotated.items()}
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in annotated.items()
+        ]
+    )
+    return run
+
+
+def _argument(parameter: Parameter) -> Any:
+    return Annotated[parameter.type, typer.Argument(metavar=parameter.flag, help=parameter.help)]
+
+
+def _option(parameter: Parameter) -> tuple[Any, Any]:
+    """The annotation and the default of an option."""
+    flag, optional = parameter.option, parameter.default is None and not parameter.required
+    if parameter.type is bool:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    type_ = Optional[parameter.type] if optional else parameter.type  # noqa: UP045  # typer
+    info = typer.Option(flag, help=parameter.help, show_default=not optional)
+    return Annotated[type_, info], inspect.Parameter.empty if parameter.required else parameter.default
+
+
+def _run(protocol: Protocol, values: dict[str, Any]) -> None:
+    from angulus.evaluation import scoring
+    from angulus.evaluation.runners import Inputs
+
+    output = Output(*(values.pop(name) for name in OUTPUT))
+    parameters = (*protocol.lists, *protocol.options)
+    values = {name: value for name, value in values.items() if value not in (None, [], ())}
+    lists = {key.name: values[f"list_{key.name}"] for key in protocol.lists if f"list_{key.name}" in values}
+    samples = values.get("samples", ())
+    with contextlib.ExitStack() as stack:
+        inputs = Inputs(
+            lists=_groups(lists["pairs"]) if protocol.grouped else lists,
+            options={key.name: values[key.name] for key in protocol.options if key.name in values},
+            images=values.get("images"),
+            others=values.get("others"),
+            samples=(samples,) if isinstance(samples, Path) else tuple(samples),
+            names={parameter.name: parameter.option for parameter in parameters},
+            report=say,
+            scoring=stack.enter_context(engine(values["device"], values["timeout_s"]))
+            if protocol.shared
+            else scoring.DEFAULT,
+        )
+        result = protocol.run(inputs)
+        if inputs.scoring.ranks.rank == 0:
+            output.show(result)
+
+
+def _groups(items: list[str]) -> dict[str, Path]:
+    """The list of each group, of GROUP=FILE; one FILE alone has the name ""."""
+    if len(items) == 1 and "=" not in items[0]:
+        return {"": Path(items[0])}
+    named = {group: Path(path) for group, sign, path in (item.partition("=") for item in items) if sign and path}
+    if len(named) < len(items):
+        wrong = [item for item in items if not item.partition("=")[2]]
+        raise checks.InputError(f"--pairs must be GROUP=FILE, each group once; got {' '.join(wrong or items)}")
+    return named
+
+
+for _protocol in COMMANDS.values():
+    evaluate_app.command(_protocol.name)(command(_protocol))

@@ -36,7 +36,7 @@ def export(
     json: JsonFile = None,
 ) -> None:
     """Write an ONNX file from bytes of pixels to features and norms, and compare it with PyTorch."""
-    from angulus.cli.evaluate_verification import read_list
+    from angulus.cli.pair_lists import read_list
     from angulus.cli.progress import stages
     from angulus.core.contract import describe_model
     from angulus.models import artifact

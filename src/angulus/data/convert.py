@@ -21,7 +21,7 @@ from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 from angulus.data.sources.csv_list import PATHS, check_column, read_cells
 from angulus.data.sources.items import Item, Remark, column_of
 from angulus.evaluation.lists.bin_set import read_bin
-from angulus.evaluation.lists.pairs import pairs_text
+from angulus.evaluation.lists.pair_list import pairs_text
 
 LEFT_OUT = "left-out.jsonl"
 PAIRS = "pairs.txt"

@@ -1,218 +1,437 @@
-"""The one table of protocols that a recipe may name: from embeddings and lists to a `Result`."""
+"""One table of protocols: it generates `angulus evaluate NAME` and checks the benchmarks of recipes.
+
+Importing it is cheap. What computes a protocol is in `runners`, imported when it runs.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from angulus.core import checks
-from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists import bin_set, blufr, cfp, grouped, ijb, lfw, megaface, ytf
-from angulus.evaluation.protocols import classification as classifying
-from angulus.evaluation.protocols import detection, gallery, groups, judged, open_set, quality, videos
-from angulus.evaluation.protocols import pairs as verification
-from angulus.evaluation.protocols import template_verification as template_protocol
-from angulus.evaluation.protocols import templates as pooling
-from angulus.evaluation.protocols.result import Number, Result
-
-SCORE = ("score",)  # of `videos.evaluate`
-POOLING = ("pool", "norm", "detector")  # of `templates.Pooling`
+if TYPE_CHECKING:
+    from angulus.evaluation.protocols.result import Result
+    from angulus.evaluation.runners import Inputs
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a protocol gets: embeddings of the images (and of the others), the lists' files, its options.
+class Parameter:
+    """A file or an option of a protocol.
 
-    Of the test split instead: `columns`, by name labels, predictions, probabilities, norms, and what the data set says
-    of its images.
+    Args:
+        name: its key in recipes, and the keyword of the function that takes it.
+        help: one sentence for `--help`.
+        type: what it holds; a list may be given several times on the command line.
+        default: what holds where it is left out; None leaves it to the protocol.
+        required: whether the protocol needs it.
+        flag: its option on the command line; by default from its name. Of positional files: the name that help shows.
     """
 
-    lists: Mapping[str, Path] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    images: Embeddings | None = None
-    others: Embeddings | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    help: str
+    type: Any = str
+    default: Any = None
+    required: bool = False
+    flag: str = ""
 
     @property
-    def embeddings(self) -> Embeddings:
-        """Of the images, which the protocol's entry in the table asks for."""
-        assert self.images is not None
-        return self.images
+    def option(self) -> str:
+        """The option on the command line, such as `--low-fraction`."""
+        return self.flag or f"--{self.name.replace('_', '-')}"
+
+    def check(self, where: str, value: object) -> None:
+        """Refuse a value of another type."""
+        from angulus.core import checks
+
+        if not _fits(self.type, value):
+            raise checks.InputError(
+                f"{where}: options.{self.name} must be {_described(self.type)}; got {checks.shown(value)}"
+            )
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One entry: how it is computed, and what it takes.
+    """One protocol, for the command line and for recipes.
 
     Args:
-        run: computes the result.
-        evaluate: the function whose keyword arguments are its options.
-        lists: the lists that it needs; "*" stands for one a group, under names of the recipe's own.
-        optional: lists that it can do without.
-        images, others: whether it embeds images, and distractors or a gallery beside them.
-        extra: options that `run` takes beside those of `evaluate`.
+        name: of the command, and of the recipe's key `protocol`.
+        summary: one line for `--help`.
+        measures, reads: what `angulus evaluate --list` shows.
+        runner: the function of `runners` that computes it; by default named after the protocol.
+        images, others: embeddings that it measures, and embeddings of distractors or a gallery.
+        samples: files of marks or predictions; recipes give the test split instead.
+        lists: the files that describe the protocol.
+        grouped: whether recipes give one list per group, under names of their own.
+        options: what it can vary.
+        shared: whether processes under torchrun share its work.
+        available: as a command, in recipes, or both.
+        by_quality: whether it splits samples into good and low quality.
     """
 
-    run: Callable[[Given], Result]
-    evaluate: Callable[..., Result]
-    lists: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    images: bool = True
-    others: bool = False
-    extra: tuple[str, ...] = ()
+    name: str
+    summary: str
+    measures: str = ""
+    reads: str = ""
+    runner: str = ""
+    images: Parameter | None = None
+    others: Parameter | None = None
+    samples: Parameter | None = None
+    lists: tuple[Parameter, ...] = ()
+    grouped: bool = False
+    options: tuple[Parameter, ...] = ()
+    shared: bool = False
+    available: Literal["command", "recipe", "both"] = "both"
+    by_quality: bool = False
+
+    def run(self, inputs: Inputs) -> Result:
+        """Compute the result."""
+        from angulus.evaluation import runners
+
+        result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs)
+        return result
 
     def check(self, where: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> None:
-        """Refuse lists and options that it does not know, and lists that are missing."""
-        if self.lists == ("*",):
+        """Refuse lists and options of a recipe that are unknown or of another type, and missing lists."""
+        from angulus.core import checks
+
+        if self.grouped:
             if not lists:
-                raise checks.InputError(f"{where} needs lists, one a group: GROUP: FILE")
+                raise checks.InputError(f"{where} needs lists, one per group: GROUP: FILE")
         else:
-            missing = [name for name in self.lists if name not in lists]
-            if missing:
-                raise checks.InputError(f"{where} needs lists.{missing[0]}")
-            _refuse_unknown(f"{where} has no list", lists, (*self.lists, *self.optional))
-        parameters = inspect.signature(self.evaluate).parameters.values()
-        known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "options"]
-        _refuse_unknown(f"{where} has no option", options, (*known, *self.extra))
+            for parameter in self.lists:
+                if parameter.required and parameter.name not in lists:
+                    raise checks.InputError(f"{where} needs lists.{parameter.name}")
+            _refuse_unknown(f"{where} has no list", lists, self.lists)
+        _refuse_unknown(f"{where} has no option", options, self.options)
+        for parameter in self.options:
+            if parameter.name in options:
+                parameter.check(where, options[parameter.name])
 
 
-def _refuse_unknown(what: str, given: Iterable[str], known: tuple[str, ...]) -> None:
-    for name in given:
+def list_protocols() -> list[str]:
+    """Names of the protocols, which `angulus evaluate NAME` and the benchmarks of recipes take.
+
+    >>> list_protocols()[:3]
+    ['lfw', 'pairs', 'cfp']
+    """
+    return list(PROTOCOLS)
+
+
+def _refuse_unknown(what: str, names: Iterable[str], parameters: tuple[Parameter, ...]) -> None:
+    from angulus.core import checks
+
+    known = [parameter.name for parameter in parameters]
+    for name in names:
         if name not in known:
             listed = ", ".join(known) or "none"
             raise checks.InputError(f"{what} {name!r}{checks.nearest(name, known)}; known: {listed}")
 
 
-def _lfw(given: Given) -> Result:
-    return verification.evaluate(given.embeddings, lfw.read_lfw_pairs(given.lists["pairs"]), **given.options)
-
-
-def _pairs(given: Given) -> Result:
-    return verification.evaluate(given.embeddings, lfw.read_pair_list(given.lists["pairs"])[0], **given.options)
-
-
-def _cfp(given: Given) -> Result:
-    options = dict(given.options)
-    part = checks.choice("part", options.pop("part", "fp"), ("fp", "ff"))
-    return verification.evaluate(given.embeddings, getattr(cfp.read_cfp(given.lists["protocol"]), part), **options)
-
-
-def _bin(given: Given) -> Result:
-    return verification.evaluate(given.embeddings, bin_set.read_bin(given.lists["bin"]).pairs, **given.options)
-
-
-def _rfw(given: Given) -> Result:
-    lists = grouped.joined({name: lfw.read_pair_list(path)[0] for name, path in given.lists.items()})
-    return groups.evaluate(given.embeddings, lists, **given.options)
-
-
-def _blufr(given: Given) -> Result:
-    return open_set.evaluate(given.embeddings, blufr.read_blufr(given.lists["config"]), **given.options)
-
-
-def _ytf(given: Given) -> Result:
-    return videos.evaluate(given.embeddings, ytf.read_ytf_pairs(given.lists["pairs"]), **given.options)
-
-
-def _quality(base: Callable[[Given], Result]) -> Callable[[Given], Result]:
-    """Good and low of the pairs that another protocol judges, by its own norms; a comparison splits them again."""
-
-    def run(given: Given) -> Result:
-        options = dict(given.options)
-        passed = {name: options.pop(name) for name in SCORE if name in options}
-        found = base(Given(given.lists, {"draws": 0, **passed}, given.images))
-        return quality.evaluate(judged.of_result(found), **options)
-
-    return run
-
-
-def _ijb_verify(given: Given) -> Result:
-    options = dict(given.options)
-    how = {name: options.pop(name) for name in POOLING if name in options}
-    templates = given.lists["templates"]
-    read = ijb.read_templates if ".csv" in templates.suffixes else ijb.read_template_media
-    images = read(templates)
-    pooled = pooling.pool(given.embeddings, images, pooling.Pooling(**how))
-    comparisons = given.lists["comparisons"]
-    if images.subjects is None:
-        pooled = pooling.link(pooled, ijb.read_comparisons(comparisons))
-    stream = ijb.read_comparisons(comparisons, images if images.subjects is not None else None)
-    return template_protocol.verify(pooled, stream, **options)
-
-
-def _megaface(given: Given) -> Result:
-    assert given.others is not None
-    files = given.lists
-    lists = tuple(megaface.read_feature_list(files[name]) for name in ("probes", "distractors") if name in files)
-    noises = [megaface.read_noises(files[name]) if name in files else None for name in _NOISES]
-    if len(lists) == 1:
-        raise checks.InputError("megaface needs lists.probes and lists.distractors, both or neither; got one")
-    return gallery.megaface(
-        given.embeddings,
-        given.others,
-        lists=(lists[0], lists[1]) if lists else None,
-        noises=(noises[0], noises[1]),
-        **given.options,
+def _fits(type_: Any, value: object) -> bool:
+    if value is None:
+        return True
+    if get_origin(type_) is list:
+        return isinstance(value, list | tuple) and all(_fits(get_args(type_)[0], item) for item in value)
+    return isinstance(value, int | float if type_ is float else type_) and (
+        type_ is bool or not isinstance(value, bool)
     )
 
 
-_NOISES = ("probe_noises", "distractor_noises")
+def _described(type_: Any) -> str:
+    words = {str: "text", int: "whole number", float: "number", bool: "boolean"}
+    if get_origin(type_) is list:
+        return f"a list of {words[get_args(type_)[0]]}s"
+    return {str: "text", bool: "true or false"}.get(type_) or f"a {words[type_]}"
 
 
-def _trillion_pairs(given: Given) -> Result:
-    assert given.others is not None
-    return gallery.trillion_pairs(given.embeddings, given.others, **given.options)
+def _file(name: str, help: str, flag: str = "", type: Any = Path, required: bool = True) -> Parameter:
+    return Parameter(name, help, type, required=required, flag=flag)
 
 
-def _classification(given: Given) -> Result:
-    columns = {name: given.columns[name] for name in ("labels", "predictions", "norms")}
-    return classifying.evaluate(classifying.Predictions.of(**columns), **given.options)
+# files and options that several protocols share
+EMBEDDINGS = _file("images", ".npz, .safetensors or .parquet.", "EMBEDDINGS")
+DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1000)
+SEED = Parameter("seed", "Seed of the resamples.", int, 0)
+FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
+FARS = Parameter(
+    "fars",
+    "FAR where TAR is reported; repeat for several. Default: all that the data support.",
+    list[float],
+    flag="--far",
+)
+METRIC = Parameter("metric", "cosine, inner, euclidean or unit-euclidean.", default="cosine")
+PCA = Parameter("pca", "Project onto this many directions, fitted on the training folds.", int)
+FORMAT = Parameter(
+    "format", "plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: detect it.", default="auto"
+)
+REFERENCE = _file("reference", "Another model's, of the same samples, whose norms decide.", required=False)
+LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quality.", float, 0.2)
 
-
-def _training(given: Given) -> Result:
-    return _training_numbers(given.columns)
-
-
-def _training_numbers(columns: Mapping[str, Any]) -> Result:
-    """What the training itself came to."""
-    number = Number("last epoch loss", float(columns["last_epoch_loss"]))
-    return Result("training", (number,), {}, {}, notes=("the mean loss of the training batches of the last epoch",))
-
-
-def _luna16_candidates(given: Given) -> Result:
-    columns = given.columns
-    if "scans" not in columns:
-        raise checks.InputError(
-            "luna16-candidates needs a data set that says which scan each candidate is from: luna16"
-        )
-    return detection.candidates(
-        columns["labels"], columns["probabilities"], columns["scans"], columns.get("nodules"), **given.options
-    )
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "lfw": Protocol(_lfw, verification.evaluate, ("pairs",)),
-    "pairs": Protocol(_pairs, verification.evaluate, ("pairs",)),
-    "cfp": Protocol(_cfp, verification.evaluate, ("protocol",), extra=("part",)),
-    "bin": Protocol(_bin, verification.evaluate, ("bin",)),
-    "rfw": Protocol(_rfw, groups.evaluate, ("*",)),
-    "blufr": Protocol(_blufr, open_set.evaluate, ("config",)),
-    "ytf": Protocol(_ytf, videos.evaluate, ("pairs",)),
-    "ijb-verify": Protocol(_ijb_verify, template_protocol.verify, ("templates", "comparisons"), extra=POOLING),
-    "megaface": Protocol(
-        _megaface,
-        gallery.megaface,
-        optional=("probes", "distractors", *_NOISES),
-        others=True,
+_BOOTSTRAP = (DRAWS, SEED)
+_VERIFICATION = (METRIC, FLIP, PCA, FARS, *_BOOTSTRAP)
+_TEMPLATES = (
+    Parameter(
+        "ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, if images show two people.", default="file"
     ),
-    "trillion-pairs": Protocol(_trillion_pairs, gallery.trillion_pairs, others=True),
-    "quality-lfw": Protocol(_quality(_lfw), quality.evaluate, ("pairs",)),
-    "quality-pairs": Protocol(_quality(_pairs), quality.evaluate, ("pairs",)),
-    "quality-ytf": Protocol(_quality(_ytf), quality.evaluate, ("pairs",), extra=SCORE),
-    "classification": Protocol(_classification, classifying.evaluate, images=False),
-    "training": Protocol(_training, _training_numbers, images=False),
-    "luna16-candidates": Protocol(_luna16_candidates, detection.candidates, images=False),
-}
+    Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
+    Parameter("norm", "Weight images by the feature's norm (N1) or not (N0).", bool, True),
+    Parameter("detector", "Weight images by the detector's score (D1) or not (D0).", bool, False),
+    FLIP,
+)
+_PAIR_LIST = _file("pairs", "The list of pairs.")
+_YTF = _file("pairs", "YouTube Faces' splits.txt.")
+_LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
+_SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
+_QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
+
+_TABLE = (
+    Protocol(
+        "lfw",
+        "LFW: accuracy over the ten folds, AUC, EER, TAR at FARs.",
+        "accuracy over folds, AUC, EER, TAR@FAR",
+        "embeddings; LFW's pairs.txt",
+        images=EMBEDDINGS,
+        lists=(_LFW,),
+        options=_VERIFICATION,
+    ),
+    Protocol(
+        "pairs",
+        "A list of pairs: accuracy over its folds, AUC, EER, TAR at FARs.",
+        "the same for your own list, CALFW, CPLFW, AgeDB, SLLFW",
+        "embeddings; the list of pairs",
+        images=EMBEDDINGS,
+        lists=(_PAIR_LIST,),
+        options=(FORMAT, *_VERIFICATION),
+    ),
+    Protocol(
+        "cfp",
+        "CFP: as `pairs`, for its frontal-profile or frontal-frontal list; ids are 001/frontal/01.jpg.",
+        "the same for CFP-FP or CFP-FF",
+        "embeddings; CFP's Protocol, folder or .tar.gz",
+        images=EMBEDDINGS,
+        lists=(_file("protocol", "CFP's Protocol: a folder, or a .tar.gz of it.", "--lists"),),
+        options=(
+            Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
+            *_VERIFICATION,
+        ),
+    ),
+    Protocol(
+        "bin",
+        "A .bin set: as `pairs`; the id of an embedding is its image's place in the set: 0, 1, 2, ...",
+        "the same for a .bin set",
+        "embeddings with ids 0, 1, 2, ...; the .bin",
+        runner="bin_set",
+        images=EMBEDDINGS,
+        lists=(_file("bin", "The .bin set, such as lfw.bin or agedb_30.bin."),),
+        options=(
+            Parameter("folds", "Runs of consecutive pairs; 1 for none.", int, 10),
+            Parameter("fold_seed", "Draw the folds instead, for a set that is sorted by its flags.", int),
+            *_VERIFICATION,
+        ),
+    ),
+    Protocol(
+        "rfw",
+        "RFW: accuracy over folds of each group, their standard deviation, and the skewed error ratio.",
+        "accuracy per group, how unequal",
+        "embeddings; one list per group, with folds",
+        images=EMBEDDINGS,
+        lists=(
+            _file(
+                "pairs",
+                "GROUP=FILE, repeated; or one FILE, with the embeddings' groups. All with folds.",
+                type=list[str],
+            ),
+        ),
+        grouped=True,
+        options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
+    ),
+    Protocol(
+        "blufr",
+        "BLUFR on LFW: TAR at FARs over all pairs, and open-set DIR at a FAR; mean, and mean minus deviation.",
+        "TAR@FAR, open-set DIR@FAR",
+        "embeddings; blufr_lfw_config.mat",
+        images=EMBEDDINGS,
+        lists=(_file("config", "blufr_lfw_config.mat."),),
+        options=(
+            FLIP,
+            PCA,
+            FARS,
+            Parameter(
+                "open_set_fars",
+                "FAR of DIR; repeat for several. Default: 1e-2.",
+                list[float],
+                flag="--open-set-far",
+            ),
+            Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
+        ),
+    ),
+    Protocol(
+        "ytf",
+        "YouTube Faces: accuracy over folds of pairs of videos; frames have ids Name/1/0023.jpg, or templates Name/1.",
+        "accuracy over folds of pairs of videos",
+        "embeddings of frames; splits.txt",
+        images=EMBEDDINGS,
+        lists=(_YTF,),
+        options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+    ),
+    Protocol(
+        "ijb-verify",
+        "IJB-A, IJB-B, IJB-C, 1:1: TAR at FARs of template comparisons, streamed; accuracy over folds of subjects.",
+        "TAR@FAR of templates, 1:1",
+        "embeddings; template lists; comparisons",
+        images=EMBEDDINGS,
+        lists=(
+            _file(
+                "templates",
+                "Lists of the templates' images: metadata .csv, repeated; or face_tid_mid.txt.",
+                type=list[Path],
+            ),
+            _file("comparisons", "`template template 0|1`, or `template,template`."),
+        ),
+        options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
+    ),
+    Protocol(
+        "ijb-identify",
+        "IJB, 1:N: rank-k, and TPIR at FPIRs, of each gallery and their mean.",
+        "rank-k, TPIR@FPIR of templates, 1:N",
+        "embeddings; galleries; probes",
+        images=EMBEDDINGS,
+        lists=(
+            _file("gallery", "Metadata .csv of G1, and again of G2.", type=list[Path]),
+            _file("probes", "Metadata .csv of the probes.", type=list[Path]),
+        ),
+        options=(
+            *_TEMPLATES,
+            Parameter("ranks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--rank"),
+            Parameter("fpirs", "FPIR where TPIR is reported; repeat for several.", list[float], flag="--fpir"),
+            Parameter("within", "The subject must be within this rank for the TPIR; default: any rank.", int),
+            *_BOOTSTRAP,
+        ),
+        available="command",
+    ),
+    Protocol(
+        "megaface",
+        "MegaFace: rank-k among 10, 100, ... all distractors, and TAR at FARs.",
+        "rank-k and TAR@FAR among distractors",
+        "embeddings of probes and distractors; their lists, noises",
+        images=_file("images", "Embeddings of the probes, such as FaceScrub's.", "PROBES"),
+        others=_file("others", "Embeddings of the distractors.", "DISTRACTORS"),
+        lists=(
+            _file("probes", "facescrub_features_list.json; default: all, with labels.", "--probe-list", required=False),
+            _file("distractors", "megaface_features_list.json_...; default: all.", "--distractor-list", required=False),
+            _file("probe_noises", "Probes that show somebody else; needs both lists.", required=False),
+            _file("distractor_noises", "Distractors to leave out; needs both lists.", required=False),
+        ),
+        options=(
+            Parameter(
+                "noise_rule",
+                "Noisy probes: remove, or replace by the mean of the person's others, as insightface does.",
+                default="remove",
+            ),
+            FLIP,
+            Parameter("ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank"),
+            FARS,
+            *_BOOTSTRAP,
+        ),
+        shared=True,
+    ),
+    Protocol(
+        "trillion-pairs",
+        "Trillion-Pairs: TAR at FARs over all pairs, and TPR at FARs of searching the gallery; exact, never stored.",
+        "TAR@FAR of all pairs, TPR@FAR of searches",
+        "embeddings of probes and gallery, with labels",
+        images=_file("images", "Embeddings of the probes, with labels.", "PROBES"),
+        others=_file("others", "Embeddings of the gallery, with labels.", "GALLERY"),
+        options=(
+            FLIP,
+            FARS,
+            Parameter("search_fars", "FAR of the searches; repeat for several.", list[float], flag="--search-far"),
+            *_BOOTSTRAP,
+        ),
+        shared=True,
+    ),
+    Protocol(
+        "luna16",
+        "LUNA16: FROC and CPM of a detector's marks, by the challenge's rules.",
+        "FROC and CPM of a nodule detector",
+        "marks, annotations, excluded findings (.csv); scans",
+        samples=_file("samples", "seriesuid,coordX,coordY,coordZ,probability (.csv).", "MARKS"),
+        lists=(
+            _file("annotations", "annotations.csv: the nodules."),
+            _file("excluded", "annotations_excluded.csv: findings that count neither as hits nor as errors."),
+            _file("scans", "seriesuids.csv: every scan that was searched."),
+        ),
+        options=_BOOTSTRAP,
+        available="command",
+    ),
+    Protocol(
+        "luna16-candidates",
+        "FROC and CPM of candidates labelled as nodule or not, without their positions.",
+        "the same for scored candidates",
+        ".npz: labels, probabilities, scans, nodules",
+        samples=_file("samples", ".npz: labels, probabilities, scans, and optionally nodules.", "CANDIDATES"),
+        options=_BOOTSTRAP,
+    ),
+    Protocol(
+        "classification",
+        "Top-1 and top-5 accuracy and error, by class, of good and low quality; over seeds mean ± standard deviation.",
+        "top-1, top-5, by class, good and low; over seeds",
+        ".npz: labels, predictions or logits, norms",
+        samples=_file(
+            "samples",
+            ".npz: labels, predictions or logits, norms; several: runs with other seeds.",
+            "PREDICTIONS...",
+            list[Path],
+        ),
+        lists=(REFERENCE,),
+        options=(LOW_FRACTION, Parameter("per_class", "Also each class's accuracy.", bool, True), *_BOOTSTRAP),
+    ),
+    Protocol(
+        "quality",
+        "The feature norm as quality: good and low, bins of norm, what changed, error versus discard, degradation.",
+        "norm as quality: split, bins, changed, discard, degradation",
+        "predictions, or embeddings with a list, or a saved result",
+        samples=_file(
+            "samples",
+            "Predictions (.npz); embeddings, with --pairs; a saved result of pairs or ytf (.json); for degradation"
+            " an .npz of norms, strengths, images, kinds.",
+            "SAMPLES",
+        ),
+        lists=(_file("pairs", "A list of pairs, if SAMPLES are embeddings.", required=False), REFERENCE),
+        options=(
+            Parameter(
+                "measure",
+                "split: good and low; bins: accuracy by norm; changed: what --reference got otherwise; discard: FNMR "
+                "as the worst pairs go; degradation: correlation of norm and strength.",
+                default="split",
+            ),
+            FORMAT,
+            LOW_FRACTION,
+            Parameter("bins", "Bins of norm.", int, 10),
+            Parameter("edges", "Bins of equal count (quantile) or width.", default="quantile"),
+            Parameter("fmr", "Discard: FMR of the threshold.", float, 1e-3),
+            Parameter("up_to", "Discard: share where the area ends.", float, 1.0),
+            FLIP,
+            *_BOOTSTRAP,
+        ),
+        available="command",
+    ),
+    *(
+        Protocol(
+            f"quality-{base}",
+            f"Good and low quality by the feature norm, of the pairs that `{base}` judges.",
+            runner=f"quality_{base}",
+            images=EMBEDDINGS,
+            lists=(pairs,),
+            options=(*own, *_QUALITY),
+            available="recipe",
+            by_quality=True,
+        )
+        for base, pairs, own in (("lfw", _LFW, ()), ("pairs", _PAIR_LIST, ()), ("ytf", _YTF, (_SCORE,)))
+    ),
+    Protocol("training", "The mean loss of the training batches of the last epoch.", available="recipe"),
+)
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _TABLE}
+COMMANDS = {name: protocol for name, protocol in PROTOCOLS.items() if protocol.available != "recipe"}
+RECIPES = {name: protocol for name, protocol in PROTOCOLS.items() if protocol.available != "command"}

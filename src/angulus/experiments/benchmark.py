@@ -1,4 +1,4 @@
-"""What a recipe says of a benchmark, and where its files are."""
+"""A benchmark of a recipe, and where its files are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from angulus.core import checks
-from angulus.evaluation.protocols import quality
-from angulus.evaluation.registry import PROTOCOLS
+from angulus.evaluation.registry import PROTOCOLS, RECIPES
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 PERCENT = " %"  # how the title of a column ends whose numbers are shares, shown times 100
@@ -21,14 +20,14 @@ class Benchmark:
     """Images that the trained model embeds, and the protocol that measures the embeddings.
 
     Args:
-        name: what it is called, such as "LFW"; one of a kind in a recipe.
-        protocol: one of `benchmarks.table.PROTOCOLS`.
+        name: what it is called, such as "LFW"; unique in a recipe.
+        protocol: one of `evaluation.registry.RECIPES`.
         columns: title in the table -> number of the protocol; a title that ends in " %" shows a share times 100.
         images: records, or what `angulus convert` reads; a path, or one below ANGULUS_DATA. Not of `classification`
             and `luna16-candidates`, which measure the test split.
         others: the distractors of MegaFace, the gallery of Trillion-Pairs.
         lists: what the benchmark publishes, by the names that the protocol asks for.
-        flip: how features of mirror images are joined; None: as the recipe's input says.
+        flip: how features of mirror images are combined; None: as in the recipe's input.
         options: of the protocol.
     """
 
@@ -46,8 +45,9 @@ class Benchmark:
         where = f"benchmark {self.name!r}"
         if not self.name or not self.columns:
             raise checks.InputError(f"{where} needs a name and at least one column, title: number of the protocol")
-        protocol = PROTOCOLS[checks.choice(f"protocol of {where}", self.protocol, PROTOCOLS)]
-        for key, wanted in (("images", protocol.images), ("others", protocol.others)):
+        protocol = PROTOCOLS[checks.choice(f"protocol of {where}", self.protocol, RECIPES)]
+        for key in ("images", "others"):
+            wanted = getattr(protocol, key) is not None
             if (getattr(self, key) is not None) != wanted:
                 rule = "needs" if wanted else "takes no"
                 raise checks.InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
@@ -55,8 +55,8 @@ class Benchmark:
 
     @property
     def by_quality(self) -> bool:
-        """Whether it tells samples of good quality from low ones, by norms."""
-        return PROTOCOLS[self.protocol].evaluate is quality.evaluate
+        """Whether it splits samples into good and low quality by their norms."""
+        return PROTOCOLS[self.protocol].by_quality
 
     def value(self, title: str, numbers: dict[str, Any]) -> float:
         """What a column shows of the numbers that `evaluation` kept; NaN where one is absent or undefined.
@@ -76,7 +76,9 @@ class Benchmark:
         MegaFace has "rank-1, 10 distractors", "rank-1, 100 distractors" and so on: the last is among all.
         """
         name, names = self.columns[title], list(names)
-        return name if name in names else next((each for each in reversed(names) if each.startswith(f"{name}, ")), None)
+        return (
+            name if name in names else next((other for other in reversed(names) if other.startswith(f"{name}, ")), None)
+        )
 
     def paths(self) -> Iterator[str]:
         """The files and folders that it reads, as the recipe names them."""

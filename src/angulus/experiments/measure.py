@@ -19,7 +19,8 @@ from angulus.data.sets.images import Images
 from angulus.evaluation.metrics import accuracy as accuracies
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.registry import PROTOCOLS, Given
+from angulus.evaluation.registry import PROTOCOLS
+from angulus.evaluation.runners import Inputs
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.recipe import Recipe
 from angulus.models.embed import run as embed_images
@@ -155,7 +156,7 @@ def _result(
         None if source is None else embedded[source, benchmark.flip] for source in (benchmark.images, benchmark.others)
     )
     lists = {name: place(path) for name, path in benchmark.lists.items()}
-    return PROTOCOLS[benchmark.protocol].run(Given(lists, benchmark.options, images, others, columns))
+    return PROTOCOLS[benchmark.protocol].run(Inputs(lists, benchmark.options, images, others, columns=columns))
 
 
 def plain_numbers(result: Result) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, extras, files, formats
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.intervals import MOST_DRAWS
 from angulus.models.artifact import Config, Model
 from angulus.models.inputs import draw_pixels, read_pixels, row_labels
@@ -60,7 +60,7 @@ def export(
     precision: str = "float32",
     images: Path | None = None,
     ranges: Path | None = None,
-    pairs: Pairs | None = None,
+    pairs: PairList | None = None,
     draws: int = 1000,
     seed: int = 0,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -260,7 +260,7 @@ def _check(parity: Parity, backbone: str) -> None:
         )
 
 
-def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: Pairs | None) -> None:
+def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: PairList | None) -> None:
     """Refuse wrong arguments before any work."""
     checks.choice("precision", precision, PRECISIONS)
     if out.suffix != ".onnx":

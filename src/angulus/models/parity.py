@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.verification import best_of
 from angulus.evaluation.protocols import pairs as pairs_protocol
@@ -109,7 +109,7 @@ def compare_features(
 
 
 def compare_on_pairs(
-    own: Embeddings, other: Embeddings, pairs: Pairs, *, threshold: float | None, draws: int
+    own: Embeddings, other: Embeddings, pairs: PairList, *, threshold: float | None, draws: int
 ) -> OnPairs:
     """Measure both on the pairs, and count the decisions that changed.
 

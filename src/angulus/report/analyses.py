@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from angulus.core import files
 from angulus.evaluation.metrics import image_quality
-from angulus.evaluation.protocols import changed
 from angulus.evaluation.protocols.classification import Predictions
+from angulus.evaluation.protocols.quality import evaluate_changes
 from angulus.evaluation.protocols.result import Result
 from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import Cell, Comparison, model_folder, run_folder, section
@@ -82,13 +82,15 @@ def _per_class(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
     base = section(comparison.recipe).against
     judged = {
-        name: Predictions.of(test["labels"], predictions=test["predictions"], norms=test["norms"], source=name).judged()
+        name: Predictions.from_arrays(
+            test["labels"], predictions=test["predictions"], norms=test["norms"], source=name
+        ).judged()
         for name, test in _tests(comparison).items()
     }
     parts = []
     for name, after in judged.items():
         if name != base:
-            found = changed.evaluate(judged[base], after, draws=0)
+            found = evaluate_changes(judged[base], after, draws=0)
             values = {number.name: number.value for number in found.numbers}
             body = []
             for kind in ("right before", "wrong before", "right after", "wrong after", "fixed", "broken"):

@@ -200,7 +200,7 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
 
 def _predictions(folder: Path) -> Predictions:
     test = read_test(folder)
-    return Predictions.of(
+    return Predictions.from_arrays(
         test["labels"], predictions=test["predictions"], norms=test["norms"], source=str(folder / TEST)
     )
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from angulus.core import checks
 from angulus.data.sets.images import Images
-from angulus.evaluation.protocols import judged
+from angulus.evaluation.protocols import quality
 from angulus.evaluation.protocols.result import Result
 from angulus.report.model import ImagePairs, Model
 
@@ -88,7 +88,7 @@ def result_pairs(result: Result, images: Mapping[str, str]) -> dict[str, list[Pi
         shown = tuple(Shown(images.get(name, ""), name) for name in (str(left[row]), str(right[row])))
         return Picture(shown, f"{' and '.join(each.alt for each in shown)}, score {scores[row]:.4g}")
 
-    correct = judged.of_result(result).correct
+    correct = quality.judge_result(result).correct
     return _worst(scores, samples["same"], correct, samples["left"], samples["right"], picture)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from angulus.core import checks, redact
 from angulus.data.sets.images import Images
 from angulus.evaluation.metrics.curves import error_curve
-from angulus.evaluation.protocols import judged, pairs, videos
-from angulus.evaluation.protocols.numbers import without_interval
+from angulus.evaluation.protocols import pairs, quality, videos
+from angulus.evaluation.protocols.figures import interval_notes
 from angulus.evaluation.protocols.result import Number, Result
 from angulus.experiments import compare
 from angulus.experiments import recipe as recipes
@@ -113,7 +113,7 @@ def _models(content: Content) -> Table:
         *(
             f"{model.name}: {note}"
             for model in content.models
-            for note in without_interval([model.figures.number(name) for name in FIGURES])
+            for note in interval_notes([model.figures.number(name) for name in FIGURES])
         ),
     )
     return Table(f"Test images, {of_seed}", ["run", *FIGURES.values(), "training"], rows, notes)
@@ -162,7 +162,7 @@ def _norms(content: Content) -> Section:
     found = [(model.name, model.test["norms"].astype(np.float64), model.correct) for model in content.models]
     for name, result in content.measured.items():
         if _has_pairs(result) and "norms" in result.samples:
-            each = judged.of_result(result)
+            each = quality.judge_result(result)
             found.append((name, each.norms, each.correct))
     intro = (
         "Norms of right and wrong test images, and of pairs the smaller norm: is a short feature a doubtful one? Test "

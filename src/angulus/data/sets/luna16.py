@@ -23,7 +23,7 @@ from angulus.core.checks import InputError
 from angulus.data.sampler import earlier_occurrences
 from angulus.data.sets.download import md5_of, not_found, search_folders
 from angulus.data.sets.images import Images, Splits
-from angulus.evaluation.lists.luna16 import Candidates, Findings, read_candidates, read_findings
+from angulus.evaluation.lists.luna16_csv import Candidates, Findings, read_candidates, read_findings
 
 FORMAT = "angulus-luna16-patches-1"
 CANDIDATES, ANNOTATIONS, PATCHES, ABOUT = "candidates_V2.csv", "annotations.csv", "patches", "about.json"

@@ -21,7 +21,7 @@ from angulus.core import checks, extras, files, limits
 from angulus.core.checks import InputError, one_line, why_unread
 from angulus.data.sets.download import md5_of, not_found, search_folders
 from angulus.data.sets.luna16 import ABOUT, CANDIDATES, FOLDS, FORMAT, MARGIN, PATCHES, SIZE, read_about
-from angulus.evaluation.lists.luna16 import Candidates, read_candidates
+from angulus.evaluation.lists.luna16_csv import Candidates, read_candidates
 
 SPACING_MM = (1.25, 0.6, 0.6)  # depth, height, width; chosen by us: docs/data.md says why
 AIR_HU, LOWEST_HU, HIGHEST_HU = -1000, -1000, 400  # beyond a scan; the window that is kept

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, limits
 from angulus.core.checks import InputError, one_line
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 
 _MOST_STEPS = 10_000_000  # of a pickle; an image takes a dozen
 _CODES = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
@@ -32,7 +32,7 @@ class BinSet:
     """
 
     images: tuple[bytes, ...]
-    pairs: Pairs
+    pairs: PairList
 
 
 def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | None = None) -> BinSet:
@@ -48,7 +48,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
         fold_seed: draws the folds instead, each with as many pairs of each kind, for a set that is sorted by them.
 
     Raises:
-        InputError: another name (which is told), a damaged file, or contents of another shape.
+        InputError: another name, which the message names, a damaged file, or contents of another shape.
     """
     data = limits.read_file(path)
     where = os.fspath(path)
@@ -72,7 +72,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
         raise InputError(f"{where} must hold two images a flag; got {len(images)} images and {len(same)} flags")
     folds = checks.integer("folds", folds, low=1, high=len(same))
     names = np.arange(len(images)).astype(np.str_)
-    pairs = Pairs(names[::2], names[1::2], same, _folds(same, folds, fold_seed), source=where)
+    pairs = PairList(names[::2], names[1::2], same, _folds(same, folds, fold_seed), source=where)
     return BinSet(images, pairs)
 
 

@@ -21,13 +21,13 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class BlufrTrial:
     """Rows of the image list, from 0. The test images are the gallery and the probes.
 
     Attributes:
         train: [A], of people that `test` does not show.
         test: [T].
-        gallery: [G], one image a person.
+        gallery: [G], one image per person.
         genuine: probes whose person is in the gallery.
         impostor: the other probes.
     """
@@ -45,7 +45,7 @@ class Blufr:
 
     ids: NDArray[np.str_]
     labels: NDArray[np.int64]
-    trials: tuple[Trial, ...]
+    trials: tuple[BlufrTrial, ...]
     source: str
 
 
@@ -74,7 +74,7 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
         raise InputError(f"{where}: imageList must name each image once; got {len(ids) - len(set(ids.tolist()))} twice")
     labels = content["labels"]
     if labels.dtype.kind not in "iuf" or labels.size != len(ids) or labels.size != max(labels.shape, default=0):
-        raise InputError(f"{where}: labels must be [{len(ids)}, 1] numbers, one an image; got {list(labels.shape)}")
+        raise InputError(f"{where}: labels must be [{len(ids)}, 1] numbers, one per image; got {list(labels.shape)}")
     if (labels != np.floor(labels)).any():
         raise InputError(f"{where}: labels must be whole numbers; got {labels[labels != np.floor(labels)][0]}")
     labels = labels.ravel().astype(np.int64)
@@ -102,7 +102,7 @@ def _lfw_id(where: str, cell: NDArray[Any]) -> str:
     return f"{match[1]}/{name}"
 
 
-def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...]) -> Trial:
+def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...]) -> BlufrTrial:
     names = ("trainIndex", "testIndex", "galIndex", "probIndex")
     train, test, gallery, probes = (
         _rows(f"{where}: {name}", cell, len(labels)) for name, cell in zip(names, cells, strict=True)
@@ -110,11 +110,11 @@ def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...
     if not np.array_equal(np.sort(np.concatenate([gallery, probes])), np.sort(test)):
         raise InputError(f"{where}: testIndex must be galIndex and probIndex together; got other rows")
     if len(np.unique(labels[gallery])) != len(gallery):
-        raise InputError(f"{where}: galIndex must have one image a person; got {len(gallery)} images of fewer people")
+        raise InputError(f"{where}: galIndex must have one image per person; got {len(gallery)} images of fewer people")
     if np.isin(labels[train], labels[test]).any():
         raise InputError(f"{where}: trainIndex and testIndex must show different people; got some in both")
     known = np.isin(labels[probes], labels[gallery])
-    return Trial(train, test, gallery, probes[known], probes[~known])
+    return BlufrTrial(train, test, gallery, probes[known], probes[~known])
 
 
 def _rows(where: str, cell: NDArray[Any], count: int) -> Rows:

@@ -16,7 +16,7 @@ import numpy as np
 from angulus.core import limits
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import text_array
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.text import Unpacked, lines_of, malformed
 
 _IMAGES = re.compile(r"(?:.*/)?Pair_list_[FP]\.txt")
@@ -36,8 +36,8 @@ class Cfp:
     Ids are `001/frontal/01.jpg` and `001/profile/01.jpg`; identities are the person's number, `001`.
     """
 
-    ff: Pairs
-    fp: Pairs
+    ff: PairList
+    fp: PairList
 
 
 def read_cfp(path: str | os.PathLike[str]) -> Cfp:
@@ -142,7 +142,7 @@ def _image_ids(where: str, lines: list[str]) -> list[str]:
     return ids
 
 
-def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], right_ids: list[str]) -> Pairs:
+def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], right_ids: list[str]) -> PairList:
     count = len(lists) // 2
     wanted = {(fold, kind) for fold in range(1, count + 1) for kind in ("same", "diff")}
     if not count or set(lists) != wanted:
@@ -165,7 +165,7 @@ def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], 
                 same.append(kind == "same")
                 folds.append(fold - 1)
     first_people, second_people = (text_array([name.partition("/")[0] for name in ids]) for ids in (left, right))
-    return Pairs(
+    return PairList(
         text_array(left), text_array(right), np.array(same), np.array(folds), first_people, second_people, source=where
     )
 

@@ -12,24 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import text_array
-from angulus.evaluation.lists.delimited import Layout, first_line, read_table, stream_table
-from angulus.evaluation.lists.text import malformed
+from angulus.evaluation.lists.text import Layout, first_line, malformed, read_table, stream_table
 
-# One name a meaning: IJB-A and the first IJB-B say FILE; later releases FILENAME. A medium is MEDIA_ID in IJB-A (where
-# SIGHTING_ID names a single face); IJB-B and IJB-C have SIGHTING_ID only, one a person and medium.
+# IJB-A and the first IJB-B say FILE, later releases FILENAME. A medium is MEDIA_ID in IJB-A (where
+# SIGHTING_ID names a single face); IJB-B and IJB-C have SIGHTING_ID only, one per person and medium.
 _FILES = ("FILE", "FILENAME")
 _MEDIA = ("MEDIA_ID", "SIGHTING_ID")
 
 
 @dataclass(frozen=True, eq=False)
 class TemplateImages:
-    """Images of templates, one entry an image in a template.
+    """Images of templates, one entry per image in a template.
 
     Attributes:
         ids: [N] of str, ids of embeddings; an image that is in two templates stands twice.
         templates: [N] int64.
-        media: [N] int64, or None where the list does not say.
-        subjects: [N] int64, one subject a template, or None where the list does not say.
+        media: [N] int64, or None if the list has none.
+        subjects: [N] int64, one subject per template, or None if the list has none.
         source: what the list is, for messages and results.
     """
 
@@ -49,7 +48,7 @@ class TemplateImages:
             InputError: the list does not say who is shown, or lacks a template (counted, the first three named).
         """
         if self.subjects is None:
-            raise InputError(f"{self.source} must say whom each template shows; it has no SUBJECT_ID")
+            raise InputError(f"{self.source} must say who each template shows; it has no SUBJECT_ID")
         known, first = np.unique(self.templates, return_index=True)
         asked = np.asarray(templates, dtype=np.int64)
         place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
@@ -74,7 +73,7 @@ class Comparisons:
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Five points and a detector's score an image: ids [N], points [N, 5, 2] in pixels (x, y), scores [N]."""
+    """Five points and a detector's score per image: ids [N], points [N, 5, 2] in pixels (x, y), scores [N]."""
 
     ids: NDArray[np.str_]
     points: NDArray[np.float64]

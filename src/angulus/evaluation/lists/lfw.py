@@ -1,4 +1,4 @@
-"""The lists of LFW and of the sets made after it (RFW, CALFW, CPLFW), and which form a list of pairs has."""
+"""Lists of LFW, of the sets made after it (RFW, CALFW, CPLFW) and of YouTube Faces, and the form of a list of pairs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import text_array
-from angulus.evaluation.lists.pairs import (
-    Pairs,
+from angulus.evaluation.lists.pair_list import (
+    PairList,
     agreeing,
     cells_of,
     check_count,
@@ -36,7 +36,7 @@ FORMS = {  # by name, what a list of pairs looks like
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class LfwImages:
     """Images and who they show: ids [N] and identities [N], of str."""
 
     ids: NDArray[np.str_]
@@ -47,7 +47,7 @@ class Images:
         return len(self.ids)
 
 
-def read_pair_list(path: Path, form: str = "auto") -> tuple[Pairs, str]:
+def read_pair_list(path: Path, form: str = "auto") -> tuple[PairList, str]:
     """Read a list of pairs in any of `FORMS`; returns also which it is.
 
     Args:
@@ -60,7 +60,7 @@ def read_pair_list(path: Path, form: str = "auto") -> tuple[Pairs, str]:
     checks.choice("format", form, ("auto", *FORMS))
     lines = read_lines(path)
     likely = _likely_form(lines)
-    readers: dict[str, Callable[[list[str], Path], Pairs]] = {
+    readers: dict[str, Callable[[list[str], Path], PairList]] = {
         "plain": parse_pairs,
         "lfw": _parse_lfw,
         "two-line": _parse_two_lines,
@@ -73,7 +73,7 @@ def read_pair_list(path: Path, form: str = "auto") -> tuple[Pairs, str]:
         raise InputError(f"{error}; its lines look like {likely}: {FORMS[likely]}") from error
 
 
-def read_lfw_pairs(path: Path) -> Pairs:
+def read_lfw_pairs(path: Path) -> PairList:
     """Read LFW's `pairs.txt` (View 2) or a list of its form: ids are `Name/Name_0001`, identities are names.
 
     The first line is `folds<TAB>per`; each fold has `per` genuine lines `name<TAB>i<TAB>j`, then `per` impostor lines
@@ -90,7 +90,7 @@ def read_lfw_pairs(path: Path) -> Pairs:
     return _parse_lfw(read_lines(path), path)
 
 
-def _parse_lfw(lines: list[str], path: Path) -> Pairs:
+def _parse_lfw(lines: list[str], path: Path) -> PairList:
     counts = header(lines[0]) or ((1, int(lines[0].strip())) if is_count(lines[0].strip()) else None)
     if counts is None and len(lines[0].split()) < 3:
         raise malformed(
@@ -119,7 +119,9 @@ def _parse_lfw(lines: list[str], path: Path) -> Pairs:
         map(text_array, zip(*side, strict=True)) for side in (left, right)
     )
     several = folds is not None and folds[-1] > 0
-    return Pairs(left_ids, right_ids, same, folds if several else None, left_names, right_names, source=os.fspath(path))
+    return PairList(
+        left_ids, right_ids, same, folds if several else None, left_names, right_names, source=os.fspath(path)
+    )
 
 
 def _runs(path: Path, same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
@@ -133,7 +135,7 @@ def _runs(path: Path, same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
     return folds
 
 
-def _parse_two_lines(lines: list[str], path: Path) -> Pairs:
+def _parse_two_lines(lines: list[str], path: Path) -> PairList:
     """The pairs of CALFW's and CPLFW's lists: each line is a file and a number, which is 0 in impostor pairs.
 
     In genuine pairs the number is the fold, from 1, or 1 in all. Where it is the fold, impostor pairs, whose fold the
@@ -156,7 +158,7 @@ def _parse_two_lines(lines: list[str], path: Path) -> Pairs:
     same, folds = numbers > 0, _numbered_folds(numbers)
     left_people, right_people = agreeing(_people(left), _people(right), same)
     ids = text_array(left), text_array(right)
-    return Pairs(*ids, same, folds, left_people, right_people, source=os.fspath(path))
+    return PairList(*ids, same, folds, left_people, right_people, source=os.fspath(path))
 
 
 def _people(names: list[str]) -> list[str]:
@@ -191,7 +193,42 @@ def _likely_form(lines: list[str]) -> str:
     return max(fitting, key=lambda form: fitting[form])
 
 
-def read_lfw_images(path: str | os.PathLike[str]) -> Images:
+def read_ytf_pairs(path: Path) -> PairList:
+    """Read pairs of videos: ids are `Name/number`, one a video; identities are names; folds are the splits.
+
+    A line is `split, pair, first video, second video, 0|1`, with splits from 1 in order; a heading is skipped.
+
+    Raises:
+        InputError: names file and line: another number of columns, a flag that is not 0 or 1 or that the names
+            contradict, splits out of order or of different sizes.
+
+    Source: L. Wolf, T. Hassner, I. Maoz, "Face Recognition in Unconstrained Videos with Matched Background
+    Similarity", CVPR 2011; its 5,000 pairs stand in 10 splits.
+    """
+    lines = read_lines(path)
+    heading = int(lines[0].lower().startswith("split"))
+    rows, folds, split = [], [], 0
+    for number, line in enumerate(lines[heading:], 1 + heading):
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) != 5 or not is_count(cells[0]) or not is_count(cells[1]) or cells[4] not in ("0", "1"):
+            raise malformed(path, number, "`split, pair, Name/0, Other/1, 0|1`", line)
+        if int(cells[0]) not in (split, split + 1):
+            raise malformed(path, number, f"of split {max(split, 1)} or the next", line)
+        split = int(cells[0])
+        first, second = (video.partition("/") for video in cells[2:4])
+        if not (first[0] and first[2] and second[0] and second[2]) or (first[0] == second[0]) != (cells[4] == "1"):
+            raise malformed(path, number, "two videos `Name/number`, of one person exactly where the flag is 1", line)
+        rows.append((cells[2], cells[3], first[0], second[0], cells[4]))
+        folds.append(split - 1)
+    sizes = np.bincount(folds) if folds else np.zeros(0, dtype=np.int64)
+    if not len(sizes) or sizes.min() != sizes.max():
+        raise InputError(f"{os.fspath(path)} must have splits of equal size; got {sizes.tolist()}; it is cut short")
+    left, right, left_identity, right_identity = (text_array([row[place] for row in rows]) for place in range(4))
+    same = np.array([row[4] == "1" for row in rows])
+    return PairList(left, right, same, np.array(folds), left_identity, right_identity, source=os.fspath(path))
+
+
+def read_lfw_images(path: Path) -> LfwImages:
     """Read a list of LFW's images: a line `Name/Name_0001.jpg`, optionally followed by the person's number.
 
     Raises:
@@ -215,4 +252,4 @@ def read_lfw_images(path: str | os.PathLike[str]) -> Images:
             name,
         ):
             raise malformed(path, number, "a person's number, one to a person", line)
-    return Images(text_array(list(images)), text_array(list(images.values())), os.fspath(path))
+    return LfwImages(text_array(list(images)), text_array(list(images.values())), os.fspath(path))

@@ -23,7 +23,7 @@ class FeatureList:
 
     Attributes:
         ids: [N] of str, the paths, unique.
-        identities: [N] of str, "" where nobody knows, or None where the list has paths only.
+        identities: [N] of str, "" if unknown, or None if the list has paths only.
         source: what the list is, for messages and results.
     """
 
@@ -90,7 +90,7 @@ def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:
         if not isinstance(values, list) or not values or not all(type(value) in kinds for value in values):
             raise InputError(f'{where}: "{name}" must be a list of text, at least one')
         if len(values) != len(content["path"]):
-            raise InputError(f'{where} must have one "id" a "path"; got {len(values)} and {len(content["path"])}')
+            raise InputError(f'{where} must have one "id" per "path"; got {len(values)} and {len(content["path"])}')
     paths = content["path"]
     if len(set(paths)) != len(paths):
         raise InputError(f"{where} must name each path once; got {len(paths) - len(set(paths))} repeats")
@@ -99,7 +99,7 @@ def read_feature_list(path: str | os.PathLike[str]) -> FeatureList:
 
 
 def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
-    """Read a list of noisy images: a path, `identity/file` or file name a line, which may follow a number and a tab.
+    """Read a list of noisy images, one path, `identity/file` or file name per line, after an optional number and tab.
 
     Lines that begin with # are comments.
 
@@ -122,7 +122,7 @@ def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
 
 
 def read_features(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Read a binary feature file: int32 rows, columns, bytes a row, and 5 for float32; then the rows, little-endian.
+    """Read a binary feature file: int32 rows, columns, bytes per row, and 5 for float32; then the rows, little-endian.
 
     Returns:
         [rows, columns] float32; MegaFace's own features are one column.

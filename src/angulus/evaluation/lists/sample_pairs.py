@@ -1,4 +1,4 @@
-"""Pairs drawn from labelled images: all of one kind, so many, or a list with folds over people."""
+"""Pairs drawn from labelled images: all genuine ones, some impostor ones, or a list with folds over people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 
 PairRows = NDArray[np.int64]  # [P, 2]
 
@@ -33,7 +33,7 @@ def impostor_count(people: NDArray[np.int64]) -> int:
 
 
 def impostor_rows(people: NDArray[np.int64], count: int, rng: np.random.Generator) -> PairRows:
-    """So many pairs of rows that show two people, lower row first, each at most once; no more than there are."""
+    """`count` different pairs of rows that show two people, lower row first; `count` must not exceed their number."""
     size, total = len(people), impostor_count(people)
     if 2 * count > total:  # most of them: list all, and leave some out
         rows = _all_pairs(np.arange(size))
@@ -49,18 +49,18 @@ def impostor_rows(people: NDArray[np.int64], count: int, rng: np.random.Generato
 
 def draw_folds(
     ids: NDArray[np.str_], identities: NDArray[np.str_], *, folds: int = 10, per: int = 300, seed: int = 0
-) -> Pairs:
+) -> PairList:
     """A list to verify on: in each fold, whose people no other fold has, `per` genuine and `per` impostor pairs.
 
     Args:
         ids: [N] of the images.
-        identities: [N] who is shown; "" where nobody knows, which are in no pair and counted as `unknown`.
+        identities: [N] who is shown; "" for unknown people, whose images are in no pair and counted as `unknown`.
         folds: how many, >= 2.
         per: pairs of each kind in a fold, drawn without repeats.
         seed: of the draw.
 
     Raises:
-        checks.InputError: fewer than two people a fold, or a fold with fewer such pairs.
+        checks.InputError: fewer than two people per fold, or a fold with fewer such pairs.
     """
     checks.integer("folds", folds, low=2)
     checks.integer("per", per, low=1)
@@ -80,7 +80,7 @@ def draw_folds(
         genuine = genuine[np.sort(rng.permutation(len(genuine))[:per])]
         drawn += [rows[genuine], rows[impostor_rows(people[rows], per, rng)]]
     left, right = np.concatenate(drawn).T
-    return Pairs(
+    return PairList(
         ids[left],
         ids[right],
         people[left] == people[right],
@@ -93,7 +93,7 @@ def draw_folds(
 
 
 def _refuse_more_than_all_give(per: int, groups: list[NDArray[np.int64]]) -> None:
-    """Refuse more pairs per fold than the poorest fold gives; that fold's number is one that all can give."""
+    """Refuse more pairs per fold than the smallest fold gives, and name a number that all folds can give."""
     given = [(genuine_count(people), impostor_count(people)) for people in groups]
     poorest = min(range(len(given)), key=lambda fold: min(given[fold]))
     most = min(given[poorest])

@@ -1,30 +1,34 @@
-"""A threshold from one's own labelled pairs or images: for a target FMR, with the error rates it gives each group."""
+"""A threshold for a target FMR, chosen on labelled pairs or images, with its error rates overall and per group."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
-from angulus.evaluation.protocols import rates, scored, separation
+from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import (
+    RULE_OF_30,
+    Flags,
+    Floats,
+    Samples,
+    few_pairs_notes,
+    measure,
+    rate_label,
+)
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import ScoredPairs
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "calibrate"
 MEASURED = (*scored.MEASURED, "threshold")
@@ -35,7 +39,7 @@ MOST_DRAWN = 100_000_000  # pairs of images at all; they take about 10 GB
 
 def calibrate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     target_fmr: float = 1e-3,
     flip: str | None = None,
@@ -53,8 +57,7 @@ def calibrate(
         pairs: labelled pairs; `pairs_of_images` makes them of labelled images.
         target_fmr: in (0, 1].
         flip: None, "sum" or "concat".
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
@@ -64,39 +67,36 @@ def calibrate(
     Source: ISO/IEC 19795-1; G. Doddington et al., Speech Communication 31, 2000 (the rule of 30).
     """
     checks.number("target_fmr", target_fmr, low=0, high=1, open_low=True)
-    every = scored.score(embeddings, pairs, flip=flip)
+    all_pairs = scored.score(embeddings, pairs, flip=flip)
     if pairs.groups is not None or embeddings.groups is not None:
-        every.samples["groups"] = scored.groups_of(embeddings, pairs, every)
-    found = _once(every)
+        all_pairs.samples["groups"] = scored.groups_of(embeddings, pairs, all_pairs)
+    found = _drop_repeats(all_pairs)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
     require_support(target_fmr, found.distinct.impostors, of=found.distinct.supporting, name="FMR")
     point = tar_at_far(curve, target_fmr)
     slope, intercept = likelihood_ratio(scores, same)
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
-    name = f"threshold for FMR={rates.label(target_fmr)}"
-    figures = numbers(
-        *statistic(samples), draws=draws, seed=seed, thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold)
-    )
-    result = Result(
+    name = f"threshold for FMR={rate_label(target_fmr)}"
+    result = measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
             **found.choices,
             "log-likelihood ratio": f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}",
-            **resampling(found.unit, draws, seed),
         },
         found.counts,
+        unit=found.unit,
+        draws=draws,
+        seed=seed,
+        thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold),
         curves=curves(curve, PROTOCOL),
-        notes=separation.notes_of(figures)
-        + _notes(samples, target_fmr, point.false_accepts)
-        + without_interval(figures)
-        + found.notes,
-        samples=samples,
+        notes=_notes(samples, target_fmr, point.false_accepts) + found.notes,
         about=found.about,
     )
-    measured = {number.name: Rate(number.value, number.interval) for number in figures}
-    groups = tuple(_group_rates(each, samples, measured) for each in _group_names(samples))
+    measured = {number.name: Rate(number.value, number.interval) for number in result.numbers}
+    groups = tuple(_group_rates(group, samples, measured) for group in _group_names(samples))
     calibration = Calibration(
         target_fmr=target_fmr,
         threshold=measured[name],
@@ -110,22 +110,22 @@ def calibrate(
         flip=flip,
         model=embeddings.model,
         groups=groups,
-        about={**found.about, **resampling(found.unit, draws, seed)},
+        about={**result.about, "intervals": result.choices["intervals"]},
     )
     return calibration, result
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `calibrate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `calibrate` by weights of the pairs, and the people (or pairs) that are resampled.
 
-    The threshold is chosen anew in each resample; the rates are at the one that was chosen on all.
+    The threshold is chosen again in each resample; the rates are at the one that was chosen on all.
     """
     presorted = Presorted.of(samples["scores"], samples["same"])
     target, threshold = float(samples["target_fmr"]), float(samples["threshold"])
     accepted, same = samples["scores"] >= threshold, samples["same"]
     parts = {"": np.ones(len(same), dtype=bool)}
     parts |= {f", group {name}": samples["groups"] == name for name in _group_names(samples)}
-    name = f"threshold for FMR={rates.label(target)}"
+    name = f"threshold for FMR={rate_label(target)}"
 
     def figures(weights: Floats) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -141,10 +141,10 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, scored.units_of(samples)
 
 
-def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> Pairs:
-    """Pairs of labelled images: all genuine ones, and all or so many impostor ones, drawn without repeats.
+def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, seed: int = 0) -> PairList:
+    """Pairs of labelled images: all genuine ones, and all or `impostors` impostor ones, drawn without repeats.
 
-    Images that nobody knows are in no pair, and are counted by `calibrate`.
+    Images of unknown people are in no pair; `calibrate` counts them.
 
     Args:
         embeddings: with labels, the identities.
@@ -168,7 +168,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is None and total > MOST_IMPOSTORS:
         raise checks.InputError(
-            f"{embeddings.source} gives {total:,} impostor pairs; say with impostors=... how many to draw, such as "
+            f"{embeddings.source} gives {total:,} impostor pairs; pass impostors=... to draw fewer, such as "
             f"{MOST_IMPOSTORS:,}"
         )
     if impostors is not None:
@@ -176,7 +176,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     drawn = impostor_rows(people, total if impostors is None else impostors, rng)
     rows = known[np.concatenate([genuine, drawn])]
     left, right = rows.T
-    return Pairs(
+    return PairList(
         embeddings.ids[left],
         embeddings.ids[right],
         np.repeat([True, False], [len(genuine), len(drawn)]),
@@ -187,8 +187,8 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
     )
 
 
-def _once(found: ScoredPairs) -> ScoredPairs:
-    """Each pair once."""
+def _drop_repeats(found: ScoredPairs) -> ScoredPairs:
+    """The pairs without repeats."""
     if not found.distinct.notes:
         return found
     first = found.distinct.first
@@ -199,16 +199,16 @@ def _once(found: ScoredPairs) -> ScoredPairs:
     )
 
 
-def _share(flags: NDArray[np.bool_], weights: Floats) -> float:
+def _share(flags: Flags, weights: Floats) -> float:
     total = float(weights.sum())
     return float(weights[flags].sum()) / total if total > 0 else math.nan
 
 
-def _group_names(samples: Mapping[str, NDArray[Any]]) -> list[str]:
+def _group_names(samples: Samples) -> list[str]:
     return [name for name in np.unique(samples["groups"]).tolist() if name] if "groups" in samples else []
 
 
-def _group_rates(name: str, samples: Mapping[str, NDArray[Any]], measured: Mapping[str, Rate]) -> GroupRates:
+def _group_rates(name: str, samples: Samples, measured: Mapping[str, Rate]) -> GroupRates:
     member = samples["groups"] == name
     genuine = int((member & samples["same"]).sum())
     return GroupRates(
@@ -216,13 +216,13 @@ def _group_rates(name: str, samples: Mapping[str, NDArray[Any]], measured: Mappi
     )
 
 
-def _notes(samples: Mapping[str, NDArray[Any]], target: float, false_accepts: float) -> tuple[str, ...]:
+def _notes(samples: Samples, target: float, false_accepts: float) -> tuple[str, ...]:
     notes = ["the rates are measured on the pairs that chose the threshold"]
-    notes += rates.too_few({"genuine": int(samples["same"].sum())})
-    if false_accepts < rates.RULE_OF_30:
+    notes += few_pairs_notes({"genuine": int(samples["same"].sum())})
+    if false_accepts < RULE_OF_30:
         notes.append(
-            f"the FMR rests on {false_accepts:.0f} false accepts; with {rates.RULE_OF_30} or more it is known to "
-            f"± 30 % (rule of 30), which takes {math.ceil(rates.RULE_OF_30 / target):,} impostor pairs"
+            f"the FMR rests on {false_accepts:.0f} false accepts; with {RULE_OF_30} or more it is known to "
+            f"± 30 % (rule of 30), which takes {math.ceil(RULE_OF_30 / target):,} impostor pairs"
         )
     for name in _group_names(samples):
         member, same = samples["groups"] == name, samples["same"]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, files, limits
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.protocols import separation
+from angulus.evaluation.protocols.figures import auc_warning
 from angulus.evaluation.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
 
 FORMAT = 1  # of the JSON file
@@ -24,7 +24,7 @@ _HIGHEST = 1 + 1e-9  # of a cosine; a threshold that accepts none lies just abov
 
 @dataclass(frozen=True)
 class Rate:
-    """An error rate in [0, 1], NaN where there is nothing to measure it on, and its interval over other people."""
+    """An error rate in [0, 1], NaN without pairs to measure it on, and its interval over other people."""
 
     value: float
     interval: Interval | None = None
@@ -51,17 +51,17 @@ class GroupRates:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns the scores of one model, made in one way, into decisions and probabilities.
+    """Turns the scores of one model into decisions and probabilities.
 
     Attributes:
-        target_fmr: what was asked for.
+        target_fmr: the FMR that the threshold must not exceed.
         threshold: scores at or above it are accepted; its `interval` says how it moves with other people.
         fmr, fnmr: measured at the threshold, on the pairs that chose it.
         genuine, impostors: how many pairs.
         slope, intercept: of the log-likelihood ratio, slope · score + intercept.
-        auc: how far the model tells these people apart at all; None where that was not measured.
-        metric, flip: how the scores were made, which whoever uses the threshold has to repeat.
-        model: which model and flip rule made the embeddings, as they say; None where they do not.
+        auc: how well the model tells these people apart; None if not measured.
+        metric, flip: how the scores were made; use the threshold with scores made in the same way.
+        model: the model and flip rule that made the embeddings; None if unknown.
         groups: the rates of each group.
         about: embeddings, pairs, versions, seed.
     """
@@ -103,14 +103,14 @@ class Calibration:
         """The sentence for a model that hardly tells people apart, as measured here; empty for one that does."""
         if self.auc is None:
             return ""
-        return separation.warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
+        return auc_warning(self.auc.value, self.auc.interval, "people").removeprefix(WARNING)
 
     def accepts(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which scores are taken for the same person."""
+        """Which scores count as the same person."""
         return np.asarray(_scores(scores) >= self.threshold.value)
 
     def log_likelihood_ratio(self, scores: ArrayLike) -> NDArray[np.float64]:
-        """Natural logarithm of how much likelier each score is for one person than for two."""
+        """Natural logarithm of how much likelier a score is for one person than for two."""
         return np.asarray(self.slope * _scores(scores) + self.intercept)
 
     def probability(self, scores: ArrayLike, prior: float = 0.5) -> NDArray[np.float64]:
@@ -157,7 +157,7 @@ def _rate(saved: Mapping[str, Any]) -> Rate:
 
 
 def _check_rate(name: str, rate: Any, *, high: float = 1.0, undefined: bool = False) -> None:
-    """Refuse what is no share in [0, `high`] with an interval in [0, 1]; `undefined` where NaN is right."""
+    """Refuse a rate outside [0, `high`] or an interval outside [0, 1]; `undefined` allows NaN."""
     if not isinstance(rate, Rate):
         raise checks.InputError(f"{name} must have a value and an interval; got {checks.shown(rate)}")
     if undefined and math.isnan(rate.value):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, environment, formats
+from angulus.core import checks, formats
 from angulus.evaluation.metrics.accuracy import label_ranks
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols import quality, separation
-from angulus.evaluation.protocols.judged import Judged
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols import quality
+from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure, share_warnings
 from angulus.evaluation.protocols.result import Number, Result
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 PROTOCOL = "classification"
 MEASURED = ("predictions", "correct", "in_top5", "norms", "low", "own_low")  # the samples that the model gave
@@ -28,7 +23,7 @@ MEASURED = ("predictions", "correct", "in_top5", "norms", "low", "own_low")  # t
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a classifier said of N samples.
+    """The predictions of a classifier for N samples.
 
     Attributes:
         labels: [N] int64, the true classes.
@@ -48,7 +43,7 @@ class Predictions:
     source: str = "these predictions"
 
     @staticmethod
-    def of(
+    def from_arrays(
         labels: ArrayLike,
         *,
         predictions: ArrayLike | None = None,
@@ -109,7 +104,7 @@ class Predictions:
         if "labels" not in found:
             raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")
-        return Predictions.of(
+        return Predictions.from_arrays(
             found["labels"],
             predictions=None if logits is not None else found.get("predictions"),
             logits=logits,
@@ -117,7 +112,7 @@ class Predictions:
             source=str(path),
         )
 
-    def judged(self) -> Judged:
+    def judged(self) -> quality.Judged:
         """For the protocols of quality.
 
         Raises:
@@ -127,7 +122,7 @@ class Predictions:
             raise checks.InputError(
                 f"{self.source} must hold norms, which tell good samples from low ones; it has none"
             )
-        return Judged(self.correct, self.norms, {"labels": self.labels}, self.source)
+        return quality.Judged(self.correct, self.norms, {"labels": self.labels}, self.source)
 
 
 def evaluate(
@@ -147,8 +142,7 @@ def evaluate(
             stands second. CM compares all losses by the norms of the softmax model.
         low_fraction: how many are low.
         per_class: also the accuracy of each class.
-        draws: resamples of the samples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the samples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: a reference without norms or of other labels, or a part of the split that is empty.
@@ -166,24 +160,25 @@ def evaluate(
             samples[name] = values
     samples |= {**lows, "per_class": np.array(per_class)}
     notes = _warnings(given) + (() if given.norms is not None else ("without norms there are no good and low samples",))
-    figures = numbers(*statistic(samples), draws=draws, seed=seed)
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
             "split by": f"norms of {reference.source}" if reference else "own norms" if lows else "nothing",
             "low fraction": low_fraction,
-            **resampling("samples", draws, seed),
         },
         {"samples": len(given.labels), "classes": len(np.unique(given.labels))},
-        notes=notes + without_interval(figures),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), "embeddings": given.source},
+        unit="samples",
+        draws=draws,
+        seed=seed,
+        notes=notes,
+        about={"embeddings": given.source},
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives the figures for weights of the samples, and the samples, each a unit.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures by weights of the samples, and the samples, each a unit.
 
     A class or part of which no sample is drawn has no figures in that resample.
     """
@@ -246,17 +241,14 @@ def _lows(given: Predictions, reference: Predictions | None, fraction: float) ->
 
 
 def _warnings(given: Predictions) -> tuple[str, ...]:
-    """The note on a model that is little better than guessing, by its mean accuracy per class.
+    """The warning about a model that is little better than guessing, by its mean accuracy per class.
 
     Guessing, or always saying the commonest class, reaches 1 / classes, however rare some classes are.
     """
     _, place, counts = np.unique(given.labels, return_inverse=True, return_counts=True)
-    if len(counts) < 2:
-        return ()
     share = float((np.bincount(place, weights=given.correct) / counts).mean())
     name = "mean accuracy per class"
-    said = separation.warning_at(name, share, 1 / len(counts), len(given.labels), "these classes")
-    return (said,) if said else ()
+    return share_warnings(name, share, 1 / len(counts), len(given.labels), "these classes")
 
 
 def _whole(source: str, name: str, values: Any) -> NDArray[np.int64]:

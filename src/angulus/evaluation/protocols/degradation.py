@@ -1,22 +1,18 @@
-"""Does the norm fall as images get worse: its rank correlation with the strength of a synthetic degradation."""
+"""Whether the norm falls as images get worse: its rank correlation with the strength of a degradation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, environment, formats
+from angulus.core import checks, formats
 from angulus.evaluation.metrics.image_quality import spearman
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure
 from angulus.evaluation.protocols.result import Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "degradation"
 MEASURED = ("norms",)  # the samples that the model gave; the others say what was done to which image
@@ -42,8 +38,7 @@ def evaluate(
         images: [N], which image each is made from; these are resampled.
         kinds: [N], such as "blur" or "noise", or None for one kind.
         source: where the norms come from.
-        draws: resamples of the images for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the images for the intervals (0 for none) and their seed.
 
     Raises:
         checks.InputError: shapes that differ, numbers that are not finite, or a kind with one strength only.
@@ -55,7 +50,7 @@ def evaluate(
     }
     if kinds is not None:
         samples["kinds"] = np.asarray(kinds).astype(np.str_)
-    shapes = [each.shape for each in samples.values()]
+    shapes = [values.shape for values in samples.values()]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
         raise checks.InputError(
             f"{source}: {', '.join(samples)} must be [N] each with N >= 1; got shapes "
@@ -67,18 +62,20 @@ def evaluate(
     for kind, member in members.items():
         if len(np.unique(samples["strengths"][member])) < 2:
             raise checks.InputError(f"{source}: {kind or 'the degradation'} needs two strengths or more; got one")
-    figures = numbers(*statistic(samples), draws=draws, seed=seed)
-    flat = [number.name for number in figures if np.isnan(number.value)]
-    notes = (f"{', '.join(flat)} is undefined: all norms are equal",) if flat else ()
-    return Result(
+    flat = [kind for kind, member in members.items() if np.ptp(samples["norms"][member]) == 0]
+    undefined = ", ".join(f"Spearman ρ{', ' if kind else ''}{kind}" for kind in flat)
+    return measure(
         PROTOCOL,
-        figures,
-        {"correlation": "Spearman (equal values share their mean rank)", **resampling("images", draws, seed)},
+        statistic(samples),
+        samples,
+        {"correlation": "Spearman (equal values share their mean rank)"},
         {"samples": len(samples["norms"]), "images": len(np.unique(samples["images"]))}
         | {f"of {kind}": int(member.sum()) for kind, member in members.items() if kind},
-        notes=notes + without_interval([number for number in figures if number.name not in flat]),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), "embeddings": source},
+        unit="images",
+        draws=draws,
+        seed=seed,
+        notes=(f"{undefined} is undefined: all norms are equal",) if flat else (),
+        about={"embeddings": source},
     )
 
 
@@ -93,8 +90,8 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     return formats.read(path, COLUMNS, ("images", "kinds"), needed=COLUMNS[:3])
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the samples, and the images that are resampled."""
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the samples, and the images that are resampled."""
     members = _members(samples)
 
     def figures(weights: Floats) -> dict[str, float]:
@@ -108,7 +105,7 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, Units.of(samples["images"])
 
 
-def _members(samples: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
+def _members(samples: Samples) -> dict[str, Flags]:
     if "kinds" not in samples:
         return {"": np.ones(len(samples["norms"]), dtype=bool)}
     return {str(kind): samples["kinds"] == kind for kind in np.unique(samples["kinds"])}

@@ -8,28 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, environment, formats
-from angulus.evaluation.lists.luna16 import Findings, Marks
+from angulus.core import checks, formats
+from angulus.evaluation.lists.luna16_csv import Findings, Marks
 from angulus.evaluation.metrics import froc
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure
 from angulus.evaluation.protocols.result import WARNING, Curve, Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
 MEASURED = ("scores", "nodule", "scan")  # the samples that the detector gave; `scans` says which were searched
 
-MOST_MARKS = 100  # a scan
-UNMEASURED_MM = 10.0  # the diameter that stands for one nobody measured; LUNA16
+MOST_MARKS = 100  # per scan
+UNMEASURED_MM = 10.0  # the diameter of a finding that was not measured; LUNA16
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What marks are: for each nodule and each false positive its score, kind and scan; and how many count as neither.
+    """Nodules and false positives with their score, kind and scan, and how many marks count as neither.
 
     Attributes:
         scores: [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives.
@@ -40,8 +37,8 @@ class Matched:
     """
 
     scores: Floats
-    nodule: NDArray[np.bool_]
-    scan: NDArray[np.int64]
+    nodule: Flags
+    scan: Rows
     scans: NDArray[np.str_]
     counts: Mapping[str, int]
 
@@ -60,12 +57,11 @@ def luna16(
 
     Args:
         marks: the detector's.
-        nodules: what is to be found.
-        excluded: findings that count neither way.
+        nodules: to be found.
+        excluded: findings that count neither as hits nor as errors.
         scans: [S] of str, every scan that was searched, those without mark or nodule included.
         source: where the marks come from.
-        draws: resamples of the scans; 0 for no intervals.
-        seed: of the resamples.
+        draws, seed: resamples of the scans (0 for none), and their seed.
 
     Raises:
         checks.InputError: no nodule in these scans, or no mark in them although there are marks.
@@ -116,7 +112,7 @@ def candidates(
     Args:
         labels: [N], 1 where the candidate is a nodule's.
         probabilities: [N], finite.
-        scans: [N], which scan each is from; a scan without candidates is not counted.
+        scans: [N], the scan of each; a scan without candidates is not counted.
         nodules: [N], which nodule of its scan a positive candidate is of (others: anything): of one nodule the most
             probable candidate counts. None: each positive candidate is a nodule of its own.
         source, draws, seed: as in `luna16`.
@@ -127,10 +123,10 @@ def candidates(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     names, scan = np.unique(np.asarray(scans).astype(np.str_), return_inverse=True)
     given = [labels, probabilities, scan] + ([] if nodules is None else [np.asarray(nodules)])
-    if labels.ndim != 1 or not len(labels) or any(each.shape != labels.shape for each in given):
+    if labels.ndim != 1 or not len(labels) or any(values.shape != labels.shape for values in given):
         raise checks.InputError(
             "labels, probabilities, scans and nodules must be [N] each with N >= 1; got shapes "
-            + ", ".join(str(list(each.shape)) for each in given)
+            + ", ".join(str(list(values.shape)) for values in given)
         )
     if not np.isin(labels, (0, 1)).all() or not np.isfinite(probabilities).all():
         raise checks.InputError("labels must be 0 or 1 and probabilities finite; got others")
@@ -174,8 +170,8 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
     A mark that hits two nodules finds both; a mark that hits a nodule is not ignored, whatever else it hits.
     """
     scores: list[Floats] = []
-    nodule: list[NDArray[np.bool_]] = []
-    scan: list[NDArray[np.int64]] = []
+    nodule: list[Flags] = []
+    scan: list[Rows] = []
     used = dropped = double = ignored = 0
     rows = (_by_scan(given.scans, scans) for given in (marks, nodules, excluded))
     for number, (own, there, neither) in enumerate(zip(*rows, strict=True)):
@@ -184,11 +180,11 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
         hits = _hits(nodules.centres[there], nodules.diameters[there], centres)
         hit = hits.any(axis=0)
         on_excluded = _hits(excluded.centres[neither], excluded.diameters[neither], centres).any(axis=0) & ~hit
-        found = np.where(hits, probabilities, -np.inf).max(axis=1, initial=-np.inf)
+        best = np.where(hits, probabilities, -np.inf).max(axis=1, initial=-np.inf)
         false = probabilities[~hit & ~on_excluded]
-        scores += [found, false]
-        nodule += [np.ones(len(found), dtype=bool), np.zeros(len(false), dtype=bool)]
-        scan.append(np.full(len(found) + len(false), number))
+        scores += [best, false]
+        nodule += [np.ones(len(best), dtype=bool), np.zeros(len(false), dtype=bool)]
+        scan.append(np.full(len(best) + len(false), number))
         used, dropped = used + len(chosen), dropped + len(own) - len(chosen)
         double += int((hits.sum(axis=1) - 1).clip(min=0).sum())
         ignored += int(on_excluded.sum())
@@ -201,7 +197,7 @@ def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np
     return Matched(np.concatenate(scores), np.concatenate(nodule), np.concatenate(scan), scans, counts)
 
 
-def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> NDArray[np.bool_]:
+def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> Flags:
     """Which marks of one scan are used: all, or where there are more than `most`, those above the next one.
 
     Marks that tie across the limit are all left out, as the challenge's evaluation does.
@@ -211,8 +207,8 @@ def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> NDArray[np.b
     return np.asarray(probabilities > np.sort(probabilities)[-most - 1])
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives the figures for weights of the scans, and the scans; `samples` are those of a result.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures by weights of the scans, and the scans; `samples` are those of a result.
 
     A resample without any nodule has no figures.
     """
@@ -247,28 +243,30 @@ def _result(
     order = np.argsort(-matched.scores, kind="stable")  # sorted once, the sort of each resample costs little
     samples = {name: getattr(matched, name)[order] for name in ("scores", "nodule", "scan")} | {"scans": matched.scans}
     curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
-    found = matched.nodule & (matched.scores > -np.inf)
-    figures = numbers(*statistic(samples), draws=draws, seed=seed)
-    return Result(
+    hit = matched.nodule & (matched.scores > -np.inf)
+    return measure(
         protocol,
-        figures,
-        {**choices, "interpolation": "linear", **resampling("scans", draws, seed)},
+        statistic(samples),
+        samples,
+        {**choices, "interpolation": "linear"},
         {
             "scans": len(matched.scans),
             "nodules": int(matched.nodule.sum()),
-            "true positives": int(found.sum()),
+            "true positives": int(hit.sum()),
             "false positives": int((~matched.nodule).sum()),
-            "false negatives": int((matched.nodule & ~found).sum()),
+            "false negatives": int((matched.nodule & ~hit).sum()),
             **matched.counts,
         },
+        unit="scans",
+        draws=draws,
+        seed=seed,
         curves=(Curve("froc", protocol, curve.fp_per_scan, curve.sensitivity),),
-        notes=notes + without_interval(figures),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), "embeddings": source},
+        notes=notes,
+        about={"embeddings": source},
     )
 
 
-def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[NDArray[np.int64]]:
+def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[Rows]:
     """For each scan, the rows that name it, in their order."""
     order = np.argsort(names, kind="stable")
     ordered = names[order]
@@ -276,7 +274,7 @@ def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[NDArr
     return (order[start:end] for start, end in zip(left, right, strict=True))
 
 
-def _hits(centres: Floats, diameters: Floats, marks: Floats) -> NDArray[np.bool_]:
+def _hits(centres: Floats, diameters: Floats, marks: Floats) -> Flags:
     """Which marks [M, 3] lie inside which findings: [F, M]."""
     radii = np.where(np.isnan(diameters), UNMEASURED_MM, diameters) / 2
     square = (centres[:, None, :] - marks[None, :, :]) ** 2

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.evaluation.metrics.intervals import Statistic, Units, paired_bootstrap
 from angulus.evaluation.protocols import (
     calibrate,
-    changed,
     classification,
     degradation,
     detection,
-    discard,
-    gallery,
+    distractors,
+    error_discard,
     groups,
-    norm_bins,
     open_set,
     pairs,
     quality,
+    sides,
     template_identification,
     template_verification,
     videos,
 )
-from angulus.evaluation.protocols.numbers import with_interval, without_interval
+from angulus.evaluation.protocols.figures import Samples, interval_notes, with_interval
 from angulus.evaluation.protocols.result import Number, Result
 
-Samples = Mapping[str, NDArray[Any]]
-
-_PROTOCOLS = (
-    calibrate,
-    changed,
-    classification,
-    degradation,
-    detection,
-    discard,
-    groups,
-    norm_bins,
-    open_set,
-    pairs,
-    quality,
-    template_identification,
-    template_verification,
-    videos,
-)  # modules, each with its name PROTOCOL, its `statistic` and what is MEASURED
-
-# What gives a protocol's figures from the samples of its results, and who is resampled.
-STATISTICS: dict[str, Callable[[Samples], tuple[Statistic, Units]]] = {
-    **{module.PROTOCOL: module.statistic for module in _PROTOCOLS},
-    detection.CANDIDATES: detection.statistic,
-    gallery.MEGAFACE: gallery.statistic,
-    gallery.TRILLION_PAIRS: gallery.statistic,
-}
-
-# Samples that the model gave. All others say what was measured on, and have to be the same in both results.
-MEASURED: dict[str, tuple[str, ...]] = {
-    **{module.PROTOCOL: module.MEASURED for module in _PROTOCOLS},
-    detection.CANDIDATES: detection.MEASURED,
-    gallery.MEGAFACE: gallery.MEASURED,
-    gallery.TRILLION_PAIRS: gallery.MEASURED,
+# Of each protocol: its figures from the samples of a result, and the samples that the model gave. All others say what
+# was measured on, and must be the same in both results.
+PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[str, ...]]] = {
+    **{
+        module.PROTOCOL: (module.statistic, module.MEASURED)
+        for module in (
+            *(calibrate, classification, degradation, detection, error_discard, groups, open_set, pairs, quality),
+            *(template_identification, template_verification, videos),
+        )
+    },
+    quality.BINS: (quality.bin_statistic, quality.BINS_MEASURED),
+    quality.CHANGED: (quality.change_statistic, quality.CHANGED_MEASURED),
+    detection.CANDIDATES: (detection.statistic, detection.MEASURED),
+    distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
+    distractors.TRILLION_PAIRS: (sides.statistic, sides.MEASURED),
 }
 
 _OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did
@@ -84,7 +63,7 @@ def compare_results(
 
     Raises:
         checks.InputError: what differs and must not: the protocol, a choice, the samples, the figures; or the protocol
-            has no table entry in `STATISTICS`, or a result was saved without samples.
+            is not in `PROTOCOLS`, or a result was saved without samples.
 
     Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, Ch. 13; ISO/IEC 19795-1 (subjects are
     drawn).
@@ -96,8 +75,8 @@ def compare_results(
     if units.count != others.count or not np.array_equal([units.first, units.second], [others.first, others.second]):
         raise checks.InputError("both results must be of the same people in the same order; got others")
     intervals = paired_bootstrap(before, after, units, draws=draws, seed=seed)
-    theirs = {number.name for number in second.numbers}
-    shared = [number.name for number in first.numbers if number.name in theirs]
+    names = {number.name for number in second.numbers}
+    shared = [number.name for number in first.numbers if number.name in names]
     own = [number.name for result in (first, second) for number in result.numbers if number.name not in shared]
     unlike = {name: f"{first.choices.get(name)} | {second.choices.get(name)}" for name in differing}
     figures = tuple(with_interval(Number(name, second[name] - first[name]), intervals) for name in shared)
@@ -117,14 +96,14 @@ def compare_results(
             *notes,
             *(f"first: {note}" for note in first.notes if note not in notes),
             *(f"second: {note}" for note in second.notes if note not in notes),
-            *(note for note in without_interval(figures) if note not in notes),
+            *(note for note in interval_notes(figures) if note not in notes),
         ),
     )
 
 
 def _statistic(place: str, result: Result) -> tuple[Statistic, Units]:
     try:
-        return STATISTICS[result.protocol](result.samples)
+        return PROTOCOLS[result.protocol][0](result.samples)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise checks.InputError(
             f"the {place} result's samples must be those of {result.protocol}; they are not ({error}); evaluate again"
@@ -136,7 +115,7 @@ def _same_protocol(first: Result, second: Result) -> None:
         raise checks.InputError(
             f"results must be of one protocol to be compared; got {first.protocol!r} and {second.protocol!r}"
         )
-    checks.choice("protocol", first.protocol, STATISTICS, hint="only these can be computed again from their samples")
+    checks.choice("protocol", first.protocol, PROTOCOLS, hint="only these can be computed again from their samples")
     for place, result in (("first", first), ("second", second)):
         if not result.samples:
             raise checks.InputError(f"the {place} result holds no samples to compute its figures from; evaluate again")
@@ -147,33 +126,33 @@ def _same_choices(first: Result, second: Result, differing: Sequence[str]) -> No
     for name in differing:
         checks.choice("differing", name, names)
     for name in names:
-        mine, theirs = first.choices.get(name), second.choices.get(name)
-        if mine != theirs and name not in (*differing, *_OWN_CHOICES):
+        one, other = first.choices.get(name), second.choices.get(name)
+        if one != other and name not in (*differing, *_OWN_CHOICES):
             raise checks.InputError(
-                f"results must be of the same choices to be compared; {name} is {mine!r} in the first and {theirs!r} "
+                f"results must be of the same choices to be compared; {name} is {one!r} in the first and {other!r} "
                 f"in the second; to compare just that, name {name!r} as differing"
             )
 
 
 def _same_samples(first: Result, second: Result) -> None:
-    measured = MEASURED[first.protocol]
+    measured = PROTOCOLS[first.protocol][1]
     for name in dict.fromkeys([*first.samples, *second.samples]):
         if name in measured:
             continue
         if name not in first.samples or name not in second.samples:
             place = "second" if name in first.samples else "first"
             raise checks.InputError(f"results must be of the same samples to be compared; the {place} lacks {name!r}")
-        mine, theirs = first.samples[name], second.samples[name]
-        if mine.shape != theirs.shape:
+        one, other = first.samples[name], second.samples[name]
+        if one.shape != other.shape:
             raise checks.InputError(
-                f"results must be of the same samples to be compared; {name!r} has shape {list(mine.shape)} in the "
-                f"first and {list(theirs.shape)} in the second"
+                f"results must be of the same samples to be compared; {name!r} has shape {list(one.shape)} in the "
+                f"first and {list(other.shape)} in the second"
             )
-        if not np.array_equal(mine, theirs):
-            place = np.argwhere(np.atleast_1d(mine != theirs))[0]
+        if not np.array_equal(one, other):
+            place = np.argwhere(np.atleast_1d(one != other))[0]
             raise checks.InputError(
                 f"results must be of the same samples to be compared; {name!r} differs, first at {place.tolist()}: "
-                f"{np.atleast_1d(mine)[tuple(place)]!s} and {np.atleast_1d(theirs)[tuple(place)]!s}"
+                f"{np.atleast_1d(one)[tuple(place)]!s} and {np.atleast_1d(other)[tuple(place)]!s}"
             )
 
 

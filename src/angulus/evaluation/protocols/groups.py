@@ -1,27 +1,23 @@
-"""Accuracy per group and how unequal it is, as RFW asks for: its standard deviation and the skewed error ratio."""
+"""Accuracy per group and how unequal it is, as in RFW: its standard deviation and the skewed error ratio."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import auc, error_curve
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import PresortedFolds
-from angulus.evaluation.protocols import scored, separation
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols.figures import Floats, Samples, auc_warning, measure
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "rfw"
 MEASURED = scored.MEASURED
@@ -29,7 +25,7 @@ MEASURED = scored.MEASURED
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     metric: str = "cosine",
     flip: str | None = None,
@@ -39,7 +35,7 @@ def evaluate(
     """Accuracy over folds of each group, their mean, their standard deviation, and the skewed error ratio.
 
     Each group is a list of its own: the threshold of its fold is the most accurate one on its other folds. With e_g the
-    error 1 − accuracy of group g, the skewed error ratio is max e_g / min e_g, 1 where all groups fare alike.
+    error 1 − accuracy of group g, the skewed error ratio is max e_g / min e_g, 1 where all groups have the same error.
 
     Args:
         embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
@@ -47,8 +43,7 @@ def evaluate(
         pairs: the list, with folds.
         metric: "cosine", "inner", "euclidean" or "unit-euclidean".
         flip: None, "sum" or "concat".
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.
@@ -58,10 +53,10 @@ def evaluate(
     """
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
-    found = scored.score(embeddings, pairs, metric=metric, flip=flip)
-    names = scored.groups_of(embeddings, pairs, found)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip)
+    names = scored.groups_of(embeddings, pairs, pair_scores)
     inside = names != ""
-    samples = {name: values[inside] for name, values in found.samples.items()} | {"groups": names[inside]}
+    samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
     groups = _groups(samples)
     across = int((~inside).sum())
     notes: tuple[str, ...] = (f"{across:,} pairs that belong to no one group are left out",) if across else ()
@@ -69,30 +64,38 @@ def evaluate(
     if any(accuracy.mean == 1 for accuracy in accuracies):
         notes += ("the skewed error ratio is undefined: a group has no error",)
     spreads = {f"accuracy {g.name}": a.standard_error for g, a in zip(groups, accuracies, strict=True)}
-    figures = numbers(*statistic(samples), draws=draws, seed=seed, spreads=spreads)
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
-            **found.choices,
+            **pair_scores.choices,
             "threshold": "of each group and fold the most accurate on the group's other folds",
             "standard deviation": "of the groups' accuracies, n − 1",
-            **resampling(found.unit, draws, seed, sized=True),
         },
-        {"groups": len(groups), **{f"pairs of {g.name}": len(g.rows) for g in groups}, **_rest(found.counts, across)},
+        {
+            "groups": len(groups),
+            **{f"pairs of {g.name}": len(g.rows) for g in groups},
+            **pair_scores.counts,
+            **({"pairs of no one group": across} if across else {}),
+        },
+        unit=pair_scores.unit,
+        draws=draws,
+        seed=seed,
+        keeps_sizes=True,
+        spreads=spreads,
         curves=tuple(
             curve
             for g in groups
             for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
         ),
-        notes=_warnings(groups, samples) + notes + without_interval(figures) + found.notes,
-        samples=samples,
-        about=found.about,
+        notes=_warnings(groups, samples) + notes + pair_scores.notes,
+        about=pair_scores.about,
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
     A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
     Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
@@ -135,7 +138,7 @@ class _Group:
     strata: NDArray[np.int64]
 
 
-def _groups(samples: Mapping[str, NDArray[Any]]) -> list[_Group]:
+def _groups(samples: Samples) -> list[_Group]:
     groups = []
     for name in np.unique(samples["groups"]).tolist():
         rows = np.flatnonzero(samples["groups"] == name)
@@ -151,12 +154,10 @@ def _groups(samples: Mapping[str, NDArray[Any]]) -> list[_Group]:
     return groups
 
 
-def _warnings(groups: list[_Group], samples: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
-    """What is to be said of groups whose people the model hardly tells apart."""
-    found = {each.name: auc(error_curve(samples["scores"][each.rows], samples["same"][each.rows])) for each in groups}
-    said = (separation.warning(value, whom=f"the people of group {name}") for name, value in found.items())
-    return tuple(filter(None, said))
-
-
-def _rest(counts: Mapping[str, int], across: int) -> dict[str, int]:
-    return dict(counts) | ({"pairs of no one group": across} if across else {})
+def _warnings(groups: list[_Group], samples: Samples) -> tuple[str, ...]:
+    """Warnings about groups whose people the model hardly tells apart."""
+    aucs = {
+        group.name: auc(error_curve(samples["scores"][group.rows], samples["same"][group.rows])) for group in groups
+    }
+    warnings = (auc_warning(value, people=f"the people of group {name}") for name, value in aucs.items())
+    return tuple(filter(None, warnings))

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from angulus.core import checks, environment
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
-from angulus.evaluation.lists.blufr import Blufr, Trial
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols import rates, separation
-from angulus.evaluation.protocols.numbers import numbers
+from angulus.evaluation.protocols.figures import (
+    Floats,
+    Rows,
+    Samples,
+    numbers,
+    rate_label,
+    share_warnings,
+    supported_rates,
+)
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "blufr"
 MEASURED = ("values",)  # the samples that the embeddings gave; the others say which figures of which trials they are
@@ -52,11 +56,11 @@ def evaluate(
         embeddings: of all images that the trials test (with PCA: and train on).
         blufr: the published configuration.
         flip: None, "sum" or "concat".
-        pca: project onto so many directions, fitted on each trial's training images.
+        pca: project onto this many directions, fitted on each trial's training images.
         fars: where the verification rate (TAR) is reported, each of which every trial must support; None: those of
             1e-3, 1e-4, 1e-5 that they do.
         open_set_fars: where the detection and identification rate is; None: 1e-2 if the trials support it.
-        rank: within which the true subject has to be.
+        rank: the true subject must be within it.
 
     Raises:
         checks.InputError: an image without embedding, a trial without genuine or without impostor probes, or a FAR that
@@ -75,20 +79,25 @@ def evaluate(
                 raise checks.InputError(f"{blufr.source}: trial {number} has no {name} probe; it needs both kinds")
     impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in blufr.trials)
     impostor_probes = min(len(trial.impostor) for trial in blufr.trials)
-    verified, notes = rates.supported(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
-    detected, more = rates.supported(
-        open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, of="impostor probes", name="DIR@FAR"
+    verified, notes = supported_rates(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
+    detected, more = supported_rates(
+        open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
-    asked = _Asked(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
-    found = [
-        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, asked) for trial in blufr.trials
+    rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
+    trials = [
+        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, rates) for trial in blufr.trials
     ]
     samples = {
-        "figures": np.array(list(found[0].values)),
-        "values": np.array([list(trial.values.values()) for trial in found]),
+        "figures": np.array(list(trials[0].values)),
+        "values": np.array([list(trial.values.values()) for trial in trials]),
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
     }
     statistics, units = statistic(samples)
+    highest = f"VR@FAR={rate_label(max(verified, default=0))}"
+    least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
+    warnings = (
+        share_warnings(highest, statistics(np.ones(len(trials)))[highest], max(verified), least) if verified else ()
+    )
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,
@@ -106,8 +115,8 @@ def evaluate(
             "least impostor pairs of a trial": impostor_pairs,
             "least impostor probes of a trial": impostor_probes,
         },
-        curves=_curves(found, asked),
-        notes=_warnings(statistics(np.ones(len(blufr.trials))), verified, blufr)
+        curves=_curves(trials, rates),
+        notes=warnings
         + notes
         + more
         + ("the trials draw from the same people: resampling them gives intervals too narrow",),
@@ -120,8 +129,8 @@ def evaluate(
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the trials, and the trials, each a unit."""
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the trials, and the trials, each a unit."""
     names, values = samples["figures"].tolist(), samples["values"]
 
     def figures(weights: Floats) -> dict[str, float]:
@@ -134,22 +143,11 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, Units.of(np.arange(len(values)))
 
 
-def _warnings(figures: Mapping[str, float], fars: Sequence[float], blufr: Blufr) -> tuple[str, ...]:
-    """What is to be said where people are hardly told apart, by the VR at the highest FAR."""
-    far = max(fars, default=0)
-    if not 0 < far < 1:
-        return ()
-    count = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
-    name = f"VR@FAR={rates.label(far)}"
-    said = separation.warning_at(name, figures[name], far, count)
-    return (said,) if said else ()
-
-
 _PARTS = ("train", "test", "gallery", "genuine", "impostor")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Rates:
     """The FARs of the figures and of the ROC, and the rank."""
 
     verified: tuple[float, ...]
@@ -159,7 +157,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _TrialScores:
     """One trial's figures, ROC at the drawn FARs, CMC, and open-set curve."""
 
     values: dict[str, float]
@@ -168,7 +166,7 @@ class _Found:
     open_set: OpenSetCurve
 
 
-def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | None, pca: int | None) -> Vectors:
+def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str | None, pca: int | None) -> Vectors:
     """The vectors of a trial's images [N, d], at the list's rows; rows that the trial does not use are zeros."""
     used = trial.test if pca is None else np.concatenate([trial.train, trial.test])
     vectors = embeddings.fused(embeddings.rows(blufr.ids[used], blufr.source), flip)
@@ -179,25 +177,25 @@ def _vectors(embeddings: Embeddings, blufr: Blufr, trial: Trial, flip: str | Non
     return placed
 
 
-def _trial(vectors: Vectors, labels: NDArray[np.int64], trial: Trial, asked: _Asked) -> _Found:
+def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates) -> _TrialScores:
     tested, people = vectors[trial.test], labels[trial.test]
-    fars = list(dict.fromkeys(asked.verified + asked.drawn))
+    fars = list(dict.fromkeys(rates.verified + rates.drawn))
     points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
     genuine = np.concatenate([pairs.scores for pairs in scoring.genuine(tested, None, ids=people)])
     rate = {far: float((genuine >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
     ranks, mates = _ranks(vectors, labels, trial)
     best = scoring.best_per_probe(vectors[trial.impostor], vectors[trial.gallery]).numpy()
-    curve = open_set_curve(mates, ranks, best, rank=asked.rank)
-    values = {f"VR@FAR={rates.label(far)}": rate[far] for far in asked.verified}
+    curve = open_set_curve(mates, ranks, best, rank=rates.rank)
+    values = {f"VR@FAR={rate_label(far)}": rate[far] for far in rates.verified}
     values |= {
-        f"DIR@FAR={rates.label(far)}, rank {asked.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
-        for far in asked.detected
+        f"DIR@FAR={rate_label(far)}, rank {rates.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
+        for far in rates.detected
     }
     highest = min(MAX_RANK, len(trial.gallery))
-    return _Found(values, np.array([rate[far] for far in asked.drawn]), cmc(ranks, highest), curve)
+    return _TrialScores(values, np.array([rate[far] for far in rates.drawn]), cmc(ranks, highest), curve)
 
 
-def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: Trial) -> tuple[NDArray[np.int64], Floats]:
+def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial) -> tuple[Rows, Floats]:
     """Rank of each genuine probe's person in the gallery, ties against it, and the score with that person."""
     gallery, probes = labels[trial.gallery], labels[trial.genuine]
     order = np.argsort(gallery)
@@ -207,26 +205,26 @@ def _ranks(vectors: Vectors, labels: NDArray[np.int64], trial: Trial) -> tuple[N
     return scoring.rows_ahead(*sides, own, ids=(probes, gallery)).numpy() + 1, own.numpy()
 
 
-def _impostor_pairs(people: NDArray[np.int64]) -> int:
-    each = np.unique(people, return_counts=True)[1]
-    return int(len(people) * (len(people) - 1) - (each * (each - 1)).sum()) // 2
+def _impostor_pairs(people: Rows) -> int:
+    counts = np.unique(people, return_counts=True)[1]
+    return int(len(people) * (len(people) - 1) - (counts * (counts - 1)).sum()) // 2
 
 
-def _curves(found: Sequence[_Found], asked: _Asked) -> tuple[Curve, ...]:
+def _curves(trials: Sequence[_TrialScores], rates: _Rates) -> tuple[Curve, ...]:
     """Means over the trials: ROC and open-set ROC at fixed FARs, and CMC up to the rank that all trials have."""
-    fars = np.array(asked.drawn)
-    places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in found)]
-    detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in found]
-    ranks = min(len(trial.cmc) for trial in found)
+    fars = np.array(rates.drawn)
+    places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in trials)]
+    detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in trials]
+    ranks = min(len(trial.cmc) for trial in trials)
     drawn = [
         Curve(
-            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in found])
+            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in trials])
         )
     ]
     if len(fars):
-        drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in found])))
+        drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in trials])))
     if places:
-        name = f"open set, rank {asked.rank}, mean over the trials"
+        name = f"open set, rank {rates.rank}, mean over the trials"
         drawn.append(Curve("roc", name, np.array(places), _mean(detected)))
     return tuple(drawn)
 

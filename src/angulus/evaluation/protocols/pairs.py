@@ -1,23 +1,19 @@
-"""Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or a list of one's own."""
+"""Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or your own list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
-from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
-from angulus.evaluation.protocols import rates, scored, separation
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.metrics.verification import best_of, tar_at_far
+from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols.figures import Floats, Samples, few_pairs_notes, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "pairs"
 MEASURED = scored.MEASURED
@@ -26,7 +22,7 @@ BEST = "best accuracy (threshold from the same pairs)"
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     metric: str = "cosine",
     flip: str | None = None,
@@ -45,11 +41,10 @@ def evaluate(
         pairs: the list.
         metric: "cosine", "inner", "euclidean" or "unit-euclidean" (NF Table 1 compares the four).
         flip: None, "sum" or "concat": fuse with the mirrored image's embedding, before all else.
-        pca: project onto so many directions before scoring, fitted for each fold on the images of the other folds.
+        pca: project onto this many directions before scoring, fitted for each fold on the images of the other folds.
         fars: where TAR is reported, each of which the pairs must support, 0 for no false accept; None: those of 1e-1,
             1e-2, ... 1e-6 that they do.
-        draws: resamples for the intervals; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
         checks.InputError: an image without embedding, a fold or a list with pairs of one kind only, a FAR that needs
@@ -57,45 +52,53 @@ def evaluate(
 
     Source: G. B. Huang et al., UMass TR 07-49, 2007; NF Sec. 4.2 (flip sum, PCA on the training folds, cosine).
     """
-    found = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
-    presorted = Presorted.of(found.samples["scores"], pairs.same)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
+    presorted = Presorted.of(pair_scores.samples["scores"], pairs.same)
     curve = presorted.curve()
-    kept, notes = rates.supported(fars, found.distinct.impostors, of=found.distinct.supporting)
-    thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    spreads, folds = {}, scored.folds_of(found.samples)
+    kept, notes = supported_rates(fars, pair_scores.distinct.impostors, impostors=pair_scores.distinct.supporting)
+    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    spreads, folds = {}, scored.folds_of(pair_scores.samples)
     if folds is None:
         thresholds[BEST], _ = best_of(presorted)
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
     else:
         chosen = folds.accuracy()
         spreads["accuracy"] = chosen.standard_error
-        notes += (f"± of the accuracy: standard error over {len(chosen.accuracies)} folds", _threshold_note(chosen))
-    notes += rates.too_few({"genuine": found.distinct.genuine, "impostor": found.distinct.impostors})
+        notes += (
+            f"± of the accuracy: standard error over {len(chosen.accuracies)} folds",
+            f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}",
+        )
+    notes += few_pairs_notes({"genuine": pair_scores.distinct.genuine, "impostor": pair_scores.distinct.impostors})
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
-    samples = {**found.samples, "fars": np.array(kept, dtype=np.float64)}
-    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=thresholds, spreads=spreads)
-    return Result(
+    samples = {**pair_scores.samples, "fars": np.array(kept, dtype=np.float64)}
+    return measure(
         PROTOCOL,
-        figures,
-        {**found.choices, **figure_choices(folds is not None), **resampling(found.unit, draws, seed, sized=True)},
-        found.counts | ({} if folds is None else {"folds": pairs.fold_count}),
+        statistic(samples),
+        samples,
+        {**pair_scores.choices, **figure_choices(folds is not None)},
+        pair_scores.counts | ({} if folds is None else {"folds": pairs.fold_count}),
+        unit=pair_scores.unit,
+        draws=draws,
+        seed=seed,
+        keeps_sizes=True,
+        thresholds=thresholds,
+        spreads=spreads,
         curves=curves(curve, PROTOCOL),
-        notes=separation.notes_of(figures) + notes + without_interval(figures) + found.notes,
-        samples=samples,
-        about=found.about,
+        notes=notes + pair_scores.notes,
+        about=pair_scores.about,
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
     A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
     each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
     presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
     strata = scored.strata_of(samples)
-    fars = {f"TAR@FAR={rates.label(far)}": far for far in samples["fars"].tolist()}
+    fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
 
     def figures(weights: Floats) -> dict[str, float]:
         if not all(amount.any() for amount in presorted.amounts(weights)):
@@ -126,7 +129,3 @@ def figure_choices(folds: bool) -> dict[str, str]:
         "threshold": f"the most accurate of all that distinct scores of {where} tell apart, the middle of its interval",
         "EER": "on the convex hull of the ROC",
     }
-
-
-def _threshold_note(chosen: FoldAccuracy) -> str:
-    return f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}"

@@ -39,9 +39,9 @@ class Number:
     Args:
         name: such as "accuracy" or "TAR@FAR=1e-3".
         value: NaN where it is undefined, which the result's notes then explain.
-        interval: a percentile interval, or None where there is none; never one of NaN or without width.
-        threshold: the score from which on a pair is accepted, where the figure has one.
-        spread: a standard error or deviation that the protocol asks for, where it does.
+        interval: a percentile interval, or None if there is none; never with NaN ends or without width.
+        threshold: pairs with this score or more are accepted; None for figures without a threshold.
+        spread: a standard error or deviation, if the protocol asks for one.
         no_interval: why an interval that was asked for is None.
     """
 
@@ -85,7 +85,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Result:
-    """What a protocol gives.
+    """The outcome of a protocol.
 
     Args:
         protocol: what was measured; commands that measure the same by other lists share one.
@@ -95,7 +95,7 @@ class Result:
         curves: what can be drawn.
         notes: what a reader must know: what was left out and why, which figures are undefined.
         samples: arrays from which the figures can be computed again (scores, identities, ...), so that two results can
-            be compared on the same resamples; saved beside the JSON as `.samples.npz`.
+            be compared on the same resamples; saved next to the JSON as `.samples.npz`.
         about: versions, device and command.
     """
 
@@ -126,7 +126,7 @@ class Result:
         return [float(found[1]) for number in self.numbers if (found := _RATE.search(number.name))]
 
     def table(self, digits: int = 4) -> Group:
-        """For the terminal: warnings, numbers to so many significant digits, counts, and a choice or note a line."""
+        """For the terminal: warnings, numbers to `digits` significant digits, counts, choices and notes."""
         checks.integer("digits", digits, low=1, high=17)
         from rich.console import Group
         from rich.table import Table
@@ -158,19 +158,19 @@ class Result:
         return Group(*warnings, table, *map(Text, (counts, *choices, *notes)))
 
     def save(self, path: Path) -> None:
-        """Write the result as JSON, with the curves thinned, and its samples beside it, each atomically.
+        """Write the result as JSON, with thinned curves, and its samples next to it, each atomically.
 
         Numbers keep all their digits; an undefined one is null. The JSON names the samples with their SHA-256, so that
         `read` refuses samples that a later run has put there and could not finish.
         """
         if path.suffix != ".json":
             raise checks.InputError(f"a result is saved as .json; got {path}")
-        beside = None
+        sidecar = None
         if self.samples:
             arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
             place = path.with_suffix(SAMPLES)
             files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-            beside = {"file": place.name, "sha256": _digest(place)}
+            sidecar = {"file": place.name, "sha256": _digest(place)}
         content = {
             "format": FORMAT,
             "protocol": self.protocol,
@@ -182,7 +182,7 @@ class Result:
                 {"kind": curve.kind, "name": curve.name, "x": curve.x.tolist(), "y": curve.y.tolist()}
                 for curve in (curve.thinned(self.rates) for curve in self.curves)
             ],
-            "samples": beside,
+            "samples": sidecar,
             "environment": dict(self.about),
         }
         files.write_json(path, null_for_nan(content))
@@ -194,7 +194,7 @@ class Result:
             content = _a(dict, json.loads(path.read_text(encoding="utf-8")))
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r:.20} and not {FORMAT}")
-            beside = content["samples"] and _a(dict, content["samples"])
+            sidecar = content["samples"] and _a(dict, content["samples"])
             return Result(
                 _a(str, content["protocol"]),
                 tuple(_number(_a(dict, number)) for number in _a(list, content["numbers"])),
@@ -202,7 +202,7 @@ class Result:
                 {name: _a(int, count) for name, count in _a(dict, content["counts"]).items()},
                 curves=tuple(_curve(_a(dict, curve)) for curve in _a(list, content["curves"])),
                 notes=tuple(_a(str, note) for note in _a(list, content["notes"])),
-                samples=_samples(path.with_name(_a(str, beside["file"])), beside["sha256"]) if beside else {},
+                samples=_samples(path.with_name(_a(str, sidecar["file"])), sidecar["sha256"]) if sidecar else {},
                 about=_a(dict, content["environment"]),
             )
         except checks.InputError:
@@ -216,7 +216,7 @@ class Result:
 
 
 def _a(kind: type, value: Any) -> Any:
-    """The value, which has to be of this type."""
+    """The value, which must be of this type."""
     if not isinstance(value, kind):
         raise TypeError(f"{value!r:.40} stands where a {kind.__name__} is due")
     return value
@@ -230,7 +230,7 @@ def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
                 return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise checks.InputError(
-            f"the result's samples {path} cannot be read ({error}); keep them beside the .json"
+            f"the result's samples {path} cannot be read ({error}); keep them next to the .json"
         ) from error
     raise checks.InputError(
         f"the result's samples {path} must be those that were saved with it; they have changed; evaluate again"
@@ -272,16 +272,16 @@ def nan_for_null(value: float | None) -> float:
 def null_for_nan(value: Any) -> Any:
     """The value with null for what JSON cannot say."""
     if isinstance(value, Mapping):
-        return {name: null_for_nan(each) for name, each in value.items()}
+        return {name: null_for_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [null_for_nan(each) for each in value]
+        return [null_for_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
 def shown(value: float, digits: int = 4) -> str:
-    """To so many significant digits, trailing zeros kept; small magnitudes as powers of ten.
+    """To `digits` significant digits, with trailing zeros; small magnitudes as powers of ten.
 
     >>> shown(0.5), shown(28), shown(math.nan)
     ('0.5000', '28.00', 'undefined')
@@ -290,7 +290,7 @@ def shown(value: float, digits: int = 4) -> str:
 
 
 def span(number: Number, digits: int = 4, form: str = "{} to {}") -> str:
-    """Both ends of a figure's interval, to as many digits more as tell them apart; "none" where a note says why.
+    """Both ends of a figure's interval, with more digits if needed to distinguish them; "none" if a note says why.
 
     >>> span(Number("TAR", 0.99997, Interval(0.99996, 0.99998)))
     '0.99996 to 0.99998'

@@ -1,25 +1,21 @@
-"""A list's pairs with the scores that embeddings give them, who is shown on them, and who is resampled."""
+"""Pairs of a list scored by embeddings, with the people they show, who are resampled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.intervals import Units
 from angulus.evaluation.metrics.verification import PresortedFolds
-from angulus.evaluation.protocols.repeats import Distinct, distinct
+from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
@@ -27,9 +23,86 @@ MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings
 
 _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
-    "that the length of a vector joined with its mirror image's cannot be told"
+    "that the length of a vector joined with its mirror image's is unknown"
 )
-_UNKNOWN = "intervals resample the pairs and not the people behind them, whom pairs share: they are too narrow; {why}"
+_UNKNOWN = "intervals resample the pairs and not the people behind them, which pairs share: they are too narrow; {why}"
+
+
+@dataclass(frozen=True, eq=False)
+class Distinct:
+    """The distinct pairs of a list, in either order.
+
+    Attributes:
+        number: [P] int64, the distinct pair of each.
+        first: [D] int64, the place of the first mention of each distinct pair.
+        genuine, impostors: numbers of distinct pairs.
+        notes: what a reader must know; empty for a list without repeats.
+    """
+
+    number: Rows
+    first: Rows
+    genuine: int
+    impostors: int
+    notes: tuple[str, ...]
+
+    @property
+    def supporting(self) -> str:
+        """What is counted where a FAR needs enough impostors."""
+        return "distinct impostor pairs" if self.notes else "impostor pairs"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For a result's counts: how many pairs repeat another, if any."""
+        repeats = len(self.number) - len(self.first)
+        return {"repeated pairs": repeats} if repeats else {}
+
+
+def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: str) -> Distinct:
+    """Find the pairs that are listed more than once, in either order.
+
+    Args:
+        left, right: [P], numbers of what is compared, in [0, len(names)).
+        same: [P], which are genuine.
+        names: what the list calls them.
+        source: the list, for messages.
+
+    Raises:
+        checks.InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
+            places, counted in pairs from 1.
+    """
+    low, high = np.minimum(left, right).astype(np.int64), np.maximum(left, right).astype(np.int64)
+
+    def describe(place: int) -> str:
+        return f"pair {place + 1:,} ({names[left[place]]} {names[right[place]]} {int(same[place])})"
+
+    alone = np.flatnonzero(low == high)
+    if len(alone):
+        raise checks.InputError(
+            f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself"
+        )
+    _, first, number = np.unique(low * len(names) + high, return_index=True, return_inverse=True)
+    against = np.flatnonzero(same != same[first[number]])
+    if len(against):
+        place = int(against[0])
+        raise checks.InputError(
+            f"{source} must list a pair as genuine (1) or as impostor (0); {describe(int(first[number[place]]))} and "
+            f"{describe(place)} contradict each other; correct or remove one"
+        )
+    genuine = int(same[first].sum())
+    return Distinct(number, first, genuine, len(first) - genuine, _notes(number, first, describe))
+
+
+def _notes(number: Rows, first: Rows, describe: Callable[[int], str]) -> tuple[str, ...]:
+    repeats = len(number) - len(first)
+    if not repeats:
+        return ()
+    mentions = np.ones(len(number), dtype=bool)
+    mentions[first] = False
+    place = int(np.flatnonzero(mentions)[0])
+    return (
+        f"{repeats:,} of the {len(number):,} pairs repeat another, {describe(place)} the first; "
+        f"only the {len(first):,} distinct ones count for which FARs the list can show",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +136,7 @@ class ScoredPairs:
 
 
 def score(
-    embeddings: Embeddings, pairs: Pairs, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
+    embeddings: Embeddings, pairs: PairList, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
 ) -> ScoredPairs:
     """Look the pairs up and score them.
 
@@ -110,7 +183,6 @@ def score(
         counts["people"] = units_of(samples).count
     if pairs.unknown:
         counts["images of unknown people left out"] = pairs.unknown
-    where = {**embeddings.origin, "pairs": pairs.source}
     return ScoredPairs(
         samples,
         left,
@@ -119,21 +191,20 @@ def score(
         {
             "score": METRICS[metric],
             "flip": flip_choice(embeddings, flip),
-            "pca": "none" if pca is None else _PCA.format(size=pca),
+            "pca": "none"
+            if pca is None
+            else f"{pca} directions, of the vectors before any normalisation, fitted on the images of the other folds",
             "norms": source or "unknown",
         },
         counts,
         notes + once.notes,
         "people" if identities else "pairs",
-        {**environment.describe(torch.device("cpu")), **where},
+        {**embeddings.origin, "pairs": pairs.source},
     )
 
 
-_PCA = "{size} directions, of the vectors before any normalisation, fitted on the images of the other folds"
-
-
 def require_norms(embeddings: Embeddings, flip: str | None) -> None:
-    """Refuse embeddings whose norms, which are to say the quality, are not known when mirror images are joined.
+    """Refuse embeddings whose norms, which measure the quality, are unknown when mirror images are joined.
 
     Raises:
         checks.InputError: as `Embeddings.lengths`.
@@ -141,7 +212,7 @@ def require_norms(embeddings: Embeddings, flip: str | None) -> None:
     embeddings.lengths(np.zeros(1, dtype=np.int64), flip)
 
 
-def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
+def units_of(samples: Samples) -> Units:
     """The people of pairs where they are known, else each distinct pair (or other sample) by itself."""
     if "left_identity" in samples:
         return Units.of(samples["left_identity"], samples["right_identity"])
@@ -150,7 +221,7 @@ def units_of(samples: Mapping[str, NDArray[Any]]) -> Units:
     return Units.of(np.arange(len(samples["same" if "same" in samples else "correct"])))
 
 
-def folds_of(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
+def folds_of(samples: Samples) -> PresortedFolds | None:
     """The scores by folds, sorted; None for a list without folds."""
     if "folds" not in samples:
         return None
@@ -158,13 +229,13 @@ def folds_of(samples: Mapping[str, NDArray[Any]]) -> PresortedFolds | None:
     return PresortedFolds.of(scores, samples["same"], samples["folds"])
 
 
-def strata_of(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+def strata_of(samples: Samples) -> NDArray[np.int64]:
     """Fold and kind of each pair [P] as one number: resamples keep how many there are of each."""
     fold = samples.get("folds", np.zeros(len(samples["same"]), dtype=np.int64))
     return np.asarray(2 * fold + samples["same"])
 
 
-def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: Pairs) -> Floats:
+def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: PairList) -> Floats:
     """Scores [F, P] under the projection that is fitted without the images of each fold."""
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
@@ -177,7 +248,7 @@ def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, 
 
 
 def _identities(
-    embeddings: Embeddings, pairs: Pairs, left: Rows, right: Rows
+    embeddings: Embeddings, pairs: PairList, left: Rows, right: Rows
 ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """Who is shown, by the list or else by the embeddings' labels; or a note that it is not known."""
     if pairs.left_identity is not None and pairs.right_identity is not None:
@@ -196,7 +267,7 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: Pairs, found: ScoredPairs) -> NDArray[np.str_]:
+def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
     """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
 
     Raises:
@@ -208,5 +279,5 @@ def groups_of(embeddings: Embeddings, pairs: Pairs, found: ScoredPairs) -> NDArr
         raise checks.InputError(
             f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
         )
-    first, second = embeddings.groups[found.left], embeddings.groups[found.right]
+    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
     return np.where(first == second, first, "")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols import rates, separation
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import (
+    Floats,
+    Rows,
+    Samples,
+    measure,
+    rate_label,
+    share_warnings,
+    supported_rates,
+)
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "ijb-identify"
 MEASURED = ("scores", "ranks")  # the samples that the embeddings gave; the others say which searches they are
@@ -40,7 +45,7 @@ def identify(
 ) -> Result:
     """Search each gallery for every probe: rank-k of those in it, TPIR at FPIRs; of each gallery, and their mean.
 
-    A search for somebody who is not in the gallery is a false positive where its best score reaches the threshold. The
+    A search for a person who is not in the gallery is a false positive where its best score reaches the threshold. The
     TPIR is the share of the others whose subject reaches it, and is within a rank where one is asked for.
 
     Args:
@@ -48,9 +53,8 @@ def identify(
         probes: pooled as the galleries were.
         ranks: k of rank-k.
         fpirs: where TPIR is reported, each of which the searches must support; None: those of 1e-1, 1e-2, 1e-3 that do.
-        within: the rank within which a subject has to be for the TPIR; None: any.
-        draws: resamples of the subjects for the intervals (of the probes: galleries stay); 0 for none.
-        seed: of the resamples.
+        within: the subject must be within this rank for the TPIR; None: any rank.
+        draws, seed: resamples of the probes' subjects for the intervals (0 for none), and their seed; galleries stay.
 
     Raises:
         checks.InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
@@ -65,24 +69,20 @@ def identify(
         checks.integer("rank", k, low=1)
     if within is not None:
         checks.integer("within", within, low=1)
-    found = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
-    samples = {name: np.concatenate([search[name] for search in found]) for name in found[0]}
-    strangers = min(int((~search["mated"]).sum()) for search in found)
-    kept, notes = rates.supported(fpirs, strangers, standard=FPIRS, of="searches without mate", name="TPIR@FPIR")
+    searches = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
+    samples = {name: np.concatenate([search[name] for search in searches]) for name in searches[0]}
+    strangers = min(int((~search["mated"]).sum()) for search in searches)
+    kept, notes = supported_rates(fpirs, strangers, standard=FPIRS, impostors="searches without mate", name="TPIR@FPIR")
     samples |= {
         "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
         "fpirs": np.array(kept, dtype=np.float64),
         "within": np.array(within or max(len(gallery) for gallery in galleries)),
     }
-    figures = numbers(*statistic(samples), draws=draws, seed=seed)
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
-        {
-            **probes.choices(),
-            "TPIR within rank": "any" if within is None else within,
-            **resampling("probes' subjects", draws, seed),
-        },
+        statistic(samples),
+        samples,
+        {**probes.choices(), "TPIR within rank": "any" if within is None else within},
         {
             "galleries": len(galleries),
             **{f"subjects of G{number}": len(gallery) for number, gallery in enumerate(galleries, 1)},
@@ -91,26 +91,25 @@ def identify(
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
+        unit="probes' subjects",
+        draws=draws,
+        seed=seed,
         curves=_curves(samples, len(galleries)),
-        notes=_warnings(samples, galleries) + notes + without_interval(figures),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), "embeddings": probes.embeddings, "probes": probes.source},
+        notes=_warnings(samples, galleries) + notes,
+        about={"embeddings": probes.embeddings, "probes": probes.source},
     )
 
 
-def _warnings(samples: Mapping[str, NDArray[Any]], galleries: Sequence[Templates]) -> tuple[str, ...]:
-    """What is to be said where subjects are hardly told apart, by rank-1 in the smallest gallery."""
+def _warnings(samples: Samples, galleries: Sequence[Templates]) -> tuple[str, ...]:
+    """The warning if the model hardly tells subjects apart, by rank-1 in the smallest gallery."""
     number = int(np.argmin([len(gallery) for gallery in galleries]))
     ranks = samples["ranks"][(samples["gallery"] == number) & samples["mated"]]
-    if len(galleries[number]) < 2:
-        return ()
-    name = f"rank-1 in G{number + 1}"
-    said = separation.warning_at(name, rank_k(ranks, 1), 1 / len(galleries[number]), len(ranks), "these subjects")
-    return (said,) if said else ()
+    rate = 1 / len(galleries[number])
+    return share_warnings(f"rank-1 in G{number + 1}", rank_k(ranks, 1), rate, len(ranks), "these subjects")
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `identify`'s figures for weights of the searches, and the subjects that are searched for.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `identify` by weights of the searches, and the subjects that are searched for.
 
     A figure of a gallery for which no fitting search is drawn is absent, and so is its mean.
     """
@@ -118,7 +117,7 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     ks, fpirs = samples["k"].tolist(), samples["fpirs"].tolist()
 
     def figures(weights: Floats) -> dict[str, float]:
-        each = []
+        per_gallery = []
         for rows in galleries:
             mated = rows[samples["mated"][rows]]
             values = {}
@@ -126,16 +125,16 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
                 values = {f"rank-{k}": rank_k(samples["ranks"][mated], k, weights[mated]) for k in ks}
                 if fpirs and weights[rows].sum() > weights[mated].sum():
                     curve = _open_set(samples, rows, weights)
-                    values |= {f"TPIR@FPIR={rates.label(f)}": dir_at_far(curve, f, zero_ok=True).dir for f in fpirs}
-            each.append(values)
+                    values |= {f"TPIR@FPIR={rate_label(f)}": dir_at_far(curve, f, zero_ok=True).dir for f in fpirs}
+            per_gallery.append(values)
         means = {
-            name: float(np.mean([values[name] for values in each]))
-            for name in each[0]
-            if all(name in values for values in each)
+            name: float(np.mean([values[name] for values in per_gallery]))
+            for name in per_gallery[0]
+            if all(name in values for values in per_gallery)
         }
-        if len(each) == 1:
+        if len(per_gallery) == 1:
             return means
-        single = {f"{name}, G{g}": value for g, values in enumerate(each, 1) for name, value in values.items()}
+        single = {f"{name}, G{g}": value for g, values in enumerate(per_gallery, 1) for name, value in values.items()}
         return means | single
 
     return figures, Units.of(samples["subjects"])
@@ -144,9 +143,11 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
 def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDArray[Any]]:
     """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0."""
     if gallery.subjects is None or probes.subjects is None:
-        raise checks.InputError(f"{gallery.source} and {probes.source} must say whom a template shows, for searches")
+        raise checks.InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
     if gallery.how != probes.how:
-        raise checks.InputError(f"galleries and probes must be pooled alike; got {gallery.how} and {probes.how}")
+        raise checks.InputError(
+            f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}"
+        )
     people, first = np.unique(gallery.subjects, return_index=True)
     if len(people) < len(gallery):
         raise checks.InputError(
@@ -174,7 +175,7 @@ def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDA
     }
 
 
-def _open_set(samples: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], weights: Floats) -> OpenSetCurve:
+def _open_set(samples: Samples, rows: Rows, weights: Floats) -> OpenSetCurve:
     mated = samples["mated"][rows]
     known, strange = rows[mated], rows[~mated]
     return open_set_curve(
@@ -187,7 +188,7 @@ def _open_set(samples: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], weig
     )
 
 
-def _curves(samples: Mapping[str, NDArray[Any]], galleries: int) -> tuple[Curve, ...]:
+def _curves(samples: Samples, galleries: int) -> tuple[Curve, ...]:
     curves = []
     for number in range(galleries):
         rows = np.flatnonzero(samples["gallery"] == number)

@@ -1,4 +1,4 @@
-"""A stream of template comparisons, of which what decides the figures is kept."""
+"""Scores a stream of template comparisons and keeps those that decide the figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from angulus.evaluation.lists.ijb import Comparisons
 from angulus.evaluation.protocols.templates import Templates
 
 _PAIRS = 1024  # scored at a time: two blocks of rows that fit into a core's cache
-LEAST = 200_000  # impostors that are kept, where there are as many
+LEAST = 200_000  # impostors to keep, if there are that many
 
 
 class Stream:
-    """Scores blocks of comparisons and keeps, of each, its score and the subjects of both templates.
+    """Scores blocks of comparisons and keeps the score and both subjects of each.
 
     Of 10 million impostors that is 160 MB, from which `samples` keeps the highest. A subject is numbered by its place
-    among all; where the list does not say who is shown, all are number 0.
+    among all; without subjects in the list, all are number 0.
     """
 
     def __init__(self, templates: Templates) -> None:
@@ -109,16 +109,16 @@ class Stream:
         kept = [tuple(column[block[0] >= cut] for column in block) for block in self._impostors]
         scores, first, second = (np.concatenate(column) for column in zip(*kept, strict=True))
         order = np.argsort(-scores, kind="stable")
-        genuine, whom, norms = (np.concatenate(column) for column in zip(*self._genuine, strict=True))
+        genuine, subjects, norms = (np.concatenate(column) for column in zip(*self._genuine, strict=True))
         pairs = self._pairs.tocoo()
-        used = np.unique(np.concatenate([whom, pairs.row, pairs.col]))  # who is in no comparison is not resampled
+        used = np.unique(np.concatenate([subjects, pairs.row, pairs.col]))  # who is in no comparison is not resampled
 
         def renumbered(places: NDArray[Any]) -> NDArray[Any]:
             return np.searchsorted(used, places).astype(self.place.dtype)
 
         return {
             "genuine_scores": genuine,
-            "genuine_subjects": renumbered(whom),
+            "genuine_subjects": renumbered(subjects),
             "genuine_norms": norms,
             "impostor_scores": scores[order],
             "impostor_first": renumbered(first[order]),

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from scipy import sparse
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.evaluation.lists.ijb import Comparisons
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
-from angulus.evaluation.protocols import rates, separation
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import (
+    Floats,
+    Rows,
+    Samples,
+    auc_warning,
+    measure,
+    rate_label,
+    share_warnings,
+    supported_rates,
+)
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.template_stream import LEAST, Stream
 from angulus.evaluation.protocols.templates import Templates
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "ijb-verify"
 MEASURED = (  # the samples that the embeddings gave; the others say which comparisons they are of
@@ -61,7 +65,7 @@ def verify(
         templates: pooled.
         comparisons: blocks of the list.
         fars: where TAR is reported, each of which the list must support; None: those of 1e-1 ... 1e-6 that it does.
-        folds: for the accuracy: a comparison is in the fold of its first template's subject, who are dealt in turn.
+        folds: for the accuracy: a comparison is in its first template's subject's fold; subjects are dealt in turn.
             The threshold of a fold is the one most accurate on the others.
         draws: resamples for the intervals; 0 for none. Without subjects (see `templates.link`) there are none.
         seed: of the resamples.
@@ -78,16 +82,18 @@ def verify(
     stream.require_both()
     distinct = stream.distinct()
     repeats = stream.genuine + stream.impostors - sum(distinct)
-    kept, notes = rates.supported(fars, distinct[1], of="distinct impostor pairs" if repeats else "impostor pairs")
+    kept, notes = supported_rates(
+        fars, distinct[1], impostors="distinct impostor pairs" if repeats else "impostor pairs"
+    )
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
-    tail = _Tail.of(samples)
-    comparable = _Folds.of(samples, tail)
+    tail = _Tail.from_samples(samples)
+    comparable = _Folds.from_samples(samples, tail)
     figures, units = _statistic(tail, comparable, kept)
     once = tail.weigh(np.ones(units.count))
     curve, accuracy = tail.curve(once), comparable.accuracy(once)
-    thresholds = {f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
     balanced = _balanced(curve, tail.reach(once))
     if balanced is None:
         notes += (
@@ -97,28 +103,25 @@ def verify(
         thresholds["balanced accuracy"] = balanced[0]
     if accuracy is not None:
         nothing = stream.impostors / (stream.genuine + stream.impostors)
-        said = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
+        accuracy_note = (
+            f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
+        )
     elif templates.subjects is None:
-        draws, said = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
+        draws, accuracy_note = (
+            0,
+            "the list does not say who is shown: no intervals, and no accuracy over folds of subjects",
+        )
     else:
-        said = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
-    found = numbers(
-        figures,
-        units,
-        draws=draws,
-        seed=seed,
-        thresholds=thresholds,
-        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
-    )
-    return Result(
+        accuracy_note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+    return measure(
         PROTOCOL,
-        found,
+        (figures, units),
+        samples,
         {
             **templates.choices(),
             "subjects": _SUBJECTS[templates.linked] if templates.subjects is not None else "unknown",
             "balanced accuracy": "(TAR + 1 − FMR) / 2 at its best threshold, chosen on the same comparisons",
             "accuracy": f"threshold best on the other {folds - 1} folds (by subject of the first template)",
-            **resampling("subjects", draws, seed, sized=accuracy is not None),
         },
         {
             "comparisons": stream.genuine + stream.impostors,
@@ -130,35 +133,36 @@ def verify(
             "subjects": units.count,
             "folds": folds,
         },
+        unit="subjects",
+        draws=draws,
+        seed=seed,
+        keeps_sizes=accuracy is not None,
+        thresholds=thresholds,
+        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
         curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
-        notes=(*_warnings(tail, curve, kept), *notes, said, *without_interval(found)),
-        samples=samples,
-        about={
-            **environment.describe(torch.device("cpu")),
-            "embeddings": templates.embeddings,
-            "templates": templates.source,
-        },
+        notes=(*_warnings(tail, curve, kept), *notes, accuracy_note),
+        about={"embeddings": templates.embeddings, "templates": templates.source},
     )
 
 
 def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
-    """What is to be said of a model that hardly tells subjects apart: by the AUC, or what is known of the curve."""
-    said = ""
+    """The warning if the model hardly tells subjects apart: by the AUC, or if the curve is cut, by its highest FAR."""
     if tail.whole:
-        said = separation.warning(auc(curve), whom="these subjects")
-    elif max(fars, default=0) > 0:
-        share, name = tar_at_far(curve, max(fars), zero_ok=True).tar, f"TAR@FAR={rates.label(max(fars))}"
-        said = separation.warning_at(name, share, max(fars), len(tail.genuine), "these subjects")
-    return (said,) if said else ()
+        warning = auc_warning(auc(curve), people="these subjects")
+        return (warning,) if warning else ()
+    if not max(fars, default=0):
+        return ()
+    share, name = tar_at_far(curve, max(fars), zero_ok=True).tar, f"TAR@FAR={rate_label(max(fars))}"
+    return share_warnings(name, share, max(fars), len(tail.genuine), "these subjects")
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `verify`'s figures for how often each subject is drawn, and the subjects.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `verify` by how often each subject is drawn, and the subjects.
 
     A resample has no figure whose threshold would lie below the impostors that are kept.
     """
-    tail = _Tail.of(samples)
-    return _statistic(tail, _Folds.of(samples, tail), samples["fars"].tolist())
+    tail = _Tail.from_samples(samples)
+    return _statistic(tail, _Folds.from_samples(samples, tail), samples["fars"].tolist())
 
 
 def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
@@ -168,9 +172,7 @@ def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Stati
             return {}
         reach = tail.reach(weights)
         curve = tail.curve(weights)
-        values = {
-            f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=True).tar for far in fars if far < reach
-        }
+        values = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=True).tar for far in fars if far < reach}
         balanced = _balanced(curve, reach)
         if balanced is not None:
             values["balanced accuracy"] = balanced[1]
@@ -212,14 +214,14 @@ class _Tail:
     """Genuine and kept impostor scores, sorted once, and how many impostors there are by subjects."""
 
     presorted: Presorted
-    genuine: NDArray[np.int64]  # [G], subjects
-    first: NDArray[np.int64]  # [I]
-    second: NDArray[np.int64]
+    genuine: Rows  # [G], subjects
+    first: Rows  # [I]
+    second: Rows
     cut: float
     pairs: Any  # [S, S] sparse: impostor comparisons of two subjects
 
     @staticmethod
-    def of(samples: Mapping[str, NDArray[Any]]) -> _Tail:
+    def from_samples(samples: Samples) -> _Tail:
         scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"]])
         same = np.arange(len(scores)) < len(samples["genuine_scores"])
         names = ("genuine_subjects", "impostor_first", "impostor_second", "pair_first", "pair_second")
@@ -265,14 +267,14 @@ class _Folds:
     """
 
     folds: PresortedFolds | None  # None: fewer than two folds have comparisons
-    of_subject: NDArray[np.int64]  # [S], dealt in turn
-    of_genuine: NDArray[np.int64]  # [G]
-    of_impostor: NDArray[np.int64]  # [U], of the highest
+    of_subject: Rows  # [S], dealt in turn
+    of_genuine: Rows  # [G]
+    of_impostor: Rows  # [U], of the highest
     sizes: tuple[Floats, Floats]  # [F] each: all genuine and all impostor comparisons
     all_used: bool
 
     @staticmethod
-    def of(samples: Mapping[str, NDArray[Any]], tail: _Tail) -> _Folds:
+    def from_samples(samples: Samples, tail: _Tail) -> _Folds:
         of_subject = np.arange(len(samples["subjects"])) % int(samples["folds"])
         used = min(len(tail.first), max(4 * len(tail.genuine), LEAST))
         of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]
@@ -294,9 +296,9 @@ class _Folds:
             _sums(self.of_genuine, weights.genuine, self.of_subject),
             np.bincount(self.of_subject, weights.of_subject),
         )
-        if self.folds is None or any((each[present] == 0).any() for each in sums):
+        if self.folds is None or any((counts[present] == 0).any() for counts in sums):
             return None
-        scales = [size / np.where(each > 0, each, 1) for size, each in zip(self.sizes, sums, strict=True)]
+        scales = [size / np.where(count > 0, count, 1) for size, count in zip(self.sizes, sums, strict=True)]
         highest = weights.impostors[: len(self.of_impostor)] * scales[1][self.of_impostor]
         at_hand = _sums(self.of_impostor, highest, self.of_subject)
         enough = at_hand.sum() - at_hand > genuine.sum() - genuine  # in the folds that choose
@@ -307,6 +309,6 @@ class _Folds:
         return FoldAccuracy(1 - wrong / (genuine + impostors)[present], found.thresholds)
 
 
-def _sums(fold: NDArray[np.int64], weights: Floats, of_subject: NDArray[np.int64]) -> Floats:
+def _sums(fold: Rows, weights: Floats, of_subject: Rows) -> Floats:
     """Weight in each fold that a subject is in."""
     return np.asarray(np.bincount(fold, weights, int(of_subject.max()) + 1), dtype=np.float64)

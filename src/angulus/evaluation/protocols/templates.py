@@ -79,7 +79,7 @@ class Templates:
         units: [T, d] unit vectors.
         norms: [T] float64, quality: the length of the mean of the images' vectors, each as long as its norm, pooled as
             `Pooling.pool` says and without the detector's score.
-        subjects: [T] int64, whom each shows, or None where the list does not say.
+        subjects: [T] int64, who each shows, or None if unknown.
         how: the pooling.
         images: how many images were pooled.
         source: the list of images, for messages and results.

@@ -1,4 +1,4 @@
-"""What a protocol compares: vectors, perhaps projected by PCA, and the scores of pairs."""
+"""Scores of pairs of vectors, and the projection of vectors by PCA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Vectors = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-METRICS = {  # each with what its score is; higher means more alike
+METRICS = {  # by name, the score; higher means more similar
     "cosine": "cosine, a·b / (‖a‖ ‖b‖)",
     "inner": "inner product, a·b",
     "euclidean": "minus the distance, −‖a − b‖",
@@ -25,7 +25,7 @@ METRICS = {  # each with what its score is; higher means more alike
 FLIPS = {None: "none", "sum": "sum with the mirrored image's", "concat": "concatenated with the mirrored image's"}
 
 _PAIRS = 4096  # scored at a time
-_NO_VARIANCE = 1e-12  # of the largest: what rounding leaves of none
+_NO_VARIANCE = 1e-12  # of the largest: below it, variance is rounding error
 
 
 def pair_scores(vectors: Vectors, left: Rows, right: Rows, metric: str = "cosine") -> Floats:
@@ -56,7 +56,7 @@ def projected(vectors: Vectors, fitted: Rows, size: int) -> Floats:
     """Vectors [K, d] centred and turned onto the `size` directions of largest variance of the rows `fitted` [K, size].
 
     Raises:
-        checks.InputError: `size` is above d, or the rows fitted vary in fewer directions, so that the last is any.
+        checks.InputError: `size` is above d, or above the number of directions in which the fitted rows vary.
     """
     checks.integer("pca", size, low=1)
     if len(fitted) < 2:

@@ -1,4 +1,4 @@
-"""Verification of videos, as YouTube Faces asks for it: four scores of the frames' similarity, over folds."""
+"""Verification of videos, as in YouTube Faces: four scores of the frames' similarity, over folds."""
 
 from __future__ import annotations
 
@@ -7,47 +7,43 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
-from angulus.evaluation.protocols import hik, rates, separation
 from angulus.evaluation.protocols import pairs as pairs_protocol
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
-from angulus.evaluation.protocols.repeats import distinct
+from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, strata_of
+from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
 from angulus.evaluation.protocols.vectors import flip_choice
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 PROTOCOL = "ytf"
 MEASURED = (
     "scores",
     "norms",
     "histograms",
-)  # the samples that the embeddings gave; the others say which pairs they are
+)  # the samples that the embeddings gave
 
-MOST_C = 1e6  # with more, the machine may train for ever on what it cannot separate
+HISTOGRAM_BINS = 100  # over [−1, 1]; NF
+_KERNEL_ROWS = 256  # computed at a time
+MOST_C = 1e6  # with more, the machine may never finish on what it cannot separate
 
 SCORES = {
     "mean": "mean of all frame similarities",
     "cosine": "cosine of the mean embeddings (of frames at their length)",
     "max": "highest frame similarity",
-    "histogram": f"SVM with histogram-intersection kernel on {hik.BINS} bins of the frame similarities",
+    "histogram": f"SVM with histogram-intersection kernel on {HISTOGRAM_BINS} bins of the frame similarities",
 }
 
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     score: str = "mean",
     flip: str | None = None,
@@ -67,7 +63,7 @@ def evaluate(
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
         flip: None, "sum" or "concat": fuse each frame with its mirrored one.
-        c: the machine's regularisation, in (0, 1e6]; the paper does not say its own.
+        c: the machine's regularisation, in (0, 1e6]; the paper does not give its value.
         fars, draws, seed: as in `pairs.evaluate`.
 
     Raises:
@@ -87,33 +83,26 @@ def evaluate(
     samples = _scored(embeddings, pairs, frames, score, flip, c)
     if once.notes:
         samples[DISTINCT] = once.number
-    kept, notes = rates.supported(fars, once.impostors, of=once.supporting)
+    kept, notes = supported_rates(fars, once.impostors, impostors=once.supporting)
     notes += once.notes
     samples["fars"] = np.array(kept, dtype=np.float64)
-    accuracy, said = _fold_accuracy(samples), "people" if "left_identity" in samples else "pairs"
+    accuracy = _fold_accuracy(samples)
     used = sum(map(len, frames.values()))
     if used < len(embeddings):
         notes += (f"{len(embeddings) - used:,} frames of videos that the list does not name are not used",)
     if score == "histogram":
         notes += ("AUC, EER and TAR pool the decision values of the folds' machines",)
     curve = Presorted.of(samples["scores"], pairs.same).curve()
-    figures = numbers(
-        *statistic(samples),
-        draws=draws,
-        seed=seed,
-        thresholds={f"TAR@FAR={rates.label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
-        spreads={"accuracy": accuracy.standard_error},
-    )
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
             "score": SCORES[score],
             "flip": flip_choice(embeddings, flip),
             "norms": embeddings.norm_source(flip),
             **pairs_protocol.figure_choices(folds=True),
             **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
-            **resampling(said, draws, seed, sized=True),
         },
         {
             "pairs": len(pairs),
@@ -124,30 +113,26 @@ def evaluate(
             "frames": used,
             "folds": pairs.fold_count,
         },
+        unit="people" if "left_identity" in samples else "pairs",
+        draws=draws,
+        seed=seed,
+        keeps_sizes=True,
+        thresholds={f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
+        spreads={"accuracy": accuracy.standard_error},
         curves=pairs_protocol.curves(curve, PROTOCOL),
-        notes=(
-            *separation.notes_of(figures),
-            *notes,
-            f"± of the accuracy: standard error over {pairs.fold_count} folds",
-            *without_interval(figures),
-        ),
-        samples=samples,
-        about={
-            **environment.describe(torch.device("cpu")),
-            **embeddings.origin,
-            "pairs": pairs.source,
-        },
+        notes=(*notes, f"± of the accuracy: standard error over {pairs.fold_count} folds"),
+        about={**embeddings.origin, "pairs": pairs.source},
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
-    The machines behind decision values are those of all pairs; they are not trained anew.
+    The machines behind decision values are those of all pairs; they are not trained again.
     """
     if "histograms" not in samples:
         return pairs_protocol.statistic(samples)
-    figures, units = pairs_protocol.statistic({name: each for name, each in samples.items() if name != "folds"})
+    figures, units = pairs_protocol.statistic({name: values for name, values in samples.items() if name != "folds"})
     strata, right = strata_of(samples), _right(samples)
 
     def with_accuracy(weights: Floats) -> dict[str, float]:
@@ -168,29 +153,29 @@ class _Video:
     whole: Floats
 
     @staticmethod
-    def of(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
+    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
         units = embeddings.unit(rows, flip=flip, dtype=np.float64)
         return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
 
 
 def _scored(
-    embeddings: Embeddings, pairs: Pairs, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
+    embeddings: Embeddings, pairs: PairList, frames: Mapping[str, Rows], score: str, flip: str | None, c: float
 ) -> dict[str, NDArray[Any]]:
     """The list's columns, and scores and norms of the pairs; for the machine also the histograms."""
-    videos = {name: _Video.of(embeddings, rows, flip) for name, rows in frames.items()}
+    videos = {name: _Video.from_frames(embeddings, rows, flip) for name, rows in frames.items()}
     samples = {name: value for name in COLUMNS if (value := getattr(pairs, name)) is not None}
     samples["norms"] = _pair_norms(videos, pairs)
     if score in ("mean", "cosine"):
         return samples | {"scores": _mean_scores(videos, pairs, score)}
     similarities = _similarities(embeddings, frames, pairs, flip)
     if score == "max":
-        return samples | {"scores": np.array([each.max() for each in similarities])}
-    histograms = np.array([hik.histogram(each) for each in similarities])
-    values = hik.decision_values(histograms, pairs.same, samples["folds"], c)
+        return samples | {"scores": np.array([block.max() for block in similarities])}
+    histograms = np.array([histogram(block) for block in similarities])
+    values = decision_values(histograms, pairs.same, samples["folds"], c)
     return samples | {"scores": values, "histograms": histograms}
 
 
-def _refuse_one_kind(pairs: Pairs) -> None:
+def _refuse_one_kind(pairs: PairList) -> None:
     for fold in range(pairs.fold_count):
         for name, kind in (("genuine", pairs.same), ("impostor", ~pairs.same)):
             if not kind[pairs.folds == fold].any():
@@ -199,7 +184,7 @@ def _refuse_one_kind(pairs: Pairs) -> None:
         raise checks.InputError(f"{pairs.source} must have two folds or more, for one chooses the other's threshold")
 
 
-def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
+def _frames(embeddings: Embeddings, pairs: PairList) -> dict[str, Rows]:
     """The rows of each video that the list names."""
     videos = embeddings.templates
     if videos is None:
@@ -219,7 +204,7 @@ def _frames(embeddings: Embeddings, pairs: Pairs) -> dict[str, Rows]:
 
 
 def _similarities(
-    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: Pairs, flip: str | None
+    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: PairList, flip: str | None
 ) -> Iterator[Floats]:
     """The matrix of frame similarities of each pair, in [−1, 1]."""
     for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
@@ -227,7 +212,7 @@ def _similarities(
         yield np.clip(a @ b.T, -1, 1)
 
 
-def _mean_scores(videos: Mapping[str, _Video], pairs: Pairs, score: str) -> Floats:
+def _mean_scores(videos: Mapping[str, _Video], pairs: PairList, score: str) -> Floats:
     """⟨mean u, mean v⟩, which is the mean of all ⟨u_i, v_j⟩; or the cosine of the mean vectors."""
     vectors = {name: video.unit if score == "mean" else video.whole for name, video in videos.items()}
     if score == "cosine":
@@ -240,23 +225,65 @@ def _mean_scores(videos: Mapping[str, _Video], pairs: Pairs, score: str) -> Floa
     return np.array([float(vectors[left] @ vectors[right]) for left, right in both])
 
 
-def _pair_norms(videos: Mapping[str, _Video], pairs: Pairs) -> Floats:
+def _pair_norms(videos: Mapping[str, _Video], pairs: PairList) -> Floats:
     norms = {name: float(np.linalg.norm(video.whole)) for name, video in videos.items()}
     left, right = (np.array([norms[name] for name in names.tolist()]) for names in (pairs.left, pairs.right))
     return np.asarray(np.minimum(left, right), dtype=np.float64)
 
 
-def _right(samples: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+def _right(samples: Samples) -> Flags:
     return np.asarray((samples["scores"] >= 0) == samples["same"])
 
 
-def _fold_accuracy(samples: Mapping[str, NDArray[Any]]) -> FoldAccuracy:
+def _fold_accuracy(samples: Samples) -> FoldAccuracy:
     if "histograms" not in samples:
         return PresortedFolds.of(samples["scores"], samples["same"], samples["folds"]).accuracy()
     accuracies = _shares(samples["folds"], _right(samples), np.ones(len(samples["folds"])))
     return FoldAccuracy(accuracies, np.zeros(len(accuracies)))
 
 
-def _shares(folds: Rows, right: NDArray[np.bool_], weights: Floats) -> Floats:
+def _shares(folds: Rows, right: Flags, weights: Floats) -> Floats:
     """Share of each fold [F] that is right."""
     return np.asarray(np.bincount(folds, weights * right) / np.bincount(folds, weights), dtype=np.float64)
+
+
+def histogram(similarities: Floats) -> Floats:
+    """Shares of similarities in [−1, 1] that fall in 100 equal bins, [100]; the last includes 1.
+
+    Source: NF Sec. 5.3, Fig. 9.
+
+    >>> histogram(np.array([[-1.0, 0.995], [1.0, 0.0]]))[[0, 50, 99]].tolist()
+    [0.25, 0.25, 0.5]
+    """
+    place = np.clip(np.floor((similarities.ravel() + 1) / 2 * HISTOGRAM_BINS), 0, HISTOGRAM_BINS - 1).astype(np.int64)
+    return np.asarray(np.bincount(place, minlength=HISTOGRAM_BINS) / place.size, dtype=np.float64)
+
+
+def intersections(first: Floats, second: Floats) -> Floats:
+    """Histogram-intersection kernel K(a, b) = Σ_k min(a_k, b_k) of all rows of both, [A, B].
+
+    Source: A. Barla, F. Odone, A. Verri, "Histogram intersection kernel for image classification", ICIP 2003.
+
+    >>> intersections(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0], [0.25, 0.75]])).tolist()
+    [[0.5, 0.75]]
+    """
+    kernel = np.zeros((len(first), len(second)))
+    for start in range(0, len(first), _KERNEL_ROWS):
+        block = slice(start, start + _KERNEL_ROWS)
+        for a, b in zip(first[block].T, second.T, strict=True):
+            if a.any():
+                kernel[block] += np.minimum.outer(a, b)
+    return kernel
+
+
+def decision_values(histograms: Floats, same: Flags, folds: NDArray[np.int64], c: float) -> Floats:
+    """Decision value [P] of each histogram [P, 100], by the machine trained on the other folds; above 0 is genuine."""
+    from sklearn.svm import SVC  # takes a second to import
+
+    kernel = intersections(histograms, histograms)
+    values = np.empty(len(same))
+    for fold in np.unique(folds):
+        test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        machine = SVC(C=c, kernel="precomputed").fit(kernel[np.ix_(train, train)], same[train])
+        values[test] = machine.decision_function(kernel[np.ix_(test, train)])
+    return values

@@ -18,33 +18,28 @@ _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """Nodules, or findings that count neither way.
-
-    Attributes:
-        scans: [F] of str, the series that each is in.
-        centres: [F, 3] float64, x, y, z in millimetres of the scanner's world.
-        diameters: [F] float64 in millimetres, > 0; NaN where nobody measured one.
-    """
+class _Positions:
+    """Positions in scans: scans [N] of str; centres [N, 3] float64, x, y, z in millimetres of the scanner's world."""
 
     scans: NDArray[np.str_]
     centres: NDArray[np.float64]
-    diameters: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.scans)
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
-    """A detector's marks: scans [M] of str, centres [M, 3] float64 in millimetres, probabilities [M] float64."""
+class Findings(_Positions):
+    """Nodules, or findings that count neither as hits nor as errors: diameters [N] in mm, > 0; NaN if not measured."""
 
-    scans: NDArray[np.str_]
-    centres: NDArray[np.float64]
+    diameters: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Marks(_Positions):
+    """A detector's marks with their probabilities [N]."""
+
     probabilities: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.scans)
 
 
 def read_findings(path: str | os.PathLike[str]) -> Findings:
@@ -62,7 +57,7 @@ def read_findings(path: str | os.PathLike[str]) -> Findings:
 
 
 def read_excluded(path: str | os.PathLike[str]) -> Findings:
-    """Read `annotations_excluded.csv`, where a diameter of -1 says that nobody measured it; it becomes NaN.
+    """Read `annotations_excluded.csv`, where a diameter of -1 means not measured; it becomes NaN.
 
     Raises:
         InputError: as `read_findings`; a diameter that is neither -1 nor > 0.
@@ -84,15 +79,10 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
-    """Places to classify: scans [N] of str, centres [N, 3] float64 in millimetres, labels [N] int64, 1 for a nodule."""
+class Candidates(_Positions):
+    """Positions to classify: labels [N] int64, 1 for a nodule."""
 
-    scans: NDArray[np.str_]
-    centres: NDArray[np.float64]
     labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.scans)
 
 
 def read_candidates(path: str | os.PathLike[str]) -> Candidates:
@@ -107,7 +97,7 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
 
 
 def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
-    """Read `seriesuids.csv`: a scan a line; the heading `seriesuid`, which the published list has not, is no scan.
+    """Read `seriesuids.csv`: one scan per line; a heading `seriesuid`, which the published list lacks, is skipped.
 
     Raises:
         InputError: names file and line: an empty line, a comma, a scan twice, a heading alone.

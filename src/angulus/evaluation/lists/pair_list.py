@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,14 +15,14 @@ from angulus.core.checks import InputError
 from angulus.core.formats.columns import is_text, text_array
 from angulus.evaluation.lists.text import malformed, read_lines
 
-Header = tuple[int, int]  # folds, and pairs of each kind in one
+Header = tuple[int, int]  # folds, and pairs of each kind per fold
 
 _FLAG_HEADINGS = ("label", "same", "is_same", "issame", "match", "genuine", "flag", "target", "y")
 _JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class PairList:
     """P pairs of ids, each genuine (one identity) or impostor (two).
 
     Attributes:
@@ -31,7 +32,7 @@ class Pairs:
         left_identity, right_identity: [P] of str, who is shown; both or neither.
         groups: [P] of str, the group that a pair counts in.
         source: what the list is, for messages and results.
-        unknown: images that are in no pair because nobody knows whom they show.
+        unknown: images of unknown people, which are in no pair.
     """
 
     left: NDArray[np.str_]
@@ -51,7 +52,9 @@ class Pairs:
             if not isinstance(value, np.ndarray) or value.ndim != 1 or not _is(value, kind):
                 raise InputError(f"{self.source}: {name} must be an array [P] of {called}; got {_shown(value)}")
             if value.shape != self.left.shape or not len(value):
-                raise InputError(f"{self.source}: {name} must have one entry a pair, at least one; got {_shown(value)}")
+                raise InputError(
+                    f"{self.source}: {name} must have one entry per pair, at least one; got {_shown(value)}"
+                )
         if (self.left_identity is None) != (self.right_identity is None):
             raise InputError(f"{self.source}: left_identity and right_identity must be given both or neither; got one")
         if self.folds is not None and not np.array_equal(np.unique(self.folds), np.arange(self.folds.max() + 1)):
@@ -72,7 +75,7 @@ class Pairs:
         """How many folds; 0 where the list has none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
-    def select(self, chosen: ArrayLike) -> Pairs:
+    def select(self, chosen: ArrayLike) -> PairList:
         """The pairs where `chosen` ([P] of bool) is true, or at its positions; folds are kept as they are numbered.
 
         Raises:
@@ -94,8 +97,8 @@ class Pairs:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def read_pairs(path: str | os.PathLike[str]) -> Pairs:
-    """Read a list with a pair a line, `a b 0|1`, 1 being genuine; gzipped where its name ends in .gz.
+def read_pairs(path: str | os.PathLike[str]) -> PairList:
+    """Read a list with one pair per line, `a b 0|1`, 1 being genuine; gzipped where its name ends in .gz.
 
     A line is split at tabs where the first pair has them, else at commas, else at semicolons, else at spaces. An id in
     double quotes is a JSON string, which can hold any of these. If the first line is two whole numbers, `folds per`,
@@ -111,7 +114,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     return parse_pairs(read_lines(path), path)
 
 
-def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> Pairs:
+def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> PairList:
     """The pairs of the lines of a list; see `read_pairs`."""
     counts = header(lines[0])
     body = lines[1:] if counts else lines
@@ -129,13 +132,13 @@ def parse_pairs(lines: list[str], path: str | os.PathLike[str]) -> Pairs:
     same = np.array([row[2] == "1" for row in rows], dtype=bool)
     folds = None if counts is None else _folds(path, counts, same)
     left_people, right_people = agreeing(_folders(left), _folders(right), same)
-    return Pairs(left, right, same, folds, left_people, right_people, source=os.fspath(path))
+    return PairList(left, right, same, folds, left_people, right_people, source=os.fspath(path))
 
 
-def pairs_text(pairs: Pairs) -> str:
-    """A list as `read_pairs` reads it: `folds per` where there are folds, then a line `a b 0|1` a pair, by tabs.
+def pairs_text(pairs: PairList) -> str:
+    """A list as `read_pairs` reads it: `folds per` if there are folds, then one line `a b 0|1` per pair, with tabs.
 
-    An id that a line could not hold as it is stands as a JSON string, `"a\\tb.jpg"`.
+    An id with spaces, tabs or quotes is written as a JSON string, `"a\\tb.jpg"`.
 
     Raises:
         InputError: folds that are not runs of as many genuine and then impostor pairs each.
@@ -153,6 +156,29 @@ def pairs_text(pairs: Pairs) -> str:
             )
         lines.insert(0, f"{counts[0]}\t{counts[1]}\n")
     return "".join(lines)
+
+
+def join_groups(lists: Mapping[str, PairList]) -> PairList:
+    """The lists of groups one after the other, each pair with its group's name.
+
+    Raises:
+        InputError: a list without folds, over which the accuracy of a group is taken.
+    """
+    lacking = [listed.source for listed in lists.values() if listed.folds is None]
+    if lacking:
+        raise InputError(f"{lacking[0]} has no folds, over which the accuracy of a group is taken; add them")
+    columns = {name: _column(lists, name) for name in ("left", "right", "same", "folds")}
+    people = {name: _column(lists, name) for name in ("left_identity", "right_identity")}
+    if any(side is None for side in people.values()):
+        people = {}
+    groups = np.repeat(list(lists), [len(listed) for listed in lists.values()])
+    return PairList(**columns, **people, groups=groups, source=", ".join(listed.source for listed in lists.values()))
+
+
+def _column(lists: Mapping[str, PairList], name: str) -> Any:
+    """A column of all lists, one after the other; None where one has none."""
+    columns = [getattr(listed, name) for listed in lists.values()]
+    return None if any(column is None for column in columns) else np.concatenate(columns)
 
 
 def cells_of(line: str, separator: str | None) -> list[str] | None:
@@ -191,7 +217,7 @@ def separator_of(line: str) -> str | None:
 
 
 def header(line: str) -> Header | None:
-    """Folds and pairs of each kind in one, where a line is these two numbers."""
+    """Folds and pairs of each kind per fold, if a line is these two numbers."""
     cells = line.split()
     if len(cells) != 2 or not all(is_count(cell) for cell in cells):
         return None
@@ -210,17 +236,17 @@ def flags_of(counts: Header) -> NDArray[np.bool_]:
 
 
 def check_count(path: str | os.PathLike[str], counts: Header, pairs: int) -> None:
-    """Refuse a list that has not as many pairs as its first line says."""
+    """Refuse a list whose number of pairs is not that of its first line."""
     folds, per = counts
     if pairs != 2 * folds * per:
         raise InputError(
             f"{os.fspath(path)} must hold {2 * folds * per} pairs after its first line, 2 · {per} in each of "
-            f"{folds} folds; got {pairs}; it is cut short or has lines too many"
+            f"{folds} folds; got {pairs}; it is cut short or has too many lines"
         )
 
 
 def folds_of_runs(same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-    """Folds of a list that does not name them: alternating runs of as many genuine and impostor pairs; None: no such.
+    """Folds of a list without them: alternating runs of equally many genuine and impostor pairs; None if irregular.
 
     >>> folds_of_runs(np.array([True, False, True, False])).tolist(), folds_of_runs(np.array([True, True, False]))
     ([0, 0, 1, 1], None)
@@ -235,7 +261,7 @@ def folds_of_runs(same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
 def agreeing(
     first: list[str], second: list[str], same: NDArray[np.bool_]
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]] | tuple[None, None]:
-    """Who is shown on both sides, where these names are all there and agree with every flag."""
+    """The people on both sides, if all are named and agree with every flag."""
     agree = all(a and b and (a == b) == flag for a, b, flag in zip(first, second, same.tolist(), strict=True))
     return (text_array(first), text_array(second)) if agree else (None, None)
 

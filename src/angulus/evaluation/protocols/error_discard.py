@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation.lists.pairs import Pairs
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.image_quality import Discard, area, error_versus_discard
 from angulus.evaluation.metrics.intervals import Statistic, Units
 from angulus.evaluation.metrics.verification import require_support, tar_at_far
-from angulus.evaluation.protocols import rates, scored
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols.figures import Floats, Samples, measure, rate_label
 from angulus.evaluation.protocols.result import Curve, Result
-
-Floats = NDArray[np.float64]
 
 PROTOCOL = "discard"
 MEASURED = scored.MEASURED
@@ -29,7 +23,7 @@ SHARES = (0.05, 0.1, 0.2)  # of the genuine pairs, after whose discard the FNMR 
 
 def evaluate(
     embeddings: Embeddings,
-    pairs: Pairs,
+    pairs: PairList,
     *,
     fmr: float = 1e-3,
     up_to: float = 1.0,
@@ -48,8 +42,7 @@ def evaluate(
         fmr: in (0, 1], which the impostor pairs must support.
         up_to: where the area ends, in (0, 1].
         flip: None, "sum" or "concat", for the scores and the norms.
-        draws: resamples of the people for the intervals, the threshold chosen anew in each; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the people for the intervals (0 for none), each with its threshold, and their seed.
 
     Raises:
         checks.InputError: an image without embedding, or fewer than 1 / fmr impostor pairs.
@@ -57,36 +50,38 @@ def evaluate(
     Source: ISO/IEC 29794-1:2024, error versus discard characteristic.
     """
     scored.require_norms(embeddings, flip)
-    found = scored.score(embeddings, pairs, flip=flip)
+    pair_scores = scored.score(embeddings, pairs, flip=flip)
     samples = {
-        **found.samples,
+        **pair_scores.samples,
         "fmr": np.array(checks.number("fmr", fmr, low=0, high=1, open_low=True)),
         "up_to": np.array(checks.number("up_to", up_to, low=0, high=1, open_low=True)),
     }
-    require_support(fmr, found.distinct.impostors, of=found.distinct.supporting, name="FMR")
+    require_support(fmr, pair_scores.distinct.impostors, of=pair_scores.distinct.supporting, name="FMR")
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
-    figures = numbers(*statistic(samples), draws=draws, seed=seed, thresholds={"FNMR": point.threshold})
     curve = _curve(samples, point.threshold, np.ones(len(pairs)))
-    return Result(
+    return measure(
         PROTOCOL,
-        figures,
+        statistic(samples),
+        samples,
         {
-            **found.choices,
-            "threshold": f"the lowest with FMR <= {rates.label(fmr)} over all pairs (fixed while pairs are discarded)",
+            **pair_scores.choices,
+            "threshold": f"the lowest with FMR <= {rate_label(fmr)} over all pairs (fixed while pairs are discarded)",
             "quality of a pair": "the smaller norm",
             "area up to": up_to,
-            **resampling(found.unit, draws, seed),
         },
-        found.counts,
-        curves=(Curve("discard", f"FMR={rates.label(fmr)}", curve.discarded, curve.fnmr),),
-        notes=found.notes + without_interval(figures),
-        samples=samples,
-        about=found.about,
+        pair_scores.counts,
+        unit=pair_scores.unit,
+        draws=draws,
+        seed=seed,
+        thresholds={"FNMR": point.threshold},
+        curves=(Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr),),
+        notes=pair_scores.notes,
+        about=pair_scores.about,
     )
 
 
-def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
-    """What gives `evaluate`'s figures for weights of the pairs, and the people (or pairs) that are resampled.
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
     A resample that loses all pairs of one kind has no figures.
     """
@@ -106,6 +101,6 @@ def statistic(samples: Mapping[str, NDArray[Any]]) -> tuple[Statistic, Units]:
     return figures, scored.units_of(samples)
 
 
-def _curve(samples: Mapping[str, NDArray[Any]], threshold: float, weights: Floats) -> Discard:
+def _curve(samples: Samples, threshold: float, weights: Floats) -> Discard:
     same = samples["same"]
     return error_versus_discard(samples["norms"][same], samples["scores"][same] < threshold, weights[same])

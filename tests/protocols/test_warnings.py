@@ -1,4 +1,4 @@
-"""What is said of a model that hardly tells people apart: the rule, and each protocol that says it."""
+"""Warnings about a model that hardly tells people apart: the rule, and each protocol that warns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Interval
-from angulus.evaluation.protocols import classification, gallery, groups, pairs, separation
+from angulus.evaluation.protocols import classification, distractors, figures, groups, pairs
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from people import crowd, crowd_pairs
@@ -38,13 +38,13 @@ def blind(given: Embeddings, seed: int = 0) -> Embeddings:
         (
             0.1,
             None,
-            "two of these people look more alike to this model than two images of one (AUC 0.100; chance is 0.5)",
+            "two of these people look more similar to this model than two images of one (AUC 0.100; chance is 0.5)",
         ),
         (0.1, Interval(0.0, 0.6), "hardly tells these people apart"),
     ],
 )
 def test_the_rule(auc: float, interval: Interval | None, said: str) -> None:
-    found = separation.warning(auc, interval)
+    found = figures.auc_warning(auc, interval)
     assert (found == "") == (said == "")
     assert said in found and found.startswith("warning: " if said else "")
 
@@ -53,10 +53,10 @@ def test_one_point_is_judged_as_the_auc_of_normal_scores() -> None:
     gap = np.sqrt(2) * stats.norm.ppf(0.6)
     for far in (1e-6, 1e-3, 0.1, 0.5):
         limit = stats.norm.sf(stats.norm.isf(far) - gap)
-        assert separation.warning_at("TAR", limit * 1.001, far, 10**9) == ""
-        assert "hardly" in separation.warning_at("TAR", limit * 0.999, far, 10**9)
-    assert separation.warning_at("TAR", 0.0, 1e-6, 1000) == ""  # none was to be expected
-    assert "hardly" in separation.warning_at("TAR", 0.0, 0.1, 1000)
+        assert figures.share_warnings("TAR", limit * 1.001, far, 10**9) == ()
+        assert "hardly" in figures.share_warnings("TAR", limit * 0.999, far, 10**9)[0]
+    assert figures.share_warnings("TAR", 0.0, 1e-6, 1000) == ()  # none was to be expected
+    assert "hardly" in figures.share_warnings("TAR", 0.0, 0.1, 1000)[0]
 
 
 def test_every_protocol_of_pairs_says_it() -> None:
@@ -64,7 +64,7 @@ def test_every_protocol_of_pairs_says_it() -> None:
         results = [
             pairs.evaluate(given, LIST, draws=0),
             groups.evaluate(given, GROUPED, draws=0),
-            gallery.megaface(given, other(500), draws=0),
+            distractors.megaface(given, other(500), draws=0),
         ]
         for result in results:
             assert any(note.startswith("warning: ") for note in result.notes) == warned, result.protocol
@@ -91,7 +91,9 @@ def test_a_calibration_keeps_the_auc_and_says_it_again(tmp_path: Path) -> None:
 def test_a_classifier_that_only_knows_the_commonest_class() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 30])
     for predictions, warned in ((labels, False), (0 * labels, True), (labels[::-1], True)):
-        result = classification.evaluate(classification.Predictions.of(labels, predictions=predictions), draws=0)
+        result = classification.evaluate(
+            classification.Predictions.from_arrays(labels, predictions=predictions), draws=0
+        )
         assert any(note.startswith("warning: ") for note in result.notes) == warned
 
 
@@ -100,7 +102,7 @@ def test_a_classifier_that_guesses(seed: int) -> None:
     """By chance it may be more accurate than the commonest class is common; it tells nothing apart."""
     labels = np.repeat(np.arange(10), 100)
     guesses = np.random.default_rng(seed).integers(0, 10, len(labels))
-    result = classification.evaluate(classification.Predictions.of(labels, predictions=guesses), draws=0)
+    result = classification.evaluate(classification.Predictions.from_arrays(labels, predictions=guesses), draws=0)
     assert result.notes[0].startswith("warning: this model hardly tells these classes apart (mean accuracy per class")
 
 
@@ -108,6 +110,6 @@ def test_a_classifier_that_finds_most_of_a_rare_class_is_no_blind_one() -> None:
     labels = np.repeat([0, 1], [990, 10])
     predictions = labels.copy()
     predictions[:8], predictions[-3:] = 1, 0  # less accurate than to say 0 always
-    result = classification.evaluate(classification.Predictions.of(labels, predictions=predictions), draws=0)
+    result = classification.evaluate(classification.Predictions.from_arrays(labels, predictions=predictions), draws=0)
     assert result["accuracy"] < 0.99
     assert not any(note.startswith("warning: ") for note in result.notes)

@@ -11,8 +11,8 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.protocols import gallery as protocol
-from angulus.evaluation.protocols.gallery import megaface, trillion_pairs
+from angulus.evaluation.protocols import sides
+from angulus.evaluation.protocols.distractors import megaface, trillion_pairs
 from angulus.evaluation.scoring import ScoringOptions
 from people import crowd
 
@@ -94,7 +94,7 @@ def test_megaface_is_the_slow_protocol(precision: str) -> None:
 def planted() -> tuple[Embeddings, Embeddings]:
     """Two photos of a person at a cosine of 0.8; distractor r is at 1 − r/10 to the first, 0.8 of that to the other.
 
-    Each has an axis of its own beside the first photo's, so that the cosines are those of the first coordinate.
+    Each has an axis of its own next to the first photo's, so that the cosines are those of the first coordinate.
     """
 
     def at(cosine: float, axis: int) -> np.ndarray:
@@ -223,7 +223,7 @@ def test_intervals_draw_people() -> None:
     rank = result.number("rank-1, 130 distractors")
     assert rank.interval is not None
     assert rank.interval.low < rank.value < rank.interval.high
-    figures, units = protocol.statistic(result.samples)
+    figures, units = sides.statistic(result.samples)
     assert units.count == 9
     drawn = np.array([0, 2, 0, 1, 0, 0, 0, 0, 3.0])
     names = np.unique(PROBES.labels)  # type: ignore[arg-type]
@@ -318,7 +318,7 @@ def test_trillion_pairs_intervals_draw_people() -> None:
     for number in result.numbers:
         assert number.interval is not None
         assert number.interval.low <= number.value <= number.interval.high
-    figures, _ = protocol.statistic(result.samples)
+    figures, _ = sides.statistic(result.samples)
     assert figures(np.eye(9)[0]) == {}  # the one who is not in the gallery has no genuine pair
     assert set(figures(np.eye(9)[1])) == {"rank-1", "TAR@FAR=1e-2", "TPR@FAR=5e-1"}
 
@@ -329,7 +329,7 @@ CROWD = crowd(3, 2, 8)
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        (lambda: megaface(replace(CROWD, labels=None), DISTRACTORS), "crowd must say whom each image shows"),
+        (lambda: megaface(replace(CROWD, labels=None), DISTRACTORS), "crowd must say who each image shows"),
         (lambda: megaface(only(CROWD, [0, 2]), DISTRACTORS), "crowd must hold two photos of a person"),
         (lambda: megaface(CROWD, CROWD), "an image must not be in both crowd and crowd; 6 are, 'p0/0' first"),
         (lambda: megaface(CROWD, DISTRACTORS, ranks=(0,)), "rank must be a whole number >= 1; got 0"),
@@ -338,7 +338,7 @@ CROWD = crowd(3, 2, 8)
             r"FAR 0\.001 needs at least 1,000 impostor pairs; got 780",
         ),
         (lambda: megaface(CROWD, strangers(20, 5), draws=0), "probes and gallery must agree on d; got 8 and 5"),
-        (lambda: trillion_pairs(CROWD, DISTRACTORS), "distractors must say whom each image shows"),
+        (lambda: trillion_pairs(CROWD, DISTRACTORS), "distractors must say who each image shows"),
         (
             lambda: trillion_pairs(CROWD, replace(DISTRACTORS, labels=DISTRACTORS.ids)),
             "distractors must hold an identity of the probes of crowd; its labels name none",

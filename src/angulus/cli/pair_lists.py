@@ -1,13 +1,30 @@
-"""`angulus data pairs`: a list to verify on, drawn from records."""
+"""Lists of pairs: reading one for a command, and `angulus data pairs`, which draws one from records."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from angulus.cli.output import say
+
+if TYPE_CHECKING:
+    from angulus.evaluation.lists.pair_list import PairList
+
+Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .safetensors or .parquet.")]
+Format = Annotated[
+    str, typer.Option("--format", help="plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: detect it.")
+]
+
+
+def read_list(path: Path, form: str) -> PairList:
+    """Read a list of pairs; if its form is detected, print which it is."""
+    from angulus.core import checks
+    from angulus.evaluation.lists.lfw import FORMS
+    from angulus.evaluation.runners import read_pairs
+
+    return read_pairs(path, checks.choice("--format", form, ("auto", *FORMS)), say)
 
 
 def data_pairs(
@@ -20,7 +37,7 @@ def data_pairs(
     """Draw pairs of images, of one person and of two, in folds of different people."""
     from angulus.core import files
     from angulus.data.records import Records
-    from angulus.evaluation.lists.pairs import pairs_text
+    from angulus.evaluation.lists.pair_list import pairs_text
     from angulus.evaluation.lists.sample_pairs import draw_folds
 
     found = Records(records)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, environment
+from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.evaluation.protocols import rates, separation
-from angulus.evaluation.protocols.numbers import numbers, resampling, without_interval
+from angulus.evaluation.protocols.figures import Flags, Floats, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
-from angulus.evaluation.protocols.tally import MEASURED, Tally, statistic
-from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice
+from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
-
-__all__ = ["MEASURED", "MEGAFACE", "TRILLION_PAIRS", "megaface", "statistic", "trillion_pairs"]
 
 MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
 
@@ -62,18 +55,17 @@ def megaface(
     each probe with each distractor an impostor pair. Scores are cosines in float64; all pairs are looked at.
 
     Args:
-        probes: photos of people, by `labels` where no list says whom they show; those of unknown people are left out
-            and counted.
+        probes: photos of people, by `labels` where no list names the people; photos of unknown people are left out and
+            counted.
         distractors: of other people, in the order in which they fill the gallery.
         lists: of the probes and of the distractors: which are used, and in which order; None: all.
-        noises: the images of both lists that show somebody else, or nobody. Such distractors are removed.
-        noise_rule: what becomes of such probes: "remove": they are left out; "replace": the mean of the person's other
+        noises: the images of both lists that show another person or no face. Such distractors are removed.
+        noise_rule: for such probes: "remove" leaves them out; "replace": the mean of the person's other
             photos, as unit vectors, stands for each, as in insightface's script, by which ArcFace reports its figures.
         flip: None, "sum" or "concat".
         ranks: k of rank-k.
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-4, 1e-5, 1e-6 that they do.
-        draws: resamples of the people for the intervals, at the thresholds that all of them give; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the people for the intervals (0 for none), and their seed; thresholds stay fixed.
         options: of the scoring; they change no figure.
 
     Raises:
@@ -86,16 +78,16 @@ def megaface(
     for k in ranks:
         checks.integer("rank", k, low=1)
     checks.choice("noise_rule", noise_rule, NOISE_RULES)
-    given, others, said = _sides((probes, distractors), lists, noises, noise_rule, flip)
-    sought = given.of_known()
-    _require_apart(sought, others)
+    given, others, choices = _sides((probes, distractors), lists, noises, noise_rule, flip)
+    sought = given.known_people()
+    require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
     if photos.max() < 2:
         raise checks.InputError(
             f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each"
         )
     impostors = len(sought) * len(others)
-    kept, notes = rates.supported(fars, impostors, standard=MEGAFACE_FARS)
+    kept, notes = supported_rates(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
     genuine = scoring.PairBatch.concatenate(scoring.genuine(sought.vectors, None, ids=person, options=options))
     sizes = _sizes(len(others))
@@ -107,31 +99,32 @@ def megaface(
             tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
     for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
         accepted = genuine.scores >= point.threshold
-        tally.add(f"TAR@FAR={rates.label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
+        tally.add(f"TAR@FAR={rate_label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
     alone = int((photos == 1).sum())
-    return _result(
+    return tally_result(
         MEGAFACE,
         tally,
-        (draws, seed),
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(probes, flip),
-            **said,
+            **choices,
             "smaller galleries": "the first distractors of the list",
         },
         {
             "people": len(people),
             "probes": len(sought),
-            **_left_out("probes", given, sought),
+            **count_left_out("probes", given, sought),
             "distractors": len(others),
             "searches": len(looked_for),
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        notes=_warnings(tally, f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1))
-        + notes
-        + (() if any(each is not None for each in noises) else (_UNCLEANED,))
+        draws=draws,
+        seed=seed,
+        guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
+        notes=notes
+        + (() if any(names is not None for names in noises) else (_UNCLEANED,))
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
         sources={"embeddings": sought.source, "distractors": others.source},
     )
@@ -159,12 +152,12 @@ def trillion_pairs(
     Args:
         probes: with `labels`, the identities.
         gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
-            out and counted, for nobody knows which pairs they would make.
+            out and counted.
         flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
-        draws: resamples of the probes' identities for the intervals, at the thresholds that all give; 0 for none.
-        seed: of the resamples.
+        draws, seed: resamples of the probes' identities for the intervals (0 for none), and their seed; thresholds stay
+            fixed.
         options: of the scoring; they change no figure.
 
     Raises:
@@ -173,9 +166,9 @@ def trillion_pairs(
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
     """
-    given = _Side.of(probes, None, flip), _Side.of(gallery, None, flip)
-    sought, held = (side.of_known() for side in given)
-    _require_apart(sought, held)
+    given = Side.from_embeddings(probes, None, flip), Side.from_embeddings(gallery, None, flip)
+    sought, held = (side.known_people() for side in given)
+    require_apart(sought, held)
     names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
     ids = numbered[: len(sought)], numbered[len(sought) :]
     mated = np.isin(ids[0], ids[1])
@@ -186,9 +179,9 @@ def trillion_pairs(
     genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
     impostors = len(sought) * len(held) - genuine
     strangers = ~mated if not mated.all() else mated
-    kept, notes = rates.supported(fars, impostors, standard=PAIRS_FARS)
-    detected, more = rates.supported(
-        search_fars, int(strangers.sum()), standard=SEARCH_FARS, of="impostor probes", name="TPR@FAR"
+    kept, notes = supported_rates(fars, impostors, standard=PAIRS_FARS)
+    detected, more = supported_rates(
+        search_fars, int(strangers.sum()), standard=SEARCH_FARS, impostors="impostor probes", name="TPR@FAR"
     )
     tally = Tally(len(people))
     sides = sought.vectors, held.vectors
@@ -197,17 +190,16 @@ def trillion_pairs(
     for pairs in scoring.genuine(*sides, ids=ids, options=options):
         np.maximum.at(own, pairs.probes, pairs.scores)
         for point in points:
-            name = f"TAR@FAR={rates.label(point.fmr)}"
+            name = f"TAR@FAR={rate_label(point.fmr)}"
             tally.add(name, person[pairs.probes], pairs.scores >= point.threshold, point.threshold)
     best = scoring.best_per_probe(*sides, ids=ids, options=options).numpy()
     first = own > best
     tally.add("rank-1", person[mated], first[mated])
     curve = open_set_curve(own[mated], np.where(first[mated], 1, 2), best[strangers])
     _add_detections(tally, curve, detected, person[mated], np.where(first, own, -np.inf)[mated])
-    return _result(
+    return tally_result(
         TRILLION_PAIRS,
         tally,
-        (draws, seed),
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(probes, flip),
@@ -216,67 +208,21 @@ def trillion_pairs(
         {
             "people": len(people),
             "probes": len(sought),
-            **_left_out("probes", given[0], sought),
+            **count_left_out("probes", given[0], sought),
             "gallery images": len(held),
-            **_left_out("gallery images", given[1], held),
+            **count_left_out("gallery images", given[1], held),
             "genuine pairs": genuine,
             "impostor pairs": impostors,
             "probes in the gallery": int(mated.sum()),
             "impostor probes": int(strangers.sum()),
         },
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        notes=_warnings(tally, f"TAR@FAR={rates.label(max(kept, default=0))}", max(kept, default=0)) + notes + more,
+        draws=draws,
+        seed=seed,
+        guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
+        notes=notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """The images on one side: vectors [N, d], ids, and whom they show where that is known."""
-
-    vectors: Vectors
-    ids: NDArray[np.str_]
-    people: NDArray[np.str_] | None
-    source: str
-
-    @staticmethod
-    def of(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> _Side:
-        if listed is None:
-            vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
-            return _Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
-        rows = embeddings.rows(listed.ids, listed.source)
-        people = listed.identities
-        if people is None and embeddings.labels is not None:
-            people = embeddings.labels[rows]
-        return _Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
-
-    def of_known(self) -> _Side:
-        """The images whose people are known; an unknown one is nobody's.
-
-        Raises:
-            checks.InputError: nothing says whom the images show, or no image is left.
-        """
-        known = self.labelled() != ""
-        if known.all():
-            return self
-        if not known.any():
-            raise checks.InputError(f"{self.source} must say whom each image shows; its labels name nobody")
-        return _Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def labelled(self) -> NDArray[np.str_]:
-        """Whom each image shows."""
-        if self.people is None:
-            raise checks.InputError(f"{self.source} must say whom each image shows; give the embeddings labels")
-        return self.people
-
-
-def _left_out(what: str, given: _Side, used: _Side) -> dict[str, int]:
-    """For a result's counts, where there are any: images that show nobody knows whom."""
-    count = len(given) - len(used)
-    return {f"{what} of unknown people left out": count} if count else {}
 
 
 def _sides(
@@ -285,33 +231,33 @@ def _sides(
     noises: Noises,
     rule: str,
     flip: str | None,
-) -> tuple[_Side, _Side, dict[str, str]]:
-    """Probes and distractors without their noise, and the choices that say what became of it."""
-    said = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
+) -> tuple[Side, Side, dict[str, str]]:
+    """Probes and distractors without their noise, and the choices that describe how it was treated."""
+    choices = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
     if lists is None:
-        if any(each is not None for each in noises):
+        if any(names is not None for names in noises):
             raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
-        return _Side.of(both[0], None, flip), _Side.of(both[1], None, flip), said
+        return Side.from_embeddings(both[0], None, flip), Side.from_embeddings(both[1], None, flip), choices
     (sought, others), (of_probes, of_others) = lists, noises
     if of_others is not None:
         before, others = len(others), others.without(of_others)
-        said["noisy distractors"] = f"{before - len(others):,} removed"
-    far = _Side.of(both[1], others, flip)
+        choices["noisy distractors"] = f"{before - len(others):,} removed"
+    far = Side.from_embeddings(both[1], others, flip)
     if of_probes is None:
-        return _Side.of(both[0], sought, flip), far, said
+        return Side.from_embeddings(both[0], sought, flip), far, choices
     noisy = int(sought.noisy(of_probes).sum())
     if rule == "remove":
-        said["noisy probes"] = f"{noisy:,} removed"
-        return _Side.of(both[0], sought.without(of_probes), flip), far, said
-    side = _replaced(_Side.of(both[0], sought, flip), sought.noisy(of_probes))
+        choices["noisy probes"] = f"{noisy:,} removed"
+        return Side.from_embeddings(both[0], sought.without(of_probes), flip), far, choices
+    side = _replaced(Side.from_embeddings(both[0], sought, flip), sought.noisy(of_probes))
     gone = len(sought) - len(side)
-    said["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
+    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
         f" ({gone:,} of people without another photo removed)" if gone else ""
     )
-    return side, far, said
+    return side, far, choices
 
 
-def _replaced(side: _Side, noisy: NDArray[np.bool_]) -> _Side:
+def _replaced(side: Side, noisy: Flags) -> Side:
     """Noisy images as the mean of the unit vectors of the person's others; people without others are left out.
 
     Source: insightface, recognition/_evaluation_/megaface/remove_noises.py. Differs: that adds random numbers of at
@@ -325,15 +271,7 @@ def _replaced(side: _Side, noisy: NDArray[np.bool_]) -> _Side:
     vectors = np.where(noisy[:, None], sums[person], side.vectors)
     kept = np.isin(person, person[~noisy])
     people = None if side.people is None else side.people[kept]
-    return _Side(vectors[kept], side.ids[kept], people, side.source)
-
-
-def _require_apart(sought: _Side, others: _Side) -> None:
-    both = np.intersect1d(sought.ids, others.ids)
-    if len(both):
-        raise checks.InputError(
-            f"an image must not be in both {sought.source} and {others.source}; {len(both)} are, {str(both[0])!r} first"
-        )
+    return Side(vectors[kept], side.ids[kept], people, side.source)
 
 
 def _sizes(total: int) -> list[int]:
@@ -356,39 +294,4 @@ def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], pe
     """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
     for far in fars:
         point = dir_at_far(curve, far, zero_ok=far == 0)
-        tally.add(f"TPR@FAR={rates.label(far)}", person, scores >= point.threshold, point.threshold)
-
-
-def _warnings(tally: Tally, name: str, rate: float) -> tuple[str, ...]:
-    """What is to be said where people are hardly told apart, by a figure that guessing brings to `rate`."""
-    if name not in tally.hits or not 0 < rate < 1:
-        return ()
-    hits, trials = (float(each[name].sum()) for each in (tally.hits, tally.trials))
-    said = separation.warning_at(name, hits / trials, rate, round(trials))
-    return (said,) if said else ()
-
-
-def _result(
-    protocol: str,
-    tally: Tally,
-    resamples: tuple[int, int],
-    choices: Mapping[str, Any],
-    counts: Mapping[str, int],
-    *,
-    curves: tuple[Curve, ...],
-    notes: tuple[str, ...],
-    sources: Mapping[str, str],
-) -> Result:
-    draws, seed = resamples
-    samples = tally.samples()
-    found = numbers(*statistic(samples), draws=draws, seed=seed, thresholds=tally.thresholds)
-    return Result(
-        protocol,
-        found,
-        {**choices, "thresholds in the intervals": "as of all people", **resampling("people", draws, seed)},
-        counts,
-        curves=curves,
-        notes=notes + without_interval(found),
-        samples=samples,
-        about={**environment.describe(torch.device("cpu")), **sources},
-    )
+        tally.add(f"TPR@FAR={rate_label(far)}", person, scores >= point.threshold, point.threshold)

@@ -1,0 +1,159 @@
+"""What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.megaface import FeatureList
+from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, share_warnings
+from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.vectors import Vectors
+
+MEASURED = ("hits", "thresholds")  # the samples that the embeddings gave; the others say what was tried
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Per figure and person: how many trials there were, and how many succeeded."""
+
+    people: int
+    hits: dict[str, Floats] = field(default_factory=dict)
+    trials: dict[str, Floats] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, person: Rows, success: Flags, threshold: float | None = None) -> None:
+        """Count trials of a figure: the person of each [M], whether it succeeded [M], and the figure's threshold."""
+        nothing = np.zeros(self.people)
+        self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
+        self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)
+        if threshold is not None:
+            self.thresholds[name] = threshold
+
+    def warnings(self, name: str, rate: float) -> tuple[str, ...]:
+        """The warning if the model hardly tells people apart, by a figure that guessing brings to `rate`."""
+        if name not in self.hits:
+            return ()
+        hits, trials = (float(counts[name].sum()) for counts in (self.hits, self.trials))
+        return share_warnings(name, hits / trials, rate, round(trials))
+
+    def samples(self) -> dict[str, NDArray[Any]]:
+        """`figures` [F], and by figure and person `hits` and `trials` [F, people]; `thresholds` [F], NaN for none."""
+        return {
+            "figures": np.array(list(self.hits)),
+            "hits": np.array(list(self.hits.values())),
+            "trials": np.array(list(self.trials.values())),
+            "thresholds": np.array([self.thresholds.get(name, np.nan) for name in self.hits]),
+        }
+
+
+def statistic(samples: Samples) -> tuple[Statistic, Units]:
+    """The figures by how often each person is drawn, and the people.
+
+    A trial counts as often as its person is drawn; a figure without any such trial is absent. Thresholds stay fixed.
+    """
+    names, hits, trials = samples["figures"].tolist(), samples["hits"], samples["trials"]
+
+    def figures(drawn: Floats) -> dict[str, float]:
+        totals = trials @ drawn
+        return {
+            name: float(hit / total) for name, hit, total in zip(names, hits @ drawn, totals, strict=True) if total > 0
+        }
+
+    return figures, Units.of(np.arange(hits.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The images on one side: vectors [N, d], ids, and the people shown, where known."""
+
+    vectors: Vectors
+    ids: NDArray[np.str_]
+    people: NDArray[np.str_] | None
+    source: str
+
+    @staticmethod
+    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> Side:
+        if listed is None:
+            vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
+            return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
+        rows = embeddings.rows(listed.ids, listed.source)
+        people = listed.identities
+        if people is None and embeddings.labels is not None:
+            people = embeddings.labels[rows]
+        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
+
+    def known_people(self) -> Side:
+        """The images of known people.
+
+        Raises:
+            checks.InputError: the people are not named, or no image is left.
+        """
+        known = self.labelled() != ""
+        if known.all():
+            return self
+        if not known.any():
+            raise checks.InputError(f"{self.source} must say who each image shows; its labels name nobody")
+        return Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labelled(self) -> NDArray[np.str_]:
+        """Who each image shows."""
+        if self.people is None:
+            raise checks.InputError(f"{self.source} must say who each image shows; give the embeddings labels")
+        return self.people
+
+
+def count_left_out(what: str, given: Side, used: Side) -> dict[str, int]:
+    """For a result's counts: images of unknown people, if any."""
+    count = len(given) - len(used)
+    return {f"{what} of unknown people left out": count} if count else {}
+
+
+def require_apart(sought: Side, others: Side) -> None:
+    """Refuse an image that is on both sides."""
+    both = np.intersect1d(sought.ids, others.ids)
+    if len(both):
+        raise checks.InputError(
+            f"an image must not be in both {sought.source} and {others.source}; {len(both)} are, {str(both[0])!r} first"
+        )
+
+
+def tally_result(
+    protocol: str,
+    tally: Tally,
+    choices: Mapping[str, Any],
+    counts: Mapping[str, int],
+    *,
+    draws: int,
+    seed: int,
+    curves: tuple[Curve, ...],
+    guessing: tuple[str, float],
+    notes: tuple[str, ...],
+    sources: Mapping[str, str],
+) -> Result:
+    """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it."""
+    samples = tally.samples()
+    return measure(
+        protocol,
+        statistic(samples),
+        samples,
+        {**choices, "thresholds in the intervals": "as of all people"},
+        counts,
+        unit="people",
+        draws=draws,
+        seed=seed,
+        thresholds=tally.thresholds,
+        curves=curves,
+        notes=(*tally.warnings(*guessing), *notes),
+        about=sources,
+    )
