@@ -89,7 +89,7 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
         assert name in out
     assert "Table, numbers, pictures and report.html lie in small/" in out
     assert err == ""
-    assert "Best here: " in out and "With one seed nothing tells" in out
+    assert "Best here: " in out and "With one seed it is unknown" in out
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
@@ -131,7 +131,7 @@ def test_report_warns_of_what_it_leaves_out(angulus: Run, few_digits: None) -> N
     code, out, err = angulus("report", "a", "b", "nowhere", "--draws", "0")
     assert (code, out.partition(":")[0]) == (0, "report.html")
     first, second = err.splitlines()
-    assert re.fullmatch(r"warning: not in the report: b: .* go on by `angulus train .* --out b --resume`", first)
+    assert re.fullmatch(r"warning: not in the report: b: .* resume it by `angulus train .* --out b --resume`", first)
     assert re.fullmatch(r"warning: not in the report: .*nowhere is none of them: there is nothing there", second)
 
 

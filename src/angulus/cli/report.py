@@ -32,7 +32,7 @@ def report(
     """Write one HTML page that needs no network: tables, features, curves, norms, images, training, recipe."""
     page = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()) / "report.html"
     refuse_unwritable("--out", page, ".html")
-    from angulus.report.write import write
+    from angulus.report.sections import write_report
 
-    size = write(runs, page, images=images, draws=draws)
+    size = write_report(runs, page, images=images, draws=draws)
     say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")

@@ -95,9 +95,10 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
 
 
 def _report(comparison: Comparison) -> None:
-    from angulus.report import comparison as tables
-    from angulus.report.write import write as write_page
+    from angulus.report.analyses import write_comparison
+    from angulus.report.sections import write_report
+    from angulus.report.tables import to_terminal
 
-    tables.write(comparison)
-    write_page([comparison.folder], comparison.folder / "report.html")
-    Console().print(tables.terminal(comparison))
+    write_comparison(comparison)
+    write_report([comparison.folder], comparison.folder / "report.html")
+    Console().print(to_terminal(comparison))

@@ -1,9 +1,9 @@
-"""A finished run as a report takes it: read from its folder, with its test images where they can be read."""
+"""A finished run for a report: read from its folder, with its test images if they can still be read."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,32 @@ from angulus.evaluation.metrics.verification import best_of
 from angulus.evaluation.protocols import classification
 from angulus.evaluation.protocols.classification import Predictions
 from angulus.evaluation.protocols.result import Result
-from angulus.experiments import build, measure
 from angulus.experiments import recipe as recipes
-from angulus.experiments.measure import TEST
+from angulus.experiments.measure import TEST, load_test
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import RECIPE, read_results
 from angulus.training import checkpoint, formation, log
-from angulus.training.batches import batches
 from angulus.training.formation import Formation
 
 COLUMNS = ("features", "norms", "labels", "predictions")  # of a run's test images
-PAIRED = 1000  # test images whose pairs are looked at: half a million pairs
+MOST_PAIRED = 1000  # test images, which give half a million pairs
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class FinishedRun:
     """One finished run.
 
     Attributes:
-        name: the variant's, or the folder's.
-        recipe: what it was trained by.
-        results: what `results.json` holds.
+        name: of the variant or the folder.
+        folder: of the run.
+        recipe: that it was trained with.
+        results: the content of `results.json`.
         test: features [N, d], norms [N], labels [N] and predictions [N] of the test images.
-        figures: accuracy by quality and class, with intervals over the test images.
+        accuracies: accuracy and mean norm by quality and class, with intervals over the test images.
         log: rows of `metrics.jsonl`.
-        formation: how the features formed, if the run kept that.
-        weights: of the classes, [C, d], where features have two or three dimensions and the checkpoint is there.
-        images: the test images, or why there are none to be shown.
+        formation: the features by epoch, if the run recorded them.
+        weights: of the classes, [C, d], if features have two or three dimensions and the checkpoint exists.
+        images: the test images, or the reason why they cannot be shown.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Model:
     recipe: Recipe
     results: dict[str, Any]
     test: dict[str, NDArray[Any]]
-    figures: Result
+    accuracies: Result
     log: list[dict[str, Any]]
     formation: Formation | None
     weights: NDArray[np.float32] | None
@@ -59,11 +58,11 @@ class Model:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Which test images it classifies rightly."""
+        """Which test images are classified correctly."""
         return np.asarray(self.test["labels"] == self.test["predictions"])
 
     def class_name(self, label: int) -> str:
-        """What a class is called; its number where the images are not there."""
+        """The name of a class; its number if the images cannot be read."""
         return self.images.class_names[label] if isinstance(self.images, Images) else str(label)
 
 
@@ -72,14 +71,12 @@ class ImagePairs:
     """All pairs of some test images, by cosine.
 
     Attributes:
-        images: how many images there are.
-        left, right: [P], which test images.
+        left, right: [P], the rows of the test images.
         scores: [P], their cosine.
         same: [P], whether they are of one class.
-        accepted: [P], taken for the same at the threshold that is the most accurate for these very pairs.
+        accepted: [P], whether they are taken for the same, at the threshold with the highest accuracy on these pairs.
     """
 
-    images: int
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -87,10 +84,10 @@ class ImagePairs:
     accepted: NDArray[np.bool_]
 
     @staticmethod
-    def of(model: Model) -> ImagePairs | None:
-        """The pairs of `PAIRED` test images, evenly spaced; None where they are all of one kind."""
-        rows = np.unique(np.linspace(0, len(model.correct) - 1, PAIRED).round().astype(np.int64))
-        features, labels = model.test["features"][rows].astype(np.float64), model.test["labels"][rows]
+    def of(run: FinishedRun) -> ImagePairs | None:
+        """The pairs of `MOST_PAIRED` evenly spaced test images; None if all are of one class, or of different ones."""
+        rows = np.unique(np.linspace(0, len(run.correct) - 1, MOST_PAIRED).round().astype(np.int64))
+        features, labels = run.test["features"][rows].astype(np.float64), run.test["labels"][rows]
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
         unit = features / np.where(lengths > 0, lengths, 1)
         left, right = np.triu_indices(len(rows), 1)
@@ -99,60 +96,64 @@ class ImagePairs:
             return None
         scores = (unit @ unit.T)[left, right]
         threshold, _ = best_of(Presorted.of(scores, same))
-        return ImagePairs(len(rows), rows[left], rows[right], scores, same, scores >= threshold)
+        return ImagePairs(rows[left], rows[right], scores, same, scores >= threshold)
 
 
+@dataclass(frozen=True)
 class DataSets:
-    """The images of data sets, each read once; nothing is downloaded."""
+    """Reads the images of each data set once, and downloads nothing."""
 
-    def __init__(self) -> None:
-        self._read: dict[str, Splits | str] = {}
+    _read: dict[str, Splits | str] = field(default_factory=dict)
 
     def test(self, recipe: Recipe) -> Images | str:
-        """The test images of a recipe, or why they cannot be read now: a report goes without."""
-        found = self._splits(recipe)
-        return found if isinstance(found, str) else found.test
+        """The test images of a recipe, or the reason why they cannot be read."""
+        splits = self._splits(recipe)
+        return splits if isinstance(splits, str) else splits.test
 
     def steps(self, recipe: Recipe) -> int | None:
-        """How many steps a recipe's training has; None where its images cannot be read now."""
-        found, training = self._splits(recipe), recipe.training
-        if isinstance(found, str):
+        """The number of steps in a recipe's training; None if its images cannot be read."""
+        from angulus.training.batches import batches  # only unfinished runs need it
+
+        splits, training = self._splits(recipe), recipe.training
+        if isinstance(splits, str):
             return None
-        return training.epochs * len(batches(len(found.train), training.batch_size, 0, 0))
+        return training.epochs * len(batches(len(splits.train), training.batch_size, 0, 0))
 
     def _splits(self, recipe: Recipe) -> Splits | str:
+        from angulus.experiments import build
+
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, download=False))
         key = repr(recipe.data)
         try:
             if key not in self._read:
                 self._read[key] = build.splits(recipe)
-            found = self._read[key]
-            return found if isinstance(found, str) else build.hold_out(recipe, found)[0]
+            splits = self._read[key]
+            return splits if isinstance(splits, str) else build.hold_out(recipe, splits)[0]
         except (checks.InputError, OSError) as error:
             self._read[key] = str(error)
             return str(error)
 
 
-def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> Model:
-    """A finished run.
+def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> FinishedRun:
+    """Read a finished run.
 
     Args:
-        name: what the report calls it.
-        folder: where it lies.
-        reference: of another run, whose norms split good from low; None: its own do.
-        data: where its images come from.
-        draws: resamples behind the intervals.
+        name: its name in the report.
+        folder: of the run.
+        reference: another run, whose norms split good from low quality; None uses the run's own.
+        data: reads its images.
+        draws: resamples for the intervals.
 
     Raises:
-        checks.InputError: a file that is damaged, or of another run.
+        checks.InputError: a file is damaged or belongs to another run.
     """
     recipe = recipes.load_written(folder / RECIPE)
     if "folds" in read_results(folder):
         raise checks.InputError(
-            f"{folder} pools folds, which have a model each; give the comparison, or one of its folds"
+            f"{folder} pools folds, each with its own model; give the comparison, or one of its folds"
         )
     test = read_test(folder)
-    figures = classification.evaluate(
+    accuracies = classification.evaluate(
         _predictions(folder),
         None if reference is None else _predictions(reference),
         low_fraction=recipe.evaluation.low_fraction,
@@ -161,13 +162,13 @@ def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws:
     images = data.test(recipe)
     if isinstance(images, Images) and not np.array_equal(images.labels.numpy(), test["labels"]):
         images = f"the data set {recipe.data.name!r} is no longer the one that {name} was tested on"
-    return Model(
+    return FinishedRun(
         name,
         folder,
         recipe,
         read_results(folder),
         test,
-        figures,
+        accuracies,
         log.read_lines(folder / log.METRICS),
         _formation(folder, test["features"]),
         _weights(folder) if test["features"].shape[1] in (2, 3) else None,
@@ -176,25 +177,25 @@ def read(name: str, folder: Path, reference: Path | None, data: DataSets, draws:
 
 
 def read_test(folder: Path) -> dict[str, NDArray[Any]]:
-    """What a run found of its test images: features [N, d], norms, labels and predictions [N].
+    """A run's features [N, d], norms, labels and predictions [N] of its test images.
 
     Raises:
         checks.InputError: one of them is missing, or has another shape.
     """
-    test = measure.load_test(folder)
-    kept: dict[str, NDArray[Any]] = {name: test[name] for name in COLUMNS if name in test}
-    lengths = {len(each) for each in kept.values()}
-    if len(kept) < len(COLUMNS) or kept["features"].ndim != 2 or len(lengths) > 1:
+    saved = load_test(folder)
+    test: dict[str, NDArray[Any]] = {name: saved[name] for name in COLUMNS if name in saved}
+    lengths = {len(values) for values in test.values()}
+    if len(test) < len(COLUMNS) or test["features"].ndim != 2 or len(lengths) > 1:
         raise checks.InputError(
             f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
         )
     for name in ("features", "norms"):
-        if kept[name].dtype.kind != "f" or not np.isfinite(kept[name]).all():
+        if test[name].dtype.kind != "f" or not np.isfinite(test[name]).all():
             raise checks.InputError(f"{folder / TEST} must hold finite {name}; it does not: train again")
     for name in ("labels", "predictions"):
-        if kept[name].dtype.kind not in "iu" or (kept[name] < 0).any():
+        if test[name].dtype.kind not in "iu" or (test[name] < 0).any():
             raise checks.InputError(f"{folder / TEST} must hold whole {name} >= 0; it does not: train again")
-    return kept
+    return test
 
 
 def _predictions(folder: Path) -> Predictions:
@@ -207,13 +208,13 @@ def _predictions(folder: Path) -> Predictions:
 def _formation(folder: Path, features: NDArray[Any]) -> Formation | None:
     if not (folder / formation.NAME).is_file():
         return None
-    found = formation.read(folder)
-    if found.features.shape[2] != features.shape[1] or found.rows.max(initial=0) >= len(features):
+    recorded = formation.read(folder)
+    if recorded.features.shape[2] != features.shape[1] or recorded.rows.max(initial=0) >= len(features):
         raise checks.InputError(
-            f"{folder / formation.NAME} must be of the images and features of {TEST}; it is of others; remove it: a "
-            "report does without"
+            f"{folder / formation.NAME} must hold the images and features of {TEST}, but it holds others; remove it: "
+            "the report works without it"
         )
-    return found
+    return recorded
 
 
 def _weights(folder: Path) -> NDArray[np.float32] | None:
