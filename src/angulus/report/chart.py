@@ -22,89 +22,46 @@ Values = NDArray[Any] | Sequence[Any]
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a chart.
-
-    Attributes:
-        label: printed next to it.
-        log: whether its scale is logarithmic.
-        low, high: its limits; None fits them to the data.
-        percent: whether its ticks are percentages.
-        whole: whether its numbers are whole, such as ranks.
-        names: whether it has one place per name instead of numbers.
-    """
+    """One axis of a chart."""
 
     label: str = ""
-    log: bool = False
-    low: float | None = None
+    log: bool = False  # a logarithmic scale
+    low: float | None = None  # its limits; None fits them to the data
     high: float | None = None
-    percent: bool = False
-    whole: bool = False
-    names: bool = False
+    percent: bool = False  # ticks are percentages
+    whole: bool = False  # its numbers are whole, such as ranks
+    names: bool = False  # it has one place per name instead of numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One line, one set of points or bars, or one colour map of a chart.
+    """One line, one set of points or bars, or one colour map of a chart."""
 
-    Attributes:
-        kind: what is drawn; "steps" is a line that keeps each y up to the next x.
-        name: its name in the legend.
-        x, y, z: [K] coordinates, z only in space; NaN interrupts a line. The z of a map is [len(y), len(x)] in [0, 1].
-        colour: as hex, such as "#1f77b4".
-        dash: of a line.
-        symbol: of points, or of a line that marks its points; "" marks none.
-        size: of the symbol, in pixels of the page.
-        width: of a line in pixels, or of bars in units of x; None is the default, and lets bars touch.
-        opacity: from 0 to 1.
-        hatched: whether bars are hatched instead of filled.
-        low, high: [K], the ends of an interval at each bar, NaN where it has none.
-        texts: [K] for `hover`.
-        hover: what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"; "" shows nothing.
-        group: series of one group are switched on and off together in the page's legend.
-        in_legend: whether the legend lists it.
-        right: whether it belongs to the axis on the right.
-        hidden: whether the page shows it only when all features are drawn at length 1.
-    """
-
-    kind: Literal["line", "steps", "points", "bars", "map"]
+    kind: Literal["line", "steps", "points", "bars", "map"]  # "steps" is a line that keeps each y up to the next x
     name: str
-    x: Values
-    y: Values
-    z: NDArray[Any] | None = None
-    colour: str = COLOURS[0]
+    x: Values  # [K]; bars may have names; NaN interrupts a line
+    y: Values  # [K]
+    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, 1], [len(y), len(x)]
+    colour: str = COLOURS[0]  # as hex
     dash: Literal["solid", "dash", "dot"] = "solid"
-    symbol: Literal["", "dot", "ring", "cross", "plus"] = ""
-    size: float = 5
-    width: float | None = None
+    symbol: Literal["", "dot", "ring", "cross", "plus"] = ""  # of points, or of a line that marks its points
+    size: float = 5  # of the symbol, in pixels of the page
+    width: float | None = None  # of a line in pixels, of bars in units of x; None is the default and lets bars touch
     opacity: float = 1
-    hatched: bool = False
-    low: NDArray[np.float64] | None = None
+    hatched: bool = False  # bars are hatched instead of filled
+    low: NDArray[np.float64] | None = None  # [K], the ends of an interval at each bar; NaN where it has none
     high: NDArray[np.float64] | None = None
-    texts: Sequence[str] = ()
-    hover: str = ""
-    group: str = ""
+    texts: Sequence[str] = ()  # [K], for `hover`
+    hover: str = ""  # what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"
+    group: str = ""  # series of one group are switched on and off together in the page's legend
     in_legend: bool = True
-    right: bool = False
-    hidden: bool = False
+    right: bool = False  # belongs to the axis on the right
+    hidden: bool = False  # the page shows it only when all features are drawn at length 1
 
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """One chart.
-
-    Attributes:
-        title: printed above it.
-        series: what it shows, drawn in this order.
-        x, y: its axes.
-        z: the third axis of a chart in space.
-        right: a second y axis, on the right.
-        summary: what it shows, in a sentence or two, for readers who do not see it.
-        overlaid: whether the bars of several series lie over each other, as histograms do, or side by side.
-        equal: whether one unit is equally long on all axes.
-        mark: an x at which a dotted line is drawn.
-        digits: significant digits of the coordinates in the page.
-        frames: coordinates that replace those of the series, by epoch, series and axis.
-    """
+    """One chart: series, drawn in their order, and axes; z makes it one in space, right adds a second y axis."""
 
     title: str
     series: Sequence[Series]
@@ -112,29 +69,22 @@ class Chart:
     y: Axis = field(default_factory=Axis)
     z: Axis | None = None
     right: Axis | None = None
-    summary: str = ""
-    overlaid: bool = False
-    equal: bool = False
-    mark: float | None = None
-    digits: int = 5
-    frames: Sequence[Sequence[Sequence[Values]]] = ()
+    summary: str = ""  # what it shows, in words, for readers who do not see it
+    overlaid: bool = False  # bars of several series lie over each other, as in histograms, instead of side by side
+    equal: bool = False  # one unit is equally long on all axes
+    mark: float | None = None  # an x at which a dotted line is drawn
+    digits: int = 5  # significant digits of the coordinates in the page
+    frames: Sequence[Sequence[Sequence[Values]]] = ()  # coordinates that replace the series', by epoch, series and axis
 
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Charts that share one picture.
-
-    Attributes:
-        charts: in reading order.
-        columns: charts per row, at most.
-        size: width and height of one chart, in inches.
-        legend: the title of one legend for all; "" gives each chart its own.
-    """
+    """Charts that share one picture."""
 
     charts: Sequence[Chart]
-    columns: int = 3
-    size: tuple[float, float] = (3.6, 3.5)
-    legend: str = ""
+    columns: int = 3  # charts per row, at most
+    size: tuple[float, float] = (3.6, 3.5)  # width and height of one chart, in inches
+    legend: str = ""  # the title of one legend for all; "" gives each chart its own
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -28,63 +28,32 @@ Judged = Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]  # (name, 
 
 @dataclass(frozen=True)
 class CurveKind:
-    """How curves of one kind are drawn and summarized.
-
-    Attributes:
-        title: of the chart.
-        x, y: the axes.
-        read_at: the x up to which the summary reads a curve.
-        reading: the words for the point read there.
-        steps: whether each y holds up to the next x.
-    """
+    """How curves of one kind are drawn, and how the summary reads the point at or below an x."""
 
     title: str
     x: Axis
     y: Axis
     read_at: float
     reading: str
-    steps: bool = False
+    steps: bool = False  # each y holds up to the next x
 
 
+FMR, TAR = Axis("false match rate (FMR, FAR, FPIR)", log=True), Axis("true accept rate (TAR, TPIR)")
+RATE, MISSES = Axis("false match rate", log=True), Axis("false non-match rate")
+RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
+FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
+DISCARDED = Axis("share of lowest quality discarded")
+AT_FALSE_POSITIVES = "sensitivity {y} at {x:.4g} false positives per scan"
 CURVES = {
-    "roc": CurveKind(
-        "ROC: true accepts by false matches",
-        Axis("false match rate (FMR, FAR, FPIR)", log=True),
-        Axis("true accept rate (TAR, TPIR)"),
-        1e-2,
-        "TAR {y} at FMR {x:.4g}",
-        steps=True,
-    ),
+    "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
     "det": CurveKind(
-        "DET: false non-matches by false matches",
-        Axis("false match rate", log=True),
-        Axis("false non-match rate", log=True),
-        1e-2,
-        "FNMR {y} at FMR {x:.4g}",
+        "DET: false non-matches by false matches", RATE, replace(MISSES, log=True), 1e-2, "FNMR {y} at FMR {x:.4g}"
     ),
-    "cmc": CurveKind(
-        "CMC: identified within a rank",
-        Axis("rank", log=True, whole=True),
-        Axis("identified within the rank"),
-        1,
-        "{y} at rank {x:g}",
-    ),
+    "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
     "froc": CurveKind(
-        "FROC: sensitivity by false positives",
-        Axis("false positives per scan", log=True),
-        Axis("sensitivity"),
-        1,
-        "sensitivity {y} at {x:.4g} false positives per scan",
-        steps=True,
+        "FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, AT_FALSE_POSITIVES, steps=True
     ),
-    "discard": CurveKind(
-        "Error versus discard",
-        Axis("share of lowest quality discarded"),
-        Axis("false non-match rate"),
-        0.2,
-        "{y} after {x:.4g} are discarded",
-        steps=True,
-    ),
+    "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
 }
 
 

@@ -26,19 +26,12 @@ RUNS_OF_COMPARISON = ("*/seed-*", "*/seed-*/*")  # in its folder; the second are
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Everything that a report shows.
-
-    Attributes:
-        comparisons: over their seeds.
-        runs: single ones, and of each comparison those of its first seed.
-        results: saved ones, by name.
-        left_out: a sentence for each input that cannot be shown.
-    """
+    """Everything that a report shows."""
 
     comparisons: list[Comparison] = field(default_factory=list)
-    runs: list[FinishedRun] = field(default_factory=list)
-    results: dict[str, Result] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)  # single ones, and those of a comparison's first seed
+    results: dict[str, Result] = field(default_factory=dict)  # saved ones, by name
+    left_out: list[str] = field(default_factory=list)  # a sentence for each input that cannot be shown
 
     @property
     def title(self) -> str:

@@ -30,31 +30,18 @@ MOST_PAIRED = 1000  # test images, which give half a million pairs
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """One finished run.
+    """One finished run."""
 
-    Attributes:
-        name: of the variant or the folder.
-        folder: of the run.
-        recipe: that it was trained with.
-        results: the content of `results.json`.
-        test: features [N, d], norms [N], labels [N] and predictions [N] of the test images.
-        accuracies: accuracy and mean norm by quality and class, with intervals over the test images.
-        log: rows of `metrics.jsonl`.
-        formation: the features by epoch, if the run recorded them.
-        weights: of the classes, [C, d], if features have two or three dimensions and the checkpoint exists.
-        images: the test images, or the reason why they cannot be shown.
-    """
-
-    name: str
+    name: str  # of the variant or the folder
     folder: Path
     recipe: Recipe
-    results: dict[str, Any]
-    test: dict[str, NDArray[Any]]
-    accuracies: Result
-    log: list[dict[str, Any]]
-    formation: Formation | None
-    weights: NDArray[np.float32] | None
-    images: Images | str
+    results: dict[str, Any]  # the content of `results.json`
+    test: dict[str, NDArray[Any]]  # features [N, d], norms, labels and predictions [N] of the test images
+    accuracies: Result  # accuracy and mean norm by quality and class, with intervals over the test images
+    log: list[dict[str, Any]]  # rows of `metrics.jsonl`
+    formation: Formation | None  # features by epoch, if the run recorded them
+    weights: NDArray[np.float32] | None  # of the classes, [C, d]; needs 2-D or 3-D features and the checkpoint
+    images: Images | str  # the test images, or the reason why they cannot be shown
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -68,20 +55,13 @@ class FinishedRun:
 
 @dataclass(frozen=True, eq=False)
 class ImagePairs:
-    """All pairs of some test images, by cosine.
+    """All pairs of some test images, by cosine."""
 
-    Attributes:
-        left, right: [P], the rows of the test images.
-        scores: [P], their cosine.
-        same: [P], whether they are of one class.
-        accepted: [P], whether they are taken for the same, at the threshold with the highest accuracy on these pairs.
-    """
-
-    left: NDArray[np.int64]
+    left: NDArray[np.int64]  # [P], rows of the test images
     right: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    same: NDArray[np.bool_]
-    accepted: NDArray[np.bool_]
+    scores: NDArray[np.float64]  # [P], their cosine
+    same: NDArray[np.bool_]  # [P], of one class
+    accepted: NDArray[np.bool_]  # [P], taken for the same at the threshold with the highest accuracy on these pairs
 
     @staticmethod
     def of(run: FinishedRun) -> ImagePairs | None:

@@ -21,24 +21,15 @@ from angulus.report.thumbnails import Captioned
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a head; the first cell of each row is its name.
-
-    Attributes:
-        caption: printed above it.
-        head, rows: the cells.
-        notes: sentences below it.
-        words: whether the cells are words instead of numbers.
-        folded: whether a reader has to unfold it.
-        kind: which block this is, for the template.
-    """
+    """Rows of text below a head; the first cell of each row is its name."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    words: bool = False
-    folded: bool = False
-    kind: str = "table"
+    notes: Sequence[str] = ()  # sentences below it
+    words: bool = False  # the cells are words instead of numbers
+    folded: bool = False  # a reader has to unfold it
+    kind: str = "table"  # for the template
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ from angulus.report.page import Album, Charts, Folded, Section, Table
 MOST_SHOWN = 8  # runs whose images are shown
 RUN_COLUMNS = {  # heads of the table of runs, by their numbers
     "accuracy, entire": "accuracy %",
-    "accuracy, good": "accuracy %, good quality",
-    "accuracy, low": "accuracy %, low quality",
+    "accuracy, good": "accuracy %, good",
+    "accuracy, low": "accuracy %, low",
     "mean norm, entire": "mean norm",
-    "mean norm, good": "mean norm, good quality",
-    "mean norm, low": "mean norm, low quality",
+    "mean norm, good": "norm, good",
+    "mean norm, low": "norm, low",
 }
 
 
@@ -132,7 +132,7 @@ def _runs_table(content: Content) -> Table:
         *(f"{name}: {note}" for name, row in numbers.items() for note in without_interval(row)),
     )
     caption = f"Test images, {'the first seed of each variant' if content.comparisons else 'each run'}"
-    return Table(caption, ["run", *RUN_COLUMNS.values(), "training time"], rows, notes)
+    return Table(caption, ["run", *RUN_COLUMNS.values(), "training"], rows, notes)
 
 
 def _features(runs: Sequence[FinishedRun]) -> Section:

@@ -52,17 +52,11 @@ def markdown_table(head: list[str], rows: list[list[str]], *, numbers: bool = Tr
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Columns that share a table.
-
-    Attributes:
-        name: of the table.
-        titles: of the columns, by their short heads.
-        compared: whether the differences between variants are shown.
-    """
+    """Columns that share a table."""
 
     name: str
-    titles: dict[str, str]
-    compared: bool = True
+    titles: dict[str, str]  # by their short heads
+    compared: bool = True  # the differences between variants are shown
 
 
 def column_groups(comparison: Comparison) -> list[ColumnGroup]:
