@@ -19,13 +19,11 @@ from angulus.evaluation.metrics import quality
 from angulus.evaluation.metrics.seeds import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
-from angulus.experiments import build, folds
 from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run import run
 from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training import checkpoint
 
@@ -117,6 +115,8 @@ def compare(
         on_run: told (variant and seed in words, runs before it, runs in all).
         on_step: told (steps done, steps in all, loss) of the running one.
     """
+    from angulus.experiments import build  # with the two below, only what trains needs it
+
     overrides = list(overrides)
     content = recipes.override(recipes.read(path), overrides)
     recipe = recipes.validate(content)
@@ -136,6 +136,8 @@ def compare(
 
 def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits) -> None:
     """Refuse variants that cannot be trained, or not be compared, before the first one is."""
+    from angulus.experiments import build, folds
+
     grid = section(recipe)
     for name, changes in grid.grid.items():
         single = _single(content, name, changes, grid.seeds[0])
@@ -182,6 +184,9 @@ def _train(
     on_step: Callable[[int, int, float], None] | None,
 ) -> None:
     """Train what is missing, fold by fold, and pool what the folds found."""
+    from angulus.experiments import build, folds
+    from angulus.experiments.run import run
+
     cells = list(itertools.product(grid.seeds, grid.grid.items()))
     columns = []
     for number, (part, fold) in enumerate(grid.parts.items()):

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.registry import PROTOCOLS, Given
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.recipe import Recipe
-from angulus.models.embed import run as embed_images
-from angulus.training import formation, loop
-from angulus.training.features import extract_features
+from angulus.training import formation
+
+if TYPE_CHECKING:  # a report reads this module's files without what trains
+    from angulus.training.job import Job
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
 SCRATCH = ".embeddings-"  # how the folder begins that holds benchmarks' embeddings while they are measured
@@ -32,7 +33,7 @@ MODEL = "model"  # a folder that `angulus.load` takes
 
 
 def with_benchmarks(
-    found: dict[str, Any], job: loop.Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
+    found: dict[str, Any], job: Job, images: Images, recipe: Recipe, folder: Path, last_epoch_loss: float
 ) -> dict[str, Any]:
     """What `results.json` says of a model: what `classify` found, and its benchmarks; one process does it.
 
@@ -50,11 +51,13 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
     return tensor_files.read_npz(folder / TEST, "delete the run folder and train it again")
 
 
-def classify(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Accuracy and norms on test images; writes `test.npz`: features, norms, labels, predictions.
 
     Every rank calls it where several trained, and gets the same.
     """
+    from angulus.training.features import extract_features
+
     features, predictions, probabilities, _ = extract_features(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
@@ -88,11 +91,13 @@ def low_quality(test: dict[str, np.ndarray], fraction: float) -> np.ndarray:
     return low
 
 
-def follow(job: loop.Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
+def follow(job: Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[int], dict[str, float]]:
     """What is to be called after every epoch (and with 0 before the first), to keep how features form.
 
     It returns what is to be logged: with `evaluation.each_epoch` the loss, accuracy and mean norm of the test images.
     """
+    from angulus.training.features import extract_features
+
     rows = formation.sample(len(images), recipe.backbone.embedding_size)
     chosen = torch.from_numpy(rows)
     shown = Images(images.pixels[chosen], images.labels[chosen], images.class_names)
@@ -128,6 +133,8 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
         device: where it runs.
         folder: gets `benchmarks/`.
     """
+    from angulus.models.embed import run as embed_images
+
     found = {}
     for left in folder.glob(f"{SCRATCH}*"):  # by a process that was killed; the run's lock keeps out any other
         shutil.rmtree(left, ignore_errors=True)
