@@ -122,7 +122,7 @@ def test_a_report_of_folds_that_have_not_all_ended_says_which(grid: Comparison) 
         (grid.folder / "Arc" / "seed-0" / name).unlink()
     content = read_content([grid.folder])
     assert [each.name for each in content.runs] == ["Norm, fold=0"]
-    assert content.left_out[1] == "runs: Arc, seed 0: 2 of its 3 folds have ended"
+    assert content.left_out[1] == "runs: Arc, seed 0: 2 of its 3 folds have finished"
 
 
 def test_folds_and_the_whole_are_not_mixed(grid: Comparison, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_list_has_every_row(angulus: Run) -> None:
 
 
 def test_the_page_in_the_docs_is_what_recipes_and_results_say() -> None:
-    page = reproduction.page(reproduce.table_rows(), reproduce.measured(ROOT / "docs/results"))
+    page = reproduction.to_markdown(reproduce.table_rows(), reproduce.measured(ROOT / "docs/results"))
     assert page == (ROOT / "docs/reproduction.md").read_text(encoding="utf-8"), "make docs, and commit it"
 
 
@@ -158,7 +158,7 @@ def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path:
     content["rows"] = content["rows"][:4]
     content["rows"][0]["columns"]["accuracy entire %"] = [98.0, None]
     (tmp_path / "cm-t2.json").write_text(json.dumps(content))
-    page = reproduction.page(reproduce.table_rows(), reproduce.measured(tmp_path))
+    page = reproduction.to_markdown(reproduce.table_rows(), reproduce.measured(tmp_path))
     line = next(line for line in page.splitlines() if line.startswith("| CM-T2 |"))
     first = content["rows"][1]["columns"]["accuracy entire %"][0]
     assert f"Softmax —; NormFace {first + 0.01:.2f} ± 0.01" in line

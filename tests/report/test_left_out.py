@@ -252,7 +252,9 @@ def test_of_a_comparison_that_goes_on_what_has_ended_is_shown(grid: Path, tmp_pa
     with pytest.warns(UserWarning, match="not in the report"):
         write_report([tmp_path / "grid"], tmp_path / "page.html", draws=0)
     lines = noted(tmp_path / "page.html")
-    assert re.fullmatch(r".*grid: 2 of the comparison's 6 runs can be shown; unless it still runs, go on .*", lines[0])
+    assert re.fullmatch(
+        r".*grid: 2 of the comparison's 6 runs can be shown; unless it is still running, resume it .*", lines[0]
+    )
     assert lines[1:] == [
         "grid: C, seed 3: 2 steps of 5 are done",
         "grid: not started: A, seed 4; B, seed 4; C, seed 4",
@@ -277,7 +279,7 @@ def test_runs_that_not_all_variants_have_are_named_as_in_no_table(grid: Path, tm
     assert "B, seed 4: " in content.left_out[1] and "test.npz must hold features" in content.left_out[1]
     assert content.left_out[2:] == [
         "grid: not started: C, seed 4",
-        "grid: ended, but in no table, for every variant of a table has the same seeds: A, seed 4",
+        "grid: finished, but in no table, because all variants of a table need the same seeds: A, seed 4",
     ]
 
 

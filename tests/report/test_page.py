@@ -303,7 +303,9 @@ def test_features_of_other_images_are_refused(folder: Path, tmp_path: Path) -> N
     shutil.copytree(folder / "wide", tmp_path / "wide")
     for rows, size in ((np.array([0, 60]), 8), (np.array([0, 59]), 7)):  # of 60 images with features of eight
         formation.record(tmp_path / "wide", 0, rows, np.zeros((2, size), np.float32))
-        with pytest.raises(InputError, match=r"formation\.npz must be of the images and features of test\.npz"):
+        with pytest.raises(
+            InputError, match=r"formation\.npz must hold the images and features of test\.npz, but it holds others"
+        ):
             read_content([tmp_path / "wide"], draws=0)
 
 
@@ -314,6 +316,6 @@ def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> 
         InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"
     ):
         write_report([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
-    with pytest.raises(InputError, match="images are for the pairs of saved results, of which there are none here"):
+    with pytest.raises(InputError, match="images are for the pairs of saved results, but there are none here"):
         write_report([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
     assert not (tmp_path / "page.html").exists()

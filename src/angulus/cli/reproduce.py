@@ -73,10 +73,10 @@ def reproduce(
         folder = reproduction.results_folder(results)
         if table is not None:
             found = rows.measured(folder)
-            files.write_text(table, reproduction.page(rows.table_rows(), found))
+            files.write_text(table, reproduction.to_markdown(rows.table_rows(), found))
             say(f"{table}: {len(found)} recipes measured")
         else:
-            show_table(reproduction.listing(rows.table_rows(), rows.measured(folder, stand_ins=True)))
+            show_table(reproduction.to_terminal(rows.table_rows(), rows.measured(folder, stand_ins=True)))
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)

@@ -75,25 +75,16 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
         )
     edges = np.linspace(0, float(norms.max()) or 1.0, 31)
     series, summary = [], []
-    looks = ((correct, "right", RIGHT, 0.65), (~correct, "wrong", WRONG, 1))
-    for member, group, colour, opacity in looks:
+    right: dict[str, Any] = {"colour": RIGHT, "opacity": 0.65}
+    wrong: dict[str, Any] = {"colour": WRONG, "hatched": True}
+    for member, group, looks in ((correct, "right", right), (~correct, "wrong", wrong)):
         count = int(member.sum())
         if not count:
             summary.append(f"none is {group}")
             continue
-        shares = np.histogram(norms[member], edges)[0] / count
-        series.append(
-            Series(
-                "bars",
-                f"{group} ({count:,})",
-                (edges[1:] + edges[:-1]) / 2,
-                shares,
-                colour=colour,
-                opacity=opacity,
-                hatched=group == "wrong",
-                hover="norm {x:.3g}: {y:.1%}",
-            )
-        )
+        centres, shares = (edges[1:] + edges[:-1]) / 2, np.histogram(norms[member], edges)[0] / count
+        label, hover = f"{group} ({count:,})", "norm {x:.3g}: {y:.1%}"
+        series.append(Series("bars", label, centres, shares, **looks, hover=hover))
         low, middle, high = np.quantile(norms[member], [0.05, 0.5, 0.95])
         summary.append(f"{count:,} {group}, median norm {middle:.3g}, 90 % of them from {low:.3g} to {high:.3g}")
     axes = Axis("feature norm ‖x‖"), Axis("share of the group", low=0)
@@ -103,22 +94,12 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
 def norm_bins(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
     """Accuracy (bars) and number of samples (line) by feature norm, in bins of equal width. FI Fig. 1."""
     bins = quality.norm_bins(norms, correct, edges="width")
-    centres = np.array([(each.low + each.high) / 2 for each in bins])
-    accuracy = np.array([100 * each.accuracy for each in bins])
-    width = 0.9 * (bins[0].high - bins[0].low)
+    centres, accuracy, counts = np.array([((b.low + b.high) / 2, 100 * b.accuracy, b.count) for b in bins]).T
+    bars: dict[str, Any] = {"colour": RIGHT, "width": 0.9 * (bins[0].high - bins[0].low)}
+    line: dict[str, Any] = {"colour": WRONG, "symbol": "dot", "size": 3, "right": True}
     series = [
-        Series("bars", "accuracy", centres, accuracy, colour=RIGHT, width=width, hover="norm {x:.3g}: {y:.1f} %"),
-        Series(
-            "line",
-            "samples",
-            centres,
-            np.array([each.count for each in bins]),
-            colour=WRONG,
-            symbol="dot",
-            size=3,
-            hover="norm {x:.3g}: {y} samples",
-            right=True,
-        ),
+        Series("bars", "accuracy", centres, accuracy, **bars, hover="norm {x:.3g}: {y:.1f} %"),
+        Series("line", "samples", centres, counts, **line, hover="norm {x:.3g}: {y} samples"),
     ]
     axes = Axis("feature norm ‖x‖"), Axis("accuracy in %", low=0, high=105)
     return Chart(name, series, *axes, right=Axis("samples", low=0))
@@ -128,11 +109,11 @@ def accuracy_by_norm(judged: Judged) -> Chart:
     """Accuracy in ten bins of equal count, at the share of samples with smaller norms. FI Fig. 1."""
     series, summary = [], []
     for number, (name, norms, correct) in enumerate(judged):
-        bins = [each for each in quality.norm_bins(norms, correct) if each.count]
-        counts = np.array([each.count for each in bins])
+        bins = [bin_ for bin_ in quality.norm_bins(norms, correct) if bin_.count]
+        counts = np.array([bin_.count for bin_ in bins])
         middle = (np.cumsum(counts) - counts / 2) / len(norms)
-        accuracy = np.array([each.accuracy for each in bins])
-        texts = [f"norm {each.low:.3g} to {each.high:.3g}, {each.count:,} samples" for each in bins]
+        accuracy = np.array([bin_.accuracy for bin_ in bins])
+        texts = [f"norm {bin_.low:.3g} to {bin_.high:.3g}, {bin_.count:,} samples" for bin_ in bins]
         hover = "{y:.2%} right<br>{text}"
         series.append(
             Series("line", name, middle, accuracy, symbol="dot", texts=texts, hover=hover, **line_style(number))
@@ -149,8 +130,8 @@ def error_by_discard(judged: Judged) -> Chart:
         errors = error_versus_discard(norms, ~correct)
         curve = Curve("discard", name, errors.discarded, errors.fnmr).thinned()
         lines.append((name, curve.x, curve.y))
-    axes = {"x": Axis("share of lowest norm discarded"), "y": Axis("error of those kept")}
-    return replace(error_curves("discard", lines), **axes)
+    x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
+    return replace(error_curves("discard", lines), x=x, y=y)
 
 
 def error_curves(
@@ -169,33 +150,26 @@ def error_curves(
     """
     look = CURVES[checks.choice("kind", kind, CURVES)]
     lines = [(name, *_insert(x, y, points.get(name, ()))) for name, x, y in lines]
-    axes = {"x": look.x, "y": look.y}
-    for name in ("y", "x"):
-        if not any(_drawable(x, y, axes["x"], axes["y"]).any() for _, x, y in lines):
-            axes[name] = replace(axes[name], log=False)
+    axes = look.x, look.y
+    for linear in ((look.x, replace(look.y, log=False)), (replace(look.x, log=False), replace(look.y, log=False))):
+        if not any(_drawable(x, y, *axes).any() for _, x, y in lines):
+            axes = linear
     curves, marks, summary = [], [], []
     for number, (name, x, y) in enumerate(lines):
-        shown = _drawable(x, y, axes["x"], axes["y"])
-        series = Series(
-            "steps" if look.steps else "line",
-            name,
-            x[shown],
-            y[shown],
-            symbol="dot" if shown.sum() <= FEW_POINTS else "",
-            size=4,
-            hover="({x:.4g}, {y:.4g})",
-            group=str(number),
-            **line_style(number),
-        )
-        curves.append(series)
+        shown = _drawable(x, y, *axes)
         own = points.get(name, ())
+        marked = shown.sum() <= FEW_POINTS and not own  # rings mark it already, and their hover must be on top
+        looks = {**line_style(number), "symbol": "dot" if marked else "", "size": 4}
+        style: Any = "steps" if look.steps else "line"
+        series = Series(style, name, x[shown], y[shown], **looks, hover="({x:.4g}, {y:.4g})", group=str(number))
+        curves.append(series)
         if own:
             marks.append(_rings(series, [point for point in own if point.x > 0 and point.y > 0]))
         row = int(np.searchsorted(x, look.read_at, side="right")) - 1
         exact = next((point.value for point in own if point.x == look.read_at), f"{y[row]:.4g}")
         reading = look.reading.format(x=x[row], y=exact) if row >= 0 else f"no point at or below {look.read_at:g}"
         summary.append(f"{name}: {reading}")
-    return Chart(title or look.title, curves + marks, **axes, summary=summarize(summary))
+    return Chart(title or look.title, curves + marks, *axes, summary=summarize(summary))
 
 
 def _insert(x: NDArray[Any], y: NDArray[Any], points: Sequence[CurvePoint]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -212,17 +186,9 @@ def _drawable(x: NDArray[Any], y: NDArray[Any], x_axis: Axis, y_axis: Axis) -> N
 
 def _rings(curve: Series, points: Sequence[CurvePoint]) -> Series:
     """Rings on a curve at the points that a table names."""
-    return replace(
-        curve,
-        kind="points",
-        x=np.array([point.x for point in points]),
-        y=np.array([point.y for point in points]),
-        symbol="ring",
-        size=7,
-        texts=[point.label for point in points],
-        hover="{text}",
-        in_legend=False,
-    )
+    x, y = (np.array([getattr(point, axis) for point in points]) for axis in ("x", "y"))
+    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 7, "in_legend": False}
+    return replace(curve, x=x, y=y, **looks, texts=[point.label for point in points], hover="{text}")
 
 
 def lines(
@@ -233,23 +199,14 @@ def lines(
     y_label: str,
     symbol: bool = False,
     mark: float | None = None,
-    summary: str = "",
 ) -> Chart:
-    """Curves by name, (x [K], y [K]) each.
-
-    Args:
-        curves: the coordinates by name.
-        title, x_label, y_label: of the chart and its axes.
-        symbol: whether each point is marked.
-        mark: an x at which a dotted line is drawn.
-        summary: what the chart shows, in words.
-    """
+    """Curves by name, (x [K], y [K]) each, with a `symbol` at each point and a dotted line at the x of `mark`."""
     hover = f"{x_label} {{x}}: {{y:.4g}}"
     series = [
         Series("line", name, x, y, symbol="dot" if symbol else "", hover=hover, **line_style(number))
         for number, (name, (x, y)) in enumerate(curves.items())
     ]
-    return Chart(title, series, Axis(x_label), Axis(y_label), mark=mark, summary=summary)
+    return Chart(title, series, Axis(x_label), Axis(y_label), mark=mark)
 
 
 def training_log(key: str, logs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Chart:
@@ -285,11 +242,7 @@ def group_errors(
 ) -> Chart:
     """The error 1 − accuracy of each group with its interval; of many groups, those with the largest mean error.
 
-    Args:
-        title: of the chart.
-        kind: what a group is, such as "class".
-        groups: their names.
-        accuracies: (name of the series, accuracy of each group).
+    `kind` says what a group is, such as "class"; each series is (name, accuracy of each group).
     """
     rates = np.array([[1 - number.value for number in numbers] for _, numbers in accuracies])
     shown = list(range(len(groups)))
@@ -297,15 +250,9 @@ def group_errors(
         shown = sorted(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
     series, summary = [], []
     for index, ((name, numbers), error) in enumerate(zip(accuracies, rates, strict=True)):
-        bars = Series(
-            "bars",
-            name,
-            [groups[place] for place in shown],
-            error[shown],
-            colour=COLOURS[index % 10],
-            hatched=index >= 10,
-            hover="{x}: error {y:.2%}",
-        )
+        names = [groups[place] for place in shown]
+        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10}
+        bars = Series("bars", name, names, error[shown], **looks, hover="{x}: error {y:.2%}")
         intervals = [numbers[place].interval for place in shown]
         if any(intervals):
             missing = (math.nan, math.nan)
@@ -342,13 +289,7 @@ def probability_map(axis: NDArray[Any], probability: NDArray[Any], *, title: str
 
 
 def pair_histograms(histograms: NDArray[Any], same: NDArray[np.bool_], *, title: str) -> Chart:
-    """Histograms of the frame similarities of pairs of videos, one thin line per pair. NF Fig. 9.
-
-    Args:
-        histograms: [P, bins], over cosines from −1 to 1.
-        same: [P], whether a pair shows one person.
-        title: of the chart.
-    """
+    """Histograms [P, bins] of the frame cosines of pairs of videos, one thin line per pair. NF Fig. 9."""
     edges = np.linspace(-1, 1, histograms.shape[1] + 1)
     centres = [*((edges[:-1] + edges[1:]) / 2), math.nan]  # NaN ends the line of a pair
     series = []

@@ -59,10 +59,10 @@ def _best(row: Row, title: str) -> str:
 
 
 def _differences(differences: Sequence[tuple[Row, Difference]], best: Row, seeds: int) -> list[str]:
-    decided = [f"{row.variant} (by {_range(each)})" for row, each in differences if each.decided]
-    equal = [row.variant for row, each in differences if not each.high > each.low and each.mean == 0]
+    decided = [f"{row.variant} (by {_range(by)})" for row, by in differences if by.decided]
+    equal = [row.variant for row, by in differences if not by.high > by.low and by.mean == 0]
     undecided = [
-        f"{row.variant} ({_range(each)})" for row, each in differences if not each.decided and row.variant not in equal
+        f"{row.variant} ({_range(by)})" for row, by in differences if not by.decided and row.variant not in equal
     ]
     sentences = []
     if decided:

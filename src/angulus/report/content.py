@@ -36,7 +36,7 @@ class Content:
     @property
     def title(self) -> str:
         """Of the page."""
-        recipes = [source.recipe for source in (*self.comparisons, *self.runs)]
+        recipes = [*(comparison.recipe for comparison in self.comparisons), *(run.recipe for run in self.runs)]
         if recipes:
             return recipes[0].title or recipes[0].name
         return ", ".join(dict.fromkeys(result.protocol for result in self.results.values()))

@@ -41,14 +41,14 @@ def plane_features(
     ]
     if weights is not None:
         series += [_ray(shorten(class_names[label]), colours[label], weights[label], reach) for label in colours]
-    origin = np.zeros(1)
-    series.append(Series("points", "origin", origin, origin, colour="#000000", symbol="plus", size=7, in_legend=False))
+    looks = {"colour": "#000000", "symbol": "plus", "size": 7, "in_legend": False}
+    series.append(_series("points", "origin", np.zeros((1, 2)), **looks))
     axis = Axis(low=-reach, high=reach)
     return Chart(name, series, axis, axis, equal=True)
 
 
 def run_features(run: FinishedRun) -> Chart:
-    """Test features of a run, one colour per class, wrong predictions marked, and by epoch where the run kept that.
+    """Test features of a run, one colour per class, wrong predictions marked, and by epoch if the run recorded that.
 
     Two and three dimensions are drawn as they are, and one as a line; more are projected onto the two principal
     directions of the test features.
@@ -63,7 +63,7 @@ def run_features(run: FinishedRun) -> Chart:
         *((run.class_name(label), colours[label], labels == label) for label in classes),
         ("other classes", GREY, ~np.isin(labels, classes)),
     ]
-    members = [each for each in members if each[2].any()]
+    members = [(name, colour, member) for name, colour, member in members if member.any()]
     series = [_points(name, colour, flat[rows[member[rows]]]) for name, colour, member in members]
     wrong = rows[~run.correct[rows]]
     if len(wrong):
@@ -135,10 +135,11 @@ def _spread(points: Floats, labels: NDArray[Any]) -> str:
 
 
 def _points(name: str, colour: str, points: Floats, *, opacity: float = 0.75) -> Series:
-    hover = "({x:.3g}, {y:.3g}" + (", {z:.3g})" if points.shape[1] == 3 else ")")
-    size = 4 if points.shape[1] == 2 else 2.5
-    looks: dict[str, Any] = {"colour": colour, "symbol": "dot", "size": size, "opacity": opacity}
-    return Series("points", name, *points.T, **looks, hover=hover, group=shorten(name))
+    flat = points.shape[1] == 2
+    looks = {"colour": colour, "symbol": "dot", "size": 4 if flat else 2.5, "opacity": opacity, "group": shorten(name)}
+    return _series(
+        "points", name, points, **looks, hover="({x:.3g}, {y:.3g})" if flat else "({x:.3g}, {y:.3g}, {z:.3g})"
+    )
 
 
 def _wrong(run: FinishedRun, rows: NDArray[Any], points: Floats) -> Series:
@@ -146,24 +147,28 @@ def _wrong(run: FinishedRun, rows: NDArray[Any], points: Floats) -> Series:
         f"{shorten(run.class_name(int(label)))} taken for {shorten(run.class_name(int(guess)))}"
         for label, guess in zip(run.test["labels"][rows], run.test["predictions"][rows], strict=True)
     ]
-    size = 8 if points.shape[1] == 2 else 4
-    looks: dict[str, Any] = {"colour": GREY, "symbol": "cross", "size": size}
-    return Series("points", "wrong", *points[rows].T, **looks, texts=texts, hover="{text}")
+    looks = {"colour": GREY, "symbol": "cross", "size": 8 if points.shape[1] == 2 else 4}
+    return _series("points", "wrong", points[rows], **looks, texts=texts, hover="{text}")
 
 
 def _ray(class_name: str, colour: str, weight: NDArray[Any], reach: float) -> Series:
     """A line from the origin along a class weight."""
     weight = weight.astype(np.float64)
     tip = weight / max(float(np.linalg.norm(weight)), 1e-12) * reach
-    ends = np.stack([np.zeros_like(tip), tip], axis=1)
-    looks: dict[str, Any] = {"colour": colour, "width": 1, "in_legend": False}
-    return Series("line", "class weight", *ends, **looks, group=shorten(class_name))
+    looks = {"colour": colour, "width": 1, "in_legend": False, "group": shorten(class_name)}
+    return _series("line", "class weight", np.stack([np.zeros_like(tip), tip]), **looks)
 
 
 def _outline(size: int) -> list[Series]:
     """The unit circle, or three great circles of the unit sphere, shown when all features are drawn at length 1."""
     turn = np.linspace(0, 2 * np.pi, 73)
     waves = {"c": np.cos(turn), "s": np.sin(turn), "0": np.zeros_like(turn)}
-    circles = ("cs",) if size == 2 else ("cs0", "c0s", "0cs")
-    looks: dict[str, Any] = {"colour": GREY, "width": 1, "in_legend": False, "hidden": True}
-    return [Series("line", OUTLINE, *(waves[wave] for wave in circle), **looks) for circle in circles]
+    circles = [np.stack([waves[wave] for wave in circle], axis=1) for circle in ("cs0", "c0s", "0cs")]
+    looks = {"colour": GREY, "width": 1, "in_legend": False, "hidden": True}
+    return [_series("line", OUTLINE, circle[:, :size], **looks) for circle in (circles if size == 3 else circles[:1])]
+
+
+def _series(kind: Any, name: str, points: Floats, **looks: Any) -> Series:
+    """A series through points [K, axes]."""
+    columns: dict[str, Any] = dict(zip("xyz", points.T, strict=False))
+    return Series(kind, name, **columns, **looks)

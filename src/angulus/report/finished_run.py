@@ -133,12 +133,9 @@ def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, dr
             f"{folder} pools folds, each with its own model; give the comparison, or one of its folds"
         )
     test = read_test(folder)
-    accuracies = classification.evaluate(
-        _predictions(folder),
-        None if reference is None else _predictions(reference),
-        low_fraction=recipe.evaluation.low_fraction,
-        draws=draws,
-    )
+    other = None if reference is None else _predictions(read_test(reference), reference)
+    low = recipe.evaluation.low_fraction
+    accuracies = classification.evaluate(_predictions(test, folder), other, low_fraction=low, draws=draws)
     images = data.test(recipe)
     if isinstance(images, Images) and not np.array_equal(images.labels.numpy(), test["labels"]):
         images = f"the data set {recipe.data.name!r} is no longer the one that {name} was tested on"
@@ -178,11 +175,9 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
     return test
 
 
-def _predictions(folder: Path) -> Predictions:
-    test = read_test(folder)
-    return Predictions.of(
-        test["labels"], predictions=test["predictions"], norms=test["norms"], source=str(folder / TEST)
-    )
+def _predictions(test: dict[str, NDArray[Any]], folder: Path) -> Predictions:
+    source = str(folder / TEST)
+    return Predictions.of(test["labels"], predictions=test["predictions"], norms=test["norms"], source=source)
 
 
 def _formation(folder: Path, features: NDArray[Any]) -> Formation | None:

@@ -24,7 +24,11 @@ def render_plotly(chart: Chart) -> dict[str, Any]:
         [[_short(column, chart.digits) for column in columns] for columns in series_columns]
         for series_columns in chart.frames
     ]
-    return {"traces": [_trace(each, axes, chart) for each in chart.series], "layout": _layout(chart), "frames": frames}
+    return {
+        "traces": [_trace(series, axes, chart) for series in chart.series],
+        "layout": _layout(chart),
+        "frames": frames,
+    }
 
 
 def _short(values: ArrayLike, digits: int) -> list[float | None]:
@@ -112,8 +116,8 @@ def _marks(series: Series, *, space: bool) -> dict[str, Any]:
 
 
 def _layout(chart: Chart) -> dict[str, Any]:
-    axes = {"xaxis": _axis(chart.x, [each.x for each in chart.series])}
-    axes["yaxis"] = _axis(chart.y, [each.y for each in chart.series])
+    axes = {"xaxis": _axis(chart.x, [series.x for series in chart.series])}
+    axes["yaxis"] = _axis(chart.y, [series.y for series in chart.series])
     if chart.z is not None:
         scene = {**axes, "zaxis": _axis(chart.z, []), "aspectmode": "cube"}
         return {"scene": scene, "margin": {"l": 0, "r": 0, "b": 0}}
@@ -123,7 +127,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         axes["yaxis"] |= {"constrain": "domain", "scaleanchor": "x", "scaleratio": 1}
     if chart.right is not None:
         layout["yaxis2"] = {**_axis(chart.right, []), "overlaying": "y", "side": "right"}
-    if any(each.kind == "bars" for each in chart.series):
+    if any(series.kind == "bars" for series in chart.series):
         layout["barmode"] = "overlay" if chart.overlaid else "group"
         if chart.overlaid:
             layout["bargap"] = 0

@@ -61,11 +61,12 @@ def _single_size(chart: Chart) -> tuple[float, float]:
 
 def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
     right = axis.twinx() if chart.right is not None else None
-    shown = [each for each in chart.series if not each.hidden]
-    bars = [each for each in shown if each.kind == "bars"]
+    shown = [series for series in chart.series if not series.hidden]
+    bars = [series for series in shown if series.kind == "bars"]
     for series in shown:
         side = right if series.right and right is not None else axis
         if series.kind == "map":
+            assert series.z is not None
             mesh = side.pcolormesh(series.x, series.y, series.z, vmin=0, vmax=1, cmap="viridis", shading="auto")
             axis.figure.colorbar(mesh, ax=axis, label=series.name)
         elif series.kind == "bars":
@@ -80,13 +81,13 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
     _set_axis(axis, "y", chart.y)
     if right is not None and chart.right is not None:  # the labels take the colours of what they belong to
         _set_axis(right, "y", chart.right)
-        axis.yaxis.label.set_color(next(each.colour for each in shown if not each.right))
-        right.yaxis.label.set_color(next(each.colour for each in shown if each.right))
+        axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
+        right.yaxis.label.set_color(next(series.colour for series in shown if series.right))
     if chart.equal:
         axis.set_aspect("equal")
     elif not bars:
         axis.grid(alpha=0.3, which="both")
-    named = [each for each in shown if each.in_legend and each.kind != "map"]
+    named = [series for series in shown if series.in_legend and series.kind != "map"]
     if own_legend and right is None and (len(named) > 1 or (bars and named)):
         axis.legend(fontsize=8)
 
@@ -113,24 +114,15 @@ def _draw_bars(axis: Axes, series: Series, place: int, count: int) -> None:
 def _draw_marks(axis: Axes, series: Series) -> None:
     """Lines and symbols."""
     label = series.name if series.in_legend else None
+    looks: dict[str, Any] = {"color": series.colour, "label": label, "alpha": series.opacity}
     if series.kind == "points" and series.symbol == "dot":
-        looks: dict[str, Any] = {"s": series.size, "linewidths": 0, "alpha": series.opacity}
-        axis.scatter(series.x, series.y, color=series.colour, label=label, **looks)
+        axis.scatter(series.x, series.y, s=series.size, linewidths=0, **looks)
         return
-    hollow = {"markerfacecolor": "none"} if series.symbol == "ring" else {}
-    axis.plot(
-        series.x,
-        series.y,
-        color=series.colour,
-        label=label,
-        alpha=series.opacity,
-        linestyle="none" if series.kind == "points" else LINES[series.dash],
-        linewidth=series.width or 1.5,
-        marker=MARKERS[series.symbol],
-        markersize=series.size,
-        drawstyle="steps-post" if series.kind == "steps" else "default",
-        **hollow,
-    )
+    looks |= {"linewidth": series.width or 1.5, "marker": MARKERS[series.symbol], "markersize": series.size}
+    looks |= {"markerfacecolor": "none"} if series.symbol == "ring" else {}
+    looks["linestyle"] = "none" if series.kind == "points" else LINES[series.dash]
+    looks["drawstyle"] = "steps-post" if series.kind == "steps" else "default"
+    axis.plot(series.x, series.y, **looks)
 
 
 def _set_axis(panel: Axes, name: str, axis: Axis) -> None:

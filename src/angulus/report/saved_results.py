@@ -102,7 +102,7 @@ def _table_of_many(protocol: str, results: Results) -> Table:
     """One row per result; thresholds and spreads have columns next to their number if any result has them."""
     head, columns = ["result"], []
     for name in dict.fromkeys(number.name for result in results.values() for number in result.numbers):
-        numbers = [next((each for each in result.numbers if each.name == name), None) for result in results.values()]
+        numbers = [next((one for one in result.numbers if one.name == name), None) for result in results.values()]
         head.append(name)
         columns.append([NONE if number is None else _with_interval(number) for number in numbers])
         for attribute, label in (("spread", "±"), ("threshold", "threshold")):

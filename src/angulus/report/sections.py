@@ -191,7 +191,7 @@ def _norms(content: Content) -> Section:
     if not norms:
         return Section("norms", "Norms", intro)
     over_norm = [charts.accuracy_by_norm(norms), charts.error_by_discard(norms)]
-    histograms = [charts.norm_histogram(*each) for each in norms]
+    histograms = [charts.norm_histogram(*sample) for sample in norms]
     return Section("norms", "Norms", intro, [Charts(over_norm), Charts(histograms)])
 
 

@@ -112,7 +112,7 @@ def _differences(comparison: Comparison, group: ColumnGroup) -> Rows | None:
     if len(grid.seeds) < 2 or not others or not group.compared:
         return None
     differences = [(row, [comparison.difference(row, title) for title in group.titles.values()]) for row in others]
-    return [(row.variant, [difference_cell(each) for each in cells]) for row, cells in differences]
+    return [(row.variant, [difference_cell(difference) for difference in cells]) for row, cells in differences]
 
 
 def to_terminal(comparison: Comparison) -> Group:

@@ -70,7 +70,9 @@ def wrong_test_pairs(run: FinishedRun, images: Images, pairs: ImagePairs) -> dic
 
     def captioned(row: int) -> Captioned:
         thumbnails = tuple(_thumbnail(run, images, int(end[row])) for end in (pairs.left, pairs.right))
-        return Captioned(thumbnails, f"{' and '.join(each.alt for each in thumbnails)}, cosine {pairs.scores[row]:.3f}")
+        return Captioned(
+            thumbnails, f"{' and '.join(image.alt for image in thumbnails)}, cosine {pairs.scores[row]:.3f}"
+        )
 
     correct = pairs.accepted == pairs.same
     return _worst_pairs(pairs.scores, pairs.same, correct, pairs.left, pairs.right, captioned)
@@ -83,7 +85,7 @@ def wrong_result_pairs(result: Result, images: Mapping[str, str]) -> dict[str, l
 
     def captioned(row: int) -> Captioned:
         thumbnails = tuple(Thumbnail(images.get(name, ""), name) for name in (str(left[row]), str(right[row])))
-        return Captioned(thumbnails, f"{' and '.join(each.alt for each in thumbnails)}, score {scores[row]:.4g}")
+        return Captioned(thumbnails, f"{' and '.join(image.alt for image in thumbnails)}, score {scores[row]:.4g}")
 
     return _worst_pairs(scores, samples["same"], judged.of_result(result).correct, left, right, captioned)
 
