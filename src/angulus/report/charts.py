@@ -140,13 +140,7 @@ def error_curves(
     """ROC, DET, CMC, FROC or error-versus-discard curves.
 
     A logarithmic axis leaves out what is not above 0; if that is everything, as for the DET of a model without errors,
-    the axis is linear.
-
-    Args:
-        kind: a key of `CURVES`.
-        lines: (name, x [K], y [K]) of each curve.
-        title: instead of the kind's.
-        points: numbers of a table, by the name of a curve: the curve passes through them and they are marked.
+    the axis is linear. A curve passes through its `points`, which are numbers of a table, and rings mark them.
     """
     look = CURVES[checks.choice("kind", kind, CURVES)]
     lines = [(name, *_insert(x, y, points.get(name, ()))) for name, x, y in lines]

@@ -115,18 +115,7 @@ class DataSets:
 
 
 def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> FinishedRun:
-    """Read a finished run.
-
-    Args:
-        name: its name in the report.
-        folder: of the run.
-        reference: another run, whose norms split good from low quality; None uses the run's own.
-        data: reads its images.
-        draws: resamples for the intervals.
-
-    Raises:
-        checks.InputError: a file is damaged or belongs to another run.
-    """
+    """Read a finished run; the norms of the `reference` run, or else its own, split good from low quality."""
     recipe = recipes.load_written(folder / RECIPE)
     if "folds" in read_results(folder):
         raise checks.InputError(
@@ -139,18 +128,10 @@ def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, dr
     images = data.test(recipe)
     if isinstance(images, Images) and not np.array_equal(images.labels.numpy(), test["labels"]):
         images = f"the data set {recipe.data.name!r} is no longer the one that {name} was tested on"
-    return FinishedRun(
-        name,
-        folder,
-        recipe,
-        read_results(folder),
-        test,
-        accuracies,
-        log.read_lines(folder / log.METRICS),
-        _formation(folder, test["features"]),
-        _weights(folder) if test["features"].shape[1] in (2, 3) else None,
-        images,
-    )
+    rows, recorded = log.read_lines(folder / log.METRICS), _formation(folder, test["features"])
+    weights = _weights(folder) if test["features"].shape[1] in (2, 3) else None
+    results = read_results(folder)
+    return FinishedRun(name, folder, recipe, results, test, accuracies, rows, recorded, weights, images)
 
 
 def read_test(folder: Path) -> dict[str, NDArray[Any]]:

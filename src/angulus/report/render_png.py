@@ -142,13 +142,9 @@ def _set_axis(panel: Axes, name: str, axis: Axis) -> None:
 def draw_extremes(
     pixels: np.ndarray, norms: np.ndarray, labels: np.ndarray, predictions: np.ndarray, title: str, count: int = 12
 ) -> Figure:
-    """The images with the highest and the lowest norms, each with its norm; wrong predictions in red. CM Fig. 1.
+    """The `count` images with the highest and the lowest norms, each with its norm; wrong ones in red. CM Fig. 1.
 
-    Args:
-        pixels: uint8 [N, channels, height, width].
-        norms, labels, predictions: [N].
-        title: printed above the images.
-        count: images per row.
+    Pixels are uint8 [N, channels, height, width], the others [N].
     """
     if pixels.ndim != 4 or not norms.shape == labels.shape == predictions.shape == pixels.shape[:1] or not len(norms):
         raise checks.InputError(

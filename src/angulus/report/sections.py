@@ -40,11 +40,7 @@ RUN_COLUMNS = {  # heads of the table of runs, by their numbers
 def write_report(paths: Sequence[Path], out: Path, *, images: Path | None = None, draws: int = 1000) -> int:
     """Write a report as one HTML page, and warn of what is left out of it; returns its size in bytes.
 
-    Args:
-        paths: folders of runs or comparisons, and saved results; see `read_content`.
-        out: the page.
-        images: where the images of results' pairs are; None shows their ids only.
-        draws: resamples for the intervals of runs.
+    `paths` and `draws` are those of `read_content`; `images` is a source with the images of results' pairs.
     """
     content = read_content(paths, draws=draws)
     html = page.render(content.title, describe(content), build_sections(content, images), content.left_out)
@@ -56,12 +52,7 @@ def write_report(paths: Sequence[Path], out: Path, *, images: Path | None = None
 
 
 def build_sections(content: Content, source: Path | None = None) -> list[Section]:
-    """All sections; one without anything to show has no blocks.
-
-    Args:
-        content: of the report.
-        source: where the images of results' pairs are: anything that `angulus convert` reads; None shows their ids.
-    """
+    """All sections; the images of results' pairs come from `source`, and without one their ids are shown."""
     return [
         _results(content),
         _features(content.runs),
