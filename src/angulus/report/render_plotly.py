@@ -109,9 +109,9 @@ def _marks(series: Series, *, space: bool) -> dict[str, Any]:
             "color": series.colour,
             "size": series.size,
             "symbol": (SYMBOLS_IN_SPACE if space else SYMBOLS)[series.symbol],
-            "opacity": series.opacity,
         }
         looks["marker"] |= {"line": {"width": 2}} if series.symbol == "ring" else {}
+        looks["marker"] |= {"opacity": series.opacity} if series.opacity < 1 else {}
     return looks
 
 
