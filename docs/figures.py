@@ -11,11 +11,20 @@ from matplotlib.figure import Figure
 
 from angulus.core import files
 from angulus.losses import margins, theory
-from angulus.report import plots
+from angulus.report.charts import lines
+from angulus.report.render_png import draw, save
 
 FOLDER = Path(__file__).parent / "pictures"
 THETA = np.linspace(0, math.pi, 721)
 DEGREES = np.degrees(THETA)
+
+
+def _curves(
+    x: np.ndarray, values: dict[str, np.ndarray], title: str, x_label: str, y_label: str, mark: float | None = None
+) -> Figure:
+    """Curves by name over one x."""
+    curves = {name: (x, y) for name, y in values.items()}
+    return draw(lines(curves, title=title, x_label=x_label, y_label=y_label, mark=mark))
 
 
 def target_curve(margin: margins.Margin) -> np.ndarray:
@@ -35,19 +44,19 @@ def target_logits() -> Figure:
         "combined, θ + 0.3, − 0.2": margins.Combined(angle=0.3, cosine=0.2),
         "combined, 2θ, ψ": margins.Combined(multiplier=2.0, form="psi"),
     }
-    lines = {"no margin": np.cos(THETA)} | {name: target_curve(margin) for name, margin in chosen.items()}
-    return plots.curves(DEGREES, lines, title="Target logit over s", x_label="θ, degrees", y_label="margin(θ)", mark=90)
+    values = {"no margin": np.cos(THETA)} | {name: target_curve(margin) for name, margin in chosen.items()}
+    return _curves(DEGREES, values, title="Target logit over s", x_label="θ, degrees", y_label="margin(θ)", mark=90)
 
 
 def beyond_pi() -> Figure:
     """ArcFace's three ways past θ + m = π."""
-    lines = {"no margin": np.cos(THETA)} | {
+    values = {"no margin": np.cos(THETA)} | {
         f"beyond_pi={way!r}": target_curve(margins.AdditiveAngle(0.5, beyond_pi=way))
         for way in ("linear", "plain", "easy")
     }
-    return plots.curves(
+    return _curves(
         DEGREES,
-        lines,
+        values,
         title="ArcFace, m = 0.5, past θ = π − m",
         x_label="θ, degrees",
         y_label="margin(θ)",
@@ -59,10 +68,10 @@ def straight_through() -> Figure:
     """What the gradient of ArcFace's target is, exact and straight-through, per unit of cosθ."""
     inner = THETA[1:-1]
     exact = np.sin(inner + 0.5) / np.sin(inner)
-    lines = {"exact: sin(θ + m) / sin θ": np.clip(exact, -1, 6), "straight_through: 1": np.ones_like(inner)}
-    return plots.curves(
+    values = {"exact: sin(θ + m) / sin θ": np.clip(exact, -1, 6), "straight_through: 1": np.ones_like(inner)}
+    return _curves(
         np.degrees(inner),
-        lines,
+        values,
         title="Gradient of ArcFace's target with respect to cosθ, m = 0.5",
         x_label="θ, degrees",
         y_label="d margin / d cosθ (cut at 6)",
@@ -72,18 +81,18 @@ def straight_through() -> Figure:
 def loss_floor() -> Figure:
     """NF Fig. 5: the floor of the normalised softmax loss against s = ℓ²."""
     s = np.linspace(0.1, 40, 400)
-    lines = {f"{n:,} classes": theory.loss_floor(s, n) for n in (10, 100, 1000, 10_000, 100_000)}
-    return plots.curves(s, lines, title="Floor of the loss (NF Prop. 2)", x_label="s = ℓ²", y_label="least loss")
+    values = {f"{n:,} classes": theory.loss_floor(s, n) for n in (10, 100, 1000, 10_000, 100_000)}
+    return _curves(s, values, title="Floor of the loss (NF Prop. 2)", x_label="s = ℓ²", y_label="least loss")
 
 
 def contraction() -> Figure:
     """CM Eq. 9, with the norm at which float32 loses the order at γ = 1."""
     norms = np.linspace(0, 40, 400)
     lower = theory.contraction_lower(0.9, 10)
-    lines = {f"γ = {gamma:g}": theory.contraction(norms, lower, 3 * lower, gamma) for gamma in (0.05, 0.1, 0.25, 1.0)}
-    return plots.curves(
+    values = {f"γ = {gamma:g}": theory.contraction(norms, lower, 3 * lower, gamma) for gamma in (0.05, 0.1, 0.25, 1.0)}
+    return _curves(
         norms,
-        lines,
+        values,
         title="Contraction of the norm, C = 10, p = 0.9",
         x_label="‖x‖ (dotted: γ = 1 saturates in float32)",
         y_label="f(‖x‖)",
@@ -94,37 +103,35 @@ def contraction() -> Figure:
 def iam_gradient() -> Figure:
     """IAM Eq. 13: the pull on the own class weight against the target probability."""
     p = np.linspace(0, 1, 200)
-    lines = {f"β = {beta:g}": theory.iam_own_pull(p, beta) for beta in (0, 0.1, 0.5, 0.8, 1, 2)}
-    return plots.curves(
-        p, lines, title="Pull on the own class weight, in s", x_label="target probability p", y_label="1 − p + βp"
+    values = {f"β = {beta:g}": theory.iam_own_pull(p, beta) for beta in (0, 0.1, 0.5, 0.8, 1, 2)}
+    return _curves(
+        p, values, title="Pull on the own class weight, in s", x_label="target probability p", y_label="1 − p + βp"
     )
 
 
 def norms_and_probability() -> Figure:
     """NF Prop. 1 and FI Property 1 and 2: the target probability as the feature grows."""
     s = np.linspace(0, 8, 300)
-    lines = {
+    values = {
         "right: logits 1, 0.5, 0": theory.target_probability([1, 0.5, 0], 0, s),
         "wrong: logits 0.5, 1, 0": theory.target_probability([0.5, 1, 0], 0, s),
         "right by its bias at first: logits 0.3, 0.6": theory.target_probability([0.3, 0.6], 0, s, bias=[1, 0]),
     }
-    return plots.curves(
-        s, lines, title="Softmax and the norm", x_label="norm of the feature", y_label="target probability"
-    )
+    return _curves(s, values, title="Softmax and the norm", x_label="norm of the feature", y_label="target probability")
 
 
 def incay() -> Figure:
     """FI Sec. 6.3: how strongly each form of feature incay lets a norm grow."""
     norms = np.linspace(0.5, 6, 300)
-    lines = {
+    values = {
         "reciprocal: 2 / ‖x‖³": 2 / norms**3,
         "log: 2 / ‖x‖": 2 / norms,
         "linear: 2 ‖x‖": 2 * norms,
     }
     bound = theory.incay_bound(2.0, 16, 10)
-    return plots.curves(
+    return _curves(
         norms,
-        lines,
+        values,
         title="Feature incay's pull outward, λ = 1",
         x_label="‖x‖ (dotted: the bound for a mean norm of 2, C < 2d)",
         y_label="−dP / d‖x‖",
@@ -176,8 +183,8 @@ FIGURES = (
 
 def main() -> None:
     files.make_folder(FOLDER)
-    for draw in FIGURES:
-        plots.save(draw(), FOLDER / f"{draw.__name__.replace('_', '-')}.png")
+    for figure in FIGURES:
+        save(figure(), FOLDER / f"{figure.__name__.replace('_', '-')}.png")
 
 
 if __name__ == "__main__":

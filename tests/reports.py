@@ -17,6 +17,8 @@ from angulus.data.sets.images import Images
 from angulus.evaluation.protocols import groups, pairs
 from angulus.evaluation.protocols.result import Result
 from angulus.experiments.run import run
+from angulus.report.chart import Chart
+from angulus.report.render_plotly import render_plotly
 
 EVIL = "<script>evil()</script>"
 NAMES = (
@@ -99,3 +101,13 @@ def charts(page: Page) -> list[dict[str, Any]]:
     """What the page gives plotly to draw."""
     (data,) = (said for attrs, said in page.all("script") if attrs.get("type") == "application/json")
     return json.loads(data)
+
+
+def traces(chart: Chart) -> list[dict[str, Any]]:
+    """What plotly is given of one chart."""
+    return render_plotly(chart)["traces"]
+
+
+def layout(chart: Chart) -> dict[str, Any]:
+    """How plotly lays it out."""
+    return render_plotly(chart)["layout"]

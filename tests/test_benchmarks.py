@@ -43,7 +43,7 @@ from angulus.experiments import build, recipe
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.compare import compare
 from angulus.experiments.run import run
-from angulus.report import comparison as report
+from angulus.report import tables
 
 PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.txt}, columns: {Digits %: accuracy}}"
 
@@ -194,7 +194,7 @@ def test_benchmarks_are_the_columns_of_the_table_beside_the_papers_numbers(
     low, high = stats.ttest_rel(other, base).confidence_interval(0.95)
     assert [saved["low"], saved["high"]] == pytest.approx([low, high], nan_ok=True)
     assert written["rows"][0]["differences"] == {}
-    text = report.markdown(found)
+    text = tables.to_markdown(found)
     assert "| loss | Digits % | error % |" in text
     assert "| loss | Digits %: paper | error %: paper | Digits %: here | error %: here |" in text
     assert "| Arc | 98.50 | — |" in text
@@ -229,7 +229,7 @@ def test_the_paired_interval_is_students() -> None:
         found = paired_difference(alike)
         assert not found.decided and found.no_interval
         assert math.isnan(found.low) and math.isnan(found.high)
-        assert report.shift(found) == f"{alike[0]:+.2f}, all alike"
+        assert tables.difference_cell(found) == f"{alike[0]:+.2f}, same for all seeds"
     with pytest.raises(InputError, match="differences must be of at least two seeds; got 1"):
         paired_difference([0.5])
 

@@ -89,7 +89,7 @@ def test_compare_demo_writes_table_numbers_and_pictures(angulus: Run) -> None:
         assert name in out
     assert "Table, numbers, plots and report.html are in small/" in out
     assert err == ""
-    assert "Best here: " in out and "With one seed nothing tells" in out
+    assert "Best here: " in out and "With one seed it is unknown" in out
     assert "Traceback" not in err
     written = json.loads(Path("small/comparison.json").read_text())
     assert [row["variant"] for row in written["rows"]] == list(losses)
@@ -131,15 +131,15 @@ def test_report_warns_of_what_it_leaves_out(angulus: Run, few_digits: None) -> N
     code, out, err = angulus("report", "a", "b", "nowhere", "--draws", "0")
     assert (code, out.partition(":")[0]) == (0, "report.html")
     first, second = err.splitlines()
-    assert re.fullmatch(r"warning: not in the report: b: .* go on by `angulus train .* --out b --resume`", first)
-    assert re.fullmatch(r"warning: not in the report: .*nowhere is none of them: there is nothing there", second)
+    assert re.fullmatch(r"warning: not in the report: b: .* resume it by `angulus train .* --out b --resume`", first)
+    assert re.fullmatch(r"warning: not in the report: .*nowhere does not exist", second)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], r"a report is of run folders .*nowhere is none of them: there is nothing there"),
-        (["."], r"a report is of run folders .*is none of them"),
+        (["nowhere"], r"a report is made from run folders .*nowhere does not exist"),
+        (["."], r"a report is made from run folders .*is none of them"),
         (["text.json"], r"text.json is not a saved result .*; give the .json that angulus evaluate --json wrote"),
         ([".", "--out", "page.pdf"], r"--out must name a file that ends in .html; got page.pdf"),
         ([".", "--out", "text.json/page.html"], r"--out must be in a folder; .*text.json is a file"),

@@ -22,7 +22,8 @@ from angulus.experiments.compare import Cell, Comparison, compare, run_folder, t
 from angulus.experiments.measure import load_test
 from angulus.experiments.run import run
 from angulus.experiments.run_files import read_results
-from angulus.report import comparison as report
+from angulus.report import tables
+from angulus.report.analyses import write_comparison
 
 GRID = [
     "training.epochs=1",
@@ -107,7 +108,7 @@ def test_without_a_shared_split_each_model_splits_for_itself(grid: Comparison, p
     for row, shared in zip(alone.rows, grid.rows, strict=True):
         assert row.columns == row.own == shared.own
     assert to_json(alone)["quality_split"] == "each variant's own"
-    assert report.caption(alone).endswith("feature norms of each model itself")
+    assert tables.caption(alone).endswith("feature norms of each model itself")
     compare(path, grid.folder)
 
 
@@ -363,7 +364,7 @@ def shown(cell: Cell) -> str:
 
 
 def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(grid: Comparison) -> None:
-    report.write(grid)
+    write_comparison(grid)
     text = (grid.folder / "table.md").read_text(encoding="utf-8")
     assert text.startswith("# Two losses on a few digits\n")
     for row, cells in zip(grid.rows, table(text, "| loss | accuracy good % |"), strict=True):
@@ -375,7 +376,7 @@ def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(
     for row, cells in zip(grid.rows, table(own, "| loss |"), strict=True):
         assert cells[1:4] == [shown(row.own[accuracy_title(name)]) for name in GROUPS]
         assert cells[4:] == [shown(row.own[norm_title(name)]) for name in GROUPS]
-    paper = text[text.index("## Beside the paper (Table 7)") :]
+    paper = text[text.index("## Next to the paper (Table 7)") :]
     first, second = table(
         paper, "| loss | accuracy good %: paper | accuracy low %: paper | accuracy entire %: paper | "
     )
@@ -391,17 +392,16 @@ def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(
 
 def test_one_seed_and_no_paper_show_no_deviation_and_no_second_table(grid: Comparison, path: str) -> None:
     one = compare(path, grid.folder, ["compare.seeds=[0]", "published=null"])
-    text = report.markdown(one)
+    text = tables.to_markdown(one)
     assert "±" not in text
-    assert "Beside the paper" not in text
+    assert "Next to the paper" not in text
     assert "one seed; low = the 12 of 60 test images with the smallest feature norms of the Norm Face model" in text
     compare(path, grid.folder)
 
 
 def test_the_pictures_are_pngs(grid: Comparison) -> None:
-    written = report.write(grid)
+    written = write_comparison(grid)
     assert [each.name for each in written] == ["features.png", "norms.png", "best-and-worst.png"]
-    assert set(report.PICTURES) == {each.name for each in written}
     for each in written:
         with Image.open(each) as picture:
             picture.load()
@@ -413,13 +413,13 @@ def test_the_pictures_are_pngs(grid: Comparison) -> None:
 def test_features_are_drawn_only_where_all_are_flat(path: str, tmp_path: Path) -> None:
     variants = "compare.variants={A: {}, B: {backbone.embedding_size: 3}}"
     mixed = compare(path, tmp_path, [variants, "compare.quality_split=null", "compare.seeds=[0]"])
-    assert [each.name for each in report.write(mixed)] == ["norms.png", "best-and-worst.png"]
+    assert [each.name for each in write_comparison(mixed)] == ["norms.png", "best-and-worst.png"]
 
 
 def test_the_terminal_shows_whole_numbers_in_80_columns(grid: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=80).print(report.terminal(grid))
+    Console(width=80).print(tables.to_terminal(grid))
     printed = capsys.readouterr().out
     assert "…" not in printed
     for row in grid.rows:

@@ -19,8 +19,8 @@ from angulus.experiments.compare import Comparison, compare
 from angulus.experiments.measure import load_test
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import read_results
-from angulus.report import comparison
-from angulus.report.gather import gather
+from angulus.report.analyses import write_comparison
+from angulus.report.content import read_content
 
 VARIANTS = "compare.variants={Norm: {}, Arc: {objective: {kind: arcface, s: 10, m: 0.2}}}"
 GRID = [
@@ -105,14 +105,14 @@ def test_it_goes_on_where_it_stopped(grid: Comparison, tmp_path: Path) -> None:
 
 
 def test_a_report_shows_the_first_fold_s_models_beside_the_pooled_numbers(grid: Comparison) -> None:
-    content = gather([grid.folder])
-    assert [each.name for each in content.models] == ["Norm, fold=0", "Arc, fold=0"]
-    assert all(len(each.test["labels"]) == 40 and isinstance(each.images, Images) for each in content.models)
-    assert [len(each.samples["scores"]) for each in content.measured.values()] == [128, 128]
-    assert list(content.measured) == ["Norm: LUNA16", "Arc: LUNA16"]
-    with pytest.raises(InputError, match="pools folds, which have a model each; give the comparison, or one of its"):
-        gather([grid.folder / "Norm" / "seed-0"])
-    written = {each.name for each in comparison.write(grid)}
+    content = read_content([grid.folder])
+    assert [each.name for each in content.runs] == ["Norm, fold=0", "Arc, fold=0"]
+    assert all(len(each.test["labels"]) == 40 and isinstance(each.images, Images) for each in content.runs)
+    assert [len(each.samples["scores"]) for each in content.results.values()] == [128, 128]
+    assert list(content.results) == ["Norm: LUNA16", "Arc: LUNA16"]
+    with pytest.raises(InputError, match="pools folds, each with its own model; give the comparison, or one of its"):
+        read_content([grid.folder / "Norm" / "seed-0"])
+    written = {each.name for each in write_comparison(grid)}
     assert {"norms.png", "best-and-worst.png"} <= written
     assert "3 folds pooled" in (grid.folder / "table.md").read_text(encoding="utf-8")
 
@@ -120,9 +120,9 @@ def test_a_report_shows_the_first_fold_s_models_beside_the_pooled_numbers(grid: 
 def test_a_report_of_folds_that_have_not_all_ended_says_which(grid: Comparison) -> None:
     for name in ("fold=2/results.json", "results.json"):
         (grid.folder / "Arc" / "seed-0" / name).unlink()
-    content = gather([grid.folder])
-    assert [each.name for each in content.models] == ["Norm, fold=0"]
-    assert content.left_out[1] == "runs: Arc, seed 0: 2 of its 3 folds have ended"
+    content = read_content([grid.folder])
+    assert [each.name for each in content.runs] == ["Norm, fold=0"]
+    assert content.left_out[1] == "runs: Arc, seed 0: 2 of its 3 folds have finished"
 
 
 def test_folds_and_the_whole_are_not_mixed(grid: Comparison, tmp_path: Path) -> None:

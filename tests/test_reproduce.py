@@ -131,15 +131,15 @@ def test_the_list_has_every_row(angulus: Run) -> None:
     assert code == 0
     lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
     assert {row.id for row in reproduce.table_rows()} <= lines.keys()
-    assert [cell.strip() for cell in lines["CM-T2"].split("│")[-3:-1]] == ["no", "yes"]
-    assert [cell.strip() for cell in lines["IAM-T5"].split("│")[-3:-1]] == ["no", "no"]
+    assert [cell.strip() for cell in lines["CM-T2"].split("│")[-3:-1]] == ["missing", "yes"]
+    assert [cell.strip() for cell in lines["IAM-T5"].split("│")[-3:-1]] == ["missing", "no"]
 
 
 # the page
 
 
 def test_the_page_in_the_docs_is_what_recipes_and_results_say() -> None:
-    page = reproduction.page(reproduce.table_rows(), reproduce.read_results_folder(ROOT / "docs/results"))
+    page = reproduction.to_markdown(reproduce.table_rows(), reproduce.read_results_folder(ROOT / "docs/results"))
     assert page == (ROOT / "docs/reproduction.md").read_text(encoding="utf-8"), "make docs, and commit it"
 
 
@@ -158,7 +158,7 @@ def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path:
     content["rows"] = content["rows"][:4]
     content["rows"][0]["columns"]["accuracy entire %"] = [98.0, None]
     (tmp_path / "cm-t2.json").write_text(json.dumps(content))
-    page = reproduction.page(reproduce.table_rows(), reproduce.read_results_folder(tmp_path))
+    page = reproduction.to_markdown(reproduce.table_rows(), reproduce.read_results_folder(tmp_path))
     line = next(line for line in page.splitlines() if line.startswith("| CM-T2 |"))
     first = content["rows"][1]["columns"]["accuracy entire %"][0]
     assert f"Softmax —; NormFace {first + 0.01:.2f} ± 0.01" in line

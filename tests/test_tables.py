@@ -33,7 +33,8 @@ from angulus.experiments.recipe import Recipe
 from angulus.experiments.reproduce import read_measured
 from angulus.heads.dense import DenseHead
 from angulus.losses import from_recipe
-from angulus.report import comparison as report
+from angulus.report import tables
+from angulus.report.analyses import write_comparison
 
 ROWS = {
     "CM": "T1a T1b T1c T2 T3 T4 T5",
@@ -187,7 +188,7 @@ def test_two_steps_on_a_stand_in_lead_to_the_table(
                 row.variant,
                 title,
             )
-    written = report.write(found)
+    written = write_comparison(found)
     text = (found.folder / "table.md").read_text(encoding="utf-8")
     assert "NOT A RESULT" in text
     assert all(f"| {row.variant} |" in text for row in found.rows)
@@ -224,7 +225,7 @@ def test_the_softmax_model_splits_the_videos_of_all(
     assert columns["YTF good %"].mean == pytest.approx(100 * other["correct"][~low].mean())
     assert columns["YTF entire %"].mean == pytest.approx(100 * other["correct"].mean())
     assert 50 <= columns["IJB-B balanced %"].mean <= 100
-    assert "good and low are split by the norms of the Softmax model" in report.caption(found)
+    assert "good and low are split by the norms of the Softmax model" in tables.caption(found)
 
 
 def beyond_the_stand_in(loaded: Recipe, title: str) -> bool:

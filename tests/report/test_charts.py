@@ -17,51 +17,54 @@ import reports
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.result import Number
 from angulus.experiments import build
-from angulus.report import charts, pictures, space
-from angulus.report.gather import gather
-from angulus.report.model import ImagePairs, Model
+from angulus.report import charts, thumbnails
+from angulus.report.chart import Chart
+from angulus.report.content import read_content
+from angulus.report.feature_chart import run_features
+from angulus.report.finished_run import FinishedRun, ImagePairs
+from angulus.report.render_plotly import render_plotly
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, FinishedRun]:
     """By the size of their features."""
     here = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "splits", lambda recipe: reports.splits())
         folders = [reports.train(here / str(size), f"backbone.embedding_size={size}") for size in (1, 2, 3, 8)]
-        return {int(model.name): model for model in gather(folders, draws=0).models}
+        return {int(model.name): model for model in read_content(folders, draws=0).runs}
 
 
 def points(trace: dict[str, Any]) -> np.ndarray:
     return np.array([trace[axis] for axis in "xyz" if axis in trace], dtype=float).T
 
 
-def by_class(chart: charts.Chart) -> list[dict[str, Any]]:
-    return [each for each in chart.traces if each["mode"] == "markers" and each["name"] != "wrong"]
+def by_class(chart: Chart) -> list[dict[str, Any]]:
+    return [each for each in reports.traces(chart) if each["mode"] == "markers" and each["name"] != "wrong"]
 
 
 # features
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_features_of_two_and_three_dimensions_are_drawn_as_they_are(models: dict[int, Model], size: int) -> None:
+def test_features_of_two_and_three_dimensions_are_drawn_as_they_are(models: dict[int, FinishedRun], size: int) -> None:
     model = models[size]
-    chart = space.features(model)
+    chart = run_features(model)
     labels = model.test["labels"]
     drawn = by_class(chart)
     assert len(drawn) == len(set(labels.tolist()))
     for label, trace in zip(sorted(set(labels.tolist())), drawn, strict=True):
         assert trace["type"] == ("scatter" if size == 2 else "scatter3d")
         assert np.allclose(points(trace), model.test["features"][labels == label], rtol=1e-3, atol=1e-6)
-    (wrong,) = (each for each in chart.traces if each["name"] == "wrong")
+    (wrong,) = (each for each in reports.traces(chart) if each["name"] == "wrong")
     assert np.allclose(points(wrong), model.test["features"][~model.correct], rtol=1e-3, atol=1e-6)
     assert len(wrong["text"]) == (~model.correct).sum()
-    go.Figure(data=chart.traces, layout=chart.layout)
+    go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 
 
-def test_rays_lie_along_the_class_weights(models: dict[int, Model]) -> None:
+def test_rays_lie_along_the_class_weights(models: dict[int, FinishedRun]) -> None:
     model = models[3]
-    rays = [each for each in space.features(model).traces if each["name"] == "class weight"]
+    rays = [each for each in reports.traces(run_features(model)) if each["name"] == "class weight"]
     assert model.weights is not None
     for label, ray in zip(sorted(set(model.test["labels"].tolist())), rays, strict=True):
         start, tip = points(ray)
@@ -70,9 +73,9 @@ def test_rays_lie_along_the_class_weights(models: dict[int, Model]) -> None:
         assert np.allclose(tip / np.linalg.norm(tip), weight / np.linalg.norm(weight), atol=1e-3)
 
 
-def test_wider_features_are_projected_and_said_to_be(models: dict[int, Model]) -> None:
+def test_wider_features_are_projected_and_said_to_be(models: dict[int, FinishedRun]) -> None:
     model = models[8]
-    chart = space.features(model)
+    chart = run_features(model)
     found = PCA(2, svd_solver="full").fit(model.test["features"].astype(float))
     expected = found.transform(model.test["features"].astype(float))
     labels = model.test["labels"]
@@ -82,40 +85,40 @@ def test_wider_features_are_projected_and_said_to_be(models: dict[int, Model]) -
     assert chart.summary.startswith(f"PCA projection of 8-D features onto 2 directions, which hold {share:.0%} of")
 
 
-def test_one_dimension_is_a_line(models: dict[int, Model]) -> None:
-    assert all(set(trace["y"]) <= {0.0} for trace in by_class(space.features(models[1])))
+def test_one_dimension_is_a_line(models: dict[int, FinishedRun]) -> None:
+    assert all(set(trace["y"]) <= {0.0} for trace in by_class(run_features(models[1])))
 
 
-def test_frames_are_the_features_of_each_epoch(models: dict[int, Model]) -> None:
+def test_frames_are_the_features_of_each_epoch(models: dict[int, FinishedRun]) -> None:
     model = models[2]
     assert model.formation is not None
-    chart = space.features(model)
+    chart = run_features(model)
     labels = model.test["labels"][model.formation.rows]
     assert len(chart.frames) == len(model.formation.epochs) == 3
-    for layer, frame in zip(model.formation.features, chart.frames, strict=True):
-        assert len(frame) == len(chart.traces)
+    for layer, frame in zip(model.formation.features, render_plotly(chart)["frames"], strict=True):
+        assert len(frame) == len(reports.traces(chart))
         for label, columns in zip(sorted(set(labels.tolist())), frame, strict=False):
             assert np.allclose(np.array(columns).T, layer[labels == label], rtol=1e-3, atol=1e-6)
-    reach = chart.layout["xaxis"]["range"][1]
+    reach = reports.layout(chart)["xaxis"]["range"][1]
     assert reach > np.quantile(np.linalg.norm(model.formation.features, axis=2), 0.99)
 
 
-def test_the_summary_has_the_angles(models: dict[int, Model]) -> None:
+def test_the_summary_has_the_angles(models: dict[int, FinishedRun]) -> None:
     angles = np.radians([0, 10, 90, 130])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[1], [5], [2], [3]]
     test = {"features": features, "labels": np.array([0, 0, 1, 1]), "predictions": np.array([0, 0, 1, 1])}
     model = dataclasses.replace(models[2], test=test, formation=None, weights=None)
     # means at 5 and 110 degrees, so 5, 5, 20 and 20 degrees to the own and 105 between the two
-    summary = space.features(model).summary
+    summary = run_features(model).summary
     assert "mean direction 12.5°, smallest angle between two mean directions 105.0°" in summary
 
 
-def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, Model]) -> None:
+def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, FinishedRun]) -> None:
     labels = np.repeat(np.arange(14), 2 + np.arange(14) // 4)  # 12 and 13 are the most frequent, then 8 to 11
     features = np.random.default_rng(0).normal(size=(len(labels), 2))
     test = {"features": features, "labels": labels, "predictions": labels, "norms": np.ones(len(labels))}
     model = dataclasses.replace(models[2], test=test, formation=None, weights=None, images="gone")
-    drawn = by_class(space.features(model))
+    drawn = by_class(run_features(model))
     assert [trace["name"] for trace in drawn] == [*map(str, [4, 5, 6, 7, 8, 9, 10, 11, 12, 13]), "other classes"]
     assert len(drawn[-1]["x"]) == (labels < 4).sum()
     assert len({trace["marker"]["color"] for trace in drawn}) == 11
@@ -126,7 +129,7 @@ def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, Model]
 
 def test_histograms_are_shares_of_right_and_of_wrong() -> None:
     norms, correct = np.array([0.5, 1.0, 2.0, 3.0]), np.array([False, True, True, True])
-    right, wrong = charts.norm_histogram("one", norms, correct).traces
+    right, wrong = reports.traces(charts.norm_histogram("one", norms, correct))
     assert (right["name"], wrong["name"]) == ("right (3)", "wrong (1)")
     assert sorted(right["y"])[-3:] == pytest.approx([1 / 3] * 3, abs=1e-4)
     assert wrong["y"][5] == 1.0  # 0.5 opens the sixth of thirty bins up to 3
@@ -141,7 +144,7 @@ def test_all_right_or_norms_of_zero_are_drawn() -> None:
 def test_bins_have_the_accuracy_of_their_tenth() -> None:
     norms = np.random.default_rng(1).permutation(100).astype(float)
     correct = norms >= 15  # the lowest tenth is all wrong, half of the second
-    (trace,) = charts.norm_bins([("one", norms, correct)]).traces
+    (trace,) = reports.traces(charts.accuracy_by_norm([("one", norms, correct)]))
     assert trace["x"] == pytest.approx(np.arange(0.05, 1, 0.1), abs=1e-4)
     assert trace["y"] == [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]
     assert trace["text"][0] == "norm 0 to 9.9, 10 samples"
@@ -149,7 +152,7 @@ def test_bins_have_the_accuracy_of_their_tenth() -> None:
 
 def test_discard_is_the_error_of_what_is_left() -> None:
     norms, correct = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, True, False, True])
-    (trace,) = charts.norm_discard([("one", norms, correct)]).traces
+    (trace,) = reports.traces(charts.error_by_discard([("one", norms, correct)]))
     assert trace["x"] == [0, 0.25, 0.5, 0.75]
     assert trace["y"] == pytest.approx([1 / 2, 1 / 3, 1 / 2, 0], abs=1e-4)
 
@@ -159,14 +162,17 @@ def test_discard_is_the_error_of_what_is_left() -> None:
 
 def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     x, y = np.array([0.0, 0.004, 0.02, 1.0]), np.array([0.3, 0.5, 0.8, 1.0])
-    chart = charts.curve("roc", [("one", x, y)])
-    assert chart.traces[0]["x"] == [0.004, 0.02, 1.0]
-    assert chart.layout["xaxis"]["type"] == "log"
+    chart = charts.error_curves("roc", [("one", x, y)])
+    assert reports.traces(chart)[0]["x"] == [0.004, 0.02, 1.0]
+    assert reports.layout(chart)["xaxis"]["type"] == "log"
     assert chart.summary == "one: TAR 0.5 at FMR 0.004."
-    late = charts.curve("roc", [("one", x[2:], y[2:])])
+    late = charts.error_curves("roc", [("one", x[2:], y[2:])])
     assert late.summary == "one: no point at or below 0.01."
-    assert chart.traces[0]["mode"] == late.traces[0]["mode"] == "lines"
-    assert charts.curve("froc", [("one", x[:2], y[:2])]).traces[0]["mode"] == "lines+markers"  # one point is no line
+    assert reports.traces(chart)[0]["mode"] == reports.traces(late)[0]["mode"] == "lines+markers"  # few points
+    one = charts.error_curves("froc", [("one", x[:2], y[:2])])
+    assert reports.traces(one)[0]["mode"] == "lines+markers"  # one point is no line
+    many = charts.error_curves("roc", [("one", np.linspace(0.01, 1, 13), np.linspace(0.2, 1, 13))])
+    assert reports.traces(many)[0]["mode"] == "lines"
 
 
 @pytest.mark.parametrize(
@@ -178,43 +184,42 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     ],
 )
 def test_every_kind_of_curve_has_its_summary(kind: str, said: str) -> None:
-    chart = charts.curve(kind, [("one", np.array([1.0, 2.0]), np.array([0.5, 0.75]))])
+    chart = charts.error_curves(kind, [("one", np.array([1.0, 2.0]), np.array([0.5, 0.75]))])
     assert chart.summary == said
-    go.Figure(data=chart.traces, layout=chart.layout)
+    go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 
 
-def test_a_log_is_drawn_by_step_without_what_was_not_logged(models: dict[int, Model]) -> None:
+def test_a_log_is_drawn_by_step_without_what_was_not_logged() -> None:
     rows = [{"step": 10, "loss": 2.0}, {"step": 20}, {"step": 30, "loss": 1.0}]
-    model = dataclasses.replace(models[2], log=rows)
-    other = dataclasses.replace(models[2], log=[{"step": 1}])
-    chart = charts.log("loss", [model, other])
-    assert [(trace["x"], trace["y"]) for trace in chart.traces] == [([10, 30], [2, 1])]
+    chart = charts.training_log("loss", [("2", rows), ("other", [{"step": 1}])])
+    assert [(trace["x"], trace["y"]) for trace in reports.traces(chart)] == [([10, 30], [2, 1])]
     assert chart.summary == "2: from 2 to 1."
-    long = dataclasses.replace(models[2], log=[{"step": step, "loss": 0.0} for step in range(5000)])
-    assert len(charts.log("loss", [long]).traces[0]["x"]) == charts.MOST_ROWS
+    long = [{"step": step, "loss": 0.0} for step in range(5000)]
+    (trace,) = reports.traces(charts.training_log("loss", [("long", long)]))
+    assert len(trace["x"]) == charts.MOST_ROWS
 
 
 def test_errors_have_their_bars_and_of_many_the_largest_are_drawn() -> None:
     numbers = [Number("a", 0.9, Interval(0.8, 0.95)), Number("b", 1.0, Interval(1.0, 1.0))]
-    (trace,) = charts.errors("t", "group", ["a", "b"], [("one", numbers)]).traces
+    (trace,) = reports.traces(charts.group_errors("t", "group", ["a", "b"], [("one", numbers)]))
     assert trace["y"] == pytest.approx([0.1, 0])
     assert trace["error_y"]["array"] == pytest.approx([0.1, 0])  # up to 1 − 0.8
     assert trace["error_y"]["arrayminus"] == pytest.approx([0.05, 0])
     many = [Number(str(n), 1 - n / 100) for n in range(50)]
-    chart = charts.errors("t", "class", [f"c{n}" for n in range(50)], [("one", many)])
-    assert chart.traces[0]["x"] == [f"c{n}" for n in range(20, 50)]
-    assert "error_y" not in chart.traces[0]
-    (trace,) = charts.errors("t", "group", ["a", "b"], [("one", [numbers[0], Number("b", 0.5)])]).traces
+    chart = charts.group_errors("t", "class", [f"c{n}" for n in range(50)], [("one", many)])
+    assert reports.traces(chart)[0]["x"] == [f"c{n}" for n in range(20, 50)]
+    assert "error_y" not in reports.traces(chart)[0]
+    (trace,) = reports.traces(charts.group_errors("t", "group", ["a", "b"], [("one", [numbers[0], Number("b", 0.5)])]))
     assert trace["error_y"]["array"] == [pytest.approx(0.1), None]
     assert chart.summary == (
-        "one: highest for class c49, 49.00%, mean 24.50%. The 30 of 50 with the largest mean error are drawn."
+        "one: highest for class c49, 49.00%, mean 24.50%. Shown are the 30 of 50 with the largest mean error."
     )
 
 
 # pairs and pictures
 
 
-def test_pairs_of_test_images_are_all_pairs_at_their_best_threshold(models: dict[int, Model]) -> None:
+def test_pairs_of_test_images_are_all_pairs_at_their_best_threshold(models: dict[int, FinishedRun]) -> None:
     model = models[8]
     found = ImagePairs.of(model)
     assert found is not None
@@ -231,34 +236,34 @@ def test_pairs_of_test_images_are_all_pairs_at_their_best_threshold(models: dict
     assert ImagePairs.of(one_class) is None
 
 
-def test_wrong_pairs_come_worst_first_and_show_an_image_once(models: dict[int, Model]) -> None:
+def test_wrong_pairs_come_worst_first_and_show_an_image_once(models: dict[int, FinishedRun]) -> None:
     model = models[2]
     found = ImagePairs.of(model)
     assert found is not None and not isinstance(model.images, str)
-    shown = pictures.model_pairs(model, model.images, found)
+    shown = thumbnails.wrong_test_pairs(model, model.images, found)
     wrong = found.accepted != found.same
     first = {
-        "Taken for the same, and are not": found.scores[wrong & ~found.same].max(initial=-1),
-        "Not known as the same": found.scores[wrong & found.same].min(initial=1),
+        thumbnails.FALSE_MATCHES: found.scores[wrong & ~found.same].max(initial=-1),
+        thumbnails.FALSE_NON_MATCHES: found.scores[wrong & found.same].min(initial=1),
     }
     assert shown.keys() == first.keys()
     assert any(shown.values())
     for kind, kept in shown.items():
         cosines = [float(each.caption.rpartition(" ")[2]) for each in kept]
         assert cosines[:1] == pytest.approx([first[kind]] * len(cosines[:1]), abs=1e-3)
-        assert cosines == sorted(cosines, reverse=kind.startswith("Taken"))
+        assert cosines == sorted(cosines, reverse=kind == thumbnails.FALSE_MATCHES)
         images = [image.alt for each in kept for image in each.images]
         assert len(set(images)) == len(images) == 2 * len(kept)
 
 
-def test_best_and_worst_are_in_the_order_of_their_norms(models: dict[int, Model]) -> None:
+def test_best_and_worst_are_in_the_order_of_their_norms(models: dict[int, FinishedRun]) -> None:
     model = models[8]
     assert not isinstance(model.images, str)
     order = np.argsort(model.test["norms"])
     for highest, rows in ((True, order[::-1]), (False, order)):
-        kept = pictures.by_norm(model, model.images, highest=highest)
+        kept = thumbnails.by_norm(model, model.images, highest=highest)
         assert [each.images[0].alt.rpartition(" ")[2] for each in kept] == [f"{row})" for row in rows[:12]]
-    wrong = pictures.mistakes(model, model.images)
+    wrong = thumbnails.mistakes(model, model.images)
     assert len(wrong) == min(12, (~model.correct).sum())
     assert all(each.wrong and ", taken for " in each.caption for each in wrong)
 
@@ -274,6 +279,6 @@ def test_small_pictures_lose_nothing_and_large_ones_shrink(tmp_path: Path) -> No
 
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (8, 8), dtype=np.uint8)
-    assert np.array_equal(np.array(read(pictures.source(small))), small)
-    large = read(pictures.source(random.integers(0, 256, (300, 150, 3), dtype=np.uint8)))
+    assert np.array_equal(np.array(read(thumbnails.data_uri(small))), small)
+    large = read(thumbnails.data_uri(random.integers(0, 256, (300, 150, 3), dtype=np.uint8)))
     assert (large.format, large.size) == ("JPEG", (56, 112))

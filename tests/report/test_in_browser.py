@@ -13,7 +13,7 @@ from PIL import Image
 
 import reports
 from angulus.experiments import build
-from angulus.report.write import write
+from angulus.report.sections import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives a browser")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -41,7 +41,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flat = reports.train(here / "flat", "backbone.embedding_size=2", f"title={reports.EVIL!r}")
         solid = reports.train(here / "solid", "backbone.embedding_size=3")
         result = reports.result(here, "crowd")
-        write([flat, solid, result], here / "report.html", images=reports.photos(here / "photos"), draws=20)
+        write_report([flat, solid, result], here / "report.html", images=reports.photos(here / "photos"), draws=20)
     return here / "report.html"
 
 

@@ -22,9 +22,9 @@ from angulus.core.checks import InputError
 from angulus.experiments import build, compare
 from angulus.experiments.claims import Compare, accuracy_title
 from angulus.experiments.run import run
-from angulus.report import unfinished
-from angulus.report.gather import gather
-from angulus.report.write import write
+from angulus.report import unfinished_run
+from angulus.report.content import read_content
+from angulus.report.sections import write_report
 from reports import Page
 
 GRID = "compare={seeds: [3, 4], quality_split: A, variants: {A: {}, B: {training.optimizer.lr: 0.1}, C: {}}}"
@@ -95,16 +95,16 @@ def noted(path: Path) -> list[str]:
 
 def test_a_run_that_has_not_ended_is_named_beside_those_that_have(folder: Path, tmp_path: Path) -> None:
     began_by(folder / "stopped", "angulus", "train", "my recipe.yaml", "a=1", "--out", "stopped")
-    with pytest.warns(UserWarning, match="not in the report: .*stopped: its training has not ended") as warned:
-        write([folder / "stopped", folder / "ended"], tmp_path / "page.html", draws=0)
+    with pytest.warns(UserWarning, match="not in the report: .*stopped: its training has not finished") as warned:
+        write_report([folder / "stopped", folder / "ended"], tmp_path / "page.html", draws=0)
     (line,) = noted(tmp_path / "page.html")
     assert [f"not in the report: {line}"] == [str(each.message) for each in warned]
     assert line == (
-        f"{folder / 'stopped'}: its training has not ended (5 steps of 10 are done); unless it still runs, go on by "
-        "`angulus train 'my recipe.yaml' a=1 --out stopped --resume`"
+        f"{folder / 'stopped'}: its training has not finished (5 steps of 10 are done); unless it is still running, "
+        "resume it by `angulus train 'my recipe.yaml' a=1 --out stopped --resume`"
     )
-    content = gather([folder / "ended", folder / "stopped"], draws=0)
-    assert [model.name for model in content.models] == ["ended"]
+    content = read_content([folder / "ended", folder / "stopped"], draws=0)
+    assert [model.name for model in content.runs] == ["ended"]
 
 
 def test_steps_are_told_where_the_data_are_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_steps_are_told_where_the_data_are_gone(folder: Path, monkeypatch: pytes
         raise InputError("there are no digits here")
 
     monkeypatch.setattr(build, "splits", gone)
-    (line,) = gather([folder / "ended", folder / "stopped"], draws=0).left_out
+    (line,) = read_content([folder / "ended", folder / "stopped"], draws=0).left_out
     assert "(5 steps of 2 epochs are done)" in line
 
 
@@ -127,18 +127,18 @@ def test_the_command_that_is_named_ends_the_run(tmp_path: Path, monkeypatch: pyt
     assert angulus("train", tiny.write(tmp_path), "training.epochs=1", "--out", "run") == 0
     Path("run/results.json").unlink()
     reports.result(tmp_path)
-    (line,) = gather([Path("run"), Path("crowd.json")], draws=0).left_out
-    assert line.startswith("run: its training has not ended (all its 5 steps are done, its evaluation is not)")
+    (line,) = read_content([Path("run"), Path("crowd.json")], draws=0).left_out
+    assert line.startswith("run: its training has not finished (all 5 steps are done, the evaluation is not)")
     (command,) = re.findall("`(.*)`", line)
     assert angulus(*shlex.split(command)[1:]) == 0
-    assert gather([Path("run"), Path("crowd.json")], draws=0).left_out == []
+    assert read_content([Path("run"), Path("crowd.json")], draws=0).left_out == []
 
 
 @pytest.mark.parametrize("command", [["pytest", "-k", "x"], ["angulus"], [], None])
 def test_without_a_command_to_name_the_way_is_still_said(folder: Path, command: Any) -> None:
     began_by(folder / "stopped", *command) if command is not None else (folder / "stopped/environment.json").unlink()
-    (line,) = gather([folder / "ended", folder / "stopped"], draws=0).left_out
-    assert line.endswith("unless it still runs, go on by the command that began it (train: with --resume)")
+    (line,) = read_content([folder / "ended", folder / "stopped"], draws=0).left_out
+    assert line.endswith("unless it is still running, resume it by the command that started it (train: with --resume)")
 
 
 def test_what_is_damaged_or_not_there_is_named_beside_the_rest(folder: Path, tmp_path: Path) -> None:
@@ -148,13 +148,13 @@ def test_what_is_damaged_or_not_there_is_named_beside_the_rest(folder: Path, tmp
         (path / path.name).write_bytes(b"\xff\x00 damaged")
     (tmp_path / "bad.json").write_text("[]")
     others = [tmp_path / "bad.json", tmp_path / "nowhere"]
-    content = gather([*damaged, folder / "crowd.json", *others, folder / "ended"], draws=0)
-    assert list(content.measured) == ["crowd"]
+    content = read_content([*damaged, folder / "crowd.json", *others, folder / "ended"], draws=0)
+    assert list(content.results) == ["crowd"]
     left_out = dict(zip([*damaged, *others], content.left_out, strict=True))
     for path, line in left_out.items():
         assert str(path) in line
         assert path not in damaged or path.name in line.replace(str(path), "")
-    assert [model.name for model in content.models] == ["ended"]
+    assert [model.name for model in content.runs] == ["ended"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "5", '{"name": "a"}', "\xff"])
@@ -162,16 +162,16 @@ def test_results_of_something_else_are_refused(folder: Path, tmp_path: Path, tex
     shutil.copytree(folder / "ended", tmp_path / "run")
     (tmp_path / "run" / "results.json").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"results\.json cannot be read \(.*\); delete it to evaluate again"):
-        gather([tmp_path / "run"], draws=0)
+        read_content([tmp_path / "run"], draws=0)
 
 
 def test_a_log_is_read_up_to_what_is_damaged(folder: Path, tmp_path: Path) -> None:
-    whole = gather([folder / "ended"], draws=0).models[0].log
+    whole = read_content([folder / "ended"], draws=0).runs[0].log
     shutil.copytree(folder / "ended", tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     for broken in (b"5\n", b'{"loss": 1}\n', b"\xff\xfe\n"):
         (tmp_path / "run" / "metrics.jsonl").write_bytes(b"".join([*lines[:4], broken, *lines[4:]]))
-        assert gather([tmp_path / "run"], draws=0).models[0].log == whole[:4]
+        assert read_content([tmp_path / "run"], draws=0).runs[0].log == whole[:4]
 
 
 ODD_LINES = {
@@ -193,11 +193,11 @@ def test_an_odd_value_in_a_log_is_named_and_the_rest_is_shown(case: str, folder:
     path = tmp_path / "odd" / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:4], line, *lines[4:]]))
-    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
-    assert [(model.name, len(model.log)) for model in content.models] == [("odd", 4), ("ended", len(lines))]
+    content = read_content([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [(model.name, len(model.log)) for model in content.runs] == [("odd", 4), ("ended", len(lines))]
     assert len(content.left_out) == 1
     assert content.left_out[0].startswith(f"{path}: ") and sentence in content.left_out[0]
-    assert write([tmp_path / "odd"], tmp_path / "page.html", draws=0) > 0
+    assert write_report([tmp_path / "odd"], tmp_path / "page.html", draws=0) > 0
 
 
 ODD_RESULTS: dict[str, Any] = {
@@ -211,8 +211,8 @@ def test_an_odd_value_in_results_is_named_and_the_rest_is_shown(name: str, folde
     shutil.copytree(folder / "ended", tmp_path / "odd")
     path = tmp_path / "odd" / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name.partition(".")[0]: ODD_RESULTS[name]}))
-    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
-    assert [model.name for model in content.models] == ["ended"]
+    content = read_content([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [model.name for model in content.runs] == ["ended"]
     assert re.search(rf"odd/results.json holds .* as '{name.rpartition('.')[2]}'; delete it", content.left_out[0])
 
 
@@ -220,8 +220,8 @@ def test_an_odd_value_in_results_is_named_and_the_rest_is_shown(name: str, folde
 def test_results_that_json_cannot_hold_are_named(text: str, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "ended", tmp_path / "odd")
     (tmp_path / "odd" / "results.json").write_text(text)
-    content = gather([tmp_path / "odd", folder / "ended"], draws=0)
-    assert [model.name for model in content.models] == ["ended"]
+    content = read_content([tmp_path / "odd", folder / "ended"], draws=0)
+    assert [model.name for model in content.runs] == ["ended"]
     assert "odd/results.json cannot be read (results.json must" in content.left_out[0]
 
 
@@ -230,12 +230,12 @@ def test_where_nothing_can_be_shown_each_reason_is_in_the_refusal(folder: Path, 
     for each in (tmp_path / "grid").glob("*/seed-*/results.json"):
         each.unlink()
     with pytest.raises(InputError) as refused:
-        write([folder / "stopped", tmp_path / "nowhere", tmp_path / "grid"], tmp_path / "page.html", draws=0)
-    for said in (r"stopped: its training has not ended", r"there is nothing there", r"0 of the comparison's 6 runs"):
+        write_report([folder / "stopped", tmp_path / "nowhere", tmp_path / "grid"], tmp_path / "page.html", draws=0)
+    for said in (r"stopped: its training has not finished", r"does not exist", r"0 of the comparison's 6 runs"):
         assert re.search(said, str(refused.value))
     assert not (tmp_path / "page.html").exists()
     with pytest.raises(InputError, match=r"^draws must be a whole number in \[0, 100000\]; got -1"):
-        gather([folder / "ended", folder / "stopped"], draws=-1)
+        read_content([folder / "ended", folder / "stopped"], draws=-1)
 
 
 # comparisons
@@ -250,17 +250,19 @@ def test_of_a_comparison_that_goes_on_what_has_ended_is_shown(grid: Path, tmp_pa
     with pytest.raises(Crash):
         compare.compare(path, tmp_path / "grid", on_step=After(2 * STEPS + 3))  # in the third run, C with seed 3
     with pytest.warns(UserWarning, match="not in the report"):
-        write([tmp_path / "grid"], tmp_path / "page.html", draws=0)
+        write_report([tmp_path / "grid"], tmp_path / "page.html", draws=0)
     lines = noted(tmp_path / "page.html")
-    assert re.fullmatch(r".*grid: 2 of the comparison's 6 runs can be shown; unless it still runs, go on .*", lines[0])
+    assert re.fullmatch(
+        r".*grid: 2 of the comparison's 6 runs can be shown; unless it is still running, resume it .*", lines[0]
+    )
     assert lines[1:] == [
         "grid: C, seed 3: 2 steps of 5 are done",
-        "grid: not begun: A, seed 4; B, seed 4; C, seed 4",
+        "grid: not started: A, seed 4; B, seed 4; C, seed 4",
     ]
-    content = gather([tmp_path / "grid"], draws=0)
-    assert [model.name for model in content.models] == ["A", "B"]
+    content = read_content([tmp_path / "grid"], draws=0)
+    assert [model.name for model in content.runs] == ["A", "B"]
     (found,) = content.comparisons
-    (whole,) = gather([grid], draws=0).comparisons
+    (whole,) = read_content([grid], draws=0).comparisons
     assert accuracies(found) == {name: values[:1] for name, values in accuracies(whole).items() if name != "C"}
     recipes = [said for _, said in Page((tmp_path / "page.html").read_text()).all("pre")]
     assert (tmp_path / "grid" / "recipe.yaml").read_text() in recipes  # whole, with what is still to come
@@ -270,14 +272,14 @@ def test_runs_that_not_all_variants_have_are_named_as_in_no_table(grid: Path, tm
     shutil.copytree(grid, tmp_path / "grid")
     shutil.rmtree(tmp_path / "grid" / "C" / "seed-4")
     np.savez(tmp_path / "grid" / "B" / "seed-4" / "test.npz", norms=np.zeros(3))
-    content = gather([tmp_path / "grid"], draws=0)
+    content = read_content([tmp_path / "grid"], draws=0)
     assert [row.variant for row in content.comparisons[0].rows] == ["A", "B", "C"]
     assert [len(values) for values in accuracies(content.comparisons[0]).values()] == [1, 1, 1]
     assert re.match(r".*grid: 4 of the comparison's 6 runs can be shown", content.left_out[0])
     assert "B, seed 4: " in content.left_out[1] and "test.npz must hold features" in content.left_out[1]
     assert content.left_out[2:] == [
-        "grid: not begun: C, seed 4",
-        "grid: ended, but in no table, for every variant of a table has the same seeds: A, seed 4",
+        "grid: not started: C, seed 4",
+        "grid: finished, but in no table, because all variants of a table need the same seeds: A, seed 4",
     ]
 
 
@@ -285,18 +287,18 @@ def test_without_the_variant_that_splits_each_model_splits_for_itself(grid: Path
     shutil.copytree(grid, tmp_path / "grid")
     for seed in (3, 4):
         (tmp_path / "grid" / "A" / f"seed-{seed}" / "results.json").unlink()
-    content = gather([tmp_path / "grid"], draws=0)
+    content = read_content([tmp_path / "grid"], draws=0)
     (found,) = content.comparisons
     assert accuracies(found) == {row.variant: row.own[accuracy_title("low")].values for row in found.rows}
     assert list(accuracies(found)) == ["B", "C"]
-    assert [model.figures.choices["split by"] for model in content.models] == ["own norms"] * 2
+    assert [model.accuracies.choices["split by"] for model in content.runs] == ["own norms"] * 2
 
 
 def test_a_damaged_first_run_leaves_the_table_and_is_named(grid: Path, tmp_path: Path) -> None:
     shutil.copytree(grid, tmp_path / "grid")
     (tmp_path / "grid" / "B" / "seed-3" / "formation.npz").write_bytes(b"damaged")
-    content = gather([tmp_path / "grid"], draws=0)
-    assert [model.name for model in content.models] == ["A", "C"]
+    content = read_content([tmp_path / "grid"], draws=0)
+    assert [model.name for model in content.runs] == ["A", "C"]
     assert len(content.comparisons[0].rows) == 3
     assert len(content.left_out) == 1 and "formation.npz cannot be read" in content.left_out[0]
 
@@ -316,19 +318,19 @@ def test_a_comparison_that_is_being_measured_anew_shows_what_is_measured_so(
 
     with pytest.raises(Crash):
         compare.compare(path, tmp_path / "grid", on_run=stop)
-    content = gather([tmp_path / "grid"], draws=0)
+    content = read_content([tmp_path / "grid"], draws=0)
     assert [row.variant for row in content.comparisons[0].rows] == ["A", "B"]
     assert content.comparisons[0].rows[0].counts["low"] == content.comparisons[0].rows[0].counts["good"]
-    assert "grid: C, seed 3: measured as another recipe says, and not anew so far" in content.left_out
+    assert "grid: C, seed 3: measured by another recipe, and not yet again by this one" in content.left_out
 
 
 def test_a_comparison_without_its_recipe_is_shown_by_its_runs(grid: Path, tmp_path: Path) -> None:
     shutil.copytree(grid, tmp_path / "grid")
     for name in ("recipe.yaml", "comparison.json", "B/seed-4/results.json"):
         (tmp_path / "grid" / name).unlink()
-    content = gather([tmp_path / "grid"], draws=0)
-    assert [model.name for model in content.models] == ["A/seed-3", "A/seed-4", "B/seed-3", "C/seed-3", "C/seed-4"]
-    assert len(content.left_out) == 1 and "seed-4: its training has not ended" in content.left_out[0]
+    content = read_content([tmp_path / "grid"], draws=0)
+    assert [model.name for model in content.runs] == ["A/seed-3", "A/seed-4", "B/seed-3", "C/seed-3", "C/seed-4"]
+    assert len(content.left_out) == 1 and "seed-4: its training has not finished" in content.left_out[0]
 
 
 def test_the_part_that_is_shown_has_most_variants_and_then_most_seeds() -> None:
@@ -338,7 +340,7 @@ def test_the_part_that_is_shown_has_most_variants_and_then_most_seeds() -> None:
     draw = random.Random(0)
     for _ in range(200):
         ended = set(draw.sample(places, draw.randint(1, len(places))))
-        shown, of = unfinished._largest(grid, ended)
+        shown, of = unfinished_run._largest_grid(grid, ended)
         assert shown and of and set(itertools.product(shown, of)) <= ended
         best = max(
             (wide, long)

@@ -26,9 +26,9 @@ from angulus.experiments import build, compare
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.run_files import read_results
 from angulus.report import sections
-from angulus.report.gather import gather
+from angulus.report.content import read_content
 from angulus.report.page import render
-from angulus.report.write import write
+from angulus.report.sections import write_report
 from angulus.training import formation
 from reports import Page, charts
 
@@ -59,7 +59,7 @@ def runs(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def text(folder: Path, runs: list[Path]) -> str:
-    write(runs, folder / "report.html", images=folder / "photos", draws=20)
+    write_report(runs, folder / "report.html", images=folder / "photos", draws=20)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -162,8 +162,8 @@ def test_wrong_pairs_are_shown_with_their_images(page: Page, folder: Path) -> No
 
 
 def test_without_images_the_ids_of_wrong_pairs_are_said(folder: Path) -> None:
-    content = gather([folder / "crowd.json"])
-    page = Page(render(content.title, "", sections.of(content)))
+    content = read_content([folder / "crowd.json"])
+    page = Page(render(content.title, "", sections.build_sections(content)))
     assert not page.all("img")
     assert any(re.search(r"p\d+/\d and p\d+/\d, score", said) for _, said in page.all("li"))
 
@@ -187,36 +187,36 @@ def test_a_comparison_is_shown_over_its_seeds_and_by_its_first_runs(tmp_path: Pa
     grid = "compare={seeds: [3, 4], quality_split: A, variants: {A: {}, B: {training.optimizer.lr: 0.1}}}"
     recipe = tiny.write(tmp_path, "backbone.embedding_size=2", "training.epochs=1", grid)
     compare.compare(recipe, tmp_path / "grid")
-    content = gather([tmp_path / "grid"], draws=0)
-    assert [model.name for model in content.models] == ["A", "B"]
-    assert [model.folder.name for model in content.models] == ["seed-3", "seed-3"]
-    page = Page(render(content.title, "", sections.of(content)))
+    content = read_content([tmp_path / "grid"], draws=0)
+    assert [model.name for model in content.runs] == ["A", "B"]
+    assert [model.folder.name for model in content.runs] == ["seed-3", "seed-3"]
+    page = Page(render(content.title, "", sections.build_sections(content)))
     assert "mean ± standard deviation of 2 seeds" in " ".join(said for _, said in page.all("p"))
     names = [trace["name"] for chart in charts(page) for trace in chart["traces"]]
     assert names.count("A") == names.count("B") > 5
-    low = content.models[1].figures.number("accuracy, low").value  # by A's norms, as in the comparison's table
+    low = content.runs[1].accuracies.number("accuracy, low").value  # by A's norms, as in the comparison's table
     assert low == pytest.approx(content.comparisons[0].rows[1].columns[accuracy_title("low")].values[0] / 100)
 
 
 def test_names_that_are_taken_get_their_folder(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "wide", tmp_path / "wide")
-    content = gather([folder / "wide", tmp_path / "wide", tmp_path / "wide" / "."], draws=0)
-    assert [model.name for model in content.models] == ["wide", f"{tmp_path.name}/wide"]
+    content = read_content([folder / "wide", tmp_path / "wide", tmp_path / "wide" / "."], draws=0)
+    assert [model.name for model in content.runs] == ["wide", f"{tmp_path.name}/wide"]
 
 
 def test_a_run_of_a_comparison_has_its_variants_name(folder: Path, tmp_path: Path) -> None:
     for variant in ("A", "B"):
         shutil.copytree(folder / "wide", tmp_path / variant / "seed-0")
-    content = gather([tmp_path / "A" / "seed-0", tmp_path / "B" / "seed-0"], draws=0)
-    assert [model.name for model in content.models] == ["A/seed-0", "B/seed-0"]
+    content = read_content([tmp_path / "A" / "seed-0", tmp_path / "B" / "seed-0"], draws=0)
+    assert [model.name for model in content.runs] == ["A/seed-0", "B/seed-0"]
 
 
 def test_an_older_run_has_no_slider(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "wide", tmp_path / "old")
     for name in ("formation.npz", "checkpoint.pt"):
         (tmp_path / "old" / name).unlink()
-    content = gather([tmp_path / "old"], draws=0)
-    page = Page(render(content.title, "", sections.of(content)))
+    content = read_content([tmp_path / "old"], draws=0)
+    page = Page(render(content.title, "", sections.build_sections(content)))
     assert not [attrs for attrs, _ in page.all("input") if attrs.get("type") == "range"]
     assert [attrs for attrs, _ in page.all("div") if attrs.get("class") == "plot"]
 
@@ -225,9 +225,9 @@ def test_benchmarks_of_a_run_are_shown_with_it(folder: Path, tmp_path: Path) -> 
     shutil.copytree(folder / "wide", tmp_path / "wide")
     (tmp_path / "wide" / "benchmarks").mkdir()
     reports.result(tmp_path / "wide" / "benchmarks")
-    content = gather([tmp_path / "wide"], draws=0)
-    assert list(content.measured) == ["wide: crowd"]
-    captions = [said for _, said in Page(render(content.title, "", sections.of(content))).all("caption")]
+    content = read_content([tmp_path / "wide"], draws=0)
+    assert list(content.results) == ["wide: crowd"]
+    captions = [said for _, said in Page(render(content.title, "", sections.build_sections(content))).all("caption")]
     assert "wide: crowd: pairs" in captions
 
 
@@ -235,9 +235,9 @@ def test_numbers_of_generated_data_are_said_to_be_none(page: Page, folder: Path,
     shutil.copytree(folder / "wide", tmp_path / "wide")
     results = read_results(tmp_path / "wide")
     (tmp_path / "wide" / "results.json").write_text(json.dumps(results | {"generated": True}))
-    content = gather([tmp_path / "wide"], draws=0)
+    content = read_content([tmp_path / "wide"], draws=0)
     warned = "NOT A RESULT: made on generated stand-in data"
-    assert warned in [said for _, said in Page(render(content.title, "", sections.of(content))).all("p")]
+    assert warned in [said for _, said in Page(render(content.title, "", sections.build_sections(content))).all("p")]
     assert warned not in [said for _, said in page.all("p")]
 
 
@@ -246,16 +246,16 @@ def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.M
         raise InputError("there are no digits here")
 
     monkeypatch.setattr(build, "splits", gone)
-    content = gather([folder / "wide"], draws=0)
-    (images,) = (each for each in sections.of(content) if each.anchor == "images")
-    assert images.intro == "Images are left out where they cannot be read: there are no digits here."
+    content = read_content([folder / "wide"], draws=0)
+    (images,) = (each for each in sections.build_sections(content) if each.anchor == "images")
+    assert images.intro == "Images that cannot be read are left out: there are no digits here."
     assert not images.blocks
-    assert not Page(render(content.title, "", sections.of(content))).all("img")
+    assert not Page(render(content.title, "", sections.build_sections(content))).all("img")
 
 
 def test_other_images_than_those_tested_on_are_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "splits", lambda recipe: tiny.splits(72, 59))
-    (model,) = gather([folder / "wide"], draws=0).models
+    (model,) = read_content([folder / "wide"], draws=0).runs
     assert model.images == "the data set 'digits' is no longer the one that wide was tested on"
 
 
@@ -263,19 +263,19 @@ def test_other_images_than_those_tested_on_are_not_shown(folder: Path, monkeypat
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a report is of run folders .*; .* is none of them: there is nothing there$"):
-        gather([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match=r"a report is made from run folders .*; .* does not exist$"):
+        read_content([tmp_path / "nowhere"])
     with pytest.raises(InputError, match=r"is none of them$"):
-        gather([tmp_path])
+        read_content([tmp_path])
     (tmp_path / "recipe.yaml").write_text("")
     with pytest.raises(
         InputError,
-        match=r"its training has not ended \(no step of it is kept yet\); unless it still runs, go on by the command "
-        r"that began it \(train: with --resume\)$",
+        match=r"its training has not finished \(no step is saved yet\); unless it is still running, resume it by the "
+        r"command that started it \(train: with --resume\)$",
     ):
-        gather([tmp_path])
+        read_content([tmp_path])
     with pytest.raises(InputError, match=r"needs at least one run, comparison or saved result; got none"):
-        gather([])
+        read_content([])
 
 
 def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
@@ -284,15 +284,15 @@ def test_damaged_files_are_refused_by_name(folder: Path, tmp_path: Path) -> None
         shutil.copytree(folder / reports.EVIL.replace("/", "_"), there)
         (there / name).write_bytes(b"\x00 damaged")
         with pytest.raises(InputError, match=re.escape(name)):
-            gather([there])
+            read_content([there])
     np.savez(tmp_path / "test.npz" / "test.npz", features=np.zeros((3, 2)), norms=np.zeros(3), labels=np.zeros(3, int))
     with pytest.raises(InputError, match=r"test.npz must hold features \[N, d\], norms, labels and predictions \[N\]"):
-        gather([tmp_path / "test.npz"])
+        read_content([tmp_path / "test.npz"])
 
 
 def test_a_run_that_held_classes_out_is_shown_without_them(tmp_path: Path) -> None:
     reports.train(tmp_path / "run", "backbone.embedding_size=2", "validation={identities: 0.2, fmr: 0.1, pairs: 20}")
-    (model,) = gather([tmp_path / "run"], draws=0).models
+    (model,) = read_content([tmp_path / "run"], draws=0).runs
     assert isinstance(model.images, Images)
     assert len(model.images.class_names) == 8
     assert set(model.images.class_names) < set(reports.NAMES)
@@ -303,8 +303,10 @@ def test_features_of_other_images_are_refused(folder: Path, tmp_path: Path) -> N
     shutil.copytree(folder / "wide", tmp_path / "wide")
     for rows, size in ((np.array([0, 60]), 8), (np.array([0, 59]), 7)):  # of 60 images with features of eight
         formation.record(tmp_path / "wide", 0, rows, np.zeros((2, size), np.float32))
-        with pytest.raises(InputError, match=r"formation\.npz must be of the images and features of test\.npz"):
-            gather([tmp_path / "wide"], draws=0)
+        with pytest.raises(
+            InputError, match=r"formation\.npz must hold the images and features of test\.npz, but it holds others"
+        ):
+            read_content([tmp_path / "wide"], draws=0)
 
 
 def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(
         InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"
     ):
-        write([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
-    with pytest.raises(InputError, match="images are for the pairs of saved results, of which there are none here"):
-        write([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
+        write_report([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
+    with pytest.raises(InputError, match="images are for the pairs of saved results, but there are none here"):
+        write_report([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
     assert not (tmp_path / "page.html").exists()

@@ -147,12 +147,13 @@ def _name(result: Result) -> str:
 
 
 def _draw(result: Result, folder: Path, name: str) -> list[Path]:
-    from angulus.report import plots
+    from angulus.report.charts import error_curves
+    from angulus.report.render_png import render_png
 
     files.make_folder(folder)
     drawn = []
     for kind in dict.fromkeys(curve.kind for curve in result.curves):
         lines = [(curve.name, curve.x, curve.y) for curve in result.curves if curve.kind == kind]
         drawn.append(folder / f"{name}-{kind}.png")
-        plots.save(plots.result_curve(kind, lines, title=name), drawn[-1])
+        render_png(error_curves(kind, lines, title=name), drawn[-1])
     return drawn

@@ -14,25 +14,27 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of runs or comparisons, and results saved as .json; any number.", show_default=False
+            help="Folders of runs or comparisons, and results saved as .json, in any mixture.", show_default=False
         ),
     ],
     out: Annotated[
         Optional[Path],  # noqa: UP045  # typer
         typer.Option(
-            "--out", help="The page. Else report.html in the folder, or here for several.", show_default=False
+            "--out",
+            help="File of the page. Default: report.html in the folder of a single run, else in the current folder.",
+            show_default=False,
         ),
     ] = None,
     images: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--images", help="Where the images of results' pairs lie: a folder, a zip, records, a .bin ..."),
+        typer.Option("--images", help="Images of the pairs in saved results: a folder, a zip, records, a .bin ..."),
     ] = None,
     draws: Draws = 1000,
 ) -> None:
-    """Write one HTML page that needs no network: tables, features, curves, norms, images, training, recipe."""
+    """Write one HTML page that works offline: tables, features, curves, norms, images, training and recipe."""
     page = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()) / "report.html"
     refuse_unwritable("--out", page, ".html")
-    from angulus.report.write import write
+    from angulus.report.sections import write_report
 
-    size = write(runs, page, images=images, draws=draws)
+    size = write_report(runs, page, images=images, draws=draws)
     say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")

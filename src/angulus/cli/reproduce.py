@@ -70,11 +70,11 @@ def reproduce(
 
         folder = reproduction.results_folder(results)
         if table is not None:
-            results_by_recipe = rows.read_results_folder(folder)
-            files.write_text(table, reproduction.page(rows.table_rows(), results_by_recipe))
-            say(f"{table}: {len(results_by_recipe)} recipes measured")
+            found = rows.read_results_folder(folder)
+            files.write_text(table, reproduction.to_markdown(rows.table_rows(), found))
+            say(f"{table}: {len(found)} recipes measured")
         else:
-            show_table(reproduction.listing(rows.table_rows(), rows.read_results_folder(folder, stand_ins=True)))
+            show_table(reproduction.to_terminal(rows.table_rows(), rows.read_results_folder(folder, stand_ins=True)))
         return
     with progress.bar(Console(stderr=True)) as bar:
         comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)
@@ -93,9 +93,10 @@ def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
 
 
 def _report(comparison: Comparison) -> None:
-    from angulus.report import comparison as tables
-    from angulus.report.write import write as write_page
+    from angulus.report.analyses import write_comparison
+    from angulus.report.sections import write_report
+    from angulus.report.tables import to_terminal
 
-    tables.write(comparison)
-    write_page([comparison.folder], comparison.folder / "report.html")
-    Console().print(tables.terminal(comparison))
+    write_comparison(comparison)
+    write_report([comparison.folder], comparison.folder / "report.html")
+    Console().print(to_terminal(comparison))

@@ -19,12 +19,10 @@ from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
-from angulus.experiments import build, folds
 from angulus.experiments import recipe as recipes
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run import run
 from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training.state import CHECKPOINT
 
@@ -116,6 +114,8 @@ def compare(
         on_run: called with (variant and seed in words, runs before it, runs in total).
         on_step: called with (steps done, steps in total, loss) of the current run.
     """
+    from angulus.experiments import build  # with the two below, only what trains needs it
+
     overrides = list(overrides)
     content = recipes.override(recipes.read(path), overrides)
     recipe = recipes.validate(content)
@@ -135,6 +135,8 @@ def compare(
 
 def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits) -> None:
     """Refuse variants that cannot be trained or compared, before the first is trained."""
+    from angulus.experiments import build, folds
+
     grid = section(recipe)
     for name, changes in grid.grid.items():
         single = _single(content, name, changes, grid.seeds[0])
@@ -182,6 +184,9 @@ def _train(
     on_step: Callable[[int, int, float], None] | None,
 ) -> None:
     """Train the missing runs, fold by fold, and pool the folds' results."""
+    from angulus.experiments import build, folds
+    from angulus.experiments.run import run
+
     runs = list(itertools.product(grid.seeds, grid.grid.items()))
     columns = []
     for part_number, (part, fold) in enumerate(grid.parts.items()):

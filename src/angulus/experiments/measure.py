@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +23,10 @@ from angulus.evaluation.registry import PROTOCOLS
 from angulus.evaluation.runners import Inputs
 from angulus.experiments.benchmark import Benchmark, place
 from angulus.experiments.recipe import Recipe
-from angulus.models.embed import run as embed_images
 from angulus.training import formation
-from angulus.training.features import extract_features
-from angulus.training.job import Job
+
+if TYPE_CHECKING:  # a report reads this module's files without what trains
+    from angulus.training.job import Job
 
 TEST, BENCHMARKS = "test.npz", "benchmarks"
 SCRATCH = ".embeddings-"  # prefix of the folder with the benchmarks' embeddings while they are measured
@@ -55,6 +55,8 @@ def load_test(folder: Path) -> dict[str, np.ndarray]:
 
 def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Accuracy and norms on test images; writes `test.npz`. Every rank calls it and gets the same."""
+    from angulus.training.features import extract_features
+
     features, predictions, probabilities, _ = extract_features(job, images, recipe.evaluation.batch_size)
     norms = np.linalg.norm(features.astype(np.float64), axis=1)
     labels = images.labels.numpy()
@@ -94,6 +96,8 @@ def follow(job: Job, images: Images, recipe: Recipe, folder: Path) -> Callable[[
 
     With `evaluation.each_epoch` it returns the loss, accuracy and mean norm of the test images, to be logged.
     """
+    from angulus.training.features import extract_features
+
     rows = formation.sample(len(images), recipe.backbone.embedding_size)
     index = torch.from_numpy(rows)
     shown = Images(images.pixels[index], images.labels[index], images.class_names)
@@ -124,6 +128,8 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
 
     `columns` are the facts on the test images, and the loss of the last epoch, for benchmarks that measure them.
     """
+    from angulus.models.embed import run as embed_images
+
     measured = {}
     for leftover in folder.glob(f"{SCRATCH}*"):  # of a process that was killed; the run's lock keeps out any other
         shutil.rmtree(leftover, ignore_errors=True)

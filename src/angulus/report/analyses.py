@@ -1,4 +1,7 @@
-"""What a recipe's `compare.analyses` asks for: closer looks at its runs, as pictures and tables in `analyses/`."""
+"""What a comparison writes into its folder: `table.md`, `plots/`, and in `analyses/` what its recipe asks for.
+
+Of each variant, the charts show the model of the first seed.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from angulus.core import files
-from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols.classification import Predictions
 from angulus.evaluation.protocols.quality import evaluate_changes
 from angulus.evaluation.protocols.result import Result
+from angulus.experiments import build
 from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import Cell, Comparison, model_folder, run_folder, section
 from angulus.experiments.measure import BENCHMARKS, MODEL, load_test
 from angulus.experiments.run_files import RECIPE
 from angulus.heads.dense import DenseHead
 from angulus.models import artifact
-from angulus.report import drawn, plots
-from angulus.report.tables import markdown_table
+from angulus.report import charts, render_png
+from angulus.report.chart import Chart, Panels
+from angulus.report.feature_chart import plane_features
+from angulus.report.tables import NONE, markdown_table, to_markdown
 from angulus.training.log import METRICS, read_lines
 from angulus.training.state import CHECKPOINT, load_checkpoint
 
@@ -33,17 +37,53 @@ SHOWN_PAIRS = 200  # of videos, in NF Fig. 9
 Test = dict[str, np.ndarray]
 
 
-def write(comparison: Comparison) -> list[Path]:
-    """Write what the recipe asks for into `analyses/`; returns the files. Of each variant, the first seed is shown."""
+def write_comparison(comparison: Comparison) -> list[Path]:
+    """Write the table, the charts and the analyses into the comparison's folder; returns the charts and analyses."""
+    files.write_text(comparison.folder / "table.md", to_markdown(comparison))
+    return _write_plots(comparison) + _write_analyses(comparison)
+
+
+def _write_plots(comparison: Comparison) -> list[Path]:
+    recipe, grid, folder = comparison.recipe, section(comparison.recipe), comparison.folder / "plots"
+    folders, tests = _folders(comparison), _tests(comparison)
+    splitter = grid.quality_split or next(iter(grid.grid))
+    images = build.splits(recipes.load(folders[splitter] / RECIPE) if grid.folds else recipe).test
+    files.make_folder(folder)
+    written = []
+    if all(test["features"].shape[1] == 2 for test in tests.values()):
+        planes = []
+        for name, test in tests.items():
+            weights = load_checkpoint(folders[name] / CHECKPOINT)["head"]["weight"].float().numpy()
+            planes.append(plane_features(name, test["features"], test["labels"], images.class_names, weights))
+        written.append(folder / "features.png")
+        render_png.render_png(Panels(planes, legend="class"), written[-1])
+    correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}
+    written.append(folder / "norms.png")
+    histograms = [charts.norm_histogram(name, test["norms"], correct[name]) for name, test in tests.items()]
+    render_png.render_png(Panels(histograms), written[-1])
+    test = tests[splitter]
+    order = np.argsort(test["norms"], kind="stable")
+    rows = np.unique(np.concatenate([order[:12], order[-12:]]))  # pixels of other rows are not read
+    pixels = images.pixels[torch.from_numpy(rows)]
+    if pixels.ndim == 5:  # of a volume, its middle slice
+        pixels = pixels[:, :, pixels.shape[2] // 2]
+    norms, labels, predictions = (test[key][rows] for key in ("norms", "labels", "predictions"))
+    title = f"{splitter}: test images by feature norm (label, or label → wrong prediction)"
+    written.append(folder / "best-and-worst.png")
+    render_png.save(render_png.draw_extremes(pixels.numpy(), norms, labels, predictions, title), written[-1])
+    return written
+
+
+def _write_analyses(comparison: Comparison) -> list[Path]:
     written = []
     for name in section(comparison.recipe).analyses:
-        for file, content in TABLE[name](comparison):
+        for file, content in ANALYSES[name](comparison):
             path = comparison.folder / FOLDER / file
             files.make_folder(path.parent)
             if isinstance(content, str):
                 files.write_text(path, content)
             else:
-                plots.save(content, path)
+                render_png.render_png(content, path)
             written.append(path)
     return written
 
@@ -57,26 +97,28 @@ def _tests(comparison: Comparison) -> dict[str, Test]:
     return {name: load_test(folder) for name, folder in _folders(comparison).items()}
 
 
-def _norm_bins(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    models = []
-    for name, test in _tests(comparison).items():
-        found = image_quality.norm_bins(test["norms"], test["labels"] == test["predictions"], edges="width")
-        models.append((name, found))
-    yield "norm-bins.png", drawn.norm_bins(models)
+def _norm_bins(comparison: Comparison) -> Iterator[tuple[str, Panels]]:
+    bins = [
+        charts.norm_bins(name, test["norms"], test["labels"] == test["predictions"])
+        for name, test in _tests(comparison).items()
+    ]
+    yield "norm-bins.png", Panels(bins, columns=2, size=(5.0, 3.4))
 
 
-def _per_class(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _per_class(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     tests = _tests(comparison)
     labels = next(iter(tests.values()))["labels"]
     classes = np.unique(labels)
 
     def by_class(values: Callable[[Test], np.ndarray]) -> dict[str, list[float]]:
-        return {name: [float(values(test)[labels == each].mean()) for each in classes] for name, test in tests.items()}
+        return {
+            name: [float(values(test)[labels == label].mean()) for label in classes] for name, test in tests.items()
+        }
 
-    heads = [str(each) for each in classes]
+    names = [str(label) for label in classes]
     norms, correct = by_class(lambda test: test["norms"]), by_class(lambda test: test["labels"] == test["predictions"])
-    yield "per-class-norm.png", drawn.bars(heads, norms, title="mean feature norm by class", y_label="norm")
-    yield "per-class-accuracy.png", drawn.bars(heads, correct, title="test accuracy by class", y_label="accuracy")
+    yield "per-class-norm.png", charts.bars(names, norms, title="mean feature norm by class", y_label="norm")
+    yield "per-class-accuracy.png", charts.bars(names, correct, title="test accuracy by class", y_label="accuracy")
 
 
 def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -89,20 +131,21 @@ def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
     }
     parts = []
     for name, after in judged.items():
-        if name != base:
-            found = evaluate_changes(judged[base], after, draws=0)
-            values = {number.name: number.value for number in found.numbers}
-            body = []
-            for kind in ("right before", "wrong before", "right after", "wrong after", "fixed", "broken"):
-                norms = [values.get(f"mean norm {when}, {kind}") for when in ("before", "after")]
-                cells = ["—" if norm is None else f"{norm:.2f}" for norm in norms]
-                body.append([kind, f"{found.counts[kind]:,}", *cells])
-            head = ["samples", "count", f"mean norm, {base}", f"mean norm, {name}"]
-            parts.append(f"## {base} (before) and {name} (after)\n\n{markdown_table(head, body)}")
-    yield "changed.md", "# Who changed\n\n" + "\n\n".join(parts) + "\n"
+        if name == base:
+            continue
+        result = evaluate_changes(judged[base], after, draws=0)
+        values = {number.name: number.value for number in result.numbers}
+        rows = []
+        for group in ("right before", "wrong before", "right after", "wrong after", "fixed", "broken"):
+            norms = [values.get(f"mean norm {when}, {group}") for when in ("before", "after")]
+            cells = [NONE if norm is None else f"{norm:.2f}" for norm in norms]
+            rows.append([group, f"{result.counts[group]:,}", *cells])
+        head = ["samples", "count", f"mean norm, {base}", f"mean norm, {name}"]
+        parts.append(f"## {base} (before) and {name} (after)\n\n{markdown_table(head, rows)}")
+    yield "changed.md", "# Samples that changed\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _weight_histograms(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _weight_histograms(comparison: Comparison) -> Iterator[tuple[str, Panels]]:
     models = []
     for number, (name, folder) in enumerate(_folders(comparison).items()):
         trained = artifact.load(folder / MODEL)
@@ -110,44 +153,43 @@ def _weight_histograms(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
             torch.manual_seed(section(comparison.recipe).seeds[0])
             models.append(("before training", _layers(trained.config.build())))
         models.append((name, _layers(trained.backbone)))
-    yield "weights.png", drawn.weight_histograms(models)
+    yield "weights.png", charts.weight_histograms(models)
 
 
 def _layers(network: torch.nn.Module) -> dict[str, np.ndarray]:
     """The weights of the first, middle and last layers that multiply."""
-    found = {
-        name: parameter.detach().numpy().ravel() for name, parameter in network.named_parameters() if parameter.ndim > 1
-    }
-    chosen = sorted({0, len(found) // 2, len(found) - 1})
-    return {list(found)[place]: list(found.values())[place] for place in chosen}
+    weights = [(name, weight) for name, weight in network.named_parameters() if weight.ndim > 1]
+    chosen = [weights[place] for place in sorted({0, len(weights) // 2, len(weights) - 1})]
+    return {name: weight.detach().numpy().ravel() for name, weight in chosen}
 
 
-def _curves(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    rows = {name: read_lines(folder / METRICS) for name, folder in _folders(comparison).items()}
-    for prefix, whose in (("", "of the training batches"), ("test_", "of the test images")):
+def _curves(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
+    logs = {name: read_lines(folder / METRICS) for name, folder in _folders(comparison).items()}
+    for prefix, source in (("", "of the training batches"), ("test_", "of the test images")):
         for key, label in (("loss", "loss"), ("norm", "mean feature norm"), ("accuracy", "accuracy")):
-            lines = {}
-            for name, some in rows.items():
-                found = [row for row in some if prefix + key in row]
-                lines[name] = np.array([row["step"] for row in found]), np.array([row[prefix + key] for row in found])
-            if any(len(steps) for steps, _ in lines.values()):
-                figure = drawn.lines(lines, title=f"{label} {whose}", x_label="step", y_label=label)
-                yield f"curve-{prefix.replace('_', '-')}{key}.png", figure
+            logged = {name: [row for row in rows if prefix + key in row] for name, rows in logs.items()}
+            lines = {
+                name: (np.array([row["step"] for row in rows]), np.array([row[prefix + key] for row in rows]))
+                for name, rows in logged.items()
+            }
+            if any(logged.values()):
+                chart = charts.lines(lines, title=f"{label} {source}", x_label="step", y_label=label)
+                yield f"curve-{prefix.replace('_', '-')}{key}.png", chart
 
 
-def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     lines = {}
     for name, folder in _folders(comparison).items():
-        rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others are of measurings between
+        rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others hold measurements only
         epochs = recipes.load(folder / RECIPE).training.epochs
         losses = defaultdict(list)
         for row in rows:
             losses[1 + (row["step"] - 1) * epochs // rows[-1]["step"]].append(row["loss"])
-        lines[name] = np.array(list(losses)), np.array([np.mean(each) for each in losses.values()])
-    yield "loss-by-epoch.png", drawn.lines(lines, title="mean logged loss of an epoch", x_label="epoch", y_label="loss")
+        lines[name] = np.array(list(losses)), np.array([np.mean(of_epoch) for of_epoch in losses.values()])
+    yield "loss-by-epoch.png", charts.lines(lines, title="mean logged loss per epoch", x_label="epoch", y_label="loss")
 
 
-def _sweep(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _sweep(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     recipe = comparison.recipe
     columns = {row.variant: row.columns for row in comparison.rows}
     for path in section(recipe).sweep:
@@ -157,10 +199,13 @@ def _sweep(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
                 rest = [f"{key}={value}" for key, value in point.values.items() if key != path]
                 label = ", ".join([point.variant or recipe.name, *rest])
                 points[label].append((float(point.values[path]), Cell(columns[point.name][title].values).mean))
-            lines = {name: tuple(map(np.array, zip(*sorted(some), strict=True))) for name, some in points.items()}
+            lines = {}
+            for name, unordered in points.items():
+                x, y = np.array(sorted(unordered)).T
+                lines[name] = x, y
             key = path.rsplit(".", 1)[-1]
-            figure = drawn.lines(lines, title=recipe.title, x_label=key, y_label=title, marker="o")  # type: ignore[arg-type]
-            yield f"sweep-{key}-{number}.png", figure
+            chart = charts.lines(lines, title=recipe.title, x_label=key, y_label=title, symbol=True)
+            yield f"sweep-{key}-{number}.png", chart
 
 
 def _results(comparison: Comparison) -> Iterator[tuple[str, str, Result]]:
@@ -172,17 +217,17 @@ def _results(comparison: Comparison) -> Iterator[tuple[str, str, Result]]:
             yield benchmark.name, name, Result.read(folder / BENCHMARKS / f"{benchmark.name}.json")
 
 
-def _result_curves(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    found: dict[tuple[str, str], list[Any]] = defaultdict(list)
+def _result_curves(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
+    lines: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for benchmark, name, result in _results(comparison):
-        last = {curve.kind: curve for curve in result.curves}  # of several of a kind, that of all distractors
+        last = {curve.kind: curve for curve in result.curves}  # of several of one kind, the one with all distractors
         for kind, curve in last.items():
-            found[benchmark, kind].append((name, curve.x, curve.y))
-    for (benchmark, kind), lines in found.items():
-        yield f"{benchmark}-{kind}.png", plots.result_curve(kind, lines, title=benchmark)
+            lines[benchmark, kind].append((name, curve.x, curve.y))
+    for (benchmark, kind), curves in lines.items():
+        yield f"{benchmark}-{kind}.png", charts.error_curves(kind, curves, title=benchmark)
 
 
-def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     for name, folder in _folders(comparison).items():
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
@@ -194,22 +239,27 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
             axis = torch.linspace(-reach, reach, 201)
             points = torch.cartesian_prod(axis, axis)
             with torch.no_grad():
-                share = torch.softmax(head.eval().logits(points), dim=1)[:, 0].reshape(201, 201).T
-            figure = drawn.probability_map(axis.numpy(), share.numpy(), title=f"{name}: probability of class 0")
-            yield f"probability-{run_folder(Path(), name, 0).parent.name}.png", figure
+                first = torch.softmax(head.eval().logits(points), dim=1)[:, 0].reshape(201, 201).T
+            chart = charts.probability_map(axis.numpy(), first.numpy(), title=f"{name}: probability of class 0")
+            yield f"probability-{_file_name(name)}.png", chart
 
 
-def _pair_histograms(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def _pair_histograms(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     for benchmark, name, result in _results(comparison):
         if "histograms" in result.samples:
             same = result.samples["same"]
-            chosen = np.concatenate([np.flatnonzero(same)[:SHOWN_PAIRS], np.flatnonzero(~same)[:SHOWN_PAIRS]])
-            histograms = result.samples["histograms"][chosen]
-            figure = drawn.pair_histograms(histograms, same[chosen], title=f"{benchmark}, {name}")
-            yield f"{benchmark}-{run_folder(Path(), name, 0).parent.name}-histograms.png", figure
+            rows = np.concatenate([np.flatnonzero(same)[:SHOWN_PAIRS], np.flatnonzero(~same)[:SHOWN_PAIRS]])
+            histograms = result.samples["histograms"][rows]
+            chart = charts.pair_histograms(histograms, same[rows], title=f"{benchmark}, {name}")
+            yield f"{benchmark}-{_file_name(name)}-histograms.png", chart
 
 
-TABLE: dict[str, Callable[[Comparison], Iterator[tuple[str, Any]]]] = {
+def _file_name(variant: str) -> str:
+    """The variant as its folder names it."""
+    return run_folder(Path(), variant, 0).parent.name
+
+
+ANALYSES: dict[str, Callable[[Comparison], Iterator[tuple[str, Any]]]] = {
     "norm_bins": _norm_bins,
     "per_class": _per_class,
     "changed": _changed,

@@ -1,294 +1,296 @@
-"""The charts of a report: what plotly is to draw, each with a summary in words for those who do not see it."""
+"""Charts of norms, error curves, logs, groups and weights, built from arrays."""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from angulus.core import checks
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
-from angulus.report import plots
-from angulus.report.model import Model
+from angulus.report.chart import COLOURS, Axis, Chart, Panels, Series, line_style, summarize
 
-Trace = dict[str, Any]
-Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
-
-COLOURS = [to_hex(colour) for colour in plots.PALETTE]
-GREY = "#888888"  # seen on light and on dark
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
-MOST_LISTED = 6  # lines that a summary goes into
-MOST_ROWS = 500  # of a log that are drawn
-MOST_LETTERS = 28  # of a name in a legend
+MOST_ROWS = 500  # of a log
 MOST_GROUPS = 30  # bars of one chart
-KINDS = {
-    "roc": "ROC: true accepts by false matches",
-    "det": "DET: false non-matches by false matches",
-    "cmc": "CMC: identified within a rank",
-    "froc": "FROC: sensitivity by false positives",
-    "discard": "Error versus discard",
-}
-PLACES = {  # up to where a summary reads a curve, and how it says the point that it finds
-    "roc": (1e-2, "TAR {y} at FMR {x:.4g}"),
-    "det": (1e-2, "FNMR {y} at FMR {x:.4g}"),
-    "cmc": (1, "{y} at rank {x:g}"),
-    "froc": (1, "sensitivity {y} at {x:.4g} false positives per scan"),
-    "discard": (0.2, "{y} after {x:.4g} are discarded"),
+FEW_POINTS = 12  # up to which each point of a curve is marked: one alone would not be visible
+
+Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
+Judged = Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]  # (name, norms [N], whether correct [N])
+
+
+@dataclass(frozen=True)
+class CurveKind:
+    """How curves of one kind are drawn, and how the summary reads the point at or below an x."""
+
+    title: str
+    x: Axis
+    y: Axis
+    read_at: float
+    reading: str
+    steps: bool = False  # each y holds up to the next x
+
+
+FMR, TAR = Axis("false match rate (FMR, FAR, FPIR)", log=True), Axis("true accept rate (TAR, TPIR)")
+RATE, MISSES = Axis("false match rate", log=True), Axis("false non-match rate")
+RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
+FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
+DISCARDED = Axis("share of lowest quality discarded")
+AT_FALSE_POSITIVES = "sensitivity {y} at {x:.4g} false positives per scan"
+CURVES = {
+    "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
+    "det": CurveKind(
+        "DET: false non-matches by false matches", RATE, replace(MISSES, log=True), 1e-2, "FNMR {y} at FMR {x:.4g}"
+    ),
+    "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
+    "froc": CurveKind(
+        "FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, AT_FALSE_POSITIVES, steps=True
+    ),
+    "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
 }
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A number of a table that is read off a curve, at (x, y): how the table says it, named and by itself."""
+class CurvePoint:
+    """A number of a table that lies on a curve, at (x, y), with its name and value as the table prints them."""
 
     x: float
     y: float
-    named: str
-    said: str
-
-
-@dataclass(frozen=True, eq=False)
-class Chart:
-    """One chart.
-
-    Attributes:
-        title: above it.
-        summary: what it shows, in a sentence or two.
-        traces, layout: plotly's.
-        frames: of features, by epoch and then by trace, the coordinates [x, y] or [x, y, z] that take a trace's place.
-    """
-
-    title: str
-    summary: str
-    traces: list[Trace]
-    layout: dict[str, Any]
-    frames: list[list[list[list[float | None]]]] = field(default_factory=list)
-
-
-def text(name: object) -> str:
-    """A name for plotly, which takes <, > and & for markup; a long one is cut, for legends have little room.
-
-    >>> text("a < b"), text("a very long name that no legend has room for")
-    ('a &lt; b', 'a very long name that no le…')
-    """
-    name = str(name)
-    return html.escape(name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…", quote=False)
-
-
-def short(values: ArrayLike, digits: int = 5) -> list[float | None]:
-    """Numbers to so many significant digits, and null for what is not finite.
-
-    >>> short([0.123456789, float("nan")])
-    [0.12346, None]
-    """
-    listed = np.asarray(values, dtype=np.float64).ravel().tolist()
-    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in listed]
-
-
-def listed(parts: Iterable[str]) -> str:
-    """Parts of a sentence, of many the first few.
-
-    >>> listed("abc"), listed("abcdefgh")
-    ('a; b; c.', 'a; b; c; d; e; f; and 2 more.')
-    """
-    parts = list(parts)
-    more = [f"and {len(parts) - MOST_LISTED} more"] if len(parts) > MOST_LISTED else []
-    return "; ".join(parts[:MOST_LISTED] + more) + "."
+    label: str
+    value: str
 
 
 def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
-    """Histograms of the norm, right and wrong samples apart, each as a share of its own kind. FI Fig. 3."""
+    """Histograms of the norm of right and of wrong samples, each as a share of its own group. FI Fig. 3."""
+    if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
+        raise checks.InputError(
+            f"norms and correct must be [N] each with N >= 1; got {list(norms.shape)} and {list(correct.shape)}"
+        )
     edges = np.linspace(0, float(norms.max()) or 1.0, 31)
-    traces, said = [], []
-    looks = ((correct, "right", RIGHT, "", 0.65), (~correct, "wrong", WRONG, "/", 1))
-    for member, kind, colour, pattern, opacity in looks:
+    series, summary = [], []
+    right: dict[str, Any] = {"colour": RIGHT, "opacity": 0.65}
+    wrong: dict[str, Any] = {"colour": WRONG, "hatched": True}
+    for member, group, looks in ((correct, "right", right), (~correct, "wrong", wrong)):
         count = int(member.sum())
         if not count:
-            said.append(f"none is {kind}")
+            summary.append(f"none is {group}")
             continue
-        shares = np.histogram(norms[member], edges)[0] / count
-        traces.append(
-            {
-                "type": "bar",
-                "name": f"{kind} ({count:,})",
-                "x": short((edges[1:] + edges[:-1]) / 2),
-                "y": short(shares),
-                "opacity": opacity,
-                "marker": {"color": colour, "pattern": {"shape": pattern}},
-                "hovertemplate": f"norm %{{x:.3g}}: %{{y:.1%}} of the {kind}<extra></extra>",
-            }
-        )
+        centres, shares = (edges[1:] + edges[:-1]) / 2, np.histogram(norms[member], edges)[0] / count
+        label, hover = f"{group} ({count:,})", "norm {x:.3g}: {y:.1%}"
+        series.append(Series("bars", label, centres, shares, **looks, hover=hover))
         low, middle, high = np.quantile(norms[member], [0.05, 0.5, 0.95])
-        said.append(f"{count:,} {kind}, median norm {middle:.3g}, 90 % of them from {low:.3g} to {high:.3g}")
-    layout = _axes("feature norm ‖x‖", "share of its kind") | {"barmode": "overlay", "bargap": 0}
-    return Chart(name, listed(said), traces, layout)
+        summary.append(f"{count:,} {group}, median norm {middle:.3g}, 90 % of them from {low:.3g} to {high:.3g}")
+    axes = Axis("feature norm ‖x‖"), Axis("share of the group", low=0)
+    return Chart(name, series, *axes, summary=summarize(summary), overlaid=True)
 
 
-def norm_bins(judged: Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]) -> Chart:
-    """Accuracy by norm in ten bins of equal count, at the share of samples with smaller norms. FI Fig. 1."""
-    traces, said = [], []
+def norm_bins(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
+    """Accuracy (bars) and number of samples (line) by feature norm, in bins of equal width. FI Fig. 1."""
+    bins = image_quality.norm_bins(norms, correct, edges="width")
+    centres, accuracy, counts = np.array([((b.low + b.high) / 2, 100 * b.accuracy, b.count) for b in bins]).T
+    bars: dict[str, Any] = {"colour": RIGHT, "width": 0.9 * (bins[0].high - bins[0].low)}
+    line: dict[str, Any] = {"colour": WRONG, "symbol": "dot", "size": 3, "right": True}
+    series = [
+        Series("bars", "accuracy", centres, accuracy, **bars, hover="norm {x:.3g}: {y:.1f} %"),
+        Series("line", "samples", centres, counts, **line, hover="norm {x:.3g}: {y} samples"),
+    ]
+    axes = Axis("feature norm ‖x‖"), Axis("accuracy in %", low=0, high=105)
+    return Chart(name, series, *axes, right=Axis("samples", low=0))
+
+
+def accuracy_by_norm(judged: Judged) -> Chart:
+    """Accuracy in ten bins of equal count, at the share of samples with smaller norms. FI Fig. 1."""
+    series, summary = [], []
     for number, (name, norms, correct) in enumerate(judged):
-        bins = [each for each in image_quality.norm_bins(norms, correct) if each.count]
-        counts = np.array([each.count for each in bins])
+        bins = [bin_ for bin_ in image_quality.norm_bins(norms, correct) if bin_.count]
+        counts = np.array([bin_.count for bin_ in bins])
         middle = (np.cumsum(counts) - counts / 2) / len(norms)
-        ranges = [f"norm {each.low:.3g} to {each.high:.3g}, {each.count:,} samples" for each in bins]
-        traces.append(
-            _line(name, number, middle, np.array([each.accuracy for each in bins]), markers=True)
-            | {"text": ranges, "hovertemplate": "%{y:.2%} right<br>%{text}"}
+        accuracy = np.array([bin_.accuracy for bin_ in bins])
+        texts = [f"norm {bin_.low:.3g} to {bin_.high:.3g}, {bin_.count:,} samples" for bin_ in bins]
+        hover = "{y:.2%} right<br>{text}"
+        series.append(
+            Series("line", name, middle, accuracy, symbol="dot", texts=texts, hover=hover, **line_style(number))
         )
-        said.append(f"{name}: {bins[0].accuracy:.1%} right in the lowest bin, {bins[-1].accuracy:.1%} in the highest")
-    layout = _axes("share of samples with a smaller norm", "accuracy")
-    return Chart("Accuracy by norm", listed(said), traces, layout)
+        summary.append(f"{name}: {accuracy[0]:.1%} right in the lowest bin, {accuracy[-1]:.1%} in the highest")
+    axes = Axis("share of samples with a smaller norm"), Axis("accuracy")
+    return Chart("Accuracy by norm", series, *axes, summary=summarize(summary))
 
 
-def norm_discard(judged: Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]) -> Chart:
-    """The error that is left as the samples of lowest norm are discarded."""
-    found = [(name, error_versus_discard(norms, ~correct)) for name, norms, correct in judged]
-    curves = [Curve("discard", name, each.discarded, each.fnmr).thinned() for name, each in found]
-    chart = curve("discard", [(each.name, each.x, each.y) for each in curves])
-    chart.layout["yaxis"]["title"] = {"text": "error of those kept"}
-    chart.layout["xaxis"]["title"] = {"text": "share of lowest norm discarded"}
-    return chart
+def error_by_discard(judged: Judged) -> Chart:
+    """The error that remains as the samples of lowest norm are discarded."""
+    lines = []
+    for name, norms, correct in judged:
+        errors = error_versus_discard(norms, ~correct)
+        curve = Curve("discard", name, errors.discarded, errors.fnmr).thinned()
+        lines.append((name, curve.x, curve.y))
+    x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
+    return replace(error_curves("discard", lines), x=x, y=y)
 
 
-def curve(
-    kind: str, lines: Lines, title: str = "", figures: Mapping[str, Sequence[Figure]] = MappingProxyType({})
+def error_curves(
+    kind: str, lines: Lines, title: str = "", points: Mapping[str, Sequence[CurvePoint]] = MappingProxyType({})
 ) -> Chart:
-    """Curves of one kind.
+    """ROC, DET, CMC, FROC or error-versus-discard curves.
 
-    Args:
-        kind: which axes.
-        lines: (name, x [K], y [K]) each; of a long curve some of the points.
-        title: of the chart, in place of the kind's.
-        figures: by the name of a line what a table reads off it: it goes through these points, which are marked.
+    A logarithmic axis leaves out what is not above 0; if that is everything, as for the DET of a model without errors,
+    the axis is linear. A curve passes through its `points`, which are numbers of a table, and rings mark them.
     """
-    lines = [(name, *_through(x, y, figures.get(name, ()))) for name, x, y in lines]
-    settings, masks = plots.curve_axes(kind, lines)
-    place, said_at = PLACES[kind]
-    traces, marks, said = [], [], []
-    for number, ((name, x, y), shown) in enumerate(zip(lines, masks, strict=True)):
-        shape = "hv" if kind in ("roc", "froc", "discard") else "linear"
-        line = _line(name, number, x[shown], y[shown], shape=shape, markers=int(shown.sum()) == 1)
-        traces.append(line | {"legendgroup": f"{number}", "hovertemplate": "(%{x:.4g}, %{y:.4g})"})
-        own = figures.get(name, ())
+    look = CURVES[checks.choice("kind", kind, CURVES)]
+    lines = [(name, *_insert(x, y, points.get(name, ()))) for name, x, y in lines]
+    axes = look.x, look.y
+    for linear in ((look.x, replace(look.y, log=False)), (replace(look.x, log=False), replace(look.y, log=False))):
+        if not any(_drawable(x, y, *axes).any() for _, x, y in lines):
+            axes = linear
+    curves, marks, summary = [], [], []
+    for number, (name, x, y) in enumerate(lines):
+        shown = _drawable(x, y, *axes)
+        own = points.get(name, ())
+        marked = shown.sum() <= FEW_POINTS and not own  # rings mark it already, and their hover must be on top
+        looks = {**line_style(number), "symbol": "dot" if marked else "", "size": 4}
+        style: Any = "steps" if look.steps else "line"
+        series = Series(style, name, x[shown], y[shown], **looks, hover="({x:.4g}, {y:.4g})", group=str(number))
+        curves.append(series)
         if own:
-            marks.append(_marks(name, number, [each for each in own if each.x > 0 and each.y > 0]))
-        row = int(np.searchsorted(x, place, side="right")) - 1
-        exact = next((each.said for each in own if each.x == place), None)
-        at = said_at.format(x=x[row], y=exact or f"{y[row]:.4g}")
-        said.append(f"{name}: " + (at if row >= 0 else f"no point at or below {place:g}"))
-    traces += marks
-    layout = _axes(settings["xlabel"], settings["ylabel"])
-    for axis in ("x", "y"):
-        layout[f"{axis}axis"] |= {"type": settings.get(f"{axis}scale", "linear")}
-        if layout[f"{axis}axis"]["type"] == "log":
-            seen = np.concatenate([trace[axis] for trace in traces])
-            wide = float(seen.max()) > 20 * float(seen.min())
-            layout[f"{axis}axis"] |= {"exponentformat": "power"} | ({"dtick": 1} if wide else {})
-    return Chart(title or KINDS[kind], listed(said), traces, layout)
+            marks.append(_rings(series, [point for point in own if point.x > 0 and point.y > 0]))
+        row = int(np.searchsorted(x, look.read_at, side="right")) - 1
+        exact = next((point.value for point in own if point.x == look.read_at), f"{y[row]:.4g}")
+        reading = look.reading.format(x=x[row], y=exact) if row >= 0 else f"no point at or below {look.read_at:g}"
+        summary.append(f"{name}: {reading}")
+    return Chart(title or look.title, curves + marks, *axes, summary=summarize(summary))
 
 
-def log(key: str, models: Sequence[Model]) -> Chart:
-    """One logged number over the steps."""
-    traces, said = [], []
-    for number, model in enumerate(models):
-        rows = [row for row in model.log if key in row]
+def _insert(x: NDArray[Any], y: NDArray[Any], points: Sequence[CurvePoint]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The coordinates of a curve, and those of the points at their places among them."""
+    rising = sorted(points, key=lambda point: point.x)
+    rows = np.searchsorted(x, [point.x for point in rising], side="right")
+    return np.insert(x, rows, [point.x for point in rising]), np.insert(y, rows, [point.y for point in rising])
+
+
+def _drawable(x: NDArray[Any], y: NDArray[Any], x_axis: Axis, y_axis: Axis) -> NDArray[np.bool_]:
+    """Which points the axes can show."""
+    return np.asarray(((x > 0) | (not x_axis.log)) & ((y > 0) | (not y_axis.log)))
+
+
+def _rings(curve: Series, points: Sequence[CurvePoint]) -> Series:
+    """Rings on a curve at the points that a table names."""
+    x, y = (np.array([getattr(point, axis) for point in points]) for axis in ("x", "y"))
+    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 7, "in_legend": False}
+    return replace(curve, x=x, y=y, **looks, texts=[point.label for point in points], hover="{text}")
+
+
+def lines(
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    symbol: bool = False,
+    mark: float | None = None,
+) -> Chart:
+    """Curves by name, (x [K], y [K]) each, with a `symbol` at each point and a dotted line at the x of `mark`."""
+    hover = f"{x_label} {{x}}: {{y:.4g}}"
+    series = [
+        Series("line", name, x, y, symbol="dot" if symbol else "", hover=hover, **line_style(number))
+        for number, (name, (x, y)) in enumerate(curves.items())
+    ]
+    return Chart(title, series, Axis(x_label), Axis(y_label), mark=mark)
+
+
+def training_log(key: str, logs: Sequence[tuple[str, Sequence[Mapping[str, float]]]]) -> Chart:
+    """One logged number by step, from the rows (name, rows) of each run's log."""
+    curves, summary = [], []
+    for number, (name, rows) in enumerate(logs):
+        rows = [row for row in rows if key in row]
         if not rows:
             continue
         chosen = np.unique(np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(int))
-        steps, values = (np.array([rows[row][name] for row in chosen], dtype=float) for name in ("step", key))
-        traces.append(_line(model.name, number, steps, values) | {"hovertemplate": "step %{x}: %{y:.4g}"})
-        said.append(f"{model.name}: from {values[0]:.4g} to {values[-1]:.4g}")
+        steps, values = (np.array([rows[row][column] for row in chosen], dtype=float) for column in ("step", key))
+        curves.append(Series("line", name, steps, values, hover="step {x}: {y:.4g}", **line_style(number)))
+        summary.append(f"{name}: from {values[0]:.4g} to {values[-1]:.4g}")
     title = key.replace("_", " ")
-    return Chart(title, listed(said), traces, _axes("step", title))
+    return Chart(title, curves, Axis("step"), Axis(title), summary=summarize(summary))
 
 
-def errors(title: str, of: str, groups: Sequence[str], series: Sequence[tuple[str, Sequence[Number]]]) -> Chart:
-    """Error 1 − accuracy of each group, with its interval: (name, the accuracy of each group) a series.
+def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], *, title: str, y_label: str) -> Chart:
+    """Bars of several groups side by side, one cluster per name."""
+    series = [
+        Series("bars", group, names, values, hover="{x}: {y:.4g}", colour=COLOURS[number % 10])
+        for number, (group, values) in enumerate(groups.items())
+    ]
+    values = [value for group in groups.values() for value in group]
+    low, high = min(values), max(values)
+    # long bars alone differ too little from 0 on: the axis then begins a little below the shortest
+    bottom = 0.0 if low < 0.8 * high else low - (high - low or high * 0.01) / 2
+    return Chart(title, series, Axis(names=True), Axis(y_label, low=bottom))
 
-    Of many groups the chart shows those with the largest mean error.
+
+def group_errors(
+    title: str, kind: str, groups: Sequence[str], accuracies: Sequence[tuple[str, Sequence[Number]]]
+) -> Chart:
+    """The error 1 − accuracy of each group with its interval; of many groups, those with the largest mean error.
+
+    `kind` says what a group is, such as "class"; each series is (name, accuracy of each group).
     """
-    rates = np.array([[1 - number.value for number in numbers] for _, numbers in series])
+    rates = np.array([[1 - number.value for number in numbers] for _, numbers in accuracies])
     shown = list(range(len(groups)))
     if len(groups) > MOST_GROUPS:
         shown = sorted(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
-    traces, said = [], []
-    for index, ((name, numbers), error) in enumerate(zip(series, rates, strict=True)):
-        trace = {
-            "type": "bar",
-            "name": text(name),
-            "x": [text(groups[place]) for place in shown],
-            "y": short(error[shown]),
-            "marker": {"color": COLOURS[index % 10], "pattern": {"shape": "" if index < 10 else "/"}},
-            "hovertemplate": "%{x}: error %{y:.2%}",
-        }
-        bars = [numbers[place].interval for place in shown]
-        if any(bars):
-            ends = np.array([(1 - bar.low, 1 - bar.high) if bar else (math.nan, math.nan) for bar in bars])
-            above, below = np.maximum(ends[:, 0] - error[shown], 0), np.maximum(error[shown] - ends[:, 1], 0)
-            trace["error_y"] = {
-                "array": short(above),
-                "arrayminus": short(below),
-                "thickness": 1,
-                "width": 2,
-                "color": GREY,
-            }
-        traces.append(trace)
+    series, summary = [], []
+    for index, ((name, numbers), error) in enumerate(zip(accuracies, rates, strict=True)):
+        names = [groups[place] for place in shown]
+        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10}
+        bars = Series("bars", name, names, error[shown], **looks, hover="{x}: error {y:.2%}")
+        intervals = [numbers[place].interval for place in shown]
+        if any(intervals):
+            missing = (math.nan, math.nan)
+            ends = [(1 - interval.high, 1 - interval.low) if interval else missing for interval in intervals]
+            bars = replace(bars, low=np.array(ends)[:, 0], high=np.array(ends)[:, 1])
+        series.append(bars)
         worst = int(np.argmax(error))
-        said.append(f"{name}: highest for {of} {groups[worst]}, {error[worst]:.2%}, mean {error.mean():.2%}")
-    rest = (
-        f" The {MOST_GROUPS} of {len(groups):,} with the largest mean error are drawn."
-        if len(shown) < len(groups)
-        else ""
-    )
-    layout = _axes(of, "error") | {"barmode": "group", "legend": {"yref": "paper", "y": 1.02, "yanchor": "bottom"}}
-    layout["xaxis"] |= {"type": "category"}
-    layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
-    return Chart(title, listed(said) + rest, traces, layout)
+        summary.append(f"{name}: highest for {kind} {groups[worst]}, {error[worst]:.2%}, mean {error.mean():.2%}")
+    rest = f" Shown are the {MOST_GROUPS} of {len(groups):,} with the largest mean error."
+    words = summarize(summary) + (rest if len(shown) < len(groups) else "")
+    return Chart(title, series, Axis(kind, names=True), Axis("error", low=0, percent=True), summary=words)
 
 
-def _line(
-    name: str, number: int, x: NDArray[Any], y: NDArray[Any], *, shape: str = "linear", markers: bool = False
-) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if markers else "lines",
-        "name": text(name),
-        "x": short(x),
-        "y": short(y),
-        "line": {"color": COLOURS[number % 10], "dash": ("solid", "dash", "dot")[number // 10 % 3], "shape": shape},
-    }
+def weight_histograms(models: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]) -> Panels:
+    """Densities of weights, with one row per model and one column per layer. FI Fig. 7.
+
+    The charts of a column have the same x axis; the layer stands above the first, the model left of each row.
+    """
+    charts = []
+    for row, (name, weights) in enumerate(models):
+        for column, (layer, values) in enumerate(weights.items()):
+            reach = max(float(np.abs(others[layer]).max()) for _, others in models) or 1.0
+            heights, edges = np.histogram(values, np.linspace(-reach, reach, 81), density=True)
+            series = Series("bars", name, (edges[1:] + edges[:-1]) / 2, heights, in_legend=False)
+            title, label = "" if row else layer, "" if column else name
+            charts.append(Chart(title, [series], Axis(low=-reach, high=reach), Axis(label, low=0), overlaid=True))
+    return Panels(charts, columns=len(models[0][1]), size=(3.4, 2.0))
 
 
-def _through(x: NDArray[Any], y: NDArray[Any], figures: Sequence[Figure]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The points of a curve and those of the figures, in their order."""
-    rising = sorted(figures, key=lambda each: each.x)
-    rows = np.searchsorted(x, [each.x for each in rising], side="right")
-    return np.insert(x, rows, [each.x for each in rising]), np.insert(y, rows, [each.y for each in rising])
+def probability_map(axis: NDArray[Any], probability: NDArray[Any], *, title: str) -> Chart:
+    """A probability [K, K] (rows along y) over the plane of 2-D features, at the K values of both axes. NF Fig. 2."""
+    series = Series("map", "probability", axis, axis, probability)
+    return Chart(title, [series], Axis("x₁"), Axis("x₂"), equal=True)
 
 
-def _marks(name: str, number: int, figures: Sequence[Figure]) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": text(name),
-        "legendgroup": f"{number}",
-        "showlegend": False,
-        "x": short([each.x for each in figures]),
-        "y": short([each.y for each in figures]),
-        "text": [text(each.named) for each in figures],
-        "marker": {"color": COLOURS[number % 10], "size": 7, "symbol": "circle-open", "line": {"width": 2}},
-        "hovertemplate": "%{text}",
-    }
-
-
-def _axes(x: str, y: str) -> dict[str, Any]:
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+def pair_histograms(histograms: NDArray[Any], same: NDArray[np.bool_], *, title: str) -> Chart:
+    """Histograms [P, bins] of the frame cosines of pairs of videos, one thin line per pair. NF Fig. 9."""
+    edges = np.linspace(-1, 1, histograms.shape[1] + 1)
+    centres = [*((edges[:-1] + edges[1:]) / 2), math.nan]  # NaN ends the line of a pair
+    series = []
+    for member, name, colour in ((same, "same person", RIGHT), (~same, "different people", WRONG)):
+        rows = histograms[member]
+        if len(rows):
+            y = np.pad(rows.astype(float), ((0, 0), (0, 1)), constant_values=math.nan).ravel()
+            label = f"{name} ({len(rows)} pairs)"
+            series.append(Series("line", label, np.tile(centres, len(rows)), y, colour=colour, width=0.7, opacity=0.2))
+    return Chart(title, series, Axis("cosine of two frames"), Axis("share of the frame pairs"))

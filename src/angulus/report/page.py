@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no other file and no network: charts by plotly, which the page holds."""
+"""A report as one HTML page that needs no other file and no network; plotly's JavaScript in it draws the charts."""
 
 from __future__ import annotations
 
@@ -8,62 +8,53 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from angulus import __version__
-from angulus.core import files
-from angulus.report.charts import Chart
-from angulus.report.pictures import Picture
+from angulus.report.chart import Chart
+from angulus.report.render_plotly import render_plotly
+from angulus.report.thumbnails import Captioned
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a head; the first cell of each row names it."""
+    """Rows of text below a head; the first cell of each row is its name."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    words: bool = False  # whether the cells are words, not numbers
-    folded: bool = False  # whether a reader unfolds it
-    kind: str = "table"
+    notes: Sequence[str] = ()  # sentences below it
+    words: bool = False  # the cells are words instead of numbers
+    folded: bool = False  # a reader has to unfold it
+    kind: str = "table"  # for the template
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side; with `epochs`, names of the frames, a slider moves through them all at once."""
+    """Charts side by side; `epochs` are the stops of a slider, `lengths` adds a switch that sets all lengths to 1."""
 
     charts: Sequence[Chart]
     epochs: Sequence[str] = ()
-    lengths: bool = False  # whether there is a switch that draws every feature at length 1
+    lengths: bool = False
     kind: str = "charts"
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Images with a line below each."""
-
-    title: str
-    pictures: Sequence[Picture]
-
-
-@dataclass(frozen=True)
 class Album:
-    """Galleries that fold together."""
+    """Groups of captioned thumbnails, by title, which fold together."""
 
     title: str
-    galleries: Sequence[Gallery]
+    groups: dict[str, list[Captioned]]
     unfolded: bool = False
     kind: str = "album"
 
 
 @dataclass(frozen=True)
 class Folded:
-    """Text as it is, such as a recipe, which a reader unfolds."""
+    """Text shown as it is, such as a recipe, which a reader unfolds."""
 
     title: str
     text: str
@@ -72,7 +63,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A part of the page, shown if it has blocks."""
 
     anchor: str
     title: str
@@ -80,68 +71,53 @@ class Section:
     blocks: list[Table | Charts | Album | Folded] = field(default_factory=list)
 
 
-def write(title: str, about: str, sections: Sequence[Section], path: Path, left_out: Sequence[str] = ()) -> None:
-    """Write the page, atomically."""
-    page = render(title, about, sections, left_out)
-    files.write_atomically(path, lambda file: file.write(page.encode(errors="backslashreplace")))
-
-
 def render(title: str, about: str, sections: Sequence[Section], left_out: Sequence[str] = ()) -> str:
-    """The page as HTML; what is `left_out`, a sentence each, is said above all else.
+    """The page as HTML, with the sentences of `left_out` at the top.
 
-    Whatever names and recipes hold is shown as it is and never run: the template escapes, data for the charts are JSON
-    without any `<`, and the page's own policy lets only its two scripts run and nothing be fetched.
+    Names and recipes may hold anything: they are shown as they are and never run. The template escapes them, the JSON
+    of the charts has no `<`, and the page's security policy runs only its own two scripts and loads nothing.
     """
-    numbered: list[Chart] = []
+    charts: list[Chart] = []
 
     def number(chart: Chart) -> int:
-        numbered.append(chart)
-        return len(numbered) - 1
+        charts.append(chart)
+        return len(charts) - 1
+
+    from plotly.offline import get_plotlyjs
 
     folder = resources.files("angulus.report")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    library = _plotly()
+    library: str = get_plotlyjs()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
-    body = template.render(
+    page = template.render(
         title=title,
         about=about,
         left_out=left_out,
-        sections=[each for each in sections if each.blocks],
+        sections=[section for section in sections if section.blocks],
         number=number,
-        charts=lambda: Markup(_json([_plain(chart) for chart in numbered])),  # after all have been numbered
+        charts=lambda: Markup(_json([render_plotly(chart) for chart in charts])),  # after all have been numbered
         policy=_policy(library, script),
         style=Markup(style),
         library=Markup(library),
         script=Markup(script),
         version=__version__,
     )
-    return body + "\n"
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    text: str = get_plotlyjs()
-    return text
+    return page + "\n"
 
 
 def _policy(*scripts: str) -> str:
-    """A content security policy by which these scripts run, and nothing else does or is loaded."""
-    sums = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts]
-    allowed = " ".join(f"'sha256-{each}'" for each in sums)
+    """A content security policy that runs these scripts only, and loads nothing."""
+    sums = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{sum_}'" for sum_ in sums)
     return (
         f"default-src 'none'; script-src {allowed}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _plain(chart: Chart) -> dict[str, Any]:
-    return {"traces": chart.traces, "layout": chart.layout, "frames": chart.frames}
-
-
 def _json(value: Any) -> str:
-    """JSON that may stand in a script element: it holds no `<`."""
+    """JSON without any `<`, so that it may stand in a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,8 +1,7 @@
-"""What a report says, part by part: tables, charts, images and where they come from."""
+"""The sections of a report's page, and writing it: `write_report`."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from angulus.core import checks, redact
+from angulus.core import checks, files, redact
 from angulus.data.sets.images import Images
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.protocols import pairs, quality, videos
@@ -20,260 +19,263 @@ from angulus.experiments import compare
 from angulus.experiments import recipe as recipes
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import DIVERGED, RECIPE
-from angulus.report import charts, comparison, measured, pictures, space, verdict
-from angulus.report.gather import Content
-from angulus.report.model import PAIRED, ImagePairs, Model
-from angulus.report.page import Album, Charts, Folded, Gallery, Section, Table
-from angulus.report.pictures import Picture
+from angulus.report import charts, page, saved_results, tables, thumbnails
+from angulus.report.conclusions import conclude
+from angulus.report.content import Content, read_content
+from angulus.report.feature_chart import run_features
+from angulus.report.finished_run import MOST_PAIRED, FinishedRun, ImagePairs
+from angulus.report.page import Album, Charts, Folded, Section, Table
 
-MOST_SHOWN = 8  # models whose images are shown
-FIGURES = {  # of a run's table: what stands in its head
+MOST_SHOWN = 8  # runs whose images are shown
+RUN_COLUMNS = {  # heads of the table of runs, by their numbers
     "accuracy, entire": "accuracy %",
-    "accuracy, good": "of good quality %",
-    "accuracy, low": "of low quality %",
+    "accuracy, good": "accuracy %, good",
+    "accuracy, low": "accuracy %, low",
     "mean norm, entire": "mean norm",
     "mean norm, good": "norm, good",
     "mean norm, low": "norm, low",
 }
 
 
-def of(content: Content, source: Path | None = None) -> list[Section]:
-    """All sections; those without anything to show have no blocks.
+def write_report(paths: Sequence[Path], out: Path, *, images: Path | None = None, draws: int = 1000) -> int:
+    """Write a report as one HTML page, and warn of what is left out of it; returns its size in bytes.
 
-    Args:
-        content: what is reported.
-        source: where the images of results' pairs lie: anything that `angulus convert` reads; None shows their ids.
+    `paths` and `draws` are those of `read_content`; `images` is a source with the images of results' pairs.
     """
+    content = read_content(paths, draws=draws)
+    html = page.render(content.title, describe(content), build_sections(content, images), content.left_out)
+    files.make_folder(out.parent)
+    files.write_atomically(out, lambda file: file.write(html.encode(errors="backslashreplace")))
+    for line in content.left_out:
+        checks.warn(f"not in the report: {line}")
+    return out.stat().st_size
+
+
+def build_sections(content: Content, source: Path | None = None) -> list[Section]:
+    """All sections; the images of results' pairs come from `source`, and without one their ids are shown."""
     return [
         _results(content),
-        _features(content.models),
+        _features(content.runs),
         _curves(content),
         _norms(content),
-        _images(content.models),
+        _images(content.runs),
         _wrong_pairs(content, source),
         _groups(content),
-        _training(content.models),
+        _training(content.runs),
         _origins(content),
     ]
 
 
-def about(content: Content) -> str:
-    """One sentence: what the page is of."""
-    said = [
-        f"{len(each.rows)} variants, seeds {', '.join(map(str, compare.section(each.recipe).seeds))}"
-        for each in content.comparisons
+def describe(content: Content) -> str:
+    """What the page shows, in one line."""
+    parts = [
+        f"{len(comparison.rows)} variants, seeds {', '.join(map(str, compare.section(comparison.recipe).seeds))}"
+        for comparison in content.comparisons
     ]
-    if not content.comparisons and content.models:
-        said.append("run " + ", ".join(model.name for model in content.models))
-    said += [f"result {name} ({result.protocol})" for name, result in content.measured.items()]
-    data = list(dict.fromkeys(model.results["data"] for model in content.models))
-    return "; ".join(said + data)
+    if not content.comparisons and content.runs:
+        parts.append("run " + ", ".join(run.name for run in content.runs))
+    parts += [f"result {name} ({result.protocol})" for name, result in content.results.items()]
+    return "; ".join(parts + list(dict.fromkeys(run.results["data"] for run in content.runs)))
 
 
 def _results(content: Content) -> Section:
     blocks: list[Any] = []
-    warnings = [line for each in content.comparisons for line in comparison.warning(each) if line]
-    if any(model.results.get("generated") for model in content.models):
-        warnings = warnings or [comparison.GENERATED]
+    warnings = [line for comparison in content.comparisons for line in tables.warning_lines(comparison) if line]
+    if any(run.results.get("generated") for run in content.runs):
+        warnings = warnings or [tables.GENERATED]
     if not content.comparisons:
-        warnings += [f"{each.name}: {each.results[DIVERGED]}" for each in content.models if DIVERGED in each.results]
-    for each in content.comparisons:
-        notes = (*verdict.sentences(each), comparison.caption(each) + ".", *_of_features(each.recipe))
-        blocks.append(Table(each.recipe.title, *comparison.columns(each), notes=notes))
-        if each.recipe.published is not None:
-            paper = f"Beside the paper: {each.recipe.published.source}"
-            blocks.append(Table(paper, *comparison.beside_paper(each)))
-    if content.models:
-        blocks.append(_models(content))
-    blocks += measured.tables(content.measured)
+        warnings += [f"{run.name}: {run.results[DIVERGED]}" for run in content.runs if DIVERGED in run.results]
+    for comparison in content.comparisons:
+        recipe = comparison.recipe
+        notes = (*conclude(comparison), tables.caption(comparison) + ".", *_features_compared(recipe))
+        blocks.append(Table(recipe.title, *tables.head_and_rows(comparison), notes=notes))
+        if recipe.published is not None:
+            caption = f"Next to the paper: {recipe.published.source}"
+            blocks.append(Table(caption, *tables.with_published(comparison)))
+    if content.runs:
+        blocks.append(_runs_table(content))
+    blocks += saved_results.result_tables(content.results)
     return Section("results", "Results", " ".join(dict.fromkeys(warnings)), blocks)
 
 
-def _of_features(recipe: Recipe) -> list[str]:
-    """Which features the numbers of a comparison are of."""
-    flips = {each.name: each.flip or recipe.input.flip for each in recipe.evaluation.benchmarks if each.images}
-    if not recipe.evaluation.benchmarks:
-        return [f"Features: {measured.FEATURES['none']}."]
-    return [f"Features of {name}: {measured.FEATURES[flip]}." for name, flip in flips.items()]
+def _features_compared(recipe: Recipe) -> list[str]:
+    """Which features the numbers of a comparison were computed from."""
+    benchmarks = recipe.evaluation.benchmarks
+    if not benchmarks:
+        return [f"Features: {saved_results.FEATURES['none']}."]
+    flips = {benchmark.name: benchmark.flip or recipe.input.flip for benchmark in benchmarks if benchmark.images}
+    return [f"Features of {name}: {saved_results.FEATURES[flip]}." for name, flip in flips.items()]
 
 
-def _models(content: Content) -> Table:
+def _runs_table(content: Content) -> Table:
+    numbers = {run.name: [run.accuracies.number(name) for name in RUN_COLUMNS] for run in content.runs}
     rows = []
-    for model in content.models:
-        cells = [_cell(model.figures.number(name), percent="accuracy" in name) for name in FIGURES]
-        rows.append([model.name, *cells, f"{model.results['training']['seconds']:,.0f} s"])
-    of_seed = "the first seed of each variant" if content.comparisons else "each run"
-    first = content.models[0].figures
-    split = "; ".join(dict.fromkeys(str(model.figures.choices["split by"]) for model in content.models))
+    for run in content.runs:
+        cells = [_cell(number, percent="accuracy" in number.name) for number in numbers[run.name]]
+        rows.append([run.name, *cells, f"{run.results['training']['seconds']:,.0f} s"])
+    first = content.runs[0].accuracies
+    split = "; ".join(dict.fromkeys(str(run.accuracies.choices["split by"]) for run in content.runs))
     if content.comparisons:
         split = "the norms that the comparison splits by"
     brackets = f"In brackets: {first.choices['intervals']}. " if first.numbers[0].interval else ""
     notes = (
-        f"{brackets}Good and low quality are split by {split}. Features: {measured.FEATURES['none']}.",
-        *(
-            f"{model.name}: {note}"
-            for model in content.models
-            for note in interval_notes([model.figures.number(name) for name in FIGURES])
-        ),
+        f"{brackets}Good and low quality are split by {split}. Features: {saved_results.FEATURES['none']}.",
+        *(f"{name}: {note}" for name, row in numbers.items() for note in interval_notes(row)),
     )
-    return Table(f"Test images, {of_seed}", ["run", *FIGURES.values(), "training"], rows, notes)
+    caption = f"Test images, {'the first seed of each variant' if content.comparisons else 'each run'}"
+    return Table(caption, ["run", *RUN_COLUMNS.values(), "training"], rows, notes)
 
 
-def _features(models: Sequence[Model]) -> Section:
-    drawn = [space.features(model) for model in models]
-    longest: list[int] = max(
-        (model.formation.epochs.tolist() for model in models if model.formation is not None), key=len, default=[]
-    )
+def _features(runs: Sequence[FinishedRun]) -> Section:
+    formations = [run.formation for run in runs if run.formation is not None]
+    longest: list[int] = max((formation.epochs.tolist() for formation in formations), key=len, default=[])
     epochs = [*(f"epoch {epoch}" for epoch in longest), "the end"] if longest else []
     intro = (
-        "Each point is the feature of a test image, a class a colour; a grey cross (in space a diamond) is an image "
-        "taken for another class."
+        "Each point is the feature of a test image, with one colour per class. A grey cross (in 3-D, a diamond) marks "
+        "a wrongly classified image."
     )
-    if any(model.weights is not None for model in models):
+    if any(run.weights is not None for run in runs):
         intro += " Rays are the directions of the class weights."
     if epochs:
-        count = max(len(model.formation.rows) for model in models if model.formation is not None)
-        intro += f" The slider shows how they formed, by {count:,} of the images; epoch 0 is before training."
-    projected = any(model.test["features"].shape[1] > 3 for model in models)
-    return Section("features", "Features", intro, [Charts(drawn, epochs, not projected)] if drawn else [])
+        count = max(len(formation.rows) for formation in formations)
+        intro += f" The slider shows how the features of {count:,} images formed; epoch 0 is before training."
+    projected = any(run.test["features"].shape[1] > 3 for run in runs)
+    blocks: list[Any] = [Charts([run_features(run) for run in runs], epochs, not projected)] if runs else []
+    return Section("features", "Features", intro, blocks)
 
 
 def _curves(content: Content) -> Section:
-    drawn = measured.curves(content.measured)
-    found = [(model.name, ImagePairs.of(model)) for model in content.models]
-    own = [(name, pairs.curves(error_curve(each.scores, each.same), name)) for name, each in found if each is not None]
+    curve_charts = saved_results.result_curves(content.results)
+    test_pairs = [(run.name, ImagePairs.of(run)) for run in content.runs]
+    own = [
+        (name, pairs.curves(error_curve(image_pairs.scores, image_pairs.same), name))
+        for name, image_pairs in test_pairs
+        if image_pairs is not None
+    ]
     for place, kind in enumerate(("roc", "det")):
         if own:
-            thinned = [curves_[place].thinned([charts.PLACES[kind][0]]) for _, curves_ in own]
-            title = f"{charts.KINDS[kind]}, pairs of test images"
-            drawn.append(charts.curve(kind, [(each.name, each.x, each.y) for each in thinned], title))
-    intro = "Point at a curve, or touch it, for its values; of a long one some of the points are drawn."
-    if content.measured:
-        intro += " Circles are the numbers of the tables, as they stand there."
+            look = charts.CURVES[kind]
+            thinned = [curves[place].thinned([look.read_at]) for _, curves in own]
+            lines = [(curve.name, curve.x, curve.y) for curve in thinned]
+            curve_charts.append(charts.error_curves(kind, lines, f"{look.title}, pairs of test images"))
+    intro = "Point at a curve, or touch it, for its values. Long curves are drawn with some of their points."
+    if content.results:
+        intro += " Circles mark the numbers of the tables."
     if own:
         intro += (
-            f" Pairs of test images are all of up to {PAIRED:,} images, by the cosine of their features; the classes "
-            "are those of training, so this says nothing of classes that the model has not seen."
+            f" Pairs of test images are all pairs of up to {MOST_PAIRED:,} images, scored by the cosine of their "
+            "features. Their classes are those of training, so these curves say nothing about unseen classes."
         )
-    return Section("curves", "Error curves", intro, [Charts(drawn)] if drawn else [])
+    return Section("curves", "Error curves", intro, [Charts(curve_charts)] if curve_charts else [])
 
 
 def _norms(content: Content) -> Section:
-    found = [(model.name, model.test["norms"].astype(np.float64), model.correct) for model in content.models]
-    for name, result in content.measured.items():
+    norms = [(run.name, run.test["norms"].astype(np.float64), run.correct) for run in content.runs]
+    for name, result in content.results.items():
         if _has_pairs(result) and "norms" in result.samples:
-            each = quality.judge_result(result)
-            found.append((name, each.norms, each.correct))
+            pair = quality.judge_result(result)
+            norms.append((name, pair.norms, pair.correct))
     intro = (
-        "Norms of right and wrong test images, and of pairs the smaller norm: is a short feature a doubtful one? Test "
-        "images have no mirror image added; of pairs the table says whether they have."
+        "Do short features mean doubtful decisions? Shown are the norms of test images, and for pairs the smaller of "
+        "the two norms. Norms of test images are without the mirror image; for pairs, the table says so."
     )
-    if not found:
+    if not norms:
         return Section("norms", "Norms", intro)
-    over = [charts.norm_bins(found), charts.norm_discard(found)]
-    return Section("norms", "Norms", intro, [Charts(over), Charts([charts.norm_histogram(*each) for each in found])])
+    over_norm = [charts.accuracy_by_norm(norms), charts.error_by_discard(norms)]
+    histograms = [charts.norm_histogram(*sample) for sample in norms]
+    return Section("norms", "Norms", intro, [Charts(over_norm), Charts(histograms)])
 
 
-def _images(models: Sequence[Model]) -> Section:
+def _images(runs: Sequence[FinishedRun]) -> Section:
     blocks: list[Any] = []
-    for model in models[:MOST_SHOWN]:
-        if isinstance(model.images, Images):
-            kinds = {
-                "Highest norms": pictures.by_norm(model, model.images, highest=True),
-                "Lowest norms": pictures.by_norm(model, model.images, highest=False),
-                "Mistakes, highest norms first": pictures.mistakes(model, model.images),
+    for run in runs[:MOST_SHOWN]:
+        if isinstance(run.images, Images):
+            groups = {
+                "Highest norms": thumbnails.by_norm(run, run.images, highest=True),
+                "Lowest norms": thumbnails.by_norm(run, run.images, highest=False),
+                "Mistakes, highest norms first": thumbnails.mistakes(run, run.images),
             }
-            blocks.append(_album(model.name, kinds, unfolded=not blocks))
-    return Section("images", "Best and worst images", _unseen(models), blocks)
-
-
-def _album(name: str, kinds: Mapping[str, Sequence[Picture]], *, unfolded: bool) -> Album:
-    return Album(name, [Gallery(kind, shown) for kind, shown in kinds.items()], unfolded)
-
-
-def _unseen(models: Sequence[Model]) -> str:
-    """Whose images the page does not show, and why."""
-    missing = dict.fromkeys(model.images for model in models if isinstance(model.images, str))
-    said = [f"Images are left out where they cannot be read: {'; '.join(missing)}."] if missing else []
-    if len(models) > MOST_SHOWN:
-        said.append(f"The first {MOST_SHOWN} of {len(models)} models are shown.")
-    return " ".join(said)
+            blocks.append(Album(run.name, groups, unfolded=not blocks))
+    missing = dict.fromkeys(run.images for run in runs if isinstance(run.images, str))
+    intro = [f"Images that cannot be read are left out: {'; '.join(missing)}."] if missing else []
+    if len(runs) > MOST_SHOWN:
+        intro.append(f"The first {MOST_SHOWN} of {len(runs)} models are shown.")
+    return Section("images", "Best and worst images", " ".join(intro), blocks)
 
 
 def _wrong_pairs(content: Content, source: Path | None) -> Section:
     blocks: list[Any] = []
-    for model in content.models[:MOST_SHOWN]:
-        found = None if isinstance(model.images, str) else ImagePairs.of(model)
-        if found is not None and isinstance(model.images, Images):
-            blocks.append(_album(model.name, pictures.model_pairs(model, model.images, found), unfolded=not blocks))
-    results = {name: result for name, result in content.measured.items() if _has_pairs(result)}
+    for run in content.runs[:MOST_SHOWN]:
+        image_pairs = ImagePairs.of(run) if isinstance(run.images, Images) else None
+        if image_pairs is not None and isinstance(run.images, Images):
+            groups = thumbnails.wrong_test_pairs(run, run.images, image_pairs)
+            blocks.append(Album(run.name, groups, unfolded=not blocks))
+    results = {name: result for name, result in content.results.items() if _has_pairs(result)}
     if source is not None and not results:
-        raise checks.InputError(
-            "images are for the pairs of saved results, of which there are none here; leave them out"
-        )
-    named = {name: pictures.result_pairs(result, {}) for name, result in results.items()}
-    wanted = {each for kinds in named.values() for shown in kinds.values() for each in pictures.ids_of(shown)}
-    images = pictures.read(source, wanted) if source is not None else {}
+        raise checks.InputError("images are for the pairs of saved results, but there are none here; leave them out")
+    images: dict[str, str] = {}
+    if source is not None:
+        albums = [thumbnails.wrong_result_pairs(result, {}) for result in results.values()]
+        shown = [captioned for groups in albums for group in groups.values() for captioned in group]
+        images = thumbnails.read_images(source, {image.alt for captioned in shown for image in captioned.images})
     for name, result in results.items():
-        blocks.append(_album(name, pictures.result_pairs(result, images), unfolded=not blocks))
+        blocks.append(Album(name, thumbnails.wrong_result_pairs(result, images), unfolded=not blocks))
     intro = (
-        "Pairs on the wrong side of the threshold, the most wrong first, each image in one pair only. Of test images "
-        "the threshold is the one that is the most accurate for these very pairs; of a result it is its own."
+        "Pairs on the wrong side of the threshold, the worst first; each image appears in one pair of a group only. "
+        "For test images the threshold is the one with the highest accuracy on these pairs; a result has its own."
     )
-    return Section("pairs", "Pairs taken wrongly", intro, blocks)
+    return Section("pairs", "Pairs decided wrongly", intro, blocks)
 
 
 def _groups(content: Content) -> Section:
-    drawn = []
-    by_class: dict[tuple[int, ...], list[Model]] = {}
-    for model in content.models:
-        by_class.setdefault(tuple(np.unique(model.test["labels"]).tolist()), []).append(model)
-    for labels, models in by_class.items():
-        names = [models[0].class_name(label) for label in labels]
-        series = [(m.name, [m.figures.number(f"accuracy, class {label}") for label in labels]) for m in models]
-        drawn.append(charts.errors("Error by class", "class", names, series))
-    drawn += measured.group_errors(content.measured)
-    return Section(
-        "groups", "Errors by group", "Bars show the intervals where there are any.", [Charts(drawn)] if drawn else []
-    )
+    group_charts = []
+    by_classes: dict[tuple[int, ...], list[FinishedRun]] = {}
+    for run in content.runs:
+        by_classes.setdefault(tuple(np.unique(run.test["labels"]).tolist()), []).append(run)
+    for labels, runs in by_classes.items():
+        names = [runs[0].class_name(label) for label in labels]
+        rows = [(run.name, [run.accuracies.number(f"accuracy, class {label}") for label in labels]) for run in runs]
+        group_charts.append(charts.group_errors("Error by class", "class", names, rows))
+    group_charts += saved_results.errors_by_group(content.results)
+    intro = "Thin lines are the intervals, where there are any."
+    return Section("groups", "Errors by group", intro, [Charts(group_charts)] if group_charts else [])
 
 
-def _training(models: Sequence[Model]) -> Section:
-    keys = list(dict.fromkeys(key for model in models for row in model.log for key in row if key != "step"))
-    drawn = [charts.log(key, models) for key in keys]
-    return Section("training", "Training", "Loss and diagnostics by optimiser step.", [Charts(drawn)] if drawn else [])
+def _training(runs: Sequence[FinishedRun]) -> Section:
+    keys = list(dict.fromkeys(key for run in runs for row in run.log for key in row if key != "step"))
+    logs = [(run.name, run.log) for run in runs]
+    log_charts = [charts.training_log(key, logs) for key in keys]
+    intro = "Loss and diagnostics by optimiser step."
+    return Section("training", "Training", intro, [Charts(log_charts)] if log_charts else [])
 
 
 def _origins(content: Content) -> Section:
     blocks: list[Any] = []
-    for each in content.comparisons:
-        whole = recipes.load(each.folder / RECIPE)  # with what has not ended too
-        blocks.append(Folded(f"Recipe of the comparison {each.recipe.name}", recipes.to_yaml(whole)))
-        blocks.append(_values("Environment of the comparison", each.environment))
-    compared = {each.recipe.name for each in content.comparisons}
-    for model in content.models:
-        blocks.append(Folded(f"Recipe of {model.name}", recipes.to_yaml(model.recipe)))
-        if model.recipe.name not in compared:
-            blocks.append(_values(f"Environment of {model.name}", model.results["environment"]))
-    for name, result in content.measured.items():
-        blocks.append(_values(f"Choices of {name}", result.choices))
-        blocks.append(_values(f"Environment of {name}", result.about))
-    return Section("origins", "Recipe and environment", "All that the numbers came from.", blocks)
+    for comparison in content.comparisons:
+        name = comparison.recipe.name
+        whole = recipes.load(comparison.folder / RECIPE)  # with what has not finished
+        blocks.append(Folded(f"Recipe of the comparison {name}", recipes.to_yaml(whole)))
+        blocks.append(_values_table(f"Environment of the comparison {name}", comparison.environment))
+    compared = {comparison.recipe.name for comparison in content.comparisons}
+    for run in content.runs:
+        blocks.append(Folded(f"Recipe of {run.name}", recipes.to_yaml(run.recipe)))
+        if run.recipe.name not in compared:
+            blocks.append(_values_table(f"Environment of {run.name}", run.results["environment"]))
+    for name, result in content.results.items():
+        blocks.append(_values_table(f"Choices of {name}", result.choices))
+        blocks.append(_values_table(f"Environment of {name}", result.about))
+    intro = "What the numbers were computed from and how, so that they can be reproduced."
+    return Section("origins", "Recipe and environment", intro, blocks)
 
 
-def _values(caption: str, values: Mapping[str, Any]) -> Table:
-    def said(value: Any) -> str:
+def _values_table(caption: str, values: Mapping[str, Any]) -> Table:
+    def text(value: Any) -> str:
         if isinstance(value, list):
             return " ".join(redact.command(list(map(str, value))))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
-    return Table(
-        caption,
-        ["what", "value"],
-        [[str(name), said(value)] for name, value in redact.values(dict(values)).items()],
-        words=True,
-        folded=True,
-    )
+    rows = [[str(name).replace("_", " "), text(value)] for name, value in redact.values(dict(values)).items()]
+    return Table(caption, ["setting", "value"], rows, words=True, folded=True)
 
 
 def _has_pairs(result: Result) -> bool:
@@ -281,9 +283,8 @@ def _has_pairs(result: Result) -> bool:
 
 
 def _cell(number: Number, *, percent: bool) -> str:
-    scaled = dataclasses.replace(number, value=100 * number.value) if percent else number
-    said = f"{scaled.value:.2f}"
+    scale = 100 if percent else 1
+    text = f"{scale * number.value:.2f}"
     if number.interval is None:
-        return said
-    low, high = (each * (100 if percent else 1) for each in (number.interval.low, number.interval.high))
-    return f"{said} [{low:.2f}, {high:.2f}]"
+        return text
+    return f"{text} [{scale * number.interval.low:.2f}, {scale * number.interval.high:.2f}]"

@@ -18,8 +18,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.protocols import groups, pairs, quality
 from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
-from angulus.report import charts, measured, sections
-from angulus.report.gather import gather
+from angulus.report import charts, saved_results, sections
+from angulus.report.content import read_content
 from angulus.report.page import Table, render
 from reports import Page
 
@@ -50,7 +50,7 @@ def rows_of(table: Table) -> dict[str, dict[str, str]]:
 
 
 def test_results_of_one_protocol_are_rows_of_one_table(results: dict[str, Result]) -> None:
-    beside, alone = measured.tables(results)
+    beside, alone = saved_results.result_tables(results)
     assert (beside.caption, alone.caption) == ("pairs: 2 results", "norms: quality")
     rows = rows_of(beside)
     assert list(rows) == ["sharp", "blurred"]
@@ -71,7 +71,7 @@ def test_results_of_one_protocol_are_rows_of_one_table(results: dict[str, Result
 
 
 def test_what_all_have_in_common_is_said_once(results: dict[str, Result]) -> None:
-    beside, _ = measured.tables(results)
+    beside, _ = saved_results.result_tables(results)
     assert beside.notes[0].startswith("In brackets: 95 % of 30 resamples of the people (seed 0)")
     assert beside.notes[1] == "72 pairs, 36 genuine, 36 impostors, 48 images, 12 people, 3 folds."
     assert "± of the accuracy: standard error over 3 folds" in beside.notes
@@ -87,15 +87,15 @@ def test_where_results_differ_it_is_said() -> None:
         "far": pairs.evaluate(CROWD, LIST, draws=0, metric="euclidean", flip="sum"),
         "other list": pairs.evaluate(CROWD, other, draws=10),
     }
-    (table,) = measured.tables(given)
+    (table,) = saved_results.result_tables(given)
     said = " ".join(table.notes)
     assert table.notes[0].startswith("cosine: In brackets: 95 % of 10 resamples")
     assert table.notes[1].startswith("other list: In brackets: 95 % of 10 resamples")
-    assert "They are not of the same samples: the rows do not tell which model is the better one." in table.notes
+    assert "They are not of the same samples: the rows do not show which model is better." in table.notes
     assert re.search(r"They differ in score: cosine: cosine, .*; far: minus the distance.*; other list: cosine", said)
-    assert "far: Features: as they stand in their file; " in said and "; scores: sum with the mirrored image's," in said
+    assert "far: Features: as their file holds them; " in said and "; scores: sum with the mirrored image's," in said
     assert "[" not in rows_of(table)["far"]["AUC"] and "[" in rows_of(table)["cosine"]["AUC"]
-    (same,) = measured.tables({name: given[name] for name in ("cosine", "far")})
+    (same,) = saved_results.result_tables({name: given[name] for name in ("cosine", "far")})
     assert not any("not of the same samples" in note for note in same.notes)
 
 
@@ -103,9 +103,9 @@ def test_where_results_differ_it_is_said() -> None:
     ("model", "said"),
     [
         ("aa-none", "Features: of each image alone, without its mirror image."),
-        ("aa-sum", "Features: of each image with its mirror image's added."),
-        ("aa-concat", "Features: of each image with its mirror image's beside them."),
-        (None, "Features: as they stand in their file; which model and flip rule made them is not recorded."),
+        ("aa-sum", "Features: of each image plus those of its mirror image."),
+        ("aa-concat", "Features: of each image, followed by those of its mirror image."),
+        (None, "Features: as their file holds them; it does not record the model and its flip rule."),
     ],
 )
 def test_each_table_says_which_features_it_is_of(model: str | None, said: str, tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_each_table_says_which_features_it_is_of(model: str | None, said: str, t
         result.save(tmp_path / "result.json")
         read = Result.read(tmp_path / "result.json")
         assert read.about.get("model") == model
-        (table,) = measured.tables({"one": read})
+        (table,) = saved_results.result_tables({"one": read})
         assert said in table.notes
 
 
 def test_a_result_of_no_features_says_nothing_of_them() -> None:
     froc = Result("luna16", (Number("CPM", 0.5),), {}, {"scans": 3}, about={"embeddings": "marks.csv"})
-    assert measured.features(froc) == ""
+    assert saved_results.describe_features(froc) == ""
 
 
 # curves
@@ -156,14 +156,14 @@ def as_saved_before(result: Result) -> Result:
 
 @pytest.mark.parametrize("kept", [as_saved_before, lambda result: result])
 def test_what_is_said_of_a_curve_is_what_its_table_says(long: Result, kept: Any) -> None:
-    roc, det = measured.curves({"long": kept(long)})
-    (table,) = measured.tables({"long": long})
+    roc, det = saved_results.result_curves({"long": kept(long)})
+    (table,) = saved_results.result_tables({"long": long})
     said = {row[0]: row[1] for row in table.rows}
     assert len(long.curves[0].x) > MOST_POINTS
     assert roc.summary == f"long: TAR {said['TAR@FAR=1e-2']} at FMR 0.01."
     assert det.summary == f"long: FNMR {1 - exact(long, 0.01):#.4g} at FMR 0.01."
     for chart, turn in ((roc, lambda tar: tar), (det, lambda tar: 1 - tar)):
-        line, marks = chart.traces
+        line, marks = reports.traces(chart)
         assert marks["x"] == [0.01, 0.1234, 0.3]
         for x, y, named in zip(marks["x"], marks["y"], marks["text"], strict=True):
             assert y == pytest.approx(turn(exact(long, x)), abs=1e-5)
@@ -171,7 +171,7 @@ def test_what_is_said_of_a_curve_is_what_its_table_says(long: Result, kept: Any)
             assert (x, y) in set(zip(line["x"], line["y"], strict=True))
         assert (np.diff(line["x"]) >= 0).all()
         assert marks["legendgroup"] == line["legendgroup"] and not marks["showlegend"]
-        go.Figure(data=chart.traces, layout=chart.layout)
+        go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 
 
 def test_saved_curves_keep_the_points_of_the_figures(long: Result, tmp_path: Path) -> None:
@@ -191,33 +191,40 @@ def test_curves_of_one_protocol_share_a_chart(results: dict[str, Result]) -> Non
     search = Result(
         "trillion-pairs", (), {}, {}, curves=(Curve("roc", "search", np.array([0.1, 0.5]), np.array([0.3, 0.4])),)
     )
-    drawn = measured.curves({**results, "gallery": search})
+    drawn = saved_results.result_curves({**results, "gallery": search})
     titles = [chart.title for chart in drawn]
-    assert titles == [f"{charts.KINDS['roc']}, pairs", f"{charts.KINDS['roc']}, trillion-pairs", charts.KINDS["det"]]
+    assert titles == [
+        f"{charts.CURVES['roc'].title}, pairs",
+        f"{charts.CURVES['roc'].title}, trillion-pairs",
+        charts.CURVES["det"].title,
+    ]
     roc = drawn[0]
-    shown = [trace["name"] for trace in roc.traces if trace.get("showlegend", True)]
+    shown = [trace["name"] for trace in reports.traces(roc) if trace.get("showlegend", True)]
     assert shown == ["sharp", "blurred"]
-    assert [trace["name"] for trace in drawn[1].traces] == ["gallery, search"]
+    assert [trace["name"] for trace in reports.traces(drawn[1])] == ["gallery, search"]
 
 
 def test_froc_goes_through_its_sensitivities() -> None:
     curve = Curve("froc", "luna16", np.array([0.0, 0.5, 2.0]), np.array([0.0, 0.5, 0.8]))
     number = Number("sensitivity@FP/scan=1", 0.6)
-    (chart,) = measured.curves({"one": Result("luna16", (number,), {}, {}, curves=(curve,))})
+    (chart,) = saved_results.result_curves({"one": Result("luna16", (number,), {}, {}, curves=(curve,))})
     assert chart.summary == "one: sensitivity 0.6000 at 1 false positives per scan."
-    assert (chart.traces[0]["x"], chart.traces[0]["y"]) == ([0.5, 1, 2], [0.5, 0.6, 0.8])
+    assert (reports.traces(chart)[0]["x"], reports.traces(chart)[0]["y"]) == ([0.5, 1, 2], [0.5, 0.6, 0.8])
 
 
 def test_groups_of_two_results_stand_beside_each_other() -> None:
     listed = people.crowd_pairs(CROWD, grouped=True)
     given = {name: groups.evaluate(of_model(None, noise), listed, draws=0) for name, noise in (("a", 0.5), ("b", 1.2))}
-    (chart,) = measured.group_errors(given)
-    assert [(trace["name"], trace["x"]) for trace in chart.traces] == [("a", ["even", "odd"]), ("b", ["even", "odd"])]
+    (chart,) = saved_results.errors_by_group(given)
+    assert [(trace["name"], trace["x"]) for trace in reports.traces(chart)] == [
+        ("a", ["even", "odd"]),
+        ("b", ["even", "odd"]),
+    ]
 
 
 def test_the_page_has_one_table_of_two_results(tmp_path: Path) -> None:
     paths = [reports.result(tmp_path, name) for name in ("first", "second")]
-    content = gather(paths)
-    page = Page(render(content.title, "", sections.of(content)))
+    content = read_content(paths)
+    page = Page(render(content.title, "", sections.build_sections(content)))
     captions = [said for _, said in page.all("caption")]
     assert captions[0] == "pairs: 2 results" and "first: pairs" not in captions

@@ -9,7 +9,7 @@ from scipy import stats
 
 import tiny
 from angulus.experiments.compare import Cell, Comparison, VariantRow
-from angulus.report import verdict
+from angulus.report.conclusions import conclude
 
 
 def comparison(accuracies: dict[str, list[float]], low: float = 80.0, diverged: str | None = None) -> Comparison:
@@ -31,8 +31,8 @@ def comparison(accuracies: dict[str, list[float]], low: float = 80.0, diverged: 
 
 def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
     found = {"A": [90.0, 91.0, 92.0], "B": [80.0, 81.1, 82.0], "C": [89.0, 92.0, 90.5]}
-    best, better, undecided, quality = verdict.sentences(comparison(found))
-    assert best == "Best here: A, which classifies 91.00 % of the test images rightly."
+    best, better, undecided, quality = conclude(comparison(found))
+    assert best == "Best here: A, which classifies 91.00 % of the test images correctly."
     for name, said in (("B", better), ("C", undecided)):
         differences = np.subtract(found["A"], found[name])
         low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
@@ -44,33 +44,29 @@ def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
         )
     assert better.startswith("It is better than B")
     assert undecided.startswith("With 3 seeds it is undecided whether A is better than C")
-    assert quality.startswith("Images of small feature norms are the hard ones for every loss: 80.0 to 80.0 %")
+    assert quality.startswith("Images with small feature norms are hard for every loss: 80.0 to 80.0 %")
 
 
 def test_one_seed_decides_nothing_and_one_variant_is_no_comparison() -> None:
-    assert verdict.sentences(comparison({"A": [90.0], "B": [80.0]}, low=99.0))[1].startswith(
-        "With one seed nothing tells"
-    )
-    assert verdict.sentences(comparison({"A": [90.0, 91.0]})) == []
+    assert conclude(comparison({"A": [90.0], "B": [80.0]}, low=99.0))[1].startswith("With one seed it is unknown")
+    assert conclude(comparison({"A": [90.0, 91.0]})) == []
 
 
 def test_variants_that_are_alike_with_every_seed_are_the_same() -> None:
-    found = verdict.sentences(comparison({"A": [100.0, 100.0], "B": [100.0, 100.0]}, low=99.0))
-    assert found[1:] == ["It is the same as B with every seed."]
+    found = conclude(comparison({"A": [100.0, 100.0], "B": [100.0, 100.0]}, low=99.0))
+    assert found[1:] == ["It equals B with every seed."]
 
 
 def test_a_variant_that_diverged_is_not_the_best() -> None:
-    found = verdict.sentences(
-        comparison({"A": [99.0, 98.0], "B": [80.0, 81.0], "C": [79.0, 78.0]}, diverged="A, seed 1")
-    )
+    found = conclude(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0], "C": [79.0, 78.0]}, diverged="A, seed 1"))
     assert found[0].startswith("Best here: B")
-    assert found[1] == "Left out, since a training of it diverged: A."
-    assert verdict.sentences(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0]}, diverged="A, seed 1")) == []
+    assert found[1] == "Left out because a training diverged: A."
+    assert conclude(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0]}, diverged="A, seed 1")) == []
 
 
 def test_few_images_of_low_quality_say_nothing() -> None:
     few = comparison({"A": [90.0, 91.0], "B": [80.0, 80.0]})
-    assert any("small feature norms" in each for each in verdict.sentences(few))
+    assert any("small feature norms" in each for each in conclude(few))
     for row in few.rows:
         row.counts["low"] = 29
-    assert not any("small feature norms" in each for each in verdict.sentences(few))
+    assert not any("small feature norms" in each for each in conclude(few))

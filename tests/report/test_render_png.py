@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from angulus.core.checks import InputError
-from angulus.report import plots
+from angulus.report import charts
+from angulus.report.chart import Panels
+from angulus.report.feature_chart import plane_features
+from angulus.report.render_png import draw, draw_extremes, render_png
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.normal(size=(30, 2))
@@ -19,19 +22,12 @@ LABELS = np.arange(30) % 3
 NAMES = ("cat", "dog", "eel")
 
 
-@pytest.fixture(autouse=True)
-def no_figure_is_left_open() -> Iterator[None]:
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
-def shown(figure: plots.Figure) -> list[plt.Axes]:
+def shown(figure: Figure) -> list[Axes]:
     return [axis for axis in figure.axes if axis.axison]
 
 
 def test_features_are_drawn_by_class() -> None:
-    figure = plots.features_2d([("one", FEATURES, LABELS)], NAMES)
+    figure = draw(plane_features("one", FEATURES, LABELS, NAMES))
     (axis,) = shown(figure)
     assert axis.get_title() == "one"
     assert len(axis.collections) == 3
@@ -48,7 +44,7 @@ def test_features_are_drawn_by_class() -> None:
 
 def test_class_weights_are_rays_in_their_direction() -> None:
     weights = np.array([[3.0, 4.0], [-1.0, 0.0], [0.0, 0.0]])
-    (axis,) = shown(plots.features_2d([("one", FEATURES, LABELS)], NAMES, [weights]))
+    (axis,) = shown(draw(plane_features("one", FEATURES, LABELS, NAMES, weights)))
     rays = axis.lines[:3]
     reach = axis.get_xlim()[1]
     tips = [(ray.get_xdata()[1], ray.get_ydata()[1]) for ray in rays]
@@ -62,7 +58,7 @@ def test_class_weights_are_rays_in_their_direction() -> None:
 def test_panels_stand_three_a_row_and_the_legend_where_there_is_room(
     models: int, panels: int, legend_in_a_panel: bool
 ) -> None:
-    figure = plots.features_2d([(str(n), FEATURES, LABELS) for n in range(models)], NAMES)
+    figure = draw(Panels([plane_features(str(n), FEATURES, LABELS, NAMES) for n in range(models)], legend="class"))
     assert len(figure.axes) == panels
     assert [axis.get_title() for axis in shown(figure)] == [str(n) for n in range(models)]
     inside = [axis for axis in figure.axes if axis.get_legend() is not None]
@@ -73,14 +69,14 @@ def test_panels_stand_three_a_row_and_the_legend_where_there_is_room(
 
 
 def test_features_that_are_all_zero_are_drawn() -> None:
-    (axis,) = shown(plots.features_2d([("dots", np.zeros((3, 2)), np.arange(3))], NAMES))
+    (axis,) = shown(draw(plane_features("dots", np.zeros((3, 2)), np.arange(3), NAMES)))
     assert axis.get_xlim() == (-1, 1)
 
 
 def test_histograms_are_shares_of_right_and_of_wrong() -> None:
     norms = np.array([0.5, 1.0, 2.0, 3.0])
     correct = np.array([False, True, True, True])
-    (axis,) = shown(plots.norm_histograms([("one", norms, correct)]))
+    (axis,) = shown(draw(charts.norm_histogram("one", norms, correct)))
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["right (3)", "wrong (1)"]
     heights = np.array([bar.get_height() for bar in axis.patches]).reshape(2, 30)
     assert heights.sum(axis=1) == pytest.approx([1.0, 1.0])
@@ -90,12 +86,12 @@ def test_histograms_are_shares_of_right_and_of_wrong() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_a_kind_without_samples_is_left_out(right: bool) -> None:
-    (axis,) = shown(plots.norm_histograms([("one", np.array([1.0, 2.0]), np.array([right, right]))]))
+    (axis,) = shown(draw(charts.norm_histogram("one", np.array([1.0, 2.0]), np.array([right, right]))))
     assert [text.get_text() for text in axis.get_legend().get_texts()] == [f"{'right' if right else 'wrong'} (2)"]
 
 
 def test_norms_that_are_all_zero_are_drawn() -> None:
-    (axis,) = shown(plots.norm_histograms([("zero", np.zeros(4), np.ones(4, dtype=bool))]))
+    (axis,) = shown(draw(charts.norm_histogram("zero", np.zeros(4), np.ones(4, dtype=bool))))
     assert axis.patches[0].get_height() == 1.0
 
 
@@ -103,7 +99,7 @@ def test_best_and_worst_are_in_order_and_wrong_ones_say_so() -> None:
     norms = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
     labels, predictions = np.array([0, 1, 2, 3, 4]), np.array([0, 7, 2, 3, 4])
     pixels = np.stack([np.full((1, 2, 2), 50 * n, dtype=np.uint8) for n in range(5)])
-    figure = plots.best_and_worst(pixels, norms, labels, predictions, "title", count=2)
+    figure = draw_extremes(pixels, norms, labels, predictions, "title", count=2)
     texts = [axis.get_xlabel() for axis in figure.axes]
     assert texts == ["5.00\n3", "4.00\n4", "1.00\n1 → 7", "2.00\n2"]
     assert [axis.xaxis.label.get_color() for axis in figure.axes] == ["black", "black", "tab:red", "black"]
@@ -115,7 +111,7 @@ def test_best_and_worst_are_in_order_and_wrong_ones_say_so() -> None:
 
 def test_fewer_images_than_asked_and_colour() -> None:
     pixels = RANDOM.integers(0, 256, size=(3, 3, 4, 4), dtype=np.uint8)
-    figure = plots.best_and_worst(pixels, np.arange(3.0), np.zeros(3, int), np.zeros(3, int), "colour", count=12)
+    figure = draw_extremes(pixels, np.arange(3.0), np.zeros(3, int), np.zeros(3, int), "colour", count=12)
     assert len(figure.axes) == 6
     assert figure.axes[0].images[0].get_array().shape == (4, 4, 3)
     assert np.array_equal(figure.axes[0].images[0].get_array()[:, :, 1], pixels[2, 1])
@@ -123,25 +119,23 @@ def test_fewer_images_than_asked_and_colour() -> None:
 
 def test_curves_are_drawn_by_name_with_a_mark() -> None:
     x = np.array([0.0, 1.0, 2.0])
-    figure = plots.curves(x, {"one": x, "two": x**2}, title="t", x_label="x", y_label="y", mark=1.5)
+    figure = draw(charts.lines({"one": (x, x), "two": (x, x**2)}, title="t", x_label="x", y_label="y", mark=1.5))
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines[:2]] == ["one", "two"]
     assert list(axis.lines[1].get_ydata()) == [0.0, 1.0, 4.0]
     assert list(axis.lines[2].get_xdata()) == [1.5, 1.5]
     assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("t", "x", "y")
-    alone = plots.curves(x, {"one": x}, title="t", x_label="x", y_label="y")
+    alone = draw(charts.lines({"one": (x, x)}, title="t", x_label="x", y_label="y"))
     assert alone.axes[0].get_legend() is None
 
 
-def test_saving_gives_a_png_and_closes_the_figure(tmp_path: Path) -> None:
-    figure = plots.norm_histograms([("one", np.array([1.0, 2.0]), np.array([True, False]))])
-    plots.save(figure, tmp_path / "a.png")
+def test_a_chart_is_written_as_png(tmp_path: Path) -> None:
+    render_png(charts.norm_histogram("one", np.array([1.0, 2.0]), np.array([True, False])), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 200
         assert len(picture.convert("L").getcolors()) > 5
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize(
@@ -155,8 +149,7 @@ def test_saving_gives_a_png_and_closes_the_figure(tmp_path: Path) -> None:
 )
 def test_features_of_another_shape_are_refused(features: np.ndarray, labels: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"features to draw must be \[N, 2\] and labels \[N\] with N >= 1; got \["):
-        plots.features_2d([("good", FEATURES, LABELS), ("bad", features, labels)], NAMES)
-    assert plt.get_fignums() == []
+        plane_features("bad", features, labels, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +158,11 @@ def test_features_of_another_shape_are_refused(features: np.ndarray, labels: np.
 )
 def test_norms_of_another_shape_are_refused(norms: np.ndarray, correct: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"norms and correct must be \[N\] each with N >= 1; got \["):
-        plots.norm_histograms([("bad", norms, correct)])
-    assert plt.get_fignums() == []
+        charts.norm_histogram("bad", norms, correct)
 
 
 @pytest.mark.parametrize(("pixels", "norms"), [((3, 8, 8), 3), ((3, 1, 8, 8), 4), ((0, 1, 8, 8), 0)])
 def test_images_of_another_shape_are_refused(pixels: tuple[int, ...], norms: int) -> None:
     numbers = np.zeros(norms)
     with pytest.raises(InputError, match=r"pixels must be \[N, channels, height, width\], and norms, .* got \["):
-        plots.best_and_worst(np.zeros(pixels, np.uint8), numbers, numbers, numbers, "bad")
-    assert plt.get_fignums() == []
+        draw_extremes(np.zeros(pixels, np.uint8), numbers, numbers, numbers, "bad")

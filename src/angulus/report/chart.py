@@ -1,0 +1,113 @@
+"""A chart as data, without any drawing library; `render_png` and `render_plotly` draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLOURS = (  # matplotlib's tab10
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
+)  # fmt: skip
+GREY = "#888888"  # visible on light and on dark
+DASHES: tuple[Literal["solid", "dash", "dot"], ...] = ("solid", "dash", "dot")
+MOST_IN_SUMMARY = 6  # lines that a summary describes one by one
+MOST_LETTERS = 28  # of a name in a legend
+
+Values = NDArray[Any] | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart."""
+
+    label: str = ""
+    log: bool = False  # a logarithmic scale
+    low: float | None = None  # its limits; None fits them to the data
+    high: float | None = None
+    percent: bool = False  # ticks are percentages
+    whole: bool = False  # its numbers are whole, such as ranks
+    names: bool = False  # it has one place per name instead of numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One line, one set of points or bars, or one colour map of a chart."""
+
+    kind: Literal["line", "steps", "points", "bars", "map"]  # "steps" is a line that keeps each y up to the next x
+    name: str
+    x: Values  # [K]; bars may have names; NaN interrupts a line
+    y: Values  # [K]
+    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, 1], [len(y), len(x)]
+    colour: str = COLOURS[0]  # as hex
+    dash: Literal["solid", "dash", "dot"] = "solid"
+    symbol: Literal["", "dot", "ring", "cross", "plus"] = ""  # of points, or of a line that marks its points
+    size: float = 5  # of the symbol, in pixels of the page
+    width: float | None = None  # of a line in pixels, of bars in units of x; None is the default and lets bars touch
+    opacity: float = 1
+    hatched: bool = False  # bars are hatched instead of filled
+    low: NDArray[np.float64] | None = None  # [K], the ends of an interval at each bar; NaN where it has none
+    high: NDArray[np.float64] | None = None
+    texts: Sequence[str] = ()  # [K], for `hover`
+    hover: str = ""  # what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"
+    group: str = ""  # series of one group are switched on and off together in the page's legend
+    in_legend: bool = True
+    right: bool = False  # belongs to the axis on the right
+    hidden: bool = False  # the page shows it only when all features are drawn at length 1
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """One chart: series, drawn in their order, and axes; z makes it one in space, right adds a second y axis."""
+
+    title: str
+    series: Sequence[Series]
+    x: Axis = field(default_factory=Axis)
+    y: Axis = field(default_factory=Axis)
+    z: Axis | None = None
+    right: Axis | None = None
+    summary: str = ""  # what it shows, in words, for readers who do not see it
+    overlaid: bool = False  # bars of several series lie over each other, as in histograms, instead of side by side
+    equal: bool = False  # one unit is equally long on all axes
+    mark: float | None = None  # an x at which a dotted line is drawn
+    digits: int = 5  # significant digits of the coordinates in the page
+    frames: Sequence[Sequence[Sequence[Values]]] = ()  # coordinates that replace the series', by epoch, series and axis
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """Charts that share one picture."""
+
+    charts: Sequence[Chart]
+    columns: int = 3  # charts per row, at most
+    size: tuple[float, float] = (3.6, 3.5)  # width and height of one chart, in inches
+    legend: str = ""  # the title of one legend for all; "" gives each chart its own
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dash of the line with this number: ten colours, first solid, then dashed, then dotted."""
+    return {"colour": COLOURS[number % 10], "dash": DASHES[number // 10 % 3]}
+
+
+def shorten(name: object) -> str:
+    """A name cut to what a legend has room for.
+
+    >>> shorten("a very long name that no legend has room for")
+    'a very long name that no le…'
+    """
+    name = str(name)
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
+def summarize(parts: Iterable[str]) -> str:
+    """Parts of a sentence; of many, the first few.
+
+    >>> summarize("abc"), summarize("abcdefgh")
+    ('a; b; c.', 'a; b; c; d; e; f; and 2 more.')
+    """
+    parts = list(parts)
+    more = [f"and {len(parts) - MOST_IN_SUMMARY} more"] if len(parts) > MOST_IN_SUMMARY else []
+    return "; ".join(parts[:MOST_IN_SUMMARY] + more) + "."

@@ -1,0 +1,174 @@
+"""Features as points: in the plane, in space or projected, and how they formed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.core import checks
+from angulus.report.chart import COLOURS, GREY, Axis, Chart, Series, shorten
+from angulus.report.finished_run import FinishedRun
+
+Floats = NDArray[np.float64]
+
+MOST_POINTS = 2000  # of the test images
+MOST_CLASSES = 10  # with a colour of their own
+OUTLINE = "length 1"
+PROJECTED = ("first direction", "second direction")
+
+
+def plane_features(
+    name: str,
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    weights: NDArray[Any] | None = None,
+) -> Chart:
+    """Features [N, 2], one colour per class, with the origin and the class weights [C, 2] as rays. CM Fig. 5."""
+    if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1] or not len(labels):
+        raise checks.InputError(
+            "features to draw must be [N, 2] and labels [N] with N >= 1; "
+            f"got {list(features.shape)} and {list(labels.shape)}"
+        )
+    reach = _reach(features)
+    colours = {label: COLOURS[label % 10] for label in range(len(class_names))}
+    series = [
+        _points(class_name, colours[label], features[labels == label], opacity=0.6)
+        for label, class_name in enumerate(class_names)
+    ]
+    if weights is not None:
+        series += [_ray(shorten(class_names[label]), colours[label], weights[label], reach) for label in colours]
+    looks = {"colour": "#000000", "symbol": "plus", "size": 7, "in_legend": False}
+    series.append(_series("points", "origin", np.zeros((1, 2)), **looks))
+    axis = Axis(low=-reach, high=reach)
+    return Chart(name, series, axis, axis, equal=True)
+
+
+def run_features(run: FinishedRun) -> Chart:
+    """Test features of a run, one colour per class, wrong predictions marked, and by epoch if the run recorded that.
+
+    Two and three dimensions are drawn as they are, and one as a line; more are projected onto the two principal
+    directions of the test features.
+    """
+    points, labels = run.test["features"].astype(np.float64), run.test["labels"]
+    project, words = _projection(points)
+    flat = project(points)
+    rows = np.unique(np.linspace(0, len(flat) - 1, MOST_POINTS).round().astype(int))
+    classes = _most_frequent(labels)
+    colours = {label: COLOURS[place % 10] for place, label in enumerate(classes)}
+    members = [
+        *((run.class_name(label), colours[label], labels == label) for label in classes),
+        ("other classes", GREY, ~np.isin(labels, classes)),
+    ]
+    members = [(name, colour, member) for name, colour, member in members if member.any()]
+    series = [_points(name, colour, flat[rows[member[rows]]]) for name, colour, member in members]
+    wrong = rows[~run.correct[rows]]
+    if len(wrong):
+        series.append(_wrong(run, wrong, flat))
+    reach = _reach(flat)
+    if run.weights is not None:
+        series += [_ray(run.class_name(label), colour, run.weights[label], reach) for label, colour in colours.items()]
+    series += _outline(flat.shape[1])
+    frames = []
+    if run.formation is not None:
+        inside = [member[run.formation.rows] for *_, member in members]
+        still: list[Any] = [[[] for _ in flat.T]] * (len(series) - len(members))
+        for epoch in run.formation.features.astype(np.float64):
+            at_epoch = project(epoch)
+            reach = max(reach, _reach(at_epoch, 0.99, 0.0))
+            frames.append([list(at_epoch[member].T) for member in inside] + still)
+    titles = PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃")[: flat.shape[1]]
+    # the page's switch to length 1 replaces these limits by its own
+    x, y, *rest = (Axis(title, low=-reach, high=reach) for title in titles)
+    summary = f"{words} {_spread(points, labels)}"
+    z = rest[0] if rest else None
+    return Chart(run.name, series, x, y, z, summary=summary, equal=True, digits=4, frames=frames)
+
+
+def _reach(points: Floats, share: float = 0.999, smallest: float = 1.0) -> float:
+    """How far the axes go: a little beyond all points but the farthest few."""
+    return float(np.quantile(np.linalg.norm(points, axis=1), share)) * 1.08 or smallest
+
+
+def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
+    """(the function from features [N, d] to the points to draw, its description)."""
+    size = points.shape[1]
+    if size in (2, 3):
+        return lambda values: values, f"{size}-D features as they are."
+    if size == 1:
+        return lambda values: np.pad(values, ((0, 0), (0, 1))), "1-D features, on a line."
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="full" if min(points.shape) < 500 else "randomized", random_state=0).fit(points)
+    share = float(pca.explained_variance_ratio_.sum())
+    return pca.transform, (
+        f"PCA projection of {size}-D features onto 2 directions, which hold {share:.0%} of their variance: angles and "
+        "lengths are not those of the features."
+    )
+
+
+def _most_frequent(labels: NDArray[Any]) -> list[int]:
+    classes, counts = np.unique(labels, return_counts=True)
+    return sorted(classes[np.argsort(-counts, kind="stable")][:MOST_CLASSES].tolist())
+
+
+def _spread(points: Floats, labels: NDArray[Any]) -> str:
+    """How close classes lie and how far apart, in degrees, of the features themselves."""
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    unit = points / np.where(lengths > 0, lengths, 1)
+    classes, place = np.unique(labels, return_inverse=True)
+    sums = np.stack([np.bincount(place, column, len(classes)) for column in unit.T], axis=1)
+    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    own = np.degrees(np.arccos(np.clip((unit * means[place]).sum(axis=1), -1, 1))).mean()
+    if len(classes) < 2:
+        return f"Mean angle to the class's mean direction {own:.1f}°."
+    between = means @ means.T
+    np.fill_diagonal(between, -1)
+    nearest = np.degrees(np.arccos(np.clip(between.max(), -1, 1)))
+    return (
+        f"{len(classes):,} classes; mean angle of a feature to its class's mean direction {own:.1f}°, "
+        f"smallest angle between two mean directions {nearest:.1f}°."
+    )
+
+
+def _points(name: str, colour: str, points: Floats, *, opacity: float = 0.75) -> Series:
+    flat = points.shape[1] == 2
+    looks = {"colour": colour, "symbol": "dot", "size": 4 if flat else 2.5, "opacity": opacity, "group": shorten(name)}
+    return _series(
+        "points", name, points, **looks, hover="({x:.3g}, {y:.3g})" if flat else "({x:.3g}, {y:.3g}, {z:.3g})"
+    )
+
+
+def _wrong(run: FinishedRun, rows: NDArray[Any], points: Floats) -> Series:
+    texts = [
+        f"{shorten(run.class_name(int(label)))} taken for {shorten(run.class_name(int(guess)))}"
+        for label, guess in zip(run.test["labels"][rows], run.test["predictions"][rows], strict=True)
+    ]
+    looks = {"colour": GREY, "symbol": "cross", "size": 8 if points.shape[1] == 2 else 4}
+    return _series("points", "wrong", points[rows], **looks, texts=texts, hover="{text}")
+
+
+def _ray(class_name: str, colour: str, weight: NDArray[Any], reach: float) -> Series:
+    """A line from the origin along a class weight."""
+    weight = weight.astype(np.float64)
+    tip = weight / max(float(np.linalg.norm(weight)), 1e-12) * reach
+    looks = {"colour": colour, "width": 1, "in_legend": False, "group": shorten(class_name)}
+    return _series("line", "class weight", np.stack([np.zeros_like(tip), tip]), **looks)
+
+
+def _outline(size: int) -> list[Series]:
+    """The unit circle, or three great circles of the unit sphere, shown when all features are drawn at length 1."""
+    turn = np.linspace(0, 2 * np.pi, 73)
+    waves = {"c": np.cos(turn), "s": np.sin(turn), "0": np.zeros_like(turn)}
+    circles = [np.stack([waves[wave] for wave in circle], axis=1) for circle in ("cs0", "c0s", "0cs")]
+    looks = {"colour": GREY, "width": 1, "in_legend": False, "hidden": True}
+    return [_series("line", OUTLINE, circle[:, :size], **looks) for circle in (circles if size == 3 else circles[:1])]
+
+
+def _series(kind: Any, name: str, points: Floats, **looks: Any) -> Series:
+    """A series through points [K, axes]."""
+    columns: dict[str, Any] = dict(zip("xyz", points.T, strict=False))
+    return Series(kind, name, **columns, **looks)

@@ -1,0 +1,178 @@
+"""Tables and charts of saved results: those of one protocol share a table and their curves share a chart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from angulus.evaluation.protocols import groups, scored
+from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
+from angulus.report import charts
+from angulus.report.chart import Chart
+from angulus.report.charts import CURVES, CurvePoint
+from angulus.report.page import Table
+from angulus.report.tables import NONE
+
+Results = Mapping[str, Result]  # by their names in the report
+
+FEATURES = {  # by the flip rule at the end of a model's name
+    "none": "of each image alone, without its mirror image",
+    "sum": "of each image plus those of its mirror image",
+    "concat": "of each image, followed by those of its mirror image",
+}
+LIST_COLUMNS = (*scored.COLUMNS[:3], "labels")  # two results with equal ones are of the same samples
+ON_CURVE = {"roc": "TAR@FAR=", "det": "TAR@FAR=", "froc": "sensitivity@FP/scan="}  # numbers that lie on a curve
+
+
+def result_tables(results: Results) -> list[Table]:
+    """One table per protocol: a single result has one row per number, several have one row per result."""
+    by_protocol: dict[str, dict[str, Result]] = {}
+    for name, result in results.items():
+        by_protocol.setdefault(result.protocol, {})[name] = result
+    return [
+        _table_of_many(protocol, group) if len(group) > 1 else _table_of_one(*next(iter(group.items())))
+        for protocol, group in by_protocol.items()
+    ]
+
+
+def describe_features(result: Result) -> str:
+    """Which features a result was computed from, in a sentence; "" if from none."""
+    flip = str(result.choices.get("flip", "none"))
+    if "model" in result.about:
+        source = FEATURES.get(str(result.about["model"]).rpartition("-")[2], f"of {result.about['model']}")
+    elif "flip" in result.choices or any("norm" in number.name for number in result.numbers):
+        source = "as their file holds them; it does not record the model and its flip rule"
+    else:
+        return ""
+    return f"Features: {source}{'' if flip == 'none' else f'; scores: {flip}, norms without'}."
+
+
+def result_curves(results: Results) -> list[Chart]:
+    """One chart for each kind of curve of each protocol, with the curves of all its results."""
+    drawn = []
+    for kind in KINDS:
+        lines: dict[str, list[Any]] = {}
+        points: dict[str, list[CurvePoint]] = {}
+        for name, result in results.items():
+            for curve in result.curves:
+                if curve.kind == kind:
+                    label = name if curve.name == result.protocol else f"{name}, {curve.name}"
+                    lines.setdefault(result.protocol, []).append((label, curve.x, curve.y))
+                    points[label] = _points_of_table(result, curve)
+        for protocol, curves in lines.items():
+            title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
+            drawn.append(charts.error_curves(kind, curves, title, points))
+    return drawn
+
+
+def errors_by_group(results: Results) -> list[Chart]:
+    """Errors of groups of people; results with the same groups share a chart."""
+    by_groups: dict[tuple[str, ...], list[tuple[str, list[Number]]]] = {}
+    for name, result in results.items():
+        if result.protocol == groups.PROTOCOL:
+            names = tuple(np.unique(result.samples["groups"]).tolist())
+            accuracies = [result.number(f"accuracy {group}") for group in names]
+            by_groups.setdefault(names, []).append((name, accuracies))
+    return [charts.group_errors("Error by group", "group", names, rows) for names, rows in by_groups.items()]
+
+
+def _table_of_one(name: str, result: Result) -> Table:
+    level = next((number.interval.level for number in result.numbers if number.interval), None)
+    columns = {
+        f"{level or 0:.0%} interval": [span(number) for number in result.numbers] if level else [],
+        "threshold": [_optional(number.threshold) for number in result.numbers],
+        "±": [_optional(number.spread) for number in result.numbers],
+    }
+    columns = {head: cells for head, cells in columns.items() if any(cells)}
+    names = [[number.name, shown(number.value)] for number in result.numbers]
+    rows = [[*row, *cells] for row, *cells in zip(names, *columns.values(), strict=True)]
+    caption = name if name == result.protocol else f"{name}: {result.protocol}"
+    notes = (_counts(result), describe_features(result), *result.notes)
+    return Table(caption, ["number", "value", *columns], rows, tuple(filter(None, notes)))
+
+
+def _optional(value: float | None) -> str:
+    return "" if value is None else shown(value)
+
+
+def _table_of_many(protocol: str, results: Results) -> Table:
+    """One row per result; thresholds and spreads have columns next to their number if any result has them."""
+    head, columns = ["result"], []
+    for name in dict.fromkeys(number.name for result in results.values() for number in result.numbers):
+        numbers = [next((one for one in result.numbers if one.name == name), None) for result in results.values()]
+        head.append(name)
+        columns.append([NONE if number is None else _with_interval(number) for number in numbers])
+        for attribute, label in (("spread", "±"), ("threshold", "threshold")):
+            cells = [_optional(getattr(number, attribute, None)) for number in numbers]
+            if any(cells):
+                head.append(f"{name}, {label}")
+                columns.append([cell or NONE for cell in cells])
+    rows = [[name, *cells] for name, *cells in zip(results, *columns, strict=True)]
+    return Table(f"{protocol}: {len(results)} results", head, rows, tuple(_notes_of_many(results)))
+
+
+def _notes_of_many(results: Results) -> list[str]:
+    """What all the results have in common, and where they differ."""
+    notes = _once({name: _brackets(result) for name, result in results.items()})
+    notes += _once({name: _counts(result) for name, result in results.items()})
+    if len({_samples(result) for result in results.values()}) > 1:
+        notes.append("They are not of the same samples: the rows do not show which model is better.")
+    notes += _once({name: describe_features(result) for name, result in results.items()})
+    for choice in dict.fromkeys(choice for result in results.values() for choice in result.choices):
+        values = {name: _plain(result.choices.get(choice, "not recorded")) for name, result in results.items()}
+        if choice != "intervals" and len(set(values.values())) > 1:
+            notes.append(f"They differ in {choice}: {'; '.join(f'{name}: {value}' for name, value in values.items())}.")
+    for note in dict.fromkeys(note for result in results.values() for note in result.notes):
+        names = [name for name, result in results.items() if note in result.notes]
+        notes.append(note if len(names) == len(results) else f"{', '.join(names)}: {note}")
+    return [note for note in notes if note]
+
+
+def _brackets(result: Result) -> str:
+    intervals = any(number.interval for number in result.numbers)
+    return f"In brackets: {result.choices.get('intervals', 'intervals')}." if intervals else ""
+
+
+def _once(sentences: Mapping[str, str]) -> list[str]:
+    """The sentence that all names share, or else each sentence with its name."""
+    distinct = set(sentences.values())
+    return list(distinct) if len(distinct) == 1 else [f"{name}: {text}" for name, text in sentences.items() if text]
+
+
+def _samples(result: Result) -> Any:
+    """A value that is equal for results of the same samples."""
+    columns = [name for name in LIST_COLUMNS if name in result.samples]
+    if not columns:
+        return str(sorted(result.counts.items()))
+    return tuple((name, result.samples[name].tobytes()) for name in columns)
+
+
+def _with_interval(number: Number) -> str:
+    return shown(number.value) + (f" {span(number, form='[{}, {}]')}" if number.interval else "")
+
+
+def _counts(result: Result) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in result.counts.items()) + "."
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _points_of_table(result: Result, curve: Curve) -> list[CurvePoint]:
+    """The numbers of a result's table that lie on its curve."""
+    start = ON_CURVE.get(curve.kind)
+    if start is None or curve.name != result.protocol:
+        return []
+    points = []
+    for number in result.numbers:
+        rate = number.name.removeprefix(start)
+        if rate != number.name and np.isfinite(number.value):
+            y, label = number.value, f"{number.name}: {shown(number.value)}"
+            if curve.kind == "det":
+                y, label = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"
+            points.append(CurvePoint(float(rate), y, label, shown(y)))
+    return points
