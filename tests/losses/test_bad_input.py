@@ -237,10 +237,7 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: L.c_contrastive().bind(3, 1),
         "c_contrastive needs another class: num_classes must be >= 2",
     ),
-    "c_triplet, C = 1": (
-        lambda: L.c_triplet().bind(3, 1),
-        "c_triplet needs another class: num_classes must be >= 2; got 1",
-    ),
+    "c_triplet, C = 1": (lambda: L.c_triplet().bind(3, 1), "c_triplet needs another class: num_classes must be >= 2"),
     "ideal bound, C = 2": (lambda: L.cm_softmax().bind(3, 2), "needs C >= 3 classes; got C = 2; give lower and upper"),
     "ideal bound, p small": (
         lambda: L.cm_softmax(p=0.25).bind(3, 5),
