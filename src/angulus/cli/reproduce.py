@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from angulus.cli import progress
 from angulus.cli.output import say, show_table
@@ -59,10 +60,22 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
+    queue: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Work through a file of rows, one per line, in the background.", show_default=False),
+    ] = None,
+    hours: Annotated[float, typer.Option(help="With --queue: stop after so long; the same command resumes.")] = 2.5,
+    threads: Annotated[int, typer.Option(help="With --queue: CPU threads of each run.")] = 1,
+    status: Annotated[bool, typer.Option("--status", help="With --queue: show how far each row is, and stop.")] = False,
 ) -> None:
     """Run a row of a paper's table, or resume it, and print the results next to the paper's."""
-    if sum((row is not None, show_list, table is not None)) != 1:
-        raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE")
+    if sum((row is not None, show_list, table is not None, queue is not None)) != 1:
+        raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE, or --queue FILE")
+    if queue is not None:
+        _work_through(queue, out, hours, threads, status)
+        return
+    if status:
+        raise checks.InputError("--status needs --queue FILE: it shows how far each row of that file is")
     from angulus.experiments import reproduce as rows
 
     if row is None:
@@ -81,6 +94,22 @@ def reproduce(
     for comparison in comparisons:
         _report(comparison)
         say(f"\nTable, numbers, plots and report.html are in {comparison.folder}/")
+
+
+def _work_through(queue: Path, out: Path, hours: float, threads: int, status_only: bool) -> None:
+    from angulus.experiments import queue as queues
+
+    if status_only:
+        found = queues.status(queues.read_queue(queue), out)
+    else:
+        with progress.bar(Console(stderr=True)) as bar:
+            found = queues.work(
+                queue, out, hours=hours, threads=threads, store=_report, on_run=bar.on_run, on_step=bar.on_step
+            )
+    table = Table("recipe", "runs", "hours", "state")
+    for each in found:
+        table.add_row(each.entry.title, f"{each.done} of {each.runs}", f"{each.hours:.2f}", each.state)
+    show_table(table)
 
 
 def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:

@@ -6,12 +6,15 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy
 import torch
 
@@ -81,3 +84,24 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+@contextmanager
+def timing() -> Iterator[None]:
+    """Mark that this process measures times: background work of Angulus on this machine pauses, see `is_timing`."""
+    with _timing_lock():
+        yield
+
+
+def is_timing() -> bool:
+    """Whether another process of this user measures times."""
+    try:
+        with _timing_lock().acquire(timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _timing_lock() -> filelock.BaseFileLock:
+    user = os.getuid() if hasattr(os, "getuid") else "all"
+    return filelock.FileLock(Path(tempfile.gettempdir()) / f"angulus-timing-{user}.lock")

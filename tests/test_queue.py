@@ -1,0 +1,126 @@
+"""The queue of rows: worked off, stopped and resumed to the same numbers, and refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from angulus.core import environment, files
+from angulus.core.checks import InputError
+from angulus.experiments import queue
+from angulus.experiments.compare import compare
+
+SMALL = "training.epochs=2 compare.seeds=[0] 'compare.variants={A: {}, B: {objective.kind: softmax}}' published=null"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.txt"
+    path.write_text(f"# measured first\ndemo {SMALL}\n\ndemo {SMALL} training.batch_size=64  # then\n")
+    return path
+
+
+def columns(folder: Path) -> Any:
+    (path,) = folder.rglob("comparison.json")
+    return [row["columns"] for row in json.loads(path.read_text())["rows"]]
+
+
+def test_a_queue_is_worked_off_once(rows: Path, tmp_path: Path) -> None:
+    stored = []
+    found = queue.work(rows, tmp_path / "runs", hours=1, store=stored.append)
+    assert [each.state for each in found] == ["measured", "measured"]
+    assert len(stored) == 2
+    log = (tmp_path / "runs" / queue.LOG).read_text()
+    again = queue.work(rows, tmp_path / "runs", hours=1, store=stored.append)
+    assert [each.state for each in again] == ["measured", "measured"]
+    assert len(stored) == 2
+    assert (tmp_path / "runs" / queue.LOG).read_text() == log
+    assert all(each.hours > 0 for each in again)
+
+
+def test_a_queue_out_of_time_is_resumed_to_the_same_numbers(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows.write_text(f"demo {SMALL}\n")
+    runs = tmp_path / "runs"
+    clock = time.monotonic
+    ahead = 0.0
+    monkeypatch.setattr(queue.time, "monotonic", lambda: clock() + ahead)
+
+    def late(step: int, steps: int, loss: float) -> None:
+        nonlocal ahead
+        ahead = 7200.0 if step == 5 else ahead
+
+    (stopped,) = queue.work(rows, runs, hours=1, on_step=late)
+    assert stopped.state == "stopped: run the same command again to resume"
+    assert stopped.done == 0
+    with (runs / queue.LOG).open("a") as log:
+        log.write('{"entry": "demo')  # a full disk
+    (ended,) = queue.work(rows, runs, hours=1)
+    assert ended.state == "measured"
+    words = queue.read_queue(rows)[0].overrides
+    compare("demo", tmp_path / "whole", [*words, "training.threads=1"])
+    assert columns(runs) == columns(tmp_path / "whole")
+
+
+def test_what_cannot_be_run_is_named_and_the_rest_goes_on(rows: Path, tmp_path: Path) -> None:
+    rows.write_text(f"cm-t2 data.root={tmp_path}/none\ndemo {SMALL}\n")
+    missing, measured = queue.work(rows, tmp_path / "runs", hours=1)
+    assert "MNIST" in missing.state
+    assert missing.done == 0
+    assert measured.state == "measured"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("CM-T99", r"rows.txt, line 2: there is no row 'CM-T99'; did you mean 'CM-T\w+'\?"),
+        ("demo training.epoch=1", r"rows.txt, line 2: .*epoch"),
+        ("faces-slim", r"rows.txt, line 2: recipe faces-slim has no compare section"),
+        ("'demo", r"rows.txt, line 2: No closing quotation"),
+    ],
+)
+def test_a_broken_line_is_named_before_anything_runs(line: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text(f"demo\n{line}\n")
+    with pytest.raises(InputError, match=sentence):
+        queue.work(path, tmp_path / "runs", hours=1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_queues_on_one_folder_and_an_empty_one_are_refused(rows: Path, tmp_path: Path) -> None:
+    with files.lock(tmp_path / "runs"), pytest.raises(InputError, match=r"queue folder .* is in use"):
+        queue.work(rows, tmp_path / "runs", hours=1)
+    rows.write_text("# nothing\n")
+    with pytest.raises(InputError, match="names no row; write one per line"):
+        queue.read_queue(rows)
+
+
+def test_the_queue_waits_while_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not environment.is_timing()
+    code = "from angulus.core import environment\nwith environment.timing():\n    print(1, flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as benchmark:
+        assert benchmark.stdout is not None
+        benchmark.stdout.readline()
+        assert environment.is_timing()
+        sitting = queue.Sitting(time.monotonic() + 60)
+        monkeypatch.setattr(queue, "PAUSE_S", 0.01)
+        naps: list[float] = []
+
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 3:
+                benchmark.communicate("\n")
+
+        monkeypatch.setattr(queue.time, "sleep", nap)
+        sitting.after_step(1, 2, 0.5)
+    assert len(naps) == 3
+    assert not sitting.asked
