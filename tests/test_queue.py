@@ -16,7 +16,10 @@ from angulus.core.checks import InputError
 from angulus.experiments import queue
 from angulus.experiments.compare import compare
 
-SMALL = "training.epochs=2 compare.seeds=[0] 'compare.variants={A: {}, B: {objective.kind: softmax}}' published=null"
+SMALL = (
+    "training.epochs=2 compare.seeds=[0] 'compare.variants={A: {}, B: {objective.kind: softmax}}' "
+    "compare.quality_split=null published=null"
+)
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_what_cannot_be_run_is_named_and_the_rest_goes_on(rows: Path, tmp_path: 
     [
         ("CM-T99", r"rows.txt, line 2: there is no row 'CM-T99'; did you mean 'CM-T\w+'\?"),
         ("demo training.epoch=1", r"rows.txt, line 2: .*epoch"),
-        ("faces-slim", r"rows.txt, line 2: recipe faces-slim has no compare section"),
+        ("demo compare=null published=null", r"rows.txt, line 2: recipe demo has no compare section"),
         ("'demo", r"rows.txt, line 2: No closing quotation"),
     ],
 )
@@ -90,7 +93,7 @@ def test_a_broken_line_is_named_before_anything_runs(line: str, sentence: str, t
     path = tmp_path / "rows.txt"
     path.write_text(f"demo\n{line}\n")
     with pytest.raises(InputError, match=sentence):
-        queue.work(path, tmp_path / "runs", hours=1)
+        queue.work(path, tmp_path / "runs", hours=0.001)
     assert not (tmp_path / "runs").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -102,6 +103,7 @@ def _work_through(queue: Path, out: Path, hours: float, threads: int, status_onl
     if status_only:
         found = queues.status(queues.read_queue(queue), out)
     else:
+        os.nice(19)  # everything else on the machine goes first
         with progress.bar(Console(stderr=True)) as bar:
             found = queues.work(
                 queue, out, hours=hours, threads=threads, store=_report, on_run=bar.on_run, on_step=bar.on_step

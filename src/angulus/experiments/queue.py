@@ -173,7 +173,6 @@ def work(
     checks.integer("threads", threads, low=1)
     entries = read_queue(queue)
     with files.lock(folder, "queue folder", way="give the second queue another --out"):
-        os.nice(19 - os.nice(0))
         sitting = Sitting(time.monotonic() + 3600 * hours, on_run, on_step)
         for entry in entries:
             if not _work_on(entry, folder, threads, sitting, store):
