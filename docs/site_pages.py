@@ -1,4 +1,4 @@
-"""What MkDocs is told for the site: pages made from the repository, and links that leave docs/.
+"""What MkDocs needs for the site: pages made from the repository, and links that leave docs/.
 
 In the repository a page links to `../src/...`, `../recipes/...` or `../CONTRIBUTING.md`, and those links work there.
 Here they are led to where the site has the same thing: the API's page, the recipes' page, or a copy of the file.

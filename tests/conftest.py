@@ -19,7 +19,7 @@ settings.load_profile("angulus")
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real data: $ANGULUS_DATA, else shared/data beside the checkout; skips where neither is there."""
+    """The folder of real data: $ANGULUS_DATA, else shared/data next to the checkout; skips where neither is there."""
     named = os.environ.get("ANGULUS_DATA", "")
     folder = Path(named).expanduser() if named else Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():

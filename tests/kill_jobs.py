@@ -34,8 +34,8 @@ def content(out: Path) -> list[Any] | None:
         return None
     rows = [(row.id, row.image, row.identity, row.score) for row in records.rows(range(len(records)))]
     columns = {name: records.column(name).tolist() for name in records.columns}
-    beside = {path.name: path.read_text() for path in out.iterdir() if path.name in ("left-out.jsonl", "report.csv")}
-    return [rows, records.about, columns, beside]
+    next_to = {path.name: path.read_text() for path in out.iterdir() if path.name in ("left-out.jsonl", "report.csv")}
+    return [rows, records.about, columns, next_to]
 
 
 def convert_folder(out: Path) -> None:

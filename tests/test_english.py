@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[1]
 # word -> what to write
 AVOID = {
     "beside": "next to",
-    "besides": "also, other than",
     "anew": "again",
     "whom": "who, or name the person",
     "thereof": "of it",

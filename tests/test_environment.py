@@ -1,4 +1,4 @@
-"""What stands beside results and timings."""
+"""What is saved with results and timings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_timing_names_the_commit_of_the_package_and_whether_its_code_was_chang
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first")
     commit = git(tmp_path, "rev-parse", "--short", "HEAD").strip()
-    (tmp_path / "results.jsonl").write_text("beside the package")
+    (tmp_path / "results.jsonl").write_text("next to the package")
     assert environment.of_timing(torch.device("cpu"))["commit"] == commit
     own.write_text("second")
     assert environment.of_timing(torch.device("cpu"))["commit"] == commit + "+"

@@ -27,8 +27,8 @@ TASKS = ("calibrate", "embed", "export", "model", "search")  # pages that run af
 ELSEWHERE = ("http://HOST", "torchrun", "search index", "--approximate")
 PEOPLE, OTHERS, EACH, VISITS = 8, 10, 11, 2
 
-# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It writes down whom
-# it calls over the network.
+# `angulus`, with less training: what the lines do is tested, not what is learnt in twenty epochs. It lists each host
+# that it calls.
 SHORT = """#!{python}
 import sys
 
@@ -66,7 +66,7 @@ def lines(page: Path, heading: str = "# ") -> list[str]:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder, and beside it the command `angulus` of this checkout."""
+    """An empty folder, and next to it the command `angulus` of this checkout."""
     root = tmp_path_factory.mktemp("user")
     (root / "bin").mkdir()
     command = root / "bin" / "angulus"

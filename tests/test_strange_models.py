@@ -106,7 +106,7 @@ def by_hub(folder: Path) -> object:
 
 def by_command(*arguments: str) -> Callable[[Path], object]:
     def call(folder: Path) -> object:
-        filled = [part.format(model=folder, beside=folder.parent) for part in arguments]
+        filled = [part.format(model=folder, next_to=folder.parent) for part in arguments]
         found = CliRunner().invoke(app, filled)
         if found.exception is not None:
             raise found.exception
@@ -120,10 +120,10 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "HubModel": by_hub,
     "embedding.run": lambda folder: embed.run(folder, folder.parent / "photos", folder.parent / "e.npz"),
     "info": by_command("info", "{model}"),
-    "embed": by_command("embed", "{model}", "{beside}/photos", "{beside}/e.npz"),
-    "verify": by_command("verify", "{model}", "{beside}/photos/0.png", "{beside}/photos/1.png", "--threshold", "0"),
-    "export": by_command("export", "{model}", "--onnx", "{beside}/m.onnx"),
-    "doctor": by_command("doctor", "{model}", "{beside}/photos"),
+    "embed": by_command("embed", "{model}", "{next_to}/photos", "{next_to}/e.npz"),
+    "verify": by_command("verify", "{model}", "{next_to}/photos/0.png", "{next_to}/photos/1.png", "--threshold", "0"),
+    "export": by_command("export", "{model}", "--onnx", "{next_to}/m.onnx"),
+    "doctor": by_command("doctor", "{model}", "{next_to}/photos"),
 }
 EVIL: dict[str, dict[str, object]] = {
     "checkpoint_path": {"checkpoint_path": "evil.pth"},

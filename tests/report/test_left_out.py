@@ -37,7 +37,7 @@ class Crash(Exception):
 
 
 class After:
-    """Crashes at the so-manyth step."""
+    """Crashes at the given step."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps

@@ -50,9 +50,9 @@ def rows_of(table: Table) -> dict[str, dict[str, str]]:
 
 
 def test_results_of_one_protocol_are_rows_of_one_table(results: dict[str, Result]) -> None:
-    beside, alone = saved_results.result_tables(results)
-    assert (beside.caption, alone.caption) == ("pairs: 2 results", "norms: quality")
-    rows = rows_of(beside)
+    next_to, alone = saved_results.result_tables(results)
+    assert (next_to.caption, alone.caption) == ("pairs: 2 results", "norms: quality")
+    rows = rows_of(next_to)
     assert list(rows) == ["sharp", "blurred"]
     for name, cells in rows.items():
         for number in results[name].numbers:
@@ -67,17 +67,17 @@ def test_results_of_one_protocol_are_rows_of_one_table(results: dict[str, Result
         threshold = results[name].number("TAR@FAR=1e-1").threshold
         assert float(cells["TAR@FAR=1e-1, threshold"]) == pytest.approx(threshold, rel=1e-3)
     assert (rows["sharp"]["TAR@FAR=2.5e-1"], rows["sharp"]["TAR@FAR=2.5e-1, threshold"]) == ("—", "—")
-    assert not any("norm" in head for head in beside.head)
+    assert not any("norm" in head for head in next_to.head)
 
 
 def test_what_all_have_in_common_is_said_once(results: dict[str, Result]) -> None:
-    beside, _ = saved_results.result_tables(results)
-    assert beside.notes[0].startswith("In brackets: 95 % of 30 resamples of the people (seed 0)")
-    assert beside.notes[1] == "72 pairs, 36 genuine, 36 impostors, 48 images, 12 people, 3 folds."
-    assert "± of the accuracy: standard error over 3 folds" in beside.notes
-    folds = [note for note in beside.notes if "thresholds of the folds" in note]
+    next_to, _ = saved_results.result_tables(results)
+    assert next_to.notes[0].startswith("In brackets: 95 % of 30 resamples of the people (seed 0)")
+    assert next_to.notes[1] == "72 pairs, 36 genuine, 36 impostors, 48 images, 12 people, 3 folds."
+    assert "± of the accuracy: standard error over 3 folds" in next_to.notes
+    folds = [note for note in next_to.notes if "thresholds of the folds" in note]
     assert [note.partition(":")[0] for note in folds] == ["sharp", "blurred"]
-    assert not any("differ" in note or "same samples" in note for note in beside.notes)
+    assert not any("differ" in note or "same samples" in note for note in next_to.notes)
 
 
 def test_where_results_differ_it_is_said() -> None:
