@@ -50,7 +50,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Progress:
+class EntryStatus:
     """How far a recipe of the queue is.
 
     Args:
@@ -153,7 +153,7 @@ def work(
     store: Callable[[Comparison], object] = lambda comparison: None,
     on_run: OnRun | None = None,
     on_step: OnStep | None = None,
-) -> list[Progress]:
+) -> list[EntryStatus]:
     """Work through a queue until it is done or the time is over; what was measured is kept at any cut-off.
 
     A recipe whose data are missing, or that fails, is logged with its sentence and left; the others go on.
@@ -205,7 +205,7 @@ def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: 
     return time.monotonic() < sitting.ends
 
 
-def status(entries: list[Entry], folder: Path) -> list[Progress]:
+def status(entries: list[Entry], folder: Path) -> list[EntryStatus]:
     """How far each recipe of a queue is, from what lies in the folder."""
     lines = _read_log(folder)
     found = []
@@ -213,7 +213,7 @@ def status(entries: list[Entry], folder: Path) -> list[Progress]:
         own = [line for line in lines if line["entry"] == entry.title]
         done, runs = _ended_runs(entry, entry.folder(folder))
         problem = own[-1]["problem"] if own else None
-        found.append(Progress(entry, done, runs, sum(line["seconds"] for line in own) / 3600, problem))
+        found.append(EntryStatus(entry, done, runs, sum(line["seconds"] for line in own) / 3600, problem))
     return found
 
 
