@@ -84,7 +84,7 @@ def test_bad_input(tmp_path: Path) -> None:
         data.stand_in("mnist", images=1)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    with pytest.raises(InputError, match="must not be there, or be an empty folder"):
+    with pytest.raises(InputError, match="must be missing or an empty folder"):
         data.stand_in("faces", folder=tmp_path / "full")
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from torch import Tensor, nn
 
-from angulus.backbones.layers import (
-    Backbone,
-    FeatureLayer,
-    ImageSize,
-    Residual,
-    check_dropout,
-    check_sizes,
-    initialize_he,
-)
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_dropout, check_sizes
 from angulus.core.checks import flag
 
 _DEPTHS = {"ir18": (2, 2, 2, 2), "ir34": (3, 4, 6, 3), "ir50": (3, 4, 14, 3), "ir100": (3, 13, 30, 3)}
@@ -64,15 +57,10 @@ def improved_residual_net(
     """
     sides = check_sizes(net, in_channels, image_size, embedding_size, smallest=16)
     flag("squeeze_excitation", squeeze_excitation)
-    layers: list[nn.Module] = [*stem(in_channels, 64)]
-    below = 64
-    for depth, channels in zip(_DEPTHS[net], (64, 128, 256, 512), strict=True):
-        for unit in range(depth):
-            layers.append(improved_residual(below, channels, 2 if unit == 0 else 1, squeeze_excitation))
-            below = channels
-    body = nn.Sequential(*layers, *output_e(below, sides, embedding_size, check_dropout(dropout)))
-    initialize_he(body)
-    return Backbone(body, in_channels, sides, embedding_size)
+    stages = zip((64, 128, 256, 512), _DEPTHS[net], (2, 2, 2, 2), strict=True)
+    layers = [*stem(in_channels, 64), *_units(64, stages, squeeze_excitation)]
+    layers += output_e(512, sides, embedding_size, check_dropout(dropout))
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def slim_resnet(
@@ -95,14 +83,17 @@ def slim_resnet(
     torch.Size([2, 256])
     """
     sides = check_sizes("slim_resnet", in_channels, image_size, embedding_size, smallest=16)
-    layers = stem(in_channels, 32, stride=2)
-    below = 32
-    for channels, stride in ((32, 1), (48, 2), (96, 2), (192, 2)):
-        layers += [improved_residual(below, channels, stride, False), improved_residual(channels, channels, 1, False)]
-        below = channels
-    net = nn.Sequential(*layers, *output_e(below, sides, embedding_size, check_dropout(dropout)))
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers = [*stem(in_channels, 32, stride=2), *_units(32, ((32, 2, 1), (48, 2, 2), (96, 2, 2), (192, 2, 2)))]
+    layers += output_e(192, sides, embedding_size, check_dropout(dropout))
+    return Backbone(layers, in_channels, sides, embedding_size)
+
+
+def _units(below: int, stages: Iterable[tuple[int, int, int]], squeeze_excitation: bool = False) -> Iterator[nn.Module]:
+    """The units of stages of (channels, units, stride of the first)."""
+    for channels, depth, stride in stages:
+        for unit in range(depth):
+            yield improved_residual(below, channels, stride if unit == 0 else 1, squeeze_excitation)
+            below = channels
 
 
 def stem(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
@@ -113,14 +104,8 @@ def stem(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
 
 def improved_residual(below: int, channels: int, stride: int, squeeze_excitation: bool) -> nn.Module:
     """BN - conv - BN - PReLU - conv (stride) - BN, perhaps squeeze-excitation, added to the input."""
-    branch: list[nn.Module] = [
-        nn.BatchNorm2d(below),
-        nn.Conv2d(below, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.PReLU(channels),
-        nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-    ]
+    branch: list[nn.Module] = [nn.BatchNorm2d(below), *stem(below, channels)]
+    branch += [nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(channels)]
     if squeeze_excitation:
         branch.append(SqueezeExcitation(channels))
     if stride == 1 and below == channels:
@@ -134,13 +119,8 @@ def output_e(channels: int, sides: tuple[int, ...], embedding_size: int, dropout
     rows, columns = (-(-side // 16) for side in sides)
     last = nn.BatchNorm1d(embedding_size)
     last.weight.requires_grad_(False)
-    return [
-        nn.BatchNorm2d(channels),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-        FeatureLayer(channels * rows * columns, embedding_size),
-        last,
-    ]
+    features = FeatureLayer(channels * rows * columns, embedding_size)
+    return [nn.BatchNorm2d(channels), nn.Dropout(dropout), nn.Flatten(), features, last]
 
 
 class SqueezeExcitation(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from angulus.backbones.arcface import improved_residual, output_e, stem
-from angulus.backbones.layers import Backbone, ImageSize, check_dropout, check_sizes, initialize_he
+from angulus.backbones.layers import Backbone, ImageSize, check_dropout, check_sizes
 
 
 def attention56_irse(
@@ -39,21 +39,12 @@ def attention56_irse(
     torch.Size([2, 5])
     """
     sides = check_sizes("attention56_irse", in_channels, image_size, embedding_size, smallest=16)
-    net = nn.Sequential(
-        *stem(in_channels, 64),
-        _unit(64, 64, 2),
-        Attention(64, 3),
-        _unit(64, 128, 2),
-        Attention(128, 2),
-        _unit(128, 256, 2),
-        Attention(256, 1),
-        _unit(256, 512, 2),
-        _unit(512, 512),
-        _unit(512, 512),
-        *output_e(512, sides, embedding_size, check_dropout(dropout)),
-    )
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers = stem(in_channels, 64)
+    for below, channels, halvings in ((64, 64, 3), (64, 128, 2), (128, 256, 1)):
+        layers += [_unit(below, channels, 2), Attention(channels, halvings)]
+    layers += [_unit(256, 512, 2), _unit(512, 512), _unit(512, 512)]
+    layers += output_e(512, sides, embedding_size, check_dropout(dropout))
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 class Attention(nn.Module):
@@ -69,11 +60,8 @@ class Attention(nn.Module):
         super().__init__()
         self.first, self.last = _unit(channels, channels), _unit(channels, channels)
         self.trunk = nn.Sequential(_unit(channels, channels), _unit(channels, channels))
-        self.mask = nn.Sequential(
-            _Hourglass(channels, halvings),
-            *(layer for _ in range(2) for layer in _pointwise(channels)),
-            nn.Sigmoid(),
-        )
+        pointwise = [*_pointwise(channels), *_pointwise(channels)]
+        self.mask = nn.Sequential(_Hourglass(channels, halvings), *pointwise, nn.Sigmoid())
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map [B, channels, height, width] to the same shape."""

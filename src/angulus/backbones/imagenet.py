@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import (
-    Backbone,
-    FeatureLayer,
-    ImageSize,
-    Residual,
-    check_dropout,
-    check_sizes,
-    initialize_he,
-)
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_dropout, check_sizes
 
 _DEPTHS = (3, 4, 6, 3)  # units in the four stages, of both
 
@@ -50,16 +42,9 @@ def vgg13(
             below = channels
         layers.append(nn.MaxPool2d(2))
     rows, columns = (side // 32 for side in sides)
-    net = nn.Sequential(
-        *layers,
-        nn.Flatten(),
-        nn.Linear(below * rows * columns, 4096),
-        nn.ReLU(),
-        nn.Dropout(check_dropout(dropout)),
-        FeatureLayer(4096, embedding_size),
-    )
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers += [nn.Flatten(), nn.Linear(below * rows * columns, 4096), nn.ReLU(), nn.Dropout(check_dropout(dropout))]
+    layers.append(FeatureLayer(4096, embedding_size))
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def resnet(net: str, /, in_channels: int, image_size: ImageSize, embedding_size: int) -> Backbone:
@@ -97,12 +82,10 @@ def resnet(net: str, /, in_channels: int, image_size: ImageSize, embedding_size:
     below = 64
     for stage, (depth, width) in enumerate(zip(_DEPTHS, (64, 128, 256, 512), strict=True)):
         for unit in range(depth):
-            stride = 2 if unit == 0 and stage > 0 else 1
-            layers.append(_unit(below, width, widen, stride))
+            layers.append(_unit(below, width, widen, stride=2 if unit == 0 and stage > 0 else 1))
             below = width * widen
-    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), FeatureLayer(below, embedding_size))
-    initialize_he(body)
-    return Backbone(body, in_channels, sides, embedding_size)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), FeatureLayer(below, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def _unit(below: int, width: int, widen: int, stride: int) -> nn.Module:

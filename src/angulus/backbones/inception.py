@@ -12,7 +12,6 @@ from angulus.backbones.layers import (
     Residual,
     check_dropout,
     check_sizes,
-    initialize_he,
 )
 
 Kernel = int | tuple[int, int]
@@ -56,22 +55,12 @@ def inception_resnet_v1(
     torch.Size([2, 5])
     """
     sides = check_sizes("inception_resnet_v1", in_channels, image_size, embedding_size, smallest=75)
-    net = nn.Sequential(
-        *_stem(in_channels),
-        *(_unit_a() for _ in range(5)),
-        _reduction_a(),
-        *(_unit_b() for _ in range(10)),
-        _reduction_b(),
-        *(_unit_c(0.2) for _ in range(5)),
-        _unit_c(1.0)[0],
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(check_dropout(dropout)),
-        FeatureLayer(1792, embedding_size, bias=False),
-        nn.BatchNorm1d(embedding_size, eps=_EPSILON, momentum=_MOMENTUM),
-    )
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers = [*_stem(in_channels), *(_unit_a() for _ in range(5)), _reduction_a()]
+    layers += [*(_unit_b() for _ in range(10)), _reduction_b(), *(_unit_c(0.2) for _ in range(5)), _unit_c(1.0)[0]]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(check_dropout(dropout))]
+    layers.append(FeatureLayer(1792, embedding_size, bias=False))
+    layers.append(nn.BatchNorm1d(embedding_size, eps=_EPSILON, momentum=_MOMENTUM))
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def _stem(in_channels: int) -> list[nn.Module]:
@@ -87,12 +76,8 @@ def _stem(in_channels: int) -> list[nn.Module]:
 
 
 def _unit_a() -> nn.Sequential:
-    branches = (
-        _chain((256, 32, 1)),
-        _chain((256, 32, 1), (32, 32, 3)),
-        _chain((256, 32, 1), (32, 32, 3), (32, 32, 3)),
-    )
-    return _unit(branches, 96, 256, 0.17)
+    branches = (_chain((256, 32, 1), *[(32, 32, 3)] * extra) for extra in range(3))
+    return _unit(tuple(branches), 96, 256, 0.17)
 
 
 def _unit_b() -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -12,23 +12,6 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 
 ImageSize = int | Sequence[int]  # one side of a square or cube, or every side: height and width; depth first in 3-D
-
-
-class Backbone(nn.Module):
-    """Layers that map images of one size to features; refuses other images.
-
-    Shapes: float images [B, in_channels, *image_size] -> features [B, embedding_size].
-    """
-
-    def __init__(self, layers: nn.Module, in_channels: int, image_size: tuple[int, ...], embedding_size: int) -> None:
-        super().__init__()
-        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
-        self.layers = layers
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, in_channels, *image_size] to features [B, embedding_size]."""
-        check_images(images, self.in_channels, self.image_size)
-        return cast(Tensor, self.layers(images))
 
 
 class FeatureLayer(nn.Linear):
@@ -103,6 +86,32 @@ def _weighted(module: nn.Module) -> list[nn.Conv2d | nn.Conv3d | nn.Linear]:
     return layers
 
 
+class Backbone(nn.Module):
+    """Layers, one after another, that map images of one size to features; refuses other images.
+
+    Shapes: float images [B, in_channels, *image_size] -> features [B, embedding_size].
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        in_channels: int,
+        image_size: tuple[int, ...],
+        embedding_size: int,
+        initialize: Callable[[nn.Module], None] | None = initialize_he,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.image_size, self.embedding_size = in_channels, image_size, embedding_size
+        self.layers = nn.Sequential(*layers)
+        if initialize is not None:
+            initialize(self.layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, in_channels, *image_size] to features [B, embedding_size]."""
+        check_images(images, self.in_channels, self.image_size)
+        return cast(Tensor, self.layers(images))
+
+
 def check_sizes(
     net: str, in_channels: int, image_size: ImageSize, embedding_size: int, *, smallest: ImageSize, axes: int = 2
 ) -> tuple[int, ...]:
@@ -114,9 +123,8 @@ def check_sizes(
     checks.integer("embedding_size", embedding_size, low=1)
     if isinstance(image_size, Sequence) and (isinstance(image_size, str) or len(image_size) != axes):
         order = ["depth", "height", "width"][3 - axes :]
-        raise InputError(
-            f"image_size must be a whole number, or {axes} of them: {', '.join(order)}; got {image_size!r}"
-        )
+        rule = f"image_size must be a whole number, or {axes} of them: {', '.join(order)}"
+        raise InputError(f"{rule}; got {image_size!r}")
     sides = image_size if isinstance(image_size, Sequence) else (image_size,) * axes
     least = smallest if isinstance(smallest, Sequence) else (smallest,) * axes
     hint = f"{net} pools smaller images away"

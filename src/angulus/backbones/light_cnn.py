@@ -39,26 +39,15 @@ def light_cnn9(
     """
     sides = check_sizes("light_cnn9", in_channels, image_size, embedding_size, smallest=16)
     rows, columns = (side // 16 for side in sides)
-    net = nn.Sequential(
-        *_convolution(in_channels, 48, 5),
-        nn.MaxPool2d(2),
-        *_group(48, 96),
-        nn.MaxPool2d(2),
-        *_group(96, 192),
-        nn.MaxPool2d(2),
-        *_group(192, 128),
-        *_group(128, 128),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        FeatureLayer(128 * rows * columns, 2 * embedding_size),
-        MaxFeatureMap(),
-        nn.Dropout(check_dropout(dropout)),
-    )
-    initialize_xavier(net)
+    layers = [*_convolution(in_channels, 48, 5), nn.MaxPool2d(2), *_group(48, 96), nn.MaxPool2d(2)]
+    layers += [*_group(96, 192), nn.MaxPool2d(2), *_group(192, 128), *_group(128, 128), nn.MaxPool2d(2), nn.Flatten()]
+    layers += [FeatureLayer(128 * rows * columns, 2 * embedding_size), MaxFeatureMap()]
+    layers.append(nn.Dropout(check_dropout(dropout)))
+    net = Backbone(layers, in_channels, sides, embedding_size, initialize_xavier)
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             nn.init.constant_(parameter, 0.1)
-    return Backbone(net, in_channels, sides, embedding_size)
+    return net
 
 
 class MaxFeatureMap(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_sizes, initialize_he
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_sizes
 
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # t, c, n, s of Table 1
 
@@ -44,28 +44,14 @@ def mobilefacenet(in_channels: int = 3, image_size: ImageSize = 112, embedding_s
             below = channels
     rows, columns = (-(-side // 16) for side in sides)
     whole = nn.Conv2d(512, 512, (rows, columns), groups=512, bias=False)
-    net = nn.Sequential(
-        *layers,
-        *_convolution(below, 512, 1),
-        nn.PReLU(512),
-        whole,
-        nn.BatchNorm2d(512),
-        nn.Flatten(),
-        FeatureLayer(512, embedding_size, bias=False),
-        nn.BatchNorm1d(embedding_size),
-    )
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers += [*_convolution(below, 512, 1), nn.PReLU(512), whole, nn.BatchNorm2d(512), nn.Flatten()]
+    layers += [FeatureLayer(512, embedding_size, bias=False), nn.BatchNorm1d(embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def _bottleneck(below: int, channels: int, hidden: int, stride: int) -> nn.Module:
-    branch = nn.Sequential(
-        *_convolution(below, hidden, 1),
-        nn.PReLU(hidden),
-        *_depthwise(hidden, 3, stride),
-        nn.PReLU(hidden),
-        *_convolution(hidden, channels, 1),
-    )
+    layers = [*_convolution(below, hidden, 1), nn.PReLU(hidden), *_depthwise(hidden, 3, stride), nn.PReLU(hidden)]
+    branch = nn.Sequential(*layers, *_convolution(hidden, channels, 1))
     return Residual(branch) if stride == 1 and below == channels else branch
 
 

@@ -9,15 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones.layers import (
-    Backbone,
-    Concatenate,
-    FeatureLayer,
-    ImageSize,
-    check_dropout,
-    check_sizes,
-    initialize_he,
-)
+from angulus.backbones.layers import Backbone, Concatenate, FeatureLayer, ImageSize, check_dropout, check_sizes
 from angulus.core import checks
 from angulus.core.checks import InputError
 
@@ -85,10 +77,9 @@ def luna_net(
     """
     sides = check_sizes(net, in_channels, image_size, embedding_size, smallest=_SMALLEST[net], axes=3)
     chosen = ARCHITECTURES[net]
-    left = math.prod(chosen.left(sides))
-    body = nn.Sequential(*_trunk(chosen, in_channels, check_dropout(dropout)), FeatureLayer(64 * left, embedding_size))
-    initialize_he(body)
-    return Backbone(body, in_channels, sides, embedding_size)
+    layers = _trunk(chosen, in_channels, check_dropout(dropout))
+    layers.append(FeatureLayer(64 * math.prod(chosen.left(sides)), embedding_size))
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def luna_fusion(
@@ -120,19 +111,12 @@ def luna_fusion(
     levels: list[nn.Module] = []
     for name, chosen in ARCHITECTURES.items():
         seen = sides if name == "luna_archi3" else chosen.volume
-        levels.append(
-            nn.Sequential(
-                CentreCrop(seen),
-                *_trunk(chosen, in_channels, share),
-                nn.Linear(64 * math.prod(chosen.left(seen)), chosen.hidden),
-                nn.ReLU(),
-                nn.Dropout(share),
-            )
-        )
+        hidden = nn.Linear(64 * math.prod(chosen.left(seen)), chosen.hidden)
+        level = [CentreCrop(seen), *_trunk(chosen, in_channels, share), hidden, nn.ReLU(), nn.Dropout(share)]
+        levels.append(nn.Sequential(*level))
     width = sum(chosen.hidden for chosen in ARCHITECTURES.values())
-    net = nn.Sequential(Concatenate(*levels), FeatureLayer(width, embedding_size))
-    initialize_he(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers = [Concatenate(*levels), FeatureLayer(width, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def fuse(probabilities: Sequence[Tensor], weights: Sequence[float] = FUSION_WEIGHTS) -> Tensor:
@@ -153,10 +137,8 @@ def fuse(probabilities: Sequence[Tensor], weights: Sequence[float] = FUSION_WEIG
     for weight in weights:
         checks.number("weights", weight, low=0)
     if not probabilities or len(probabilities) != len(weights) or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise InputError(
-            f"weights must be one a tensor of probabilities, {len(probabilities)} of them, and sum to 1; "
-            f"got {list(weights)}"
-        )
+        rule = f"weights must be one a tensor of probabilities, {len(probabilities)} of them, and sum to 1"
+        raise InputError(f"{rule}; got {list(weights)}")
     shapes = [list(each.shape) for each in probabilities]
     if any(shape != shapes[0] for shape in shapes):
         raise InputError(f"probabilities must be of one shape; got {', '.join(map(str, shapes))}")
@@ -178,14 +160,9 @@ class CentreCrop(nn.Module):
 
 
 def _trunk(chosen: Architecture, in_channels: int, dropout: float) -> list[nn.Module]:
-    pool: list[nn.Module] = [nn.MaxPool3d(chosen.pool)] if max(chosen.pool) > 1 else []
-    return [
-        *_convolution(in_channels, (3, 5, 5), dropout),
-        *pool,
-        *_convolution(64, (3, 5, 5), dropout),
-        *_convolution(64, chosen.kernel, dropout),
-        nn.Flatten(),
-    ]
+    pool = [nn.MaxPool3d(chosen.pool)] if max(chosen.pool) > 1 else []
+    layers = [*_convolution(in_channels, (3, 5, 5), dropout), *pool, *_convolution(64, (3, 5, 5), dropout)]
+    return [*layers, *_convolution(64, chosen.kernel, dropout), nn.Flatten()]
 
 
 def _convolution(below: int, kernel: tuple[int, int, int], dropout: float) -> list[nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -102,28 +103,19 @@ def stored_options(name: str, options: Mapping[str, object]) -> dict[str, object
 
 
 def check_stored(name: str, options: Mapping[str, object]) -> None:
-    """Refuse options that a stored model must not have, since they load weights or code from elsewhere.
-
-    Raises:
-        InputError: names the first.
-    """
+    """Refuse options that a stored model must not have, since they load weights or code from elsewhere."""
     for option in options:
         if name.startswith(PREFIX) and option in timm_models.FIRST_WEIGHTS and option != "pretrained":
-            raise InputError(
-                f"options of a stored model of the backbone {name!r} must not hold {option!r}, which makes timm load "
-                "other weights; take it out of config.json, if you trust the rest"
-            )
+            rule = f"options of a stored model of the backbone {name!r} must not hold {option!r}"
+            way = "take it out of config.json, if you trust the rest"
+            raise InputError(f"{rule}, which makes timm load other weights; {way}")
 
 
 def _build(
     name: str, in_channels: int, image_size: ImageSize, embedding_size: int, options: Mapping[str, object]
 ) -> nn.Module:
     check_name("name", name)
-    sizes: dict[str, object] = {
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "embedding_size": embedding_size,
-    }
+    sizes: Any = dict(zip(_SIZES, (in_channels, image_size, embedding_size), strict=True))
     if name.startswith(PREFIX):
         return timm_net(name.removeprefix(PREFIX), **sizes, **options)  # type: ignore[arg-type]
     constructor = _TABLE[name]
@@ -131,9 +123,8 @@ def _build(
     for option in options:
         if option not in allowed:
             listed = f"one of {', '.join(map(repr, allowed))}" if allowed else "left out, since there are none"
-            raise InputError(
-                f"options of the backbone {name!r} must be {listed}; got {option!r}{checks.nearest(option, allowed)}"
-            )
+            near = checks.nearest(option, allowed)
+            raise InputError(f"options of the backbone {name!r} must be {listed}; got {option!r}{near}")
     return constructor(**sizes, **options)
 
 

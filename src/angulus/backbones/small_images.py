@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes, initialize_he, initialize_xavier
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes, initialize_xavier
 
 # channels of conv0, conv1, conv2 and conv3, and layers in each of the last three: feature incay's Table 8
-_INCAY = {
-    "fi_mnist": ((64, 64, 64, 64), 3),
-    "fi_cifar10": ((64, 64, 128, 256), 4),
-    "fi_cifar100": ((128, 128, 256, 512), 4),
-}
+_INCAY = {"fi_mnist": ((64,) * 4, 3), "fi_cifar10": ((64, 64, 128, 256), 4), "fi_cifar100": ((128, 128, 256, 512), 4)}
 
 
 def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 84) -> Backbone:
@@ -20,8 +16,7 @@ def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int
     conv 6 5x5 (padding 2) - ReLU - max-pool 2 - conv 16 5x5 - ReLU - max-pool 2 - FC 120 - ReLU - FC embedding_size.
 
     Args:
-        image_size: sides in pixels, >= 12; 28 gives the second pool 5x5, as in the
-            paper.
+        image_size: sides in pixels, >= 12; 28 gives the second pool 5x5, as in the paper.
         embedding_size: 84 in the paper.
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998,
@@ -38,19 +33,10 @@ def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int
     """
     sides = check_sizes("lenet5", in_channels, image_size, embedding_size, smallest=12)
     rows, columns = ((side // 2 - 4) // 2 for side in sides)
-    net = nn.Sequential(
-        nn.Conv2d(in_channels, 6, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * rows * columns, 120),
-        nn.ReLU(),
-        FeatureLayer(120, embedding_size),
-    )
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers = [nn.Conv2d(in_channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    layers += [nn.Linear(16 * rows * columns, 120), nn.ReLU(), FeatureLayer(120, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
 
 
 def lenet_plus_plus(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 2) -> Backbone:
@@ -76,25 +62,12 @@ def lenet_plus_plus(in_channels: int = 1, image_size: ImageSize = 28, embedding_
     """
     sides = check_sizes("lenet++", in_channels, image_size, embedding_size, smallest=8)
     rows, columns = (side // 8 for side in sides)
-    net = nn.Sequential(
-        *_stage(in_channels, 32),
-        *_stage(32, 64),
-        *_stage(64, 128),
-        nn.Flatten(),
-        FeatureLayer(128 * rows * columns, embedding_size),
-    )
-    initialize_xavier(net)
-    return Backbone(net, in_channels, sides, embedding_size)
-
-
-def _stage(below: int, channels: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(below, channels, 5, padding=2),
-        nn.PReLU(),
-        nn.Conv2d(channels, channels, 5, padding=2),
-        nn.PReLU(),
-        nn.MaxPool2d(2),
-    ]
+    layers: list[nn.Module] = []
+    for below, channels in ((in_channels, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(below, channels, 5, padding=2), nn.PReLU()]
+        layers += [nn.Conv2d(channels, channels, 5, padding=2), nn.PReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), FeatureLayer(128 * rows * columns, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size, initialize_xavier)
 
 
 def small_net(in_channels: int = 1, image_size: ImageSize = 8, embedding_size: int = 2) -> Backbone:
@@ -112,21 +85,12 @@ def small_net(in_channels: int = 1, image_size: ImageSize = 8, embedding_size: i
     """
     sides = check_sizes("small", in_channels, image_size, embedding_size, smallest=2)
     rows, columns = (side // 2 for side in sides)
-    net = nn.Sequential(
-        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.PReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.PReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * rows * columns, 128, bias=False),
-        nn.BatchNorm1d(128),
-        nn.PReLU(),
-        FeatureLayer(128, embedding_size),
-    )
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers: list[nn.Module] = []
+    for below, channels in ((in_channels, 16), (16, 32)):
+        layers += [nn.Conv2d(below, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.PReLU()]
+    layers += [nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * rows * columns, 128, bias=False)]
+    layers += [nn.BatchNorm1d(128), nn.PReLU(), FeatureLayer(128, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
 
 
 def iam_mnist(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 3) -> Backbone:
@@ -159,9 +123,7 @@ def iam_mnist(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: 
         layers.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
         rows, columns = rows // 2, columns // 2
     layers += [nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size)]
-    net = nn.Sequential(*layers)
-    initialize_xavier(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    return Backbone(layers, in_channels, sides, embedding_size, initialize_xavier)
 
 
 def feature_incay_net(net: str, /, in_channels: int, image_size: ImageSize, embedding_size: int) -> Backbone:
@@ -203,9 +165,8 @@ def feature_incay_net(net: str, /, in_channels: int, image_size: ImageSize, embe
             below = channels
         layers.append(nn.MaxPool2d(2))
     rows, columns = (side // 8 for side in sides)
-    body = nn.Sequential(*layers, nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size))
-    initialize_he(body)
-    return Backbone(body, in_channels, sides, embedding_size)
+    layers += [nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size)
 
 
 def _convolution(below: int, channels: int) -> list[nn.Module]:

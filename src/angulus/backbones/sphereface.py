@@ -55,9 +55,8 @@ def spherenet(
         layers += [_unit(channels) for _ in range(depth)]
         below = channels
     rows, columns = (-(-side // 16) for side in sides)
-    body = nn.Sequential(*layers, nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size))
-    _initialize_units(body)
-    return Backbone(body, in_channels, sides, embedding_size)
+    layers += [nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size, _initialize_units)
 
 
 def wen28(
@@ -93,10 +92,9 @@ def wen28(
     for channels, depth in ((64, 1), (128, 2), (256, 5), (512, 3)):
         layers += [*_convolution(below, channels), nn.MaxPool2d(2), *(_unit(channels) for _ in range(depth))]
         below, rows, columns = channels, (rows - 2) // 2, (columns - 2) // 2
-    features = FeatureLayer(below * rows * columns, embedding_size)
-    net = nn.Sequential(*layers, nn.Flatten(), features, *([nn.Dropout(share)] if share else []))
-    _initialize_units(net)
-    return Backbone(net, in_channels, sides, embedding_size)
+    layers += [nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size)]
+    layers += [nn.Dropout(share)] if share else []
+    return Backbone(layers, in_channels, sides, embedding_size, _initialize_units)
 
 
 def _convolution(below: int, channels: int) -> list[nn.Module]:
@@ -105,21 +103,15 @@ def _convolution(below: int, channels: int) -> list[nn.Module]:
 
 def _unit(channels: int) -> nn.Module:
     """[conv 3x3 - PReLU] x 2, added to the input; without biases."""
-    return Residual(
-        nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.PReLU(channels),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.PReLU(channels),
-        )
-    )
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.PReLU(channels)]
+    return Residual(nn.Sequential(*layers))
 
 
 def _initialize_units(net: nn.Module) -> None:
     """Weights by Caffe's "xavier", but N(0, 0.01²) in residual units."""
     initialize_xavier(net)
-    for module in net.modules():
-        if isinstance(module, Residual):
-            for layer in module.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.normal_(layer.weight, 0, 0.01)
+    for unit in (module for module in net.modules() if isinstance(module, Residual)):
+        for layer in (module for module in unit.modules() if isinstance(module, nn.Conv2d)):
+            nn.init.normal_(layer.weight, 0, 0.01)

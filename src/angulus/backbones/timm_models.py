@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +26,8 @@ def _side(name: str, value: Any) -> object:
 
 def _word(name: str, value: Any) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9_]{0,40}", value):
-        raise InputError(
-            f"{name} must be one of timm's words, of small letters, digits and _; got {checks.shown(value)}"
-        )
+        rule = f"{name} must be one of timm's words, of small letters, digits and _"
+        raise InputError(f"{rule}; got {checks.shown(value)}")
     return value
 
 
@@ -97,16 +95,15 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
     _check_options(name, options)
     timm = extras.load("timm", "timm", f"the backbone '{PREFIX}{name}'")
     if not _NAME.fullmatch(name) or not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        raise InputError(f"timm has no net {checks.shown(name)}{f'; did you mean {close[0]!r}?' if close else ''}")
+        raise InputError(f"timm has no net {checks.shown(name)}{checks.nearest(name, timm.list_models())}")
     try:
         net = timm.create_model(name, in_chans=in_channels, num_classes=0, **options)
     except Exception as error:  # whatever the net's constructor raises for an option that is not its own
-        raise InputError(
-            f"timm cannot build {name!r} with {checks.shown(options)}: {checks.one_line(error)}"
-        ) from error
+        reason = f"{checks.shown(options)}: {checks.one_line(error)}"
+        raise InputError(f"timm cannot build {name!r} with {reason}") from error
     width = _width(name, net, in_channels, sides)
-    return Backbone(nn.Sequential(net, FeatureLayer(width, embedding_size)), in_channels, sides, embedding_size)
+    layers = [net, FeatureLayer(width, embedding_size)]
+    return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
 
 
 def _check_options(name: str, options: dict[str, object]) -> None:
@@ -114,10 +111,8 @@ def _check_options(name: str, options: dict[str, object]) -> None:
     known = _OPTIONS | _FIRST_WEIGHTS
     for option, value in options.items():
         if option not in known:
-            raise InputError(
-                f"options of the backbone '{PREFIX}{name}' must be among {', '.join(sorted(known))}; got "
-                f"{checks.shown(option)}{checks.nearest(option, known)}"
-            )
+            rule = f"options of the backbone '{PREFIX}{name}' must be among {', '.join(sorted(known))}"
+            raise InputError(f"{rule}; got {checks.shown(option)}{checks.nearest(option, known)}")
         if value is not None:  # timm takes None for its own default
             known[option](f"the option {option} of '{PREFIX}{name}'", value)
 
@@ -129,13 +124,10 @@ def _width(name: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]) 
         with torch.no_grad():
             pooled = net.eval()(torch.zeros(1, in_channels, *sides))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"timm's {name!r} cannot take images of {' x '.join(map(str, sides))} pixels: {checks.one_line(error)}; "
-            "give another image_size, or the option img_size where the net has one"
-        ) from error
+        fault = f"timm's {name!r} cannot take images of {' x '.join(map(str, sides))} pixels: {checks.one_line(error)}"
+        raise InputError(f"{fault}; give another image_size, or the option img_size where the net has one") from error
     net.train(training)
     if pooled.ndim != 2:
-        raise InputError(
-            f"timm's {name!r} must give [batch, features]; it gives {list(pooled.shape)}: leave its pooling on"
-        )
+        rule = f"timm's {name!r} must give [batch, features]"
+        raise InputError(f"{rule}; it gives {list(pooled.shape)}: leave its pooling on")
     return int(pooled.shape[1])

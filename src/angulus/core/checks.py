@@ -132,14 +132,10 @@ def batch(
     if not isinstance(labels, torch.Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
     if not features.device == weight.device == labels.device:
-        raise InputError(
-            "features, weight and labels must be on one device; "
-            f"got {features.device}, {weight.device} and {labels.device}"
-        )
+        devices = f"{features.device}, {weight.device} and {labels.device}"
+        raise InputError(f"features, weight and labels must be on one device; got {devices}")
     if labels.shape != features.shape[:1]:
-        raise InputError(
-            f"labels must have shape [{features.shape[0]}], one per row of features; got {list(labels.shape)}"
-        )
+        raise InputError(f"labels must have shape [{len(features)}], one per row of features; got {list(labels.shape)}")
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise InputError(f"labels must be integers; got {labels.dtype}")
     if bias is not None:
@@ -165,9 +161,8 @@ def matrices(features: Tensor, weight: Tensor) -> None:
     if weight.ndim != 2:
         raise InputError(f"weight must have shape [num_classes, embedding_size]; got {list(weight.shape)}")
     if features.shape[1] != weight.shape[1]:
-        raise InputError(
-            f"features and weight must agree on embedding_size; got {features.shape[1]} and {weight.shape[1]}"
-        )
+        sizes = f"{features.shape[1]} and {weight.shape[1]}"
+        raise InputError(f"features and weight must agree on embedding_size; got {sizes}")
     if not features.is_floating_point() or not weight.is_floating_point():
         raise InputError(f"features and weight must be floating point; got {features.dtype} and {weight.dtype}")
 
@@ -187,9 +182,8 @@ def label_range(labels: Tensor, num_classes: int) -> None:
     bad = ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
-        raise InputError(
-            f"labels must be in [0, {num_classes}) or {IGNORE_INDEX} (ignored); got {int(labels[row])} at row {row}"
-        )
+        rule = f"in [0, {num_classes}) or {IGNORE_INDEX} (ignored)"
+        raise InputError(f"labels must be {rule}; got {int(labels[row])} at row {row}")
 
 
 def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 
 Colour = Literal["rgb", "bgr", "grey"]
 Normalize = Literal["fixed", "per_image", "mean_image"]
@@ -69,11 +70,10 @@ class Contract:
         unused = {"fixed": (), "per_image": ("mean", "scale"), "mean_image": ("mean",)}[self.normalize]
         for name in unused:
             if getattr(self, name) != 127.5:
-                raise checks.InputError(
-                    f"input.{name} does not apply to input.normalize {self.normalize}, which measures it; leave it out"
-                )
+                rule = f"does not apply to input.normalize {self.normalize}, which measures it"
+                raise InputError(f"input.{name} {rule}; leave it out")
         if self.template is not None and self.size is None:
-            raise checks.InputError("input.template needs input.size, the height and width of the crop")
+            raise InputError("input.template needs input.size, the height and width of the crop")
 
     def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
         """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
@@ -86,15 +86,13 @@ class Contract:
         x = pixels.float()
         if mean_image is not None:
             if mean_image.shape != pixels.shape[1:]:
-                raise checks.InputError(
-                    f"mean_image must have the images' shape {list(pixels.shape[1:])}; got {list(mean_image.shape)}"
-                )
+                shapes = f"{list(pixels.shape[1:])}; got {list(mean_image.shape)}"
+                raise InputError(f"mean_image must have the images' shape {shapes}")
             x = (x - mean_image.to(x)) / self.scale
         elif self.normalize == "per_image":
-            count, own = x[0].numel(), tuple(range(1, x.ndim))
-            mean = x.mean(dim=own, keepdim=True)
-            deviation = x.std(dim=own, keepdim=True, correction=0)
-            x = (x - mean) / deviation.clamp_min(count**-0.5)
+            own = tuple(range(1, x.ndim))
+            deviation = x.std(dim=own, keepdim=True, correction=0).clamp_min(x[0].numel() ** -0.5)
+            x = (x - x.mean(dim=own, keepdim=True)) / deviation
         else:
             x = (x - self.mean) / self.scale
         return x.flip(1) if self.colour == "bgr" else x
@@ -102,19 +100,16 @@ class Contract:
     def check(self, pixels: Tensor) -> None:
         """Refuse pixels of the wrong type, size or number of channels."""
         if pixels.dtype != torch.uint8:
-            raise checks.InputError(f"pixels must be uint8 in 0..255; got {pixels.dtype}")
+            raise InputError(f"pixels must be uint8 in 0..255; got {pixels.dtype}")
         if self.size is not None and tuple(pixels.shape[-2:]) != self.size:
-            raise checks.InputError(
-                f"pixels must be {self.size[0]} high and {self.size[1]} wide, as input.size says; "
-                f"got {list(pixels.shape)}; bring the images to that size with `angulus "
-                f"prepare images --size {self.size[0]}x{self.size[1]}`, or faces with `angulus prepare faces`"
-            )
+            high, wide = self.size
+            way = f"`angulus prepare images --size {high}x{wide}`, or faces with `angulus prepare faces`"
+            rule = f"pixels must be {high} high and {wide} wide, as input.size says"
+            raise InputError(f"{rule}; got {list(pixels.shape)}; bring the images to that size with {way}")
         channels = {None: None, "grey": 1}.get(self.colour, 3)
         if channels is not None and (pixels.ndim != 4 or pixels.shape[1] != channels):
-            raise checks.InputError(
-                f"pixels must be [batch, {channels}, height, width] for input.colour {self.colour}; "
-                f"got {list(pixels.shape)}"
-            )
+            rule = f"[batch, {channels}, height, width] for input.colour {self.colour}"
+            raise InputError(f"pixels must be {rule}; got {list(pixels.shape)}")
 
     def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
         """Features [B, d] of images, joined with those of their mirror images by the flip rule ("concat": [B, 2 d])."""
@@ -140,7 +135,7 @@ class Preprocessing(nn.Module):
         if (mean_image is not None) != (contract.normalize == "mean_image"):
             raise _mean_image_mismatch(mean_image, contract.normalize)
         if mean_image is not None and not bool(((mean_image >= 0) & (mean_image <= 255)).all()):
-            raise checks.InputError("mean_image must be numbers in [0, 255], as pixels are; it holds others")
+            raise InputError("mean_image must be numbers in [0, 255], as pixels are; it holds others")
         self.contract = contract
         self.register_buffer("mean_image", mean_image)
 
@@ -212,13 +207,13 @@ def describe_model(name: str | None) -> str:
     return "a model that is not named" if name is None else f"the model {name!r}"
 
 
-def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> checks.InputError:
+def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> InputError:
     got = "one" if mean_image is not None else "none"
-    return checks.InputError(f"mean_image goes with input.normalize mean_image; got {got} with {normalize}")
+    return InputError(f"mean_image goes with input.normalize mean_image; got {got} with {normalize}")
 
 
 def _size(size: object) -> tuple[int, int]:
     if not isinstance(size, list | tuple) or len(size) != 2:
-        raise checks.InputError(f"input.size must be two whole numbers, height and width; got {size!r}")
+        raise InputError(f"input.size must be two whole numbers, height and width; got {size!r}")
     height, width = (checks.integer("input.size", side, low=1) for side in size)
     return height, width

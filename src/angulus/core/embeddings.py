@@ -127,11 +127,9 @@ class Embeddings:
         unmatched = dict.fromkeys(name for name, row in zip(asked, rows, strict=True) if row == -1)
         missing = [name for name in unmatched if _stem(name) not in self._row_of_stem]
         if missing:
-            raise InputError(
-                f"{len(missing)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}: "
-                f"{_first(missing)}; its ids look like {checks.shown(str(self.ids[0]))}; name the embeddings as {what} "
-                "does"
-            )
+            absent = f"{len(missing)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}"
+            way = f"its ids look like {checks.shown(str(self.ids[0]))}; name the embeddings as {what} does"
+            raise InputError(f"{absent}: {_first(missing)}; {way}")
         self._check_unambiguous(asked, stems, what)
         return np.array([self._row_of_stem[stem] for stem in stems], dtype=np.int64)
 
@@ -214,11 +212,10 @@ class Embeddings:
             checks.InputError: a flip is given, and the vectors were normalised (`norm_source`).
         """
         if self.norm_source(flip) is None:
-            raise self._wrong(
-                "norms must be the lengths of the vectors if mirror images are joined, because normalised vectors do "
-                "not give the length of a joined one",
-                "others; leave flip out, write the vectors as the model gave them, or leave norms out",
-            )
+            rule = "norms must be the lengths of the vectors if mirror images are joined"
+            why = "because normalised vectors do not give the length of a joined one"
+            way = "leave flip out, write the vectors as the model gave them, or leave norms out"
+            raise self._wrong(f"{rule}, {why}", f"others; {way}")
         return self.feature_norms[rows] if flip is None else _lengths(self.fused(rows, flip))
 
     def norm_source(self, flip: str | None = None) -> str | None:
@@ -266,9 +263,8 @@ class Embeddings:
             way = "leave flip out, or embed the images with angulus embed --flip"
             if self.model_flips:
                 way = f"leave flip out: {describe_model(self._makers[0])} has joined them already"
-            raise InputError(
-                f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'; {self.source} has none; {way}"
-            )
+            fault = f"flip={flip!r} needs the embeddings of mirrored images, 'flipped'"
+            raise InputError(f"{fault}; {self.source} has none; {way}")
 
     def _positions(self, rows: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(rows)
@@ -286,9 +282,8 @@ class Embeddings:
         rows = self._row_of_stem
         double = [name for name, row in self._row_of.items() if rows[_stem(name)] != row and _stem(name) in wanted]
         if double:
-            raise self._wrong(
-                f"ids that {what} asks for without their image suffix must meet one embedding each", _first(double)
-            )
+            rule = f"ids that {what} asks for without their image suffix must meet one embedding each"
+            raise self._wrong(rule, _first(double))
 
     def _check_vectors(self, name: str, value: NDArray[np.floating[Any]]) -> None:
         if not isinstance(value, np.ndarray) or value.ndim != 2 or 0 in value.shape:
@@ -347,10 +342,9 @@ class Embeddings:
             raise self._wrong(f"{name} must be finite", f"NaN or Inf in {self._named(rows)}")
         rows = np.concatenate(zero)
         if len(rows) and self.zero_vectors == "refuse":
-            raise self._wrong(
-                f"{name} must not be vectors of zeros, which have no angle",
-                f'{self._named(rows)}; leave them out, or in Python pass zero_vectors="keep" to give them cosine 0',
-            )
+            way = 'leave them out, or in Python pass zero_vectors="keep" to give them cosine 0'
+            rule = f"{name} must not be vectors of zeros, which have no angle"
+            raise self._wrong(rule, f"{self._named(rows)}; {way}")
 
     def _named(self, rows: NDArray[np.int64]) -> str:
         return f"{len(rows)} of {len(self)} rows: {_first(self.ids[rows[:4]].tolist(), len(rows))}"

@@ -66,9 +66,8 @@ def _commit() -> str | None:
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True
-        ).stdout
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     try:
         git("ls-files", "--error-unmatch", "core/environment.py")  # an installed copy may lie in another repository

@@ -11,10 +11,7 @@ from angulus.core.checks import InputError
 
 
 def load(module: str, extra: str, what: str) -> Any:
-    """Import an optional package that an `extra` of Angulus installs; `what` needs it, and starts the error.
-
-    Raises:
-        checks.InputError: it is not installed, or cannot be imported.
+    """Import an optional package that an `extra` of Angulus installs; `what`, which needs it, starts the InputError.
 
     >>> load("no_package", "faces", "aligning faces")
     Traceback (most recent call last):

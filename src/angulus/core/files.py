@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import filelock
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 
 try:
     import fcntl
@@ -29,7 +29,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: b
     """Let `write` fill a temporary file next to `path`, then rename it; `path` is old or new, never half-written.
 
     Args:
-        path, write: the file, and the function that fills it.
         tidy: first remove the temporary files that a killed process left for `path`. That lists the whole folder: to
             write thousands of files into one folder, call `remove_leftovers` once instead.
 
@@ -52,7 +51,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, tidy: b
         if cause is None:
             raise
         unchanged = f"; {path.name} is kept as it was" if path.exists() else ""
-        raise checks.InputError(sentence(cause, path) + unchanged) from error
+        raise InputError(sentence(cause, path) + unchanged) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -98,7 +97,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise checks.InputError(sentence(error, path)) from error
+        raise InputError(sentence(error, path)) from error
 
 
 @contextlib.contextmanager
@@ -117,11 +116,9 @@ def lock(
     try:
         guard.acquire(timeout=wait_s)
     except filelock.Timeout as error:
-        raise checks.InputError(
-            f"{what} {folder} is in use by another process; wait for it to end, or {way}"
-        ) from error
+        raise InputError(f"{what} {folder} is in use by another process; wait for it to end, or {way}") from error
     except OSError as error:
-        raise checks.InputError(sentence(error, folder)) from error
+        raise InputError(sentence(error, folder)) from error
     try:
         yield
     finally:

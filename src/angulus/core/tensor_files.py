@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from angulus.core import checks, files
+from angulus.core.checks import InputError
 
 _SUM = "crc32 "  # prefix of a tensor's name in the file's metadata
 _BLOCK = 2**26  # bytes to sum at a time when a part of a tensor is read
@@ -49,7 +50,7 @@ def read(path: Path, rows: slice = slice(None), only: str | None = None) -> dict
             names = [name for name in file.keys() if only in (None, name)]  # noqa: SIM118  # not a mapping
             return {name: _checked(file, path, name, rows, sums.get(_SUM + name)) for name in names}
     except (OSError, SafetensorError) as error:
-        raise checks.InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
+        raise InputError(f"{path} cannot be read ({error}); restore it from a copy") from error
 
 
 def read_npz(path: Path, way_out: str) -> dict[str, NDArray[Any]]:
@@ -61,17 +62,15 @@ def read_npz(path: Path, way_out: str) -> dict[str, NDArray[Any]]:
         *(OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, RuntimeError, MemoryError),
         *(SyntaxError, zipfile.BadZipFile, zlib.error),
     ) as error:
-        raise checks.InputError(f"{path} cannot be read ({checks.one_line(error):.200}); {way_out}") from error
+        raise InputError(f"{path} cannot be read ({checks.one_line(error):.200}); {way_out}") from error
 
 
 def _checked(file: Any, path: Path, name: str, rows: slice, written: str | None) -> Tensor:
     whole = rows == slice(None)
     tensor: Tensor = file.get_tensor(name) if whole else file.get_slice(name)[rows]
     if written is not None and written != str(_crc32(tensor) if whole else _crc32_of_slices(file.get_slice(name))):
-        raise checks.InputError(
-            f"{path} is damaged: the checksum of {name} is not the one that was written with it; restore the file from "
-            "a copy"
-        )
+        fault = f"{path} is damaged: the checksum of {name} is not the one that was written with it"
+        raise InputError(f"{fault}; restore the file from a copy")
     return tensor
 
 

@@ -92,10 +92,10 @@ def _move(pixels: Tensor, flip: float, shift_px: int, generator: torch.Generator
     flipped = (torch.rand(count, generator=generator) < flip).tolist()
     corners = torch.randint(2 * shift_px + 1, (count, 2), generator=generator).tolist()
     padded = F.pad(pixels.permute(0, 2, 3, 1), (0, 0, *(shift_px,) * 4))
-    windows = [
-        image[top : top + height, left : left + width] for image, (top, left) in zip(padded, corners, strict=True)
-    ]
-    moved = [window.flip(1) if turn else window for window, turn in zip(windows, flipped, strict=True)]
+    moved = []
+    for image, (top, left), turn in zip(padded, corners, flipped, strict=True):
+        window = image[top : top + height, left : left + width]
+        moved.append(window.flip(1) if turn else window)
     return torch.stack(moved).permute(0, 3, 1, 2)
 
 
@@ -105,9 +105,8 @@ def _boxes(
     """Masks [B, 1, height, width] of random boxes in whole pixels, by ranges of their area and ratio of sides."""
     count, _, height, width = pixels.shape
     area = _uniform(count, areas, generator) * height * width
-    ratio = torch.exp(
-        _uniform(count, (torch.tensor(ratios[0]).log().item(), torch.tensor(ratios[1]).log().item()), generator)
-    )
+    low, high = torch.tensor(ratios).log().tolist()
+    ratio = torch.exp(_uniform(count, (low, high), generator))
     masks = []
     for size, side in ((height, torch.sqrt(area / ratio)), (width, torch.sqrt(area * ratio))):
         length = side.round().clamp(1, size)

@@ -32,20 +32,13 @@ _SHOWN = 5  # values of a column in an error
 class Selection:
     """Conditions on the images to take, all of which must hold.
 
-    Attributes:
-        list: a CSV with the ids of images under `id`, or if it has no `id` under `path`; None: every image.
-        where: `column=value` conditions on an image's line of the list.
-        hold_out: N: leave out about one identity in N, by a checksum of its name, so the same ones in any data set.
-        held_out: N: take only the identities that `hold_out` leaves out.
-
-    Raises:
-        checks.InputError: a list without conditions or conditions without a list, both of hold_out and held_out.
+    `list` and `where` need each other, `hold_out` and `held_out` exclude each other; otherwise InputError.
     """
 
-    list: Path | None = None
-    where: tuple[str, ...] = ()
-    hold_out: int | None = None
-    held_out: int | None = None
+    list: Path | None = None  # a CSV with the ids of images under `id`, or without it under `path`; None: every image
+    where: tuple[str, ...] = ()  # `column=value` conditions on an image's line of the list
+    hold_out: int | None = None  # N: leave out about one identity in N, by a checksum of its name: the same everywhere
+    held_out: int | None = None  # N: take only the identities that `hold_out` leaves out
 
     def __post_init__(self) -> None:
         if (self.list is None) != (not self.where):
@@ -81,10 +74,7 @@ def select(items: Iterable[Item], selection: Selection) -> Iterator[Item | None]
     """The items to take, and None for each other item.
 
     Images that the list does not name, names without an image, and, if identities are held out, images without
-    identity become items left out.
-
-    Raises:
-        checks.InputError: the list has no such column or id, names an id twice, or its lines hold no such value.
+    identity become items left out. InputError for a list without such a column or id, or that names an id twice.
     """
     listed = None if selection.list is None else _read_list(selection.list, selection.where)
     return _select(items, selection, listed)
@@ -141,25 +131,15 @@ def _read_list(path: Path, where: tuple[str, ...]) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Converted:
-    """The result of a conversion.
-
-    Attributes:
-        rows: how many rows the records have.
-        identities: how many known identities.
-        unknown: how many rows have no identity.
-        single: how many identities have one image.
-        sizes: how many rows have each (width, height).
-        not_taken: how many images the selection did not take.
-        left_out: what did not become a row, in the order of the source.
-    """
+    """The result of a conversion."""
 
     rows: int
-    identities: int
-    unknown: int
-    single: int
-    sizes: dict[tuple[int, int], int]
-    not_taken: int
-    left_out: tuple[LeftOut, ...]
+    identities: int  # how many known identities
+    unknown: int  # how many rows have no identity
+    single: int  # how many identities have one image
+    sizes: dict[tuple[int, int], int]  # how many rows have each (width, height)
+    not_taken: int  # how many images the selection did not take
+    left_out: tuple[LeftOut, ...]  # what did not become a row, in the order of the source
 
 
 def convert(
@@ -180,10 +160,8 @@ def convert(
     set go to `pairs.txt`.
 
     Args:
-        source: what `sources.read_source` reads.
+        source, kind, options: as `sources.read_source` takes them.
         out: a path or URL as `RecordWriter` takes.
-        kind: of the source, if its name does not show it.
-        options: for the source's reader.
         selection: which images to take; None: all.
         resize: applied to each image; None: images stay as they were encoded.
         on_row: called with the number of rows so far.

@@ -40,24 +40,15 @@ _STRIP = 1_000_000  # pixels blended at a time
 
 @dataclass(frozen=True)
 class Header:
-    """The size and kind of an image before it is decoded.
+    """The size and kind of an image before it is decoded."""
 
-    Attributes:
-        kind: one of `KINDS`.
-        width, height: in pixels, as stored: an EXIF tag may turn the image.
-    """
-
-    kind: str
-    width: int
+    kind: str  # one of `KINDS`
+    width: int  # in pixels, as stored: an EXIF tag may turn the image
     height: int
 
 
 def header(data: bytes, what: str = "the file") -> Header:
-    """Read the size and kind of an encoded image, without decoding it.
-
-    Args:
-        data: the whole file.
-        what: its name in errors.
+    """Read the size and kind of an encoded image, without decoding it; errors call it `what`.
 
     Raises:
         checks.InputError: empty, not an image, of an unsupported kind, cut short, several frames, or too large.
@@ -75,10 +66,6 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
 
     The image is turned upright by its EXIF orientation. Grey becomes three equal channels, CMYK becomes RGB. 16 bits
     are cut to the high eight, so window a scan that uses part of the range first. Transparent pixels become white.
-
-    Args:
-        data: the whole file, of one of `KINDS` and with one frame.
-        what: its name in errors.
 
     Raises:
         checks.InputError: what `header` refuses; a file that its decoder cannot read. An image that is cut short is
@@ -115,9 +102,8 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # it names the pixels
         raise _too_large(what, re.sub(r".*\((\d+) pixels\).*", r"\1 pixels", one_line(error))) from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(
-            f"{what} must be a whole image; its header is cut short or damaged: {one_line(error)}"
-        ) from error
+        rule = f"{what} must be a whole image"
+        raise InputError(f"{rule}; its header is cut short or damaged: {one_line(error)}") from error
     kind = _NAMES.get(image.format or "", image.format or "")
     if image.width * image.height > most:
         raise _too_large(what, f"{image.width}x{image.height}")
@@ -126,10 +112,8 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     whole = _whole(data, kind)
     if not whole:
         if not os.environ.get(limits.READ_DAMAGED):
-            raise InputError(
-                f"{what} must be a whole {kind}; it is cut short ({len(data):,} bytes); "
-                "angulus --read-damaged COMMAND reads what there is"
-            )
+            rule = f"{what} must be a whole {kind}; it is cut short ({len(data):,} bytes)"
+            raise InputError(f"{rule}; angulus --read-damaged COMMAND reads what there is")
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         warnings.warn(f"{what} is cut short; missing pixels are grey or black", stacklevel=3)
     return image, Header(kind, image.width, image.height), whole
@@ -151,16 +135,14 @@ def _whole(data: bytes, kind: str) -> bool:
 
 def _rgb(image: Image.Image, what: str) -> NDArray[np.uint8]:
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO", None) and "adobe" not in image.info:
-        raise InputError(
-            f"{what} must define its CMYK; it has no Adobe marker, so ink may be stored inverted or not; save it as RGB"
-        )
+        rule = f"{what} must define its CMYK"
+        raise InputError(f"{rule}; it has no Adobe marker, so ink may be stored inverted or not; save it as RGB")
     if image.mode.startswith("I;16"):
         high = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise InputError(
-            f"{what} must have 8 or 16 bits per channel; it has 32; scale its values to 0..255 and save it"
-        )
+        rule = f"{what} must have 8 or 16 bits per channel"
+        raise InputError(f"{rule}; it has 32; scale its values to 0..255 and save it")
     if image.has_transparency_data:
         return _over_background(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))

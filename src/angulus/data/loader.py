@@ -46,8 +46,6 @@ class DecodedPixels:
         """Remember where the images are; nothing is read yet.
 
         Args:
-            images: the records.
-            rows: [N] rows of the records.
             size: (width, height) of every image.
             threads: for decoding, >= 1; None: as many as PyTorch uses, at most 16.
         """
@@ -59,11 +57,7 @@ class DecodedPixels:
         return self.shape[0]
 
     def __getitem__(self, rows: Tensor | slice | NDArray[np.int64]) -> Tensor:
-        """The images of rows [B], in channels-last memory.
-
-        Raises:
-            checks.InputError: an image that cannot be read or decoded, or has another size; its row is named.
-        """
+        """The images of rows [B], in channels-last memory; InputError names the row of an image that cannot be used."""
         chosen = self._rows[rows.numpy() if isinstance(rows, Tensor) else rows]
         _, channels, height, width = self.shape
         pixels = np.empty((len(chosen), height, width, channels), dtype=np.uint8)
@@ -86,54 +80,34 @@ class DecodedPixels:
         image = decode.decode(data, what)
         height, width = self.shape[2:]
         if image.shape[:2] != (height, width):
-            raise InputError(
-                f"{what} must be {width}x{height} as the others; got {image.shape[1]}x{image.shape[0]}, "
-                "as its EXIF tag turns it"
-            )
+            rule = f"{what} must be {width}x{height} as the others"
+            raise InputError(f"{rule}; got {image.shape[1]}x{image.shape[0]}, as its EXIF tag turns it")
         return image
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's images on the device.
+    """One step's images on the device."""
 
-    Attributes:
-        pixels: uint8 [B, 3, height, width], RGB; the contract scales them.
-        labels: int64 [B].
-        rows: int64 [B], the rows of the records.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    rows: Tensor
+    pixels: Tensor  # uint8 [B, 3, height, width], RGB; the contract scales them
+    labels: Tensor  # int64 [B]
+    rows: Tensor  # int64 [B], the rows of the records
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The rows to train on.
+    """The rows to train on."""
 
-    Attributes:
-        rows: [N] rows of the records.
-        labels: [N] int64, the class of each.
-        names: [C] the identity of each class, sorted.
-        size: (width, height) of every image.
-    """
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    names: NDArray[np.str_]
-    size: tuple[int, int]
+    rows: NDArray[np.int64]  # [N] rows of the records
+    labels: NDArray[np.int64]  # [N] int64, the class of each
+    names: NDArray[np.str_]  # [C] the identity of each class, sorted
+    size: tuple[int, int]  # (width, height) of every image
 
 
 def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
     """Number the identities of rows as classes 0, 1, ... in the order of their names.
 
-    Args:
-        records: the records.
-        rows: [N], no repeats; all if None.
-
-    Raises:
-        checks.InputError: no rows, repeats, rows without identity, images of several sizes.
+    `rows` are [N], or None for all. Raises InputError for no rows, repeats, rows without identity, several sizes.
     """
     chosen = np.arange(len(records)) if rows is None else np.asarray(rows)
     if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen) or len(np.unique(chosen)) != len(chosen):
@@ -143,20 +117,17 @@ def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
     identities = records.identities[chosen]
     unknown = np.flatnonzero(identities == "")
     if len(unknown):
-        raise InputError(
-            f"every image to train on must have an identity; {len(unknown)} in {records.where} have none, row "
-            f"{chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first; remove them from the source and convert "
-            "it to new records, or from Python pass the rows that have one"
-        )
+        first = f"row {chosen[unknown[0]]} ({records.ids[chosen[unknown[0]]]}) first"
+        rule = f"every image to train on must have an identity; {len(unknown)} in {records.where} have none, {first}"
+        way = "remove them from the source and convert it to new records, or from Python pass the rows that have one"
+        raise InputError(f"{rule}; {way}")
     sizes, counts = np.unique(records.sizes[chosen], axis=0, return_counts=True)
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h} ({n})" for (w, h), n in list(zip(sizes.tolist(), counts, strict=True))[:4])
         odd = int(chosen[(records.sizes[chosen] == sizes[counts.argmin()]).all(axis=1).argmax()])
-        raise InputError(
-            f"images must be of one size to make batches; {records.where} has {len(sizes)}: {listed}; "
-            f"{str(records.ids[odd])!r} (row {odd}) is one of the fewest; resize them with `angulus prepare images`, "
-            "align faces with `angulus prepare faces`, or choose rows"
-        )
+        rule = f"images must be of one size to make batches; {records.where} has {len(sizes)}: {listed}"
+        way = "resize them with `angulus prepare images`, align faces with `angulus prepare faces`, or choose rows"
+        raise InputError(f"{rule}; {str(records.ids[odd])!r} (row {odd}) is one of the fewest; {way}")
     names, labels = np.unique(identities, return_inverse=True)
     return Part(chosen.astype(np.int64), labels.astype(np.int64), names, (int(sizes[0, 0]), int(sizes[0, 1])))
 
@@ -180,15 +151,9 @@ class Loader:
         """Prepare the workers; nothing is read yet.
 
         Args:
-            images: the records.
-            part: which rows, their classes and size.
             sampler: over the positions 0 ... N − 1 of `part`.
             augment: applied on the device, in batches; None: nothing.
             workers: processes that read and decode; 0: this process does.
-            device: where batches go.
-
-        Raises:
-            checks.InputError: workers < 0, or a sampler over more positions than `part` has.
         """
         if any(int(batch.max()) >= len(part.rows) for batch in sampler.batches(0)):
             raise InputError(f"sampler must be over the {len(part.rows)} rows of the part; it goes beyond them")
@@ -213,11 +178,7 @@ class Loader:
         return self._sampler.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from step `start` on.
-
-        Raises:
-            checks.InputError: an image that cannot be read or decoded, or has another size; its row is named.
-        """
+        """The batches of an epoch, from step `start` on; InputError names the row of an image that cannot be used."""
         batches = self._sampler.batches(epoch, start)
         self._batches[:] = batches
         for step, (positions, decoded) in enumerate(zip(batches, self._loader, strict=True), start):
@@ -230,10 +191,8 @@ class Loader:
             yield Batch(pixels, labels.to(self._device, non_blocking=True), rows)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
-        mixed = np.random.SeedSequence((self._sampler.seed, epoch, step, self._sampler.rank)).generate_state(
-            1, np.uint64
-        )
-        return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
+        sequence = np.random.SeedSequence((self._sampler.seed, epoch, step, self._sampler.rank))
+        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 class _Decoded(Dataset[Any]):

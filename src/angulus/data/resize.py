@@ -22,19 +22,12 @@ _MOST_SIDE = 16_384  # pixels
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizes images to one size.
+    """Resizes images to one size: "center" takes the largest central part, "resize" stretches, "pad" adds white."""
 
-    Args:
-        height, width: in pixels, 1 to 16,384.
-        crop: "center" takes the largest central part of the right shape; "resize" stretches the whole image; "pad"
-            adds white borders.
-        encoding: JPEG of quality 95, or PNG, which is lossless.
-    """
-
-    height: int
+    height: int  # in pixels, 1 to 16,384
     width: int
     crop: Crop = "center"
-    encoding: Literal["jpeg", "png"] = "jpeg"
+    encoding: Literal["jpeg", "png"] = "jpeg"  # of quality 95; PNG is lossless
 
     def __post_init__(self) -> None:
         checks.integer("size", self.height, low=1, high=_MOST_SIDE)

@@ -44,22 +44,16 @@ class Shuffled:
     The ⌈N / (batch · ranks)⌉ steps share the images evenly, so batch sizes differ by at most one image, none is larger
     than `batch_size`, and no rank waits for another at the end.
 
-    Args:
-        count: N, the number of images.
-        batch_size: the most images per step and rank; 1 only if ranks divide N.
-        seed: >= 0.
-        rank, ranks: this process's number, from 0, and the number of processes.
-
     >>> sampler = Shuffled(10, batch_size=4, seed=7)
     >>> [len(rows) for rows in sampler.batches(0)], sorted(int(row) for rows in sampler.batches(0) for row in rows)
     ([4, 3, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
 
-    count: int
-    batch_size: int
+    count: int  # N, the number of images
+    batch_size: int  # the most images per step and rank; 1 only if ranks divide N
     seed: int = 0
-    rank: int = 0
-    ranks: int = 1
+    rank: int = 0  # this process's number, from 0
+    ranks: int = 1  # the number of processes
 
     def __post_init__(self) -> None:
         _check_place(self.seed, self.rank, self.ranks)
@@ -67,10 +61,8 @@ class Shuffled:
         hint = "each rank needs an image per step" if self.ranks > 1 else ""
         checks.integer("count", self.count, low=self.ranks, hint=hint)
         if self.batch_size == 1 and self.count % self.ranks:
-            raise InputError(
-                f"batch_size must be at least 2 if {self.ranks} ranks share {self.count} images, so that each has one "
-                "in the last step; got 1"
-            )
+            rule = f"batch_size must be at least 2 if {self.ranks} ranks share {self.count} images"
+            raise InputError(f"{rule}, so that each has one in the last step; got 1")
 
     @property
     def steps(self) -> int:
@@ -92,21 +84,14 @@ class Balanced:
     fill a last step, which miss that round; all images of an identity occur before one recurs in an epoch. An identity
     with fewer than K images repeats some of them in a step.
 
-    Args:
-        labels: [N] int64 >= 0, the identity of each image.
-        identities: P, >= 1; P · ranks may not exceed the number of identities.
-        images: K, >= 1.
-        seed: >= 0.
-        rank, ranks: as in `Shuffled`.
-
     >>> sampler = Balanced(np.array([0, 0, 0, 1, 1, 2]), identities=2, images=2)
     >>> sampler.steps, [len(rows) for rows in sampler.batches(0)]
     (2, [4, 4])
     """
 
-    labels: NDArray[np.int64]
-    identities: int
-    images: int
+    labels: NDArray[np.int64]  # [N] >= 0, the identity of each image
+    identities: int  # P, >= 1; P · ranks may not exceed the number of identities
+    images: int  # K, >= 1
     seed: int = 0
     rank: int = 0
     ranks: int = 1

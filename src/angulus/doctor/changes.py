@@ -39,15 +39,12 @@ IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and devi
 class ImageChange:
     """One change to what the model sees.
 
-    Attributes:
-        name: of the change, to follow "with".
-        family: the kind of fault if the change does better.
-        change: pixels uint8 [B, channels, height, width] -> the same shape and type.
-        normalise: raw 0..255 floats, channels in the model's order -> the network's input; None: by the contract.
+    `change` maps pixels uint8 [B, channels, height, width] to the same; `normalise` maps raw 0..255 floats, channels in
+    the model's order, to the network's input, instead of the contract.
     """
 
-    name: str
-    family: Family
+    name: str  # to follow "with"
+    family: Family  # the kind of fault if the change does better
     change: Callable[[Tensor], Tensor] | None = None
     normalise: Callable[[Tensor], Tensor] | None = None
 
@@ -80,12 +77,7 @@ def features(model: Model, pixels: Tensor, change: ImageChange | None = None) ->
     if change is not None and change.normalise is not None:
         normalise = change.normalise
         raw = dataclasses.replace(model.config.contract, normalize="fixed", mean=0.0, scale=1.0)
-        preprocessing = Preprocessing(raw)
-
-        def network(images: Tensor) -> Tensor:
-            result: Tensor = model.backbone(normalise(images))
-            return result
-
+        preprocessing, network = Preprocessing(raw), lambda images: model.backbone(normalise(images))
     return preprocessing.features(network, pixels).float()
 
 
@@ -101,9 +93,8 @@ def moved(pixels: Tensor, *, right: float = 0, down: float = 0, zoom: float = 1,
     from_x = (cos * x[None, :] + sin * y[:, None]) * 2 / max(width - 1, 1)  # where each pixel comes from, in [-1, 1]
     from_y = (-sin * x[None, :] + cos * y[:, None]) * 2 / max(height - 1, 1)
     grid = torch.stack([from_x, from_y], dim=-1).to(pixels.device)
-    sampled = functional.grid_sample(
-        pixels.float(), grid.expand(len(pixels), -1, -1, -1), padding_mode="border", align_corners=True
-    )
+    grids = grid.expand(len(pixels), -1, -1, -1)
+    sampled = functional.grid_sample(pixels.float(), grids, padding_mode="border", align_corners=True)
     return sampled.round().clamp(0, 255).to(torch.uint8)
 
 
@@ -111,12 +102,9 @@ def _values(model: Model) -> list[ImageChange]:
     """Common ways to normalise, except for the contract's own."""
     contract = model.config.contract
     changes = []
-    for mean, scale, words in (
-        (127.5, 127.5, "(x − 127.5) / 127.5"),
-        (127.5, 128.0, "(x − 127.5) / 128"),
-        (0.0, 255.0, "x / 255, so 0 to 1"),
-        (0.0, 1.0, "x as it is, so 0 to 255"),
-    ):
+    ranges = (0.0, 255.0, "x / 255, so 0 to 1"), (0.0, 1.0, "x as it is, so 0 to 255")
+    centred = (127.5, 127.5, "(x − 127.5) / 127.5"), (127.5, 128.0, "(x − 127.5) / 128")
+    for mean, scale, words in (*centred, *ranges):
         if (contract.normalize, contract.mean, contract.scale) != ("fixed", mean, scale):
             normalise = partial(_fixed, mean=mean, scale=scale)
             changes.append(ImageChange(f"pixels as {words}", "values", normalise=normalise))

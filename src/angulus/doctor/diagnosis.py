@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,17 @@ FEW = 10  # identities below which resampling them says little
 
 @dataclass(frozen=True)
 class ChangeEffect:
-    """The effect of a change, compared image by image with the unchanged images.
-
-    Attributes:
-        name, family: of the change.
-        norm_ratio, norm_interval: geometric mean of the norm with the change over the norm without.
-        before, separation: without and with the change; None if no two images are of one identity.
-        gain, gain_interval: the mean difference of the two.
-        better: the change does better, beyond chance and by `LEAST`: by the separation if there is one, else by norms.
-    """
+    """The effect of a change, compared image by image with the unchanged images."""
 
     name: str
     family: str
-    norm_ratio: float
+    norm_ratio: float  # geometric mean of the norm with the change over the norm without
     norm_interval: Interval | None
-    before: float | None
-    separation: float | None
-    gain: float | None
+    before: float | None  # the separation without the change; None if no two images are of one identity
+    separation: float | None  # with it
+    gain: float | None  # the mean difference of the two
     gain_interval: Interval | None
-    better: bool
+    better: bool  # beyond chance and by `LEAST`: by the separation if there is one, else by norms
 
     @property
     def strength(self) -> float:
@@ -89,22 +82,17 @@ class Diagnosis:
         lines = [self._state(), *self.facts]
         lines += [self._suspicion(effect, first=not number) for number, effect in enumerate(self.likely)]
         if self.likely:
-            lines.append(
-                "This is evidence from these images, not proof: a model that was trained badly, or images unlike those "
-                "that it was trained on, can look the same."
-            )
+            fact = "a model that was trained badly, or images unlike those that it was trained on, can look the same"
+            lines.append(f"This is evidence from these images, not proof: {fact}.")
         else:
-            lines.append(
-                f"Nothing stands out: of {len(self.outcomes)} changes to the images, none does better than the images "
-                f"as they are by {LEAST:.0%} and beyond chance."
-            )
+            fact = f"of {len(self.outcomes)} changes to the images, none does better than the images as they are"
+            lines.append(f"Nothing stands out: {fact} by {LEAST:.0%} and beyond chance.")
         if 0 < self.identities < FEW:
             lines.append(f"{self.identities} identities are few: the intervals are rough; give {FEW} or more.")
         if self.separation is None:
-            lines.append(
-                "No two images are of one identity, so only norms were compared, which are the weaker evidence and say "
-                "nothing of pixel values on another scale; give images with identities."
-            )
+            weak = "which are the weaker evidence and say nothing of pixel values on another scale"
+            fact = "No two images are of one identity, so only norms were compared"
+            lines.append(f"{fact}, {weak}; give images with identities.")
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -114,10 +102,8 @@ class Diagnosis:
     def _state(self) -> str:
         text = f"{self.images:,} images prepared as the contract states:"
         if self.separation is not None:
-            text += (
-                f" genuine scores of {self.identities:,} identities lie {self.separation:.2f} standard deviations of "
-                "the impostor scores above them (the separation);"
-            )
+            text += f" genuine scores of {self.identities:,} identities lie {self.separation:.2f} standard deviations"
+            text += " of the impostor scores above them (the separation);"
         return text + (" norms are all 1." if self.norm is None else f" geometric mean norm {self.norm:.4g}.")
 
     def _suspicion(self, effect: ChangeEffect, first: bool) -> str:
@@ -127,10 +113,9 @@ class Diagnosis:
         fault = FAULTS[effect.family]
         start = f"Likely {fault}: with {effect.name}" if first else f"Also likely {fault}: with {effect.name} as well"
         if effect.gain is not None and effect.gain_interval is not None:
-            text = (
-                f"the separation goes from {effect.before:.2f} to {effect.separation:.2f}, by {effect.gain:+.2f} "
-                f"({effect.gain_interval.low:+.2f} to {effect.gain_interval.high:+.2f} in {level})"
-            )
+            bounds = f"{effect.gain_interval.low:+.2f} to {effect.gain_interval.high:+.2f} in {level}"
+            text = f"the separation goes from {effect.before:.2f} to {effect.separation:.2f}"
+            text += f", by {effect.gain:+.2f} ({bounds})"
             if self.norm is not None and effect.family != "values":
                 text += f", and norms to {effect.norm_text}"
         else:
@@ -153,12 +138,9 @@ def diagnose(
     If a change does better, the others are tried again on top of the best. Two faults that hide each other are missed.
 
     Args:
-        model: its folder.
         images: records, or any source for `sources.read_source`; best 10 identities or more with several images each.
         limit: images examined, in [2, 5,000].
         draws: resamples of the identities (of the images, if no identities are known), in [100, 100,000].
-        options: for `sources.read_source`.
-        device: where the model runs; None: the CPU.
         on_trial: called with the number of changes tried, and the number to try as far as known.
 
     Raises:
@@ -171,10 +153,9 @@ def diagnose(
     changes = list(changes_for(trained))
     paired = has_pairs(sample.identities)
     if trained.config.normalize and not paired:
-        raise InputError(
-            "images must have identities, two images of one and others of another, or the model must keep norms; this "
-            f"model scales features to length 1, and {images} gives no such pairs; name the identities by folders"
-        )
+        rule = "images must have identities, two images of one and others of another, or the model must keep norms"
+        got = f"this model scales features to length 1, and {images} gives no such pairs"
+        raise InputError(f"{rule}; {got}; name the identities by folders")
     done = planned = 0
 
     def measure_all(changes: list[ImageChange | None]) -> list[FeatureStatistics]:
@@ -189,9 +170,8 @@ def diagnose(
 
     unchanged, *changed = measure_all([None, *changes])
     before, likely = unchanged, []
-    effects = first_effects = _compare(
-        before, changed, changes, sample.identities, draws, norms=not trained.config.normalize
-    )
+    compare = partial(_compare, identities=sample.identities, draws=draws, norms=not trained.config.normalize)
+    effects = first_effects = compare(before, changed, changes)
     while any(effect.better for effect in effects):  # the best change, then the best of another family on top of it
         best = max((n for n, effect in enumerate(effects) if effect.better), key=lambda n: effects[n].strength)
         likely.append(effects[best])
@@ -200,24 +180,17 @@ def diagnose(
         if not changes:
             break
         changed = measure_all([*changes])
-        effects = _compare(before, changed, changes, sample.identities, draws, norms=not trained.config.normalize)
+        effects = compare(before, changed, changes)
     counts = np.unique(sample.identities[sample.identities != ""], return_counts=True)[1]
     facts = list(sample.facts)
     if unchanged.mean_cosine is not None and unchanged.mean_cosine > 0.999:
-        facts.append(
-            f"The features hardly depend on the image (mean cosine of two images {unchanged.mean_cosine:.4f}): the "
-            "weights are not trained, or the input is far from what they were trained on."
-        )
-    return Diagnosis(
-        len(sample.pixels),
-        int((counts > 1).sum()),
-        None if trained.config.normalize else float(np.exp(unchanged.log_norms.mean())),
-        float(np.nanmean(unchanged.separations)) if paired else None,
-        tuple(facts),
-        tuple(first_effects),
-        tuple(likely),
-        draws,
-    )
+        why = "the weights are not trained, or the input is far from what they were trained on"
+        same = f"mean cosine of two images {unchanged.mean_cosine:.4f}"
+        facts.append(f"The features hardly depend on the image ({same}): {why}.")
+    norm = None if trained.config.normalize else float(np.exp(unchanged.log_norms.mean()))
+    separation = float(np.nanmean(unchanged.separations)) if paired else None
+    found = tuple(facts), tuple(first_effects), tuple(likely)
+    return Diagnosis(len(sample.pixels), int((counts > 1).sum()), norm, separation, *found, draws)
 
 
 def _compare(
@@ -249,10 +222,8 @@ def _compare(
             better = _exceeds(gain, gain_interval, LEAST * max(abs(separation), 1.0))
         bounds = interval and Interval(float(np.exp(interval.low)), float(np.exp(interval.high)), interval.level)
         after = None if gain is None or separation is None else separation + gain
-        ratio = float(np.exp(log))
-        effects.append(
-            ChangeEffect(change.name, change.family, ratio, bounds, separation, after, gain, gain_interval, better)
-        )
+        measured = float(np.exp(log)), bounds, separation, after, gain, gain_interval
+        effects.append(ChangeEffect(change.name, change.family, *measured, better))
     return effects
 
 

@@ -51,46 +51,29 @@ def separations(unit: Floats, identities: NDArray[np.str_]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Statistics of the features of N images.
+    """Statistics of the features of N images."""
 
-    Attributes:
-        log_norms: [N] natural logarithms of the norms.
-        separations: [N], see `separations`; all NaN without genuine and impostor pairs.
-        mean_cosine: of two images; None for one image.
-    """
-
-    log_norms: Floats
-    separations: Floats
-    mean_cosine: float | None
+    log_norms: Floats  # [N] natural logarithms of the norms
+    separations: Floats  # [N], see `separations`; all NaN without genuine and impostor pairs
+    mean_cosine: float | None  # of two images; None for one image
 
 
 def measure(model: Model, sample: ImageSample, change: ImageChange | None, paired: bool) -> FeatureStatistics:
-    """Embed the sample, changed or as it is; `paired`: it has genuine and impostor pairs.
-
-    Raises:
-        checks.InputError: features of the unchanged images that are not finite.
-    """
+    """Embed the sample, changed or as it is; `paired`: it has genuine and impostor pairs."""
     device = next(model.parameters()).device
-    parts = [
-        features(model, sample.pixels[start : start + _BATCH].to(device), change).cpu()
-        for start in range(0, len(sample.pixels), _BATCH)
-    ]
+    parts = [features(model, pixels.to(device), change).cpu() for pixels in torch.split(sample.pixels, _BATCH)]
     embedded = torch.cat(parts).double().numpy()
     if not np.isfinite(embedded).all():
         if change is None:
-            raise InputError(
-                "the model's features must be finite; got NaN or Inf of the images as they are; its weights are damaged"
-            )
+            rule = "the model's features must be finite"
+            raise InputError(f"{rule}; got NaN or Inf of the images as they are; its weights are damaged")
         embedded = np.zeros_like(embedded)  # a change that breaks the model mends nothing
     norms = np.linalg.norm(embedded, axis=1)
     unit = embedded / np.where(norms > 0, norms, 1)[:, None]
     count = len(unit)
     mean_cosine = (float((unit.sum(axis=0) ** 2).sum()) - count) / (count * (count - 1)) if count > 1 else None
-    return FeatureStatistics(
-        np.log(np.maximum(norms, 1e-30)),
-        separations(unit, sample.identities) if paired else np.full(count, np.nan),
-        mean_cosine,
-    )
+    gaps = separations(unit, sample.identities) if paired else np.full(count, np.nan)
+    return FeatureStatistics(np.log(np.maximum(norms, 1e-30)), gaps, mean_cosine)
 
 
 def intervals(

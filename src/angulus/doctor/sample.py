@@ -29,25 +29,15 @@ _LEAST_PX = 1.0  # of a crop of 112: how far landmarks must be off the template 
 
 @dataclass(frozen=True, eq=False)
 class ImageSample:
-    """N images as the model takes them.
+    """N images as the model takes them."""
 
-    Attributes:
-        pixels: uint8 [N, channels, height, width].
-        identities: [N] of str; "" if unknown.
-        facts: sentences on what is certainly wrong, and on what cannot be judged.
-    """
-
-    pixels: Tensor
-    identities: NDArray[np.str_]
-    facts: tuple[str, ...]
+    pixels: Tensor  # uint8 [N, channels, height, width]
+    identities: NDArray[np.str_]  # [N] of str; "" if unknown
+    facts: tuple[str, ...]  # sentences on what is certainly wrong, and on what cannot be judged
 
 
 def take_sample(model: Model, images: Path, limit: int, options: SourceOptions | None = None) -> ImageSample:
-    """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed.
-
-    Raises:
-        checks.InputError: a wrong limit, a model of volumes, nothing to look at, an image that cannot be decoded.
-    """
+    """Up to `limit` images, of as few identities as `PER_IDENTITY` images each allow, chosen by a fixed seed."""
     checks.integer("limit", limit, low=2, high=MOST_IMAGES)
     if len(model.config.image_size) != 2:
         raise InputError(f"the model must take images, height by width; this one takes {model.config.image_size}")
@@ -116,20 +106,16 @@ def _sizes(images: list[NDArray[np.uint8]], height: int, width: int) -> list[str
     other = [image.shape for image in images if image.shape[:2] != (height, width)]
     if not other:
         return []
-    return [
-        f"{len(other):,} of {len(images):,} images are not {width}x{height}, as the model takes them, but such as "
-        f"{other[0][1]}x{other[0][0]}: they are no crops for it; here they were scaled to its size, with all that is "
-        "around the faces."
-    ]
+    fact = f"{len(other):,} of {len(images):,} images are not {width}x{height}, as the model takes them"
+    scaled = "they are no crops for it; here they were scaled to its size, with all that is around the faces"
+    return [f"{fact}, but such as {other[0][1]}x{other[0][0]}: {scaled}."]
 
 
 def _values(images: list[NDArray[np.uint8]], channels: int) -> list[str]:
     facts = []
     if max(int(image.max()) for image in images) <= 1:
-        facts.append(
-            "No pixel is above 1 of 255: the images were scaled to 0..1 before they were saved, and what they showed "
-            "is lost; save them again in 0..255."
-        )
+        lost = "the images were scaled to 0..1 before they were saved, and what they showed is lost"
+        facts.append(f"No pixel is above 1 of 255: {lost}; save them again in 0..255.")
     grey = sum(bool((image == image[..., :1]).all()) for image in images)
     if channels == 3 and grey:
         facts.append(f"{grey:,} of {len(images):,} images are grey: they cannot show whether colours are swapped.")

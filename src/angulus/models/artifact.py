@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from angulus import backbones
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, files, limits
+from angulus.core.checks import InputError
 from angulus.core.contract import (
     Contract,
     Flip,
@@ -68,13 +69,8 @@ class Config:
 
     def build(self) -> nn.Module:
         """The network with random weights; reads, fetches or imports nothing that `options` could name."""
-        network = backbones.rebuild(
-            self.backbone,
-            in_channels=self.in_channels,
-            image_size=self.image_size,
-            embedding_size=self.embedding_size,
-            **self.options,
-        )
+        sizes = {name: getattr(self, name) for name in ("in_channels", "image_size", "embedding_size")}
+        network = backbones.rebuild(self.backbone, **sizes, **self.options)
         return nn.Sequential(network, UnitFeatures()) if self.normalize else network
 
 
@@ -130,10 +126,8 @@ class Model(nn.Module):
         """
         expected = [self.config.in_channels, *self.config.image_size]
         if list(pixels.shape[1:]) != expected:
-            raise checks.InputError(
-                f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
-                "align and scale them as its config.json says"
-            )
+            fault = f"this model takes images [batch, {', '.join(map(str, expected))}]"
+            raise InputError(f"{fault}; got {list(pixels.shape)}; align and scale them as its config.json says")
         device = next(self.backbone.parameters()).device
         return self.preprocessing.features(self.backbone, pixels.to(device)).float()
 
@@ -150,8 +144,6 @@ def save(
     A calibration in the folder is deleted: it is not for these weights.
 
     Args:
-        config, backbone: the model and its weights.
-        folder: where to write.
         mean_image: [channels, height, width] in 0..255 units, if and only if the contract subtracts it.
         card: the README.md; None: one made from the configuration.
 
@@ -204,15 +196,13 @@ def _load(folder: Path) -> Model:
     try:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise checks.InputError(
-            f"{folder / WEIGHTS} cannot be read: {error.strerror}; fetch or save the model again"
-        ) from error
+        fault = f"{folder / WEIGHTS} cannot be read: {error.strerror}"
+        raise InputError(f"{fault}; fetch or save the model again") from error
     sha256 = hashlib.sha256(weights).hexdigest()
     if sha256 != content["sha256"]:
-        raise checks.InputError(
-            f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: sha256 {sha256[:12]}... in place of "
-            f"{str(content['sha256'])[:12]}...; fetch or save the model again"
-        )
+        digests = f"sha256 {sha256[:12]}... in place of {str(content['sha256'])[:12]}..."
+        fault = f"{folder / WEIGHTS} is not the file that {CONFIG} was written for: {digests}"
+        raise InputError(f"{fault}; fetch or save the model again")
     try:
         tensors = safetensors.torch.load(weights)
         mean_image = tensors.pop(MEAN_IMAGE, None)
@@ -220,36 +210,27 @@ def _load(folder: Path) -> Model:
         backbone = config.build()
         backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
-        raise checks.InputError(
-            f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names "
-            f"({checks.one_line(error)[:200]}); fetch or save the model again"
-        ) from error
+        fault = f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names"
+        raise InputError(f"{fault} ({checks.one_line(error)[:200]}); fetch or save the model again") from error
     try:
         for name, value in backbone.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise checks.InputError(
-                    f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
-                )
+                raise InputError(f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged")
         return Model(config, backbone, sha256, mean_image=mean_image)
-    except checks.InputError as error:
-        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model again") from error
+    except InputError as error:
+        raise InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model again") from error
 
 
 def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that do not fit the network, before memory is allocated for it.
-
-    Raises:
-        RuntimeError: shapes differ, as PyTorch reports it.
-        checks.InputError: sizes or options that the backbone cannot have.
-    """
+    """Refuse weights that do not fit the network (RuntimeError), before memory is allocated for it."""
     try:
         with torch.device("meta"):  # shapes without numbers
             empty = config.build()
-    except checks.InputError as error:
+    except InputError as error:
         # a timm net that cannot be built on "meta": at least its last layer must not be larger than the file
         if any(value.ndim == 2 and len(value) == config.embedding_size for value in tensors.values()):
             return
-        raise checks.InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     expected = {name: list(value.shape) for name, value in empty.state_dict().items()}
     got = {name: list(value.shape) for name, value in tensors.items()}
     for name in (*expected, *got):
@@ -291,33 +272,30 @@ def _card(folder: Path) -> str | None:
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
     way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
-        raise checks.InputError(f"{what} does not say which model it is for; {way}")
+        raise InputError(f"{what} does not say which model it is for; {way}")
     made_by = split_model_name(calibration.model)
     if made_by is None or made_by[0] != model.fingerprint:
-        raise checks.InputError(
-            f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}; {way}"
-        )
+        fault = f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}"
+        raise InputError(f"{fault}; {way}")
     if calibration.flip is not None:
-        raise checks.InputError(
-            f"{what} must be of embeddings that the model's own flip rule made; it fuses them by flip "
-            f"{calibration.flip!r} afterwards; use angulus embed --flip"
-        )
+        rule = f"{what} must be of embeddings that the model's own flip rule made"
+        raise InputError(f"{rule}; it fuses them by flip {calibration.flip!r} afterwards; use angulus embed --flip")
 
 
 def _content(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         content = limits.parse_json(path.read_bytes(), path.name)
-    except (OSError, checks.InputError) as error:
+    except (OSError, InputError) as error:
         there = (folder / "model" / CONFIG).is_file()
         way = f"did you mean {folder / 'model'}?" if there else "give one that angulus train wrote as RUN/model"
-        raise checks.InputError(f"{folder} is not a model folder ({_reason(folder, error)}); {way}") from error
+        raise InputError(f"{folder} is not a model folder ({_reason(folder, error)}); {way}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
-        raise checks.InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
+        raise InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")
     return content
 
 
-def _reason(folder: Path, error: OSError | checks.InputError) -> str:
+def _reason(folder: Path, error: OSError | InputError) -> str:
     """Why a folder is not a model."""
     if not folder.is_dir():
         return "it is a file" if folder.exists() else "there is no such folder"
@@ -330,16 +308,14 @@ def _config(content: dict[str, Any], path: Path) -> Config:
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
     if unknown:
-        raise checks.InputError(
-            f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}"
-        )
+        raise InputError(f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}")
     try:
         contract = Contract(**content["contract"])
         values = {name: content[name] for name in known if name != "contract"}
     except (KeyError, TypeError) as error:
-        raise checks.InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model again") from error
-    except checks.InputError as error:
-        raise checks.InputError(f"{path}: {error}; fetch or save the model again") from error
+        raise InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model again") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
     return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
 
@@ -349,16 +325,14 @@ def _check_values(values: dict[str, Any], path: Path) -> None:
     backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]
     if not isinstance(size, list) or len(size) > 3 or not all(type(side) is int and side > 0 for side in size):
-        raise checks.InputError(f"{path} must give image_size as [height, width]; got {checks.shown(size)}")
+        raise InputError(f"{path} must give image_size as [height, width]; got {checks.shown(size)}")
     for name in ("in_channels", "embedding_size"):
         checks.integer(f"{name} in {path}", values[name], low=1, high=MOST_SIZE)
     if values["in_channels"] * math.prod(size) > MOST_VALUES:
-        raise checks.InputError(
-            f"{path} must give images of at most {MOST_VALUES:,} numbers; got in_channels {values['in_channels']} and "
-            f"image_size {checks.shown(size)}"
-        )
+        rule = f"{path} must give images of at most {MOST_VALUES:,} numbers"
+        raise InputError(f"{rule}; got in_channels {values['in_channels']} and image_size {checks.shown(size)}")
     checks.flag(f"normalize in {path}", values["normalize"])
     for name in ("options", "about"):
         if not isinstance(values[name], dict):
-            raise checks.InputError(f"{name} in {path} must be names with values; got {checks.shown(values[name])}")
+            raise InputError(f"{name} in {path} must be names with values; got {checks.shown(values[name])}")
     backbones.check_stored(backbone, values["options"])

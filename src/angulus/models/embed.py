@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks, files, formats
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row
 from angulus.data.sources import LeftOut
@@ -44,14 +45,13 @@ def run(
     on_images: Callable[[int], None] | None = None,
     on_left_out: Callable[[list[LeftOut], Path], None] | None = None,
 ) -> int:
-    """Embed the images of a source.
+    """Embed the images of a source; returns the number of embeddings in `out` on rank 0, of images seen elsewhere.
 
     Until `out` is complete, the features of each batch are kept in the folder `OUT.parts`, in a file named after the
     model and the images. A run that was stopped reuses those files, bit for bit, and embeds again what has changed.
     Rank r embeds every world_size-th batch, on a disk that all ranks share, and rank 0 writes `out`.
 
     Args:
-        model: its folder.
         source: records, or anything `angulus convert` reads. Images must have the size that the contract states.
         out: .npz, .safetensors or .parquet; holds ids, features, norms, the model's name and, where any are known,
             labels ("" for an image without one) and scores (NaN for an image without one).
@@ -67,9 +67,6 @@ def run(
     Raises:
         checks.InputError: images that cannot be embedded, `out` inside the source, or `out` in use by another process;
             `out` is then not written. If one rank fails, all do.
-
-    Returns:
-        The number of embeddings in `out` on rank 0, which returns after writing it; of images in the source elsewhere.
     """
     checks.integer("batch", batch, low=1)
     checks.choice("--on-error", on_error, ON_ERROR)
@@ -105,7 +102,7 @@ def run(
 def refuse_within(source: Path, out: Path) -> None:
     """Refuse an output that replaces the source, or that the next run would read as part of it."""
     if out.resolve() == source.resolve() or (source.is_dir() and out.resolve().is_relative_to(source.resolve())):
-        raise checks.InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
+        raise InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
 
 
 def _load(model: Path, flip: str | None, device: torch.device | None) -> artifact.Model:
@@ -139,12 +136,8 @@ def _remove_parts(folder: Path, keep: str | None = None) -> None:
 class _Work:
     """The batches of a source, of which this rank embeds every world_size-th.
 
-    Attributes:
-        rows: of each batch of all ranks, without their images, and the name of the batch's file.
-        left_out: what the reader could not read.
-        unreadable: of this rank's batches, by number: the name of the file, and why which rows are not in it.
-        digest: of all images, which must be the same on all ranks.
-        embedded: how many images this rank has features of.
+    `rows` are each batch's rows without their images, on all ranks, and the name of its file. `unreadable` gives, by
+    number of this rank's batches, the name of the file, and why which rows are not in it.
     """
 
     model: artifact.Model
@@ -152,11 +145,11 @@ class _Work:
     ranks: Ranks
     batches: Iterator[tuple[list[Row], list[LeftOut]]]
     rows: list[tuple[list[Row], str]] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)  # what the reader could not read
     unreadable: dict[int, tuple[str, dict[int, str]]] = field(default_factory=dict)
-    digest: hashlib.blake2b = field(default_factory=hashlib.blake2b)
+    digest: hashlib.blake2b = field(default_factory=hashlib.blake2b)  # of all images: the same on all ranks
     seen: int = 0
-    embedded: int = 0
+    embedded: int = 0  # images that this rank has features of
 
     def step(self) -> bool:
         """Embed this rank's share of the next world_size batches; returns whether there are no more."""
@@ -184,7 +177,7 @@ class _Work:
         for place, row in enumerate(rows):
             try:
                 pixels.append(inputs.decode_row(row, self.model.config, "the image")[1])
-            except checks.InputError as error:
+            except InputError as error:
                 reasons[place] = str(error)
         readable = [row for place, row in enumerate(rows) if place not in reasons]
         if reasons:
@@ -192,9 +185,8 @@ class _Work:
             self.unreadable[number] = name, reasons
         self.embedded += len(readable)
         if not self.embedded and sum(len(reasons) for _, reasons in self.unreadable.values()) >= HOPELESS:
-            raise checks.InputError(
-                f"none of the first {HOPELESS:,} images can be embedded: {rows[0].id}: {next(iter(reasons.values()))}"
-            )
+            fault = f"none of the first {HOPELESS:,} images can be embedded"
+            raise InputError(f"{fault}: {rows[0].id}: {next(iter(reasons.values()))}")
         if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
             features = self.model.embed(torch.stack(pixels)).cpu().numpy()
             files.write_atomically(self.folder / name, partial(np.savez, features=features), tidy=False)
@@ -250,16 +242,12 @@ def _collect(
                 continue
             part = _read(work.folder / name, len(readable))
             if part is None:
-                raise checks.InputError(
-                    f"{work.folder / name} must be whole, on a disk that all processes share; run the same command "
-                    "again"
-                )
+                rule = f"{work.folder / name} must be whole, on a disk that all processes share"
+                raise InputError(f"{rule}; run the same command again")
             usable = np.asarray(np.isfinite(part).all(axis=1) & part.any(axis=1))
-            for row, fine in zip(readable, usable.tolist(), strict=True):
-                if fine:
-                    rows.append(row)
-                else:
-                    left_out.append(LeftOut(row.id, "the model gives it a feature that is zero, NaN or infinite"))
+            wrong = "the model gives it a feature that is zero, NaN or infinite"
+            rows += [readable[place] for place in np.flatnonzero(usable)]
+            left_out += [LeftOut(readable[place].id, wrong) for place in np.flatnonzero(~usable)]
             size = part.shape[1]
             file.write(part[usable].astype(np.float32, copy=False).tobytes())
     features = np.memmap(path, np.float32, "c", shape=(len(rows), size)) if rows else np.empty((0, size), np.float32)
@@ -275,9 +263,9 @@ def _report_left_out(left_out: list[LeftOut], count: int, source: Path, out: Pat
     elif on_error == "skip":
         listed.unlink(missing_ok=True)
     if left_out and (on_error == "stop" or not count):
-        raise checks.InputError(_refusal(left_out, source, listed))
+        raise InputError(_refusal(left_out, source, listed))
     if not count:
-        raise checks.InputError(f"{source} holds no image to embed")
+        raise InputError(f"{source} holds no image to embed")
 
 
 def _refusal(left_out: list[LeftOut], source: Path, listed: Path) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, extras, files, formats
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.intervals import MOST_DRAWS
@@ -72,7 +73,6 @@ def export(
 
     Args:
         model: on the CPU.
-        out: the file, .onnx.
         precision: "float32"; "float16": for weights and layers, with pixels scaled and norms computed in float32;
             "int8": weights per channel, and the inputs of layers by their range over `ranges`.
         images: any source that `angulus embed` reads, to compare on; None: generated images, which say less.
@@ -168,7 +168,7 @@ def _write(model: Model, path: Path, precision: str) -> None:
             verbose=False,
         )
     if program is None:
-        raise checks.InputError(f"the backbone {config.backbone!r} cannot be exported by this version of PyTorch")
+        raise InputError(f"the backbone {config.backbone!r} cannot be exported by this version of PyTorch")
     proto = program.model_proto
     onnx.helper.set_model_props(proto, _about(model, precision))
     onnx.save(proto, str(path))
@@ -225,16 +225,10 @@ def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
     about = {item.key: item.value for item in onnx.load(str(path)).metadata_props}
     prepared, out = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
     quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    quantization.quantize_static(
-        str(prepared),
-        str(out),
-        _Reader(pixels),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        per_channel=True,
-        activation_type=quantization.QuantType.QInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
+    bits = dict.fromkeys(("activation_type", "weight_type"), quantization.QuantType.QInt8)
+    options = {"per_channel": True, "op_types_to_quantize": ["Conv", "Gemm", "MatMul"], **bits}
+    form = quantization.QuantFormat.QDQ
+    quantization.quantize_static(str(prepared), str(out), _Reader(pixels), quant_format=form, **options)
     proto = onnx.load(str(out))
     onnx.helper.set_model_props(proto, about)
     onnx.save(proto, str(out))
@@ -254,31 +248,27 @@ def _check(parity: Parity, backbone: str) -> None:
     """Refuse a float32 file that is further off than rounding explains."""
     worst = max(parity.feature_error, parity.norm_error)
     if parity.rounding is None or not worst <= _ROUNDINGS * parity.rounding:
-        raise checks.InputError(
-            f"the exported model must give PyTorch's features within {TOLERANCE:g}; got {worst:.2g}, where float32 "
-            f"itself rounds by {parity.rounding or 0:.2g}; the backbone {backbone!r} holds what does not export"
-        )
+        rule = f"the exported model must give PyTorch's features within {TOLERANCE:g}"
+        got = f"{worst:.2g}, where float32 itself rounds by {parity.rounding or 0:.2g}"
+        raise InputError(f"{rule}; got {got}; the backbone {backbone!r} holds what does not export")
 
 
 def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: PairList | None) -> None:
     """Refuse wrong arguments before any work."""
     checks.choice("precision", precision, PRECISIONS)
     if out.suffix != ".onnx":
-        raise checks.InputError(f"the model must be written to a file that ends in .onnx; got {out}")
+        raise InputError(f"the model must be written to a file that ends in .onnx; got {out}")
     if ranges is not None and precision != "int8":
-        raise checks.InputError(f"ranges of layers apply only to precision int8; got {precision}; leave --ranges out")
+        raise InputError(f"ranges of layers apply only to precision int8; got {precision}; leave --ranges out")
     if images is None and pairs is not None:
-        raise checks.InputError("a list of pairs needs images; give them with --images")
+        raise InputError("a list of pairs needs images; give them with --images")
     if pairs is not None and (pairs.same.all() or not pairs.same.any()):
         kind = "genuine" if pairs.same.all() else "impostor"
-        raise checks.InputError(
-            f"{pairs.source} must hold genuine and impostor pairs; got {len(pairs)} {kind} ones only; add others"
-        )
+        rule = f"{pairs.source} must hold genuine and impostor pairs"
+        raise InputError(f"{rule}; got {len(pairs)} {kind} ones only; add others")
     if images is None and ranges is None and precision == "int8":
-        raise checks.InputError(
-            "precision int8, which measures the range of every layer, needs images; give some like those that the "
-            "model will see with --ranges, or --images"
-        )
+        fault = "precision int8, which measures the range of every layer, needs images"
+        raise InputError(f"{fault}; give some like those that the model will see with --ranges, or --images")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         _library(name)
 
@@ -287,7 +277,7 @@ def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) 
     """All images of a source, or at most `most` of them, drawn."""
     images = draw_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
     if not images:
-        raise checks.InputError(f"{source} holds no image to measure on")
+        raise InputError(f"{source} holds no image to measure on")
     rows = [row for row, _ in images]
     pixels = np.stack([pixels.numpy() for _, pixels in images])
     return _Images(formats.text_array([row.id for row in rows]), pixels, row_labels(rows))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from angulus.core import checks, extras
+from angulus.core import extras
+from angulus.core.checks import InputError
 from angulus.models import artifact, model_card
 
 extras.load("huggingface_hub", "hub", "models on a hub")
@@ -24,9 +25,8 @@ class HubModel(artifact.Model, ModelHubMixin):
     """
 
     def __init__(self, model: artifact.Model) -> None:
-        super().__init__(
-            model.config, model.backbone, model.sha256, model.calibration, model.preprocessing.mean_image, model.card
-        )
+        about = model.calibration, model.preprocessing.mean_image, model.card
+        super().__init__(model.config, model.backbone, model.sha256, *about)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         artifact.save(self.config, self.backbone, save_directory, self.preprocessing.mean_image, self.card)
@@ -51,7 +51,7 @@ class HubModel(artifact.Model, ModelHubMixin):
         """
         if model_kwargs:
             name = next(iter(model_kwargs))
-            raise checks.InputError(f"a model is loaded as it was stored; got the argument {name!r}; leave it out")
+            raise InputError(f"a model is loaded as it was stored; got the argument {name!r}; leave it out")
         if Path(pretrained_model_name_or_path).is_dir():
             return cls(artifact.load(pretrained_model_name_or_path))
         folder = snapshot_download(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.formats import text_array
 from angulus.data import decode
 from angulus.data.records import Row
@@ -61,7 +61,7 @@ def _readable_rows(source: Path) -> Iterator[Row]:
             break
         yield row
     if left_out:
-        raise checks.InputError(f"{left_out[0].where} cannot be read: {left_out[0].reason}; take it out of {source}")
+        raise InputError(f"{left_out[0].where} cannot be read: {left_out[0].reason}; take it out of {source}")
 
 
 def decode_row(row: Row, config: artifact.Config, what: str | None = None) -> tuple[Row, torch.Tensor]:
@@ -75,11 +75,10 @@ def pixels_of(image: bytes, config: artifact.Config, what: str) -> torch.Tensor:
     pixels = to_channels(decode.decode(image, what), config.in_channels)
     if tuple(pixels.shape[1:]) != config.image_size:
         sides, size = (separator.join(map(str, config.image_size)) for separator in (" x ", "x"))
-        raise checks.InputError(
-            f"{what} must be {sides} pixels, as the model's config.json says; got "
-            f"{pixels.shape[1]} x {pixels.shape[2]} (height x width); bring images to that size with `angulus prepare "
-            f"images --size {size}`, or faces with `angulus prepare faces` (or verify with --align)"
-        )
+        rule = f"{what} must be {sides} pixels, as the model's config.json says"
+        way = f"`angulus prepare images --size {size}`, or faces with `angulus prepare faces` (or verify with --align)"
+        got = f"{pixels.shape[1]} x {pixels.shape[2]} (height x width)"
+        raise InputError(f"{rule}; got {got}; bring images to that size with {way}")
     return pixels
 
 

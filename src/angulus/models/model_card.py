@@ -87,14 +87,12 @@ def with_accuracy(card: str, accuracy: float, images: int) -> str:
 
 def with_errors(card: str, calibration: Calibration) -> str:
     """The card with the error rates that a calibration measured."""
-    lines = [
-        f"Threshold {calibration.threshold.value:.4f} (cosine), for features of {describe_model(calibration.model)}: "
-        f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people, FNMR "
-        f"{calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one. On other people and photos the rates "
-        "differ.",
-        *[f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups],
-    ]
-    return _replaced(card, ERRORS, lines)
+    threshold, model = calibration.threshold.value, describe_model(calibration.model)
+    fmr = f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people"
+    fnmr = f"FNMR {calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one"
+    rates = f"{fmr}, {fnmr}. On other people and photos the rates differ."
+    lines = [f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups]
+    return _replaced(card, ERRORS, [f"Threshold {threshold:.4f} (cosine), for features of {model}: {rates}", *lines])
 
 
 def _replaced(card: str, name: str, lines: list[str]) -> str:

@@ -32,37 +32,24 @@ class Decisions:
 
 @dataclass(frozen=True)
 class OnPairs:
-    """PyTorch's features and the exported model's on one list of pairs.
+    """PyTorch's features and the exported model's on one list of pairs."""
 
-    Attributes:
-        own, other: the results of `evaluate pairs`; only `own` has intervals.
-        difference: other − own, with intervals over the same resamples; None without resamples.
-        decisions: how many changed.
-    """
-
-    own: Result
+    own: Result  # the results of `evaluate pairs`; only `own` has intervals
     other: Result
-    difference: Result | None
-    decisions: Decisions
+    difference: Result | None  # other − own, with intervals over the same resamples; None without resamples
+    decisions: Decisions  # how many changed
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the samples."""
         results = {"PyTorch": self.own, "exported": self.other, "difference": self.difference}
-        numbers = {
-            name: {
-                number.name: {"value": number.value, "interval": number.interval and asdict(number.interval)}
-                for number in result.numbers
-            }
-            for name, result in results.items()
-            if result is not None
-        }
-        return {
-            **numbers,
-            "decisions": asdict(self.decisions),
-            "counts": dict(self.own.counts),
-            "choices": dict(self.own.choices),
-            "notes": list(self.own.notes),
-        }
+        values = {name: _values(result) for name, result in results.items() if result is not None}
+        about = {"counts": dict(self.own.counts), "choices": dict(self.own.choices), "notes": list(self.own.notes)}
+        return {**values, "decisions": asdict(self.decisions), **about}
+
+
+def _values(result: Result) -> dict[str, Any]:
+    pairs = [(number.name, number.value, number.interval) for number in result.numbers]
+    return {name: {"value": value, "interval": interval and asdict(interval)} for name, value, interval in pairs}
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,6 @@ class Parity:
     """How far the file's output is from PyTorch's, over a number of images.
 
     Attributes:
-        images: how many.
         feature_error: the largest ‖x − x'‖ / ‖x‖ of an image; x is PyTorch's feature, x' the file's.
         cosine: the smallest cosine of x and x'.
         norm_error: the largest |n − ‖x‖| / ‖x‖; n is the file's second output.
@@ -111,13 +97,9 @@ def compare_features(
 def compare_on_pairs(
     own: Embeddings, other: Embeddings, pairs: PairList, *, threshold: float | None, draws: int
 ) -> OnPairs:
-    """Measure both on the pairs, and count the decisions that changed.
+    """Measure PyTorch's features (`own`) and the exported model's on the pairs, and count the decisions that changed.
 
-    Args:
-        own, other: PyTorch's features and the exported model's, of the same images.
-        pairs: of these images, of both kinds.
-        threshold: the calibrated one; None: the most accurate for PyTorch's features on these pairs.
-        draws: resamples for the intervals; 0 for none.
+    `threshold` None takes the most accurate one for PyTorch's features on these pairs; `draws` 0 gives no intervals.
     """
     before = pairs_protocol.evaluate(own, pairs, draws=draws)
     after = pairs_protocol.evaluate(other, pairs, fars=before.samples["fars"].tolist(), draws=0)

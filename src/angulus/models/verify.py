@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from angulus.core import checks, extras
+from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
 from angulus.data.records import Row
 from angulus.evaluation.protocols.calibration import Rate
@@ -24,17 +25,11 @@ if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """The face that was compared, of those on a photo.
+    """The face that was compared, of those on a photo."""
 
-    Attributes:
-        total: number of faces that the detector found.
-        number: position of this one from the left, from 1.
-        box: left, top, right, bottom in pixels of the photo.
-    """
-
-    total: int
-    number: int
-    box: tuple[float, float, float, float]
+    total: int  # number of faces that the detector found
+    number: int  # position of this one from the left, from 1
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels of the photo
 
 
 @dataclass(frozen=True)
@@ -110,13 +105,8 @@ def verify(
     decided = Decision(score >= limit, score, limit, norms, probability=probability, faces=taken, warnings=issued)
     if calibration is None or threshold is not None:
         return decided
-    return replace(
-        decided,
-        fmr=calibration.fmr,
-        impostors=calibration.impostors,
-        fnmr=calibration.fnmr,
-        genuine=calibration.genuine,
-    )
+    rates = {name: getattr(calibration, name) for name in ("fmr", "impostors", "fnmr", "genuine")}
+    return replace(decided, **rates)
 
 
 def _limit(model: Model, threshold: float | None) -> float:
@@ -124,47 +114,41 @@ def _limit(model: Model, threshold: float | None) -> float:
     if threshold is not None:
         return checks.number("threshold", threshold, low=-1, high=1)
     if model.calibration is None:
-        raise checks.InputError(
-            "this model is not calibrated, so no threshold of its scores is known; run angulus calibrate with "
-            "--model, or give a threshold of your own with --threshold"
-        )
+        way = "run angulus calibrate with --model, or give a threshold of your own with --threshold"
+        raise InputError(f"this model is not calibrated, so no threshold of its scores is known; {way}")
     if model.calibration.model != model.name:
-        raise checks.InputError(
-            f"the calibration is for {describe_model(model.calibration.model)}, and these features are of "
-            f"{describe_model(model.name)}; calibrate embeddings of that rule, or give the calibrated one with --flip"
-        )
+        fault = f"the calibration is for {describe_model(model.calibration.model)}"
+        way = "calibrate embeddings of that rule, or give the calibrated one with --flip"
+        raise InputError(f"{fault}, and these features are of {describe_model(model.name)}; {way}")
     return model.calibration.threshold.value
 
 
 def _read(path: Path, config: Config, choice: _Choice | None) -> torch.Tensor:
     """An image file as uint8 [channels, height, width] of the model's size."""
     if path.exists() and not path.is_file():  # a pipe or a device never ends
-        raise checks.InputError(
-            f"the image {path} must be a file; it is {'a folder' if path.is_dir() else 'a pipe or a device'}"
-        )
+        rule = f"the image {path} must be a file"
+        raise InputError(f"{rule}; it is {'a folder' if path.is_dir() else 'a pipe or a device'}")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise checks.InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
+        raise InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
     return pixels_of(data if choice is None else _crop(data, path, choice), config, str(path))
 
 
 def _choices(config: Config, detector: str | Detector | None, faces: Sequence[int | None]) -> list[_Choice | None]:
     """What picks the face on the first and on the second photo; None if nothing is aligned."""
     if len(faces) > 2:
-        raise checks.InputError(f"faces must be at most two, one per photo; got {len(faces)}")
+        raise InputError(f"faces must be at most two, one per photo; got {len(faces)}")
     for number in faces:
         if number is not None:
             checks.integer("the number of a face", number, low=1)
     if detector is None:
         if faces:
-            raise checks.InputError("a face is chosen on photos that are aligned; choose none, or give a detector")
+            raise InputError("a face is chosen on photos that are aligned; choose none, or give a detector")
         return [None, None]
     if config.contract.template is None:
-        raise checks.InputError(
-            "photos can be aligned for a model whose contract names a template, and this one's does not; give images "
-            "that are as its config.json says, without --align"
-        )
+        fault = "photos can be aligned for a model whose contract names a template, and this one's does not"
+        raise InputError(f"{fault}; give images that are as its config.json says, without --align")
     extras.require("faces", "aligning photos", "cv2")
     from angulus.data.faces.align import Crops
     from angulus.data.faces.detector import make_detector
@@ -176,13 +160,7 @@ def _choices(config: Config, detector: str | Detector | None, faces: Sequence[in
 
 
 class _Choice:
-    """A detector that returns one of the faces that another detector finds, and remembers which.
-
-    Args:
-        detector: finds all faces.
-        crops: which face to choose, and how to cut it out.
-        number: of the face, counted from the left, from 1; None: as `crops` says.
-    """
+    """A detector that returns one of the faces that another finds, and remembers which: by number, or as crops say."""
 
     def __init__(self, detector: Detector, crops: Crops, number: int | None) -> None:
         self.detector, self.crops, self.number = detector, crops, number
@@ -226,15 +204,15 @@ def _crop(photo: bytes, path: Path, choice: _Choice) -> bytes:
     from angulus.data.faces import align
 
     if not photo:
-        raise checks.InputError(f"{path} must be an image; it is empty")
+        raise InputError(f"{path} must be an image; it is empty")
     try:
         (outcome,) = align.process([Row(str(path), photo, "")], choice, choice.crops)
-    except checks.InputError as error:
-        raise checks.InputError(f"{path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if outcome.row is None:
         which = "a face" if choice.number is None else f"a face number {choice.number} from the left"
         detail = "" if outcome.note is None else f" ({outcome.note.detail})"
-        raise checks.InputError(f"{path} must show {which} that can be used; it does not{detail}")
+        raise InputError(f"{path} must show {which} that can be used; it does not{detail}")
     return outcome.row.image
 
 
@@ -244,6 +222,6 @@ def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path
     norms = np.linalg.norm(features, axis=1)
     for path, norm in zip((first, second), norms, strict=True):
         if not 0 < norm < np.inf:
-            raise checks.InputError(f"the feature of {path} must have a length > 0, or it has no angle; got {norm:g}")
+            raise InputError(f"the feature of {path} must have a length > 0, or it has no angle; got {norm:g}")
     score = float(np.clip(features[0] @ features[1] / norms[0] / norms[1], -1, 1))
     return score, (float(norms[0]), float(norms[1]))

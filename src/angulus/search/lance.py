@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from angulus.core import checks, extras, files, limits
+from angulus.core.checks import InputError
 from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
@@ -42,17 +43,15 @@ class Removals:
         """The keys that `begin` wrote and `end` has not cleared; other text is refused, as it enters a condition."""
         if not self.path.exists():
             return []
-        wrong = (
-            f"{self.path} must list the rows that a stopped removal still has to delete, and cannot be used; delete "
-            "it, and run angulus search remove again for those ids"
-        )
+        wrong = f"{self.path} must list the rows that a stopped removal still has to delete, and cannot be used"
+        wrong = f"{wrong}; delete it, and run angulus search remove again for those ids"
         try:
             content = limits.parse_json(limits.read_file(self.path), str(self.path))
-        except checks.InputError as error:
-            raise checks.InputError(f"{wrong} ({error})") from error
+        except InputError as error:
+            raise InputError(f"{wrong} ({error})") from error
         keys = content.get("keys") if isinstance(content, dict) else None
         if not isinstance(keys, list) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
-            raise checks.InputError(wrong)
+            raise InputError(wrong)
         return keys
 
     def end(self) -> None:
@@ -92,7 +91,7 @@ class LanceStore:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._lock(0))
-            except checks.InputError as error:
+            except InputError as error:
                 if not isinstance(error.__cause__, filelock.Timeout):
                     raise
                 checks.warn(f"waiting for another process that writes {self.where}, at most {self.wait_s:g} s")
@@ -110,7 +109,7 @@ class LanceStore:
         about = About.read((schema.metadata or {}).get(META), self.where)
         vector = schema.field("vector").type if "vector" in schema.names else None
         if {"key", "id", "identity"} - set(schema.names) or vector != pa.list_(pa.float32(), about.size):
-            raise checks.InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
+            raise InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
         if not self._writes and (self._removals.path.exists() or self._duplicates()):
             with self.writing():
                 pass  # it repairs
@@ -155,10 +154,8 @@ class LanceStore:
         checks.choice("the kind of index", kind, KINDS)
         table, count = self._open(), self.count()
         if count < LEAST:
-            raise checks.InputError(
-                f"an index learns its codes from {LEAST} rows at least; {self.where} has {count}, and exact queries "
-                "need none"
-            )
+            fault = f"an index learns its codes from {LEAST} rows at least"
+            raise InputError(f"{fault}; {self.where} has {count}, and exact queries need none")
         indices = extras.load("lancedb.index", EXTRA, WHAT)
         size = table.schema.field("vector").type.list_size
         if kind == "ivf-pq":
@@ -180,10 +177,8 @@ class LanceStore:
             search = search.bypass_vector_index()
         else:
             if not table.list_indices():
-                raise checks.InputError(
-                    f"{self.where} has no index for approximate queries; build one with angulus search index, or ask "
-                    "for exact answers"
-                )
+                fault = f"{self.where} has no index for approximate queries"
+                raise InputError(f"{fault}; build one with angulus search index, or ask for exact answers")
             search = search.nprobes(effort).ef(max(effort, _REFINE * top)).refine_factor(_REFINE)
         with self._errors_named():
             rows = search.limit(top).select(["id", "identity", "vector", "_distance"]).to_arrow()
@@ -191,10 +186,8 @@ class LanceStore:
         size = table.schema.field("vector").type.list_size
         vectors = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
         ids, identities = rows["id"].to_pylist(), rows["identity"].to_pylist()
-        chosen = [np.flatnonzero(number == query) for query in range(len(queries))]
-        return [
-            Neighbours([ids[row] for row in rows], [identities[row] for row in rows], vectors[rows]) for rows in chosen
-        ]
+        places = [np.flatnonzero(number == query) for query in range(len(queries))]
+        return [Neighbours([ids[k] for k in at], [identities[k] for k in at], vectors[at]) for at in places]
 
     def _exists(self) -> bool:
         """Whether there is a gallery; the remains of a process that died while making one are not."""
@@ -204,7 +197,7 @@ class LanceStore:
         if not table.is_dir():
             if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {".lock"}:
                 return False
-            raise checks.InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
+            raise InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
         return any(table.glob("_versions/*.manifest")) or any(table.glob("data/*"))
 
     def _open(self) -> Any:
@@ -235,10 +228,8 @@ class LanceStore:
         if duplicates:
             with self._errors_named():
                 self._drop(duplicates)
-            checks.warn(
-                f"{self.where} held {len(duplicates):,} rows more than ids, from commands that added to it at once; of "
-                "each id the row that was added last is kept"
-            )
+            fact = f"{self.where} held {len(duplicates):,} rows more than ids, from commands that added to it at once"
+            checks.warn(f"{fact}; of each id the row that was added last is kept")
 
     def _erase(self) -> None:
         """Delete the rows of the pending removals, and every file that holds them."""
@@ -289,15 +280,14 @@ class LanceStore:
         """Turn LanceDB's errors, such as a full disk or damaged files, into sentences."""
         try:
             yield
-        except checks.InputError:
+        except InputError:
             raise
         except Exception as error:
             panic = type(error).__name__ == "RustPanic"  # from damaged files; the class cannot be imported
             if not panic and not isinstance(error, RuntimeError | OSError | ValueError):
                 raise
-            raise checks.InputError(
-                f"the gallery {self.where} cannot be read or written: {checks.one_line(error):.300}"
-            ) from error
+            message = f"the gallery {self.where} cannot be read or written: {checks.one_line(error):.300}"
+            raise InputError(message) from error
 
 
 def _lancedb() -> Any:

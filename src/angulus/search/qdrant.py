@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 
 from angulus.core import checks, extras
+from angulus.core.checks import InputError
 from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 META = "angulus"
@@ -25,18 +26,13 @@ _USER = re.compile(r"://[^\s/]*@")  # user and password of a URL
 class QdrantStore:
     """Points of a vector, an id and an identity in a collection; each `put` waits until the server has stored it.
 
-    Args:
-        client: a `qdrant_client.QdrantClient`.
-        collection: letters, digits, _ and -.
-        address: of the server, for messages.
+    `client` is a `qdrant_client.QdrantClient`; `address` is that of the server, for messages.
     """
 
     def __init__(self, client: Any, collection: str, address: str = "this process") -> None:
         if not _NAME.fullmatch(collection):
-            raise checks.InputError(
-                f"a collection's name must be 1 to 128 letters, digits, _ and -; got {collection!r}; give "
-                "http://HOST:6333/COLLECTION"
-            )
+            rule = "a collection's name must be 1 to 128 letters, digits, _ and -"
+            raise InputError(f"{rule}; got {collection!r}; give http://HOST:6333/COLLECTION")
         self.client, self.collection, self.address = client, collection, address
         self.finished: set[str] = set()
         self.models = extras.load("qdrant_client.models", EXTRA, WHAT)
@@ -46,9 +42,8 @@ class QdrantStore:
         """The collection at http://HOST:PORT/COLLECTION; the key, if needed, is read from QDRANT_API_KEY."""
         parts = _parts(url)
         address = f"{parts.scheme}://{parts.netloc}"
-        client = extras.load("qdrant_client", EXTRA, WHAT).QdrantClient(
-            url=address, api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False
-        )
+        make_client = extras.load("qdrant_client", EXTRA, WHAT).QdrantClient
+        client = make_client(url=address, api_key=os.environ.get(KEY_VARIABLE), check_compatibility=False)
         return QdrantStore(client, parts.path.strip("/"), _USER.sub("://", address))
 
     @property
@@ -70,12 +65,10 @@ class QdrantStore:
         models = self.models
         try:
             with self._errors_named():
-                self.client.create_collection(
-                    self.collection,
-                    vectors_config=models.VectorParams(size=about.size, distance=models.Distance.DOT),
-                    metadata={META: about.text()},
-                )
-        except checks.InputError:
+                vectors = models.VectorParams(size=about.size, distance=models.Distance.DOT)
+                metadata = {META: about.text()}
+                self.client.create_collection(self.collection, vectors_config=vectors, metadata=metadata)
+        except InputError:
             if self.about() != about:  # another process may have made it since
                 raise
 
@@ -114,10 +107,8 @@ class QdrantStore:
         models = self.models
         exact = effort is None
         params = models.SearchParams(exact=exact, hnsw_ef=None if exact else max(effort or 0, top))
-        requests = [
-            models.QueryRequest(query=query.tolist(), limit=top, params=params, with_payload=True, with_vector=True)
-            for query in queries
-        ]
+        shared = {"limit": top, "params": params, "with_payload": True, "with_vector": True}
+        requests = [models.QueryRequest(query=query.tolist(), **shared) for query in queries]
         with self._errors_named():
             answers = [answer.points for answer in self.client.query_batch_points(self.collection, requests)]
             return [self._neighbours(points, queries.shape[1]) for points in answers]
@@ -136,10 +127,8 @@ class QdrantStore:
             yield
         except (exceptions.ApiException, OSError, ValueError, TypeError, KeyError) as error:
             detail = _USER.sub("://", checks.one_line(error))
-            raise checks.InputError(
-                f"{self.where} cannot be read or written: {detail:.300}; see whether a Qdrant server answers there, "
-                f"and whether it wants a key in {KEY_VARIABLE}"
-            ) from error
+            fault = f"{self.where} cannot be read or written: {detail:.300}; see whether a Qdrant server answers there"
+            raise InputError(f"{fault}, and whether it wants a key in {KEY_VARIABLE}") from error
 
 
 def _parts(url: str) -> SplitResult:
@@ -152,8 +141,6 @@ def _parts(url: str) -> SplitResult:
     if not good or parts.query or parts.fragment or "@" in parts.path:
         scheme, _, rest = url.partition("://")
         shown = f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
-        raise checks.InputError(
-            f"a gallery must be a folder or http(s)://HOST:6333/COLLECTION; got {shown!r:.200}; a key goes into "
-            f"{KEY_VARIABLE}"
-        )
+        rule = "a gallery must be a folder or http(s)://HOST:6333/COLLECTION"
+        raise InputError(f"{rule}; got {shown!r:.200}; a key goes into {KEY_VARIABLE}")
     return parts

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
@@ -84,9 +85,8 @@ class Gallery:
         """
         checks.integer("batch", batch, low=1)
         ids = embeddings.ids.tolist()
-        labels = (
-            [None] * len(ids) if embeddings.labels is None else [name or None for name in embeddings.labels.tolist()]
-        )
+        known = [""] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
+        labels = [name or None for name in known]
         _check_writable([*ids, *filter(None, labels)], embeddings.source)
         about = _about(embeddings, flip)
         self._check_same(about, embeddings.source)
@@ -117,9 +117,8 @@ class Gallery:
             missing = sorted(set(asked) - present - done)
             if missing:
                 named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
-                raise checks.InputError(
-                    f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}; nothing is removed"
-                )
+                fault = f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}"
+                raise InputError(f"{fault}; nothing is removed")
             if present:
                 self.store.delete(sorted(present))
         return len(asked)
@@ -142,10 +141,8 @@ class Gallery:
         """Identify the person in each image: the rows of highest cosine, at or above the threshold.
 
         Args:
-            embeddings: of the gallery's model.
             top: matches per query at most, >= 1; all answers together hold at most `MOST_MATCHES`.
             threshold: cosine in [-1, 1]; None: return the best, however low.
-            flip: that of the gallery.
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
                 neighbours to search, >= 1.
 
@@ -209,14 +206,14 @@ class Gallery:
     def _existing(self) -> About:
         about = self.store.about()
         if about is None:
-            raise checks.InputError(f"there is no gallery in {self.store.where} yet; make one with angulus search add")
+            raise InputError(f"there is no gallery in {self.store.where} yet; make one with angulus search add")
         return about
 
     def about(self) -> About:
         """What the gallery holds; an error if it is missing or empty."""
         about = self._existing()
         if not self.store.count():
-            raise checks.InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
+            raise InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
         return about
 
 
@@ -240,15 +237,11 @@ def threshold_of(calibration: Calibration, about: About, where: str) -> float:
     """The calibrated threshold; a calibration of another model or flip than the gallery's is refused."""
     way = "calibrate embeddings made like the gallery's, or give a threshold of your own"
     if calibration.model != about.model:
-        raise checks.InputError(
-            f"the calibration is for {describe_model(calibration.model)}, and {where} holds vectors of "
-            f"{describe_model(about.model)}; {way}"
-        )
+        fault = f"the calibration is for {describe_model(calibration.model)}"
+        raise InputError(f"{fault}, and {where} holds vectors of {describe_model(about.model)}; {way}")
     if calibration.flip != about.flip:
-        raise checks.InputError(
-            f"the calibration is for flip {calibration.flip or 'none'} of the embeddings, and {where} was filled with "
-            f"flip {about.flip or 'none'}; {way}"
-        )
+        fault = f"the calibration is for flip {calibration.flip or 'none'} of the embeddings"
+        raise InputError(f"{fault}, and {where} was filled with flip {about.flip or 'none'}; {way}")
     return calibration.threshold.value
 
 
@@ -264,30 +257,24 @@ def _check_same(asked: About, existing: About, source: str, where: str) -> None:
         way = "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint)"
         if stored and given and stored[0] == given[0]:
             way = f"embed the images with angulus embed --flip {stored[1]}"
-        raise checks.InputError(
-            f"{where} holds vectors of {describe_model(existing.model)}; {source} has those of "
-            f"{describe_model(asked.model)}; {way}, or make another gallery"
-        )
+        fault = f"{where} holds vectors of {describe_model(existing.model)}"
+        got = describe_model(asked.model)
+        raise InputError(f"{fault}; {source} has those of {got}; {way}, or make another gallery")
     if asked.flip != existing.flip:
         way = f"give --flip {existing.flip}" if existing.flip else "leave --flip out"
-        raise checks.InputError(
-            f"{where} was filled with flip {existing.flip or 'none'} of the embeddings; got {asked.flip or 'none'}; "
-            f"{way}"
-        )
+        fault = f"{where} was filled with flip {existing.flip or 'none'} of the embeddings"
+        raise InputError(f"{fault}; got {asked.flip or 'none'}; {way}")
     if asked.size != existing.size:
-        raise checks.InputError(
-            f"{where} holds vectors of {existing.size} numbers; {source} has {asked.size}; embed the images with the "
-            "model that made the gallery's, or make another gallery"
-        )
+        fault = f"{where} holds vectors of {existing.size} numbers; {source} has {asked.size}"
+        raise InputError(f"{fault}; embed the images with the model that made the gallery's, or make another gallery")
 
 
 def _check_writable(texts: list[str], source: str) -> None:
     """Refuse text that a store could not return unchanged."""
     for text in texts:
         if not text.isprintable() and ("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text)):
-            raise checks.InputError(
-                f"ids and labels of {source} must be text without NUL and halves of characters; got {text!r}"
-            )
+            rule = f"ids and labels of {source} must be text without NUL and halves of characters"
+            raise InputError(f"{rule}; got {text!r}")
 
 
 def _matches(query: NDArray[np.float64], near: Neighbours, top: int, threshold: float | None) -> tuple[Match, ...]:
@@ -300,8 +287,6 @@ def _matches(query: NDArray[np.float64], near: Neighbours, top: int, threshold: 
 
 def _part(embeddings: Embeddings, rows: NDArray[np.int64]) -> Embeddings:
     """Chosen rows, with the columns that a query needs."""
-    flipped = None if embeddings.flipped is None else embeddings.flipped[rows]
-    models = None if embeddings.models is None else embeddings.models[rows]
-    return Embeddings(
-        embeddings.vectors[rows], embeddings.ids[rows], models=models, flipped=flipped, source=embeddings.source
-    )
+    given = {name: getattr(embeddings, name) for name in ("models", "flipped")}
+    chosen = {name: value[rows] for name, value in given.items() if value is not None}
+    return Embeddings(embeddings.vectors[rows], embeddings.ids[rows], **chosen, source=embeddings.source)

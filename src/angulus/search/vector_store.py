@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks, limits
+from angulus.core.checks import InputError
 
 Vectors = NDArray[np.float32]
 FORMAT = 1
@@ -22,17 +23,11 @@ EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and 
 
 @dataclass(frozen=True)
 class About:
-    """Describes a gallery's vectors; saved with them.
+    """Describes a gallery's vectors; saved with them."""
 
-    Attributes:
-        size: d, numbers per vector.
-        model: name of the model and flip rule that made them, as embeddings state it; None if they do not.
-        flip: how they were fused with the vectors of mirror images: None, "sum" or "concat".
-    """
-
-    size: int
-    model: str | None = None
-    flip: str | None = None
+    size: int  # d, numbers per vector
+    model: str | None = None  # the model and flip rule that made them, as embeddings state it; None if they do not
+    flip: str | None = None  # how they were fused with the vectors of mirror images: None, "sum" or "concat"
 
     def text(self) -> str:
         """This description as JSON."""
@@ -43,7 +38,7 @@ class About:
         """The description that `text` made; `where` is the gallery, for errors."""
         wrong = f"{where} is not a gallery that angulus search made"
         if not isinstance(text, str | bytes):
-            raise checks.InputError(f"{wrong} (it does not describe its vectors)")
+            raise InputError(f"{wrong} (it does not describe its vectors)")
         try:
             content = limits.parse_json(text, "the description of its vectors")
             if content.pop("format") != FORMAT:
@@ -56,7 +51,7 @@ class About:
                 checks.choice("its flip", about.flip, ("sum", "concat"), hint="or null")
             return about
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise checks.InputError(f"{wrong} ({checks.one_line(error):.300})") from error
+            raise InputError(f"{wrong} ({checks.one_line(error):.300})") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +64,9 @@ class Neighbours:
 
 
 class VectorStore(Protocol):
-    """Stores unit vectors under ids. Ids are any text; `keys` turns them into safe names.
+    """Stores unit vectors under ids. Ids are any text; `keys` turns them into safe names."""
 
-    Attributes:
-        finished: keys of rows whose removal an earlier process began and this one finished.
-    """
-
-    finished: set[str]
+    finished: set[str]  # keys of rows whose removal an earlier process began and this one finished
 
     @property
     def where(self) -> str:

@@ -16,12 +16,10 @@ __all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of",
 
 FORMATS: dict[str, ModuleType] = {".npz": npz, ".safetensors": tensors, ".parquet": parquet}
 
+_FILES = ("file", "files", "filename", "filenames")
 _MEANT = {  # names that other tools use
     "embeddings": ("features", "feature", "vectors", "vector", "embs", "emb", "x"),
-    "ids": (
-        *("path", "paths", "image", "images", "image_path"),
-        *("file", "files", "filename", "filenames", "name", "names"),
-    ),
+    "ids": ("path", "paths", "image", "images", "image_path", *_FILES, "name", "names"),
     "labels": ("identity", "identities", "person", "people", "subject", "subjects", "class", "classes", "y"),
 }
 
@@ -29,11 +27,8 @@ _MEANT = {  # names that other tools use
 def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequence[str] = ()) -> Columns:
     """Read the `known` columns of a file; a warning names the others.
 
-    Args:
-        path: the file; its suffix names the format.
-        known: names to read.
-        texts: those of them that are text, which `.safetensors` stores in its metadata or in files next to it.
-        needed: names that must be there.
+    `texts` are those of them that are text, which `.safetensors` stores in its metadata or in files next to it; the
+    `needed` names must be there.
 
     Raises:
         checks.InputError: another suffix, no such file, a damaged file, a needed name that is missing, arrays that

@@ -19,7 +19,7 @@ Columns = dict[str, NDArray[Any]]
 MATRICES = ("embeddings", "flipped")
 UNKNOWN = frozenset({"", "None", "nan", "NaN", "null", "<NA>"})  # what tools write for an unknown person
 
-_OBJECT = 64  # bytes of a str besides its letters, and of the pointer to it
+_OBJECT = 64  # bytes of a str other than its letters, and of the pointer to it
 _SMALL = 2**18  # letters: negligible, whatever the widths
 _LONG = 256  # letters; longer texts are shortened, and arrays of such a width may be mostly padding
 _BLOCK = 2**22  # bytes read at a time

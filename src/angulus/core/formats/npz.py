@@ -27,11 +27,8 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
         if len(set(names)) < len(names):
             raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
         mapped = (*MATRICES, *texts)
-        columns = {
-            name: _member(path, name, archive, info, mapped=name in mapped)
-            for name, info in zip(names, infos, strict=True)
-            if name in known
-        }
+        members = [(name, info) for name, info in zip(names, infos, strict=True) if name in known]
+        columns = {name: _member(path, name, archive, info, mapped=name in mapped) for name, info in members}
     return columns, [name for name in names if name not in known]
 
 
@@ -51,15 +48,13 @@ def _member(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.ZipIn
         shape, fortran, dtype = _HEADERS[version](stream)
         offset = stream.tell()
         if dtype.hasobject:
-            raise InputError(
-                f"{path}: {name} is an array of Python objects, which only pickle reads, and pickle runs code; save it "
-                f'as text or numbers, as in np.savez(..., {name}=np.array({name}, dtype=str)), with "" for an unknown'
-            )
+            way = f'np.savez(..., {name}=np.array({name}, dtype=str)), with "" for an unknown'
+            why = "is an array of Python objects, which only pickle reads, and pickle runs code"
+            raise InputError(f"{path}: {name} {why}; save it as text or numbers, as in {way}")
         size = math.prod(shape) * dtype.itemsize
         if offset + size != info.file_size:
-            raise InputError(
-                f"{path}: {info.filename} must hold {size} bytes, as its header says; the archive is damaged"
-            )
+            rule = f"{info.filename} must hold {size} bytes, as its header says"
+            raise InputError(f"{path}: {rule}; the archive is damaged")
         if not mapped or info.compress_type != zipfile.ZIP_STORED or size == 0:
             plain: NDArray[Any] = np.frombuffer(stream.read(), dtype) if size else np.empty(shape, dtype)
             return plain.reshape(shape, order="F" if fortran else "C")
@@ -88,7 +83,6 @@ def _fixed_width(path: Path, name: str, value: NDArray[Any]) -> NDArray[Any]:
         return value
     size = 4 * len(value) * max(map(len, value.tolist()))
     if size > limits.most_unpacked():
-        raise InputError(
-            f"{path}: {name} would take {size:,} bytes, because .npz pads each text to the longest; write .parquet"
-        )
+        why = ".npz pads each text to the longest"
+        raise InputError(f"{path}: {name} would take {size:,} bytes, because {why}; write .parquet")
     return value.astype(np.str_)

@@ -21,18 +21,12 @@ Fields = dict[int, Any]
 
 
 class ColumnChunk(NamedTuple):
-    """A column in a row group.
-
-    Attributes:
-        name: of the column.
-        unpacked: bytes in memory; each text counts once, with its offsets.
-        start, packed: the first byte of its first data page in the file, and its bytes there.
-    """
+    """A column in a row group."""
 
     name: str
-    unpacked: int
-    start: int
-    packed: int
+    unpacked: int  # bytes in memory; each text counts once, with its offsets
+    start: int  # the first byte of its first data page in the file
+    packed: int  # its bytes there
 
 
 def chunks(file: BinaryIO) -> Iterator[ColumnChunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -113,10 +114,8 @@ def write(file: BinaryIO, path: Path, columns: Columns) -> None:
     packed = json.dumps(header, ensure_ascii=False).encode()
     packed += b" " * (-len(packed) % 8)
     if len(packed) > _HEADER_LIMIT:
-        raise InputError(
-            f"{path.name}: the text columns must fit the {_HEADER_LIMIT} bytes of a safetensors header; got "
-            f"{len(packed)}; write .npz or .parquet"
-        )
+        rule = f"the text columns must fit the {_HEADER_LIMIT} bytes of a safetensors header"
+        raise InputError(f"{path.name}: {rule}; got {len(packed)}; write .npz or .parquet")
     file.write(len(packed).to_bytes(8, "little") + packed)
     for value in tensors.values():
         for block in _bytes(value):
@@ -129,7 +128,4 @@ def _bytes(value: NDArray[Any]) -> Iterator[bytes]:
 
 
 def _sum(value: NDArray[Any]) -> int:
-    total = 0
-    for block in _bytes(value):
-        total = zlib.crc32(block, total)
-    return total
+    return functools.reduce(lambda total, block: zlib.crc32(block, total), _bytes(value), 0)

@@ -20,9 +20,7 @@ def describe(data: Inventory) -> dict[str, Any]:
     Quantiles of images per identity are counts that occur: the least count that q percent of identities do not exceed.
     """
     names, counts = np.unique(data.identities[data.identities != ""], return_counts=True)
-    per_identity = (
-        {f"{q} %": int(np.percentile(counts, q, method="inverted_cdf")) for q in QUANTILES} if len(names) else {}
-    )
+    quantiles = np.percentile(counts, QUANTILES, method="inverted_cdf").astype(int).tolist() if len(names) else []
     sizes = Counter(f"{width}x{height}" for width, height in data.sizes.tolist())
     return {
         "source": data.source,
@@ -32,7 +30,7 @@ def describe(data: Inventory) -> dict[str, Any]:
         "identities": len(names),
         "images_without_identity": int((data.identities == "").sum()),
         "identities_with_one_image": int((counts == 1).sum()),
-        "images_per_identity": per_identity,
+        "images_per_identity": {f"{q} %": count for q, count in zip(QUANTILES, quantiles, strict=False)},
         "sizes": dict(sizes.most_common()),
         "encodings": dict(Counter(data.encodings.tolist()).most_common()),
         "without_landmarks": int((~data.has_landmarks).sum()),

@@ -19,18 +19,12 @@ Vectors = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Twins:
-    """Two images of the same picture, in the sense of the verb.
+    """Two images of the same picture, in the sense of the verb."""
 
-    Attributes:
-        first, second: their rows; within a set, the first is the one to keep.
-        verb: how the second relates to the first, such as "has the same pixels as".
-        cosine: how similar they are; None for exact copies.
-    """
-
-    first: int
+    first: int  # their rows; within a set, the first is the one to keep
     second: int
-    verb: str
-    cosine: float | None = None
+    verb: str  # how the second relates to the first, such as "has the same pixels as"
+    cosine: float | None = None  # how similar they are; None for exact copies
 
     def reason(self, first: str) -> str:
         """The reason to remove the second, calling the first by a name."""
@@ -39,15 +33,10 @@ class Twins:
 
 @dataclass
 class Sorted:
-    """Duplicates within a set.
+    """Duplicates within a set: those to remove, and those whose twin has another identity, so that a name is wrong."""
 
-    Attributes:
-        removals: those that can be removed, since one of the same picture stays.
-        conflicts: those whose twin has another identity: one of the names is wrong, but the pictures do not show which.
-    """
-
-    removals: list[Removal] = field(default_factory=list)
-    conflicts: list[Removal] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)  # one of the same picture stays
+    conflicts: list[Removal] = field(default_factory=list)  # the pictures do not show which name is wrong
 
 
 def exact(data: Inventory) -> list[Twins]:

@@ -43,17 +43,11 @@ _SIMILAR_WITHIN = "Similar identities within the data"
 
 @dataclass(frozen=True)
 class AuditSet:
-    """A data set to audit and, optionally, the embeddings of its images.
+    """A data set to audit and, optionally, the embeddings of its images."""
 
-    Attributes:
-        path: records, or what `sources.read_source` reads.
-        embeddings: a file of them, with an id for each image that can be decoded.
-        kind, options: as `sources.read_source` takes them.
-    """
-
-    path: Path
-    embeddings: Path | None = None
-    kind: str | None = None
+    path: Path  # records, or what `sources.read_source` reads
+    embeddings: Path | None = None  # a file of them, with an id for each image that can be decoded
+    kind: str | None = None  # as `sources.read_source` takes them
     options: SourceOptions | None = None
 
 
@@ -91,15 +85,10 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit.
+    """The result of an audit."""
 
-    Attributes:
-        card: counts, findings and the owner's statements, for JSON.
-        lists: for each search that ran, by the names in `LISTS`, the images and the reasons.
-    """
-
-    card: dict[str, Any]
-    lists: dict[str, tuple[Removal, ...]]
+    card: dict[str, Any]  # counts, findings and the owner's statements, for JSON
+    lists: dict[str, tuple[Removal, ...]]  # for each search that ran, by the names in `LISTS`: images and reasons
 
     def write(self, folder: Path) -> None:
         """Write `card.json`, `card.md` and one `NAME.txt` per list; remove lists of an earlier audit."""
@@ -114,11 +103,7 @@ class Audit:
         files.write_json(folder / JSON, self.card)
 
     def chosen(self, names: tuple[str, ...] | None = None) -> dict[str, tuple[Removal, ...]]:
-        """Lists by name; None: those that are certain.
-
-        Raises:
-            checks.InputError: not a list's name, or a list whose search did not run.
-        """
+        """Lists by name; None: those that are certain. InputError for a list whose search did not run."""
         for name in names or ():
             checks.choice("list", name, LISTS)
             if name not in self.lists:
@@ -147,8 +132,6 @@ def audit(
 
     Args:
         data: the set to audit; lists name only its images.
-        against: the other set.
-        settings: thresholds of the findings.
         stated: "licence" and "provenance" as their owner states them, and more if wanted; "not stated" otherwise.
         on_image: called with the number of images read.
     """
@@ -165,12 +148,8 @@ def audit(
     _compare_within(own, vectors, settings, findings)
     other = None
     if against is not None:
-        other = take_inventory(
-            against.path,
-            kind=against.kind,
-            options=against.options,
-            on_image=on_image and (lambda count: on_image(len(own) + count)),
-        )
+        count_on = on_image and (lambda count: on_image(len(own) + count))
+        other = take_inventory(against.path, kind=against.kind, options=against.options, on_image=count_on)
         other_vectors, other_model = _read_vectors(against, other)
         both = None
         if vectors is not None and other_vectors is not None:
@@ -197,27 +176,18 @@ def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSett
     means = Means.compute(vectors, own.identities)
     fit = labels.fit(vectors, means, margin=settings.margin, outlier=settings.outlier)
     ids, identities = own.ids.tolist(), own.identities.tolist()
-    findings.lists["wrong-labels"] = tuple(
-        Removal(
-            ids[image.row],
-            f"{identities[image.row]!r}, but nearer to {image.name!r}: "
-            f"cosine {image.other:.3f} against {image.own:.3f}",
-        )
-        for image in fit.wrong
-    )
-    findings.lists["outliers"] = tuple(
-        Removal(
-            ids[image.row],
-            f"cosine {image.own:.3f} with the others of {identities[image.row]!r}; at least {image.other:.3f} is usual",
-        )
-        for image in fit.outliers
-    )
+    wrong, far = [], []
+    for image in fit.wrong:
+        name = f"{identities[image.row]!r}, but nearer to {image.name!r}"
+        wrong.append(Removal(ids[image.row], f"{name}: cosine {image.other:.3f} against {image.own:.3f}"))
+    for image in fit.outliers:
+        low = f"cosine {image.own:.3f} with the others of {identities[image.row]!r}"
+        far.append(Removal(ids[image.row], f"{low}; at least {image.other:.3f} is usual"))
+    findings.lists |= {"wrong-labels": tuple(wrong), "outliers": tuple(far)}
     suspects = {identities[image.row] for image in fit.outliers}
     findings.identities["Identities with an outlier"] = [[name] for name in sorted(suspects)]
-    findings.notes.append(
-        f"{fit.judged:,} of {len(own):,} images have others of their identity to compare with; "
-        "the labels of the rest cannot be judged"
-    )
+    judged = f"{fit.judged:,} of {len(own):,} images have others of their identity to compare with"
+    findings.notes.append(f"{judged}; the labels of the rest cannot be judged")
     similar = labels.similar_identities(means, None, settings.same_identity)
     findings.identities[_SIMILAR_WITHIN] = [list(pair) for pair in similar]
 
@@ -229,25 +199,19 @@ def _compare_across(
     settings: AuditSettings,
     findings: _Findings,
 ) -> None:
-    for name, twins in (
-        ("shared-images", duplicates.exact_between(own, other)),
-        ("near-shared-images", duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding)),
-    ):
-        findings.lists[name] = tuple(
-            Removal(str(own.ids[twin.second]), f"{twin.reason(repr(str(other.ids[twin.first])))} in {other.source}")
-            for twin in twins
-        )
+    near = duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding)
+    for name, twins in (("shared-images", duplicates.exact_between(own, other)), ("near-shared-images", near)):
+        rows = [(str(own.ids[twin.second]), twin.reason(repr(str(other.ids[twin.first])))) for twin in twins]
+        findings.lists[name] = tuple(Removal(id, f"{reason} in {other.source}") for id, reason in rows)
     shared = labels.shared_names(own.names(), other.names(), numbers=settings.numbers)
     findings.identities["Identities shared by name"] = [list(pair) for pair in shared.items()]
-    findings.lists["shared-identities"] = _images_of(
-        own, {name: f"{name!r} is {there!r} in {other.source}" for name, there in shared.items()}
-    )
+    found = {name: f"{name!r} is {there!r} in {other.source}" for name, there in shared.items()}
+    findings.lists["shared-identities"] = _images_of(own, found)
     numbers = [name for name in np.intersect1d(own.names(), other.names()).tolist() if labels.is_number(name)]
     if numbers and not settings.numbers:
-        findings.notes.append(
-            f"{len(numbers):,} identities are equal numbers in both sets, such as {numbers[0]!r}, and were not "
-            "taken as the same: a number identifies someone only within its set"
-        )
+        fact = f"{len(numbers):,} identities are equal numbers in both sets, such as {numbers[0]!r}"
+        why = "a number identifies someone only within its set"
+        findings.notes.append(f"{fact}, and were not taken as the same: {why}")
     if vectors is None:
         return
     means, other_means = Means.compute(vectors[0], own.identities), Means.compute(vectors[1], other.identities)
@@ -266,11 +230,10 @@ def _chance(own: int, others: int, similar_across: int, similar_within: int, cos
     across, within = own * others, own * (own - 1) // 2
     if not within:
         return "how many identities are similar by chance is unknown: the data has fewer than two"
-    return (
-        f"{similar_across:,} of {across:,} pairs of identities across the sets have means at cosine {cosine:g} or "
-        f"more; so do {similar_within:,} of {within:,} pairs within the data, which would make "
-        f"{similar_within / within * across:,.1f} across by chance, if the data has everyone once"
-    )
+    pairs = f"{similar_across:,} of {across:,} pairs of identities across the sets have means"
+    chance = f"{similar_within / within * across:,.1f} across by chance, if the data has everyone once"
+    own_pairs = f"{similar_within:,} of {within:,} pairs within the data, which would make {chance}"
+    return f"{pairs} at cosine {cosine:g} or more; so do {own_pairs}"
 
 
 def _images_of(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal, ...]:
@@ -287,9 +250,8 @@ def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None,
     rows = embeddings.rows(inventory.ids, f"the images of {inventory.source}")
     models = [] if embeddings.models is None else np.unique(embeddings.models[rows]).tolist()
     if len(models) > 1:
-        raise InputError(
-            f"{data.embeddings} must be of one model; got {models[0]} and {models[1]}; embed the set with one"
-        )
+        rule = f"{data.embeddings} must be of one model"
+        raise InputError(f"{rule}; got {models[0]} and {models[1]}; embed the set with one")
     return embeddings.unit(rows), models[0] if models else ""
 
 

@@ -25,38 +25,22 @@ _STEPS = SIDE * (SIDE - 1)  # downward differences, then as many to the right
 
 @dataclass(frozen=True, eq=False)
 class Inventory:
-    """N images of a data set that can be decoded, and what cannot.
-
-    Attributes:
-        source: the path that was read.
-        kind: its format.
-        about: the description of records; empty for other formats.
-        ids: [N] of str, unique.
-        identities: [N] of str; "" if unknown.
-        bytes_hash: [N] a hash of each file.
-        pixels_hash: [N] a hash of each image's pixels and shape, regardless of encoding.
-        signatures: [N, 480] float16, see `signature`; zeros for an image without contrast.
-        sizes: [N, 2] width and height, upright.
-        encodings: [N] of str, such as "JPEG".
-        has_landmarks, has_score: [N] of bool.
-        unreadable: rows whose image cannot be decoded.
-        left_out: what the source's reader left out, and rows whose id occurred before.
-    """
+    """N images of a data set that can be decoded, and what cannot."""
 
     source: str
     kind: str
-    about: dict[str, Any]
-    ids: NDArray[np.str_]
-    identities: NDArray[np.str_]
-    bytes_hash: list[bytes]
-    pixels_hash: list[bytes]
-    signatures: NDArray[np.float16]
-    sizes: NDArray[np.int64]
-    encodings: NDArray[np.str_]
-    has_landmarks: NDArray[np.bool_]
+    about: dict[str, Any]  # the description of records; empty for other formats
+    ids: NDArray[np.str_]  # [N] of str, unique
+    identities: NDArray[np.str_]  # [N] of str; "" if unknown
+    bytes_hash: list[bytes]  # [N] a hash of each file
+    pixels_hash: list[bytes]  # [N] a hash of each image's pixels and shape, regardless of encoding
+    signatures: NDArray[np.float16]  # [N, 480] float16, see `signature`; zeros for an image without contrast
+    sizes: NDArray[np.int64]  # [N, 2] width and height, upright
+    encodings: NDArray[np.str_]  # [N] of str, such as "JPEG"
+    has_landmarks: NDArray[np.bool_]  # [N] of bool
     has_score: NDArray[np.bool_]
-    unreadable: tuple[LeftOut, ...]
-    left_out: tuple[LeftOut, ...]
+    unreadable: tuple[LeftOut, ...]  # rows whose image cannot be decoded
+    left_out: tuple[LeftOut, ...]  # what the source's reader left out, and rows whose id occurred before
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,13 +60,8 @@ def take_inventory(
     """Read a data set once, decoding each image; keeps about 1.5 KB per image.
 
     Args:
-        source: records, or what `sources.read_source` reads.
-        kind: its format, if its name does not show it.
-        options: for the source's reader.
+        source, kind, options: as `sources.read_source` takes them.
         on_image: called with the number of images so far.
-
-    Raises:
-        checks.InputError: the source cannot be read, or holds no image that can be decoded.
     """
     items = read_source(source, kind, options)
     kind = kind or kind_of(source)
@@ -107,20 +86,18 @@ def take_inventory(
         first = next(iter([*unreadable, *left_out]), None)
         why = f"; the first left out is {first.where}: {first.reason}" if first else ""
         raise InputError(f"{source} must hold images to audit; read as {kind}, it gave none{why}")
-    names, identities, bytes_hash, pixels_hash, signatures, sizes, encodings, landmarks, scores = zip(
-        *facts, strict=True
-    )
+    names, identities, in_bytes, in_pixels, signatures, sizes, kinds, landmarks, scores = zip(*facts, strict=True)
     return Inventory(
         str(source),
         kind,
         Records(source).about if kind == "records" else {},
         text_array(names),
         text_array(identities),
-        list(bytes_hash),
-        list(pixels_hash),
+        list(in_bytes),
+        list(in_pixels),
         np.stack(signatures),
         np.array(sizes, dtype=np.int64),
-        np.array(encodings),
+        np.array(kinds),
         np.array(landmarks),
         np.array(scores),
         tuple(unreadable),
@@ -136,9 +113,6 @@ def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
 
     Re-encoding, resizing and changes of brightness or contrast hardly move it. It uses differences instead of the grey
     values because aligned faces all share the same light and dark areas. An image without contrast gives zeros.
-
-    Args:
-        pixels: uint8 RGB [height, width, 3].
     """
     height, width = pixels.shape[:2]
     down, across = _shares(height), _shares(width)

@@ -59,17 +59,11 @@ def spellings(names: NDArray[np.str_]) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """The mean direction of each of K identities.
+    """The mean direction of each of K identities."""
 
-    Attributes:
-        names: [K], sorted.
-        sums: [K, d] float64, sums of unit embeddings.
-        codes: [N] the identity of each image; −1 if unknown.
-    """
-
-    names: NDArray[np.str_]
-    sums: NDArray[np.float64]
-    codes: NDArray[np.int64]
+    names: NDArray[np.str_]  # [K], sorted
+    sums: NDArray[np.float64]  # [K, d] float64, sums of unit embeddings
+    codes: NDArray[np.int64]  # [N] the identity of each image; −1 if unknown
 
     @staticmethod
     def compute(vectors: Vectors, identities: NDArray[np.str_]) -> Means:
@@ -93,44 +87,28 @@ def similar_identities(means: Means, others: Means | None, threshold: float) -> 
         return []
     similar = PairBatch.concatenate(above(means.sums, None if others is None else others.sums, threshold))
     pairs = zip(similar.probes.tolist(), similar.gallery.tolist(), similar.scores.tolist(), strict=True)
-    return sorted(
-        ((str(means.names[one]), str(names[other]), score) for one, other, score in pairs),
-        key=lambda pair: (-pair[2], pair[0], pair[1]),
-    )
+    named = [(str(means.names[one]), str(names[other]), score) for one, other, score in pairs]
+    return sorted(named, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image that does not fit its identity.
-
-    Attributes:
-        row: of the image.
-        own: its cosine with the mean of the other images of its identity.
-        other: the cosine to compare with: that with the nearest other identity's mean, or the least usual one.
-        name: that other identity; "" for an outlier.
-    """
+    """An image that does not fit its identity."""
 
     row: int
-    own: float
-    other: float
-    name: str = ""
+    own: float  # its cosine with the mean of the others of its identity
+    other: float  # that with the nearest other identity's mean, or the least usual one
+    name: str = ""  # that other identity; "" for an outlier
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """How images fit their identities.
+    """How images fit their identities."""
 
-    Attributes:
-        wrong: nearer to another identity than to their own by the margin or more, the worst first.
-        outliers: far below what is usual in their identity, the worst first; may be in `wrong` too.
-        judged: how many images have others of their identity to compare with.
-        spread: the usual deviation of `own` from its identity's median: 1.4826 times the median absolute one.
-    """
-
-    wrong: tuple[Suspect, ...]
-    outliers: tuple[Suspect, ...]
-    judged: int
-    spread: float
+    wrong: tuple[Suspect, ...]  # nearer to another identity than to their own by the margin or more, the worst first
+    outliers: tuple[Suspect, ...]  # far below what is usual in their identity, the worst first; may be in `wrong` too
+    judged: int  # how many images have others of their identity to compare with
+    spread: float  # the usual deviation of `own` from its identity's median: 1.4826 times the median absolute one
 
 
 def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_least: int = 5) -> Fit:
@@ -142,11 +120,9 @@ def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_lea
     `at_least` images.
 
     Args:
-        vectors: [N, d] unit embeddings.
-        means: of them.
+        vectors: [N, d] unit embeddings, whose `means` these are.
         margin: in cosine, >= 0.
         outlier: in spreads, > 0.
-        at_least: images that an identity must have for its median to be meaningful.
     """
     counts = np.bincount(means.codes[means.codes >= 0], minlength=len(means.names))
     rows = np.flatnonzero((means.codes >= 0) & (counts[means.codes] > 1))
@@ -158,10 +134,8 @@ def fit(vectors: Vectors, means: Means, *, margin: float, outlier: float, at_lea
     if len(means.names) > 1:
         scores, nearest = top_k(vectors[rows].astype(np.float64), means.sums, 1, ids=(codes, np.arange(len(counts))))
         best, names = scores[:, 0].numpy(), means.names[nearest[:, 0].numpy()]
-        wrong = [
-            Suspect(int(rows[place]), float(own[place]), float(best[place]), str(names[place]))
-            for place in np.flatnonzero(best - own >= margin).tolist()
-        ]
+        near = np.flatnonzero(best - own >= margin).tolist()
+        wrong = [Suspect(int(rows[k]), float(own[k]), float(best[k]), str(names[k])) for k in near]
     usual = np.full(len(counts), np.nan)
     for code in np.unique(codes).tolist():
         usual[code] = np.median(own[codes == code])

@@ -31,17 +31,11 @@ class Removal:
 
 @dataclass(frozen=True)
 class Removed:
-    """The result of applying lists.
+    """The result of applying lists."""
 
-    Attributes:
-        rows: how many rows were written.
-        removed: rows that each list removed, by the list's name; a row on several lists counts for each.
-        left_out: how many rows were not written: all removed ones, and those that the source's reader left out.
-    """
-
-    rows: int
-    removed: dict[str, int]
-    left_out: int
+    rows: int  # how many rows were written
+    removed: dict[str, int]  # rows that each list removed, by the list's name; a row on several lists counts for each
+    left_out: int  # how many rows were not written: all removed ones, and those that the source's reader left out
 
 
 def write_list(path: Path, removals: Iterable[Removal]) -> None:
@@ -55,11 +49,7 @@ def write_list(path: Path, removals: Iterable[Removal]) -> None:
 
 
 def read_list(path: Path) -> tuple[Removal, ...]:
-    """Read what `write_list` wrote, or a list of only ids; an empty file is an empty list.
-
-    Raises:
-        checks.InputError: names file and line: an empty line, or an id twice.
-    """
+    """Read what `write_list` wrote, or a list of only ids; an empty file is an empty list; no id may be there twice."""
     if path.is_file() and not path.stat().st_size:
         return ()
     removals: dict[str, Removal] = {}
@@ -88,10 +78,9 @@ def apply_removals(
     the reason.
 
     Args:
-        source: records, or what `sources.read_source` reads; it is not changed.
+        source, kind, options: as `sources.read_source` takes them; the source is not changed.
         lists: by name, what to remove.
         out: a path or URL as `RecordWriter` takes.
-        kind, options: as `sources.read_source` takes them.
         on_row: called with the number of rows written.
 
     Raises:
@@ -132,19 +121,14 @@ def apply_removals(
 
 
 def check_free(source: Path, out: Path | str) -> None:
-    """Refuse an output inside the source, or that holds complete records or something else.
-
-    Raises:
-        checks.InputError: as it says; `apply_removals` checks unfinished records.
-    """
+    """Refuse an output inside the source, or that holds complete records or something else."""
     check_outside(source, out)
     blobs = open_blobs(out)
     names = blobs.names()
     if names and (ABOUT not in names or "rows" in read_about(blobs)):
-        raise InputError(
-            f"{out} must be missing, an empty folder or unfinished records of the same command; it holds "
-            f"{'whole records' if ABOUT in names else repr(names[0])}; choose another folder"
-        )
+        rule = f"{out} must be missing, an empty folder or unfinished records of the same command"
+        held = "whole records" if ABOUT in names else repr(names[0])
+        raise InputError(f"{rule}; it holds {held}; choose another folder")
 
 
 def _ids(source: Path, kind: str, options: SourceOptions | None) -> Iterator[str]:
@@ -162,10 +146,8 @@ def _check_ids(source: Path, ids: Iterable[str], reasons: Mapping[str, list[tupl
         left += id not in reasons
     if unknown:
         first = min(unknown)
-        raise InputError(
-            f"a list may name only images of {source}; {len(unknown)} of its ids are not there, such as {first!r} "
-            f"(in {reasons[first][0][0]}); use the list that was made for this data set"
-        )
+        fault = f"a list may name only images of {source}; {len(unknown)} of its ids are not there, such as {first!r}"
+        raise InputError(f"{fault} (in {reasons[first][0][0]}); use the list that was made for this data set")
     if not left:
         raise InputError(f"lists must leave at least one image of {source}; these name all of them")
 

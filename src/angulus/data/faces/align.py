@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,16 +123,12 @@ def _process(photo: Row, detector: Detector, crops: Crops) -> tuple[Row | None, 
     score, size = float(faces.scores[face]), float(sizes[face])
 
     def note(problem: Problem, detail: str, kept: bool = False, residual_px: float | None = None) -> Note:
-        picture = _picture(image, faces, face)
-        return Note(
-            photo.id, photo.identity, problem, kept, detail, len(faces), score, size, residual_px, picture=picture
-        )
+        seen = len(faces), score, size, residual_px, _picture(image, faces, face)
+        return Note(photo.id, photo.identity, problem, kept, detail, *seen)
 
     if not len(usable):
-        detail = (
-            f"the {crops.choose} face is {size:.0f} pixels across, with a score of {score:.3f}; "
-            f"the least are {crops.min_size:g} pixels and {crops.min_score:g}"
-        )
+        seen = f"the {crops.choose} face is {size:.0f} pixels across, with a score of {score:.3f}"
+        detail = f"{seen}; the least are {crops.min_size:g} pixels and {crops.min_score:g}"
         return None, note("low score" if sizes[face] >= crops.min_size else "too small", detail)
     try:
         aligned = align(image, faces.landmarks[face], crops.height, crops.width, crops.template)
@@ -141,9 +137,8 @@ def _process(photo: Row, detector: Detector, crops: Crops) -> tuple[Row | None, 
     row = Row(photo.id, _encode(aligned.pixels, crops.encoding), photo.identity, aligned.landmarks, score)
     if len(faces) == 1:
         return row, None
-    detail = (
-        f"{len(faces)} faces, {len(usable)} of them usable by size and score; the {crops.choose} of these was taken"
-    )
+    detail = f"{len(faces)} faces, {len(usable)} of them usable by size and score"
+    detail = f"{detail}; the {crops.choose} of these was taken"
     return row, note("several faces", detail, True, aligned.residual_px)
 
 
@@ -168,13 +163,9 @@ def choose_face(faces: Faces, rows: NDArray[np.intp], choose: Choose, image: Ima
 def align(
     image: NDArray[np.uint8], landmarks: ArrayLike, height: int = 112, width: int = 112, template: str = "five_points"
 ) -> AlignedFace:
-    """Cut a face out, upright and at the template's place and size.
+    """Cut a face out of RGB [H, W, 3], upright and at the template's place and size.
 
-    Args:
-        image: uint8 RGB [H, W, 3].
-        landmarks: [5, 2], x and y in its pixels: eyes, nose, mouth corners, the image's left first.
-        height, width: of the crop.
-        template: one of `angulus.core.contract.TEMPLATES`.
+    `landmarks` are [5, 2], x and y in its pixels: eyes, nose, mouth corners, the image's left first.
     """
     target = template_points(template, height, width)
     matrix = similarity(landmarks, target)
@@ -187,21 +178,15 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
     a = Σ conj(z − z̄)(w − w̄) / Σ |z − z̄|², b = w̄ − a z̄, as the matrix [[Re a, −Im a, Re b], [Im a, Re a, Im b]].
 
-    Args:
-        source: [..., K, 2], K >= 2.
-        target: the same shape, or [K, 2] for all.
-
-    Returns:
-        [..., 2, 3].
+    Shapes: source [..., K, 2], K >= 2; target the same, or [K, 2] for all -> [..., 2, 3].
 
     >>> similarity([[0, 0], [1, 0]], [[5, 5], [5, 7]]).tolist()
     [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
     """
     z, w = _complex("source", source), _complex("target", target)
     if z.shape[-1] != w.shape[-1] or z.shape[-1] < 2:
-        raise InputError(
-            f"source and target must hold the same number of points, two or more; got {z.shape[-1]} and {w.shape[-1]}"
-        )
+        rule = "source and target must hold the same number of points, two or more"
+        raise InputError(f"{rule}; got {z.shape[-1]} and {w.shape[-1]}")
     z_mean, w_mean = z.mean(-1, keepdims=True), w.mean(-1, keepdims=True)
     spread = (np.abs(z - z_mean) ** 2).sum(-1)
     shared = (np.conj(z - z_mean) * (w - w_mean)).sum(-1)
@@ -216,24 +201,20 @@ def similarity(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 def transform(points: ArrayLike, matrix: NDArray[np.float64]) -> Points:
     """Move points [..., K, 2] by matrices [..., 2, 3]."""
     turned = np.asarray(points, dtype=np.float64) @ np.swapaxes(matrix[..., :2], -1, -2)
-    moved: Points = turned + matrix[..., None, :, 2]
-    return moved
+    return np.asarray(turned + matrix[..., None, :, 2])
 
 
 def residual(moved: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """The root mean square distance between two sets of K points, [..., K, 2] twice -> [...]."""
     offsets = np.asarray(moved, dtype=np.float64) - np.asarray(target, dtype=np.float64)
-    distance: NDArray[np.float64] = np.sqrt((offsets**2).sum(-1).mean(-1))
-    return distance
+    return np.asarray(np.sqrt((offsets**2).sum(-1).mean(-1)))
 
 
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
     """Transform an image [H, W, 3] by a matrix [2, 3] into a crop, bilinearly; black beyond the image's edge."""
     cv2 = extras.load("cv2", "faces", "aligning faces")
-    crop: Any = cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
-    )
-    return np.asarray(crop, dtype=np.uint8)
+    edge = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": 0}
+    return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, **edge), dtype=np.uint8)
 
 
 def _complex(name: str, points: ArrayLike) -> NDArray[np.complex128]:
@@ -246,8 +227,7 @@ def _complex(name: str, points: ArrayLike) -> NDArray[np.complex128]:
 
 
 def _shorter_sides(faces: Faces) -> NDArray[np.float32]:
-    sides: NDArray[np.float32] = (faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1)
-    return sides
+    return np.asarray((faces.boxes[:, 2:] - faces.boxes[:, :2]).min(axis=1))
 
 
 def _picture(image: Image, faces: Faces, face: int) -> bytes:

@@ -53,7 +53,6 @@ class Detector(Protocol):
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
         """Return one `Faces` per image, in order."""
-        ...
 
 
 def make_detector(spec: str) -> Detector:
@@ -102,21 +101,18 @@ def overlaps(first: Floats, second: Floats, relative: Relative = "union") -> Flo
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     area, other = areas(first)[:, None], areas(second)
     total = np.minimum(area, other) if relative == "smaller" else area + other - shared
-    ratio: Floats = np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
-    return ratio
+    return np.asarray(np.divide(shared, total, out=np.zeros_like(shared), where=total > 0))
 
 
 def areas(boxes: Floats) -> Floats:
     """Width times height, [N]."""
-    product: Floats = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return product
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
 
 
 def suppress(boxes: Floats, scores: Floats, max_overlap: float, relative: Relative = "union") -> NDArray[np.intp]:
     """Greedy non-maximum suppression: keep the best box, drop all that overlap it by more than `max_overlap`, repeat.
 
-    Returns:
-        The rows of the boxes to keep, best first; among equal scores the earlier box counts as better.
+    Returns the rows of the boxes to keep, best first; among equal scores the earlier box counts as better.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = boxes[order]
@@ -138,13 +134,7 @@ class YuNet:
     """OpenCV's FaceDetectorYN, one image at a time."""
 
     def __init__(self, path: str | os.PathLike[str], threshold: float = 0.6, overlap: float = 0.3) -> None:
-        """Read the ONNX file, face_detection_yunet_*.onnx.
-
-        Args:
-            path: of the file.
-            threshold: the lowest score of a face, in (0, 1).
-            overlap: the largest overlap of two faces, in (0, 1).
-        """
+        """Read face_detection_yunet_*.onnx; the lowest score of a face and the largest overlap of two are in (0, 1)."""
         checks.number("threshold", threshold, low=0, high=1, open_low=True, open_high=True)
         checks.number("overlap", overlap, low=0, high=1, open_low=True, open_high=True)
         self._cv2 = cv2 = extras.load("cv2", "faces", "the detector yunet")
@@ -154,10 +144,8 @@ class YuNet:
             self._model = cv2.FaceDetectorYN.create(os.fspath(path), "", (320, 320), threshold, overlap)
             self.detect([np.zeros((320, 320, 3), dtype=np.uint8)])  # another network fails only when it runs
         except cv2.error as error:
-            raise InputError(
-                f"detector yunet needs an ONNX file that OpenCV {cv2.__version__} takes for YuNet; "
-                f"{os.fspath(path)} is none: {' '.join(str(error.err).split())}"
-            ) from error
+            fault = f"detector yunet needs an ONNX file that OpenCV {cv2.__version__} takes for YuNet"
+            raise InputError(f"{fault}; {os.fspath(path)} is none: {' '.join(str(error.err).split())}") from error
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
         """Find the faces in images uint8 RGB [height, width, 3]."""

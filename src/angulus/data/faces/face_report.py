@@ -40,12 +40,7 @@ class Journal:
     """Notes on photos, written as they come; a new note replaces an older one on the same photo."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Open the journal in a folder, or start one; an incomplete last line is removed.
-
-        Args:
-            folder: created if it does not exist.
-            about: the photos and settings, as JSON values; notes about others are dropped.
-        """
+        """Open the journal in a folder, or start one; an incomplete last line, and notes about others, are dropped."""
         files.make_folder(folder)
         self.path = folder / JOURNAL
         self._about = json.loads(json.dumps({"about": dict(about)}))
@@ -120,10 +115,8 @@ class Journal:
                 return dict(data)
             return Note(**data | {"picture": base64.b64decode(data["picture"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"{self.path} line {number} must be a note of `angulus prepare faces`; it is none; "
-                "choose another folder, or remove this one and start again"
-            ) from error
+            rule = f"{self.path} line {number} must be a note of `angulus prepare faces`; it is none"
+            raise InputError(f"{rule}; choose another folder, or remove this one and start again") from error
 
     def _take(self, note: Note) -> None:
         self._notes[_key(note)] = note
@@ -154,9 +147,8 @@ def count_problems(notes: Sequence[Note]) -> dict[str, int]:
 def _page(notes: Sequence[Note], title: str) -> str:
     numbers = count_problems(notes)
     anchors = {name: name.replace(" ", "-") for name in numbers}
-    rows = [
-        f'<tr><td><a href="#{anchors[name]}">{name}</a></td><td>{count:,}</td></tr>' for name, count in numbers.items()
-    ]
+    links = {name: f'<a href="#{anchors[name]}">{name}</a>' for name in numbers}
+    rows = [f"<tr><td>{links[name]}</td><td>{count:,}</td></tr>" for name, count in numbers.items()]
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>',
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from angulus.core import checks, extras
+from angulus.core.checks import InputError
 from angulus.data.faces import mtcnn_nets
 from angulus.data.faces.detector import Faces, Image, check_image, suppress
 from angulus.data.faces.mtcnn_nets import BOX, FACE, LANDMARKS, Net
@@ -34,23 +35,17 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Settings:
-    """How fine the search is, and how sure each stage must be.
+    """How fine the search is, and how sure each stage must be."""
 
-    Args:
-        smallest: pixels across the smallest face to look for, >= 12; time grows with 1 / smallest².
-        step: the ratio of sides from one level of the pyramid to the next, in (0, 1).
-        thresholds: the lowest probability of a face after each stage, in (0, 1).
-    """
-
-    smallest: float = 20.0
-    step: float = 0.709
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    smallest: float = 20.0  # pixels across the smallest face to look for, >= 12; time grows with 1 / smallest²
+    step: float = 0.709  # the ratio of sides from one level of the pyramid to the next, in (0, 1)
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)  # the lowest probability after each stage, in (0, 1)
 
     def __post_init__(self) -> None:
         checks.number("smallest", self.smallest, low=CELL)
         checks.number("step", self.step, low=0, high=1, open_low=True, open_high=True)
         if len(self.thresholds) != 3:
-            raise checks.InputError(f"thresholds must be three, one per stage; got {self.thresholds!r}")
+            raise InputError(f"thresholds must be three, one per stage; got {self.thresholds!r}")
         for threshold in self.thresholds:
             checks.number("thresholds", threshold, low=0, high=1, open_low=True, open_high=True)
 
@@ -154,10 +149,8 @@ class Mtcnn:
         for image in images:
             check_image(image)
         with torch.inference_mode(), _one_thread():
-            return [self._detect(Pyramid(image)) for image in images]
-
-    def _detect(self, pyramid: Pyramid) -> Faces:
-        return self._finish(pyramid, self._refine(pyramid, self._propose(pyramid)))
+            pyramids = map(Pyramid, images)
+            return [self._finish(pyramid, self._refine(pyramid, self._propose(pyramid))) for pyramid in pyramids]
 
     def _propose(self, pyramid: Pyramid) -> Squares:
         """Slide the first network over every level."""
@@ -229,8 +222,7 @@ def _probability(logits: Tensor) -> Tensor:
 def _move(boxes: Floats, moves: Floats) -> Floats:
     """Move each edge by its share of the box's width (left, right) or height (top, bottom): [N, 4], [N, 4]."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    moved: Floats = boxes + moves * np.concatenate([sides, sides], axis=1)
-    return moved
+    return np.asarray(boxes + moves * np.concatenate([sides, sides], axis=1))
 
 
 def _suppress_windows(windows: Floats, max_overlap: float) -> Floats:

@@ -57,17 +57,12 @@ class Net:
             if layer.weight.ndim == 2 and x.ndim == 4:
                 x = x.permute(0, 3, 2, 1).flatten(1)  # the order in which the published weights count
             x = F.prelu(_linear(x, layer.weight, layer.bias), layer.slope)
-            x = (
-                _pool_pairs(_pool_pairs(x, 3), 2)
-                if layer.pool == 2
-                else F.max_pool2d(x, 3, 2, ceil_mode=True)
-                if layer.pool
-                else x
-            )
+            if layer.pool == 2:
+                x = _pool_pairs(_pool_pairs(x, 3), 2)
+            elif layer.pool:
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         outputs = _linear(x, self.weight, self.bias)
-        if outputs.ndim == 4:
-            outputs = outputs.permute(0, 2, 3, 1)
-        outputs = outputs[..., : sum(self.widths)]
+        outputs = (outputs.permute(0, 2, 3, 1) if outputs.ndim == 4 else outputs)[..., : sum(self.widths)]
         return dict(zip(self.widths, torch.split(outputs, list(self.widths), dim=-1), strict=True))
 
 

@@ -20,6 +20,7 @@ import torch
 
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
+from angulus.data.convert import check_outside
 from angulus.data.faces import face_report
 from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
 from angulus.data.faces.detector import Detector, describe_detector, make_detector
@@ -65,18 +66,15 @@ def prepare_faces(
     source and settings. Photos are compared by content: a source that has changed since is refused.
 
     Args:
-        source: anything that `sources.read_source` reads.
+        source, kind, options: as `sources.read_source` takes them.
         out: a folder outside the source.
-        crops: which face, and which crop of it.
         detector: a name as `make_detector` takes, or a detector that can be pickled.
         workers: processes, >= 1; 1 works in this process; None: one per core.
-        kind, options: of the source, as `read_source` takes them.
         on_photo: called with the number of photos so far, those of earlier runs included.
     """
     extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"out must not lie in the source, {source}, which would read it; got {out}")
+    check_outside(source, out)
     items = read_source(source, kind, options)  # before anything is written: it may be refused
     name = describe_detector(detector) if isinstance(detector, str) else type(detector).__name__
     about = {"source": source.name, "kind": kind or kind_of(source), "depth": options.depth if options else None}
@@ -172,10 +170,8 @@ def _check_unchanged(out: Path, about: dict[str, Any], items: Iterable[Row | Lef
     with contextlib.closing(Journal(out, about)) as journal:
         earlier = PastRows(checksums | journal.dropped, out)
         for photo in _new_photos(items, earlier, journal):
-            raise InputError(
-                f"{out} is complete, and was made before {source} had {photo.id!r}; prepare the photos into another "
-                "folder, or remove this one and run the same command again"
-            )
+            way = "prepare the photos into another folder, or remove this one and run the same command again"
+            raise InputError(f"{out} is complete, and was made before {source} had {photo.id!r}; {way}")
     earlier.check_none_left(source)
 
 
@@ -211,8 +207,7 @@ class Workers:
     def process(self, tasks: Iterable[list[Row]]) -> Generator[list[ProcessedPhoto], None, None]:
         """Yield the results of each task, in order; a few tasks are started ahead."""
         if self._pool is None:
-            for task in tasks:
-                yield process(task, self._detector, self._crops)
+            yield from (process(task, self._detector, self._crops) for task in tasks)
             return
         waiting: deque[tuple[Future[list[ProcessedPhoto]], list[Row]]] = deque()
         for task in tasks:
@@ -237,10 +232,9 @@ def _result(future: Future[list[ProcessedPhoto]], task: list[Row]) -> list[Proce
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise InputError(
-            f"a worker process died, perhaps for lack of memory, at the photos {task[0].id} to {task[-1].id} or "
-            "shortly after; progress is saved: run the same command again, with fewer workers"
-        ) from error
+        where = f"at the photos {task[0].id} to {task[-1].id} or shortly after"
+        way = "progress is saved: run the same command again, with fewer workers"
+        raise InputError(f"a worker process died, perhaps for lack of memory, {where}; {way}") from error
 
 
 _state: tuple[Detector, Crops] | None = None  # of this process, if it is a worker

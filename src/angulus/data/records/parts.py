@@ -132,9 +132,7 @@ def encode_part(rows: Sequence[Row], headers: Sequence[decode.Header], sources: 
         "width": [header.width for header in headers],
         "height": [header.height for header in headers],
         "score": [np.nan if row.score is None else float(row.score) for row in rows],
-        "landmarks": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.concatenate(points)), type=SCHEMA.field("landmarks").type
-        ),
+        "landmarks": pa.FixedSizeListArray.from_arrays(np.concatenate(points), type=SCHEMA.field("landmarks").type),
         "image_crc32": [zlib.crc32(row.image) for row in rows],
         "source_crc32": list(sources),
     }
@@ -181,10 +179,8 @@ def image_places(file: BinaryIO, where: str) -> Places:
     metadata, schema = opened.metadata, opened.schema_arrow
     version = next((known for known in _SCHEMAS if (known.names, known.types) == (schema.names, schema.types)), None)
     if version is None or metadata.num_row_groups != 1:
-        raise InputError(
-            f"{where} must be a part of records, with the columns {', '.join(SCHEMA.names)} in one row group; "
-            f"got {', '.join(schema.names)} in {metadata.num_row_groups}"
-        )
+        rule = f"{where} must be a part of records, with the columns {', '.join(SCHEMA.names)} in one row group"
+        raise InputError(f"{rule}; got {', '.join(schema.names)} in {metadata.num_row_groups}")
     lengths = stored_column(opened, "image_bytes", where).to_numpy().astype(np.int64)
     checksums = np.full(len(lengths), -1)
     if version is SCHEMA:
@@ -207,29 +203,23 @@ def stored_column(file: pq.ParquetFile, name: str, where: str) -> pa.ChunkedArra
 
 def damaged(where: str, reason: str) -> InputError:
     """The error for a file that is not as it was written."""
-    return InputError(
-        f"{where} must be as it was written; it is damaged: {reason}; copy it again from its origin, or rebuild it"
-    )
+    rule = f"{where} must be as it was written; it is damaged: {reason}"
+    return InputError(f"{rule}; copy it again from its origin, or rebuild it")
 
 
 def read_about(blobs: Blobs) -> dict[str, Any]:
     """Read the description of records, complete or not."""
     where = f"{blobs.where}/{ABOUT}"
     if ABOUT not in blobs.names():
-        raise InputError(
-            f"{blobs.where} must hold records; there is no {ABOUT} in it; make them with "
-            "`angulus convert` or `angulus prepare faces`"
-        )
+        rule = f"{blobs.where} must hold records; there is no {ABOUT} in it"
+        raise InputError(f"{rule}; make them with `angulus convert` or `angulus prepare faces`")
     with blobs.open(ABOUT) as file:
         description = limits.parse_json(file.read(), where)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(f"{where} must say that its format is {FORMAT}; it does not")
     if description.get("version") not in READABLE:
-        raise InputError(
-            f"{blobs.where} must be records of version {VERSION} or before; got "
-            f"{shown(description.get('version'))}; read it with the version of angulus that wrote it, or a "
-            "later one"
-        )
+        rule = f"{blobs.where} must be records of version {VERSION} or before; got {shown(description.get('version'))}"
+        raise InputError(f"{rule}; read it with the version of angulus that wrote it, or a later one")
     description = {"about": {}} | description
     if not isinstance(description["about"], dict):
         raise InputError(f"{where} must hold a mapping as about; got {shown(description['about'])}")
@@ -262,9 +252,8 @@ def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
     with blobs.open(_column_file(name)) as file, reading(where):
         column = open_part(file).read().column(0).combine_chunks()
         if len(column) != count:
-            raise InputError(
-                f"column {name!r} of {blobs.where} must have {count} values, one per row; got {len(column)}"
-            )
+            rule = f"column {name!r} of {blobs.where} must have {count} values, one per row"
+            raise InputError(f"{rule}; got {len(column)}")
         if pa.types.is_fixed_size_list(column.type):
             matrix: NDArray[Any] = column.flatten().to_numpy()
             return matrix.reshape(count, column.type.list_size)

@@ -34,9 +34,7 @@ class Records:
     def __init__(self, path: Path | str, *, unfinished: bool = False) -> None:
         """Open records in a folder, or under a URL that fsspec knows (s3://, gs://, ...).
 
-        Args:
-            path: what a `RecordWriter` was given.
-            unfinished: accept records whose writer has not finished, with the rows committed so far.
+        `unfinished` accepts records whose writer has not finished, with the rows committed so far.
 
         Raises:
             checks.InputError: no records there, unfinished ones, missing or damaged parts.
@@ -46,10 +44,8 @@ class Records:
         description = parts.read_about(self._blobs)
         self.about: dict[str, Any] = description["about"]
         if "rows" not in description and not unfinished:
-            raise InputError(
-                f"{self.where} must be whole; its writer has not finished: run the same command again to resume, "
-                "or pass unfinished=True to read what is there"
-            )
+            rule = f"{self.where} must be whole; its writer has not finished: run the same command again to resume"
+            raise InputError(f"{rule}, or pass unfinished=True to read what is there")
         self._parts = parts.part_names(self._blobs.names(), self.where)
         places = self._map_parts(parts.image_places)
         self._first_rows = np.cumsum([0, *(len(place.lengths) for place in places)], dtype=np.int64)
@@ -121,24 +117,15 @@ class Records:
         return parts.read_column(self._blobs, name, len(self))
 
     def add_column(self, name: str, values: ArrayLike, *, replace: bool = False) -> None:
-        """Add a column: [N] or [N, d] numbers, or [N] flags or text.
+        """Add a column: [N] or [N, d] numbers, or [N] flags or text; may be a memory map.
 
-        Args:
-            name: letters, digits and underscores.
-            values: one per row; may be a memory map.
-            replace: overwrite a column of that name.
-
-        Raises:
-            checks.InputError: the name is taken or not allowed, or the values do not fit.
+        InputError if the name is not letters, digits and underscores, or taken (without `replace`), or the values do
+        not fit.
         """
         parts.write_column(self._blobs, name, np.asarray(values), len(self), replace)
 
     def images(self, rows: ArrayLike) -> list[bytes]:
-        """The encoded images of K rows, in the order asked; repeats are fine.
-
-        Raises:
-            checks.InputError: a row outside [0, N), or damaged images.
-        """
+        """The encoded images of K rows in [0, N), in the order asked; repeats are fine. InputError on damage."""
         wanted = np.asarray(rows)
         if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and wanted.size):
             raise InputError(f"rows must be a list of whole numbers; got shape {list(wanted.shape)} of {wanted.dtype}")
@@ -150,9 +137,8 @@ class Records:
         names = [self._parts[number] for number in numbers.tolist()]
         starts, lengths = self._starts[wanted].tolist(), self._lengths[wanted].tolist()
         prefix = parts.PREFIX_BYTES
-        ranges = [
-            (name, start - prefix, length + prefix) for name, start, length in zip(names, starts, lengths, strict=True)
-        ]
+        places = zip(names, starts, lengths, strict=True)
+        ranges = [(name, start - prefix, length + prefix) for name, start, length in places]
         images = []
         expected = zip(wanted.tolist(), names, lengths, self._checksums[wanted].tolist(), strict=True)
         for data, (row, name, length, checksum) in zip(self._blobs.ranges(ranges), expected, strict=True):

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from angulus.data.records.blobs import Blobs, LocalBlobs, open_blobs
 from angulus.data.records.parts import Row
 
 PART_BYTES = 64 * 2**20  # of images; with Parquet's copies, a writer holds about three times this
+_AGAIN = "remove what was begun, and run the same command again"
 
 
 class RecordWriter:
@@ -48,8 +48,7 @@ class RecordWriter:
             batch_rows: commit after this many rows, in [1, 16384]; or sooner, after 64 MiB of images.
 
         Raises:
-            checks.InputError: complete records or something else is there, another writer is at work, or `about`
-                differs.
+            checks.InputError: complete records or something else is there, another writer is at work, another `about`.
         """
         self._batch_rows = checks.integer("batch_rows", batch_rows, low=1, high=parts.MOST_ROWS)
         self._about = _as_json(about or {})
@@ -84,21 +83,15 @@ class RecordWriter:
         return len(self._ids)
 
     def add(self, row: Row, source: int | None = None) -> None:
-        """Add a row; it is durable at the next commit.
+        """Add a row with an id of its own and an image by its header; it is durable at the next commit.
 
-        Args:
-            row: with an id of its own.
-            source: `Row.checksum` of the row it was made from; None: its own.
-
-        Raises:
-            checks.InputError: an id that is there already, or bytes that are not an image by their header.
+        `source` is the `Row.checksum` of the row it was made from; None: its own.
         """
         if row.id in self._ids:
             raise InputError(f"row ids must be unique in {self._blobs.where}; got {row.id!r} again")
         if len(row.image) > parts.MOST_IMAGE_BYTES:
-            raise InputError(
-                f"row {row.id!r}: image must have at most {parts.MOST_IMAGE_BYTES} bytes; got {len(row.image)}"
-            )
+            rule = f"row {row.id!r}: image must have at most {parts.MOST_IMAGE_BYTES} bytes"
+            raise InputError(f"{rule}; got {len(row.image)}")
         header = decode.header(row.image, f"row {row.id!r}: image")
         self._pending.append((row, header, row.checksum() if source is None else source))
         self._ids.add(row.id)
@@ -122,11 +115,7 @@ class RecordWriter:
         parts.write_column(self._blobs, name, np.asarray(values), len(self), replace=True)
 
     def finish(self) -> int:
-        """Commit, mark the records as complete and release them; returns the number of rows.
-
-        Raises:
-            checks.InputError: there is no row.
-        """
+        """Commit, mark the records as complete and release them; returns the number of rows, at least one."""
         if not self._ids:
             raise InputError(f"records must have at least one row; {self._blobs.where} got none")
         self.commit()
@@ -149,9 +138,7 @@ class RecordWriter:
     def __enter__(self) -> RecordWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
                 self.finish()
@@ -163,28 +150,23 @@ class RecordWriter:
         where, names = self._blobs.where, self._blobs.names()
         if parts.ABOUT not in names:
             if names:
-                raise InputError(
-                    f"{where} must be empty or hold unfinished records; it holds {names[0]!r}; choose another folder"
-                )
+                rule = f"{where} must be empty or hold unfinished records"
+                raise InputError(f"{rule}; it holds {names[0]!r}; choose another folder")
             return {}
         description = parts.read_about(self._blobs)
         if "rows" in description:
-            raise InputError(
-                f"{where} holds whole records of {description['rows']} rows; remove it, or choose another folder"
-            )
+            fault = f"{where} holds whole records of {description['rows']} rows"
+            raise InputError(f"{fault}; remove it, or choose another folder")
         names = parts.part_names(names, where)
         if not names:
             return {}  # nothing was written, whatever it was to be
         if description["about"] != self._about:
-            raise InputError(
-                f"{where} holds unfinished records about something else, {description['about']}; "
-                "use the same source and settings to resume, or remove it"
-            )
+            fault = f"{where} holds unfinished records about something else, {description['about']}"
+            raise InputError(f"{fault}; use the same source and settings to resume, or remove it")
         if description["version"] != parts.VERSION:
-            raise InputError(
-                f"{where} holds unfinished records of version {description['version']}, without the checksums that "
-                "show whether the source has changed; remove it and run the same command again"
-            )
+            old = f"{where} holds unfinished records of version {description['version']}"
+            why = "without the checksums that show whether the source has changed"
+            raise InputError(f"{old}, {why}; remove it and run the same command again")
         if isinstance(self._blobs, LocalBlobs):
             files.remove_leftovers(self._blobs.folder)  # of a writer that was killed
         self._parts = len(names)
@@ -214,39 +196,25 @@ class PastRows:
     """Rows that earlier runs have processed, by id and checksum, to skip them when a run resumes."""
 
     def __init__(self, checksums: Mapping[str, int], where: object) -> None:
-        """Take the rows of earlier runs.
-
-        Args:
-            checksums: the `Row.checksum` of each source row at that time, by id.
-            where: what holds the result, for errors.
-        """
+        """Take each source row's `Row.checksum` at that time, by id; `where` holds the result, for errors."""
         self._left, self._where = dict(checksums), where
 
     def __len__(self) -> int:
         return len(self._left)
 
     def take(self, row: Row) -> bool:
-        """Whether a row was processed; ask once for each.
-
-        Raises:
-            InputError: the row has changed since.
-        """
+        """Whether a row was processed; ask once for each. InputError if it has changed since."""
         checksum = self._left.pop(row.id, None)
         if checksum not in (None, row.checksum()):
-            raise InputError(
-                f"{self._where} was begun with another {row.id!r}: its identity, landmarks, score or image has "
-                "changed; remove what was begun, and run the same command again"
-            )
+            fault = f"{self._where} was begun with another {row.id!r}"
+            raise InputError(f"{fault}: its identity, landmarks, score or image has changed; {_AGAIN}")
         return checksum is not None
 
     def check_none_left(self, source: object) -> None:
         """Refuse, after all rows of the source were asked for, rows that the source no longer has."""
         if self._left:
-            raise InputError(
-                f"{self._where} was begun with {len(self._left)} rows that {source} does not have, such as "
-                f"{min(self._left)!r}; the source has changed since: remove what was begun, and run the same command "
-                "again"
-            )
+            lost = f"{len(self._left)} rows that {source} does not have, such as {min(self._left)!r}"
+            raise InputError(f"{self._where} was begun with {lost}; the source has changed since: {_AGAIN}")
 
 
 def _read_sources(blobs: Blobs, name: str) -> Iterator[tuple[str, int]]:

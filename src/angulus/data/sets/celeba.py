@@ -56,10 +56,9 @@ def load(
     checks.choice("part", part, ("all", *PARTS))
     held_out = HeldOut(every, test)
     if download:
-        raise InputError(
-            "'celeba' cannot be downloaded for you: agree to the terms on "
-            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, and put its files where data.root or ANGULUS_DATA says"
-        )
+        terms = "agree to the terms on https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+        way = "put its files where data.root or ANGULUS_DATA says"
+        raise InputError(f"'celeba' cannot be downloaded for you: {terms}, and {way}")
     folders = search_folders("celeba", root)
     for folder in folders:
         if (folder / parts.ABOUT).is_file():
@@ -77,10 +76,8 @@ def _load(folder: Path, part: str, held_out: HeldOut) -> Splits:
     images = open_images(folder)
     missing = set(names) - set(images.names)
     if missing:
-        raise InputError(
-            f"{images.where} must hold the {len(names):,} images of {IDENTITIES}; it lacks {len(missing):,}, "
-            f"{min(missing)} first"
-        )
+        rule = f"{images.where} must hold the {len(names):,} images of {IDENTITIES}"
+        raise InputError(f"{rule}; it lacks {len(missing):,}, {min(missing)} first")
     if part != "all":
         chosen = read_partition(folder / PARTITION, names) == part
         names, identities = names[chosen], identities[chosen]
@@ -88,11 +85,9 @@ def _load(folder: Path, part: str, held_out: HeldOut) -> Splits:
     rows = np.array([images.names[name] for name in names.tolist()], dtype=np.int64)
     first = header(images.images(rows[:1])[0], f"{names[0]} of {images.where}")
     chosen_part = Part(rows, labels.astype(np.int64), numbers.astype(np.str_), (first.width, first.height))
-    source = (
-        f"CelebA in {folder}, {len(names):,} images of {len(numbers):,} identities (part {part}), {held_out}; the "
-        f"lists hold the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities"
-    )
-    return split_part("celeba", images, chosen_part, held_out, source)
+    source = f"CelebA in {folder}, {len(names):,} images of {len(numbers):,} identities (part {part}), {held_out}"
+    published = f"the lists hold the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities"
+    return split_part("celeba", images, chosen_part, held_out, f"{source}; {published}")
 
 
 def read_identities(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
@@ -100,10 +95,8 @@ def read_identities(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     names, values = _read_list(path, "an image and the number of its identity, >= 1", low=1)
     counts = (len(names), len(np.unique(values)))
     if counts != PUBLISHED:
-        raise InputError(
-            f"{path} must name the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities; "
-            f"got {counts[0]:,} of {counts[1]:,}; fetch it again"
-        )
+        rule = f"{path} must name the published {PUBLISHED[0]:,} images of {PUBLISHED[1]:,} identities"
+        raise InputError(f"{rule}; got {counts[0]:,} of {counts[1]:,}; fetch it again")
     return names, values
 
 

@@ -100,9 +100,8 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
         (path,) = downloads.fetch([remote], target, MIRRORS, by_hand=f"put the archive into {target} by hand")
     if path is None:
         way_out = f"set ANGULUS_DATA to a folder that holds {name}/, or fetch it with {downloads.fetch_command(name)}"
-        raise downloads.not_found(
-            f"{version.title} needs {version.archive}, or its folder {version.folder}", folders, way_out
-        )
+        needs = f"{version.title} needs {version.archive}, or its folder {version.folder}"
+        raise downloads.not_found(needs, folders, way_out)
     contents = _read_folder(path, version) if path.is_dir() else _read_archive(path, name, version)
     class_names = _class_names(contents[version.names], path / version.names, version)
     train, test = (_split(contents, part, path, version, class_names) for part in ("train", "test"))
@@ -170,17 +169,13 @@ def _split(contents: dict[str, bytes], part: str, path: Path, version: Version, 
     per_file, per_class = IMAGES[part] // len(names), IMAGES[part] // version.classes
     for name in names:
         if len(contents[name]) != per_file * length:
-            raise InputError(
-                f"{path / name} must have {per_file * length} bytes, {per_file} images of {length}; "
-                f"got {len(contents[name])}; fetch {version.title} again"
-            )
+            rule = f"{path / name} must have {per_file * length} bytes, {per_file} images of {length}"
+            raise InputError(f"{rule}; got {len(contents[name])}; fetch {version.title} again")
     rows = np.concatenate([np.frombuffer(contents[name], dtype=np.uint8).reshape(-1, length) for name in names])
     labels = rows[:, version.label_bytes - 1].astype(np.int64)
     counts = np.bincount(labels, minlength=version.classes)
     if len(counts) > version.classes or (counts != per_class).any():
-        raise InputError(
-            f"{path}'s {part} files must hold {per_class} images of each of {version.classes} classes; "
-            f"got {counts.min()} to {counts.max()} of {len(counts)}; fetch {version.title} again"
-        )
+        rule = f"{path}'s {part} files must hold {per_class} images of each of {version.classes} classes"
+        raise InputError(f"{rule}; got {counts.min()} to {counts.max()} of {len(counts)}; fetch {version.title} again")
     pixels = np.ascontiguousarray(rows[:, version.label_bytes :]).reshape(-1, *SHAPE)
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), class_names)

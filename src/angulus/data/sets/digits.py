@@ -26,10 +26,7 @@ from angulus.data.sets.images import Images, Splits
 TEST_SHARE, SPLIT_SEED = 1 / 3, 0  # of scikit-learn's digits
 HIGHEST_VALUE = 16  # scikit-learn's pixels count the set bits of a 4x4 block: 0..16
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 # md5 of the official .gz files, checked at download only: a copy on disk may be unpacked or packed again
 MD5 = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -66,10 +63,8 @@ def load_digits(*, root: str | os.PathLike[str] | None = None, download: bool = 
     pixels = np.rint(digits.images * 255 / HIGHEST_VALUE).astype(np.uint8)[:, None]
     labels = digits.target.astype(np.int64)
     rows = train_test_split(np.arange(len(labels)), test_size=TEST_SHARE, stratify=labels, random_state=SPLIT_SEED)
-    train, test = (
-        Images(torch.from_numpy(pixels[part]), torch.from_numpy(labels[part]), CLASS_NAMES)
-        for part in map(np.sort, rows)
-    )
+    parts = ((torch.from_numpy(pixels[part]), torch.from_numpy(labels[part])) for part in map(np.sort, rows))
+    train, test = (Images(*part, CLASS_NAMES) for part in parts)
     source = f"scikit-learn {sklearn.__version__} load_digits; test share 1/3, stratified, seed {SPLIT_SEED}"
     return Splits("digits", train, test, source)
 
@@ -139,10 +134,8 @@ def _read_split(folder: Path, part: str) -> Images:
     images_path, labels_path = (_find(folder, name) or folder for name in names)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[0] != labels.shape[0]:
-        raise InputError(
-            f"images and labels must have the same number; got {images.shape[0]} in {images_path} "
-            f"and {labels.shape[0]} in {labels_path}"
-        )
+        rule = "images and labels must have the same number"
+        raise InputError(f"{rule}; got {images.shape[0]} in {images_path} and {labels.shape[0]} in {labels_path}")
     expected = [COUNTS[part], SIDE, SIDE]
     if list(images.shape) != expected:
         raise _damaged(images_path, f"must hold MNIST's {expected} (images, height, width)", f"{list(images.shape)}")

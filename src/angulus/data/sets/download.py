@@ -80,8 +80,6 @@ def fetch(
     """Download files into a folder, which is created if needed, and return their paths; right files are kept.
 
     Args:
-        remotes: the files.
-        folder: where they go.
         mirrors: http or https addresses that hold the files, tried in turn for each.
         by_hand: what to do instead, for the end of an error.
         timeout_s: seconds, > 0, that a mirror may stay silent.
@@ -127,10 +125,8 @@ def _download(remote: Remote, urls: Sequence[str], timeout_s: float, by_hand: st
         if digest.hexdigest() == remote.md5:
             return
         reasons.append(f"{url}: {file.tell()} bytes with md5 {digest.hexdigest()}, not {remote.md5}")
-    raise InputError(
-        f"mirrors must give {remote.name} with its official md5; got {'; '.join(reasons)}; "
-        f"try again later, or {by_hand}"
-    )
+    rule = f"mirrors must give {remote.name} with its official md5"
+    raise InputError(f"{rule}; got {'; '.join(reasons)}; try again later, or {by_hand}")
 
 
 def _body(url: str, most_bytes: int, timeout_s: float) -> Iterator[bytes]:

@@ -26,15 +26,10 @@ EVERY = {"faces": 10, "ms-celeb": 50, "casia-webface": 50}  # one image in so ma
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Which images of each identity are for testing.
+    """Which images of each identity are for testing."""
 
-    Args:
-        every: 10 holds out the 10th, 20th, ... image of an identity, >= 2.
-        test: "held_out": those; "trained_on": all images are trained on, and all are tested on.
-    """
-
-    every: int
-    test: str = "held_out"
+    every: int  # 10 holds out the 10th, 20th, ... image of an identity, >= 2
+    test: str = "held_out"  # "held_out": those; "trained_on": all images are trained on, and all are tested on
 
     def __post_init__(self) -> None:
         checks.integer("every", self.every, low=2)
@@ -60,16 +55,13 @@ def load(
         name: of the set, one of `EVERY`.
         root: the records, as `angulus convert` or `angulus prepare faces` writes them; None: the usual folders, except
             for "faces".
-        download: must be false.
         every, test: as `HeldOut`; `every` None is 10 for "faces", 50 for the large sets.
     """
     held_out = HeldOut(EVERY[name] if every is None else every, test)
     folders = () if root is None and name == "faces" else search_folders(name, root)
     if download or not folders:
-        raise InputError(
-            f"{name!r} cannot be downloaded: set data.root to records of your own, which `angulus convert SOURCE OUT` "
-            "writes"
-        )
+        fault = f"{name!r} cannot be downloaded: set data.root to records of your own"
+        raise InputError(f"{fault}, which `angulus convert SOURCE OUT` writes")
     folder = next((folder for folder in folders if (folder / parts.ABOUT).is_file()), None)
     if folder is None:
         needs = f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them"
@@ -88,10 +80,8 @@ def _way_to_records(folders: tuple[Path, ...]) -> str:
     if folder is None or photo is None:
         return "name them by data.root"
     flat = "; put each person's photos into a folder of their own first" if photo.parent == folder else ""
-    return (
-        f"{folder} holds photos: run `angulus prepare faces {folder} OUT` and set data.root=OUT/records, or if they "
-        f"are aligned `angulus convert {folder} OUT` and data.root=OUT{flat}"
-    )
+    faces = f"{folder} holds photos: run `angulus prepare faces {folder} OUT` and set data.root=OUT/records"
+    return f"{faces}, or if they are aligned `angulus convert {folder} OUT` and data.root=OUT{flat}"
 
 
 def from_records(name: str, folder: Path, held_out: HeldOut) -> Splits:
@@ -106,18 +96,16 @@ def from_records(name: str, folder: Path, held_out: HeldOut) -> Splits:
 
 def split_part(name: str, images: Encoded, part: Part, held_out: HeldOut, source: str) -> Splits:
     """Split the images of a part into training and testing; refused if no identity has enough images."""
-    testing = np.ones(len(part.labels), dtype=bool)
-    training = testing
+    training = testing = np.ones(len(part.labels), dtype=bool)
     if held_out.test == "held_out":
         testing = every_nth(part.labels, held_out.every)
         training = ~testing
     if not testing.any():
         most = int(np.bincount(part.labels).max())
         fewer = f"set data.options.every={most}, to hold out one in {most}, or " if most >= 2 else ""
-        raise InputError(
-            f"no identity of {images.where} has {held_out.every} images (the most is {most}), so none can be held out "
-            f"for testing; {fewer}set data.options.test=trained_on, to test on what is trained on"
-        )
+        fault = f"no identity of {images.where} has {held_out.every} images (the most is {most})"
+        way = f"{fewer}set data.options.test=trained_on, to test on what is trained on"
+        raise InputError(f"{fault}, so none can be held out for testing; {way}")
     names = tuple(part.names.tolist())
 
     def select(chosen: NDArray[np.bool_]) -> Images:
@@ -136,5 +124,4 @@ def every_nth(labels: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
     >>> every_nth(np.array([0, 1, 0, 0, 1, 0]), 2).tolist()
     [False, False, True, False, True, True]
     """
-    chosen: NDArray[np.bool_] = earlier_occurrences(labels) % n == n - 1
-    return chosen
+    return np.asarray(earlier_occurrences(labels) % n == n - 1)

@@ -120,10 +120,8 @@ class Splits:
         if train_shape != test_shape:
             raise InputError(f"train and test must agree on [channels, sides]; got {train_shape} and {test_shape}")
         if self.train.class_names != self.test.class_names:
-            raise InputError(
-                "train and test must have the same class_names in the same order; "
-                f"got {self.train.class_names!r} and {self.test.class_names!r}"
-            )
+            rule = "train and test must have the same class_names in the same order"
+            raise InputError(f"{rule}; got {self.train.class_names!r} and {self.test.class_names!r}")
 
 
 def fingerprint(images: Images) -> dict[str, Any]:
@@ -159,10 +157,8 @@ def _check_pixels(pixels: Pixels) -> None:
     if dtype != torch.uint8:
         raise InputError(f"pixels must be a uint8 tensor; got {dtype}")
     if len(pixels.shape) not in (4, 5):
-        raise InputError(
-            "pixels must have shape [N, channels, height, width] or [N, channels, depth, height, width]; "
-            f"got {list(pixels.shape)}"
-        )
+        rule = "pixels must have shape [N, channels, height, width] or [N, channels, depth, height, width]"
+        raise InputError(f"{rule}; got {list(pixels.shape)}")
     if 0 in pixels.shape:
         raise InputError(f"pixels must hold at least one image of at least one pixel; got {list(pixels.shape)}")
 

@@ -32,9 +32,7 @@ SIZE = (26, 40, 40)  # depth, height, width in voxels: the largest of the paper'
 CLASS_NAMES = ("no nodule", "nodule")
 MARGIN = 1  # voxels on every side of the largest patch, for the shifts
 SHIFTS = ((0, 0, 0), *(tuple(step if axis == k else 0 for k in range(3)) for axis in range(3) for step in (-1, 1)))
-VARIANTS = tuple(
-    product(SHIFTS, range(4))
-)  # shift (depth, height, width), quarter turns; the first is the patch itself
+VARIANTS = tuple(product(SHIFTS, range(4)))  # shift by axis, quarter turns; the first is the patch itself
 
 _OPEN_FILES = 256  # a process has other files open too; systems allow 1,024 or more
 
@@ -55,7 +53,6 @@ def load(
 
     Args:
         root: the folder that holds patches/; None: the usual folders.
-        download: must be false.
         fold: 0 to 9, the subset to test on.
         size: depth, height, width of the middle to take, each smaller than the stored size by an even number; the
             paper's are (6, 20, 20), (10, 30, 30) and (26, 40, 40).
@@ -73,23 +70,18 @@ def load(
     about = read_about(folder / PATCHES)
     candidates = read_candidates(folder / CANDIDATES)
     if md5_of(folder / CANDIDATES) != about["candidates_md5"]:
-        raise InputError(
-            f"{folder / CANDIDATES} must be the list that {folder / PATCHES} was cut by; remove the patches, and "
-            "prepare them again"
-        )
+        rule = f"{folder / CANDIDATES} must be the list that {folder / PATCHES} was cut by"
+        raise InputError(f"{rule}; remove the patches, and prepare them again")
     scans, owners = np.unique(candidates.scans, return_inverse=True)
     paths = [folder / PATCHES / f"{scan}.npy" for scan in scans.tolist()]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise InputError(
-            f"{folder / PATCHES} must hold the patches of {len(paths)} scans; it lacks {len(missing)}, "
-            f"{missing[0].name} first; resume with `angulus data luna16 --prepare`"
-        )
+        rule = f"{folder / PATCHES} must hold the patches of {len(paths)} scans; it lacks {len(missing)}"
+        raise InputError(f"{rule}, {missing[0].name} first; resume with `angulus data luna16 --prepare`")
     folds = np.array([about["scans"].get(scan, -1) for scan in scans.tolist()])[owners]
     if not (folds == fold).any() or (folds == fold).all():
-        raise InputError(
-            f"fold must leave scans to train on and to test on; {folder} has {np.unique(folds).tolist()} alone"
-        )
+        rule = "fold must leave scans to train on and to test on"
+        raise InputError(f"{rule}; {folder} has {np.unique(folds).tolist()} alone")
     within = earlier_occurrences(owners)
     columns: dict[str, NDArray[Any]] = {"scans": candidates.scans}
     if (folder / ANNOTATIONS).is_file():
@@ -105,10 +97,8 @@ def load(
 
     times = len(VARIANTS) if augment else 1
     train, test = part(folds != fold, times), part(folds == fold, 1)
-    source = (
-        f"LUNA16 patches in {folder}, tested on fold {fold}: {len(test):,} candidates of "
-        f"{len(set(test.columns['scans']))} scans; trained on {len(train):,} patches, nodules {times} times each"
-    )
+    tested = f"tested on fold {fold}: {len(test):,} candidates of {len(set(test.columns['scans']))} scans"
+    source = f"LUNA16 patches in {folder}, {tested}; trained on {len(train):,} patches, nodules {times} times each"
     return Splits("luna16", train, test, source)
 
 
@@ -118,9 +108,8 @@ def nearest_nodules(candidates: Candidates, nodules: Findings) -> NDArray[np.int
     for row in np.flatnonzero(candidates.labels == 1).tolist():
         in_scan = np.flatnonzero(nodules.scans == candidates.scans[row])
         if not len(in_scan):
-            raise InputError(
-                f"{ANNOTATIONS} must have the nodules of {CANDIDATES}; it has none in scan {candidates.scans[row]}"
-            )
+            rule = f"{ANNOTATIONS} must have the nodules of {CANDIDATES}"
+            raise InputError(f"{rule}; it has none in scan {candidates.scans[row]}")
         distances = np.linalg.norm(nodules.centres[in_scan] - candidates.centres[row], axis=1)
         numbers[row] = in_scan[distances.argmin()]
     return numbers
@@ -131,9 +120,8 @@ def _sides(size: Sequence[int], augment: bool) -> tuple[int, int, int]:
         raise InputError(f"size must be depth, height and width in voxels; got {size!r}")
     depth, height, width = (checks.integer("size", side, low=1) for side in size)
     if any(side > most or (most - side) % 2 for side, most in zip((depth, height, width), SIZE, strict=True)):
-        raise InputError(
-            f"size must be {list(SIZE)} or smaller by even numbers, which leave a middle; got {list(size)}"
-        )
+        rule = f"size must be {list(SIZE)} or smaller by even numbers, which leave a middle"
+        raise InputError(f"{rule}; got {list(size)}")
     if augment and height != width:
         raise InputError(f"size must have height = width for quarter turns; got {list(size)}; or set augment to false")
     return depth, height, width
@@ -191,10 +179,9 @@ class PatchPixels:
     def _patch(self, row: int) -> NDArray[np.uint8]:
         shift, turns = VARIANTS[self._variants[row]]
         whole = self._file(int(self._owners[row]))[self._places[row]]
-        window = tuple(
-            slice((side - size) // 2 + step, (side - size) // 2 + step + size)
-            for side, size, step in zip(whole.shape, self.shape[2:], shift, strict=True)
-        )
+        sides = self.shape[2:]
+        starts = [(most - side) // 2 + step for most, side, step in zip(whole.shape, sides, shift, strict=True)]
+        window = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
         return np.rot90(whole[window], turns, axes=(1, 2))
 
     def _file(self, owner: int) -> NDArray[np.uint8]:
@@ -214,7 +201,6 @@ class PatchPixels:
             if len(patches) <= self._last[owner]:
                 raise ValueError(f"{len(patches)} patches")
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{path} must be a whole file of patches; got {error}; delete it, and prepare again"
-            ) from error
+            rule = f"{path} must be a whole file of patches"
+            raise InputError(f"{rule}; got {error}; delete it, and prepare again") from error
         return patches

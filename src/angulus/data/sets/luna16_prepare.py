@@ -35,7 +35,7 @@ def prepare(
     spacing_mm: tuple[float, float, float] = SPACING_MM,
     on_scan: Callable[[str, int, int], None] | None = None,
 ) -> Path:
-    """Cut every candidate out of its scan, into one file per scan; a stopped run resumes.
+    """Cut every candidate out of its scan, into one file per scan, and return their folder; a stopped run resumes.
 
     Patches lie along the scan's own axes, at the given spacing, clipped to [−1000, 400] HU and scaled to bytes; beyond
     the scan is air.
@@ -45,9 +45,6 @@ def prepare(
             usual folders.
         spacing_mm: depth, height, width between voxels, > 0.
         on_scan: called with the scan, its number from 1, and the number of scans.
-
-    Returns:
-        The folder of the patches.
     """
     for step in spacing_mm:
         checks.number("spacing_mm", step, low=0, open_low=True)
@@ -71,9 +68,8 @@ def prepare(
     with files.lock(out):
         if (out / ABOUT).is_file():
             if read_about(out) != about:
-                raise InputError(
-                    f"{out} must hold patches of the same candidates, scans and settings; remove it to start again"
-                )
+                rule = f"{out} must hold patches of the same candidates, scans and settings"
+                raise InputError(f"{rule}; remove it to start again")
         else:
             files.write_json(out / ABOUT, about)
         for number, (scan, (_, path)) in enumerate(scans.items(), 1):
@@ -90,10 +86,8 @@ def _cut(path: Path, centres: NDArray[np.float64], spacing_mm: tuple[float, floa
     volume = read_volume(path)
     outside = np.flatnonzero(~volume.holds(centres))
     if len(outside):
-        raise InputError(
-            f"{path} must hold its candidates; {len(outside)} lie outside, {centres[outside[0]].tolist()} first; fetch "
-            f"{CANDIDATES} and the scan again"
-        )
+        rule = f"{path} must hold its candidates; {len(outside)} lie outside, {centres[outside[0]].tolist()} first"
+        raise InputError(f"{rule}; fetch {CANDIDATES} and the scan again")
     depth, height, width = (side + 2 * MARGIN for side in SIZE)
     patches = np.empty((len(centres), depth, height, width), dtype=np.uint8)
     for number, centre in enumerate(centres):
@@ -112,10 +106,8 @@ def _find_scans(folder: Path, candidates: Candidates) -> dict[str, tuple[int, Pa
     wanted = sorted(set(candidates.scans.tolist()))
     missing = [scan for scan in wanted if scan not in scans]
     if missing:
-        raise InputError(
-            f"{folder} must hold the {len(wanted)} scans of {CANDIDATES} in subset0/ to subset9/; {len(missing)} are "
-            f"missing, {missing[0]} first; fetch and unpack the subsets"
-        )
+        rule = f"{folder} must hold the {len(wanted)} scans of {CANDIDATES} in subset0/ to subset9/"
+        raise InputError(f"{rule}; {len(missing)} are missing, {missing[0]} first; fetch and unpack the subsets")
     return {scan: scans[scan] for scan in wanted}
 
 
@@ -134,13 +126,12 @@ class Volume:
         index = spacing⁻¹ · direction⁻¹ · (point − origin); whole numbers are centres of voxels.
         """
         moved = np.asarray(world, dtype=np.float64) - self.origin
-        index: NDArray[np.float64] = np.linalg.solve(self.direction, moved[..., None])[..., 0] / self.spacing
-        return index
+        return np.asarray(np.linalg.solve(self.direction, moved[..., None])[..., 0] / self.spacing)
 
     def holds(self, world: ArrayLike) -> NDArray[np.bool_]:
         """Whether points [..., 3] lie in the volume, up to half a voxel beyond the outermost centres."""
         index = self.to_voxels(world)
-        inside: NDArray[np.bool_] = (index >= -0.5) & (index <= np.array(self.voxels.shape[::-1]) - 0.5)
+        inside = (index >= -0.5) & (index <= np.array(self.voxels.shape[::-1]) - 0.5)
         return np.asarray(inside.all(axis=-1))
 
     def patch(
@@ -154,15 +145,10 @@ class Volume:
             spacing: depth, height, width in millimetres between them.
         """
         middle = self.to_voxels(centre)[::-1]
-        axes = [
-            place + (np.arange(count) - (count - 1) / 2) * step / own
-            for place, count, step, own in zip(middle, size, spacing, self.spacing[::-1], strict=True)
-        ]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"))
-        values: NDArray[np.float32] = map_coordinates(
-            self.voxels, grid, output=np.float32, order=1, mode="constant", cval=AIR_HU
-        )
-        return values
+        steps = zip(middle, size, spacing, self.spacing[::-1], strict=True)
+        axes = [place + (np.arange(count) - (count - 1) / 2) * step / own for place, count, step, own in steps]
+        grid, outside = np.stack(np.meshgrid(*axes, indexing="ij")), {"mode": "constant", "cval": AIR_HU}
+        return np.asarray(map_coordinates(self.voxels, grid, output=np.float32, order=1, **outside))
 
 
 def to_bytes(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -184,16 +170,10 @@ def read_volume(path: Path) -> Volume:
     except RuntimeError as error:
         raise InputError(f"{path} must be a whole volume; reading it gave: {one_line(error)[-200:]}") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(
-            f"{path} must be a volume of three axes with one number per voxel; got {image.GetDimension()} axes and "
-            f"{image.GetNumberOfComponentsPerPixel()} numbers"
-        )
-    return Volume(
-        sitk.GetArrayFromImage(image),
-        np.array(image.GetOrigin()),
-        np.array(image.GetSpacing()),
-        np.array(image.GetDirection()).reshape(3, 3),
-    )
+        rule = f"{path} must be a volume of three axes with one number per voxel"
+        raise InputError(f"{rule}; got {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} numbers")
+    origin, spacing, direction = (np.array(x) for x in (image.GetOrigin(), image.GetSpacing(), image.GetDirection()))
+    return Volume(sitk.GetArrayFromImage(image), origin, spacing, direction.reshape(3, 3))
 
 
 def _check_header(path: Path) -> None:
@@ -202,14 +182,13 @@ def _check_header(path: Path) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
-    named = [line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == "ElementDataFile"]
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition("=") for line in lines)]
+    named = [value for name, value in pairs if name == "ElementDataFile"]
     if len(named) != 1 or not named[0] or "/" in named[0] or "\\" in named[0]:
         raise InputError(f"{path} must name one file next to it as ElementDataFile; got {named}")
     raw = path.parent / named[0]
-    sides = [line.partition("=")[2] for line in lines if line.partition("=")[0].strip() == "DimSize"]
-    voxels = math.prod(
-        int(side) for side in " ".join(sides).split() if side.isascii() and side.isdigit() and len(side) < 10
-    )
+    sides = " ".join(value for name, value in pairs if name == "DimSize").split()
+    voxels = math.prod(int(side) for side in sides if side.isascii() and side.isdigit() and len(side) < 10)
     packed = raw if raw.is_file() else path
     limits.check_unpacked(voxels * _VOXEL_BYTES, packed.stat().st_size, f"{path}, by its DimSize,")
     if named[0] != "LOCAL" and not raw.is_file():

@@ -19,21 +19,13 @@ _RECORDS = "every image at conversion (`angulus convert`), one size, an identity
 
 @dataclass(frozen=True)
 class DataSet:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        loader: "module:function" in `angulus.data.sets`, imported on first use.
-        title: what it is.
-        get: where to get it, and on what terms.
-        checked: what loading it checks.
-        fixed: fixed arguments of the loader.
-    """
-
-    loader: str
+    loader: str  # "module:function" in `angulus.data.sets`, imported on first use
     title: str
-    get: str
-    checked: str
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    get: str  # where to get it, and on what terms
+    checked: str  # what loading it checks
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments of the loader
 
 
 SETS = {
@@ -105,10 +97,9 @@ SETS = {
 
 
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = False, **options: Any) -> Splits:
-    """Load a data set by its name.
+    """Load a data set by its name, one of `list_datasets()`.
 
     Args:
-        name: one of `list_datasets()`.
         root: the folder to read it from instead of the usual ones; "digits" has no files and refuses one.
         download: fetch missing files, if the set's terms allow it.
         options: further options of the set, as docs/data.md lists them.
@@ -123,9 +114,8 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
     checks.flag("download", download)
     module, _, function = entry.loader.partition(":")
     loader = getattr(importlib.import_module(f"angulus.data.sets.{module}"), function)
-    valid = [
-        option for option in inspect.signature(loader).parameters if option not in {"root", "download", *entry.fixed}
-    ]
+    fixed = {"root", "download", *entry.fixed}
+    valid = [option for option in inspect.signature(loader).parameters if option not in fixed]
     for option in options:
         if option not in valid:
             listed = ", ".join(valid) if valid else "none"

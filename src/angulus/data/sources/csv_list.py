@@ -48,15 +48,10 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     """
     names, lines = read_cells(path, options)
     marks = _landmark_columns(path, names)
-    id_column = options.id_column
-    check_column("id_column", id_column, path, names)
-    headings = _Headings(
-        _column(path, names, "path", PATHS),
-        _column(path, names, "identity", items.IDENTITIES),
-        id_column or items.column_of(path, names, "id"),
-        items.column_of(path, names, "score"),
-        marks,
-    )
+    check_column("id_column", options.id_column, path, names)
+    needed = _column(path, names, "path", PATHS), _column(path, names, "identity", items.IDENTITIES)
+    id = options.id_column or items.column_of(path, names, "id")
+    headings = _Headings(*needed, id, items.column_of(path, names, "score"), marks)
     top = (options.root or path.parent).resolve()
     return itertools.chain(_remarks(path, names, headings), _read(path, lines, headings, top, options))
 
@@ -148,8 +143,7 @@ def _quoted_cells(path: Path, lines: Sequence[str], place: int, separator: str) 
         end = len(text) if end < 0 else end
         cell = match[1].replace('""', '"') if match else text[start:end]
         if (match is None and '"' in cell) or text[end : end + 1] not in ("", separator):
-            rule = "cells with quotes around the whole, doubled within"
-            raise malformed(path, place, rule, text[start : end + 20])
+            raise malformed(path, place, "cells with quotes around the whole, doubled within", text[start : end + 20])
         cells.append(cell)
         if end == len(text):
             return cells, place
@@ -166,10 +160,8 @@ def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]
     column = items.column_of(path, names, wanted, also)
     if column is None:
         others = f"; other names that are known: {', '.join(name for name in also if name != wanted)}"
-        raise InputError(
-            f"{path} must name its columns in the first line, {wanted!r} among them; got {', '.join(names)[:80]!r}"
-            + (nearest(wanted, names) or others)
-        )
+        rule = f"{path} must name its columns in the first line, {wanted!r} among them"
+        raise InputError(f"{rule}; got {', '.join(names)[:80]!r}{nearest(wanted, names) or others}")
     return column
 
 

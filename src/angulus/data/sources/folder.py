@@ -30,19 +30,12 @@ _Inode = tuple[int, int]
 
 @dataclass(frozen=True)
 class Naming:
-    """How paths name identities.
+    """How paths name identities."""
 
-    Attributes:
-        depth: the folder of a path, from 1, that names the identity; None: all of them, except the split's.
-        pattern: a regular expression whose first group is the identity, instead of folders.
-        split_level: which folder, from 0, is a split; None: the data set has none.
-        split: the only split to read; None: all.
-    """
-
-    depth: int | None = None
-    pattern: str | None = None
-    split_level: int | None = None
-    split: str | None = None
+    depth: int | None = None  # the folder, from 1, that names the identity; None: all of them, except the split's
+    pattern: str | None = None  # a regular expression whose first group is the identity, instead of folders
+    split_level: int | None = None  # which folder, from 0, is a split; None: the data set has none
+    split: str | None = None  # the only split to read; None: all
 
     def takes(self, name: str) -> bool:
         """Whether an image is in the split to read."""
@@ -65,9 +58,8 @@ class Naming:
         folders = name.split("/")[:-1]
         if self.depth is not None:
             if len(folders) < self.depth:
-                raise InputError(
-                    f"its path must have {self.depth} folders or more, of which number {self.depth} names the identity"
-                )
+                rule = f"its path must have {self.depth} folders or more"
+                raise InputError(f"{rule}, of which number {self.depth} names the identity")
             return folders[self.depth - 1]
         if self.split_level is not None:
             del folders[self.split_level : self.split_level + 1]
@@ -109,19 +101,16 @@ def _remarks(naming: Naming, levels: Sequence[Counter[str]]) -> Iterator[str]:
         if naming.split is not None:
             yield f"of the folders {counted}, only {naming.split} is read"
         elif by_folder:
-            yield (
-                f"the folders {counted} are splits and not identities; all are read as one; "
-                "`angulus convert --split NAME` reads one"
-            )
+            fact = f"the folders {counted} are splits and not identities"
+            yield f"{fact}; all are read as one; `angulus convert --split NAME` reads one"
     elif by_folder:
         for level in levels:
             splits = [name for name in level if name.lower() in SPLITS]
             others = [name for name in level if name.lower() not in SPLITS]
             if len(splits) > 1 and others and len(level) < _MOST_NAMES:
-                yield (
-                    f"the folders {', '.join(splits)} look like splits, but {others[0]} next to them does not, so all "
-                    "are parts of identities' names; `angulus convert` has --split NAME to read one, and --depth N"
-                )
+                fact = f"the folders {', '.join(splits)} look like splits, but {others[0]} next to them does not"
+                way = "`angulus convert` has --split NAME to read one, and --depth N"
+                yield f"{fact}, so all are parts of identities' names; {way}"
 
 
 def read(folder: Path, options: SourceOptions) -> Iterator[Item]:

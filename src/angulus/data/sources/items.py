@@ -25,26 +25,18 @@ _NOT_IMAGES = (  # common next to photos
     *(".xmp", ".aae", ".ini", ".db", ".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mp3", ".wav"),
 )
 _SYSTEM_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"))
-_SYSTEM_FOLDERS = frozenset(
-    ("__macosx", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", "@eadir", "$recycle.bin")
-)
+_SYSTEM_FOLDERS = {"__macosx", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", "@eadir", "$recycle.bin"}
 _MOST_LABEL = 10**4000  # Python writes no more digits
 IDENTITIES = ("identity", "label", "labels", "class", "cls", "person")
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something in a source that did not become a row.
+    """Something in a source that did not become a row."""
 
-    Attributes:
-        where: its name within the source.
-        reason: why, as a sentence or the end of one.
-        image: whether it stands for an image; a column that records cannot store does not.
-    """
-
-    where: str
-    reason: str
-    image: bool = True
+    where: str  # its name within the source
+    reason: str  # why, as a sentence or the end of one
+    image: bool = True  # whether it stands for an image; a column that records cannot store does not
 
 
 @dataclass(frozen=True)
@@ -99,9 +91,8 @@ class SourceOptions:
         """A damaged part as left out; raises `error`, with the way out, if `on_error` is "stop"."""
         if self.on_error == "skip":
             return LeftOut(where, str(error))
-        raise InputError(
-            f"{error}; `angulus convert --on-error skip` leaves out what is damaged and reads the rest"
-        ) from error
+        message = f"{error}; `angulus convert --on-error skip` leaves out what is damaged and reads the rest"
+        raise InputError(message) from error
 
 
 def _check_pattern(pattern: str) -> None:
@@ -110,9 +101,8 @@ def _check_pattern(pattern: str) -> None:
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(f"identity_pattern must be a regular expression; got {pattern!r:.200}: {error}") from error
     if groups < 1:
-        raise InputError(
-            f"identity_pattern must have a group in brackets that is the identity, such as '([0-9]+)_'; got {pattern!r}"
-        )
+        rule = "identity_pattern must have a group in brackets that is the identity, such as '([0-9]+)_'"
+        raise InputError(f"{rule}; got {pattern!r}")
 
 
 def as_input_error(path: Path, kind: str, error: BaseException) -> InputError:
@@ -262,9 +252,8 @@ def column_of(where: object, names: Sequence[str], wanted: str, also: Sequence[s
     for known in ((wanted,), also):
         matches = [name for name in names if name.strip().lower() in known]
         if len(matches) > 1:
-            raise InputError(
-                f"{where} must have one column for {wanted}; got {', '.join(matches)}; call one {wanted!r}"
-            )
+            rule = f"{where} must have one column for {wanted}"
+            raise InputError(f"{rule}; got {', '.join(matches)}; call one {wanted!r}")
         if matches:
             return matches[0]
     return None

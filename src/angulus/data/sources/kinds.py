@@ -17,10 +17,7 @@ from angulus.evaluation.lists.bin_set import read_bin
 def read_source(path: Path, kind: str | None = None, options: SourceOptions | None = None) -> Iterator[Item]:
     """Rows of a data set in any supported format, one at a time, and what is left out, with the reason.
 
-    Args:
-        path: a file or folder.
-        kind: one of `KINDS`; None: what `kind_of` finds.
-        options: for the format's reader; `InputError` if they do not apply to the format.
+    `kind` is one of `KINDS`; None: what `kind_of` finds. Options that do not apply to the format are refused.
     """
     if not path.exists():
         raise InputError(f"there is no source {path}; give a folder or a file that exists")
@@ -29,9 +26,8 @@ def read_source(path: Path, kind: str | None = None, options: SourceOptions | No
     for name, kinds in _USES.items():
         if getattr(options, name) not in (None, "stop") and kind not in kinds:
             known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-            raise InputError(
-                f"--{name.replace('_', '-')} applies only to kind {known}, but {path} is of kind {kind}; remove it"
-            )
+            fault = f"--{name.replace('_', '-')} applies only to kind {known}, but {path} is of kind {kind}"
+            raise InputError(f"{fault}; remove it")
     return _READERS[kind](path, options)
 
 
@@ -46,10 +42,8 @@ def kind_of(path: Path) -> str:
             if name.endswith(suffixes):
                 return kind
         known = ", ".join(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-        raise InputError(
-            f"a source must be a folder or end in {known}; got {path}; "
-            "or give its format with --kind, if the command has it"
-        )
+        rule = f"a source must be a folder or end in {known}"
+        raise InputError(f"{rule}; got {path}; or give its format with --kind, if the command has it")
     if (path / ABOUT).is_file() and (any(path.glob("rows-*.parquet")) or not folder.holds_images(path)):
         return "records"
     archives = {kind: _inside(path, kind)[0].name for kind in ("rec", "tar", "parquet") if _inside(path, kind)}
@@ -61,10 +55,9 @@ def kind_of(path: Path) -> str:
         return "folder"
     if photo is not None or len(archives) > 1:
         both = [f"an archive, {name}" for name in archives.values()] + ([f"photos, such as {photo}"] if photo else [])
-        raise InputError(
-            f"{path} must hold photos or archives of one kind; it holds {', and '.join(both)}; name the one that is "
-            "meant, move the other away, or choose with --kind, if the command has it"
-        )
+        rule = f"{path} must hold photos or archives of one kind; it holds {', and '.join(both)}"
+        way = "name the one that is meant, move the other away, or choose with --kind, if the command has it"
+        raise InputError(f"{rule}; {way}")
     return next(iter(archives))
 
 
@@ -97,10 +90,6 @@ def _bin(path: Path, options: SourceOptions) -> Iterator[Item]:
         yield row_or_left_out(str(number), image, "")
 
 
-def _records(path: Path, options: SourceOptions) -> Iterator[Item]:
-    yield from Records(path)
-
-
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "zip": (".zip",),
     "csv": (".csv", ".tsv"),
@@ -127,6 +116,6 @@ _READERS: dict[str, Callable[[Path, SourceOptions], Iterator[Item]]] = {
     "bin": _bin,
     "tar": lambda path, options: shards.read(_files(path, "tar"), options),
     "parquet": lambda path, options: parquet_images.read(_files(path, "parquet"), options),
-    "records": _records,
+    "records": lambda path, options: iter(Records(path)),
 }
 KINDS = tuple(_READERS)

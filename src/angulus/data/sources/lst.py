@@ -20,9 +20,8 @@ from angulus.data.sources.csv_list import read_listed
 from angulus.data.sources.items import Item, SourceOptions, points
 from angulus.evaluation.lists.text import malformed, read_lines
 
-_BY_PATH = re.compile(
-    r"([^\t]+\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|avif))[ \t]+(?:0[ \t]+(\S+)[ \t]+0|(\S+))[ \t]*", re.I
-)
+_NAME = r"([^\t]+\.(?:jpe?g|png|webp|bmp|tiff?|gif|heic|avif))"
+_BY_PATH = re.compile(_NAME + r"[ \t]+(?:0[ \t]+(\S+)[ \t]+0|(\S+))[ \t]*", re.I)
 
 
 class Line(NamedTuple):
@@ -64,11 +63,8 @@ def _parse(path: Path, number: int, text: str) -> Line:
         return Line(None, cells[1], face_label, _landmarks(path, number, cells[7:]))
     by_path = _BY_PATH.fullmatch(text)
     if by_path is None:
-        rule = (
-            "`index label path` or `aligned path label`, the latter with a box and landmarks or without, by tabs; or "
-            "`path 0 label 0` or `path label`"
-        )
-        raise malformed(path, number, rule, text)
+        tabs = "`index label path` or `aligned path label`, the latter with a box and landmarks or without, by tabs"
+        raise malformed(path, number, f"{tabs}; or `path 0 label 0` or `path label`", text)
     stated = by_path[2] or by_path[3]
     return Line(None, by_path[1], whole(stated) or stated)
 

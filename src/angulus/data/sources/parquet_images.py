@@ -99,15 +99,12 @@ def _ids_repeat(paths: Sequence[Path], options: SourceOptions) -> Remark | None:
                     except InputError:
                         continue  # that row is left out when it is read
                     if id in ids and options.id_column is not None:
-                        raise InputError(
-                            f"id_column must name a column without repeats; {column} of {path} holds {id!r:.100} twice"
-                        )
+                        rule = "id_column must name a column without repeats"
+                        raise InputError(f"{rule}; {column} of {path} holds {id!r:.100} twice")
                     if id in ids:
-                        return Remark(
-                            ".",
-                            f"ids in the column {column} repeat, such as {id!r:.100}; so rows are named by file and "
-                            "number; `angulus convert --id-column NAME` takes another column",
-                        )
+                        fact = f"ids in the column {column} repeat, such as {id!r:.100}"
+                        way = "`angulus convert --id-column NAME` takes another column"
+                        return Remark(".", f"{fact}; so rows are named by file and number; {way}")
                     if id:
                         ids.add(id)
         except _DAMAGED as error:
@@ -165,13 +162,10 @@ def _row(where: str, cells: dict[str, Any], columns: _Columns, classes: Sequence
             return LeftOut(where, f"its label must be in [0, {len(classes)}); got {label}")
         label = None if label == -1 else classes[label]  # the hub marks an unknown label by -1
     try:
-        return items.row_or_left_out(
-            where,
-            data,
-            items.text_of(label, columns.identity or "identity"),
-            landmarks=items.landmarks_of(cells.get(columns.landmarks or "")),
-            score=items.score_of(cells.get(columns.score or "")),
-        )
+        identity = items.text_of(label, columns.identity or "identity")
+        landmarks = items.landmarks_of(cells.get(columns.landmarks or ""))
+        score = items.score_of(cells.get(columns.score or ""))
+        return items.row_or_left_out(where, data, identity, landmarks=landmarks, score=score)
     except InputError as error:
         return LeftOut(where, f"its {error}")
 

@@ -145,9 +145,8 @@ def _plan(paths: Sequence[Path], options: SourceOptions) -> _Plan:
         repeated = repeated or not keys.isdisjoint(shard_keys)
         keys |= shard_keys
     if stated and (options.depth, options.split, options.identity_pattern) != (None, None, None):
-        raise InputError(
-            f"depth, split and identity_pattern go with folders of identities; the samples of {paths[0]} state theirs"
-        )
+        fault = "depth, split and identity_pattern go with folders of identities"
+        raise InputError(f"{fault}; the samples of {paths[0]} state theirs")
     naming, remarks = (Naming(), ()) if stated else find_naming(names, paths[0].parent, options)
     if repeated:
         remarks += (Remark(".", "tars have images of the same name; each one's id begins with the name of its tar"),)
@@ -260,13 +259,9 @@ def _row(sample: _Sample, prefix: str, plan: _Plan, unused: Counter[str]) -> Ite
         return LeftOut(key, str(error))
     try:
         labels = _labels(members.get("json", b"{}"))
-        return items.row_or_left_out(
-            key,
-            members[images[0]],
-            _stated_identity(members, labels) if plan.stated else identity,
-            landmarks=items.landmarks_of(labels.get("landmarks")),
-            score=items.score_of(labels.get("score")),
-        )
+        identity = _stated_identity(members, labels) if plan.stated else identity
+        landmarks, score = items.landmarks_of(labels.get("landmarks")), items.score_of(labels.get("score"))
+        return items.row_or_left_out(key, members[images[0]], identity, landmarks=landmarks, score=score)
     except (ValueError, TypeError) as error:
         return LeftOut(key, f"the files next to its image cannot be read: {one_line(error)}")
 
