@@ -35,6 +35,7 @@ COMMANDS = {  # name: (where in angulus.cli, its line in the help); its module i
     "search": ("search:search_app", "Find people in a gallery of embeddings."),
     "doctor": ("doctor:doctor", "Find out whether images are prepared as the model needs them."),
     "export": ("export:export", "Export a model to ONNX and compare it with PyTorch."),
+    "list": ("listing:list_names", "List recipes, losses, backbones, protocols and data sets."),
 }
 
 
