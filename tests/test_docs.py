@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 import angulus
 from angulus.cli import main as cli
+from angulus.cli.examples import EXAMPLES
 from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +106,38 @@ def test_the_check_of_commands_knows_wrong_ones() -> None:
     for wrong in (["serach"], ["embed", "model"], ["evaluate", "pairs", "e.npz", "--pears", "p.txt"]):
         with pytest.raises(AssertionError):
             _parse(wrong)
+
+
+def test_every_command_ends_its_help_with_an_example_that_it_reads() -> None:
+    seen = {""}
+
+    def visit(command: Any, words: list[str]) -> None:
+        seen.add(" ".join(words))
+        example = EXAMPLES[" ".join(words)]
+        assert shlex.split(example)[: len(words)] == words
+        assert command.epilog == f"Example: angulus {example}"
+        assert len(command.epilog) <= 100
+        for name, inner in getattr(command, "commands", {}).items():
+            visit(inner, [*words, name])
+
+    for name, command in cli.load_all().commands.items():
+        visit(command, [name])
+    assert seen == set(EXAMPLES)
+    for example in EXAMPLES.values():
+        _parse(shlex.split(example))
+
+
+def test_the_help_groups_commands_into_panels() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"], prog_name="angulus").output
+    panels = list(dict.fromkeys(panel for _, panel, _ in cli.COMMANDS.values()))
+    assert [panels.index(panel) for _, panel, _ in cli.COMMANDS.values()] == sorted(
+        panels.index(panel) for _, panel, _ in cli.COMMANDS.values()
+    )
+    titles = re.findall(r"╭─ ([A-Z][\w ]*?) ─", shown)
+    assert titles == ["Options", *panels]
+    assert shown.rstrip().endswith("Example: angulus demo")
+    shown = CliRunner().invoke(cli.app, ["train", "--help"], prog_name="angulus").output
+    assert shown.rstrip().endswith(f"Example: angulus {EXAMPLES['train']}")
 
 
 def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
