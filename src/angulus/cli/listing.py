@@ -46,21 +46,33 @@ def _datasets() -> list[Entry]:
     return [(name, entry.title) for name, entry in SETS.items()]
 
 
+def _keys() -> list[Entry]:
+    from angulus.experiments.recipe_keys import list_keys
+
+    return [(key.path, f"{key.words}. {key.about}") for key in list_keys()]
+
+
 KINDS: dict[str, Callable[[], list[Entry]]] = {
     "recipes": _recipes,
     "losses": _losses,
     "backbones": _backbones,
     "protocols": _protocols,
     "datasets": _datasets,
+    "keys": _keys,
 }
 
 
 def list_names(
     kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}.")],
-    part: Annotated[str, typer.Argument(help="Show only names with this in them.", show_default=False)] = "",
+    part: Annotated[
+        str,
+        typer.Argument(
+            help="Show only names with this in them; of keys, those that start with it.", show_default=False
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list of names and sentences.")] = False,
 ) -> None:
-    """List recipes, losses, backbones, protocols or data sets: the name and one sentence."""
+    """List recipes, losses, backbones, protocols, data sets or the keys of recipes: the name and one sentence."""
     entries = find(kind, part)
     if as_json:
         say(json.dumps([{"name": name, "about": about} for name, about in entries], indent=2, ensure_ascii=False))
@@ -71,14 +83,15 @@ def list_names(
 
 
 def find(kind: str, part: str = "") -> list[Entry]:
-    """The entries of a kind whose names contain `part`, ignoring case.
+    """The entries of a kind whose names contain `part`, ignoring case; the keys that start with it.
 
     Raises:
         InputError: no such kind, or no such name; the nearest is named.
     """
     entries = KINDS[checks.choice("KIND", kind, KINDS)]()
-    found = [(name, about) for name, about in entries if part.lower() in name.lower()]
+    matches, rule = (str.startswith, "starts with") if kind == "keys" else (str.__contains__, "contains")
+    found = [(name, about) for name, about in entries if matches(name.lower(), part.lower())]
     if not found:
         near = checks.nearest(part, [name for name, _ in entries])
-        raise checks.InputError(f"no name of {kind} contains {part!r}{near}; to see all: angulus list {kind}")
+        raise checks.InputError(f"no name of {kind} {rule} {part!r}{near}; to see all: angulus list {kind}")
     return found

@@ -37,7 +37,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "compare-results": ("calibrate:compare_results", EVALUATE, "Print the difference of two results, with intervals."),
     "calibrate": ("calibrate:calibrate", EVALUATE, "Choose a threshold for a target false match rate."),
     "search": ("search:search_app", FIND, "Find people in a gallery of embeddings."),
-    "list": ("listing:list_names", FIND, "List recipes, losses, backbones, protocols and data sets."),
+    "list": ("listing:list_names", FIND, "List recipes and their keys, losses, backbones, protocols, data sets."),
 }
 
 

@@ -42,6 +42,7 @@ class DataSection:
     """Which data set to use."""
 
     name: str
+    """One of those that `angulus list datasets` shows."""
     root: str | None = None
     """The folder of the data set; null: ANGULUS_DATA or the cache."""
     download: bool = False
@@ -58,6 +59,7 @@ class BackboneSection:
     """Which network to train."""
 
     name: str
+    """One of those that `angulus list backbones` shows, or timm:NAME for a net of timm."""
     embedding_size: Count
     """The size of its features."""
     normalize: bool = False
@@ -81,7 +83,7 @@ class HeadSection:
     """How to compute the class loss."""
 
     impl: str = "auto"
-    """The kernel; see `class_loss`."""
+    """The kernel: auto, reference, chunked or fused; see `class_loss`."""
     products: Literal["float32", "bfloat16"] = "float32"
     """The dtype of the products with the class weights."""
     sharded: Literal[True, False, "auto"] = "auto"
@@ -115,6 +117,7 @@ class Recipe:
     name: str
     """Letters, digits and . + - _, since it names a folder."""
     title: str
+    """The title of tables and reports."""
     data: DataSection
     backbone: BackboneSection
     objective: Annotated[
