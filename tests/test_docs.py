@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import angulus
 from angulus.cli import main as cli
 from angulus.cli.examples import EXAMPLES
+from angulus.experiments.compare import compare
 from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
@@ -174,3 +175,17 @@ def test_the_table_of_the_page_on_export_is_what_was_stored() -> None:
 def test_the_page_on_data_has_a_section_for_every_set() -> None:
     sections = re.findall(r"^## (.*)$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), flags=re.M)
     assert sections == angulus.list_datasets()
+
+
+def test_the_example_of_the_page_on_compare_converges(tmp_path: Path) -> None:
+    page = (ROOT / "docs/compare.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    path = tmp_path / "my-recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    grid = compare(str(path), tmp_path / "runs", ["compare.seeds=[0]"])
+    printed = dict(re.findall(r"^│ (\S.*?\S) +│.*│ +([\d.]+) ± [\d.]+ │$", page, flags=re.M)[:2])
+    assert {row.variant for row in grid.rows} == set(printed)
+    for row in grid.rows:
+        accuracy = row.columns["accuracy entire %"].mean
+        assert accuracy > 97
+        assert accuracy == pytest.approx(float(printed[row.variant]), abs=1.0)
