@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-RECIPES, COMMANDS, NAMES = "recipes.md", "commands.md", "reference/angulus.md"
+RECIPES, KEYS, COMMANDS, NAMES = "recipes.md", "recipe-keys.md", "commands.md", "reference/angulus.md"
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 BLOCK = re.compile(r"^```math\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"\$`([^`\n]+)`\$")
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here, and copies of the files that pages link to."""
     texts = {page: (ROOT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
     texts |= {_api_page(name): _api_text(name, modules) for name, modules in _api().items()}
-    texts |= {RECIPES: _recipes(), COMMANDS: _commands(), NAMES: _names()}
+    texts |= {RECIPES: _recipes(), KEYS: _keys(), COMMANDS: _commands(), NAMES: _names()}
     for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     copied = {_target(match, file.src_uri) for file in files.documentation_pages() for match in _links(file)}
@@ -127,6 +127,27 @@ def _recipes() -> str:
     texts = [f"## {path.stem}\n\n```yaml\n{path.read_text()}```\n" for path in sorted(ROOT.glob("recipes/*.yaml"))]
     about = "What `angulus train NAME` and `angulus compare NAME` take. The head of each says how it is run.\n\n"
     return "# Recipes\n\n" + about + "\n".join(texts)
+
+
+def _keys() -> str:
+    """Every key of a recipe, in a table for each section."""
+    from angulus.experiments.recipe_keys import list_keys
+
+    single = "Sections and single keys"
+    groups: dict[str, list[str]] = {single: []}
+    for key in list_keys():
+        top, dot, _ = key.path.partition(".")
+        cells = (f"`{key.path}`", key.type, f"`{key.default}`" if key.default else "", key.about)
+        row = f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+        groups.setdefault(top if dot else single, []).append(row)
+    head = "| key | type | default | what it is |\n|---|---|---|---|\n"
+    tables = [f"## {name}\n\n{head}" + "\n".join(rows) + "\n" for name, rows in groups.items()]
+    about = (
+        "The same in the terminal: `angulus list keys`, or `angulus list keys training.optimizer` for a part. NAME "
+        "stands for a name of your own, and `[]` for each item of a list. The keys of `objective` are those of the "
+        "[losses](losses.md).\n\n"
+    )
+    return "# Recipe keys\n\n" + about + "\n".join(tables)
 
 
 def _commands() -> str:

@@ -55,6 +55,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("compare demo training.epochs=1 compare.seeds=[0] --out comparison", None),
     ("report run comparison pairs.json --out report.html", None),
     ("reproduce --list", None),
+    ("list backbones", None),
     ("audit records", None),
     ("doctor run/model records", None),
     ("export run/model --onnx m.onnx", "onnx"),

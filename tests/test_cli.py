@@ -25,6 +25,7 @@ from angulus.cli import reproduce as commands_reproduce
 from angulus.data import Splits
 from angulus.data.sets import digits
 from angulus.experiments import build, recipe
+from angulus.experiments.run_files import choose_folder
 from angulus.training.loop import Interrupted
 
 
@@ -198,6 +199,33 @@ def test_every_set_of_overrides_has_a_folder_of_its_own_that_resume_finds(angulu
     code, _, err = angulus("train", path, "training.epochs=2", "--resume")
     assert code == 2
     assert "holds no run to resume; start one without --resume, or give as --out the run that you mean, such as" in err
+
+
+def test_a_second_run_gets_the_next_folder_and_resume_takes_the_newest(angulus: Run, few_digits: None) -> None:
+    path = tiny.write(Path(), "training.epochs=1")
+    for name in ("tiny-seed-0", "tiny-seed-0-2", "tiny-seed-0-3"):
+        code, out, err = angulus("train", path)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"Training tiny in runs/{name}/\n")
+    stamps = {file: file.stat().st_mtime_ns for file in Path("runs").glob("*/checkpoint.pt")}
+    code, out, _ = angulus("train", path, "--resume")
+    assert (code, "The run is in runs/tiny-seed-0-3/" in out) == (0, True)
+    assert stamps == {file: file.stat().st_mtime_ns for file in Path("runs").glob("*/checkpoint.pt")}
+    shutil.rmtree("runs/tiny-seed-0-2")  # a number is not given twice, so that the highest is the newest
+    assert angulus("train", path)[1].startswith("Training tiny in runs/tiny-seed-0-4/\n")
+    code, _, err = angulus("train", path, "--out", "runs/tiny-seed-0")
+    assert (code, "holds a run already; continue it with --resume, or choose another --out" in err) == (2, True)
+
+
+def test_the_next_folder_counts_only_runs(tmp_path: Path) -> None:
+    default = tmp_path / "runs" / "a[b]-seed-1"
+    assert choose_folder(default, resume=False) == choose_folder(default, resume=True) == default
+    for name in ("a[b]-seed-1-7", "a[b]-seed-1-old", "a[b]-seed-1-1", "a[b]-seed-10", "ab-seed-1-9"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "recipe.yaml").write_text("")
+    (tmp_path / "runs" / "a[b]-seed-1-8").mkdir()  # holds no run
+    assert choose_folder(default, resume=False).name == "a[b]-seed-1-8"
+    assert choose_folder(default, resume=True).name == "a[b]-seed-1-7"
 
 
 def test_train_prints_what_the_benchmarks_measured(angulus: Run, few_digits: None) -> None:

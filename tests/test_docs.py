@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 import angulus
 from angulus.cli import main as cli
+from angulus.cli.examples import EXAMPLES
+from angulus.experiments.compare import compare
 from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
@@ -106,10 +109,42 @@ def test_the_check_of_commands_knows_wrong_ones() -> None:
             _parse(wrong)
 
 
+def test_every_command_ends_its_help_with_an_example_that_it_reads() -> None:
+    seen = {""}
+
+    def visit(command: Any, words: list[str]) -> None:
+        seen.add(" ".join(words))
+        example = EXAMPLES[" ".join(words)]
+        assert shlex.split(example)[: len(words)] == words
+        assert command.epilog == f"Example: angulus {example}"
+        assert len(command.epilog) <= 100
+        for name, inner in getattr(command, "commands", {}).items():
+            visit(inner, [*words, name])
+
+    for name, command in cli.load_all().commands.items():
+        visit(command, [name])
+    assert seen == set(EXAMPLES)
+    for example in EXAMPLES.values():
+        _parse(shlex.split(example))
+
+
+def test_the_help_groups_commands_into_panels() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"], prog_name="angulus").output
+    panels = list(dict.fromkeys(panel for _, panel, _ in cli.COMMANDS.values()))
+    assert [panels.index(panel) for _, panel, _ in cli.COMMANDS.values()] == sorted(
+        panels.index(panel) for _, panel, _ in cli.COMMANDS.values()
+    )
+    titles = re.findall(r"╭─ ([A-Z][\w ]*?) ─", shown)
+    assert titles == ["Options", *panels]
+    assert shown.rstrip().endswith("Example: angulus demo")
+    shown = CliRunner().invoke(cli.app, ["train", "--help"], prog_name="angulus").output
+    assert shown.rstrip().endswith(f"Example: angulus {EXAMPLES['train']}")
+
+
 def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"- (?:\w+: )?([\w/-]+\.md)", text))
-    made = {"index.md", "commands.md", "recipes.md", "contributing.md", "changelog.md"}
+    made = {"index.md", "commands.md", "recipes.md", "recipe-keys.md", "contributing.md", "changelog.md"}
     for page in named - made:
         assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
     nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}
@@ -140,3 +175,17 @@ def test_the_table_of_the_page_on_export_is_what_was_stored() -> None:
 def test_the_page_on_data_has_a_section_for_every_set() -> None:
     sections = re.findall(r"^## (.*)$", (ROOT / "docs/data.md").read_text(encoding="utf-8"), flags=re.M)
     assert sections == angulus.list_datasets()
+
+
+def test_the_example_of_the_page_on_compare_converges(tmp_path: Path) -> None:
+    page = (ROOT / "docs/compare.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    path = tmp_path / "my-recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    grid = compare(str(path), tmp_path / "runs", ["compare.seeds=[0]"])
+    printed = dict(re.findall(r"^│ (\S.*?\S) +│.*│ +([\d.]+) ± [\d.]+ │$", page, flags=re.M)[:2])
+    assert {row.variant for row in grid.rows} == set(printed)
+    for row in grid.rows:
+        accuracy = row.columns["accuracy entire %"].mean
+        assert accuracy > 97
+        assert accuracy == pytest.approx(float(printed[row.variant]), abs=1.0)

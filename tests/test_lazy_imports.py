@@ -47,12 +47,12 @@ def test_help_imports_no_torch(arguments: tuple[str, ...]) -> None:
     assert "angulus.cli.main" in loaded
     assert loaded & {"numpy", "torch", *SLOW} - {"pydantic", "rich"} == set()  # typer uses both
     assert {name for name in loaded if name.startswith("angulus.cli.")} <= {
-        *("angulus.cli.main", "angulus.cli.train", "angulus.cli.engine", "angulus.cli.output")
+        *("angulus.cli.main", "angulus.cli.examples", "angulus.cli.train", "angulus.cli.engine", "angulus.cli.output")
     }
 
 
 def test_every_command_has_its_line_in_the_help() -> None:
-    assert all(line.endswith(".") and len(line) <= 70 for _, line in COMMANDS.values())
+    assert all(line.endswith(".") and len(line) <= 70 for _, _, line in COMMANDS.values())
     assert list(load_all().commands) == list(COMMANDS)
 
 

@@ -13,28 +13,31 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from angulus import __version__
+from angulus.cli.examples import EXAMPLES
 from angulus.core import checks, files, limits, redact
 from angulus.distributed import launch
 
-COMMANDS = {  # name: (where in angulus.cli, its line in the help); its module is imported when it is called
-    "train": ("train:train", "Train a recipe and evaluate the model."),
-    "compare": ("reproduce:compare", "Train all variants and seeds of a recipe, and print a table."),
-    "demo": ("reproduce:demo", "Train five losses on real digits and draw what they learn."),
-    "reproduce": ("reproduce:reproduce", "Train a row of a paper's table, next to the published numbers."),
-    "report": ("report:report", "Write runs, comparisons and results as one HTML page."),
-    "data": ("data:data_app", "Find, fetch and check data sets; draw pairs to verify."),
-    "prepare": ("prepare:prepare_app", "Align faces in photos, or resize images, for training."),
-    "convert": ("convert:convert", "Convert a data set to records."),
-    "audit": ("audit:audit", "Find duplicates, overlaps and wrong labels in a data set."),
-    "info": ("info:info", "Show what a model folder contains."),
-    "embed": ("embed:embed", "Write the features of images to a file."),
-    "evaluate": ("evaluate:evaluate_app", "Evaluate embeddings or predictions by a protocol."),
-    "compare-results": ("calibrate:compare_results", "Print the difference of two results, with intervals."),
-    "calibrate": ("calibrate:calibrate", "Choose a threshold for a target false match rate."),
-    "verify": ("verify:verify", "Decide whether two images show the same person."),
-    "search": ("search:search_app", "Find people in a gallery of embeddings."),
-    "doctor": ("doctor:doctor", "Find out whether images are prepared as the model needs them."),
-    "export": ("export:export", "Export a model to ONNX and compare it with PyTorch."),
+TRAIN, DATA, MODELS, EVALUATE, FIND = "Train and compare", "Data", "Models", "Evaluate", "Find"
+COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help); imported when it is called
+    "train": ("train:train", TRAIN, "Train a recipe and evaluate the model."),
+    "compare": ("reproduce:compare", TRAIN, "Train all variants and seeds of a recipe, and print a table."),
+    "demo": ("reproduce:demo", TRAIN, "Train five losses on real digits and draw what they learn."),
+    "reproduce": ("reproduce:reproduce", TRAIN, "Train a row of a paper's table, next to the published numbers."),
+    "report": ("report:report", TRAIN, "Write runs, comparisons and results as one HTML page."),
+    "data": ("data:data_app", DATA, "Find, fetch and check data sets; draw pairs to verify."),
+    "prepare": ("prepare:prepare_app", DATA, "Align faces in photos, or resize images, for training."),
+    "convert": ("convert:convert", DATA, "Convert a data set to records."),
+    "audit": ("audit:audit", DATA, "Find duplicates, overlaps and wrong labels in a data set."),
+    "info": ("info:info", MODELS, "Show what a model folder contains."),
+    "embed": ("embed:embed", MODELS, "Write the features of images to a file."),
+    "verify": ("verify:verify", MODELS, "Decide whether two images show the same person."),
+    "doctor": ("doctor:doctor", MODELS, "Find out whether images are prepared as the model needs them."),
+    "export": ("export:export", MODELS, "Export a model to ONNX and compare it with PyTorch."),
+    "evaluate": ("evaluate:evaluate_app", EVALUATE, "Evaluate embeddings or predictions by a protocol."),
+    "compare-results": ("calibrate:compare_results", EVALUATE, "Print the difference of two results, with intervals."),
+    "calibrate": ("calibrate:calibrate", EVALUATE, "Choose a threshold for a target false match rate."),
+    "search": ("search:search_app", FIND, "Find people in a gallery of embeddings."),
+    "list": ("listing:list_names", FIND, "List recipes and their keys, losses, backbones, protocols, data sets."),
 }
 
 
@@ -54,7 +57,16 @@ def load_command(name: str) -> Any:
         holder.add_typer(command, name=name)
     else:
         holder.command(name)(command)
-    return typer.main.get_group(holder).commands[name]
+    made = typer.main.get_group(holder).commands[name]
+    _add_examples(made, name)
+    return made
+
+
+def _add_examples(command: Any, words: str) -> None:
+    """End the help of a command, and of those in a group, with an example."""
+    command.epilog = f"Example: angulus {EXAMPLES[words]}"
+    for name, inner in getattr(command, "commands", {}).items():
+        _add_examples(inner, f"{words} {name}")
 
 
 def load_all() -> TyperGroup:
@@ -70,9 +82,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train, evaluate and compare embeddings with angular-margin losses.",
+    epilog=f"Example: angulus {EXAMPLES['']}",
 )
-for _name, (_, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
+for _name, (_, _panel, _help) in COMMANDS.items():
+    app.command(_name, help=_help, rich_help_panel=_panel)(lambda: None)
 error_console = Console(stderr=True)
 SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # run by all processes of torchrun together
 
@@ -82,7 +95,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     max_unpacked: Annotated[
         str | None,
-        typer.Option(help="Bytes that one file may unpack to, such as 16G [default: 1G, or 20 times its size]."),
+        typer.Option(help="Bytes that one file may unpack to, such as 16G; by default 1G, or 20 times its size."),
     ] = None,
     read_damaged: Annotated[
         bool, typer.Option("--read-damaged", help="Read images that are cut short, with a warning for each.")

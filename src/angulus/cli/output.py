@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -43,6 +43,12 @@ Flip = Annotated[
 ModelFlip = Annotated[
     str | None,
     typer.Option("--flip", help="none, sum or concat, in place of the model's rule.", show_default=False),
+]
+Plugins = Annotated[
+    Optional[list[Path]],  # noqa: UP045  # typer
+    typer.Option(
+        "--plugin", help="A Python file with losses of your own, which is run; repeat for several.", show_default=False
+    ),
 ]
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]
 Fars = Annotated[

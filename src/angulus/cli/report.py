@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from angulus.cli.output import Draws, refuse_unwritable, say
+from angulus.cli.output import Draws, Plugins, refuse_unwritable, say
 
 
 def report(
@@ -30,11 +30,14 @@ def report(
         typer.Option("--images", help="Images of the pairs in saved results: a folder, a zip, records, a .bin ..."),
     ] = None,
     draws: Draws = 1000,
+    plugin: Plugins = None,
 ) -> None:
     """Write one HTML page that works offline: tables, features, curves, norms, images, training and recipe."""
     page = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()) / "report.html"
     refuse_unwritable("--out", page, ".html")
+    from angulus.experiments import plugins
     from angulus.report.sections import write_report
 
+    plugins.load(plugin or [])
     size = write_report(runs, page, images=images, draws=draws)
     say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")

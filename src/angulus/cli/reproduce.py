@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from angulus.cli import progress
-from angulus.cli.output import say, show_table
+from angulus.cli.output import Plugins, say, show_table
 from angulus.core import checks, files
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def compare(
     recipe: Annotated[str, typer.Argument(help="A recipe with a compare section: a file, a name, or a row.")],
     overrides: Overrides = None,
     out: Out = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train every variant of a recipe with every seed, or resume that, and print the table."""
-    folder = _compare(recipe, out, overrides or [])
+    folder = _compare(recipe, out, overrides or [], plugin or [])
     say(f"\nTable, numbers, plots and report.html are in {folder}/")
 
 
@@ -68,10 +69,13 @@ def reproduce(
     hours: Annotated[float, typer.Option(help="With --queue: stop after so long; the same command resumes.")] = 2.5,
     threads: Annotated[int, typer.Option(help="With --queue: CPU threads of each run.")] = 1,
     status: Annotated[bool, typer.Option("--status", help="With --queue: show how far each row is, and stop.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Run a row of a paper's table, or resume it, and print the results next to the paper's."""
     if sum((row is not None, show_list, table is not None, queue is not None)) != 1:
         raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE, or --queue FILE")
+    if queue is not None and plugin:
+        raise checks.InputError("--plugin does not go with --queue, whose rows are shipped recipes; leave it out")
     if queue is not None:
         _work_through(queue, out, hours, threads, status)
         return
@@ -90,8 +94,11 @@ def reproduce(
         else:
             show_table(reproduction.to_terminal(rows.table_rows(), rows.read_results_folder(folder, stand_ins=True)))
         return
+    from angulus.experiments import plugins
+
+    names = plugins.load(plugin or [])
     with progress.bar(Console(stderr=True)) as bar:
-        comparisons = rows.reproduce(row, out, overrides or [], on_run=bar.on_run, on_step=bar.on_step)
+        comparisons = rows.reproduce(row, out, overrides or [], plugins=names, on_run=bar.on_run, on_step=bar.on_step)
     for comparison in comparisons:
         _report(comparison)
         say(f"\nTable, numbers, plots and report.html are in {comparison.folder}/")
@@ -114,11 +121,13 @@ def _work_through(queue: Path, out: Path, hours: float, threads: int, status_onl
     show_table(table)
 
 
-def _compare(recipe: str, out: Path | None, overrides: list[str]) -> Path:
+def _compare(recipe: str, out: Path | None, overrides: list[str], files: list[Path] | None = None) -> Path:
+    from angulus.experiments import plugins
     from angulus.experiments.compare import compare as run_comparison
 
+    names = plugins.load(files or [])
     with progress.bar(Console(stderr=True)) as bar:
-        comparison = run_comparison(recipe, out, overrides, on_run=bar.on_run, on_step=bar.on_step)
+        comparison = run_comparison(recipe, out, overrides, plugins=names, on_run=bar.on_run, on_step=bar.on_step)
     _report(comparison)
     return comparison.folder
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
-from angulus.cli.output import say
+from angulus.cli.output import Plugins, say
 from angulus.core import extras
 
 if TYPE_CHECKING:
@@ -23,21 +23,31 @@ GROUP_NOTES = {"good": " (the others)", "low": " (the smallest feature norms)"}
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe: a file, or the name of a shipped one.")],
     overrides: Annotated[Optional[list[str]], typer.Argument(help="Changes to the recipe, key.path=value.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option("--out", help="Folder for the results.")] = None,  # noqa: UP045
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="Folder for the results; by default runs/NAME-seed-N, or the next that is free."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder; without --out, the newest.")
+    ] = False,
+    plugin: Plugins = None,
     timeout_s: TimeoutS = 600.0,
 ) -> None:
     """Train a recipe and evaluate it on its test images; under torchrun, on all processes together."""
     from angulus.cli import progress
     from angulus.distributed import launch
+    from angulus.experiments import plugins
     from angulus.experiments import recipe as recipes
     from angulus.experiments.run import run
+    from angulus.experiments.run_files import choose_folder
 
     with launch.process_group(timeout_s) as ranks:
-        loaded = ranks.run_on_all(lambda: recipes.load(recipe, overrides or []))
+        loaded = ranks.run_on_all(lambda: recipes.load(recipe, overrides or [], plugins.load(plugin or [])))
         default = recipes.default_folder(loaded, overrides or [])
-        folder = out or default.with_name(f"{default.name}-seed-{loaded.training.seed}")
-        ranks.agree(recipe=recipes.to_yaml(loaded), out=str(folder), resume=resume)
+        default = default.with_name(f"{default.name}-seed-{loaded.training.seed}")
+        digests = plugins.digests(loaded.plugins)
+        ranks.agree(recipe=recipes.to_yaml(loaded), out=str(out or default), resume=resume, plugins=digests)
+        folder = ranks.broadcast(lambda: out or choose_folder(default, resume))
         if ranks.rank == 0:
             with progress.bar(Console(stderr=True)) as bar:
                 results = run(

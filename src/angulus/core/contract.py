@@ -36,7 +36,7 @@ class Contract:
     """How pixels are prepared for a model: x in 0..255 becomes (x − mean) / scale.
 
     Args:
-        mean, scale: in 0..255 units; scale > 0.
+        mean, scale: what is subtracted from pixels, and what the rest is divided by, in 0..255 units; scale > 0.
         normalize: "fixed": use mean and scale; "per_image": use each image's own mean and standard deviation (at least
             1/√n of its n values, so that a uniform image stays finite); "mean_image": subtract the average image of the
             training data, then divide by scale.

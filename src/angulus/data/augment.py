@@ -35,7 +35,7 @@ class Augment:
         low_res: scale down to 0.2 to 1 of the side and up again, by random interpolations (AdaFace: 0.2).
         photometric: multiply brightness, contrast and saturation by 0.5 to 1.5 each (AdaFace: 0.2).
         grey: make the three channels equal.
-        blur: by a Gaussian of 0.5 to 2 pixels.
+        blur: blur by a Gaussian of 0.5 to 2 pixels.
         erase: set a random box of 0.02 to 0.4 of the area to 0.
 
     Source: M. Kim, A. K. Jain, X. Liu, "AdaFace", CVPR 2022, section 4.1 (crop, low_res, photometric); Z. Zhong et al.,

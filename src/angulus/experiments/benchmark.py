@@ -21,14 +21,14 @@ class Benchmark:
 
     Args:
         name: what it is called, such as "LFW"; unique in a recipe.
-        protocol: one of `evaluation.registry.RECIPES`.
+        protocol: one of those that `angulus list protocols` shows, except those only for commands.
         columns: title in the table -> number of the protocol; a title that ends in " %" shows a share times 100.
         images: records, or what `angulus convert` reads; a path, or one below ANGULUS_DATA. Not of `classification`
             and `luna16-candidates`, which measure the test split.
         others: the distractors of MegaFace, the gallery of Trillion-Pairs.
         lists: what the benchmark publishes, by the names that the protocol asks for.
         flip: how features of mirror images are combined; None: as in the recipe's input.
-        options: of the protocol.
+        options: the options of the protocol.
     """
 
     name: str

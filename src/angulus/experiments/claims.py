@@ -99,7 +99,7 @@ class Compare:
     baseline: str | None = None
     """The variant that the others are compared with, seed by seed; null is the first one."""
     analyses: list[str] = field(default_factory=list)
-    """Closer looks; see `report.analyses`."""
+    """Closer looks, such as norm_bins or changed; a wrong name gives an error with the list."""
 
     def __post_init__(self) -> None:
         if not self.grid or not self.seeds:
@@ -165,6 +165,7 @@ class Claim:
     """What a row of a paper's table shows."""
 
     what: str
+    """The table and its row, in words."""
     column: str | None = None
     """The column that a summary shows; null if the row is a picture, or needs several columns."""
 
@@ -174,6 +175,7 @@ class Published:
     """What the paper reports."""
 
     source: str
+    """The paper and its table."""
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     """The accuracy in % by variant and group (good, low, entire)."""
     mean_norm: dict[str, dict[str, float]] = field(default_factory=dict)

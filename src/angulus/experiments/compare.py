@@ -102,6 +102,7 @@ def compare(
     folder: Path | None = None,
     overrides: Iterable[str] = (),
     *,
+    plugins: Iterable[str] = (),
     on_run: Callable[[str, int, int], None] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Comparison:
@@ -111,13 +112,14 @@ def compare(
         path: a recipe with a `compare` section.
         folder: of the runs, `<variant>/seed-<n>`; None is `recipe.default_folder`.
         overrides: `key.path=value`, applied before the variants' changes.
+        plugins: the names of loaded plugins that the recipe needs.
         on_run: called with (variant and seed in words, runs before it, runs in total).
         on_step: called with (steps done, steps in total, loss) of the current run.
     """
     from angulus.experiments import build  # with the two below, only what trains needs it
 
     overrides = list(overrides)
-    content = recipes.override(recipes.read(path), overrides)
+    content = recipes.compose(path, overrides, plugins)
     recipe = recipes.validate(content)
     grid = section(recipe)
     folder = folder or recipes.default_folder(recipe, overrides)

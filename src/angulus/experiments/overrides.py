@@ -123,7 +123,9 @@ def tag(overrides: Iterable[str]) -> str:
     split = (change.partition("=") for change in overrides)
     values = {path.strip(): parse_yaml(text, path) for path, _, text in split}
     counted = {
-        path: value for path, value in values.items() if not path.startswith((*CHANGEABLE, "compare.", "training.seed"))
+        path: value
+        for path, value in values.items()
+        if not path.startswith((*CHANGEABLE, "compare.", "plugins", "training.seed"))
     }
     if not counted:
         return ""

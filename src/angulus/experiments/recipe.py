@@ -19,6 +19,7 @@ from angulus import backbones, data
 from angulus.core import checks, redact
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
+from angulus.experiments import plugins as plugin_files
 from angulus.experiments.claims import Claim, Compare, Evaluation, Published
 from angulus.experiments.overrides import override, parse_yaml, tag, variant
 from angulus.heads.sampling import ClassSampling
@@ -29,8 +30,8 @@ from angulus.losses.serialize import to_mapping
 from angulus.training.settings import SGD, STRICT, Count, Training, Validation
 
 __all__ = [
-    "Recipe", "default_folder", "dump", "find", "load", "override", "parse_yaml", "read", "shipped", "to_yaml",
-    "validate", "variant",
+    "Recipe", "compose", "default_folder", "dump", "find", "load", "override", "parse_yaml", "read", "shipped",
+    "to_yaml", "validate", "variant",
 ]  # fmt: skip
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
@@ -41,6 +42,7 @@ class DataSection:
     """Which data set to use."""
 
     name: str
+    """One of those that `angulus list datasets` shows."""
     root: str | None = None
     """The folder of the data set; null: ANGULUS_DATA or the cache."""
     download: bool = False
@@ -57,6 +59,7 @@ class BackboneSection:
     """Which network to train."""
 
     name: str
+    """One of those that `angulus list backbones` shows, or timm:NAME for a net of timm."""
     embedding_size: Count
     """The size of its features."""
     normalize: bool = False
@@ -80,7 +83,7 @@ class HeadSection:
     """How to compute the class loss."""
 
     impl: str = "auto"
-    """The kernel; see `class_loss`."""
+    """The kernel: auto, reference, chunked or fused; see `class_loss`."""
     products: Literal["float32", "bfloat16"] = "float32"
     """The dtype of the products with the class weights."""
     sharded: Literal[True, False, "auto"] = "auto"
@@ -114,6 +117,7 @@ class Recipe:
     name: str
     """Letters, digits and . + - _, since it names a folder."""
     title: str
+    """The title of tables and reports."""
     data: DataSection
     backbone: BackboneSection
     objective: Annotated[
@@ -137,6 +141,8 @@ class Recipe:
     """Where to get each path that the recipe reads and that nobody may redistribute."""
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     """The choices that the paper leaves open."""
+    plugins: list[str] = field(default_factory=list)
+    """Files with losses of your own that the recipe needs, by name; they run only if `--plugin` names them too."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):
@@ -170,9 +176,18 @@ PLAIN_WORDS = {  # for what pydantic's messages say
 }  # fmt: skip
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a file, or a shipped one by its name, and apply `key.path=value` overrides."""
-    return validate(override(read(str(path)), overrides))
+    return validate(compose(str(path), overrides, plugins))
+
+
+def compose(path: str, overrides: Iterable[str] = (), plugins: Iterable[str] = ()) -> dict[str, Any]:
+    """The mapping in a recipe file with overrides and the names of further loaded plugins."""
+    content = override(read(path), overrides)
+    own = content.get("plugins") or []
+    if plugins and isinstance(own, list):
+        content["plugins"] = [*own, *(name for name in plugins if name not in own)]
+    return content
 
 
 def default_folder(recipe: Recipe, overrides: Iterable[str]) -> Path:
@@ -251,6 +266,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def validate(content: Mapping[str, Any]) -> Recipe:
     """Check a mapping against the schema; the first three errors are reported."""
+    plugin_files.refuse_unloaded(content.get("plugins"))  # first, since the loss may be theirs
     try:
         text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
     except (TypeError, ValueError) as error:

@@ -89,6 +89,7 @@ def reproduce(
     folder: Path = RUNS,
     overrides: Iterable[str] = (),
     *,
+    plugins: Iterable[str] = (),
     on_run: Callable[[str, int, int], None] | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> list[Comparison]:
@@ -98,16 +99,17 @@ def reproduce(
         row: its id, such as CM-T2.
         folder: gets one folder per recipe, named by the recipe and a digest of the overrides.
         overrides: `key.path=value`, on every recipe of the row.
+        plugins: the names of loaded plugins that the recipes need.
         on_run: called with (variant and seed in words, runs before it, runs in total).
         on_step: called with (steps done, steps in total, loss) of the current run.
 
     Raises:
         checks.InputError: no such row, or missing data; nothing is trained then.
     """
-    overrides = list(overrides)
+    overrides, plugins = list(overrides), list(plugins)
     rows = recipes_of_row(row)
     names = [table_row.recipe.name for table_row in rows]
-    changed = {name: recipes.load(name, overrides) for name in names}
+    changed = {name: recipes.load(name, overrides, plugins) for name in names}
     for name, recipe in changed.items():
         if sentences := missing_inputs(recipe):
             others = [other for other in names if other != name]
@@ -121,6 +123,7 @@ def reproduce(
             name,
             folder / recipes.default_folder(recipe, overrides).name,
             overrides,
+            plugins=plugins,
             on_run=on_run,
             on_step=on_step,
         )

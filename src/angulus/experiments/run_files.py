@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -9,6 +10,7 @@ import pydantic
 
 from angulus.core import checks, environment, files, limits
 from angulus.data.sets.images import Splits, fingerprint
+from angulus.experiments import plugins
 from angulus.experiments import recipe as recipes
 from angulus.experiments.overrides import CHANGEABLE
 from angulus.experiments.recipe import Recipe
@@ -79,7 +81,8 @@ def write_run_files(recipe: Recipe, folder: Path, splits: Splits, trained: bool,
     if not trained:
         parts = {"train": fingerprint(splits.train), "test": fingerprint(splits.test)}
         files.write_json(folder / DATA, {"source": splits.source, **parts})
-    files.write_json(folder / ENVIRONMENT, environment.describe(job.device))
+    about = {"plugins": plugins.digests(recipe.plugins)} if recipe.plugins else {}
+    files.write_json(folder / ENVIRONMENT, environment.describe(job.device) | about)
     files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
 
 
@@ -136,7 +139,26 @@ def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -
                 "another --out"
             )
         raise checks.InputError(f"{difference}; choose another --out")
+    if recipe.plugins:
+        about = _read_json(folder / ENVIRONMENT, "choose another --out").get("plugins")
+        plugins.refuse_changed(about if isinstance(about, dict) else {}, recipe.plugins, folder)
     return stored
+
+
+def choose_folder(default: Path, resume: bool) -> Path:
+    """The folder of a run that names none: the first that is free of `default`, `default`-2, ...; to resume, the last.
+
+    Numbers are not given again, so that the highest is always the newest.
+    """
+    taken = {1: default} if (default / RECIPE).exists() else {}
+    for path in default.parent.glob(f"{glob.escape(default.name)}-*/{RECIPE}"):
+        number = path.parent.name.removeprefix(f"{default.name}-")
+        if number.isdecimal() and int(number) > 1:
+            taken[int(number)] = path.parent
+    newest = max(taken, default=0)
+    if newest == 0 or resume:
+        return taken.get(newest, default)
+    return default.with_name(f"{default.name}-{newest + 1}")
 
 
 def _refuse_other_images(splits: Splits, folder: Path) -> None:

@@ -41,7 +41,7 @@ class OptimizerSettings:
     lr: Positive = 1e-3
     """The full learning rate: 0.1 by default for SGD, 0.001 for the others."""
     weight_decay: NonNegative = 5e-4
-    """Of weights."""
+    """The weight decay of weights."""
     decay_bias_and_norm: bool = False
     """Whether biases, norm layers and other parameters of one dimension decay too."""
     decay_objective: bool = False
@@ -57,6 +57,7 @@ class SGD(OptimizerSettings):
     kind: Literal["sgd"] = "sgd"
     lr: Positive = 0.1
     momentum: BelowOne = 0.9
+    """The share of the last step that the next one keeps."""
     nesterov: bool = False
     """Nesterov momentum; needs a momentum above 0."""
 
@@ -78,6 +79,7 @@ class RMSProp(OptimizerSettings):
 
     kind: Literal["rmsprop"] = "rmsprop"
     momentum: BelowOne = 0.9
+    """The share of the last step that the next one keeps."""
 
 
 Optimizer = Annotated[
@@ -110,6 +112,7 @@ class Steps(WarmUp):
     milestones: Annotated[list[Positive], Field(min_length=1)]
     """Epochs, rising."""
     factor: OpenFraction = 0.1
+    """What the learning rate is multiplied by at each drop."""
 
     def __post_init__(self) -> None:
         if self.milestones != sorted(self.milestones):
@@ -140,6 +143,7 @@ class Polynomial(WarmUp):
 
     kind: Literal["polynomial"] = "polynomial"
     power: Positive = 1.0
+    """The exponent: 1 falls in a straight line."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -148,8 +152,11 @@ class Plateau(WarmUp):
 
     kind: Literal["plateau"] = "plateau"
     factor: OpenFraction = 0.1
+    """What the learning rate is multiplied by at each drop."""
     patience: Count = 3
+    """Epochs without a lower training error before a drop."""
     drops: Count = 3
+    """The most drops."""
 
 
 Schedule = Annotated[
@@ -218,9 +225,11 @@ class Training:
     """Micro-batches per step, at most batch_size; their gradients sum to that of the whole batch (except batch norm's,
     which sees one micro-batch at a time)."""
     optimizer: Optimizer = field(default_factory=SGD)
+    """How the weights follow the gradient."""
     schedule: Schedule = field(default_factory=Cosine)
+    """How the learning rate changes during training."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the backbone's products, bfloat16 by autocast; the loss is float32 either way."""
+    """The precision of the backbone's products, bfloat16 by autocast; the loss is float32 either way."""
     channels_last: bool = False
     """Keep images and backbone in channels-last memory, which makes convolutions faster; not for volumes."""
     sync_batch_norm: bool = False
@@ -230,7 +239,7 @@ class Training:
     clip_norm: Positive | None = None
     """The largest norm of the gradient; null does not clip."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    """Of the weights and of the order of images."""
+    """The seed of the first weights and of the order of images."""
     checkpoint_every: Natural = 0
     """Steps between checkpoints; 0 is once per epoch. The end always has one."""
     log_every: Count = 10
