@@ -258,10 +258,7 @@ _TABLE = (
             PCA,
             FARS,
             Parameter(
-                "open_set_fars",
-                "FAR of DIR; repeat for several. Default: 1e-2.",
-                list[float],
-                flag="--open-set-far",
+                "open_set_fars", "FAR of DIR; repeat for several. Default: 1e-2.", list[float], flag="--open-set-far"
             ),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),

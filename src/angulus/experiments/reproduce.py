@@ -118,11 +118,7 @@ def reproduce(
             )
     return [
         compare(
-            name,
-            folder / recipes.default_folder(recipe, overrides).name,
-            overrides,
-            on_run=on_run,
-            on_step=on_step,
+            name, folder / recipes.default_folder(recipe, overrides).name, overrides, on_run=on_run, on_step=on_step
         )
         for name, recipe in changed.items()
     ]

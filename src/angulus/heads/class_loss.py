@@ -81,14 +81,7 @@ def class_loss(
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
     return batch_loss(
-        features,
-        weight,
-        labels,
-        bound,
-        bias=bias,
-        kernel=Kernel(impl, products),
-        ranks=ranks,
-        reduction=reduction,
+        features, weight, labels, bound, bias=bias, kernel=Kernel(impl, products), ranks=ranks, reduction=reduction
     )
 
 

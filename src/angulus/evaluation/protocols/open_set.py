@@ -121,11 +121,7 @@ def evaluate(
         + more
         + ("the trials draw from the same people: resampling them gives intervals too narrow",),
         samples=samples,
-        about={
-            **environment.describe(torch.device("cpu")),
-            **embeddings.origin,
-            "configuration": blufr.source,
-        },
+        about={**environment.describe(torch.device("cpu")), **embeddings.origin, "configuration": blufr.source},
     )
 
 

@@ -23,11 +23,7 @@ from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, str
 from angulus.evaluation.protocols.vectors import flip_choice
 
 PROTOCOL = "ytf"
-MEASURED = (
-    "scores",
-    "norms",
-    "histograms",
-)  # the samples that the embeddings gave
+MEASURED = ("scores", "norms", "histograms")  # the samples that the embeddings gave
 
 HISTOGRAM_BINS = 100  # over [−1, 1]; NF
 _KERNEL_ROWS = 256  # computed at a time
