@@ -179,7 +179,7 @@ def test_samples_that_were_not_saved_with_the_result_are_refused(content: bytes 
         replace(RESULT, samples={"scores": np.zeros(3)}).save(tmp_path / "other.json")
         content = (tmp_path / "other.samples.npz").read_bytes()
     samples.write_bytes(content)
-    with pytest.raises(InputError, match=r"tea\.samples\.npz must be those that were saved with it; they have changed"):
+    with pytest.raises(InputError, match=r"tea\.samples\.npz must be those saved with it; they have changed"):
         Result.read(tmp_path / "tea.json")
 
 

@@ -128,14 +128,12 @@ def _refuse_unknown(what: str, names: Iterable[str], parameters: tuple[Parameter
             raise checks.InputError(f"{what} {name!r}{checks.nearest(name, known)}; known: {listed}")
 
 
-def _fits(type_: Any, value: object) -> bool:
+def _fits(kind: Any, value: object) -> bool:
     if value is None:
         return True
-    if get_origin(type_) is list:
-        return isinstance(value, list | tuple) and all(_fits(get_args(type_)[0], item) for item in value)
-    return isinstance(value, int | float if type_ is float else type_) and (
-        type_ is bool or not isinstance(value, bool)
-    )
+    if get_origin(kind) is list:
+        return isinstance(value, list | tuple) and all(_fits(get_args(kind)[0], item) for item in value)
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _described(type_: Any) -> str:
@@ -162,18 +160,14 @@ FARS = Parameter(
 )
 METRIC = Parameter("metric", "cosine, inner, euclidean or unit-euclidean.", default="cosine")
 PCA = Parameter("pca", "Project onto this many directions, fitted on the training folds.", int)
-FORMAT = Parameter(
-    "format", "plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: detect it.", default="auto"
-)
+FORMAT = Parameter("format", "plain (`a b 0|1` a line), lfw, two-line (CALFW, CPLFW); auto: detect it.", default="auto")
 REFERENCE = _file("reference", "Another model's, of the same samples, whose norms decide.", required=False)
 LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quality.", float, 0.2)
 
 _BOOTSTRAP = (DRAWS, SEED)
 _VERIFICATION = (METRIC, FLIP, PCA, FARS, *_BOOTSTRAP)
 _TEMPLATES = (
-    Parameter(
-        "ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, if images show two people.", default="file"
-    ),
+    Parameter("ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, for images of two people.", default="file"),
     Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
     Parameter("norm", "Weight images by the feature's norm (N1) or not (N0).", bool, True),
     Parameter("detector", "Weight images by the detector's score (D1) or not (D0).", bool, False),
@@ -257,9 +251,7 @@ _TABLE = (
             FLIP,
             PCA,
             FARS,
-            Parameter(
-                "open_set_fars", "FAR of DIR; repeat for several. Default: 1e-2.", list[float], flag="--open-set-far"
-            ),
+            Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
     ),

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from angulus.core import checks, files
+from angulus.core import files
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Splits
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
@@ -141,9 +142,9 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
     for name, changes in grid.grid.items():
         single = _single(content, name, changes, grid.seeds[0])
         if single.data != recipe.data:
-            raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
+            raise InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         if (single.evaluation, single.validation) != (recipe.evaluation, recipe.validation):
-            raise checks.InputError(
+            raise InputError(
                 f"compare.variants.{name} changes evaluation or validation, which must be the same for all variants; "
                 "change it in the recipe"
             )
@@ -152,7 +153,7 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
         folds.refuse_one_model(recipe)
     split = [benchmark.name for benchmark in recipe.evaluation.benchmarks if benchmark.by_quality]
     if split and grid.quality_split is not None and recipe.training.snapshots is not None:
-        raise checks.InputError(
+        raise InputError(
             f"compare.quality_split splits the benchmark {split[0]!r} by one model's norms, and training.snapshots "
             "measures several models: leave one of them out"
         )
@@ -161,15 +162,13 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
 def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
     """Refuse a folder of a single run or of other recipes, and runs with folds for a grid without, or vice versa."""
     if holds_run(folder):
-        raise checks.InputError(
-            f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
-        )
+        raise InputError(f"{folder} holds a single run, which a comparison would overwrite; choose another --out")
     for name, seed in itertools.product(grid.grid, grid.seeds):
         where = run_folder(folder, name, seed)
         whole, folded = (where / CHECKPOINT).exists(), any(where.glob(f"*/{CHECKPOINT}"))
         if (grid.folds and whole) or (not grid.folds and folded):
             there = "without folds" if whole else "with folds"
-            raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")
+            raise InputError(f"{where} holds a run of a comparison {there}; choose another --out")
         for part, fold in grid.parts.items():
             if holds_run(where / part):
                 refuse_other_recipe(_single(content, name, {**grid.grid[name], **fold}, seed), where / part)
@@ -209,8 +208,8 @@ def _train(
 def _single(content: Mapping[str, Any], name: str, changes: Mapping[str, Any], seed: int) -> Recipe:
     try:
         return recipes.validate(recipes.variant(content, changes, seed))
-    except checks.InputError as error:
-        raise checks.InputError(f"compare.variants.{name}: {error}") from error
+    except InputError as error:
+        raise InputError(f"compare.variants.{name}: {error}") from error
 
 
 def _refuse_shared_folders(grid: Compare) -> None:
@@ -218,7 +217,7 @@ def _refuse_shared_folders(grid: Compare) -> None:
     for name in grid.grid:
         folder = run_folder(Path(), name, 0)
         if folder in folders:
-            raise checks.InputError(
+            raise InputError(
                 f"compare.variants {folders[folder]!r} and {name!r} would share the folder {folder.parent}; rename one"
             )
         folders[folder] = name
@@ -227,9 +226,7 @@ def _refuse_shared_folders(grid: Compare) -> None:
 def section(recipe: Recipe) -> Compare:
     """The `compare` section of a recipe; raises an error if it has none."""
     if recipe.compare is None:
-        raise checks.InputError(
-            f"recipe {recipe.name} has no compare section (variants and seeds); train it with `angulus train`"
-        )
+        raise InputError(f"recipe {recipe.name} has no compare section (variants, seeds); train it by `angulus train`")
     return recipe.compare
 
 

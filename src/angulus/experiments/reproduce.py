@@ -116,12 +116,8 @@ def reproduce(
                 f"{rows[0].id} cannot be run here ({name}): {'; '.join(sentences)}. Paths are relative to this folder "
                 f"or to the folder ANGULUS_DATA{part}"
             )
-    return [
-        compare(
-            name, folder / recipes.default_folder(recipe, overrides).name, overrides, on_run=on_run, on_step=on_step
-        )
-        for name, recipe in changed.items()
-    ]
+    folders = {name: folder / recipes.default_folder(recipe, overrides).name for name, recipe in changed.items()}
+    return [compare(name, path, overrides, on_run=on_run, on_step=on_step) for name, path in folders.items()]
 
 
 def read_measured(path: Path, *, stand_ins: bool = False) -> MeasuredRecipe:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.kernels import chunked, fused, reduction
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
@@ -39,9 +40,7 @@ class Kernel:
     def __post_init__(self) -> None:
         checks.choice("impl", self.impl, NAMES)
         if self.products not in (None, torch.bfloat16):
-            raise checks.InputError(
-                f"products must be torch.bfloat16, or None for the dtype of the features; got {self.products!r}"
-            )
+            raise InputError(f"products must be torch.bfloat16, or None for the features' dtype; got {self.products!r}")
 
     def __call__(self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
         name = self.impl

@@ -31,9 +31,7 @@ class Statistics:
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """The statistics of an optimiser step from those of its micro-batches."""
     rows = sum(part.rows for part in parts)
-    values = {
-        name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values
-    }
+    values = {name: torch.stack([p.rows / rows * p.values[name] for p in parts]).sum() for name in parts[0].values}
     features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
     return Statistics(values, rows, features, labels)
 

@@ -88,10 +88,8 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
     folder = resources.files("angulus.report")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     library: str = get_plotlyjs()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
+    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = env.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
     page = template.render(
         title=title,
         about=about,

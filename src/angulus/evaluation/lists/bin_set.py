@@ -59,9 +59,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(
-            f"{where} must be a whole pickled .bin set; reading it gave: {one_line(error):.200}"
-        ) from error
+        raise InputError(f"{where} must be a whole pickled .bin set; reading gave: {one_line(error):.200}") from error
     if stream.tell() != len(data):
         raise InputError(f"{where} must end with its pickle; got {len(data) - stream.tell()} bytes more")
     if not isinstance(content, tuple | list) or len(content) != 2:
@@ -117,9 +115,7 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise InputError(
-            f"{self._where} must hold images and flags only; it asks for an outside object {checks.shown(pid)}"
-        )
+        raise InputError(f"{self._where} must hold images and flags only; it asks for the object {checks.shown(pid)}")
 
 
 class _Call:

@@ -93,9 +93,7 @@ def read_lfw_pairs(path: Path) -> PairList:
 def _parse_lfw(lines: list[str], path: Path) -> PairList:
     counts = header(lines[0]) or ((1, int(lines[0].strip())) if is_count(lines[0].strip()) else None)
     if counts is None and len(lines[0].split()) < 3:
-        raise malformed(
-            path, 1, "two whole numbers, the folds and the pairs of each kind in one, like `10 300`", lines[0]
-        )
+        raise malformed(path, 1, "two whole numbers, folds and the pairs of each kind in one, like `10 300`", lines[0])
     body = lines[1:] if counts else lines
     if counts:
         check_count(path, counts, len(body))
@@ -118,10 +116,8 @@ def _parse_lfw(lines: list[str], path: Path) -> PairList:
     (left_names, left_ids), (right_names, right_ids) = (
         map(text_array, zip(*side, strict=True)) for side in (left, right)
     )
-    several = folds is not None and folds[-1] > 0
-    return PairList(
-        left_ids, right_ids, same, folds if several else None, left_names, right_names, source=os.fspath(path)
-    )
+    folds = folds if folds is not None and folds[-1] > 0 else None
+    return PairList(left_ids, right_ids, same, folds, left_names, right_names, source=os.fspath(path))
 
 
 def _runs(path: Path, same: NDArray[np.bool_]) -> NDArray[np.int64] | None:

@@ -64,9 +64,7 @@ class FeatureList:
                     noisy[row] = True
         if not noisy.any():
             example = str(self.ids[0])
-            raise InputError(
-                f"{self.source}: some of the {len(noises)} noises must meet paths like {example!r}; got none"
-            )
+            raise InputError(f"{self.source}: some of {len(noises)} noises must meet paths like {example!r}; got none")
         return noisy
 
 

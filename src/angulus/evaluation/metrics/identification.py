@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.curves import Floats, Presorted, item_weights
 from angulus.evaluation.metrics.verification import above, last_within, require_support
 
@@ -27,7 +28,7 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
     checks.integer("max_rank", max_rank, low=1)
     amount = item_weights(weights, len(ranks))
     if amount.sum() <= 0:
-        raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
+        raise InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
     within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
     return np.asarray(np.cumsum(within) / amount.sum())
 
@@ -125,16 +126,14 @@ def open_set_curve(
     places = _ranks(ranks)
     for name, values in (("mate_scores", mates), ("impostor_scores", others)):
         if values.ndim != 1 or not np.isfinite(values).all():
-            raise checks.InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
+            raise InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
     if places.shape != mates.shape:
-        raise checks.InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
-    amounts = [
-        item_weights(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
-    ]
+        raise InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
+    amounts = item_weights(genuine_weights, len(mates)), item_weights(impostor_weights, len(others))
     genuine, impostors = (float(amount.sum()) for amount in amounts)
     for name, total in (("genuine", genuine), ("impostor", impostors)):
         if total <= 0:
-            raise checks.InputError(f"open-set identification needs at least one {name} probe; got none")
+            raise InputError(f"open-set identification needs at least one {name} probe; got none")
     presorted = Presorted.of(np.concatenate([mates, others]), np.repeat([True, False], [len(mates), len(others)]))
     identified, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
     counted = identified + alarms > 0
@@ -151,7 +150,7 @@ def dir_at_far(curve: OpenSetCurve, far: float, *, zero_ok: bool = False) -> Ope
         zero_ok: return the point without false alarms if `far` is below one impostor probe.
 
     Raises:
-        checks.InputError: `far` < 1 / impostor probes, without `zero_ok`.
+        InputError: `far` < 1 / impostor probes, without `zero_ok`.
 
     Differs: BLUFR's scripts accept round(far · n) false alarms, which may exceed `far`; here the FAR never does.
 
@@ -169,7 +168,5 @@ def _ranks(ranks: ArrayLike) -> NDArray[np.int64]:
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks) or ranks.min() < 1:
         least = f", least {ranks.min()}" if ranks.size else ""
-        raise checks.InputError(
-            f"ranks must be whole numbers >= 1 of shape [P]; got {ranks.dtype} {list(ranks.shape)}{least}"
-        )
+        raise InputError(f"ranks must be whole numbers >= 1 of shape [P]; got {ranks.dtype} {list(ranks.shape)}{least}")
     return ranks.astype(np.int64, copy=False)

@@ -192,11 +192,9 @@ def _drop_repeats(found: ScoredPairs) -> ScoredPairs:
     if not found.distinct.notes:
         return found
     first = found.distinct.first
-    columns = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
+    kept = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
     counts = {"genuine": found.distinct.genuine, "impostors": found.distinct.impostors}
-    return replace(
-        found, samples=columns, left=found.left[first], right=found.right[first], counts=found.counts | counts
-    )
+    return replace(found, samples=kept, left=found.left[first], right=found.right[first], counts=found.counts | counts)
 
 
 def _share(flags: Flags, weights: Floats) -> float:
@@ -211,9 +209,8 @@ def _group_names(samples: Samples) -> list[str]:
 def _group_rates(name: str, samples: Samples, measured: Mapping[str, Rate]) -> GroupRates:
     member = samples["groups"] == name
     genuine = int((member & samples["same"]).sum())
-    return GroupRates(
-        name, genuine, int(member.sum()) - genuine, measured[f"FMR, group {name}"], measured[f"FNMR, group {name}"]
-    )
+    fmr, fnmr = (measured[f"{rate}, group {name}"] for rate in ("FMR", "FNMR"))
+    return GroupRates(name, genuine, int(member.sum()) - genuine, fmr, fnmr)
 
 
 def _notes(samples: Samples, target: float, false_accepts: float) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
@@ -69,7 +70,7 @@ def megaface(
         options: of the scoring; they change no figure.
 
     Raises:
-        checks.InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
+        InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
             that needs more pairs.
 
     Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, Sec. 3; CM Table 5, MV Table 5, IAM
@@ -83,9 +84,7 @@ def megaface(
     require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
     if photos.max() < 2:
-        raise checks.InputError(
-            f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each"
-        )
+        raise InputError(f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each")
     impostors = len(sought) * len(others)
     kept, notes = supported_rates(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
@@ -161,7 +160,7 @@ def trillion_pairs(
         options: of the scoring; they change no figure.
 
     Raises:
-        checks.InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
+        InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
             needs more.
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
@@ -174,7 +173,7 @@ def trillion_pairs(
     mated = np.isin(ids[0], ids[1])
     if not mated.any() or len(names) == 1:
         needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
-        raise checks.InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
+        raise InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
     people, person = np.unique(ids[0], return_inverse=True)
     genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
     impostors = len(sought) * len(held) - genuine
@@ -236,7 +235,7 @@ def _sides(
     choices = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
     if lists is None:
         if any(names is not None for names in noises):
-            raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
+            raise InputError("noises need lists; give the lists of probes and of distractors")
         return Side.from_embeddings(both[0], None, flip), Side.from_embeddings(both[1], None, flip), choices
     (sought, others), (of_probes, of_others) = lists, noises
     if of_others is not None:
@@ -251,9 +250,8 @@ def _sides(
         return Side.from_embeddings(both[0], sought.without(of_probes), flip), far, choices
     side = _replaced(Side.from_embeddings(both[0], sought, flip), sought.noisy(of_probes))
     gone = len(sought) - len(side)
-    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
-        f" ({gone:,} of people without another photo removed)" if gone else ""
-    )
+    removed = f" ({gone:,} of people without another photo removed)" if gone else ""
+    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others{removed}"
     return side, far, choices
 
 

@@ -156,8 +156,6 @@ def _groups(samples: Samples) -> list[_Group]:
 
 def _warnings(groups: list[_Group], samples: Samples) -> tuple[str, ...]:
     """Warnings about groups whose people the model hardly tells apart."""
-    aucs = {
-        group.name: auc(error_curve(samples["scores"][group.rows], samples["same"][group.rows])) for group in groups
-    }
+    aucs = {g.name: auc(error_curve(samples["scores"][g.rows], samples["same"][g.rows])) for g in groups}
     warnings = (auc_warning(value, people=f"the people of group {name}") for name, value in aucs.items())
     return tuple(filter(None, warnings))

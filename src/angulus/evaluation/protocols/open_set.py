@@ -84,9 +84,7 @@ def evaluate(
         open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
     rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
-    trials = [
-        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, rates) for trial in blufr.trials
-    ]
+    trials = [_trial(_vectors(embeddings, blufr, t, flip, pca), blufr.labels, t, rates) for t in blufr.trials]
     samples = {
         "figures": np.array(list(trials[0].values)),
         "values": np.array([list(trial.values.values()) for trial in trials]),
@@ -212,11 +210,8 @@ def _curves(trials: Sequence[_TrialScores], rates: _Rates) -> tuple[Curve, ...]:
     places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in trials)]
     detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in trials]
     ranks = min(len(trial.cmc) for trial in trials)
-    drawn = [
-        Curve(
-            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in trials])
-        )
-    ]
+    closed = _mean([t.cmc[:ranks] for t in trials])
+    drawn = [Curve("cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), closed)]
     if len(fars):
         drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in trials])))
     if places:

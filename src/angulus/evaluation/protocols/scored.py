@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.intervals import Units
@@ -25,6 +25,7 @@ _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
     "that the length of a vector joined with its mirror image's is unknown"
 )
+_PCA = "{} directions, of the vectors before any normalisation, fitted on the images of the other folds"
 _UNKNOWN = "intervals resample the pairs and not the people behind them, which pairs share: they are too narrow; {why}"
 
 
@@ -67,7 +68,7 @@ def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: 
         source: the list, for messages.
 
     Raises:
-        checks.InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
+        InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
             places, counted in pairs from 1.
     """
     low, high = np.minimum(left, right).astype(np.int64), np.maximum(left, right).astype(np.int64)
@@ -77,14 +78,12 @@ def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: 
 
     alone = np.flatnonzero(low == high)
     if len(alone):
-        raise checks.InputError(
-            f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself"
-        )
+        raise InputError(f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself")
     _, first, number = np.unique(low * len(names) + high, return_index=True, return_inverse=True)
     against = np.flatnonzero(same != same[first[number]])
     if len(against):
         place = int(against[0])
-        raise checks.InputError(
+        raise InputError(
             f"{source} must list a pair as genuine (1) or as impostor (0); {describe(int(first[number[place]]))} and "
             f"{describe(place)} contradict each other; correct or remove one"
         )
@@ -148,7 +147,7 @@ def score(
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
 
     Raises:
-        checks.InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
+        InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
             image with itself, embeddings of several models, PCA without folds, or more
             directions than there can be.
     """
@@ -191,9 +190,7 @@ def score(
         {
             "score": METRICS[metric],
             "flip": flip_choice(embeddings, flip),
-            "pca": "none"
-            if pca is None
-            else f"{pca} directions, of the vectors before any normalisation, fitted on the images of the other folds",
+            "pca": "none" if pca is None else _PCA.format(pca),
             "norms": source or "unknown",
         },
         counts,
@@ -207,7 +204,7 @@ def require_norms(embeddings: Embeddings, flip: str | None) -> None:
     """Refuse embeddings whose norms, which measure the quality, are unknown when mirror images are joined.
 
     Raises:
-        checks.InputError: as `Embeddings.lengths`.
+        InputError: as `Embeddings.lengths`.
     """
     embeddings.lengths(np.zeros(1, dtype=np.int64), flip)
 
@@ -238,7 +235,7 @@ def strata_of(samples: Samples) -> NDArray[np.int64]:
 def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: PairList) -> Floats:
     """Scores [F, P] under the projection that is fitted without the images of each fold."""
     if pairs.folds is None:
-        raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
+        raise InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
     table = np.empty((pairs.fold_count, len(pairs)))
     for fold in range(pairs.fold_count):
         tested = pairs.folds == fold
@@ -271,12 +268,12 @@ def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> N
     """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
 
     Raises:
-        checks.InputError: neither the list nor the embeddings have groups.
+        InputError: neither the list nor the embeddings have groups.
     """
     if pairs.groups is not None:
         return pairs.groups
     if embeddings.groups is None:
-        raise checks.InputError(
+        raise InputError(
             f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
         )
     first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]

@@ -62,10 +62,8 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     names, hits, trials = samples["figures"].tolist(), samples["hits"], samples["trials"]
 
     def figures(drawn: Floats) -> dict[str, float]:
-        totals = trials @ drawn
-        return {
-            name: float(hit / total) for name, hit, total in zip(names, hits @ drawn, totals, strict=True) if total > 0
-        }
+        counted = zip(names, hits @ drawn, trials @ drawn, strict=True)
+        return {name: float(hit / total) for name, hit, total in counted if total > 0}
 
     return figures, Units.of(np.arange(hits.shape[1]))
 

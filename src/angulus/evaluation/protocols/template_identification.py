@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Statistic, Units
@@ -57,14 +58,14 @@ def identify(
         draws, seed: resamples of the probes' subjects for the intervals (0 for none), and their seed; galleries stay.
 
     Raises:
-        checks.InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
+        InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
             probes' subjects, another pooling, or an FPIR that needs more searches.
 
     Source: C. Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR Workshops 2017; B. Maze et al., "IARPA
     Janus Benchmark - C", ICB 2018; ISO/IEC 19795-1 (FPIR, TPIR).
     """
     if not galleries:
-        raise checks.InputError("identification needs at least one gallery; got none")
+        raise InputError("identification needs at least one gallery; got none")
     for k in ranks:
         checks.integer("rank", k, low=1)
     if within is not None:
@@ -143,20 +144,18 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDArray[Any]]:
     """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0."""
     if gallery.subjects is None or probes.subjects is None:
-        raise checks.InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
+        raise InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
     if gallery.how != probes.how:
-        raise checks.InputError(
-            f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}"
-        )
+        raise InputError(f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}")
     people, first = np.unique(gallery.subjects, return_index=True)
     if len(people) < len(gallery):
-        raise checks.InputError(
+        raise InputError(
             f"{gallery.source} must have one template a subject; got {len(gallery)} templates of {len(people)} subjects"
         )
     place = np.minimum(np.searchsorted(people, probes.subjects), len(people) - 1)
     mated = people[place] == probes.subjects
     if not mated.any():
-        raise checks.InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
+        raise InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
     scores, ranks = np.empty(len(probes)), np.zeros(len(probes), dtype=np.int64)
     sides = probes.units[mated], gallery.units
     mates = torch.from_numpy(first[place[mated]])

@@ -82,9 +82,7 @@ def verify(
     stream.require_both()
     distinct = stream.distinct()
     repeats = stream.genuine + stream.impostors - sum(distinct)
-    kept, notes = supported_rates(
-        fars, distinct[1], impostors="distinct impostor pairs" if repeats else "impostor pairs"
-    )
+    kept, notes = supported_rates(fars, distinct[1], impostors="distinct " * bool(repeats) + "impostor pairs")
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
@@ -96,23 +94,16 @@ def verify(
     thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
     balanced = _balanced(curve, tail.reach(once))
     if balanced is None:
-        notes += (
-            "no balanced accuracy: its threshold may lie below the impostors that are kept; a higher FAR keeps more",
-        )
+        notes += ("no balanced accuracy: its threshold may lie below the impostors kept; a higher FAR keeps more",)
     else:
         thresholds["balanced accuracy"] = balanced[0]
     if accuracy is not None:
         nothing = stream.impostors / (stream.genuine + stream.impostors)
-        accuracy_note = (
-            f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
-        )
+        note = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
     elif templates.subjects is None:
-        draws, accuracy_note = (
-            0,
-            "the list does not say who is shown: no intervals, and no accuracy over folds of subjects",
-        )
+        draws, note = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
     else:
-        accuracy_note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+        note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
     return measure(
         PROTOCOL,
         (figures, units),
@@ -140,7 +131,7 @@ def verify(
         thresholds=thresholds,
         spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
         curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
-        notes=(*_warnings(tail, curve, kept), *notes, accuracy_note),
+        notes=(*_warnings(tail, curve, kept), *notes, note),
         about={"embeddings": templates.embeddings, "templates": templates.source},
     )
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merge_overlaps
 from angulus.evaluation.scoring.exact import Matrix
@@ -72,7 +73,7 @@ def thresholds_at(
         options: as for `top_k`.
 
     Raises:
-        checks.InputError: no impostor pair, or a target that needs more of them than there are.
+        InputError: no impostor pair, or a target that needs more of them than there are.
 
     >>> a = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> point, = thresholds_at(a, None, [0.4])
@@ -89,9 +90,8 @@ def thresholds_at(
             points.append(ThresholdAtFmr(float(fmr), -math.inf, total, total, -math.inf, 0))
             continue
         place, passes = scores[count + 1]
-        points.append(
-            ThresholdAtFmr(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
-        )
+        threshold = math.nextafter(place.value, math.inf)
+        points.append(ThresholdAtFmr(float(fmr), threshold, place.higher, total, place.value, passes))
     return points
 
 
@@ -99,7 +99,7 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
     """The most impostor pairs that may be accepted."""
     rate = checks.number("fmr", fmr, low=0, high=1)
     if total == 0:
-        raise checks.InputError("a threshold needs at least one impostor pair; got none; check the ids")
+        raise InputError("a threshold needs at least one impostor pair; got none; check the ids")
     count = min(int(rate * total), total)
     if count < total and (count + 1) / total <= rate:  # the product is rounded
         count += 1
@@ -107,9 +107,7 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
         count -= 1
     if count == 0 and not zero_ok:
         rule = f"needs at least {math.ceil(1 / rate):,} impostor pairs; got {total:,}" if rate else "accepts none"
-        raise checks.InputError(
-            f"fmr={rate:g} {rule}; ask for a higher one, or pass zero_ok=True for the one that accepts no impostor"
-        )
+        raise InputError(f"fmr={rate:g} {rule}; raise it, or pass zero_ok=True for the one that accepts no impostor")
     return count
 
 

@@ -156,9 +156,8 @@ class Plan:
         height, width = TILE[task.probes.device.type]
         total, ranks = len(task.probes), task.options.ranks
         height = max(1, min(height, math.ceil(total / ranks.count)))
-        mine = [range(start, min(start + height, total)) for start in range(0, total, height)][
-            ranks.rank :: ranks.count
-        ]
+        every = [range(start, min(start + height, total)) for start in range(0, total, height)]
+        mine = every[ranks.rank :: ranks.count]
         held = max(1, task.options.bytes // 2 // (task.probes.size * dtype.itemsize * height))
         end = max(edges, default=len(task.gallery))
         cuts = sorted({*range(0, end, width), *edges, end})
@@ -201,9 +200,8 @@ def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator
                 rows, near = held[number]
                 scores = low_precision.product(rows, columns, buffer)
                 _mask(scores, group[number], block, mates, task.within)
-                yield ScoreTile(
-                    scores, group[number][0], block[0], low_precision.slack(near, far, task.probes.size, dtype), task
-                )
+                slack = low_precision.slack(near, far, task.probes.size, dtype)
+                yield ScoreTile(scores, group[number][0], block[0], slack, task)
                 done += 1
                 if task.options.on_block is not None:
                     task.options.on_block(done, total)
