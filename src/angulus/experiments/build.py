@@ -1,7 +1,5 @@
 """Build the objects that a recipe names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

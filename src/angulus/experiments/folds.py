@@ -1,7 +1,5 @@
 """Cross-validation: the results of several folds' models on their test images, pooled into one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path

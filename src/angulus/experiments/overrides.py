@@ -1,7 +1,5 @@
 """A recipe as a mapping, before it is checked: overrides and variants."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

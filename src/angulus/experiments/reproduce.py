@@ -1,7 +1,5 @@
 """The rows of the papers' tables: their recipes, what those need, and what was measured."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One run of a recipe in a folder of its own: train, evaluate, write the results next to what led to them."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

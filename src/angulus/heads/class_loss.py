@@ -1,7 +1,5 @@
 """class_loss: the loss of features, class weights and labels under an objective, as a pure function."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import warnings

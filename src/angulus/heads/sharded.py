@@ -6,8 +6,6 @@ classes, and both results go to the row's rank. Every collective that gradients 
 whose adjoint is the exchange back.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

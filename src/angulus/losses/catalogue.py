@@ -4,8 +4,6 @@ Angles are in radians; s, m and t are the papers'. Every alias has defaults: tho
 that compares with it, as its docstring says.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal

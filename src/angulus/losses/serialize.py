@@ -1,7 +1,5 @@
 """Pieces and objectives as plain mappings, for recipes: `{kind: additive_angle, m: 0.5}` and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping

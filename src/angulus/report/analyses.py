@@ -3,8 +3,6 @@
 Of each variant, the charts show the model of the first seed.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Charts of norms, error curves, logs, groups and weights, built from arrays."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

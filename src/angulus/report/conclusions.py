@@ -1,7 +1,5 @@
 """Conclusions from a comparison in plain words: the best variant, and which differences the seeds leave open."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Features as points: in the plane, in space or projected, and how they formed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A report as one HTML page that needs no other file and no network; plotly's JavaScript in it draws the charts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

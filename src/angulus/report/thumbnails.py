@@ -1,7 +1,5 @@
 """Small images in a report: the ones with extreme norms, the mistakes, and the pairs decided wrongly."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Mapping

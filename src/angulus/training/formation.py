@@ -1,7 +1,5 @@
 """How features form: the features of a few test images before training and after epochs, in a file of the run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What to train, and how to place it on its device."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Which parameters decay, and the optimisers over them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The first weights of a run: drawn the same for any number of ranks, or taken from another training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Validation during training: verify pairs of images of people who are held out of it."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

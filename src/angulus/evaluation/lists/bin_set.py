@@ -1,7 +1,5 @@
 """The pickled `.bin` verification sets: images and flags, read by an unpickler that can build nothing else."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -1,7 +1,5 @@
 """BLUFR's configuration for LFW, `blufr_lfw_config.mat`: ten trials of training, test, gallery and probe images."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Celebrities in Frontal-Profile: the folder tree of pair lists, as a folder or a tar archive."""
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile

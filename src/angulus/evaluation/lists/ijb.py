@@ -1,7 +1,5 @@
 """IJB-A, IJB-B and IJB-C: which images make a template, which templates are compared, landmarks and scores."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

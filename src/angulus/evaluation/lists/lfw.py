@@ -1,7 +1,5 @@
 """Lists of LFW, of the sets made after it (RFW, CALFW, CPLFW) and of YouTube Faces, and the form of a list of pairs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pairs drawn from labelled images: all genuine ones, some impostor ones, or a list with folds over people."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lines and tables of text files, plain or gzipped, and the error for a malformed line."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import os

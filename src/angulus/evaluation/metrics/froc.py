@@ -1,7 +1,5 @@
 """FROC: sensitivity against false positives per scan, and its mean at seven rates (CPM)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

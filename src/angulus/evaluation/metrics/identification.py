@@ -1,7 +1,5 @@
 """Identification figures: CMC and rank-k, and open-set detection and identification (TPIR, FNIR at an FPIR)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Image quality: the feature norm as its measure, error versus discard, and rank correlation."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

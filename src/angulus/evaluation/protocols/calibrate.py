@@ -1,7 +1,5 @@
 """A threshold for a target FMR, chosen on labelled pairs or images, with its error rates overall and per group."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Whether the norm falls as images get worse: its rank correlation with the strength of a degradation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Lung-nodule detection by LUNA16's rules: marks or scored candidates to FROC and CPM."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How far one result is from another of the same protocol: paired differences, on the same resamples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Identification and verification against very many others: MegaFace and Trillion-Pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

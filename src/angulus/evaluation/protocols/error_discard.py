@@ -1,7 +1,5 @@
 """Error versus discard: FNMR at a fixed FMR as the pairs of lowest quality are discarded."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from angulus.core import checks

@@ -1,7 +1,5 @@
 """The figures of a protocol as a result: their intervals, the rates that the data support, and warnings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

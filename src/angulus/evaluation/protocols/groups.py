@@ -1,7 +1,5 @@
 """Accuracy per group and how unequal it is, as in RFW: its standard deviation and the skewed error ratio."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

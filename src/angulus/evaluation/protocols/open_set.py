@@ -1,7 +1,5 @@
 """BLUFR on LFW: verification and open-set identification at low false accept rates, over the published trials."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or your own list."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The feature norm as quality of judged samples: good and low, bins of norm, and changes between models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Pairs of a list scored by embeddings, with the people they show, who are resampled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

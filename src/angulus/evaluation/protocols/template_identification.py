@@ -1,7 +1,5 @@
 """IJB's 1:N identification: rank-k, and TPIR at FPIRs, over the two galleries."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Scores a stream of template comparisons and keeps those that decide the figures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

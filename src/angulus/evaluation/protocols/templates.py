@@ -1,7 +1,5 @@
 """Templates: the embeddings of a set of images pooled into one vector, by the options that papers differ in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Scores of pairs of vectors, and the projection of vectors by PCA."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

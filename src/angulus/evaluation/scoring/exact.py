@@ -1,7 +1,5 @@
 """The exact score: a float64 cosine whose bits depend only on the two vectors; and rows read block by block."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

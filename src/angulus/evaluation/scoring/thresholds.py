@@ -1,7 +1,5 @@
 """Exact thresholds for false match rates over all impostor pairs, in one streamed pass with bounded memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
