@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A file or an option of a protocol.
+    """A file or an option of a protocol."""
 
-    Args:
-        name: its key in recipes, and the keyword of the function that takes it.
-        help: one sentence for `--help`.
-        type: what it holds; a list may be given several times on the command line.
-        default: what holds where it is left out; None leaves it to the protocol.
-        required: whether the protocol needs it.
-        flag: its option on the command line; by default from its name. Of positional files: the name that help shows.
-    """
-
-    name: str
-    help: str
-    type: Any = str
-    default: Any = None
-    required: bool = False
+    name: str  # its key in recipes, and the keyword of the function that takes it
+    help: str  # one sentence for `--help`
+    type: Any = str  # what it holds; a list may be given several times on the command line
+    default: Any = None  # what holds where it is left out; None leaves it to the protocol
+    required: bool = False  # whether the protocol needs it
+    # its option on the command line; by default from its name. Of positional files: the name that help shows
     flag: str = ""
 
     @property
@@ -52,37 +44,22 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One protocol, for the command line and for recipes.
+    """One protocol, for the command line and for recipes."""
 
-    Args:
-        name: of the command, and of the recipe's key `protocol`.
-        summary: one line for `--help`.
-        measures, reads: what `angulus evaluate --list` shows.
-        runner: the function of `runners` that computes it; by default named after the protocol.
-        images, others: embeddings that it measures, and embeddings of distractors or a gallery.
-        samples: files of marks or predictions; recipes give the test split instead.
-        lists: the files that describe the protocol.
-        grouped: whether recipes give one list per group, under names of their own.
-        options: what it can vary.
-        shared: whether processes under torchrun share its work.
-        available: as a command, in recipes, or both.
-        by_quality: whether it splits samples into good and low quality.
-    """
-
-    name: str
-    summary: str
-    measures: str = ""
+    name: str  # of the command, and of the recipe's key `protocol`
+    summary: str  # one line for `--help`
+    measures: str = ""  # what `angulus evaluate --list` shows
     reads: str = ""
-    runner: str = ""
-    images: Parameter | None = None
+    runner: str = ""  # the function of `runners` that computes it; by default named after the protocol
+    images: Parameter | None = None  # embeddings that it measures, and embeddings of distractors or a gallery
     others: Parameter | None = None
-    samples: Parameter | None = None
-    lists: tuple[Parameter, ...] = ()
-    grouped: bool = False
-    options: tuple[Parameter, ...] = ()
-    shared: bool = False
-    available: Literal["command", "recipe", "both"] = "both"
-    by_quality: bool = False
+    samples: Parameter | None = None  # files of marks or predictions; recipes give the test split instead
+    lists: tuple[Parameter, ...] = ()  # the files that describe the protocol
+    grouped: bool = False  # whether recipes give one list per group, under names of their own
+    options: tuple[Parameter, ...] = ()  # what it can vary
+    shared: bool = False  # whether processes under torchrun share its work
+    available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
+    by_quality: bool = False  # whether it splits samples into good and low quality
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""

@@ -42,29 +42,21 @@ POOLING = ("pool", "norm", "detector", "flip")  # options of `templates.Pooling`
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a protocol reads.
+    """What a protocol reads."""
 
-    Args:
-        lists: by name, a file, or several where the protocol takes several; with groups, one file per group.
-        options: by name; what is left out has the protocol's default.
-        images, others: embeddings or their file: of the images, and of distractors or a gallery.
-        samples: files of marks or predictions.
-        columns: instead of `samples`, the test split: labels, predictions, probabilities, norms, and what the data set
-            says about its images.
-        names: what messages call a list or an option, where it is not its name.
-        report: gets a line on how a file was read.
-        scoring: how all pairs are scored.
-    """
-
+    # by name, a file, or several where the protocol takes several; with groups, one file per group
     lists: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    images: Embeddings | Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # by name; what is left out has the protocol's default
+    images: Embeddings | Path | None = None  # embeddings or their file: of the images, and of distractors or a gallery
     others: Embeddings | Path | None = None
-    samples: tuple[Path, ...] = ()
+    samples: tuple[Path, ...] = ()  # files of marks or predictions
+    # instead of `samples`, the test split: labels, predictions, probabilities, norms, and what the data set says about
+    # its images
     columns: Mapping[str, Any] = field(default_factory=dict)
+    # what messages call a list or an option, where it is not its name
     names: Mapping[str, str] = field(default_factory=dict)
-    report: Callable[[str], None] = lambda line: None
-    scoring: scoring.ScoringOptions = scoring.DEFAULT
+    report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
+    scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
 
     def embeddings(self, role: Literal["images", "others"] = "images") -> Embeddings:
         """The embeddings of the images, or of the others."""
@@ -236,7 +228,7 @@ def luna16_candidates(inputs: Inputs) -> Result:
     columns = inputs.columns
     if "scans" not in columns:
         raise InputError("luna16-candidates needs a data set that says which scan each candidate is from: luna16")
-    given = (columns.get(name) for name in ("labels", "probabilities", "scans", "nodules"))
+    given: list[Any] = [columns.get(name) for name in ("labels", "probabilities", "scans", "nodules")]
     return detection.candidates(*given, **inputs.options)
 
 

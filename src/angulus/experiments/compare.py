@@ -45,21 +45,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """The results of one variant.
+    """The results of one variant."""
 
-    Args:
-        variant: its name.
-        columns: by title the quality groups' accuracy (in %) and mean norm under the shared split, then the benchmarks.
-        own: the quality groups' columns under the variant's own split.
-        counts: test images per quality group.
-        seconds: of training, over all seeds.
-    """
-
-    variant: str
+    variant: str  # its name
+    # by title the quality groups' accuracy (in %) and mean norm under the shared split, then the benchmarks
     columns: dict[str, Cell]
-    own: dict[str, Cell]
-    counts: dict[str, int]
-    seconds: float
+    own: dict[str, Cell]  # the quality groups' columns under the variant's own split
+    counts: dict[str, int]  # test images per quality group
+    seconds: float  # of training, over all seeds
 
     def minus(self, other: VariantRow, title: str) -> Difference:
         """How far this variant is above another in a column, paired by seed."""
@@ -69,21 +62,14 @@ class VariantRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison.
+    """The results of a comparison."""
 
-    Args:
-        recipe, folder: of the comparison.
-        rows: one per variant.
-        environment: of the first run.
-        generated: whether the data are generated stand-ins, whose numbers are no result.
-        diverged: the sentence on each run that diverged, by variant and seed.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  # of the comparison
     folder: Path
-    rows: list[VariantRow]
-    environment: dict[str, Any]
-    generated: bool = False
+    rows: list[VariantRow]  # one per variant
+    environment: dict[str, Any]  # of the first run
+    generated: bool = False  # whether the data are generated stand-ins, whose numbers are no result
+    # the sentence on each run that diverged, by variant and seed
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @property

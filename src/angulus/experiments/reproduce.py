@@ -29,24 +29,15 @@ class TableRow:
 
 @dataclass(frozen=True)
 class MeasuredRecipe:
-    """The results in a recipe's `comparison.json`.
+    """The results in a recipe's `comparison.json`."""
 
-    Args:
-        recipe: its name.
-        columns: variant -> title -> one number per seed.
-        seeds, epochs: how many.
-        device: in words.
-        seconds: of training, over all variants and seeds.
-        generated: whether the data were generated stand-ins, whose numbers are no result.
-    """
-
-    recipe: str
-    columns: dict[str, dict[str, list[float]]]
-    seeds: int
+    recipe: str  # its name
+    columns: dict[str, dict[str, list[float]]]  # variant -> title -> one number per seed
+    seeds: int  # how many
     epochs: int
-    device: str
-    seconds: float
-    generated: bool = False
+    device: str  # in words
+    seconds: float  # of training, over all variants and seeds
+    generated: bool = False  # whether the data were generated stand-ins, whose numbers are no result
 
 
 @functools.cache

@@ -22,15 +22,10 @@ _CODES = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
 @dataclass(frozen=True, eq=False)
 class BinSet:
-    """2P encoded images and P pairs: pair i is image 2i with image 2i + 1.
+    """2P encoded images and P pairs: pair i is image 2i with image 2i + 1."""
 
-    Attributes:
-        images: [2P] JPEG or PNG files as bytes, not decoded.
-        pairs: the pairs; the id of image k is the text of k, from "0".
-    """
-
-    images: tuple[bytes, ...]
-    pairs: PairList
+    images: tuple[bytes, ...]  # [2P] JPEG or PNG files as bytes, not decoded
+    pairs: PairList  # the pairs; the id of image k is the text of k, from "0"
 
 
 def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | None = None) -> BinSet:

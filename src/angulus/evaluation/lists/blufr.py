@@ -20,21 +20,13 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class BlufrTrial:
-    """Rows of the image list, from 0. The test images are the gallery and the probes.
+    """Rows of the image list, from 0. The test images are the gallery and the probes."""
 
-    Attributes:
-        train: [A], of people that `test` does not show.
-        test: [T].
-        gallery: [G], one image per person.
-        genuine: probes whose person is in the gallery.
-        impostor: the other probes.
-    """
-
-    train: Rows
-    test: Rows
-    gallery: Rows
-    genuine: Rows
-    impostor: Rows
+    train: Rows  # [A], of people that `test` does not show
+    test: Rows  # [T]
+    gallery: Rows  # [G], one image per person
+    genuine: Rows  # probes whose person is in the gallery
+    impostor: Rows  # the other probes
 
 
 @dataclass(frozen=True, eq=False)

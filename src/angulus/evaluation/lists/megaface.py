@@ -19,17 +19,11 @@ _HEADER = 16  # bytes: four int32
 
 @dataclass(frozen=True, eq=False)
 class FeatureList:
-    """Images of MegaFace (distractors) or FaceScrub (probes).
+    """Images of MegaFace (distractors) or FaceScrub (probes)."""
 
-    Attributes:
-        ids: [N] of str, the paths, unique.
-        identities: [N] of str, "" if unknown, or None if the list has paths only.
-        source: what the list is, for messages and results.
-    """
-
-    ids: NDArray[np.str_]
-    identities: NDArray[np.str_] | None
-    source: str
+    ids: NDArray[np.str_]  # [N] of str, the paths, unique
+    identities: NDArray[np.str_] | None  # [N] of str, "" if unknown, or None if the list has paths only
+    source: str  # what the list is, for messages and results
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, check_columns
+from angulus.evaluation.metrics.curves import check_columns
 
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+Samples = Mapping[str, NDArray[Any]]
 Statistic = Callable[[Floats], Mapping[str, float]]
 
 MOST_DRAWS = 100_000  # resamples; enough to know the ends of a 95 % interval to a hundredth of its width

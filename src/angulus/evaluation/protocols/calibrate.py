@@ -11,19 +11,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
 from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.evaluation.protocols.figures import (
-    RULE_OF_30,
-    Flags,
-    Floats,
-    Samples,
-    few_pairs_notes,
-    measure,
-    rate_label,
-)
+from angulus.evaluation.protocols.figures import RULE_OF_30, Resampling, few_pairs_notes, measure, rate_label
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import ScoredPairs
@@ -76,18 +68,14 @@ def calibrate(
     slope, intercept = likelihood_ratio(scores, same)
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
     name = f"threshold for FMR={rate_label(target_fmr)}"
+    ratio = f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}"
     result = measure(
         PROTOCOL,
         statistic(samples),
         samples,
-        {
-            **found.choices,
-            "log-likelihood ratio": f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}",
-        },
+        {**found.choices, "log-likelihood ratio": ratio},
         found.counts,
-        unit=found.unit,
-        draws=draws,
-        seed=seed,
+        Resampling(found.unit, draws, seed),
         thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold),
         curves=curves(curve, PROTOCOL),
         notes=_notes(samples, target_fmr, point.false_accepts) + found.notes,

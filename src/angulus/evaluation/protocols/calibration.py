@@ -152,7 +152,7 @@ def _scores(scores: ArrayLike) -> NDArray[np.float64]:
 
 def _rate(saved: Mapping[str, Any]) -> Rate:
     interval = None if saved["interval"] is None else read_interval(saved["interval"])
-    return Rate(nan_for_null(saved["value"]), interval if interval and not interval.degenerate else None)
+    return Rate(nan_for_null(saved["value"]), interval)
 
 
 def _check_rate(name: str, rate: Any, *, high: float = 1.0, undefined: bool = False) -> None:

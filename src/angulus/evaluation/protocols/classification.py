@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import formats
 from angulus.core.checks import InputError
 from angulus.evaluation.metrics.accuracy import label_ranks
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.protocols import quality
-from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure, share_warnings
+from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.result import Number, Result
 
 PROTOCOL = "classification"
@@ -155,21 +155,11 @@ def evaluate(
             samples[name] = values
     samples |= {**lows, "per_class": np.array(per_class)}
     notes = _warnings(given) + (() if given.norms is not None else ("without norms there are no good and low samples",))
-    return measure(
-        PROTOCOL,
-        statistic(samples),
-        samples,
-        {
-            "split by": f"norms of {reference.source}" if reference else "own norms" if lows else "nothing",
-            "low fraction": low_fraction,
-        },
-        {"samples": len(given.labels), "classes": len(np.unique(given.labels))},
-        unit="samples",
-        draws=draws,
-        seed=seed,
-        notes=notes,
-        about={"embeddings": given.source},
-    )
+    split_by = f"norms of {reference.source}" if reference else "own norms" if lows else "nothing"
+    choices = {"split by": split_by, "low fraction": low_fraction}
+    counts = {"samples": len(given.labels), "classes": len(np.unique(given.labels))}
+    resampling, about = Resampling("samples", draws, seed), {"embeddings": given.source}
+    return measure(PROTOCOL, statistic(samples), samples, choices, counts, resampling, notes=notes, about=about)
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:

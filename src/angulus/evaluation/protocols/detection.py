@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import checks, formats
 from angulus.evaluation.lists.luna16_csv import Findings, Marks
 from angulus.evaluation.metrics import froc
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure
 from angulus.evaluation.protocols.result import WARNING, Curve, Result
 
 PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
@@ -24,21 +24,13 @@ UNMEASURED_MM = 10.0  # the diameter of a finding that was not measured; LUNA16
 
 @dataclass(frozen=True)
 class Matched:
-    """Nodules and false positives with their score, kind and scan, and how many marks count as neither.
+    """Nodules and false positives with their score, kind and scan, and how many marks count as neither."""
 
-    Attributes:
-        scores: [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives.
-        nodule: [N] of bool.
-        scan: [N] int64, positions in `scans`.
-        scans: [S] of str, all that were searched.
-        counts: marks used, marks beyond the most a scan may have, marks ignored.
-    """
-
-    scores: Floats
-    nodule: Flags
-    scan: Rows
-    scans: NDArray[np.str_]
-    counts: Mapping[str, int]
+    scores: Floats  # [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives
+    nodule: Flags  # [N] of bool
+    scan: Rows  # [N] int64, positions in `scans`
+    scans: NDArray[np.str_]  # [S] of str, all that were searched
+    counts: Mapping[str, int]  # marks used, marks beyond the most a scan may have, marks ignored
 
 
 def luna16(
@@ -92,7 +84,7 @@ def luna16(
         "diameter of unmeasured findings": f"{UNMEASURED_MM:g} mm",
         "most marks a scan": f"{MOST_MARKS} (of more, those above the next one's probability)",
     }
-    return _result(PROTOCOL, matched, choices, notes, source, draws, seed)
+    return _result(PROTOCOL, matched, choices, notes, source, Resampling("scans", draws, seed))
 
 
 def candidates(
@@ -147,7 +139,7 @@ def candidates(
         "the sensitivity is a share of the nodules that have a candidate, and the scans are those with a candidate; "
         "nodules without one are not known here",
     )
-    return _result(CANDIDATES, matched, choices, notes, source, draws, seed)
+    return _result(CANDIDATES, matched, choices, notes, source, Resampling("scans", draws, seed))
 
 
 def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
@@ -233,8 +225,7 @@ def _result(
     choices: Mapping[str, Any],
     notes: tuple[str, ...],
     source: str,
-    draws: int,
-    seed: int,
+    resampling: Resampling,
 ) -> Result:
     if not matched.nodule.any():
         raise checks.InputError(f"{protocol} needs at least one nodule in the listed scans; got none")
@@ -255,9 +246,7 @@ def _result(
             "false negatives": int((matched.nodule & ~hit).sum()),
             **matched.counts,
         },
-        unit="scans",
-        draws=draws,
-        seed=seed,
+        resampling,
         curves=(Curve("froc", protocol, curve.fp_per_scan, curve.sensitivity),),
         notes=notes,
         about={"embeddings": source},

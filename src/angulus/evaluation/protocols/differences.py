@@ -6,7 +6,7 @@ import numpy as np
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.evaluation.metrics.intervals import Statistic, Units, paired_bootstrap
+from angulus.evaluation.metrics.intervals import Samples, Statistic, Units, paired_bootstrap
 from angulus.evaluation.protocols import (
     calibrate,
     classification,
@@ -23,7 +23,7 @@ from angulus.evaluation.protocols import (
     template_verification,
     videos,
 )
-from angulus.evaluation.protocols.figures import Samples, interval_notes, with_interval
+from angulus.evaluation.protocols.figures import interval_notes, with_interval
 from angulus.evaluation.protocols.result import Number, Result
 
 # Of each protocol: its figures from the samples of a result, and the samples that the model gave. All others say what

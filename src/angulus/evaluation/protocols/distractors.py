@@ -11,13 +11,13 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.evaluation.protocols.figures import Flags, Floats, rate_label, supported_rates
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
+from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
-Integers = NDArray[np.int64]
 Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
 
 MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
@@ -116,9 +116,8 @@ def megaface(
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
+        Resampling("people", draws, seed),
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        draws=draws,
-        seed=seed,
         guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
         notes=notes
         + (() if any(names is not None for names in noises) else (_UNCLEANED,))
@@ -213,9 +212,8 @@ def trillion_pairs(
             "probes in the gallery": int(mated.sum()),
             "impostor probes": int(strangers.sum()),
         },
+        Resampling("people", draws, seed),
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        draws=draws,
-        seed=seed,
         guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
         notes=notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
@@ -279,14 +277,14 @@ def _sizes(total: int) -> list[int]:
     return [10**power for power in range(1, 20) if 10**power < total] + [total]
 
 
-def _cmc(places: Integers, size: int) -> Curve:
+def _cmc(places: Rows, size: int) -> Curve:
     """Share of searches within each rank that occurs, and within the first and the last that can."""
     x = np.unique(np.concatenate([[1, size + 1], places]))
     shares = np.searchsorted(np.sort(places), x, side="right") / len(places)
     return Curve("cmc", f"{size:,} distractors", x.astype(np.float64), shares)
 
 
-def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Integers, scores: Floats) -> None:
+def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Rows, scores: Floats) -> None:
     """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
     for far in fars:
         point = dir_at_far(curve, far, zero_ok=far == 0)

@@ -1,5 +1,6 @@
 """Accuracy per group and how unequal it is, as in RFW: its standard deviation and the skewed error ratio."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -9,11 +10,11 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.curves import auc, error_curve
-from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.curves import ErrorCurve, auc, error_curve
+from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import PresortedFolds
 from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.figures import Floats, Samples, auc_warning, measure
+from angulus.evaluation.protocols.figures import Resampling, auc_warning, measure
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 
@@ -77,16 +78,9 @@ def evaluate(
             **pair_scores.counts,
             **({"pairs of no one group": across} if across else {}),
         },
-        unit=pair_scores.unit,
-        draws=draws,
-        seed=seed,
-        keeps_sizes=True,
+        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
         spreads=spreads,
-        curves=tuple(
-            curve
-            for g in groups
-            for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
-        ),
+        curves=tuple(itertools.chain.from_iterable(curves(_curve(samples, g), g.name) for g in groups)),
         notes=_warnings(groups, samples) + notes + pair_scores.notes,
         about=pair_scores.about,
     )
@@ -152,8 +146,11 @@ def _groups(samples: Samples) -> list[_Group]:
     return groups
 
 
+def _curve(samples: Samples, group: _Group) -> ErrorCurve:
+    return error_curve(samples["scores"][group.rows], samples["same"][group.rows])
+
+
 def _warnings(groups: list[_Group], samples: Samples) -> tuple[str, ...]:
     """Warnings about groups whose people the model hardly tells apart."""
-    aucs = {g.name: auc(error_curve(samples["scores"][g.rows], samples["same"][g.rows])) for g in groups}
-    warnings = (auc_warning(value, people=f"the people of group {name}") for name, value in aucs.items())
+    warnings = (auc_warning(auc(_curve(samples, g)), people=f"the people of group {g.name}") for g in groups)
     return tuple(filter(None, warnings))

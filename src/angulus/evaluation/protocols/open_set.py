@@ -12,16 +12,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import (
-    Floats,
-    Rows,
-    Samples,
-    numbers,
-    rate_label,
-    share_warnings,
-    supported_rates,
-)
+from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import numbers, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
 
@@ -97,7 +89,7 @@ def evaluate(
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,
-        numbers(statistics, units, draws=0, seed=0, spreads=spreads),
+        numbers(statistics, units, 0, 0, spreads=spreads),
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(embeddings, flip),

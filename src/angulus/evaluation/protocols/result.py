@@ -245,15 +245,13 @@ def _number(saved: dict[str, Any]) -> Number:
     threshold, spread = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
     number = Number(_a(str, saved["name"]), nan_for_null(saved["value"]), None, threshold, spread)
     if saved["interval"] is None:
-        return replace(number, no_interval=_a(str, saved.get("no_interval", "")))
-    interval = read_interval(_a(dict, saved["interval"]))
-    why = interval.degenerate  # of a result that an earlier version saved
-    return replace(number, interval=None if why else interval, no_interval=why)
+        return replace(number, no_interval=_a(str, saved["no_interval"]))
+    return replace(number, interval=read_interval(_a(dict, saved["interval"])))
 
 
 def read_interval(saved: Mapping[str, Any]) -> Interval:
     """An interval from JSON."""
-    low, high, level = nan_for_null(saved["low"]), nan_for_null(saved["high"]), float(saved["level"])
+    low, high, level = (float(saved[name]) for name in ("low", "high", "level"))
     if low > high or math.inf in (high, -low) or not 0 < level < 1:
         raise ValueError(f"an interval must go from low to high at a level in (0, 1); got {low} to {high} at {level}")
     return Interval(low, high, level)

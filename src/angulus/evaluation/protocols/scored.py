@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.intervals import Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Units
 from angulus.evaluation.metrics.verification import PresortedFolds
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples
+from angulus.evaluation.protocols.figures import few_pairs_notes
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
@@ -29,20 +29,13 @@ _UNKNOWN = "intervals resample the pairs and not the people behind them, which p
 
 @dataclass(frozen=True, eq=False)
 class Distinct:
-    """The distinct pairs of a list, in either order.
+    """The distinct pairs of a list, in either order."""
 
-    Attributes:
-        number: [P] int64, the distinct pair of each.
-        first: [D] int64, the place of the first mention of each distinct pair.
-        genuine, impostors: numbers of distinct pairs.
-        notes: what a reader must know; empty for a list without repeats.
-    """
-
-    number: Rows
-    first: Rows
-    genuine: int
+    number: Rows  # [P] int64, the distinct pair of each
+    first: Rows  # [D] int64, the place of the first mention of each distinct pair
+    genuine: int  # numbers of distinct pairs
     impostors: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader must know; empty for a list without repeats
 
     @property
     def supporting(self) -> str:
@@ -54,6 +47,10 @@ class Distinct:
         """For a result's counts: how many pairs repeat another, if any."""
         repeats = len(self.number) - len(self.first)
         return {"repeated pairs": repeats} if repeats else {}
+
+    def few_notes(self) -> tuple[str, ...]:
+        """Notes on kinds of pairs that are too few."""
+        return few_pairs_notes({"genuine": self.genuine, "impostor": self.impostors})
 
 
 def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: str) -> Distinct:
@@ -104,32 +101,21 @@ def _notes(number: Rows, first: Rows, describe: Callable[[int], str]) -> tuple[s
 
 @dataclass(frozen=True, eq=False)
 class ScoredPairs:
-    """Pairs that embeddings have scored.
+    """Pairs that embeddings have scored."""
 
-    Attributes:
-        samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
-            `right_identity`; `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where
-            known, `norms` [P], the smaller of the two images' (fused as the scores are); with PCA `scores` are each
-            pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
-            fitted without fold f.
-        left, right: [P], rows of the embeddings.
-        distinct: the pairs, each once.
-        choices: how the scores came about.
-        counts: how many pairs, images, ...
-        notes: what a reader must know of them.
-        unit: what is resampled: "people" or "pairs".
-        about: versions, and where embeddings and pairs came from.
-    """
-
+    # the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`, `right_identity`;
+    # `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where known, `norms` [P], the
+    # smaller of the two images' (fused as the scores are); with PCA `scores` are each pair's under the projection
+    # fitted without its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f
     samples: dict[str, NDArray[Any]]
-    left: Rows
+    left: Rows  # [P], rows of the embeddings
     right: Rows
-    distinct: Distinct
-    choices: dict[str, Any]
-    counts: dict[str, int]
-    notes: tuple[str, ...]
-    unit: str
-    about: dict[str, Any]
+    distinct: Distinct  # the pairs, each once
+    choices: dict[str, Any]  # how the scores came about
+    counts: dict[str, int]  # how many pairs, images, ...
+    notes: tuple[str, ...]  # what a reader must know of them
+    unit: str  # what is resampled: "people" or "pairs"
+    about: dict[str, Any]  # versions, and where embeddings and pairs came from
 
 
 def score(

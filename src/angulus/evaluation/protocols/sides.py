@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, share_warnings
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
@@ -131,9 +131,8 @@ def tally_result(
     tally: Tally,
     choices: Mapping[str, Any],
     counts: Mapping[str, int],
+    resampling: Resampling,
     *,
-    draws: int,
-    seed: int,
     curves: tuple[Curve, ...],
     guessing: tuple[str, float],
     notes: tuple[str, ...],
@@ -147,9 +146,7 @@ def tally_result(
         samples,
         {**choices, "thresholds in the intervals": "as of all people"},
         counts,
-        unit="people",
-        draws=draws,
-        seed=seed,
+        resampling,
         thresholds=tally.thresholds,
         curves=curves,
         notes=(*tally.warnings(*guessing), *notes),

@@ -11,16 +11,8 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import (
-    Floats,
-    Rows,
-    Samples,
-    measure,
-    rate_label,
-    share_warnings,
-    supported_rates,
-)
+from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 
@@ -90,9 +82,7 @@ def identify(
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
-        unit="probes' subjects",
-        draws=draws,
-        seed=seed,
+        Resampling("probes' subjects", draws, seed),
         curves=_curves(samples, len(galleries)),
         notes=_warnings(samples, galleries) + notes,
         about={"embeddings": probes.embeddings, "probes": probes.source},

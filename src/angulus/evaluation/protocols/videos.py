@@ -14,10 +14,10 @@ from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
-from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.evaluation.protocols import pairs as pairs_protocol
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, rate_label, supported_rates
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
 from angulus.evaluation.protocols.vectors import flip_choice
@@ -109,10 +109,7 @@ def evaluate(
             "frames": used,
             "folds": pairs.fold_count,
         },
-        unit="people" if "left_identity" in samples else "pairs",
-        draws=draws,
-        seed=seed,
-        keeps_sizes=True,
+        Resampling("people" if "left_identity" in samples else "pairs", draws, seed, keeps_sizes=True),
         thresholds={f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
         spreads={"accuracy": accuracy.standard_error},
         curves=pairs_protocol.curves(curve, PROTOCOL),

@@ -186,8 +186,8 @@ def _rows(name: str, values: Matrix, device: torch.device) -> RowReader:
         raise checks.InputError(f"{name} must be a torch.Tensor or a NumPy array; got {type(values).__name__}")
     if values.ndim != 2 or values.shape[1] < 1:
         raise checks.InputError(f"{name} must have shape [rows, d] with d >= 1; got {list(values.shape)}")
-    dtype = values.dtype
-    if not (dtype in FLOATS if isinstance(values, Tensor) else dtype.kind + str(values.itemsize) in NUMPY):
+    known = values.dtype in FLOATS if isinstance(values, Tensor) else f"{values.dtype.kind}{values.itemsize}" in NUMPY
+    if not known:
         raise checks.InputError(f"{name} must be floating point of 16, 32 or 64 bits; got {values.dtype}")
     if isinstance(values, Tensor):
         values = values.detach()

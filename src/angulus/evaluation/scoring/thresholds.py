@@ -24,24 +24,18 @@ RESCORED = 500  # float32 products that take as long as one exact score
 
 @dataclass(frozen=True)
 class ThresholdAtFmr:
-    """The threshold at which the false match rate is as high as the target allows.
+    """The threshold at which the false match rate is as high as the target allows."""
 
-    Attributes:
-        fmr: the target.
-        threshold: the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if
-            all may be accepted.
-        accepted, impostors: impostor pairs accepted, and in all; `accepted / impostors <= fmr`.
-        refused: the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would
-            exceed the target.
-        passes: how many times all pairs were streamed.
-    """
-
-    fmr: float
+    fmr: float  # the target
+    # the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if all may be
+    # accepted
     threshold: float
-    accepted: int
+    accepted: int  # impostor pairs accepted, and in all; `accepted / impostors <= fmr`
     impostors: int
+    # the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would exceed the
+    # target
     refused: float
-    passes: int
+    passes: int  # how many times all pairs were streamed
 
 
 def thresholds_at(
