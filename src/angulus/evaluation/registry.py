@@ -34,12 +34,10 @@ class Parameter:
 
     def check(self, where: str, value: object) -> None:
         """Refuse a value of another type."""
-        from angulus.core import checks
+        from angulus.core.checks import InputError, shown
 
         if not _fits(self.type, value):
-            raise checks.InputError(
-                f"{where}: options.{self.name} must be {_described(self.type)}; got {checks.shown(value)}"
-            )
+            raise InputError(f"{where}: options.{self.name} must be {_described(self.type)}; got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -130,10 +128,7 @@ DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1
 SEED = Parameter("seed", "Seed of the resamples.", int, 0)
 FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
 FARS = Parameter(
-    "fars",
-    "FAR where TAR is reported; repeat for several. Default: all that the data support.",
-    list[float],
-    flag="--far",
+    "fars", "FAR where TAR is reported; repeat for several. Default: all possible.", list[float], flag="--far"
 )
 METRIC = Parameter("metric", "cosine, inner, euclidean or unit-euclidean.", default="cosine")
 PCA = Parameter("pca", "Project onto this many directions, fitted on the training folds.", int)

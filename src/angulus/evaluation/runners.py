@@ -255,9 +255,7 @@ def quality(inputs: Inputs) -> Result:
         return degradation.evaluate(**read, source=str(samples), **resampling)
     if measure == "discard":
         if "pairs" not in inputs.lists:
-            raise InputError(
-                f"{inputs.called('measure')} discard needs embeddings and their list: give {inputs.called('pairs')}"
-            )
+            raise InputError(f"{inputs.called('measure')} discard needs embeddings with {inputs.called('pairs')}")
         options = {**inputs.only("fmr", "up_to", "flip"), **resampling}
         return error_discard.evaluate(Embeddings.read(samples), inputs.pairs(), **options)
     judged_samples = _judged(inputs, samples)

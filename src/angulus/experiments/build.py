@@ -161,9 +161,7 @@ def device(name: str, ranks: Ranks | None = None, *, what: str = "training.devic
         name = "cuda" if torch.cuda.is_available() else "mps" if mac else "cpu"
     if ranks.count > 1:
         if name not in ("cpu", "cuda"):
-            raise InputError(
-                f"{what} must be auto, cpu or cuda where {ranks.count} processes train, each on its own; got {name!r}"
-            )
+            raise InputError(f"{what} must be auto, cpu or cuda where {ranks.count} processes train; got {name!r}")
         if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
             raise InputError(
                 f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "

@@ -1,7 +1,5 @@
 """A grid of runs, variants of a recipe times seeds, and the table of their results."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re
@@ -54,7 +52,7 @@ class VariantRow:
     counts: dict[str, int]  # test images per quality group
     seconds: float  # of training, over all seeds
 
-    def minus(self, other: VariantRow, title: str) -> Difference:
+    def minus(self, other: "VariantRow", title: str) -> Difference:
         """How far this variant is above another in a column, paired by seed."""
         pairs = zip(self.columns[title].values, other.columns[title].values, strict=True)
         return paired_difference([value - base for value, base in pairs])
@@ -203,9 +201,7 @@ def _refuse_shared_folders(grid: Compare) -> None:
     for name in grid.grid:
         folder = run_folder(Path(), name, 0)
         if folder in folders:
-            raise InputError(
-                f"compare.variants {folders[folder]!r} and {name!r} would share the folder {folder.parent}; rename one"
-            )
+            raise InputError(f"compare.variants {folders[folder]!r} and {name!r} share {folder.parent}; rename one")
         folders[folder] = name
 
 

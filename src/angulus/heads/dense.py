@@ -1,7 +1,5 @@
 """DenseHead: class weights on one device and an objective, which give loss, logits and statistics."""
 
-from __future__ import annotations
-
 import math
 from contextlib import AbstractContextManager
 from typing import Any
@@ -152,7 +150,7 @@ class DenseHead(BaseHead):
             "keep it next to the wrapped backbone; or use angulus.ShardedHead; or pass DenseHead(..., alone=True)",
         )
 
-    def synchronize(self, group: Any = None) -> DenseHead:
+    def synchronize(self, group: Any = None) -> "DenseHead":
         """Keep this head equal on all ranks: every rank calls it once, before training.
 
         Weights and running figures are copied from rank 0. Every later backward averages the head's gradients over the

@@ -151,9 +151,7 @@ class Objective:
     def _check_scale(self, has_scale: bool) -> None:
         for term in self.penalties:
             if term.penalty.needs_scale and not has_scale:
-                base = (
-                    "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
-                )
+                base = "here is no base loss" if self.radius is None else f"the base has radius {self.radius.formula()}"
                 raise InputError(
                     f"{term.penalty.name} takes its scale from a base with one s, but {base}; give "
                     f"{term.penalty.name}(..., s=...)"

@@ -1,7 +1,5 @@
 """The statistics of an optimiser step, and the running figures that they update."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,7 +59,7 @@ class Wide(nn.Module):
     In bfloat16 a mean that changes by a hundredth of a difference would not change at all.
     """
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Wide:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Wide":
         def cast_wide(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             narrow = moved.is_floating_point() and moved.dtype.itemsize < 4

@@ -173,7 +173,8 @@ def _drawable(x: NDArray[Any], y: NDArray[Any], x_axis: Axis, y_axis: Axis) -> N
 def _rings(curve: Series, points: Sequence[CurvePoint]) -> Series:
     """Rings on a curve at the points that a table names."""
     x, y = (np.array([getattr(point, axis) for point in points]) for axis in ("x", "y"))
-    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 7, "in_legend": False}
+    # up to size 6 plotly gives a ring the hover; of a larger one, to the line below it
+    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 6, "in_legend": False}
     return replace(curve, x=x, y=y, **looks, texts=[point.label for point in points], hover="{text}")
 
 

@@ -143,9 +143,7 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
     test: dict[str, NDArray[Any]] = {name: saved[name] for name in COLUMNS if name in saved}
     lengths = {len(values) for values in test.values()}
     if len(test) < len(COLUMNS) or test["features"].ndim != 2 or len(lengths) > 1:
-        raise InputError(
-            f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
-        )
+        raise InputError(f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; train again")
     for name in ("features", "norms"):
         if test[name].dtype.kind != "f" or not np.isfinite(test[name]).all():
             raise InputError(f"{folder / TEST} must hold finite {name}; it does not: train again")

@@ -1,7 +1,5 @@
 """MegaFace: lists of features (MegaFace and FaceScrub), lists of noise, and the binary feature files."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 
@@ -28,7 +26,7 @@ class FeatureList:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def without(self, noises: NDArray[np.str_]) -> FeatureList:
+    def without(self, noises: NDArray[np.str_]) -> "FeatureList":
         """The images that are not noise, as `noisy` finds it."""
         kept = ~self.noisy(noises)
         people = None if self.identities is None else self.identities[kept]

@@ -1,7 +1,5 @@
 """Pairs to verify, and a plain `a b 0|1` list of them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -71,7 +69,7 @@ class PairList:
         """How many folds; 0 where the list has none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
-    def select(self, chosen: ArrayLike) -> PairList:
+    def select(self, chosen: ArrayLike) -> "PairList":
         """The pairs where `chosen` ([P] of bool) is true, or at its positions; folds are kept as they are numbered.
 
         Raises:

@@ -1,7 +1,5 @@
 """Error curves: sort scores once and count what each threshold accepts; all verification figures come from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +82,7 @@ class Presorted:
     same: NDArray[np.bool_]  # which pairs are genuine, [N]
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike) -> Presorted:
+    def of(scores: ArrayLike, same: ArrayLike) -> "Presorted":
         """Sort scores; the arguments are those of `error_curve`."""
         scores, same = check_scores(scores, same)
         rising, place = np.unique(scores, return_inverse=True)

@@ -1,7 +1,5 @@
 """Intervals: a bootstrap over identities, and Student's interval of paired differences over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +57,7 @@ class Units:
     second: NDArray[np.int64]  # [N]; equal to first for an item of one unit
 
     @staticmethod
-    def of(first: ArrayLike, second: ArrayLike | None = None) -> Units:
+    def of(first: ArrayLike, second: ArrayLike | None = None) -> "Units":
         """Number the units by their names, [N] each."""
         first = np.asarray(first)
         second = first if second is None else np.asarray(second)

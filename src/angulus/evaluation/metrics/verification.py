@@ -1,7 +1,5 @@
 """Verification: TAR at a FAR, the most accurate threshold, accuracy over folds, and likelihood ratios."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,7 +196,7 @@ class PresortedFolds:
     total: int
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> PresortedFolds:
+    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> "PresortedFolds":
         """Sort scores; the arguments are those of `kfold_accuracy`."""
         scores, folds = np.asarray(scores, dtype=np.float64), np.asarray(folds)
         if folds.ndim != 1 or folds.dtype.kind not in "iu":

@@ -1,7 +1,5 @@
 """A calibration: the threshold for a target FMR, the error rates at it, and the map from score to probability."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -127,7 +125,7 @@ class Calibration:
         files.write_json(path, null_for_nan({"format": FORMAT, **asdict(self)}))
 
     @staticmethod
-    def read(path: Path) -> Calibration:
+    def read(path: Path) -> "Calibration":
         """A calibration that was written, or what is wrong with the file."""
         try:
             content = limits.parse_json(path.read_bytes(), "its content")

@@ -1,7 +1,5 @@
 """Classification: top-1 and top-5 accuracy and error, by class and by quality, and the mean over repeated seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +49,7 @@ class Predictions:
         logits: ArrayLike | None = None,
         norms: ArrayLike | None = None,
         source: str = "these predictions",
-    ) -> Predictions:
+    ) -> "Predictions":
         """Check labels [N] and either predictions [N] or logits [N, C], and norms [N] where there are any.
 
         Raises:
@@ -85,7 +83,7 @@ class Predictions:
         return Predictions(labels, scores.argmax(axis=1), ranks == 1, in_top5, norms, source)
 
     @staticmethod
-    def read(path: Path) -> Predictions:
+    def read(path: Path) -> "Predictions":
         """Read `.npz`: labels, and predictions or logits; norms where there are any, the rest of a run's file ignored.
 
         Both predictions and logits: the logits count. A run's `test.npz` is such a file.
@@ -95,9 +93,7 @@ class Predictions:
         names = ("labels", "predictions", "logits", "norms", "features", "probabilities", "embeddings")
         found = formats.read(path, names, ())
         if "embeddings" in found:
-            raise InputError(
-                f"{path} must hold predictions or logits; got embeddings; quality judges them by a list: give --pairs"
-            )
+            raise InputError(f"{path} must hold predictions or logits; got embeddings, which need --pairs")
         if "labels" not in found:
             raise InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")
@@ -239,7 +235,5 @@ def _warnings(given: Predictions) -> tuple[str, ...]:
 def _whole(source: str, name: str, values: Any) -> NDArray[np.int64]:
     values = np.asarray(values)
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu":
-        raise InputError(
-            f"{source}: {name} must be whole numbers of shape [N] with N >= 1; got {values.dtype} {list(values.shape)}"
-        )
+        raise InputError(f"{source}: {name} must be whole numbers [N >= 1]; got {values.dtype} {list(values.shape)}")
     return np.asarray(values, dtype=np.int64)

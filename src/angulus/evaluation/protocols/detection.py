@@ -132,9 +132,8 @@ def candidates(
     rows = np.concatenate([kept, np.flatnonzero(~positive)])
     counts = {"marks": len(labels), "ignored second hits of a nodule": ignored}
     matched = Matched(probabilities[rows], positive[rows], scan[rows], names, counts)
-    choices = {
-        "nodules": "each positive candidate" if nodules is None else "as named (of each the most probable candidate)"
-    }
+    named = "each positive candidate" if nodules is None else "as named (of each the most probable candidate)"
+    choices = {"nodules": named}
     notes = (
         "the sensitivity is a share of the nodules that have a candidate, and the scans are those with a candidate; "
         "nodules without one are not known here",

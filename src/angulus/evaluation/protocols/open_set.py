@@ -81,11 +81,9 @@ def evaluate(
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
     }
     statistics, units = statistic(samples)
-    highest = f"VR@FAR={rate_label(max(verified, default=0))}"
+    name = f"VR@FAR={rate_label(max(verified, default=0))}"
     least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
-    warnings = (
-        share_warnings(highest, statistics(np.ones(len(trials)))[highest], max(verified), least) if verified else ()
-    )
+    warnings = share_warnings(name, statistics(np.ones(len(trials)))[name], max(verified), least) if verified else ()
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,

@@ -257,8 +257,6 @@ def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> N
     if pairs.groups is not None:
         return pairs.groups
     if embeddings.groups is None:
-        raise InputError(
-            f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
-        )
+        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
     first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
     return np.where(first == second, first, "")

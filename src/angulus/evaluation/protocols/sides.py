@@ -1,7 +1,5 @@
 """What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +76,7 @@ class Side:
     source: str
 
     @staticmethod
-    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> Side:
+    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> "Side":
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
             return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
@@ -88,7 +86,7 @@ class Side:
             people = embeddings.labels[rows]
         return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
-    def known_people(self) -> Side:
+    def known_people(self) -> "Side":
         """The images of known people.
 
         Raises:

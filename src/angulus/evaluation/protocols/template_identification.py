@@ -137,9 +137,7 @@ def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDA
         raise InputError(f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}")
     people, first = np.unique(gallery.subjects, return_index=True)
     if len(people) < len(gallery):
-        raise InputError(
-            f"{gallery.source} must have one template a subject; got {len(gallery)} templates of {len(people)} subjects"
-        )
+        raise InputError(f"{gallery.source} must have one template per subject; got {len(gallery)} for {len(people)}")
     place = np.minimum(np.searchsorted(people, probes.subjects), len(people) - 1)
     mated = people[place] == probes.subjects
     if not mated.any():

@@ -47,9 +47,7 @@ class Stream:
         alone = np.flatnonzero(left == right)
         if len(alone):
             row = int(alone[0])
-            raise InputError(
-                f"comparisons must be of two templates; comparison {before + row + 1:,} is of {block.left[row]} alone"
-            )
+            raise InputError(f"comparisons need two templates; number {before + row + 1:,} has {block.left[row]} alone")
         if self.templates.subjects is not None and not np.array_equal(first == second, block.same):
             row = int(np.flatnonzero((first == second) != block.same)[0])
             says = "other genuine comparisons link" if self.templates.linked else f"{self.templates.source} shows"

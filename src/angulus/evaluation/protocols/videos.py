@@ -1,7 +1,5 @@
 """Verification of videos, as in YouTube Faces: four scores of the frames' similarity, over folds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +144,7 @@ class _Video:
     whole: Floats
 
     @staticmethod
-    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
+    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> "_Video":
         units = embeddings.unit(rows, flip=flip, dtype=np.float64)
         return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
 

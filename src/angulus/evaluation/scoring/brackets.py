@@ -1,7 +1,5 @@
 """Find the r-th highest of more scores than memory holds: count those above a bracket, collect those inside."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +67,7 @@ class Bracket:
             self._waiting, self._waits = [], 0
             self._merge(fresh, np.ones(len(fresh), dtype=np.int64))
 
-    def merge(self, other: Bracket) -> None:
+    def merge(self, other: "Bracket") -> None:
         """Merge what another process counted and held for the same bracket."""
         self.settle()
         self.above += other.above

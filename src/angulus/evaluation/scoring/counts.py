@@ -1,7 +1,5 @@
 """Scores at or above a bound: how many gallery rows beat a mate, and which pairs reach a threshold."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ class PairBatch:
     scores: NDArray[np.float64]
 
     @staticmethod
-    def concatenate(stream: Iterable[PairBatch]) -> PairBatch:
+    def concatenate(stream: Iterable["PairBatch"]) -> "PairBatch":
         """All pairs of a stream at once."""
         parts = [PairBatch(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
         return PairBatch(
@@ -161,7 +159,7 @@ class _Queries:
     order: Integers
 
     @staticmethod
-    def of(mates: ArrayLike | tuple[ArrayLike, ArrayLike], probes: int) -> _Queries:
+    def of(mates: ArrayLike | tuple[ArrayLike, ArrayLike], probes: int) -> "_Queries":
         rows, scores = mates if isinstance(mates, tuple) else (np.arange(probes), mates)
         rows = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
         values = (scores.cpu() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))).double()

@@ -1,7 +1,5 @@
 """The nearest gallery rows of each probe, and the highest score of each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +76,7 @@ class _Best:
     rows: NDArray[np.int64]  # [P, k]
 
     @staticmethod
-    def empty(probes: int, k: int) -> _Best:
+    def empty(probes: int, k: int) -> "_Best":
         return _Best(np.full((probes, k), -np.inf), np.full((probes, k), -1, dtype=np.int64))
 
     def see(self, tile: ScoreTile, survivors: Survivors) -> None:

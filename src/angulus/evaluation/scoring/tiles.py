@@ -1,7 +1,5 @@
 """Stream tiles of probe x gallery scores in a low precision, each with a proven bound on its error."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -151,7 +149,7 @@ class Plan:
     within: bool
 
     @staticmethod
-    def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> Plan:
+    def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> "Plan":
         """Deal tiles out to the ranks in turn; hold as many as fit in half the budget; blocks also end at `edges`."""
         height, width = TILE[task.probes.device.type]
         total, ranks = len(task.probes), task.options.ranks
