@@ -14,17 +14,11 @@ FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; L
 
 @dataclass(frozen=True)
 class Froc:
-    """What each threshold finds: a threshold t counts every finding with score >= t.
+    """What each threshold finds: a threshold t counts every finding with score >= t."""
 
-    Attributes:
-        thresholds: inf, then the distinct scores from the highest to the lowest, [K].
-        fp_per_scan: false positives at each threshold, divided by the number of scans, [K].
-        sensitivity: share of all nodules found at each threshold, [K].
-    """
-
-    thresholds: Floats
-    fp_per_scan: Floats
-    sensitivity: Floats
+    thresholds: Floats  # inf, then the distinct scores from the highest to the lowest, [K]
+    fp_per_scan: Floats  # false positives at each threshold, divided by the number of scans, [K]
+    sensitivity: Floats  # share of all nodules found at each threshold, [K]
 
 
 def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayLike | None = None) -> Froc:

@@ -44,22 +44,14 @@ def rank_k(ranks: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
 
 @dataclass(frozen=True, eq=False)
 class OpenSetCurve:
-    """Open-set identification by threshold; a threshold t detects every score >= t.
+    """Open-set identification by threshold; a threshold t detects every score >= t."""
 
-    Attributes:
-        thresholds: distinct scores, from the highest to the lowest, [K].
-        identified: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
-        alarms: weight of impostor probes whose best score is at least t, [K].
-        genuine, impostors: weight of all genuine and of all impostor probes.
-        rank: within which the true subject must be.
-    """
-
-    thresholds: Floats
-    identified: Floats
-    alarms: Floats
-    genuine: float
+    thresholds: Floats  # distinct scores, from the highest to the lowest, [K]
+    identified: Floats  # weight of genuine probes whose true subject is within the rank and scores at least t, [K]
+    alarms: Floats  # weight of impostor probes whose best score is at least t, [K]
+    genuine: float  # weight of all genuine and of all impostor probes
     impostors: float
-    rank: int
+    rank: int  # within which the true subject must be
 
     @property
     def tpir(self) -> Floats:
@@ -79,19 +71,12 @@ class OpenSetCurve:
 
 @dataclass(frozen=True)
 class OpenSetPoint:
-    """An operating point of an open-set system.
+    """An operating point of an open-set system."""
 
-    Attributes:
-        far: the requested FAR (FPIR), which the one at the threshold does not exceed.
-        dir: detection and identification rate (TPIR) at the threshold.
-        threshold: the lowest score whose FAR does not exceed `far`; just above all scores if there is none.
-        false_alarms: impostor probes detected, by weight.
-    """
-
-    far: float
-    dir: float
-    threshold: float
-    false_alarms: float
+    far: float  # the requested FAR (FPIR), which the one at the threshold does not exceed
+    dir: float  # detection and identification rate (TPIR) at the threshold
+    threshold: float  # the lowest score whose FAR does not exceed `far`; just above all scores if there is none
+    false_alarms: float  # impostor probes detected, by weight
 
 
 def open_set_curve(

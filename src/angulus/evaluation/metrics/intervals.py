@@ -149,18 +149,13 @@ def _percentiles(figures: list[dict[str, float]], level: float) -> dict[str, Int
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, and its confidence interval.
-
-    Attributes:
-        low, high: the interval's ends; NaN if all differences are equal, as when every seed reaches 100 %.
-        no_interval: why there is no interval, or empty.
-    """
+    """Mean of paired differences, and its confidence interval."""
 
     mean: float
-    low: float
+    low: float  # the interval's ends; NaN if all differences are equal, as when every seed reaches 100 %
     high: float
     level: float = 0.95
-    no_interval: str = ""
+    no_interval: str = ""  # why there is no interval, or empty
 
     @property
     def decided(self) -> bool:

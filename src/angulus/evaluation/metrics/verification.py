@@ -12,19 +12,12 @@ from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, che
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """An operating point: accept every score >= threshold.
+    """An operating point: accept every score >= threshold."""
 
-    Attributes:
-        far: the requested FAR, which the FMR at the threshold does not exceed.
-        tar: share of genuine scores accepted.
-        threshold: the lowest score whose FMR does not exceed `far`; just above all scores if there is none.
-        false_accepts: impostor pairs accepted, by weight.
-    """
-
-    far: float
-    tar: float
-    threshold: float
-    false_accepts: float
+    far: float  # the requested FAR, which the FMR at the threshold does not exceed
+    tar: float  # share of genuine scores accepted
+    threshold: float  # the lowest score whose FMR does not exceed `far`; just above all scores if there is none
+    false_accepts: float  # impostor pairs accepted, by weight
 
 
 @dataclass(frozen=True, eq=False)
