@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -151,44 +152,41 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
+_of_embeddings = partial(Protocol, images=EMBEDDINGS)
 _TABLE = (
-    Protocol(
+    _of_embeddings(
         "lfw",
         "LFW: accuracy over the ten folds, AUC, EER, TAR at FARs.",
         "accuracy over folds, AUC, EER, TAR@FAR",
         "embeddings; LFW's pairs.txt",
-        images=EMBEDDINGS,
         lists=(_LFW,),
         options=_VERIFICATION,
     ),
-    Protocol(
+    _of_embeddings(
         "pairs",
         "A list of pairs: accuracy over its folds, AUC, EER, TAR at FARs.",
         "the same for your own list, CALFW, CPLFW, AgeDB, SLLFW",
         "embeddings; the list of pairs",
-        images=EMBEDDINGS,
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
     ),
-    Protocol(
+    _of_embeddings(
         "cfp",
         "CFP: as `pairs`, for its frontal-profile or frontal-frontal list; ids are 001/frontal/01.jpg.",
         "the same for CFP-FP or CFP-FF",
         "embeddings; CFP's Protocol, folder or .tar.gz",
-        images=EMBEDDINGS,
         lists=(_file("protocol", "CFP's Protocol: a folder, or a .tar.gz of it.", "--lists"),),
         options=(
             Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
             *_VERIFICATION,
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "bin",
         "A .bin set: as `pairs`; the id of an embedding is its image's place in the set: 0, 1, 2, ...",
         "the same for a .bin set",
         "embeddings with ids 0, 1, 2, ...; the .bin",
         runner="bin_set",
-        images=EMBEDDINGS,
         lists=(_file("bin", "The .bin set, such as lfw.bin or agedb_30.bin."),),
         options=(
             Parameter("folds", "Runs of consecutive pairs; 1 for none.", int, 10),
@@ -196,12 +194,11 @@ _TABLE = (
             *_VERIFICATION,
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "rfw",
         "RFW: accuracy over folds of each group, their standard deviation, and the skewed error ratio.",
         "accuracy per group, how unequal",
         "embeddings; one list per group, with folds",
-        images=EMBEDDINGS,
         lists=(
             _file(
                 "pairs",
@@ -212,12 +209,11 @@ _TABLE = (
         grouped=True,
         options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "blufr",
         "BLUFR on LFW: TAR at FARs over all pairs, and open-set DIR at a FAR; mean, and mean minus deviation.",
         "TAR@FAR, open-set DIR@FAR",
         "embeddings; blufr_lfw_config.mat",
-        images=EMBEDDINGS,
         lists=(_file("config", "blufr_lfw_config.mat."),),
         options=(
             FLIP,
@@ -227,21 +223,19 @@ _TABLE = (
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "ytf",
         "YouTube Faces: accuracy over folds of pairs of videos; frames have ids Name/1/0023.jpg, or templates Name/1.",
         "accuracy over folds of pairs of videos",
         "embeddings of frames; splits.txt",
-        images=EMBEDDINGS,
         lists=(_YTF,),
         options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "ijb-verify",
         "IJB-A, IJB-B, IJB-C, 1:1: TAR at FARs of template comparisons, streamed; accuracy over folds of subjects.",
         "TAR@FAR of templates, 1:1",
         "embeddings; template lists; comparisons",
-        images=EMBEDDINGS,
         lists=(
             _file(
                 "templates",
@@ -252,12 +246,11 @@ _TABLE = (
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "ijb-identify",
         "IJB, 1:N: rank-k, and TPIR at FPIRs, of each gallery and their mean.",
         "rank-k, TPIR@FPIR of templates, 1:N",
         "embeddings; galleries; probes",
-        images=EMBEDDINGS,
         lists=(
             _file("gallery", "Metadata .csv of G1, and again of G2.", type=list[Path]),
             _file("probes", "Metadata .csv of the probes.", type=list[Path]),
@@ -379,11 +372,10 @@ _TABLE = (
         available="command",
     ),
     *(
-        Protocol(
+        _of_embeddings(
             f"quality-{base}",
             f"Good and low quality by the feature norm, of the pairs that `{base}` judges.",
             runner=f"quality_{base}",
-            images=EMBEDDINGS,
             lists=(pairs,),
             options=(*own, *_QUALITY),
             available="recipe",

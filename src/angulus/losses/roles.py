@@ -201,6 +201,5 @@ def check(role: type, slot: str, value: object) -> None:
         )
     if not dataclasses.is_dataclass(value) or type(value).__hash__ is None:
         raise checks.InputError(
-            f"{slot} must be a frozen dataclass, so that it can be compared and written to a recipe; "
-            f"{type(value).__name__} is none"
+            f"{slot} must be a frozen dataclass, to be compared and written to a recipe; {type(value).__name__} is none"
         )

@@ -46,8 +46,7 @@ def calibrate(
             groups the groups.
         pairs: labelled pairs; `pairs_of_images` makes them of labelled images.
         target_fmr: in (0, 1].
-        flip: None, "sum" or "concat".
-        draws, seed: resamples for the intervals (0 for none), and their seed.
+        flip, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
@@ -154,8 +153,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is None and total > MOST_IMPOSTORS:
         raise checks.InputError(
-            f"{embeddings.source} gives {total:,} impostor pairs; pass impostors=... to draw fewer, such as "
-            f"{MOST_IMPOSTORS:,}"
+            f"{embeddings.source} gives {total:,} impostor pairs; draw fewer, such as impostors={MOST_IMPOSTORS:,}"
         )
     if impostors is not None:
         checks.integer("impostors", impostors, low=1, high=min(total, MOST_DRAWN))

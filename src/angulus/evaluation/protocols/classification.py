@@ -129,11 +129,8 @@ def evaluate(
 
     Args:
         given: the predictions; with norms the samples are split into good and low.
-        reference: another model's, of the same samples: its norms decide the split, and the split by the own norms
-            stands second. CM compares all losses by the norms of the softmax model.
-        low_fraction: how many are low.
         per_class: also the accuracy of each class.
-        draws, seed: resamples of the samples for the intervals (0 for none), and their seed.
+        reference, low_fraction, draws, seed: as in `quality.evaluate`.
 
     Raises:
         InputError: a reference without norms or of other labels, or a part of the split that is empty.

@@ -149,12 +149,9 @@ def trillion_pairs(
         probes: with `labels`, the identities.
         gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
             out and counted.
-        flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
-        draws, seed: resamples of the probes' identities for the intervals (0 for none), and their seed; thresholds stay
-            fixed.
-        options: of the scoring; they change no figure.
+        flip, draws, seed, options: as in `megaface`; the probes' identities are resampled.
 
     Raises:
         InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that

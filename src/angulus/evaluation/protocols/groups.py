@@ -40,9 +40,7 @@ def evaluate(
         embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
             across two groups are then left out and counted.
         pairs: the list, with folds.
-        metric: "cosine", "inner", "euclidean" or "unit-euclidean".
-        flip: None, "sum" or "concat".
-        draws, seed: resamples for the intervals (0 for none), and their seed.
+        metric, flip, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.

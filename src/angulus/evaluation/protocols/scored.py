@@ -124,16 +124,12 @@ def score(
     """Look the pairs up and score them.
 
     Args:
-        embeddings: of all images of the list; its labels are the identities where the list has none.
-        pairs: the list.
-        metric: one of `vectors.METRICS`.
-        flip: None, "sum" or "concat".
+        embeddings, pairs, metric, flip: as in `pairs.evaluate`.
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
 
     Raises:
-        InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
-            image with itself, embeddings of several models, PCA without folds, or more
-            directions than there can be.
+        InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
+            with itself, embeddings of several models, PCA without folds, or more directions than there can be.
     """
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
     left, right = both[: len(pairs)], both[len(pairs) :]

@@ -56,9 +56,8 @@ def evaluate(
         pairs: of videos, with folds.
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
-        flip: None, "sum" or "concat": fuse each frame with its mirrored one.
         c: the machine's regularisation, in (0, 1e6]; the paper does not give its value.
-        fars, draws, seed: as in `pairs.evaluate`.
+        flip, fars, draws, seed: as in `pairs.evaluate`; each frame is fused with its mirrored one.
 
     Raises:
         checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
