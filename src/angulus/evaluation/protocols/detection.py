@@ -219,21 +219,18 @@ _NAMES = tuple(f"sensitivity@FP/scan={rate:g}" for rate in froc.FP_RATES)
 
 
 def _result(
-    protocol: str,
-    matched: Matched,
-    choices: Mapping[str, Any],
-    notes: tuple[str, ...],
-    source: str,
-    resampling: Resampling,
+    name: str, matched: Matched, choices: Mapping[str, Any], notes: tuple[str, ...], source: str, resampling: Resampling
 ) -> Result:
     if not matched.nodule.any():
-        raise checks.InputError(f"{protocol} needs at least one nodule in the listed scans; got none")
+        raise checks.InputError(f"{name} needs at least one nodule in the listed scans; got none")
     order = np.argsort(-matched.scores, kind="stable")  # sorted once, the sort of each resample costs little
-    samples = {name: getattr(matched, name)[order] for name in ("scores", "nodule", "scan")} | {"scans": matched.scans}
+    samples = {column: getattr(matched, column)[order] for column in ("scores", "nodule", "scan")} | {
+        "scans": matched.scans
+    }
     curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
     hit = matched.nodule & (matched.scores > -np.inf)
     return measure(
-        protocol,
+        name,
         statistic(samples),
         samples,
         {**choices, "interpolation": "linear"},
@@ -246,7 +243,7 @@ def _result(
             **matched.counts,
         },
         resampling,
-        curves=(Curve("froc", protocol, curve.fp_per_scan, curve.sensitivity),),
+        curves=(Curve("froc", name, curve.fp_per_scan, curve.sensitivity),),
         notes=notes,
         about={"embeddings": source},
     )

@@ -18,6 +18,7 @@ from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, requ
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
+Lists = tuple[FeatureList, FeatureList] | None  # of the probes, of the distractors
 Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
 
 MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
@@ -36,7 +37,7 @@ def megaface(
     probes: Embeddings,
     distractors: Embeddings,
     *,
-    lists: tuple[FeatureList, FeatureList] | None = None,
+    lists: Lists = None,
     noises: Noises = (None, None),
     noise_rule: str = "remove",
     flip: str | None = None,
@@ -218,11 +219,7 @@ def trillion_pairs(
 
 
 def _sides(
-    both: tuple[Embeddings, Embeddings],
-    lists: tuple[FeatureList, FeatureList] | None,
-    noises: Noises,
-    rule: str,
-    flip: str | None,
+    both: tuple[Embeddings, Embeddings], lists: Lists, noises: Noises, rule: str, flip: str | None
 ) -> tuple[Side, Side, dict[str, str]]:
     """Probes and distractors without their noise, and the choices that describe how it was treated."""
     choices = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}

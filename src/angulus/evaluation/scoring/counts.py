@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.mates import Integers
+from angulus.evaluation.scoring.mates import Ids, Integers, SideIds
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, task, tiles
 
 GENUINE = 2**18  # pairs of one identity that are scored at a time
@@ -42,7 +42,7 @@ def above(
     gallery: Matrix | None,
     threshold: float,
     *,
-    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    ids: Ids | None = None,
     options: ScoringOptions = DEFAULT,
 ) -> Iterator[PairBatch]:
     """All pairs whose exact score is >= threshold, in batches, in no particular order.
@@ -78,7 +78,7 @@ def above(
 
 
 def genuine(
-    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: ScoringOptions = DEFAULT
+    probes: Matrix, gallery: Matrix | None, *, ids: Ids, options: ScoringOptions = DEFAULT
 ) -> Iterator[PairBatch]:
     """All pairs of one identity with their exact scores, in batches, by probe, without a product of all pairs.
 
@@ -110,7 +110,7 @@ def rows_ahead(
     mates: ArrayLike | tuple[ArrayLike, ArrayLike],
     *,
     sizes: Sequence[int] | None = None,
-    ids: Sequence[ArrayLike] | None = None,
+    ids: SideIds | None = None,
     options: ScoringOptions = DEFAULT,
 ) -> Tensor:
     """How many gallery rows score at least as high as a probe's mate (the rank minus 1); ties count against the probe.

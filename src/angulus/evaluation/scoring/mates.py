@@ -12,6 +12,8 @@ from torch import Tensor
 from angulus.core import checks
 
 Integers = NDArray[np.int64]
+SideIds = Sequence[ArrayLike]  # whom each row shows, of the probes and of the gallery
+Ids = ArrayLike | SideIds  # one for a search within one set
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Identities:
     names: int
 
     @staticmethod
-    def of(ids: ArrayLike | Sequence[ArrayLike], probes: int, gallery: int | None) -> "Identities":
+    def of(ids: Ids, probes: int, gallery: int | None) -> "Identities":
         """Check `ids`: two arrays (probes', gallery's), or one if a set is paired with itself (no gallery)."""
         if gallery is None:
             names, only = np.unique(_integers("ids", ids, probes), return_inverse=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from angulus.core import checks
 from angulus.core.checks import InputError
@@ -14,6 +13,7 @@ from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merge_overlaps
 from angulus.evaluation.scoring.exact import Matrix
 from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
+from angulus.evaluation.scoring.mates import Ids
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 SEED = 20_240_601
@@ -43,7 +43,7 @@ def thresholds_at(
     gallery: Matrix | None,
     fmrs: Sequence[float],
     *,
-    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    ids: Ids | None = None,
     zero_ok: bool = False,
     options: ScoringOptions = DEFAULT,
 ) -> list[ThresholdAtFmr]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from angulus.core import checks
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.scoring import exact, low_precision
 from angulus.evaluation.scoring.exact import Matrix, RowReader
-from angulus.evaluation.scoring.mates import Identities, Mates
+from angulus.evaluation.scoring.mates import Identities, Ids, Mates
 
 TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: the output fits in the last cache
 CACHED = 2**18  # scores searched at a time, so that they stay in a core's cache
@@ -93,9 +92,7 @@ class Task:
         return exact.score(self.probes, self.gallery, rows, columns)
 
 
-def task(
-    probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: ScoringOptions
-) -> Task:
+def task(probes: Matrix, gallery: Matrix | None, ids: Ids | None, options: ScoringOptions) -> Task:
     """Check both sides; without a gallery, pairs are within the probes, and `ids` is one array."""
     first, second = exact.rows_of(probes, gallery, options.device)
     identities = None if ids is None else Identities.of(ids, len(first), None if gallery is None else len(second))
