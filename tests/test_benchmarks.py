@@ -64,10 +64,8 @@ PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.tx
             r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: format, metric, flip, pca",
         ),
         ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
-        ("flip: maybe", r"flip must be 'none', 'sum' or 'concat'"),
-        ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one a group: GROUP: FILE"),
-        ("flip: maybe", r"flip: input should be 'none', 'sum' or 'concat'"),
         ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one per group: GROUP: FILE"),
+        ("flip: maybe", r"flip must be 'none', 'sum' or 'concat'; got 'maybe'"),
         ("protocol: classification, lists: {}", "the protocol classification takes no images"),
     ],
 )
