@@ -172,7 +172,7 @@ def test_files(tmp_path: Path) -> None:
         ([0, 1], {}, "must hold predictions or logits, and not both"),
         ([0, 1], {"predictions": [0, 1], "logits": [[1, 0], [0, 1]]}, "and not both"),
         ([0.0, 1.0], {"predictions": [0, 1]}, "labels must be whole numbers"),
-        ([], {"predictions": []}, "labels must be whole numbers of shape"),
+        ([], {"predictions": []}, r"labels must be whole numbers \[N"),
         ([0, 1], {"predictions": [0, 1, 1]}, r"predictions must be \[2\]; got \[3\]"),
         ([0, 2], {"logits": [[1, 0], [0, 1]]}, r"labels must be in \[0, 2\); got 0 to 2"),
         ([0, 1], {"logits": [[1, 0], [0, math.nan]]}, "logits must be finite"),
