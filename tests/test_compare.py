@@ -321,7 +321,7 @@ def test_a_split_that_would_leave_a_group_empty_is_refused_before_training(path:
 
 
 def test_a_recipe_without_a_grid_is_refused(path: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recipe tiny has no compare section .*; train it with `angulus train`"):
+    with pytest.raises(InputError, match=r"recipe tiny has no compare section .*; train it by `angulus train`"):
         compare(path, tmp_path / "out", ["compare=null"])
     assert not (tmp_path / "out").exists()
 

@@ -319,17 +319,17 @@ def test_compare_results_of_two_models(folder: Path) -> None:
         ),
         (["evaluate", "rfw", "{}/model.npz", "--pairs", "a=x", "--pairs", "a=y"], "each group once; got a=x a=y"),
         (["evaluate", "megaface", "a", "b", "--probe-list", "c"], "--probe-list and --distractor-list go together"),
-        (["evaluate", "megaface", "a", "b", "--probe-noises", "c"], "noises are taken out of lists; give --probe-list"),
+        (["evaluate", "megaface", "a", "b", "--probe-noises", "c"], "noises need lists; give --probe-list"),
         (["evaluate", "quality", "{}/model.npz", "--measure", "best"], "--measure must be one of 'split', 'bins'"),
         (
             ["evaluate", "quality", "{}/model.npz", "--measure", "discard"],
-            "needs embeddings and their list: give --pairs",
+            "needs embeddings with --pairs",
         ),
         (
             ["evaluate", "quality", "{}/model.npz", "--pairs", "{}/my-pairs.txt", "--measure", "changed"],
-            "needs the model before: give --reference",
+            "needs a model before: give --reference",
         ),
-        (["evaluate", "quality", "{}/model.npz"], "got embeddings; quality judges them by a list: give --pairs"),
+        (["evaluate", "quality", "{}/model.npz"], "got embeddings, which need --pairs"),
         (["evaluate", "classification", "{}/model.npz"], "must hold predictions or logits; got embeddings"),
         (["calibrate", "{}/model.npz", "--out", "c.txt"], "--out must name a file that ends in .json; got c.txt"),
         (

@@ -89,13 +89,13 @@ def test_a_small_configuration(tmp_path: Path) -> None:
         ),
         (
             {"trainIndex": cells(rows(0, 1), rows(5))},
-            r"trial 1: trainIndex must be different rows in \[1, 12\]; got 0 to 1",
+            r"trial 1: trainIndex must be distinct rows in \[1, 12\]; got 0 to 1",
         ),
         (
             {"trainIndex": cells(rows(1), rows(13))},
-            r"trial 2: trainIndex must be different rows in \[1, 12\]; got 13 to 13",
+            r"trial 2: trainIndex must be distinct rows in \[1, 12\]; got 13 to 13",
         ),
-        ({"trainIndex": cells(rows(1, 1), rows(5))}, "trial 1: trainIndex must be different rows"),
+        ({"trainIndex": cells(rows(1, 1), rows(5))}, "trial 1: trainIndex must be distinct rows"),
         ({"trainIndex": cells(np.array([[1.5]]), rows(5))}, "trial 1: trainIndex must be whole numbers; got float64"),
         ({"trainIndex": cells("1", rows(5))}, "trial 1: trainIndex must be whole numbers"),
         (

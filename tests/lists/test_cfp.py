@@ -200,5 +200,5 @@ def test_damaged_archives(data_folder: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=f"{name} must "):
             read_cfp(tmp_path / name)
-    with pytest.raises(InputError, match=r"none.tar must be CFP's folder or a tar archive of it; got No such file"):
+    with pytest.raises(InputError, match=r"none.tar must be CFP's folder or its tar archive; got No such file"):
         read_cfp(tmp_path / "none.tar")

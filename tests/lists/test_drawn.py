@@ -56,7 +56,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         draw_folds(ids, many, folds=3, per=100)
     most = int(str(refused.value).split("ask for ")[1].split()[0])
     assert len(draw_folds(ids, many, folds=3, per=most).left) == 3 * 2 * most  # no fold refuses the number named
-    with pytest.raises(InputError, match="folds in a list must be runs of as many genuine and then impostor pairs"):
+    with pytest.raises(InputError, match="folds must be runs of as many genuine, then impostor pairs"):
         pairs_text(
             PairList(np.array(list("abcd")), np.array(list("efgh")), np.array([0, 0, 1, 1]) > 0, np.arange(4) // 2)
         )

@@ -101,7 +101,7 @@ def test_noise_is_removed(noises: list[str], left: list[int]) -> None:
 @pytest.mark.parametrize(
     ("noises", "sentence"),
     [
-        (["B_2.png", "Cy"], "list.json: some of the 2 noises must meet paths like 'Al B/Al B_1.png'; got none"),
+        (["B_2.png", "Cy"], "list.json: some of 2 noises must meet paths like 'Al B/Al B_1.png'; got none"),
         (["same.png"], "list.json: noise 'same.png' must meet one path; got 'x/same.png', 'y/same.png'"),
     ],
 )

@@ -154,7 +154,7 @@ def test_a_small_list_in_lfws_form(tmp_path: Path) -> None:
             "A_B\t1\t4",
             "must begin with its folds and .*, like `10 300`, or have runs .*; got runs of several lengths",
         ),
-        (1, "", "line 1 must be two whole numbers, the folds and the pairs of each kind in one, like `10 300`"),
+        (1, "", "line 1 must be two whole numbers, folds and the pairs of each kind in one, like `10 300`"),
         (1, "2\t0", "line 1 must be two whole numbers"),
         (1, "3\t1", "must hold 6 pairs after its first line, 2 · 1 in each of 3 folds; got 4; it is cut short"),
         (2, "A_B\t1\tC\t4", "line 2 must be `name i j`, a genuine pair; got 'A_B.t1.tC.t4'"),
@@ -233,10 +233,10 @@ def test_ids_are_each_once() -> None:
     [
         ([True, False], r"chosen must be \[3\] of bool, or positions; got bool \[2\]"),
         ([0.5], r"chosen must be \[3\] of bool, or positions; got float64 \[1\]"),
-        ([3], r"positions must be in \[0, 3\); got 3 to 3"),
-        ([-1], r"positions must be in \[0, 3\); got -1 to -1"),
-        ([False] * 3, r"left must have one entry per pair, at least one; got <U1 \[0\]"),
-        ([1], "folds must be 0, 1, 2, ... with none left out; got .1."),
+        ([3], r"places must be in \[0, 3\); got 3 to 3"),
+        ([-1], r"places must be in \[0, 3\); got -1 to -1"),
+        ([False] * 3, r"left needs one entry per pair, at least one; got <U1 \[0\]"),
+        ([1], "folds must be 0, 1, 2, ... without gaps; got .1."),
     ],
 )
 def test_select_refuses(chosen: list[Any], sentence: str) -> None:
@@ -248,11 +248,11 @@ def test_select_refuses(chosen: list[Any], sentence: str) -> None:
     ("change", "sentence"),
     [
         ({"left": ["a", "b", "c"]}, r"left must be an array \[P\] of text; got \['a'"),
-        ({"right": np.array(["a", "b"])}, r"right must have one entry per pair, at least one; got <U1 \[2\]"),
+        ({"right": np.array(["a", "b"])}, r"right needs one entry per pair, at least one; got <U1 \[2\]"),
         ({"same": np.array([1, 0, 1])}, r"same must be an array \[P\] of bool; got int64 \[3\]"),
         ({"folds": np.array([0.0, 1.0, 0.0])}, r"folds must be an array \[P\] of whole numbers; got float64"),
-        ({"folds": np.array([1, 2, 1])}, "folds must be 0, 1, 2, ... with none left out; got .1 2."),
-        ({"folds": np.array([-1, 0, 1])}, "folds must be 0, 1, 2, ... with none left out"),
+        ({"folds": np.array([1, 2, 1])}, "folds must be 0, 1, 2, ... without gaps; got .1 2."),
+        ({"folds": np.array([-1, 0, 1])}, "folds must be 0, 1, 2, ... without gaps"),
         ({"left_identity": None}, "left_identity and right_identity must be given both or neither; got one"),
         ({"groups": np.array([1, 2, 3])}, r"groups must be an array \[P\] of text; got int64 \[3\]"),
     ],

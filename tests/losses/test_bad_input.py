@@ -156,8 +156,8 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "iam is given twice; use replace(iam=...)",
     ),
     "two centres": (lambda: L.center_loss(1) + L.center_loss(2), "center_loss is given twice; use replace("),
-    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base's radius is ‖x‖; give iam(..., s=...)"),
-    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base's radius is f(‖x‖); give iam(..., s="),
+    "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base has radius ‖x‖; give iam(..., s=...)"),
+    "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base has radius f(‖x‖); give iam(..., s="),
     "iam without a margin": (
         lambda: L.normface() + L.iam(0.1, logits="margin"),
         "takes the base's margined cosine (logits='margin'), but the base",

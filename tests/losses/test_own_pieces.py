@@ -139,7 +139,7 @@ def without(name: str, frozen: bool = True) -> Any:
         (lambda: without("reads_batch"), "Less lacks reads_batch"),
         (lambda: Half, "weighting must be a weighting piece or None; got"),
         (lambda: torch.nn.Linear(2, 2), "weighting must be a weighting piece or None; got"),
-        (Loose, "weighting must be a frozen dataclass, so that it can be compared"),
+        (Loose, "weighting must be a frozen dataclass, to be compared"),
         (lambda: without("", frozen=False), "weighting must be a frozen dataclass"),
     ],
 )

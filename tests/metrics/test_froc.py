@@ -124,7 +124,7 @@ def test_order_does_not_matter_and_only_the_order_of_scores_does(
         ([0.5], [2], 1, None, "nodule must hold True"),
         ([math.nan], [True], 1, None, "got nan at finding 0"),
         ([0.1, math.inf], [True, True], 1, None, "got inf at finding 1"),
-        ([0.1, -math.inf], [True, False], 1, None, "scores must be finite, or -inf for a nodule that nothing hit; got"),
+        ([0.1, -math.inf], [True, False], 1, None, "scores must be finite, or -inf for a nodule not hit; got"),
         ([0.5], [False], 1, None, "a FROC needs at least one nodule; got none among 1 findings"),
         ([0.5], [True], 0, None, "scans must be a whole number >= 1; got 0"),
         ([0.5], [True], 1, [-1.0], r"weights must be \[1\] of finite numbers >= 0"),

@@ -46,7 +46,7 @@ def test_scores_that_do_not_overlap_have_a_finite_ratio() -> None:
 @pytest.mark.parametrize(
     ("scores", "same", "sentence"),
     [
-        ([0.1, 0.2], [True, True], "needs pairs of both kinds; got 2 genuine and 0 impostor pairs"),
+        ([0.1, 0.2], [True, True], "needs pairs of both kinds; got 2 genuine, 0 impostors"),
         ([0.1, 0.2], [True, False], "genuine scores must be higher on average than impostor scores; they are not"),
         ([0.1, 0.1], [True, False], "genuine scores must be higher on average"),
         ([float("nan"), 0.1], [True, False], "scores must be finite"),

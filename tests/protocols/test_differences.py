@@ -131,7 +131,7 @@ def changed(**columns: np.ndarray) -> Result:
 @pytest.mark.parametrize(
     ("second", "sentence"),
     [
-        (replace(FIRST, protocol="rfw"), "results must be of one protocol to be compared; got 'pairs' and 'rfw'"),
+        (replace(FIRST, protocol="rfw"), "results to compare must be of one protocol; got 'pairs' and 'rfw'"),
         (replace(FIRST, samples={}), "the second result holds no samples to compute its figures from"),
         (changed(left=np.roll(FIRST.samples["left"], 1)), r"'left' differs, first at \[0\]: p\d+/\d and p\d+/\d"),
         (changed(same=~FIRST.samples["same"]), r"'same' differs, first at \[0\]: True and False"),

@@ -203,7 +203,7 @@ def test_what_became_of_noise_is_said() -> None:
         "0 replaced by the mean of the person's others (6 of people without another photo removed)"
     )
     assert result.counts["people"] == 19
-    with pytest.raises(InputError, match="noises are taken out of lists; give the lists"):
+    with pytest.raises(InputError, match="noises need lists; give the lists"):
         megaface(probes, others, noises=(noisy, None))
     with pytest.raises(InputError, match="noise_rule must be one of 'remove', 'replace'; got 'mean'"):
         megaface(probes, others, lists=lists, noises=(noisy, None), noise_rule="mean")

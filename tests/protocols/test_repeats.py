@@ -41,11 +41,11 @@ def every_pair(times: int = 1, impostors: int = 6) -> PairList:
 
 
 def test_six_impostor_pairs_a_hundred_times_are_six() -> None:
-    with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
+    with pytest.raises(InputError, match=r"FMR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
         calibrate(FEW, every_pair(100), target_fmr=0.01)
     with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
         pairs.evaluate(FEW, every_pair(100), fars=[0.01])
-    with pytest.raises(InputError, match=r"FAR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
+    with pytest.raises(InputError, match=r"FMR 0\.01 needs at least 100 distinct impostor pairs; got 6"):
         error_discard.evaluate(FEW, every_pair(100), fmr=0.01)
     assert [n.name for n in pairs.evaluate(FEW, every_pair(100), draws=0).numbers if "FAR" in n.name] == []
 

@@ -56,26 +56,6 @@ def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "tea.json").read_text()
 
 
-def test_intervals_that_say_nothing_are_not_read_as_intervals(tmp_path: Path) -> None:
-    """Earlier versions saved intervals without width, and of NaN."""
-    path = tmp_path / "tea.json"
-    replace(RESULT, samples={}).save(path)
-    content = json.loads(path.read_text())
-    ends = {"accuracy": (0.5, 0.5), "TAR@FAR=1e-3": (None, None)}
-    for number in content["numbers"]:
-        del number["no_interval"]
-        if number["name"] in ends:
-            number["interval"] = dict(zip(("low", "high"), ends[number["name"]], strict=True)) | {"level": 0.95}
-    path.write_text(json.dumps(content))
-    again = Result.read(path)
-    assert [number.interval for number in again.numbers] == [None] * 4
-    assert again.number("accuracy").no_interval == "all resamples agree"
-    assert (
-        again.number("TAR@FAR=1e-3").no_interval
-        == "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
-    )
-
-
 def test_a_result_without_samples_has_no_second_file(tmp_path: Path) -> None:
     replace(RESULT, samples={}).save(tmp_path / "tea.json")
     assert [path.name for path in tmp_path.iterdir()] == ["tea.json"]
@@ -179,7 +159,7 @@ def test_samples_that_were_not_saved_with_the_result_are_refused(content: bytes 
         replace(RESULT, samples={"scores": np.zeros(3)}).save(tmp_path / "other.json")
         content = (tmp_path / "other.samples.npz").read_bytes()
     samples.write_bytes(content)
-    with pytest.raises(InputError, match=r"tea\.samples\.npz must be those that were saved with it; they have changed"):
+    with pytest.raises(InputError, match=r"tea\.samples\.npz must be those saved with it; they have changed"):
         Result.read(tmp_path / "tea.json")
 
 

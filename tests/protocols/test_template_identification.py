@@ -163,7 +163,7 @@ def test_what_is_refused() -> None:
         (
             ([replace(first, subjects=np.zeros(10, dtype=int))], probes),
             {},
-            "one template a subject; got 10 templates of 1",
+            "one template per subject; got 10 for 1",
         ),
         (([replace(first, subjects=first.subjects + 500)], probes), {}, "G1.csv must hold subjects of probes.csv"),
         (([first], replace(probes, how=Pooling("flat"))), {}, "must be pooled in the same way; got"),

@@ -132,10 +132,10 @@ def test_repeated_comparisons_do_not_support_a_far() -> None:
     ):
         verify(templates, [whole, mixed], folds=5)
     unnamed = replace(templates, subjects=None)
-    with pytest.raises(InputError, match=r"genuine \(1\) or impostor \(0\); \d+ \d+ is listed as both"):
+    with pytest.raises(InputError, match=r"genuine \(1\) or impostor \(0\); \d+ \d+ is both"):
         verify(unnamed, [whole, mixed], folds=5)
     alone = Comparisons(whole.left[:1], whole.left[:1], np.array([True]))
-    with pytest.raises(InputError, match=r"must be of two templates; comparison 901 is of \d+ alone"):
+    with pytest.raises(InputError, match=r"comparisons need two templates; number 901 has \d+ alone"):
         verify(templates, [whole, alone], folds=5)
 
 

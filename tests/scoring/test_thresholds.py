@@ -207,8 +207,8 @@ def test_true_accepts_follow(options: ScoringOptions) -> None:
 @pytest.mark.parametrize(
     ("fmrs", "options", "sentence"),
     [
-        ([0.4], {}, "fmr=0.4 needs at least 3 impostor pairs; got 1; ask for a higher one, or pass zero_ok=True"),
-        ([0.0], {}, "fmr=0 accepts none; ask for a higher one, or pass zero_ok=True"),
+        ([0.4], {}, "fmr=0.4 needs at least 3 impostor pairs; got 1; raise it, or pass zero_ok=True"),
+        ([0.0], {}, "fmr=0 accepts none; raise it, or pass zero_ok=True"),
         ([1.5], {}, r"fmr must be a finite number in \[0, 1\]; got 1.5"),
         (["1e-3"], {}, "fmr must be a number"),
         ([0.5], {"ids": [1, 1]}, "a threshold needs at least one impostor pair; got none; check the ids"),

@@ -177,7 +177,7 @@ def test_an_ended_run_without_its_checkpoint_can_be_read_but_not_measured_again(
     shutil.copytree(ended, folder)
     (folder / "checkpoint.pt").unlink()
     assert again(folder, MEASURED) == json.loads((ended / "results.json").read_text())
-    with pytest.raises(InputError, match=r"an ended run without its checkpoint.pt, so it cannot be evaluated again"):
+    with pytest.raises(InputError, match=r"an ended run without checkpoint.pt; it cannot be evaluated again"):
         again(folder)
 
 

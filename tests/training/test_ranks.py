@@ -178,8 +178,8 @@ def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("dense", "head.sharded false keeps all classes in one process; got 2 processes: set it to auto"),
-        ("device", "training.device must be auto, cpu or cuda where 2 processes train, each on its own; got 'cuda:0'"),
+        ("dense", "head.sharded false keeps all classes in one process; got 2: set it to auto"),
+        ("device", "training.device must be auto, cpu or cuda where 2 processes train; got 'cuda:0'"),
         ("small", r"training.batch_size 5 leaves 2 of 72 images for the smallest batch, too few for 2 processes and"),
         ("classes", "training needs at least two classes; .* has 1: give each person or class a folder"),
         ("diverged", r"training stopped at step \d: .*no checkpoint was written yet; lower training.optimizer.lr"),

@@ -185,7 +185,7 @@ def test_a_start_that_held_out_the_same_people_is_taken_and_one_of_another_seed_
 def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_path: Path) -> None:
     job = build.job(tiny.validated(HELD), *build.hold_out(tiny.validated(HELD), tiny.splits()))
     (tmp_path / "model").symlink_to(trained / "model")  # without its run
-    with pytest.warns(UserWarning, match="does not name the classes that it was trained on; if some are held out"):
+    with pytest.warns(UserWarning, match="does not name the classes it was trained on; with some held out"):
         build.start_from(tmp_path / "model", job)
     assert job.held_out is not None
     known = (job.held_out.class_names[0], "someone of another data set")
@@ -199,7 +199,7 @@ def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_
 
 
 def test_nothing_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is neither a model folder .RUN/model. nor a run's folder or checkpoint"):
+    with pytest.raises(InputError, match=r"is no model folder .RUN/model., run's folder or checkpoint"):
         run(tiny.validated(f"training.start_from={tmp_path / 'no'}"), tmp_path / "run", splits=tiny.splits())
     (tmp_path / "bad").write_text("no checkpoint")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):

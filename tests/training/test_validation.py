@@ -134,7 +134,7 @@ def test_too_few_classes_on_a_side_are_refused(share: float, tmp_path: Path) -> 
 def test_held_out_classes_of_one_image_each_are_refused() -> None:
     pixels = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
     images = Images(pixels, torch.arange(10), tuple("abcdefghij"))
-    with pytest.raises(InputError, match="have no two images of one of them; hold out more"):
+    with pytest.raises(InputError, match="have no two images of one; hold out more"):
         hold_out(Splits("single", images, images, "made here"), Validation(identities=0.3), 0)
 
 

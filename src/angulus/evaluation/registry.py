@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -17,22 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A file or an option of a protocol.
+    """A file or an option of a protocol."""
 
-    Args:
-        name: its key in recipes, and the keyword of the function that takes it.
-        help: one sentence for `--help`.
-        type: what it holds; a list may be given several times on the command line.
-        default: what holds where it is left out; None leaves it to the protocol.
-        required: whether the protocol needs it.
-        flag: its option on the command line; by default from its name. Of positional files: the name that help shows.
-    """
-
-    name: str
-    help: str
-    type: Any = str
-    default: Any = None
-    required: bool = False
+    name: str  # its key in recipes, and the keyword of the function that takes it
+    help: str  # one sentence for `--help`
+    type: Any = str  # what it holds; a list may be given several times on the command line
+    default: Any = None  # what holds where it is left out; None leaves it to the protocol
+    required: bool = False  # whether the protocol needs it
+    # its option on the command line; by default from its name. Of positional files: the name that help shows
     flag: str = ""
 
     @property
@@ -42,47 +35,30 @@ class Parameter:
 
     def check(self, where: str, value: object) -> None:
         """Refuse a value of another type."""
-        from angulus.core import checks
+        from angulus.core.checks import InputError, shown
 
         if not _fits(self.type, value):
-            raise checks.InputError(
-                f"{where}: options.{self.name} must be {_described(self.type)}; got {checks.shown(value)}"
-            )
+            raise InputError(f"{where}: options.{self.name} must be {_described(self.type)}; got {shown(value)}")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One protocol, for the command line and for recipes.
+    """One protocol, for the command line and for recipes."""
 
-    Args:
-        name: of the command, and of the recipe's key `protocol`.
-        summary: one line for `--help`.
-        measures, reads: what `angulus evaluate --list` shows.
-        runner: the function of `runners` that computes it; by default named after the protocol.
-        images, others: embeddings that it measures, and embeddings of distractors or a gallery.
-        samples: files of marks or predictions; recipes give the test split instead.
-        lists: the files that describe the protocol.
-        grouped: whether recipes give one list per group, under names of their own.
-        options: what it can vary.
-        shared: whether processes under torchrun share its work.
-        available: as a command, in recipes, or both.
-        by_quality: whether it splits samples into good and low quality.
-    """
-
-    name: str
-    summary: str
-    measures: str = ""
+    name: str  # of the command, and of the recipe's key `protocol`
+    summary: str  # one line for `--help`
+    measures: str = ""  # what `angulus evaluate --list` shows
     reads: str = ""
-    runner: str = ""
-    images: Parameter | None = None
+    runner: str = ""  # the function of `runners` that computes it; by default named after the protocol
+    images: Parameter | None = None  # embeddings that it measures, and embeddings of distractors or a gallery
     others: Parameter | None = None
-    samples: Parameter | None = None
-    lists: tuple[Parameter, ...] = ()
-    grouped: bool = False
-    options: tuple[Parameter, ...] = ()
-    shared: bool = False
-    available: Literal["command", "recipe", "both"] = "both"
-    by_quality: bool = False
+    samples: Parameter | None = None  # files of marks or predictions; recipes give the test split instead
+    lists: tuple[Parameter, ...] = ()  # the files that describe the protocol
+    grouped: bool = False  # whether recipes give one list per group, under names of their own
+    options: tuple[Parameter, ...] = ()  # what it can vary
+    shared: bool = False  # whether processes under torchrun share its work
+    available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
+    by_quality: bool = False  # whether it splits samples into good and low quality
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""
@@ -128,14 +104,12 @@ def _refuse_unknown(what: str, names: Iterable[str], parameters: tuple[Parameter
             raise checks.InputError(f"{what} {name!r}{checks.nearest(name, known)}; known: {listed}")
 
 
-def _fits(type_: Any, value: object) -> bool:
+def _fits(kind: Any, value: object) -> bool:
     if value is None:
         return True
-    if get_origin(type_) is list:
-        return isinstance(value, list | tuple) and all(_fits(get_args(type_)[0], item) for item in value)
-    return isinstance(value, int | float if type_ is float else type_) and (
-        type_ is bool or not isinstance(value, bool)
-    )
+    if get_origin(kind) is list:
+        return isinstance(value, list | tuple) and all(_fits(get_args(kind)[0], item) for item in value)
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _described(type_: Any) -> str:
@@ -155,25 +129,18 @@ DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1
 SEED = Parameter("seed", "Seed of the resamples.", int, 0)
 FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
 FARS = Parameter(
-    "fars",
-    "FAR where TAR is reported; repeat for several. Default: all that the data support.",
-    list[float],
-    flag="--far",
+    "fars", "FAR where TAR is reported; repeat for several. Default: all possible.", list[float], flag="--far"
 )
 METRIC = Parameter("metric", "cosine, inner, euclidean or unit-euclidean.", default="cosine")
 PCA = Parameter("pca", "Project onto this many directions, fitted on the training folds.", int)
-FORMAT = Parameter(
-    "format", "plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: detect it.", default="auto"
-)
+FORMAT = Parameter("format", "plain (`a b 0|1` a line), lfw, two-line (CALFW, CPLFW); auto: detect it.", default="auto")
 REFERENCE = _file("reference", "Another model's, of the same samples, whose norms decide.", required=False)
 LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quality.", float, 0.2)
 
 _BOOTSTRAP = (DRAWS, SEED)
 _VERIFICATION = (METRIC, FLIP, PCA, FARS, *_BOOTSTRAP)
 _TEMPLATES = (
-    Parameter(
-        "ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, if images show two people.", default="file"
-    ),
+    Parameter("ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, for images of two people.", default="file"),
     Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
     Parameter("norm", "Weight images by the feature's norm (N1) or not (N0).", bool, True),
     Parameter("detector", "Weight images by the detector's score (D1) or not (D0).", bool, False),
@@ -185,44 +152,41 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
+_of_embeddings = partial(Protocol, images=EMBEDDINGS)
 _TABLE = (
-    Protocol(
+    _of_embeddings(
         "lfw",
         "LFW: accuracy over the ten folds, AUC, EER, TAR at FARs.",
         "accuracy over folds, AUC, EER, TAR@FAR",
         "embeddings; LFW's pairs.txt",
-        images=EMBEDDINGS,
         lists=(_LFW,),
         options=_VERIFICATION,
     ),
-    Protocol(
+    _of_embeddings(
         "pairs",
         "A list of pairs: accuracy over its folds, AUC, EER, TAR at FARs.",
         "the same for your own list, CALFW, CPLFW, AgeDB, SLLFW",
         "embeddings; the list of pairs",
-        images=EMBEDDINGS,
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
     ),
-    Protocol(
+    _of_embeddings(
         "cfp",
         "CFP: as `pairs`, for its frontal-profile or frontal-frontal list; ids are 001/frontal/01.jpg.",
         "the same for CFP-FP or CFP-FF",
         "embeddings; CFP's Protocol, folder or .tar.gz",
-        images=EMBEDDINGS,
         lists=(_file("protocol", "CFP's Protocol: a folder, or a .tar.gz of it.", "--lists"),),
         options=(
             Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
             *_VERIFICATION,
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "bin",
         "A .bin set: as `pairs`; the id of an embedding is its image's place in the set: 0, 1, 2, ...",
         "the same for a .bin set",
         "embeddings with ids 0, 1, 2, ...; the .bin",
         runner="bin_set",
-        images=EMBEDDINGS,
         lists=(_file("bin", "The .bin set, such as lfw.bin or agedb_30.bin."),),
         options=(
             Parameter("folds", "Runs of consecutive pairs; 1 for none.", int, 10),
@@ -230,12 +194,11 @@ _TABLE = (
             *_VERIFICATION,
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "rfw",
         "RFW: accuracy over folds of each group, their standard deviation, and the skewed error ratio.",
         "accuracy per group, how unequal",
         "embeddings; one list per group, with folds",
-        images=EMBEDDINGS,
         lists=(
             _file(
                 "pairs",
@@ -246,41 +209,33 @@ _TABLE = (
         grouped=True,
         options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "blufr",
         "BLUFR on LFW: TAR at FARs over all pairs, and open-set DIR at a FAR; mean, and mean minus deviation.",
         "TAR@FAR, open-set DIR@FAR",
         "embeddings; blufr_lfw_config.mat",
-        images=EMBEDDINGS,
         lists=(_file("config", "blufr_lfw_config.mat."),),
         options=(
             FLIP,
             PCA,
             FARS,
-            Parameter(
-                "open_set_fars",
-                "FAR of DIR; repeat for several. Default: 1e-2.",
-                list[float],
-                flag="--open-set-far",
-            ),
+            Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
     ),
-    Protocol(
+    _of_embeddings(
         "ytf",
         "YouTube Faces: accuracy over folds of pairs of videos; frames have ids Name/1/0023.jpg, or templates Name/1.",
         "accuracy over folds of pairs of videos",
         "embeddings of frames; splits.txt",
-        images=EMBEDDINGS,
         lists=(_YTF,),
         options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "ijb-verify",
         "IJB-A, IJB-B, IJB-C, 1:1: TAR at FARs of template comparisons, streamed; accuracy over folds of subjects.",
         "TAR@FAR of templates, 1:1",
         "embeddings; template lists; comparisons",
-        images=EMBEDDINGS,
         lists=(
             _file(
                 "templates",
@@ -291,12 +246,11 @@ _TABLE = (
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
     ),
-    Protocol(
+    _of_embeddings(
         "ijb-identify",
         "IJB, 1:N: rank-k, and TPIR at FPIRs, of each gallery and their mean.",
         "rank-k, TPIR@FPIR of templates, 1:N",
         "embeddings; galleries; probes",
-        images=EMBEDDINGS,
         lists=(
             _file("gallery", "Metadata .csv of G1, and again of G2.", type=list[Path]),
             _file("probes", "Metadata .csv of the probes.", type=list[Path]),
@@ -418,11 +372,10 @@ _TABLE = (
         available="command",
     ),
     *(
-        Protocol(
+        _of_embeddings(
             f"quality-{base}",
             f"Good and low quality by the feature norm, of the pairs that `{base}` judges.",
             runner=f"quality_{base}",
-            images=EMBEDDINGS,
             lists=(pairs,),
             options=(*own, *_QUALITY),
             available="recipe",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
@@ -41,29 +42,21 @@ POOLING = ("pool", "norm", "detector", "flip")  # options of `templates.Pooling`
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a protocol reads.
+    """What a protocol reads."""
 
-    Args:
-        lists: by name, a file, or several where the protocol takes several; with groups, one file per group.
-        options: by name; what is left out has the protocol's default.
-        images, others: embeddings or their file: of the images, and of distractors or a gallery.
-        samples: files of marks or predictions.
-        columns: instead of `samples`, the test split: labels, predictions, probabilities, norms, and what the data set
-            says about its images.
-        names: what messages call a list or an option, where it is not its name.
-        report: gets a line on how a file was read.
-        scoring: how all pairs are scored.
-    """
-
+    # by name, a file, or several where the protocol takes several; with groups, one file per group
     lists: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    images: Embeddings | Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # by name; what is left out has the protocol's default
+    images: Embeddings | Path | None = None  # embeddings or their file: of the images, and of distractors or a gallery
     others: Embeddings | Path | None = None
-    samples: tuple[Path, ...] = ()
+    samples: tuple[Path, ...] = ()  # files of marks or predictions
+    # instead of `samples`, the test split: labels, predictions, probabilities, norms, and what the data set says about
+    # its images
     columns: Mapping[str, Any] = field(default_factory=dict)
+    # what messages call a list or an option, where it is not its name
     names: Mapping[str, str] = field(default_factory=dict)
-    report: Callable[[str], None] = lambda line: None
-    scoring: scoring.ScoringOptions = scoring.DEFAULT
+    report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
+    scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
 
     def embeddings(self, role: Literal["images", "others"] = "images") -> Embeddings:
         """The embeddings of the images, or of the others."""
@@ -126,7 +119,7 @@ def bin_set(inputs: Inputs) -> Result:
     if drawn.get("fold_seed") is None and listed.folds is not None:
         for fold in range(listed.fold_count):
             if len(set(listed.same[listed.folds == fold].tolist())) < 2:
-                raise checks.InputError(
+                raise InputError(
                     f"{path}: fold {fold} must have both kinds of pairs, and has one, as in a set that is sorted "
                     f"by kind; draw the folds with {inputs.called('fold_seed')} 0, or use none with "
                     f"{inputs.called('folds')} 1"
@@ -168,11 +161,9 @@ def ijb_verify(inputs: Inputs) -> Result:
 
 def ijb_identify(inputs: Inputs) -> Result:
     """Searches of templates in galleries."""
-    embeddings, pooling = inputs.embeddings(), _pooling(inputs)
-    galleries = [
-        templates.pool(embeddings, _template_images(inputs, path), pooling) for path in inputs.lists["gallery"]
-    ]
-    probes = templates.pool(embeddings, _template_images(inputs, inputs.lists["probes"]), pooling)
+    embeddings, how = inputs.embeddings(), _pooling(inputs)
+    galleries = [templates.pool(embeddings, _template_images(inputs, path), how) for path in inputs.lists["gallery"]]
+    probes = templates.pool(embeddings, _template_images(inputs, inputs.lists["probes"]), how)
     return template_identification.identify(galleries, probes, **inputs.but("ids", *POOLING))
 
 
@@ -192,16 +183,12 @@ def megaface(inputs: Inputs) -> Result:
     probe_list, distractor_list = inputs.lists.get("probes"), inputs.lists.get("distractors")
     noises = [inputs.lists.get(name) for name in ("probe_noises", "distractor_noises")]
     if (probe_list is None) != (distractor_list is None):
-        raise checks.InputError(
-            f"{inputs.called('probes')} and {inputs.called('distractors')} go together; give both, or neither"
-        )
+        raise InputError(f"{inputs.called('probes')} and {inputs.called('distractors')} go together; give both or none")
     lists = None
     if probe_list is not None and distractor_list is not None:
         lists = megaface_lists.read_feature_list(probe_list), megaface_lists.read_feature_list(distractor_list)
     elif noises != [None, None]:
-        raise checks.InputError(
-            f"noises are taken out of lists; give {inputs.called('probes')} and {inputs.called('distractors')}"
-        )
+        raise InputError(f"noises need lists; give {inputs.called('probes')} and {inputs.called('distractors')}")
     noisy = [None if path is None else megaface_lists.read_noises(path) for path in noises]
     return distractors.megaface(
         inputs.embeddings(),
@@ -215,9 +202,8 @@ def megaface(inputs: Inputs) -> Result:
 
 def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
-    return distractors.trillion_pairs(
-        inputs.embeddings(), inputs.embeddings("others"), options=inputs.scoring, **inputs.options
-    )
+    sides = inputs.embeddings(), inputs.embeddings("others")
+    return distractors.trillion_pairs(*sides, options=inputs.scoring, **inputs.options)
 
 
 def luna16(inputs: Inputs) -> Result:
@@ -241,12 +227,9 @@ def luna16_candidates(inputs: Inputs) -> Result:
         return detection.candidates(**read, source=str(path), **inputs.options)
     columns = inputs.columns
     if "scans" not in columns:
-        raise checks.InputError(
-            "luna16-candidates needs a data set that says which scan each candidate is from: luna16"
-        )
-    return detection.candidates(
-        columns["labels"], columns["probabilities"], columns["scans"], columns.get("nodules"), **inputs.options
-    )
+        raise InputError("luna16-candidates needs a data set that says which scan each candidate is from: luna16")
+    given: list[Any] = [columns.get(name) for name in ("labels", "probabilities", "scans", "nodules")]
+    return detection.candidates(*given, **inputs.options)
 
 
 def classification(inputs: Inputs) -> Result:
@@ -256,11 +239,8 @@ def classification(inputs: Inputs) -> Result:
     if inputs.samples:
         runs = [predictions.Predictions.read(path) for path in inputs.samples]
     else:
-        runs = [
-            predictions.Predictions.from_arrays(
-                **{name: inputs.columns[name] for name in ("labels", "predictions", "norms")}
-            )
-        ]
+        given = {name: inputs.columns[name] for name in ("labels", "predictions", "norms")}
+        runs = [predictions.Predictions.from_arrays(**given)]
     several = {"draws": 0} if len(runs) > 1 else {}
     results = [predictions.evaluate(run, other, **{**inputs.options, **several}) for run in runs]
     return predictions.over_seeds(results) if several else results[0]
@@ -275,12 +255,9 @@ def quality(inputs: Inputs) -> Result:
         return degradation.evaluate(**read, source=str(samples), **resampling)
     if measure == "discard":
         if "pairs" not in inputs.lists:
-            raise checks.InputError(
-                f"{inputs.called('measure')} discard needs embeddings and their list: give {inputs.called('pairs')}"
-            )
-        return error_discard.evaluate(
-            Embeddings.read(samples), inputs.pairs(), **inputs.only("fmr", "up_to", "flip"), **resampling
-        )
+            raise InputError(f"{inputs.called('measure')} discard needs embeddings with {inputs.called('pairs')}")
+        options = {**inputs.only("fmr", "up_to", "flip"), **resampling}
+        return error_discard.evaluate(Embeddings.read(samples), inputs.pairs(), **options)
     judged_samples = _judged(inputs, samples)
     reference = _judged(inputs, inputs.lists["reference"]) if "reference" in inputs.lists else None
     if measure == "bins":
@@ -288,9 +265,7 @@ def quality(inputs: Inputs) -> Result:
     if measure == "split":
         return norms.evaluate(judged_samples, reference, **inputs.only("low_fraction"), **resampling)
     if reference is None:
-        raise checks.InputError(
-            f"{inputs.called('measure')} changed needs the model before: give {inputs.called('reference')}"
-        )
+        raise InputError(f"{inputs.called('measure')} changed needs a model before: give {inputs.called('reference')}")
     return norms.evaluate_changes(reference, judged_samples, **resampling)
 
 

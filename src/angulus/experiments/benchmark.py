@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.registry import PROTOCOLS, RECIPES
 
 STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
@@ -44,13 +45,13 @@ class Benchmark:
     def __post_init__(self) -> None:
         where = f"benchmark {self.name!r}"
         if not self.name or not self.columns:
-            raise checks.InputError(f"{where} needs a name and at least one column, title: number of the protocol")
+            raise InputError(f"{where} needs a name and at least one column, title: number of the protocol")
         protocol = PROTOCOLS[checks.choice(f"protocol of {where}", self.protocol, RECIPES)]
         for key in ("images", "others"):
             wanted = getattr(protocol, key) is not None
             if (getattr(self, key) is not None) != wanted:
                 rule = "needs" if wanted else "takes no"
-                raise checks.InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
+                raise InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
         protocol.check(where, self.lists, self.options)
 
     @property
@@ -76,9 +77,7 @@ class Benchmark:
         MegaFace has "rank-1, 10 distractors", "rank-1, 100 distractors" and so on: the last is among all.
         """
         name, names = self.columns[title], list(names)
-        return (
-            name if name in names else next((other for other in reversed(names) if other.startswith(f"{name}, ")), None)
-        )
+        return name if name in names else next((full for full in reversed(names) if full.startswith(f"{name}, ")), None)
 
     def paths(self) -> Iterator[str]:
         """The files and folders that it reads, as the recipe names them."""
@@ -96,9 +95,7 @@ def refuse_missing(benchmarks: Iterable[Benchmark], needs: Mapping[str, str]) ->
         for path in benchmark.paths():
             if not place(path).exists():
                 how = f": {needs[path]}" if path in needs else ""
-                raise checks.InputError(
-                    f"benchmark {benchmark.name!r} needs {path}, which is neither here nor below ANGULUS_DATA{how}"
-                )
+                raise InputError(f"benchmark {benchmark.name!r} needs {path}, neither here nor below ANGULUS_DATA{how}")
 
 
 def place(path: str) -> Path:

@@ -1,7 +1,5 @@
 """Build the objects that a recipe names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from torch import nn
 
 from angulus import backbones, data
 from angulus.backbones.layers import UnitFeatures
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.contract import Contract, Preprocessing
 from angulus.data.sets.images import Images, Splits, mean_image
 from angulus.distributed import launch
@@ -68,7 +66,7 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
 def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, torch.device]:
     """The backbone and its device, which a rank builds without the others; checks all that needs no head."""
     if images.train.num_classes < 2:
-        raise checks.InputError(
+        raise InputError(
             f"training needs at least two classes; {images.source} has {images.train.num_classes}: give each person "
             "or class a folder of its own, or name the column of identities when you convert"
         )
@@ -78,7 +76,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     _, channels, *sides = images.train.pixels.shape
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
-        raise checks.InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
+        raise InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
     backbone = backbones.build(
         recipe.backbone.name,
         in_channels=channels,
@@ -88,7 +86,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     )
     if recipe.backbone.normalize:
         if readers := recipe.objective.reads_norms:
-            raise checks.InputError(
+            raise InputError(
                 f"backbone.normalize gives every feature length 1, and {readers[0]} needs the length; leave "
                 "backbone.normalize out: the head normalises if its loss does"
             )
@@ -110,9 +108,7 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
         "sampling": recipe.head.sampling,
     }
     if recipe.head.sharded is False and ranks.count > 1:
-        raise checks.InputError(
-            f"head.sharded false keeps all classes in one process; got {ranks.count} processes: set it to auto"
-        )
+        raise InputError(f"head.sharded false keeps all classes in one process; got {ranks.count}: set it to auto")
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
         return DenseHead(size, classes, recipe.objective, **options)
     before = torch.get_rng_state()
@@ -126,7 +122,7 @@ def start_from(path: Path, job: Job) -> None:
     """Load the weights of a model folder, or of a run's folder or checkpoint, into a job; every rank calls it.
 
     Raises:
-        checks.InputError: nothing there, another backbone, a run that has not ended, or one that was trained on classes
+        InputError: nothing there, another backbone, a run that has not ended, or one that was trained on classes
             which the job holds out.
     """
     if not (path / artifact.CONFIG).exists():
@@ -165,11 +161,9 @@ def device(name: str, ranks: Ranks | None = None, *, what: str = "training.devic
         name = "cuda" if torch.cuda.is_available() else "mps" if mac else "cpu"
     if ranks.count > 1:
         if name not in ("cpu", "cuda"):
-            raise checks.InputError(
-                f"{what} must be auto, cpu or cuda where {ranks.count} processes train, each on its own; got {name!r}"
-            )
+            raise InputError(f"{what} must be auto, cpu or cuda where {ranks.count} processes train; got {name!r}")
         if name == "cuda" and launch.local_rank() >= torch.cuda.device_count():
-            raise checks.InputError(
+            raise InputError(
                 f"this machine has {torch.cuda.device_count()} CUDA devices, too few for process {launch.local_rank()} "
                 f"on it (from 0); start at most one per device, or set {what} to cpu"
             )
@@ -178,7 +172,7 @@ def device(name: str, ranks: Ranks | None = None, *, what: str = "training.devic
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise checks.InputError(f"{what} {name!r} cannot be used here; use auto or cpu") from error
+        raise InputError(f"{what} {name!r} cannot be used here; use auto or cpu") from error
     if ranks.count > 1 and chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return chosen

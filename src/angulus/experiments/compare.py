@@ -1,7 +1,5 @@
 """A grid of runs, variants of a recipe times seeds, and the table of their results."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re
@@ -13,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from angulus.core import checks, files
+from angulus.core import files
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Splits
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
@@ -44,23 +43,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class VariantRow:
-    """The results of one variant.
+    """The results of one variant."""
 
-    Args:
-        variant: its name.
-        columns: by title the quality groups' accuracy (in %) and mean norm under the shared split, then the benchmarks.
-        own: the quality groups' columns under the variant's own split.
-        counts: test images per quality group.
-        seconds: of training, over all seeds.
-    """
-
-    variant: str
+    variant: str  # its name
+    # by title the quality groups' accuracy (in %) and mean norm under the shared split, then the benchmarks
     columns: dict[str, Cell]
-    own: dict[str, Cell]
-    counts: dict[str, int]
-    seconds: float
+    own: dict[str, Cell]  # the quality groups' columns under the variant's own split
+    counts: dict[str, int]  # test images per quality group
+    seconds: float  # of training, over all seeds
 
-    def minus(self, other: VariantRow, title: str) -> Difference:
+    def minus(self, other: "VariantRow", title: str) -> Difference:
         """How far this variant is above another in a column, paired by seed."""
         pairs = zip(self.columns[title].values, other.columns[title].values, strict=True)
         return paired_difference([value - base for value, base in pairs])
@@ -68,21 +60,14 @@ class VariantRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison.
+    """The results of a comparison."""
 
-    Args:
-        recipe, folder: of the comparison.
-        rows: one per variant.
-        environment: of the first run.
-        generated: whether the data are generated stand-ins, whose numbers are no result.
-        diverged: the sentence on each run that diverged, by variant and seed.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  # of the comparison
     folder: Path
-    rows: list[VariantRow]
-    environment: dict[str, Any]
-    generated: bool = False
+    rows: list[VariantRow]  # one per variant
+    environment: dict[str, Any]  # of the first run
+    generated: bool = False  # whether the data are generated stand-ins, whose numbers are no result
+    # the sentence on each run that diverged, by variant and seed
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -143,9 +128,9 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
     for name, changes in grid.grid.items():
         single = _single(content, name, changes, grid.seeds[0])
         if single.data != recipe.data:
-            raise checks.InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
+            raise InputError(f"compare.variants.{name} changes data; variants are compared on one data set")
         if (single.evaluation, single.validation) != (recipe.evaluation, recipe.validation):
-            raise checks.InputError(
+            raise InputError(
                 f"compare.variants.{name} changes evaluation or validation, which must be the same for all variants; "
                 "change it in the recipe"
             )
@@ -154,7 +139,7 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
         folds.refuse_one_model(recipe)
     split = [benchmark.name for benchmark in recipe.evaluation.benchmarks if benchmark.by_quality]
     if split and grid.quality_split is not None and recipe.training.snapshots is not None:
-        raise checks.InputError(
+        raise InputError(
             f"compare.quality_split splits the benchmark {split[0]!r} by one model's norms, and training.snapshots "
             "measures several models: leave one of them out"
         )
@@ -163,15 +148,13 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
 def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
     """Refuse a folder of a single run or of other recipes, and runs with folds for a grid without, or vice versa."""
     if holds_run(folder):
-        raise checks.InputError(
-            f"{folder} holds a single run, which a comparison would overwrite; choose another --out"
-        )
+        raise InputError(f"{folder} holds a single run, which a comparison would overwrite; choose another --out")
     for name, seed in itertools.product(grid.grid, grid.seeds):
         where = run_folder(folder, name, seed)
         whole, folded = (where / CHECKPOINT).exists(), any(where.glob(f"*/{CHECKPOINT}"))
         if (grid.folds and whole) or (not grid.folds and folded):
             there = "without folds" if whole else "with folds"
-            raise checks.InputError(f"{where} holds a run of a comparison {there}; choose another --out")
+            raise InputError(f"{where} holds a run of a comparison {there}; choose another --out")
         for part, fold in grid.parts.items():
             if holds_run(where / part):
                 refuse_other_recipe(_single(content, name, {**grid.grid[name], **fold}, seed), where / part)
@@ -211,8 +194,8 @@ def _train(
 def _single(content: Mapping[str, Any], name: str, changes: Mapping[str, Any], seed: int) -> Recipe:
     try:
         return recipes.validate(recipes.variant(content, changes, seed))
-    except checks.InputError as error:
-        raise checks.InputError(f"compare.variants.{name}: {error}") from error
+    except InputError as error:
+        raise InputError(f"compare.variants.{name}: {error}") from error
 
 
 def _refuse_shared_folders(grid: Compare) -> None:
@@ -220,18 +203,14 @@ def _refuse_shared_folders(grid: Compare) -> None:
     for name in grid.grid:
         folder = run_folder(Path(), name, 0)
         if folder in folders:
-            raise checks.InputError(
-                f"compare.variants {folders[folder]!r} and {name!r} would share the folder {folder.parent}; rename one"
-            )
+            raise InputError(f"compare.variants {folders[folder]!r} and {name!r} share {folder.parent}; rename one")
         folders[folder] = name
 
 
 def section(recipe: Recipe) -> Compare:
     """The `compare` section of a recipe; raises an error if it has none."""
     if recipe.compare is None:
-        raise checks.InputError(
-            f"recipe {recipe.name} has no compare section (variants and seeds); train it with `angulus train`"
-        )
+        raise InputError(f"recipe {recipe.name} has no compare section (variants, seeds); train it by `angulus train`")
     return recipe.compare
 
 

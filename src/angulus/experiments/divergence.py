@@ -1,7 +1,5 @@
 """Detect a training that diverged, and name the likely cause and the way out in one sentence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Cross-validation: the results of several folds' models on their test images, pooled into one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, files
+from angulus.core import files
+from angulus.core.checks import InputError
 from angulus.experiments import measure
 from angulus.experiments import recipe as recipes
 from angulus.experiments.recipe import Recipe
@@ -22,21 +21,19 @@ def refuse_one_model(recipe: Recipe) -> None:
     """Refuse evaluations of a single model, because each fold has its own."""
     for benchmark in recipe.evaluation.benchmarks:
         if benchmark.images is not None:
-            raise checks.InputError(
+            raise InputError(
                 f"compare.folds pools the test images of each fold's model; the benchmark {benchmark.name!r} embeds "
                 "images of its own by one model: leave compare.folds or the benchmark out"
             )
         if benchmark.protocol == "classification":
-            raise checks.InputError(
+            raise InputError(
                 "compare.folds has one model per fold, whose norms have no common scale; the benchmark "
                 f"{benchmark.name!r} tells low quality by the norms of one model: leave it out; the table splits "
                 "within each fold"
             )
     for key, value in (("validation", recipe.validation), ("training.snapshots", recipe.training.snapshots)):
         if value is not None:
-            raise checks.InputError(
-                f"compare.folds has one model per fold, and {key} is of one model: leave one of them out"
-            )
+            raise InputError(f"compare.folds has one model per fold, and {key} is of one model: leave one of them out")
 
 
 def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[Mapping[str, NDArray[Any]]]) -> None:

@@ -63,9 +63,7 @@ def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str
     arrays = {"features": features, "norms": norms, "labels": labels, "predictions": predictions}
     if images.num_classes == 2:
         arrays["probabilities"] = probabilities
-    job.ranks.run_on_first(
-        lambda: files.write_atomically(folder / TEST, lambda file: np.savez_compressed(file, **arrays))
-    )
+    job.ranks.run_on_first(lambda: files.write_atomically(folder / TEST, lambda f: np.savez_compressed(f, **arrays)))
     return summarize_test(arrays, recipe.evaluation.low_fraction)
 
 
@@ -155,12 +153,9 @@ def measure(recipe: Recipe, columns: dict[str, Any], model: Path, device: torch.
     return measured
 
 
-def _result(
-    benchmark: Benchmark, embedded: dict[tuple[str, str | None], Embeddings], columns: dict[str, Any]
-) -> Result:
-    images, others = (
-        None if source is None else embedded[source, benchmark.flip] for source in (benchmark.images, benchmark.others)
-    )
+def _result(benchmark: Benchmark, vectors: dict[tuple[str, str | None], Embeddings], columns: dict[str, Any]) -> Result:
+    sources = benchmark.images, benchmark.others
+    images, others = (None if source is None else vectors[source, benchmark.flip] for source in sources)
     lists = {name: place(path) for name, path in benchmark.lists.items()}
     return PROTOCOLS[benchmark.protocol].run(Inputs(lists, benchmark.options, images, others, columns=columns))
 

@@ -1,7 +1,5 @@
 """A recipe as a mapping, before it is checked: overrides and variants."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -12,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from angulus.core import checks, limits, redact
+from angulus.core.checks import InputError
 from angulus.experiments.benchmark import Benchmark
 from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm_title
 from angulus.training.settings import DEFAULT_KINDS
@@ -31,7 +30,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
     """YAML 1.2, where `1e-4` is a number and `off` a word.
 
     Raises:
-        checks.InputError: no YAML, or more than a recipe holds once its aliases are written out; starts with `what`.
+        InputError: no YAML, or more than a recipe holds once its aliases are written out; starts with `what`.
 
     >>> parse_yaml("{lr: 1e-4, mode: off}")
     {'lr': 0.0001, 'mode': 'off'}
@@ -41,7 +40,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
         value = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         # ruamel raises all but the first for values such as a date of month 13, !!int x or ten thousand brackets
-        raise checks.InputError(f"{what} is not YAML: {redact.text(checks.one_line(error)[:200])}") from error
+        raise InputError(f"{what} is not YAML: {redact.text(checks.one_line(error)[:200])}") from error
     limits.check_nesting(value, what, MOST_VALUES)
     _refuse_long(_letters(value), what)
     return value
@@ -49,9 +48,7 @@ def parse_yaml(text: str, what: str = "the text") -> Any:
 
 def _refuse_long(letters: int, what: str) -> None:
     if letters > MOST_LETTERS:
-        raise checks.InputError(
-            f"{what} must hold at most {MOST_LETTERS:,} letters, aliases written out; it holds {letters:,}"
-        )
+        raise InputError(f"{what} must hold at most {MOST_LETTERS:,} letters, aliases written out; got {letters:,}")
 
 
 def _letters(value: Any) -> int:
@@ -76,7 +73,7 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
             content[key] = {}
         content = content[key]
         if not isinstance(content, dict):
-            raise checks.InputError(
+            raise InputError(
                 f"{'.'.join(parents[: depth + 1])} holds {checks.shown(redact.values(content, key))}, so {path} cannot "
                 "be set in it"
             )
@@ -95,7 +92,7 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
     for change in overrides:
         path, equals, text = change.partition("=")
         if not equals or not path:
-            raise checks.InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
+            raise InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
         value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
         parsed.insert(_position(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
@@ -122,11 +119,8 @@ def tag(overrides: Iterable[str]) -> str:
     """
     split = (change.partition("=") for change in overrides)
     values = {path.strip(): parse_yaml(text, path) for path, _, text in split}
-    counted = {
-        path: value
-        for path, value in values.items()
-        if not path.startswith((*CHANGEABLE, "compare.", "plugins", "training.seed"))
-    }
+    ignored = (*CHANGEABLE, "compare.", "plugins", "training.seed")
+    counted = {path: value for path, value in values.items() if not path.startswith(ignored)}
     if not counted:
         return ""
     text = json.dumps(redact.values(counted), sort_keys=True, default=str)

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from angulus import backbones, data
 from angulus.core import checks, redact
+from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
 from angulus.experiments import plugins as plugin_files
@@ -72,7 +73,7 @@ class BackboneSection:
         backbones.check_name("backbone.name", self.name)
         for name in ("in_channels", "image_size", "embedding_size"):
             if name in self.options:
-                raise checks.InputError(
+                raise InputError(
                     f"backbone.options must not hold {name}: the size of the features is backbone.embedding_size, and "
                     "the images' own is taken from the data"
                 )
@@ -96,7 +97,7 @@ class HeadSection:
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, dispatch.NAMES)
         if self.update_in_backward and (self.impl not in ("chunked", "fused") or self.sampling is not None):
-            raise checks.InputError(
+            raise InputError(
                 "head.update_in_backward needs head.impl chunked or fused, and no head.sampling; "
                 f"got impl {self.impl}, sampling {self.sampling}"
             )
@@ -106,7 +107,7 @@ def _objective(value: Any) -> Objective:
     if isinstance(value, Objective):
         return value
     if not isinstance(value, dict):
-        raise checks.InputError(f"objective must be a mapping of keys to values; got {checks.shown(value)}")
+        raise InputError(f"objective must be a mapping of keys to values; got {checks.shown(value)}")
     return from_recipe(value)
 
 
@@ -146,7 +147,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):
-            raise checks.InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
+            raise InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
         for row, claim in self.rows.items():
             if claim.column is not None:
                 checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
@@ -166,7 +167,7 @@ class Recipe:
             (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move its own classes"),
         ):
             if broken:
-                raise checks.InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")
+                raise InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")
 
 
 SCHEMA = pydantic.TypeAdapter(Recipe)
@@ -206,11 +207,11 @@ def read(path: str) -> dict[str, Any]:
     try:
         content = parse_yaml(file.read_text(encoding="utf-8"), f"recipe {file}")
     except UnicodeDecodeError as error:
-        raise checks.InputError(f"recipe {file} is not YAML: {checks.one_line(error)}") from error
+        raise InputError(f"recipe {file} is not YAML: {checks.one_line(error)}") from error
     except OSError as error:
-        raise checks.InputError(f"recipe {file} cannot be read: {error.strerror}") from error
+        raise InputError(f"recipe {file} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise checks.InputError(f"recipe {file} must be a mapping of keys to values; got {type(content).__name__}")
+        raise InputError(f"recipe {file} must be a mapping of keys to values; got {type(content).__name__}")
     return content
 
 
@@ -233,10 +234,8 @@ def find(path: str) -> Path:
             return with_row[0]
         if with_row:
             parts = ", ".join(file.stem for file in with_row)
-            raise checks.InputError(
-                f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`"
-            )
-    raise checks.InputError(
+            raise InputError(f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`")
+    raise InputError(
         f"there is no recipe {path!r}{checks.nearest(name, recipes)}; give a YAML file or one of {', '.join(recipes)}"
     )
 
@@ -270,12 +269,12 @@ def validate(content: Mapping[str, Any]) -> Recipe:
     try:
         text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
     except (TypeError, ValueError) as error:
-        raise checks.InputError(f"a recipe must be plain keys and values: {error}") from error
+        raise InputError(f"a recipe must be plain keys and values: {error}") from error
     try:
         return SCHEMA.validate_json(text)
     except pydantic.ValidationError as error:
         errors = sorted(error.errors(), key=lambda details: len(details["loc"]))[:3]
-        raise checks.InputError("; ".join(map(_sentence, errors))) from error
+        raise InputError("; ".join(map(_sentence, errors))) from error
 
 
 def _sentence(error: Any) -> str:

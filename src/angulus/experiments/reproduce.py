@@ -1,7 +1,5 @@
 """The rows of the papers' tables: their recipes, what those need, and what was measured."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,24 +29,15 @@ class TableRow:
 
 @dataclass(frozen=True)
 class MeasuredRecipe:
-    """The results in a recipe's `comparison.json`.
+    """The results in a recipe's `comparison.json`."""
 
-    Args:
-        recipe: its name.
-        columns: variant -> title -> one number per seed.
-        seeds, epochs: how many.
-        device: in words.
-        seconds: of training, over all variants and seeds.
-        generated: whether the data were generated stand-ins, whose numbers are no result.
-    """
-
-    recipe: str
-    columns: dict[str, dict[str, list[float]]]
-    seeds: int
+    recipe: str  # its name
+    columns: dict[str, dict[str, list[float]]]  # variant -> title -> one number per seed
+    seeds: int  # how many
     epochs: int
-    device: str
-    seconds: float
-    generated: bool = False
+    device: str  # in words
+    seconds: float  # of training, over all variants and seeds
+    generated: bool = False  # whether the data were generated stand-ins, whose numbers are no result
 
 
 @functools.cache
@@ -118,16 +107,10 @@ def reproduce(
                 f"{rows[0].id} cannot be run here ({name}): {'; '.join(sentences)}. Paths are relative to this folder "
                 f"or to the folder ANGULUS_DATA{part}"
             )
+    folders = {name: folder / recipes.default_folder(recipe, overrides).name for name, recipe in changed.items()}
     return [
-        compare(
-            name,
-            folder / recipes.default_folder(recipe, overrides).name,
-            overrides,
-            plugins=plugins,
-            on_run=on_run,
-            on_step=on_step,
-        )
-        for name, recipe in changed.items()
+        compare(name, path, overrides, plugins=plugins, on_run=on_run, on_step=on_step)
+        for name, path in folders.items()
     ]
 
 

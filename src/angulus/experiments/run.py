@@ -1,7 +1,5 @@
 """One run of a recipe in a folder of its own: train, evaluate, write the results next to what led to them."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,7 +8,8 @@ from typing import Any
 
 import torch
 
-from angulus.core import checks, environment, files
+from angulus.core import environment, files
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Images, Splits
 from angulus.distributed.runtime import Ranks
 from angulus.experiments import build, measure
@@ -141,7 +140,7 @@ def _refuse_nothing_to_resume(folder: Path, resume: bool) -> None:
     if resume and not (folder / RECIPE).exists():
         runs = sorted(path.parent for path in folder.parent.glob(f"*/{RECIPE}")) if folder.parent.is_dir() else []
         near = f", or give as --out the run that you mean, such as {runs[-1]}" if runs else ""
-        raise checks.InputError(f"{folder} holds no run to resume; start one without --resume{near}")
+        raise InputError(f"{folder} holds no run to resume; start one without --resume{near}")
 
 
 def _refuse_unshared(folder: Path, ranks: Ranks) -> None:
@@ -152,9 +151,7 @@ def _refuse_unshared(folder: Path, ranks: Ranks) -> None:
 
     def look() -> None:
         if not mark.exists():
-            raise checks.InputError(
-                f"{folder} is not seen by every process; give as --out a folder that all machines share"
-            )
+            raise InputError(f"{folder} is not seen by every process; give as --out a folder that all machines share")
 
     try:
         ranks.run_on_first(lambda: files.write_text(mark, ""))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import pydantic
 
 from angulus.core import checks, environment, files, limits
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Splits, fingerprint
 from angulus.experiments import plugins
 from angulus.experiments import recipe as recipes
@@ -57,16 +58,12 @@ def read_run_state(recipe: Recipe, folder: Path, splits: Splits, resume: bool) -
     longer = recipe.training.epochs > stored.training.epochs
     if not resume:
         more = f" to {recipe.training.epochs} epochs (it has {stored.training.epochs})" if longer else ""
-        raise checks.InputError(
-            f"{folder} holds a run already; continue it{more} with --resume, or choose another --out"
-        )
+        raise InputError(f"{folder} holds a run already; continue it{more} with --resume, or choose another --out")
     _refuse_other_images(splits, folder)
     measured = stored.evaluation == recipe.evaluation and not being_measured(folder)
     if ended and not trained and (longer or not measured):
         task = "trained for more epochs" if longer else "evaluated again, as this recipe asks"
-        raise checks.InputError(
-            f"{folder} holds an ended run without its {CHECKPOINT}, so it cannot be {task}; choose another --out"
-        )
+        raise InputError(f"{folder} holds an ended run without {CHECKPOINT}; it cannot be {task}; choose another --out")
     return RunState(trained, read_results(folder), measured) if ended and not longer else RunState(trained)
 
 
@@ -96,8 +93,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         details = error.errors()[0]
         name = details["loc"][-1]
         if details["type"] == "missing":
-            raise checks.InputError(f"{path} cannot be read (it lacks {name!r}); {way_out}") from error
-        raise checks.InputError(f"{path} holds {checks.shown(details['input'])} as {name!r}; {way_out}") from error
+            raise InputError(f"{path} cannot be read (it lacks {name!r}); {way_out}") from error
+        raise InputError(f"{path} holds {checks.shown(details['input'])} as {name!r}; {way_out}") from error
     return results
 
 
@@ -107,7 +104,7 @@ def _read_json(path: Path, way_out: str) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("it holds no names")
     except (OSError, ValueError) as error:
-        raise checks.InputError(f"{path} cannot be read ({error}); {way_out}") from error
+        raise InputError(f"{path} cannot be read ({error}); {way_out}") from error
     return content
 
 
@@ -133,12 +130,12 @@ def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -
             continue
         difference = f"{folder} holds a run of another recipe ({key} is {before} there and {after} here)"
         if more:
-            raise checks.InputError(
+            raise InputError(
                 f"{difference}, and cannot be trained for more epochs, because the rates of its {schedule.kind} "
                 f"schedule depend on their number; start from its weights by training.start_from={folder} with "
                 "another --out"
             )
-        raise checks.InputError(f"{difference}; choose another --out")
+        raise InputError(f"{difference}; choose another --out")
     if recipe.plugins:
         about = _read_json(folder / ENVIRONMENT, "choose another --out").get("plugins")
         plugins.refuse_changed(about if isinstance(about, dict) else {}, recipe.plugins, folder)
@@ -169,7 +166,7 @@ def _refuse_other_images(splits: Splits, folder: Path) -> None:
         before, now = stored.get(key), fingerprint(images)
         if before != now:
             count = f"{before['images']:,} there and {now['images']:,} here" if before else "none there"
-            raise checks.InputError(
+            raise InputError(
                 f"{folder} holds a run on other {name} images ({count}; number, sides, classes or labels differ): it "
                 f"was trained on {stored.get('source')}, and this is {splits.source}; set data.root to the former, or "
                 "choose another --out"

@@ -1,7 +1,5 @@
 """class_loss: the loss of features, class weights and labels under an objective, as a pure function."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import warnings
@@ -81,14 +79,7 @@ def class_loss(
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
     return batch_loss(
-        features,
-        weight,
-        labels,
-        bound,
-        bias=bias,
-        kernel=Kernel(impl, products),
-        ranks=ranks,
-        reduction=reduction,
+        features, weight, labels, bound, bias=bias, kernel=Kernel(impl, products), ranks=ranks, reduction=reduction
     )
 
 

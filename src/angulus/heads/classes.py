@@ -1,7 +1,5 @@
 """Add classes to a trained head, remove them, or start them from class means."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch

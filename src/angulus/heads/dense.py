@@ -1,7 +1,5 @@
 """DenseHead: class weights on one device and an objective, which give loss, logits and statistics."""
 
-from __future__ import annotations
-
 import math
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,15 +10,8 @@ from torch import Tensor, nn
 from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
-from angulus.heads.class_loss import (
-    UPDATES,
-    batch_loss,
-    check_rows,
-    plain_logits,
-    summarize,
-    training_ranks,
-    uncompiled,
-)
+from angulus.heads import class_loss
+from angulus.heads.class_loss import UPDATES, check_rows, plain_logits, summarize, uncompiled
 from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radius_of
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
@@ -127,7 +118,7 @@ class DenseHead(BaseHead):
             )
         if self.ranks.count > 1:
             sum_gradients(self.parameters(), self.ranks, 1 / self.ranks.count)
-        return batch_loss(
+        return class_loss.batch_loss(
             features,
             self.weight,
             labels,
@@ -146,13 +137,13 @@ class DenseHead(BaseHead):
             return Ranks()
         if self.ranks.count > 1:
             return self.ranks
-        return training_ranks(
+        return class_loss.training_ranks(
             self.weight,
             "wrap the head, or a module that holds it, in DistributedDataParallel; or call head.synchronize() once and "
             "keep it next to the wrapped backbone; or use angulus.ShardedHead; or pass DenseHead(..., alone=True)",
         )
 
-    def synchronize(self, group: Any = None) -> DenseHead:
+    def synchronize(self, group: Any = None) -> "DenseHead":
         """Keep this head equal on all ranks: every rank calls it once, before training.
 
         Weights and running figures are copied from rank 0. Every later backward averages the head's gradients over the
@@ -189,9 +180,8 @@ class DenseHead(BaseHead):
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Means over the rows of this batch, by name, at O(B · d); no state changes.
 
-        `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a
-        contraction, `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples whose
-        margined angle exceeds π.
+        `norm`; `target_cos`; `agent_distortion`, the mean of ‖x̂ − ŵ_y‖² (NF Prop. 3); `radius` and, for a contraction,
+        `radius_saturation` in [0, 1); `beyond_pi_minus_m`, the share of samples whose margined angle exceeds π.
         """
         features, labels, _ = check_rows(features, self.weight, labels)
         target = self._target(features, labels)

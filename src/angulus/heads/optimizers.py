@@ -1,7 +1,5 @@
 """Optimisers of class weights: one that changes only the sampled rows, one that updates within backward."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

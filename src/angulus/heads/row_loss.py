@@ -1,7 +1,5 @@
 """The loss of each row: its geometry, what it asks of the classes, and its loss from the answers; for every head."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

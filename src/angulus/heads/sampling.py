@@ -55,8 +55,7 @@ def check_sampling(sampling: ClassSampling | None, objective: Objective) -> Clas
     if sampling.corrected and (plain or (objective.remaps and objective.plain_probability)):
         what = ", ".join(plain) or "a weighting with probability='plain' over changed negatives"
         raise checks.InputError(
-            f"corrected sampling is defined for the sum of a cross-entropy alone; leave {what} out, "
-            "or give corrected=False"
+            f"corrected sampling is for the sum of a cross-entropy alone; leave {what} out, or give corrected=False"
         )
     return sampling
 

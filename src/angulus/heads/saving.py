@@ -5,8 +5,6 @@ all ranks share (learned s, running figures), and `head.json`, which names them 
 folder is the previous checkpoint.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

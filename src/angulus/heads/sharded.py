@@ -6,8 +6,6 @@ classes, and both results go to the row's rank. Every collective that gradients 
 whose adjoint is the exchange back.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -21,18 +19,8 @@ from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
 from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads.class_loss import (
-    REDUCTIONS,
-    UPDATES,
-    check_rows,
-    nan_loss,
-    not_finite,
-    plain_logits,
-    refuse_recomputation,
-    summarize,
-    uncompiled,
-    widen,
-)
+from angulus.heads import class_loss
+from angulus.heads.class_loss import REDUCTIONS, UPDATES, check_rows, uncompiled
 from angulus.heads.dense import BaseHead
 from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
 from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
@@ -147,7 +135,7 @@ class ShardedHead(BaseHead):
         # s and R are on all ranks: each rank's gradient is that of its own rows
         sum_gradients(self.objective.parameters(), self.ranks)
         if not sound:
-            return nan_loss(features, kept, reduction, list(self.parameters()))
+            return class_loss.nan_loss(features, kept, reduction, list(self.parameters()))
         with torch.autocast(features.device.type, enabled=False):
             refusal: checks.InputError | None = None
             try:
@@ -166,7 +154,7 @@ class ShardedHead(BaseHead):
         if float(broken) > 0:
             if not int(bad):
                 raise RemoteError("the loss is not finite on another rank; its own message says why")
-            raise not_finite(rows, self.weight)
+            raise class_loss.not_finite(rows, self.weight)
         if self.objective.moves:
             self.objective.take(figures())
         if reduction == "none":
@@ -198,7 +186,7 @@ class ShardedHead(BaseHead):
                     "others' and averages their gradients; wrap the backbone alone, and call the head on its output"
                 )
             checks.choice("reduction", reduction, REDUCTIONS)
-            refuse_recomputation(self.objective)
+            class_loss.refuse_recomputation(self.objective)
             features, labels, kept = check_rows(features, self.weight, labels, num_classes=self.num_classes)
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
@@ -227,7 +215,8 @@ class ShardedHead(BaseHead):
     def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
         """The loss of this rank's rows, and a function for the statistics of all ranks' rows."""
         bound, ranks = self.objective, self.ranks
-        features = scale_gradient(widen(features, self.weight), ranks.count)  # DDP averages where a sum is needed
+        # DDP averages where a sum is needed
+        features = scale_gradient(class_loss.widen(features, self.weight), ranks.count)
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
@@ -258,7 +247,7 @@ class ShardedHead(BaseHead):
         radius: Tensor | None = None,
     ) -> Statistics:
         with whole_batch(mean_norm):
-            return summarize(self.objective, target, features, labels, self.ranks, sizes, radius)
+            return class_loss.summarize(self.objective, target, features, labels, self.ranks, sizes, radius)
 
     def _subset(self, local: Tensor, sampling: ClassSampling | None) -> ClassSubset:
         if sampling is None:
@@ -336,7 +325,7 @@ class ShardedHead(BaseHead):
         dtype = functools.reduce(torch.promote_types, (dtype for _, dtype in facts))
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
-            logits = plain_logits(gather(unit, sizes, ranks), self.weight, spec)
+            logits = class_loss.plain_logits(gather(unit, sizes, ranks), self.weight, spec)
             with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
                 radius = radius_of(self.objective, norms)
             if radius is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.kernels import chunked, fused, reduction
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
@@ -25,23 +26,17 @@ LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: above it the reference'
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel by name and the dtype of its products, checked; calling it reduces.
+    """A kernel by name and the dtype of its products, checked; calling it reduces."""
 
-    Args:
-        impl: a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" above. It never picks
-            "fused", which has been tested by Triton's interpreter but not yet on a GPU.
-        products: torch.bfloat16, or None for the dtype of the features.
-    """
-
+    # a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" above. It never picks
+    # "fused", which has been tested by Triton's interpreter but not yet on a GPU
     impl: str = "auto"
-    products: torch.dtype | None = None
+    products: torch.dtype | None = None  # torch.bfloat16, or None for the dtype of the features
 
     def __post_init__(self) -> None:
         checks.choice("impl", self.impl, NAMES)
         if self.products not in (None, torch.bfloat16):
-            raise checks.InputError(
-                f"products must be torch.bfloat16, or None for the dtype of the features; got {self.products!r}"
-            )
+            raise InputError(f"products must be torch.bfloat16, or None for the features' dtype; got {self.products!r}")
 
     def __call__(self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
         name = self.impl

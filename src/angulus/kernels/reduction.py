@@ -14,30 +14,21 @@ from angulus.core import checks
 
 @dataclass(frozen=True)
 class Request:
-    """The reductions wanted of each row's non-target classes. A base_j is the cosine, or w_j·x̂ for raw weights.
+    """The reductions wanted of each row's non-target classes. A base_j is the cosine, or w_j·x̂ for raw weights."""
 
-    Args:
-        radius: [B] of N = log Σ_{j≠y} exp(radius · mapped_j + b_j), or None for no N. Differentiable.
-        threshold: [B], detached, or None: a base above it is mapped to a2·c² + a1·c + a0.
-        coefficients: (a2, a1, a0).
-        unit_weight: True divides every w_j by its length.
-        eps: the length of w_j is sqrt(‖w_j‖² + eps).
-        plain_scales: [B] each, of P = log Σ_{j≠y} exp(scale · cos_j). Differentiable.
-        hinge_offsets: [B] each, detached, of H = Σ_{j≠y} max(0, offset + 2 cos_j) and its number of active terms.
-        products: the dtype to which the operands of w_j·x̂ and of both gradients' products are rounded; None for
-            unit's own. Sums, lengths and statistics stay in unit's dtype.
-        update: called in backward with each block of classes and the gradient of its weight, which it may change in
-            place; the gradient of the whole weight is then never built. "reference" does not support it.
-    """
-
-    radius: Tensor | None
-    threshold: Tensor | None = None
-    coefficients: tuple[float, float, float] = (0.0, 1.0, 0.0)
-    unit_weight: bool = True
-    eps: float = 0.0
-    plain_scales: tuple[Tensor, ...] = ()
+    radius: Tensor | None  # [B] of N = log Σ_{j≠y} exp(radius · mapped_j + b_j), or None for no N. Differentiable
+    threshold: Tensor | None = None  # [B], detached, or None: a base above it is mapped to a2·c² + a1·c + a0
+    coefficients: tuple[float, float, float] = (0.0, 1.0, 0.0)  # (a2, a1, a0)
+    unit_weight: bool = True  # True divides every w_j by its length
+    eps: float = 0.0  # the length of w_j is sqrt(‖w_j‖² + eps)
+    plain_scales: tuple[Tensor, ...] = ()  # [B] each, of P = log Σ_{j≠y} exp(scale · cos_j). Differentiable
+    # [B] each, detached, of H = Σ_{j≠y} max(0, offset + 2 cos_j) and its number of active terms
     hinge_offsets: tuple[Tensor, ...] = ()
+    # the dtype to which the operands of w_j·x̂ and of both gradients' products are rounded; None for unit's own. Sums,
+    # lengths and statistics stay in unit's dtype
     products: torch.dtype | None = None
+    # called in backward with each block of classes and the gradient of its weight, which it may change in place; the
+    # gradient of the whole weight is then never built. "reference" does not support it
     update: Callable[[slice, Tensor], None] | None = None
 
 

@@ -4,8 +4,6 @@ Angles are in radians; s, m and t are the papers'. Every alias has defaults: tho
 that compares with it, as its docstring says.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -299,10 +297,8 @@ def from_recipe(mapping: Mapping[str, Any]) -> Objective:
     parameters = dict(mapping)
     name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
     own = inspect.signature(ALIASES[name]).parameters
-    further = {key: parameters.pop(key) for key in serialize.part_names() if key in parameters and key not in own}
-    return build(name, **parameters).replace(
-        **{key: serialize.build_part(key, value) for key, value in further.items()}
-    )
+    rest = {key: parameters.pop(key) for key in serialize.part_names() if key in parameters and key not in own}
+    return build(name, **parameters).replace(**{key: serialize.build_part(key, value) for key, value in rest.items()})
 
 
 def _scale(s: float, learn: bool) -> Fixed | Learned:

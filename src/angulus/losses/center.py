@@ -1,7 +1,5 @@
 """Center loss: a term of the loss that needs labels and keeps one centre per class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,7 +36,7 @@ class CenterLoss(Piece):
         checks.number("alpha", self.alpha, low=0, high=1)
         checks.flag("normalize", self.normalize)
 
-    def bind(self, embedding_size: int, num_classes: int) -> Centers:
+    def bind(self, embedding_size: int, num_classes: int) -> "Centers":
         return Centers(self, embedding_size, num_classes)
 
     def formula(self) -> str:

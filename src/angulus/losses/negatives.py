@@ -3,8 +3,6 @@
 The threshold is the sample's margined target cosine, detached; a cosine equal to it counts as well classified.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
 from angulus.losses.negatives import Keep
@@ -77,12 +78,12 @@ class Objective:
             if chosen is not None or slot == "negatives":
                 roles.check(role, slot, chosen)
         if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
-            raise checks.InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
+            raise InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
         if not isinstance(self.penalties, tuple):
-            raise checks.InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
+            raise InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
         for term in self.penalties:
             if not isinstance(term, Term):
-                raise checks.InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
+                raise InputError(f"penalties must be Terms (factor, penalty); got {term!r}; or add one with +")
             roles.check(roles.Penalty, "penalty", term.penalty)
         # sorted, so that objectives are equal in whatever order their penalties were added
         object.__setattr__(self, "penalties", tuple(sorted(self.penalties, key=lambda term: term.penalty.name)))
@@ -91,24 +92,20 @@ class Objective:
         checks.number("eps", self.eps, low=0)
         checks.number("cross_entropy", self.cross_entropy, low=0)
         if self.margin is not None and self.eps > 0:
-            raise checks.InputError(
-                f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0"
-            )
+            raise InputError(f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0")
         if self.eps > 0 and any(term.penalty.trains_classes for term in self.penalties):
-            raise checks.InputError(
-                f"C-contrastive and C-triplet take distances of exact unit vectors; got eps = {self.eps:g}; use 0"
-            )
+            raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
         if self.remaps and (self.weights == "raw" or self.bias):
-            raise checks.InputError(
+            raise InputError(
                 "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
                 f"got weights = {self.weights!r}, bias = {self.bias}"
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
-            raise checks.InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
+            raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
         names = [term.penalty.name for term in self.penalties]
         for name in names:
             if names.count(name) > 1:
-                raise checks.InputError(f"{name} is given twice; use replace({name}=...) to change it")
+                raise InputError(f"{name} is given twice; use replace({name}=...) to change it")
         if self.radius is not None:
             self._check_scale(self.radius.has_scale)
 
@@ -154,15 +151,13 @@ class Objective:
     def _check_scale(self, has_scale: bool) -> None:
         for term in self.penalties:
             if term.penalty.needs_scale and not has_scale:
-                base = (
-                    "here is no base loss" if self.radius is None else f"the base's radius is {self.radius.formula()}"
-                )
-                raise checks.InputError(
+                base = "here is no base loss" if self.radius is None else f"the base has radius {self.radius.formula()}"
+                raise InputError(
                     f"{term.penalty.name} takes its scale from a base with one s, but {base}; give "
                     f"{term.penalty.name}(..., s=...)"
                 )
             if term.penalty.needs_margin and self.margin is None:
-                raise checks.InputError(
+                raise InputError(
                     f"this {term.penalty.name} takes the base's margined cosine (logits='margin'), but the base has "
                     "no margin"
                 )
@@ -187,9 +182,7 @@ class Objective:
         terms = {term.penalty.name: term for term in self.penalties}
         for name in [name for name in changes if name not in fields]:
             if name not in PENALTIES:
-                raise checks.InputError(
-                    f"an objective has no piece {name!r}{checks.nearest(name, [*fields, *PENALTIES])}"
-                )
+                raise InputError(f"an objective has no piece {name!r}{checks.nearest(name, [*fields, *PENALTIES])}")
             new = changes.pop(name)
             terms.pop(name, None)
             if new is not None:
@@ -197,7 +190,7 @@ class Objective:
         center = changes.get("center_loss")
         if isinstance(center, Objective):
             if center != Objective(center_loss=center.center_loss) or center.center_loss is None:
-                raise checks.InputError(f"center_loss must be center_loss(...) alone, or None; got {center}")
+                raise InputError(f"center_loss must be center_loss(...) alone, or None; got {center}")
             changes["center_loss"] = center.center_loss
         changes.setdefault("penalties", tuple(terms.values()))
         return dataclasses.replace(self, **changes)
@@ -208,12 +201,12 @@ class Objective:
         if not isinstance(other, Objective):
             return NotImplemented
         if self.radius is not None and other.radius is not None:
-            raise checks.InputError(
+            raise InputError(
                 "two cross-entropies, each with a radius, cannot be one objective: a sample has one radius; "
                 "add penalties or proxy losses to one of them, or change a piece with replace()"
             )
         if self.center_loss is not None and other.center_loss is not None:
-            raise checks.InputError("center_loss is given twice; use replace(center_loss=...) to change it")
+            raise InputError("center_loss is given twice; use replace(center_loss=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
         return dataclasses.replace(
             base,
@@ -267,7 +260,7 @@ class BoundObjective(nn.Module):
         if spec.radius is None:
             spec._check_scale(False)
             if not any(term.penalty.trains_classes for term in spec.penalties):
-                raise checks.InputError(
+                raise InputError(
                     f"nothing here trains the class weights ({spec}); add a base loss such as softmax() or normface(), "
                     "or a proxy loss such as c_contrastive()"
                 )
@@ -286,7 +279,7 @@ class BoundObjective(nn.Module):
             self.terms.append((weight, bound))
             if isinstance(bound, nn.Module):
                 if hasattr(self, penalty.name):
-                    raise checks.InputError(
+                    raise InputError(
                         f"a penalty that keeps figures cannot be named {penalty.name!r}, which a bound objective has "
                         "already; give it another name"
                     )
@@ -352,5 +345,5 @@ def _single_term(name: str, new: object) -> Term:
         new = new.penalties[0]
     term = new if isinstance(new, Term) else Term(1.0, new)  # type: ignore[arg-type]
     if getattr(term.penalty, "name", None) != name:
-        raise checks.InputError(f"{name} must be a {name} penalty or None; got {new!r}")
+        raise InputError(f"{name} must be a {name} penalty or None; got {new!r}")
     return term

@@ -170,11 +170,7 @@ class CTriplet(Penalty):
 
     def formula(self) -> str:
         mean = "" if self.classes == "sum" else "1/(C − 1)·"
-        own = {
-            None: "",
-            "additive": " + ‖x̂ − ŵ_y‖²",
-            "gated": " + (‖x̂ − ŵ_y‖² for every hinge at zero)",
-        }[self.center]
+        own = {None: "", "additive": " + ‖x̂ − ŵ_y‖²", "gated": " + (‖x̂ − ŵ_y‖² for every hinge at zero)"}[self.center]
         return f"[{mean}Σ_{{j≠y}} max(0, {self.m:g} + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²){own}]"
 
     def words(self) -> str:

@@ -5,8 +5,6 @@ piece itself, or an `nn.Module` if it learns or keeps a figure; `observe(stats)`
 step. A class that inherits its role gets the usual answers; inheriting is optional.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -177,7 +175,7 @@ class Penalty(Piece, Protocol):
     def needs_margin(self) -> bool:
         return False
 
-    def at_scale(self, s: float) -> Penalty:
+    def at_scale(self, s: float) -> "Penalty":
         """This penalty with the base loss's scale written in, for its formula."""
         return self
 
@@ -203,6 +201,5 @@ def check(role: type, slot: str, value: object) -> None:
         )
     if not dataclasses.is_dataclass(value) or type(value).__hash__ is None:
         raise checks.InputError(
-            f"{slot} must be a frozen dataclass, so that it can be compared and written to a recipe; "
-            f"{type(value).__name__} is none"
+            f"{slot} must be a frozen dataclass, to be compared and written to a recipe; {type(value).__name__} is none"
         )

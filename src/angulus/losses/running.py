@@ -1,7 +1,5 @@
 """The statistics of an optimiser step, and the running figures that they update."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,9 +29,7 @@ class Statistics:
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """The statistics of an optimiser step from those of its micro-batches."""
     rows = sum(part.rows for part in parts)
-    values = {
-        name: torch.stack([part.rows / rows * part.values[name] for part in parts]).sum() for name in parts[0].values
-    }
+    values = {name: torch.stack([p.rows / rows * p.values[name] for p in parts]).sum() for name in parts[0].values}
     features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
     return Statistics(values, rows, features, labels)
 
@@ -63,7 +59,7 @@ class Wide(nn.Module):
     In bfloat16 a mean that changes by a hundredth of a difference would not change at all.
     """
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Wide:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Wide":
         def cast_wide(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             narrow = moved.is_floating_point() and moved.dtype.itemsize < 4

@@ -1,13 +1,12 @@
 """Pieces and objectives as plain mappings, for recipes: `{kind: additive_angle, m: 0.5}` and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.losses import margins, negatives, penalties, radius, weighting
 from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
@@ -31,7 +30,7 @@ def build_piece(slot: str, value: object) -> Any:
     if not isinstance(value, Mapping):
         if value is None or hasattr(value, "kind"):
             return value
-        raise checks.InputError(f"{slot} must be a mapping with a kind, such as {{kind: ...}}; got {value!r}")
+        raise InputError(f"{slot} must be a mapping with a kind, such as {{kind: ...}}; got {value!r}")
     parameters = dict(value)
     kind = checks.choice(f"{slot}.kind", parameters.pop("kind", None), SLOTS[slot])
     if isinstance(parameters.get("annealing"), Mapping):
@@ -45,12 +44,10 @@ def call_checked(make: Callable[..., Any], what: str, parameters: Mapping[str, A
     for name in parameters:
         if name not in accepted:
             listed = ", ".join(accepted) or "nothing"
-            raise checks.InputError(
-                f"{what} has no parameter {name!r}{checks.nearest(name, accepted)}; it takes {listed}"
-            )
+            raise InputError(f"{what} has no parameter {name!r}{checks.nearest(name, accepted)}; it takes {listed}")
     missing = [name for name, entry in accepted.items() if entry.default is entry.empty and name not in parameters]
     if missing:
-        raise checks.InputError(f"{what} needs {' and '.join(missing)}")
+        raise InputError(f"{what} needs {' and '.join(missing)}")
     return make(**parameters)
 
 
@@ -76,7 +73,7 @@ def from_mapping(mapping: Mapping[str, Any]) -> Objective:
     """
     for name in mapping:
         if name not in part_names():
-            raise checks.InputError(f"an objective has no piece {name!r}{checks.nearest(name, part_names())}")
+            raise InputError(f"an objective has no piece {name!r}{checks.nearest(name, part_names())}")
     changes = {name: build_part(name, mapping[name]) for name in part_names() if mapping.get(name) is not None}
     terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
     return Objective(**changes, penalties=terms)
@@ -94,7 +91,7 @@ def build_part(name: str, value: object) -> Any:
 def build_term(name: str, value: object) -> Term:
     """A penalty from its parameters, with an optional factor `weight`."""
     if not isinstance(value, Mapping):
-        raise checks.InputError(f"{name} must be a mapping of its parameters, or null; got {value!r}")
+        raise InputError(f"{name} must be a mapping of its parameters, or null; got {value!r}")
     parameters = dict(value)
     weight = checks.number(f"{name}.weight", parameters.pop("weight", 1.0), low=0)
     return Term(weight, call_checked(penalties.TABLE[name], name, parameters))
@@ -105,6 +102,6 @@ def build_center(value: object) -> CenterLoss | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise checks.InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
+        raise InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
     made: CenterLoss = call_checked(CenterLoss, "center_loss", value)
     return made

@@ -3,8 +3,6 @@
 Here C (or n) is the number of classes, d the embedding size, s a scale (NormFace's ℓ²), angles in radians.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Weighting: how much each sample counts, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

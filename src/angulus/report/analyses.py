@@ -3,8 +3,6 @@
 Of each variant, the charts show the model of the first seed.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,9 +109,7 @@ def _per_class(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     classes = np.unique(labels)
 
     def by_class(values: Callable[[Test], np.ndarray]) -> dict[str, list[float]]:
-        return {
-            name: [float(values(test)[labels == label].mean()) for label in classes] for name, test in tests.items()
-        }
+        return {name: [float(values(test)[labels == c].mean()) for c in classes] for name, test in tests.items()}
 
     names = [str(label) for label in classes]
     norms, correct = by_class(lambda test: test["norms"]), by_class(lambda test: test["labels"] == test["predictions"])

@@ -1,7 +1,5 @@
 """A chart as data, without any drawing library; `render_png` and `render_plotly` draw it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

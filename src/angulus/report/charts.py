@@ -1,7 +1,5 @@
 """Charts of norms, error curves, logs, groups and weights, built from arrays."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
@@ -40,19 +39,16 @@ class CurveKind:
 
 FMR, TAR = Axis("false match rate (FMR, FAR, FPIR)", log=True), Axis("true accept rate (TAR, TPIR)")
 RATE, MISSES = Axis("false match rate", log=True), Axis("false non-match rate")
+LOG_MISSES = replace(MISSES, log=True)
 RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
 FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
 DISCARDED = Axis("share of lowest quality discarded")
-AT_FALSE_POSITIVES = "sensitivity {y} at {x:.4g} false positives per scan"
+FP_READING = "sensitivity {y} at {x:.4g} false positives per scan"
 CURVES = {
     "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
-    "det": CurveKind(
-        "DET: false non-matches by false matches", RATE, replace(MISSES, log=True), 1e-2, "FNMR {y} at FMR {x:.4g}"
-    ),
+    "det": CurveKind("DET: false non-matches by false matches", RATE, LOG_MISSES, 1e-2, "FNMR {y} at FMR {x:.4g}"),
     "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
-    "froc": CurveKind(
-        "FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, AT_FALSE_POSITIVES, steps=True
-    ),
+    "froc": CurveKind("FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, FP_READING, steps=True),
     "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
 }
 
@@ -70,9 +66,7 @@ class CurvePoint:
 def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
     """Histograms of the norm of right and of wrong samples, each as a share of its own group. FI Fig. 3."""
     if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
-        raise checks.InputError(
-            f"norms and correct must be [N] each with N >= 1; got {list(norms.shape)} and {list(correct.shape)}"
-        )
+        raise InputError(f"norms and correct must be [N >= 1]; got {list(norms.shape)} and {list(correct.shape)}")
     edges = np.linspace(0, float(norms.max()) or 1.0, 31)
     series, summary = [], []
     right: dict[str, Any] = {"colour": RIGHT, "opacity": 0.65}
@@ -111,13 +105,11 @@ def accuracy_by_norm(judged: Judged) -> Chart:
     for number, (name, norms, correct) in enumerate(judged):
         bins = [bin_ for bin_ in image_quality.norm_bins(norms, correct) if bin_.count]
         counts = np.array([bin_.count for bin_ in bins])
-        middle = (np.cumsum(counts) - counts / 2) / len(norms)
+        x = (np.cumsum(counts) - counts / 2) / len(norms)
         accuracy = np.array([bin_.accuracy for bin_ in bins])
         texts = [f"norm {bin_.low:.3g} to {bin_.high:.3g}, {bin_.count:,} samples" for bin_ in bins]
         hover = "{y:.2%} right<br>{text}"
-        series.append(
-            Series("line", name, middle, accuracy, symbol="dot", texts=texts, hover=hover, **line_style(number))
-        )
+        series.append(Series("line", name, x, accuracy, symbol="dot", texts=texts, hover=hover, **line_style(number)))
         summary.append(f"{name}: {accuracy[0]:.1%} right in the lowest bin, {accuracy[-1]:.1%} in the highest")
     axes = Axis("share of samples with a smaller norm"), Axis("accuracy")
     return Chart("Accuracy by norm", series, *axes, summary=summarize(summary))
@@ -181,7 +173,8 @@ def _drawable(x: NDArray[Any], y: NDArray[Any], x_axis: Axis, y_axis: Axis) -> N
 def _rings(curve: Series, points: Sequence[CurvePoint]) -> Series:
     """Rings on a curve at the points that a table names."""
     x, y = (np.array([getattr(point, axis) for point in points]) for axis in ("x", "y"))
-    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 7, "in_legend": False}
+    # up to size 6 plotly gives a ring the hover; of a larger one, to the line below it
+    looks: dict[str, Any] = {"kind": "points", "symbol": "ring", "size": 6, "in_legend": False}
     return replace(curve, x=x, y=y, **looks, texts=[point.label for point in points], hover="{text}")
 
 

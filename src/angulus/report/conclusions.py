@@ -1,7 +1,5 @@
 """Conclusions from a comparison in plain words: the best variant, and which differences the seeds leave open."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -61,16 +59,14 @@ def _best(row: VariantRow, title: str) -> str:
 def _differences(differences: Sequence[tuple[VariantRow, Difference]], best: VariantRow, seeds: int) -> list[str]:
     decided = [f"{row.variant} (by {_range(by)})" for row, by in differences if by.decided]
     equal = [row.variant for row, by in differences if not by.high > by.low and by.mean == 0]
-    undecided = [
-        f"{row.variant} ({_range(by)})" for row, by in differences if not by.decided and row.variant not in equal
-    ]
+    rest = [f"{row.variant} ({_range(by)})" for row, by in differences if not by.decided and row.variant not in equal]
     sentences = []
     if decided:
         sentences.append(f"It is better than {_enumerate(decided)}.")
     if equal:
         sentences.append(f"It equals {_enumerate(equal)} with every seed.")
-    if undecided:
-        others = _enumerate(undecided) if decided or equal else f"any of the others: {_enumerate(undecided)}"
+    if rest:
+        others = _enumerate(rest) if decided or equal else f"any of the others: {_enumerate(rest)}"
         sentences.append(
             f"With {seeds} seeds it is undecided whether {best.variant} is better than {others}. "
             "Brackets hold the mean difference and its 95 % interval over the seeds; more seeds make it narrower."

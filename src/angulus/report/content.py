@@ -1,7 +1,5 @@
 """The content of a report: runs, comparisons of runs and saved results, read from disk."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Collection, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Features as points: in the plane, in space or projected, and how they formed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from angulus.core import checks
 from angulus.report.chart import COLOURS, GREY, Axis, Chart, Series, shorten
 from angulus.report.finished_run import FinishedRun
 
+Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 MOST_POINTS = 2000  # of the test images
@@ -21,11 +20,7 @@ PROJECTED = ("first direction", "second direction")
 
 
 def plane_features(
-    name: str,
-    features: NDArray[Any],
-    labels: NDArray[Any],
-    class_names: Sequence[str],
-    weights: NDArray[Any] | None = None,
+    name: str, features: Array, labels: Array, class_names: Sequence[str], weights: Array | None = None
 ) -> Chart:
     """Features [N, 2], one colour per class, with the origin and the class weights [C, 2] as rays. CM Fig. 5."""
     if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1] or not len(labels):
@@ -110,12 +105,12 @@ def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
     )
 
 
-def _most_frequent(labels: NDArray[Any]) -> list[int]:
+def _most_frequent(labels: Array) -> list[int]:
     classes, counts = np.unique(labels, return_counts=True)
     return sorted(classes[np.argsort(-counts, kind="stable")][:MOST_CLASSES].tolist())
 
 
-def _spread(points: Floats, labels: NDArray[Any]) -> str:
+def _spread(points: Floats, labels: Array) -> str:
     """How close classes lie and how far apart, in degrees, of the features themselves."""
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     unit = points / np.where(lengths > 0, lengths, 1)
@@ -142,7 +137,7 @@ def _points(name: str, colour: str, points: Floats, *, opacity: float = 0.75) ->
     )
 
 
-def _wrong(run: FinishedRun, rows: NDArray[Any], points: Floats) -> Series:
+def _wrong(run: FinishedRun, rows: Array, points: Floats) -> Series:
     texts = [
         f"{shorten(run.class_name(int(label)))} taken for {shorten(run.class_name(int(guess)))}"
         for label, guess in zip(run.test["labels"][rows], run.test["predictions"][rows], strict=True)
@@ -151,7 +146,7 @@ def _wrong(run: FinishedRun, rows: NDArray[Any], points: Floats) -> Series:
     return _series("points", "wrong", points[rows], **looks, texts=texts, hover="{text}")
 
 
-def _ray(class_name: str, colour: str, weight: NDArray[Any], reach: float) -> Series:
+def _ray(class_name: str, colour: str, weight: Array, reach: float) -> Series:
     """A line from the origin along a class weight."""
     weight = weight.astype(np.float64)
     tip = weight / max(float(np.linalg.norm(weight)), 1e-12) * reach

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Images, Splits
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.verification import best_of
@@ -110,7 +110,7 @@ class DataSets:
                 self._read[key] = build.splits(recipe)
             splits = self._read[key]
             return splits if isinstance(splits, str) else build.hold_out(recipe, splits)[0]
-        except (checks.InputError, OSError) as error:
+        except (InputError, OSError) as error:
             self._read[key] = str(error)
             return str(error)
 
@@ -119,9 +119,7 @@ def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, dr
     """Read a finished run; the norms of the `reference` run, or else its own, split good from low quality."""
     recipe = recipes.load(folder / RECIPE)
     if "folds" in read_results(folder):
-        raise checks.InputError(
-            f"{folder} pools folds, each with its own model; give the comparison, or one of its folds"
-        )
+        raise InputError(f"{folder} pools folds, each with its own model; give the comparison, or one of its folds")
     test = read_test(folder)
     other = None if reference is None else _predictions(read_test(reference), reference)
     low = recipe.evaluation.low_fraction
@@ -139,21 +137,19 @@ def read_test(folder: Path) -> dict[str, NDArray[Any]]:
     """A run's features [N, d], norms, labels and predictions [N] of its test images.
 
     Raises:
-        checks.InputError: one of them is missing, or has another shape.
+        InputError: one of them is missing, or has another shape.
     """
     saved = load_test(folder)
     test: dict[str, NDArray[Any]] = {name: saved[name] for name in COLUMNS if name in saved}
     lengths = {len(values) for values in test.values()}
     if len(test) < len(COLUMNS) or test["features"].ndim != 2 or len(lengths) > 1:
-        raise checks.InputError(
-            f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; it does not: train again"
-        )
+        raise InputError(f"{folder / TEST} must hold features [N, d], norms, labels and predictions [N]; train again")
     for name in ("features", "norms"):
         if test[name].dtype.kind != "f" or not np.isfinite(test[name]).all():
-            raise checks.InputError(f"{folder / TEST} must hold finite {name}; it does not: train again")
+            raise InputError(f"{folder / TEST} must hold finite {name}; it does not: train again")
     for name in ("labels", "predictions"):
         if test[name].dtype.kind not in "iu" or (test[name] < 0).any():
-            raise checks.InputError(f"{folder / TEST} must hold whole {name} >= 0; it does not: train again")
+            raise InputError(f"{folder / TEST} must hold whole {name} >= 0; it does not: train again")
     return test
 
 
@@ -167,7 +163,7 @@ def _formation(folder: Path, features: NDArray[Any]) -> Formation | None:
         return None
     recorded = formation.read(folder)
     if recorded.features.shape[2] != features.shape[1] or recorded.rows.max(initial=0) >= len(features):
-        raise checks.InputError(
+        raise InputError(
             f"{folder / formation.NAME} must hold the images and features of {TEST}, but it holds others; remove it: "
             "the report works without it"
         )

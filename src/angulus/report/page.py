@@ -1,7 +1,5 @@
 """A report as one HTML page that needs no other file and no network; plotly's JavaScript in it draws the charts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -88,10 +86,8 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
     folder = resources.files("angulus.report")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     library: str = get_plotlyjs()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
+    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = env.from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
     page = template.render(
         title=title,
         about=about,

@@ -1,7 +1,5 @@
 """Charts as the data from which plotly's JavaScript draws them in a page."""
 
-from __future__ import annotations
-
 import html
 import math
 import re

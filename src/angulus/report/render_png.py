@@ -1,7 +1,5 @@
 """Charts and rows of images as PNG files, drawn with matplotlib."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

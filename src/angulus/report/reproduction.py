@@ -1,7 +1,5 @@
 """All rows of the papers' tables: published and measured numbers, device, time, seeds and differences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

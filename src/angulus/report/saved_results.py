@@ -1,7 +1,5 @@
 """Tables and charts of saved results: those of one protocol share a table and their curves share a chart."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The sections of a report's page, and writing it: `write_report`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

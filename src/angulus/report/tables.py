@@ -1,7 +1,5 @@
 """Tables: their cells, tables in Markdown, and the tables of a comparison for the terminal and as Markdown."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Small images in a report: the ones with extreme norms, the mistakes, and the pairs decided wrongly."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Mapping
@@ -69,10 +67,8 @@ def wrong_test_pairs(run: FinishedRun, images: Images, pairs: ImagePairs) -> dic
     """Pairs of test images decided wrongly at the most accurate threshold, the worst first."""
 
     def captioned(row: int) -> Captioned:
-        thumbnails = tuple(_thumbnail(run, images, int(end[row])) for end in (pairs.left, pairs.right))
-        return Captioned(
-            thumbnails, f"{' and '.join(image.alt for image in thumbnails)}, cosine {pairs.scores[row]:.3f}"
-        )
+        shown = tuple(_thumbnail(run, images, int(end[row])) for end in (pairs.left, pairs.right))
+        return Captioned(shown, f"{' and '.join(image.alt for image in shown)}, cosine {pairs.scores[row]:.3f}")
 
     correct = pairs.accepted == pairs.same
     return _worst_pairs(pairs.scores, pairs.same, correct, pairs.left, pairs.right, captioned)

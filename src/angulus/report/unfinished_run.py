@@ -1,7 +1,5 @@
 """Runs that have not finished: how far they are, how to resume them, and what of their comparison can be shown."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Which images a step takes, and which of them each process and micro-batch; the random numbers of a step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

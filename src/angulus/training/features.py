@@ -1,7 +1,5 @@
 """Features of images, and the classes that the head predicts, computed by all processes together."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How features form: the features of a few test images before training and after epochs, in a file of the run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +15,11 @@ MOST_EPOCHS = 40
 
 @dataclass(frozen=True, eq=False)
 class Formation:
-    """Features of some test images after several epochs.
+    """Features of some test images after several epochs."""
 
-    Attributes:
-        rows: [n], the rows of the test images.
-        epochs: [E], rising; 0 is before training.
-        features: [E, n, d] float32.
-    """
-
-    rows: NDArray[np.int64]
-    epochs: NDArray[np.int64]
-    features: NDArray[np.float32]
+    rows: NDArray[np.int64]  # [n], the rows of the test images
+    epochs: NDArray[np.int64]  # [E], rising; 0 is before training
+    features: NDArray[np.float32]  # [E, n, d] float32
 
 
 def sample(images: int, size: int) -> NDArray[np.int64]:

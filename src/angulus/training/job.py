@@ -1,7 +1,5 @@
 """What to train, and how to place it on its device."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 
@@ -20,30 +18,18 @@ from angulus.training.settings import Training, Validation
 
 @dataclass
 class Job:
-    """What to train, on what, and how.
+    """What to train, on what, and how."""
 
-    Args:
-        backbone, head: the head is sharded if several ranks train.
-        contract: the preprocessing of pixels.
-        images: to train on, the same on every rank.
-        settings: see `Training`.
-        device: this rank's.
-        augment: the augmentation, or None.
-        ranks: the processes that train together.
-        update_in_backward: update the class weights within backward, by `BackwardSGD`.
-        validation, held_out: how and on what to validate, or None.
-    """
-
-    backbone: nn.Module
+    backbone: nn.Module  # the head is sharded if several ranks train
     head: Head
-    contract: Preprocessing
-    images: Images
-    settings: Training
-    device: torch.device
-    augment: Augment | None = None
-    ranks: Ranks = field(default_factory=Ranks)
-    update_in_backward: bool = False
-    validation: Validation | None = None
+    contract: Preprocessing  # the preprocessing of pixels
+    images: Images  # to train on, the same on every rank
+    settings: Training  # see `Training`
+    device: torch.device  # this rank's
+    augment: Augment | None = None  # the augmentation, or None
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that train together
+    update_in_backward: bool = False  # update the class weights within backward, by `BackwardSGD`
+    validation: Validation | None = None  # how and on what to validate, or None
     held_out: Images | None = None
 
 

@@ -1,7 +1,5 @@
 """The metrics that a run writes during training: JSON lines and TensorBoard."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """The training loop: plain PyTorch, from top to bottom, the same on one process and on many."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Which parameters decay, and the optimisers over them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -96,9 +94,7 @@ class Optimizers:
         for part in self.parts:
             state = part.state_dict()
             parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-            entries = {
-                number: entry for number, entry in state["state"].items() if id(parameters[number]) not in left_out
-            }
+            entries = {key: entry for key, entry in state["state"].items() if id(parameters[key]) not in left_out}
             states.append(state | {"state": entries})
         return states
 

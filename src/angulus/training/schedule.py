@@ -1,7 +1,5 @@
 """The learning rate's factor at each step."""
 
-from __future__ import annotations
-
 import bisect
 import math
 from typing import Any

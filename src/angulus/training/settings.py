@@ -83,8 +83,7 @@ class RMSProp(OptimizerSettings):
 
 
 Optimizer = Annotated[
-    Annotated[SGD, Tag("sgd")] | Annotated[AdamW, Tag("adamw")] | Annotated[RMSProp, Tag("rmsprop")],
-    _by_kind(SGD.kind),
+    Annotated[SGD, Tag("sgd")] | Annotated[AdamW, Tag("adamw")] | Annotated[RMSProp, Tag("rmsprop")], _by_kind(SGD.kind)
 ]
 
 

@@ -1,7 +1,5 @@
 """Stop a training by Ctrl-C or SIGTERM, after its current step."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

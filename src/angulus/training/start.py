@@ -1,7 +1,5 @@
 """The first weights of a run: drawn the same for any number of ranks, or taken from another training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.heads.sharded import ShardedHead
 from angulus.training.job import Job
 from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module
@@ -47,18 +46,16 @@ def from_checkpoint(path: Path, job: Job) -> None:
         job: gets the weights.
 
     Raises:
-        checks.InputError: no checkpoint, another backbone, a run that has not ended, or one trained on classes that
+        InputError: no checkpoint, another backbone, a run that has not ended, or one trained on classes that
             the job holds out.
     """
     file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():
-        raise checks.InputError(
-            f"training.start_from: {path} is neither a model folder (RUN/model) nor a run's folder or checkpoint"
-        )
+        raise InputError(f"training.start_from: {path} is no model folder (RUN/model), run's folder or checkpoint")
     state = load_checkpoint(file)
     done, steps = (state["progress"].get(name, 0) for name in ("step", "steps"))
     if path.is_dir() and done < steps:
-        raise checks.InputError(
+        raise InputError(
             f"training.start_from: the run in {path} has not ended, it is at step {done:,} of {steps:,}; continue it "
             f"with --resume, or give {file} to start from that step"
         )
@@ -90,9 +87,7 @@ def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> No
         return
     what, held = f"training.start_from: {path}", set(job.held_out.class_names)
     if names is None:
-        checks.warn(
-            f"{what} does not name the classes that it was trained on; if some are held out, validation means nothing"
-        )
+        checks.warn(f"{what} does not name the classes it was trained on; with some held out, validation means nothing")
         return
     common = sorted(held & set(names))
     if not common:
@@ -100,7 +95,7 @@ def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> No
     seen = f"{what} was trained on {len(common)} of the {len(held)} classes that validation holds out ({common[0]!r}"
     seen += ")" if len(common) == 1 else ", ...)"
     if held.union(job.images.class_names).issuperset(names):
-        raise checks.InputError(
+        raise InputError(
             f"{seen}; start from a run that held the same ones out (by the same validation.identities and "
             "training.seed), or leave validation out"
         )
@@ -111,6 +106,6 @@ def load_backbone(backbone: nn.Module, state: dict[str, Tensor], where: Path) ->
     """Load a trained backbone's weights; raises an error that names the first difference."""
     try:
         load_module(backbone, state, "backbone")
-    except checks.InputError as error:
+    except InputError as error:
         difference = str(error).partition(";")[0].replace("the checkpoint", f"training.start_from: {where}", 1)
-        raise checks.InputError(f"{difference}; start from one of this recipe's backbone") from error
+        raise InputError(f"{difference}; start from one of this recipe's backbone") from error

@@ -4,8 +4,6 @@ One process writes `checkpoint.pt`. Several also write the sharded head to `head
 `checkpoint.pt` names; the previous folder is deleted once the new `checkpoint.pt` is in place.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Validation during training: verify pairs of images of people who are held out of it."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -9,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.data.sets.images import Images, Splits, select_rows
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
@@ -27,12 +25,12 @@ def hold_out(splits: Splits, settings: Validation, seed: int) -> tuple[Splits, I
     left out too, since the head has no such class.
 
     Raises:
-        checks.InputError: fewer than two classes on either side, or no held-out class with two images.
+        InputError: fewer than two classes on either side, or no held-out class with two images.
     """
     classes = splits.train.num_classes
     count = int(np.ceil(settings.identities * classes - 1e-9))
     if count < 2 or classes - count < 2:
-        raise checks.InputError(
+        raise InputError(
             f"validation.identities {settings.identities:g} holds {count} of the {classes} classes of {splits.name} "
             "out; pairs need at least two, and so does training"
         )
@@ -48,9 +46,7 @@ def _select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
     """The images of some classes, renumbered."""
     rows = torch.from_numpy(chosen[images.labels.numpy()]).nonzero()[:, 0]
     if not len(rows):
-        raise checks.InputError(
-            "validation.identities leaves a part of the data without any image; choose another share, or seed"
-        )
+        raise InputError("validation.identities leaves part of the data without images; choose another share, or seed")
     numbers = torch.from_numpy(np.cumsum(chosen) - 1)
     names = tuple(name for name, selected in zip(images.class_names, chosen, strict=True) if selected)
     return dataclasses.replace(
@@ -82,9 +78,7 @@ def draw_pairs(labels: NDArray[np.int64], count: int, seed: int) -> ValidationPa
     place = np.searchsorted(numbers, labels)
     several = np.flatnonzero(sizes[place] > 1)
     if not len(several) or len(numbers) < 2:
-        raise checks.InputError(
-            "the classes that validation.identities holds out have no two images of one of them; hold out more"
-        )
+        raise InputError("the classes that validation.identities holds out have no two images of one; hold out more")
     first = generator.choice(several, count)
     group, size = starts[place[first]], sizes[place[first]]
     within = np.empty(len(labels), dtype=np.int64)

@@ -1,7 +1,5 @@
 """The pickled `.bin` verification sets: images and flags, read by an unpickler that can build nothing else."""
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -24,15 +22,10 @@ _CODES = ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 
 @dataclass(frozen=True, eq=False)
 class BinSet:
-    """2P encoded images and P pairs: pair i is image 2i with image 2i + 1.
+    """2P encoded images and P pairs: pair i is image 2i with image 2i + 1."""
 
-    Attributes:
-        images: [2P] JPEG or PNG files as bytes, not decoded.
-        pairs: the pairs; the id of image k is the text of k, from "0".
-    """
-
-    images: tuple[bytes, ...]
-    pairs: PairList
+    images: tuple[bytes, ...]  # [2P] JPEG or PNG files as bytes, not decoded
+    pairs: PairList  # the pairs; the id of image k is the text of k, from "0"
 
 
 def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | None = None) -> BinSet:
@@ -59,9 +52,7 @@ def read_bin(path: str | os.PathLike[str], *, folds: int = 10, fold_seed: int | 
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(
-            f"{where} must be a whole pickled .bin set; reading it gave: {one_line(error):.200}"
-        ) from error
+        raise InputError(f"{where} must be a whole pickled .bin set; reading gave: {one_line(error):.200}") from error
     if stream.tell() != len(data):
         raise InputError(f"{where} must end with its pickle; got {len(data) - stream.tell()} bytes more")
     if not isinstance(content, tuple | list) or len(content) != 2:
@@ -117,9 +108,7 @@ class _Unpickler(pickle.Unpickler):
         return _KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise InputError(
-            f"{self._where} must hold images and flags only; it asks for an outside object {checks.shown(pid)}"
-        )
+        raise InputError(f"{self._where} must hold images and flags only; it asks for the object {checks.shown(pid)}")
 
 
 class _Call:

@@ -1,7 +1,5 @@
 """BLUFR's configuration for LFW, `blufr_lfw_config.mat`: ten trials of training, test, gallery and probe images."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
@@ -22,21 +20,13 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class BlufrTrial:
-    """Rows of the image list, from 0. The test images are the gallery and the probes.
+    """Rows of the image list, from 0. The test images are the gallery and the probes."""
 
-    Attributes:
-        train: [A], of people that `test` does not show.
-        test: [T].
-        gallery: [G], one image per person.
-        genuine: probes whose person is in the gallery.
-        impostor: the other probes.
-    """
-
-    train: Rows
-    test: Rows
-    gallery: Rows
-    genuine: Rows
-    impostor: Rows
+    train: Rows  # [A], of people that `test` does not show
+    test: Rows  # [T]
+    gallery: Rows  # [G], one image per person
+    genuine: Rows  # probes whose person is in the gallery
+    impostor: Rows  # the other probes
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +72,7 @@ def read_blufr(path: str | os.PathLike[str]) -> Blufr:
     if len({len(column) for column in columns}) != 1:
         counts = ", ".join(f"{name} {len(column)}" for name, column in zip(_FIELDS[2:], columns, strict=True))
         raise InputError(f"{where} must have equally many trials in each variable; got {counts}")
-    trials = [
-        _trial(f"{where}: trial {number}", labels, cells) for number, cells in enumerate(zip(*columns, strict=True), 1)
-    ]
+    trials = [_trial(f"{where}: trial {n}", labels, cells) for n, cells in enumerate(zip(*columns, strict=True), 1)]
     return Blufr(ids, labels, tuple(trials), where)
 
 
@@ -103,9 +91,8 @@ def _lfw_id(where: str, cell: NDArray[Any]) -> str:
 
 
 def _trial(where: str, labels: NDArray[np.int64], cells: tuple[NDArray[Any], ...]) -> BlufrTrial:
-    names = ("trainIndex", "testIndex", "galIndex", "probIndex")
     train, test, gallery, probes = (
-        _rows(f"{where}: {name}", cell, len(labels)) for name, cell in zip(names, cells, strict=True)
+        _rows(f"{where}: {name}", cell, len(labels)) for name, cell in zip(_FIELDS[2:], cells, strict=True)
     )
     if not np.array_equal(np.sort(np.concatenate([gallery, probes])), np.sort(test)):
         raise InputError(f"{where}: testIndex must be galIndex and probIndex together; got other rows")
@@ -122,7 +109,5 @@ def _rows(where: str, cell: NDArray[Any], count: int) -> Rows:
     if rows.dtype.kind not in "iuf" or not rows.size or (rows != np.floor(rows)).any():
         raise InputError(f"{where} must be whole numbers; got {cell.dtype} {list(cell.shape)}")
     if rows.min() < 1 or rows.max() > count or len(np.unique(rows)) != len(rows):
-        raise InputError(
-            f"{where} must be different rows in [1, {count}]; got {rows.min()} to {rows.max()}, or repeats"
-        )
+        raise InputError(f"{where} must be distinct rows in [1, {count}]; got {rows.min()} to {rows.max()}, or repeats")
     return rows.astype(np.int64) - 1

@@ -1,7 +1,5 @@
 """Celebrities in Frontal-Profile: the folder tree of pair lists, as a folder or a tar archive."""
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile
@@ -23,9 +21,7 @@ _IMAGES = re.compile(r"(?:.*/)?Pair_list_[FP]\.txt")
 _FOLD = re.compile(r"(?:.*/)?([^/]+)/(FF|FP)/(\d{1,3})/(same|diff)\.txt")
 _LARGEST = 2**20  # bytes; the largest published list has 200 kB
 
-Key = tuple[
-    str, str, int, str
-]  # a fold's split folder, FF or FP, number, same or diff; an image list's "", side, 0, ""
+Key = tuple[str, str, int, str]  # a fold's split, FF or FP, number, same or diff; an image list's "", side, 0, ""
 Text = tuple[str, list[str]]  # where it stands, and its lines
 
 
@@ -64,12 +60,10 @@ def read_cfp(path: str | os.PathLike[str]) -> Cfp:
     for side in ("F", "P"):
         if side not in images:
             raise InputError(f"{where} must hold Pair_list_{side}.txt; found none in it")
-    frontal, profile = _image_ids(*images["F"]), _image_ids(*images["P"])
+    front, profile = _image_ids(*images["F"]), _image_ids(*images["P"])
     split = _split_folder(where, {key[0] for key in lists})
     ff, fp = ({key[2:]: text for key, text in lists.items() if key[:2] == (split, kind)} for kind in ("FF", "FP"))
-    return Cfp(
-        _pairs(f"{where}: {split}/FF", ff, frontal, frontal), _pairs(f"{where}: {split}/FP", fp, frontal, profile)
-    )
+    return Cfp(_pairs(f"{where}: {split}/FF", ff, front, front), _pairs(f"{where}: {split}/FP", fp, front, profile))
 
 
 def _key(name: str) -> Key:
@@ -102,9 +96,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise InputError(f"{path} must be CFP's folder or a whole tar archive of it; got {error}") from error
     except OSError as error:
-        raise InputError(
-            f"{path} must be CFP's folder or a tar archive of it; got {error.strerror or error}"
-        ) from error
+        raise InputError(f"{path} must be CFP's folder or its tar archive; got {error.strerror or error}") from error
 
 
 def _opened(path: Path) -> BinaryIO | Unpacked:
@@ -148,9 +140,7 @@ def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], 
     if not count or set(lists) != wanted:
         odd = sorted(set(lists) ^ wanted)
         got = ", ".join(f"{fold:02d}/{kind}.txt" for fold, kind in odd[:3]) or "no folds"
-        raise InputError(
-            f"{where} must hold folds 01, 02, ... with same.txt and diff.txt in each; missing or odd: {got}"
-        )
+        raise InputError(f"{where} must hold folds 01, 02, ... each with same.txt and diff.txt; missing or odd: {got}")
     left, right, same, folds = [], [], [], []
     for fold in range(1, count + 1):
         for kind in ("same", "diff"):
@@ -165,9 +155,8 @@ def _pairs(where: str, lists: dict[tuple[int, str], Text], left_ids: list[str], 
                 same.append(kind == "same")
                 folds.append(fold - 1)
     first_people, second_people = (text_array([name.partition("/")[0] for name in ids]) for ids in (left, right))
-    return PairList(
-        text_array(left), text_array(right), np.array(same), np.array(folds), first_people, second_people, source=where
-    )
+    ids = text_array(left), text_array(right)
+    return PairList(*ids, np.array(same), np.array(folds), first_people, second_people, source=where)
 
 
 def _pair(where: str, number: int, line: str, left_ids: list[str], right_ids: list[str]) -> tuple[str, str]:

@@ -1,7 +1,5 @@
 """IJB-A, IJB-B and IJB-C: which images make a template, which templates are compared, landmarks and scores."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,21 +20,13 @@ _MEDIA = ("MEDIA_ID", "SIGHTING_ID")
 
 @dataclass(frozen=True, eq=False)
 class TemplateImages:
-    """Images of templates, one entry per image in a template.
+    """Images of templates, one entry per image in a template."""
 
-    Attributes:
-        ids: [N] of str, ids of embeddings; an image that is in two templates stands twice.
-        templates: [N] int64.
-        media: [N] int64, or None if the list has none.
-        subjects: [N] int64, one subject per template, or None if the list has none.
-        source: what the list is, for messages and results.
-    """
-
-    ids: NDArray[np.str_]
-    templates: NDArray[np.int64]
-    media: NDArray[np.int64] | None
-    subjects: NDArray[np.int64] | None
-    source: str
+    ids: NDArray[np.str_]  # [N] of str, ids of embeddings; an image that is in two templates stands twice
+    templates: NDArray[np.int64]  # [N] int64
+    media: NDArray[np.int64] | None  # [N] int64, or None if the list has none
+    subjects: NDArray[np.int64] | None  # [N] int64, one subject per template, or None if the list has none
+    source: str  # what the list is, for messages and results
 
     def __len__(self) -> int:
         return len(self.ids)

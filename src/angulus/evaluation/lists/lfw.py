@@ -1,7 +1,5 @@
 """Lists of LFW, of the sets made after it (RFW, CALFW, CPLFW) and of YouTube Faces, and the form of a list of pairs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +10,8 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import text_array
-from angulus.evaluation.lists.pair_list import (
-    PairList,
-    agreeing,
-    cells_of,
-    check_count,
-    flags_of,
-    folds_of_runs,
-    header,
-    is_count,
-    parse_pairs,
-    separator_of,
-)
+from angulus.evaluation.lists import pair_list
+from angulus.evaluation.lists.pair_list import PairList, is_count
 from angulus.evaluation.lists.text import malformed, read_lines
 
 Path = str | os.PathLike[str]
@@ -61,7 +49,7 @@ def read_pair_list(path: Path, form: str = "auto") -> tuple[PairList, str]:
     lines = read_lines(path)
     likely = _likely_form(lines)
     readers: dict[str, Callable[[list[str], Path], PairList]] = {
-        "plain": parse_pairs,
+        "plain": pair_list.parse_pairs,
         "lfw": _parse_lfw,
         "two-line": _parse_two_lines,
     }
@@ -91,16 +79,14 @@ def read_lfw_pairs(path: Path) -> PairList:
 
 
 def _parse_lfw(lines: list[str], path: Path) -> PairList:
-    counts = header(lines[0]) or ((1, int(lines[0].strip())) if is_count(lines[0].strip()) else None)
+    counts = pair_list.header(lines[0]) or ((1, int(lines[0].strip())) if is_count(lines[0].strip()) else None)
     if counts is None and len(lines[0].split()) < 3:
-        raise malformed(
-            path, 1, "two whole numbers, the folds and the pairs of each kind in one, like `10 300`", lines[0]
-        )
+        raise malformed(path, 1, "two whole numbers, folds and the pairs of each kind in one, like `10 300`", lines[0])
     body = lines[1:] if counts else lines
     if counts:
-        check_count(path, counts, len(body))
+        pair_list.check_count(path, counts, len(body))
     rows = [line.split("\t") if "\t" in line else line.split() for line in body]
-    same = flags_of(counts) if counts else np.array([len(row) == 3 for row in rows], dtype=bool)
+    same = pair_list.flags_of(counts) if counts else np.array([len(row) == 3 for row in rows], dtype=bool)
     left, right = [], []
     for number, (cells, genuine) in enumerate(zip(rows, same.tolist(), strict=True), 1 + bool(counts)):
         line = lines[number - 1]
@@ -118,15 +104,13 @@ def _parse_lfw(lines: list[str], path: Path) -> PairList:
     (left_names, left_ids), (right_names, right_ids) = (
         map(text_array, zip(*side, strict=True)) for side in (left, right)
     )
-    several = folds is not None and folds[-1] > 0
-    return PairList(
-        left_ids, right_ids, same, folds if several else None, left_names, right_names, source=os.fspath(path)
-    )
+    folds = folds if folds is not None and folds[-1] > 0 else None
+    return PairList(left_ids, right_ids, same, folds, left_names, right_names, source=os.fspath(path))
 
 
 def _runs(path: Path, same: NDArray[np.bool_]) -> NDArray[np.int64] | None:
     """The folds of a list without first line; None where each kind is one run."""
-    folds = folds_of_runs(same)
+    folds = pair_list.folds_of_runs(same)
     if folds is None and int((same[1:] != same[:-1]).sum()) > 1:
         raise InputError(
             f"{os.fspath(path)} must begin with its folds and the pairs of each kind in one, like `10 300`, or have "
@@ -156,7 +140,7 @@ def _parse_two_lines(lines: list[str], path: Path) -> PairList:
     numbers = np.array([int(row[1]) for row in rows[::2]], dtype=np.int64)
     left, right = ([row[0] for row in rows[side::2]] for side in (0, 1))
     same, folds = numbers > 0, _numbered_folds(numbers)
-    left_people, right_people = agreeing(_people(left), _people(right), same)
+    left_people, right_people = pair_list.agreeing(_people(left), _people(right), same)
     ids = text_array(left), text_array(right)
     return PairList(*ids, same, folds, left_people, right_people, source=os.fspath(path))
 
@@ -172,7 +156,7 @@ def _numbered_folds(numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
     impostors = int((~same).sum())
     count = len(found)
     if count < 2 or found[-1] != count or len(set(counts.tolist())) > 1 or not impostors or impostors % count:
-        return folds_of_runs(same)
+        return pair_list.folds_of_runs(same)
     folds = numbers - 1
     folds[~same] = np.repeat(np.arange(count), impostors // count)
     return folds
@@ -182,9 +166,9 @@ def _likely_form(lines: list[str]) -> str:
     """The form that most lines have; "plain" where it is as likely as another."""
     if is_count(lines[0].strip()):
         return "lfw"
-    body = lines[1:] if header(lines[0]) else lines
-    separator = separator_of(body[0]) if body else None
-    rows = [cells_of(line, separator) or [""] for line in body]
+    body = lines[1:] if pair_list.header(lines[0]) else lines
+    separator = pair_list.separator_of(body[0]) if body else None
+    rows = [pair_list.cells_of(line, separator) or [""] for line in body]
     fitting = {
         "plain": sum(len(row) == 3 and row[-1] in ("0", "1") for row in rows),
         "lfw": sum(len(row) in (3, 4) and is_count(row[1]) and is_count(row[-1]) for row in rows),

@@ -1,7 +1,5 @@
 """LUNA16: nodules, excluded findings, the scans, and a detector's marks."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

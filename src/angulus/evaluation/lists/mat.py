@@ -4,8 +4,6 @@ SciPy's reader is compiled and follows a damaged tag out of its memory, which en
 tag before it follows it.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -1,7 +1,5 @@
 """MegaFace: lists of features (MegaFace and FaceScrub), lists of noise, and the binary feature files."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 
@@ -19,22 +17,16 @@ _HEADER = 16  # bytes: four int32
 
 @dataclass(frozen=True, eq=False)
 class FeatureList:
-    """Images of MegaFace (distractors) or FaceScrub (probes).
+    """Images of MegaFace (distractors) or FaceScrub (probes)."""
 
-    Attributes:
-        ids: [N] of str, the paths, unique.
-        identities: [N] of str, "" if unknown, or None if the list has paths only.
-        source: what the list is, for messages and results.
-    """
-
-    ids: NDArray[np.str_]
-    identities: NDArray[np.str_] | None
-    source: str
+    ids: NDArray[np.str_]  # [N] of str, the paths, unique
+    identities: NDArray[np.str_] | None  # [N] of str, "" if unknown, or None if the list has paths only
+    source: str  # what the list is, for messages and results
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def without(self, noises: NDArray[np.str_]) -> FeatureList:
+    def without(self, noises: NDArray[np.str_]) -> "FeatureList":
         """The images that are not noise, as `noisy` finds it."""
         kept = ~self.noisy(noises)
         people = None if self.identities is None else self.identities[kept]
@@ -64,9 +56,7 @@ class FeatureList:
                     noisy[row] = True
         if not noisy.any():
             example = str(self.ids[0])
-            raise InputError(
-                f"{self.source}: some of the {len(noises)} noises must meet paths like {example!r}; got none"
-            )
+            raise InputError(f"{self.source}: some of {len(noises)} noises must meet paths like {example!r}; got none")
         return noisy
 
 

@@ -1,7 +1,5 @@
 """Pairs to verify, and a plain `a b 0|1` list of them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -52,15 +50,11 @@ class PairList:
             if not isinstance(value, np.ndarray) or value.ndim != 1 or not _is(value, kind):
                 raise InputError(f"{self.source}: {name} must be an array [P] of {called}; got {_shown(value)}")
             if value.shape != self.left.shape or not len(value):
-                raise InputError(
-                    f"{self.source}: {name} must have one entry per pair, at least one; got {_shown(value)}"
-                )
+                raise InputError(f"{self.source}: {name} needs one entry per pair, at least one; got {_shown(value)}")
         if (self.left_identity is None) != (self.right_identity is None):
             raise InputError(f"{self.source}: left_identity and right_identity must be given both or neither; got one")
         if self.folds is not None and not np.array_equal(np.unique(self.folds), np.arange(self.folds.max() + 1)):
-            raise InputError(
-                f"{self.source}: folds must be 0, 1, 2, ... with none left out; got {np.unique(self.folds)}"
-            )
+            raise InputError(f"{self.source}: folds must be 0, 1, 2, ... without gaps; got {np.unique(self.folds)}")
 
     def __len__(self) -> int:
         return len(self.same)
@@ -75,7 +69,7 @@ class PairList:
         """How many folds; 0 where the list has none."""
         return 0 if self.folds is None else int(self.folds.max()) + 1
 
-    def select(self, chosen: ArrayLike) -> PairList:
+    def select(self, chosen: ArrayLike) -> "PairList":
         """The pairs where `chosen` ([P] of bool) is true, or at its positions; folds are kept as they are numbered.
 
         Raises:
@@ -85,9 +79,7 @@ class PairList:
         if index.ndim != 1 or index.dtype.kind not in "biu" or (index.dtype.kind == "b" and len(index) != len(self)):
             raise InputError(f"{self.source}: chosen must be [{len(self)}] of bool, or positions; got {_shown(index)}")
         if index.dtype.kind != "b" and len(index) and not 0 <= index.min() <= index.max() < len(self):
-            raise InputError(
-                f"{self.source}: positions must be in [0, {len(self)}); got {index.min()} to {index.max()}"
-            )
+            raise InputError(f"{self.source}: places must be in [0, {len(self)}); got {index.min()} to {index.max()}")
         columns: dict[str, Any] = {name: value[index] for name, value in self._columns().items()}
         return replace(self, **columns)
 
@@ -151,9 +143,7 @@ def pairs_text(pairs: PairList) -> str:
         counts = pairs.fold_count, len(pairs) // (2 * pairs.fold_count)
         expected = np.repeat(np.arange(counts[0]), 2 * counts[1])
         if not (np.array_equal(pairs.folds, expected) and np.array_equal(pairs.same, flags_of(counts))):
-            raise InputError(
-                f"{pairs.source}: folds in a list must be runs of as many genuine and then impostor pairs; got others"
-            )
+            raise InputError(f"{pairs.source}: folds must be runs of as many genuine, then impostor pairs; got others")
         lines.insert(0, f"{counts[0]}\t{counts[1]}\n")
     return "".join(lines)
 

@@ -1,7 +1,5 @@
 """Pairs drawn from labelled images: all genuine ones, some impostor ones, or a list with folds over people."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -70,9 +68,7 @@ def draw_folds(
     names, people = np.unique(identities, return_inverse=True)
     if len(names) < 2 * folds:
         raise InputError(f"{folds} folds take {2 * folds} people or more; got {len(names)}; ask for fewer folds")
-    groups = [
-        np.flatnonzero(np.isin(people, members)) for members in np.array_split(rng.permutation(len(names)), folds)
-    ]
+    groups = [np.flatnonzero(np.isin(people, part)) for part in np.array_split(rng.permutation(len(names)), folds)]
     _refuse_more_than_all_give(per, [people[rows] for rows in groups])
     drawn = []
     for rows in groups:

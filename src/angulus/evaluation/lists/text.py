@@ -1,7 +1,5 @@
 """Lines and tables of text files, plain or gzipped, and the error for a malformed line."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import os
@@ -123,9 +121,7 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
             yield {name: _plain(batch.column(name)) for name in layout.wanted}
     except (arrow.ArrowException, OSError, EOFError, zlib.error) as error:
         _name_the_line(path, layout)
-        raise InputError(
-            f"{os.fspath(path)} must be a whole table; reading it gave: {one_line(error)[:300]}"
-        ) from error
+        raise InputError(f"{os.fspath(path)} must be a whole table; reading gave: {one_line(error)[:300]}") from error
     if not count:
         raise InputError(f"{os.fspath(path)} must hold lines after its heading; got none")
 

@@ -1,7 +1,5 @@
 """Classification accuracy from predictions or logits."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

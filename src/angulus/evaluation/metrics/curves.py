@@ -1,7 +1,5 @@
 """Error curves: sort scores once and count what each threshold accepts; all verification figures come from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,20 +75,14 @@ def error_curve(scores: ArrayLike, same: ArrayLike, weights: ArrayLike | None = 
 
 @dataclass(frozen=True, eq=False)
 class Presorted:
-    """Scores sorted once, to be counted under many weights, as in a bootstrap.
+    """Scores sorted once, to be counted under many weights, as in a bootstrap."""
 
-    Attributes:
-        thresholds: the distinct scores, from the highest to the lowest, [K].
-        place: the threshold at which each pair is first accepted, [N], in [0, K).
-        same: which pairs are genuine, [N].
-    """
-
-    thresholds: Floats
-    place: NDArray[np.int64]
-    same: NDArray[np.bool_]
+    thresholds: Floats  # the distinct scores, from the highest to the lowest, [K]
+    place: NDArray[np.int64]  # the threshold at which each pair is first accepted, [N], in [0, K)
+    same: NDArray[np.bool_]  # which pairs are genuine, [N]
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike) -> Presorted:
+    def of(scores: ArrayLike, same: ArrayLike) -> "Presorted":
         """Sort scores; the arguments are those of `error_curve`."""
         scores, same = check_scores(scores, same)
         rising, place = np.unique(scores, return_inverse=True)

@@ -1,13 +1,12 @@
 """FROC: sensitivity against false positives per scan, and its mean at seven rates (CPM)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.curves import Floats, check_columns, item_weights
 
 FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; LUNA16
@@ -15,17 +14,11 @@ FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per scan; L
 
 @dataclass(frozen=True)
 class Froc:
-    """What each threshold finds: a threshold t counts every finding with score >= t.
+    """What each threshold finds: a threshold t counts every finding with score >= t."""
 
-    Attributes:
-        thresholds: inf, then the distinct scores from the highest to the lowest, [K].
-        fp_per_scan: false positives at each threshold, divided by the number of scans, [K].
-        sensitivity: share of all nodules found at each threshold, [K].
-    """
-
-    thresholds: Floats
-    fp_per_scan: Floats
-    sensitivity: Floats
+    thresholds: Floats  # inf, then the distinct scores from the highest to the lowest, [K]
+    fp_per_scan: Floats  # false positives at each threshold, divided by the number of scans, [K]
+    sensitivity: Floats  # share of all nodules found at each threshold, [K]
 
 
 def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayLike | None = None) -> Froc:
@@ -38,7 +31,7 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
         weights: [N], >= 0: how often each finding counts (its scan's multiplicity in a bootstrap), or None for once.
 
     Raises:
-        checks.InputError: shapes that differ, a score that is NaN or +inf, −inf for a false positive, no nodule.
+        InputError: shapes that differ, a score that is NaN or +inf, −inf for a false positive, no nodule.
 
     Source: the evaluation of LUNA16, A. A. A. Setio et al., Medical Image Analysis 42, 2017, Sec. 3.3.
 
@@ -51,7 +44,7 @@ def froc_curve(scores: ArrayLike, nodule: ArrayLike, scans: int, weights: ArrayL
     amount = item_weights(weights, len(scores))
     total = float(amount[nodule].sum())
     if total <= 0:
-        raise checks.InputError(f"a FROC needs at least one nodule; got none among {len(scores)} findings")
+        raise InputError(f"a FROC needs at least one nodule; got none among {len(scores)} findings")
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] > -np.inf]
     ordered = scores[order]
@@ -72,7 +65,7 @@ def sensitivity_at(curve: Froc, rates: ArrayLike = FP_RATES) -> Floats:
     """
     rates = np.asarray(rates, dtype=np.float64)
     if not np.isfinite(rates).all() or (rates < 0).any():
-        raise checks.InputError(f"rates must be finite numbers >= 0 (false positives per scan); got {rates.tolist()}")
+        raise InputError(f"rates must be finite numbers >= 0 (false positives per scan); got {rates.tolist()}")
     return np.asarray(np.interp(rates, curve.fp_per_scan, curve.sensitivity))
 
 
@@ -88,12 +81,10 @@ def _findings(scores: ArrayLike, nodule: ArrayLike) -> tuple[Floats, NDArray[np.
     scores, nodule = np.asarray(scores, dtype=np.float64), np.asarray(nodule)
     check_columns(0, scores=scores, nodule=nodule)
     if nodule.dtype != np.bool_ and not np.isin(nodule, (0, 1)).all():
-        raise checks.InputError("nodule must hold True (a nodule) or False (a false positive); got other values")
+        raise InputError("nodule must hold True (a nodule) or False (a false positive); got other values")
     nodule = nodule.astype(bool)
     wrong = np.isnan(scores) | (scores == np.inf) | ((scores == -np.inf) & ~nodule)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise checks.InputError(
-            f"scores must be finite, or -inf for a nodule that nothing hit; got {scores[row]} at finding {row}"
-        )
+        raise InputError(f"scores must be finite, or -inf for a nodule not hit; got {scores[row]} at finding {row}")
     return scores, nodule

@@ -1,13 +1,12 @@
 """Identification figures: CMC and rank-k, and open-set detection and identification (TPIR, FNIR at an FPIR)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.curves import Floats, Presorted, item_weights
 from angulus.evaluation.metrics.verification import above, last_within, require_support
 
@@ -27,7 +26,7 @@ def cmc(ranks: ArrayLike, max_rank: int, weights: ArrayLike | None = None) -> Fl
     checks.integer("max_rank", max_rank, low=1)
     amount = item_weights(weights, len(ranks))
     if amount.sum() <= 0:
-        raise checks.InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
+        raise InputError(f"a CMC needs a probe of weight > 0; got none among {len(ranks)}")
     within = np.bincount(np.minimum(ranks, max_rank + 1), amount, max_rank + 2)[1:-1]
     return np.asarray(np.cumsum(within) / amount.sum())
 
@@ -45,22 +44,14 @@ def rank_k(ranks: ArrayLike, k: int, weights: ArrayLike | None = None) -> float:
 
 @dataclass(frozen=True, eq=False)
 class OpenSetCurve:
-    """Open-set identification by threshold; a threshold t detects every score >= t.
+    """Open-set identification by threshold; a threshold t detects every score >= t."""
 
-    Attributes:
-        thresholds: distinct scores, from the highest to the lowest, [K].
-        identified: weight of genuine probes whose true subject is within the rank and scores at least t, [K].
-        alarms: weight of impostor probes whose best score is at least t, [K].
-        genuine, impostors: weight of all genuine and of all impostor probes.
-        rank: within which the true subject must be.
-    """
-
-    thresholds: Floats
-    identified: Floats
-    alarms: Floats
-    genuine: float
+    thresholds: Floats  # distinct scores, from the highest to the lowest, [K]
+    identified: Floats  # weight of genuine probes whose true subject is within the rank and scores at least t, [K]
+    alarms: Floats  # weight of impostor probes whose best score is at least t, [K]
+    genuine: float  # weight of all genuine and of all impostor probes
     impostors: float
-    rank: int
+    rank: int  # within which the true subject must be
 
     @property
     def tpir(self) -> Floats:
@@ -80,19 +71,12 @@ class OpenSetCurve:
 
 @dataclass(frozen=True)
 class OpenSetPoint:
-    """An operating point of an open-set system.
+    """An operating point of an open-set system."""
 
-    Attributes:
-        far: the requested FAR (FPIR), which the one at the threshold does not exceed.
-        dir: detection and identification rate (TPIR) at the threshold.
-        threshold: the lowest score whose FAR does not exceed `far`; just above all scores if there is none.
-        false_alarms: impostor probes detected, by weight.
-    """
-
-    far: float
-    dir: float
-    threshold: float
-    false_alarms: float
+    far: float  # the requested FAR (FPIR), which the one at the threshold does not exceed
+    dir: float  # detection and identification rate (TPIR) at the threshold
+    threshold: float  # the lowest score whose FAR does not exceed `far`; just above all scores if there is none
+    false_alarms: float  # impostor probes detected, by weight
 
 
 def open_set_curve(
@@ -125,16 +109,14 @@ def open_set_curve(
     places = _ranks(ranks)
     for name, values in (("mate_scores", mates), ("impostor_scores", others)):
         if values.ndim != 1 or not np.isfinite(values).all():
-            raise checks.InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
+            raise InputError(f"{name} must be finite numbers of shape [N]; got shape {list(values.shape)}")
     if places.shape != mates.shape:
-        raise checks.InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
-    amounts = [
-        item_weights(weights, len(values)) for values, weights in ((mates, genuine_weights), (others, impostor_weights))
-    ]
+        raise InputError(f"ranks must be one per genuine probe, [{len(mates)}]; got {list(places.shape)}")
+    amounts = item_weights(genuine_weights, len(mates)), item_weights(impostor_weights, len(others))
     genuine, impostors = (float(amount.sum()) for amount in amounts)
     for name, total in (("genuine", genuine), ("impostor", impostors)):
         if total <= 0:
-            raise checks.InputError(f"open-set identification needs at least one {name} probe; got none")
+            raise InputError(f"open-set identification needs at least one {name} probe; got none")
     presorted = Presorted.of(np.concatenate([mates, others]), np.repeat([True, False], [len(mates), len(others)]))
     identified, alarms = presorted.amounts(np.concatenate([amounts[0] * (places <= rank), amounts[1]]))
     counted = identified + alarms > 0
@@ -151,7 +133,7 @@ def dir_at_far(curve: OpenSetCurve, far: float, *, zero_ok: bool = False) -> Ope
         zero_ok: return the point without false alarms if `far` is below one impostor probe.
 
     Raises:
-        checks.InputError: `far` < 1 / impostor probes, without `zero_ok`.
+        InputError: `far` < 1 / impostor probes, without `zero_ok`.
 
     Differs: BLUFR's scripts accept round(far · n) false alarms, which may exceed `far`; here the FAR never does.
 
@@ -169,7 +151,5 @@ def _ranks(ranks: ArrayLike) -> NDArray[np.int64]:
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or ranks.dtype.kind not in "iu" or not len(ranks) or ranks.min() < 1:
         least = f", least {ranks.min()}" if ranks.size else ""
-        raise checks.InputError(
-            f"ranks must be whole numbers >= 1 of shape [P]; got {ranks.dtype} {list(ranks.shape)}{least}"
-        )
+        raise InputError(f"ranks must be whole numbers >= 1 of shape [P]; got {ranks.dtype} {list(ranks.shape)}{least}")
     return ranks.astype(np.int64, copy=False)

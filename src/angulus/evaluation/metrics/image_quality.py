@@ -1,7 +1,5 @@
 """Image quality: the feature norm as its measure, error versus discard, and rank correlation."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -129,15 +127,10 @@ def bin_of(norms: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np
 
 @dataclass(frozen=True)
 class Discard:
-    """What each quality bound leaves: a bound q discards all genuine pairs with quality < q.
+    """What each quality bound leaves: a bound q discards all genuine pairs with quality < q."""
 
-    Attributes:
-        discarded: share of the genuine pairs that are discarded, rising from 0, [K].
-        fnmr: share of the remaining genuine pairs that are rejected, [K].
-    """
-
-    discarded: Floats
-    fnmr: Floats
+    discarded: Floats  # share of the genuine pairs that are discarded, rising from 0, [K]
+    fnmr: Floats  # share of the remaining genuine pairs that are rejected, [K]
 
 
 def error_versus_discard(quality: ArrayLike, rejected: ArrayLike, weights: ArrayLike | None = None) -> Discard:

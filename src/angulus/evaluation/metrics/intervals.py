@@ -1,17 +1,20 @@
 """Intervals: a bootstrap over identities, and Student's interval of paired differences over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.curves import Floats, check_columns
+from angulus.evaluation.metrics.curves import check_columns
 
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+Samples = Mapping[str, NDArray[Any]]
 Statistic = Callable[[Floats], Mapping[str, float]]
 
 MOST_DRAWS = 100_000  # resamples; enough to know the ends of a 95 % interval to a hundredth of its width
@@ -54,7 +57,7 @@ class Units:
     second: NDArray[np.int64]  # [N]; equal to first for an item of one unit
 
     @staticmethod
-    def of(first: ArrayLike, second: ArrayLike | None = None) -> Units:
+    def of(first: ArrayLike, second: ArrayLike | None = None) -> "Units":
         """Number the units by their names, [N] each."""
         first = np.asarray(first)
         second = first if second is None else np.asarray(second)
@@ -146,18 +149,13 @@ def _percentiles(figures: list[dict[str, float]], level: float) -> dict[str, Int
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, and its confidence interval.
-
-    Attributes:
-        low, high: the interval's ends; NaN if all differences are equal, as when every seed reaches 100 %.
-        no_interval: why there is no interval, or empty.
-    """
+    """Mean of paired differences, and its confidence interval."""
 
     mean: float
-    low: float
+    low: float  # the interval's ends; NaN if all differences are equal, as when every seed reaches 100 %
     high: float
     level: float = 0.95
-    no_interval: str = ""
+    no_interval: str = ""  # why there is no interval, or empty
 
     @property
     def decided(self) -> bool:

@@ -1,31 +1,23 @@
 """Verification: TAR at a FAR, the most accurate threshold, accuracy over folds, and likelihood ratios."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.curves import ErrorCurve, Floats, Presorted, check_scores, item_weights
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """An operating point: accept every score >= threshold.
+    """An operating point: accept every score >= threshold."""
 
-    Attributes:
-        far: the requested FAR, which the FMR at the threshold does not exceed.
-        tar: share of genuine scores accepted.
-        threshold: the lowest score whose FMR does not exceed `far`; just above all scores if there is none.
-        false_accepts: impostor pairs accepted, by weight.
-    """
-
-    far: float
-    tar: float
-    threshold: float
-    false_accepts: float
+    far: float  # the requested FAR, which the FMR at the threshold does not exceed
+    tar: float  # share of genuine scores accepted
+    threshold: float  # the lowest score whose FMR does not exceed `far`; just above all scores if there is none
+    false_accepts: float  # impostor pairs accepted, by weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +45,7 @@ def tar_at_far(curve: ErrorCurve, far: float, *, zero_ok: bool = False) -> Opera
         zero_ok: return the point without false accepts if `far` is below one impostor pair.
 
     Raises:
-        checks.InputError: `far` < 1 / impostor pairs, without `zero_ok`.
+        InputError: `far` < 1 / impostor pairs, without `zero_ok`.
 
     Source: ISO/IEC 19795-1 (FMR, FNMR).
 
@@ -77,9 +69,9 @@ def require_support(
     if count > 0 and (zero_ok or (far > 0 and 1 / count <= far)):
         return
     if far == 0 and not zero_ok:
-        raise checks.InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
+        raise InputError("far must be > 0; got 0; for the point without false accepts pass zero_ok=True")
     least = least_count(far) if far > 0 else 1
-    raise checks.InputError(
+    raise InputError(
         f"{name} {far:g} needs at least {least:,} {of}; got {count:,.0f}; give more, or ask for a higher rate{hint}"
     )
 
@@ -131,7 +123,7 @@ def best_of(presorted: Presorted, weights: ArrayLike | None = None) -> tuple[flo
     totals = float(genuine.sum()), float(impostors.sum())
     for name, total in zip(("genuine", "impostor"), totals, strict=True):
         if total <= 0:
-            raise checks.InputError(f"a threshold needs at least one {name} pair; got none among {len(presorted.same)}")
+            raise InputError(f"a threshold needs at least one {name} pair; got none among {len(presorted.same)}")
     threshold, gain = _best(presorted.thresholds, genuine - impostors, genuine + impostors > 0)
     return threshold, (totals[1] + gain) / sum(totals)
 
@@ -165,7 +157,7 @@ def kfold_accuracy(
         weights: [N], >= 0, or None for once.
 
     Raises:
-        checks.InputError: fewer than two folds, or one without genuine or without impostor pairs.
+        InputError: fewer than two folds, or one without genuine or without impostor pairs.
 
     Source: G. B. Huang et al., "Labeled Faces in the Wild", UMass TR 07-49, 2007, Sec. 5 (mean and standard error).
 
@@ -197,17 +189,17 @@ class PresortedFolds:
     total: int
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> PresortedFolds:
+    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> "PresortedFolds":
         """Sort scores; the arguments are those of `kfold_accuracy`."""
         scores, folds = np.asarray(scores, dtype=np.float64), np.asarray(folds)
         if folds.ndim != 1 or folds.dtype.kind not in "iu":
-            raise checks.InputError(f"folds must be whole numbers [N]; got {folds.dtype} {list(folds.shape)}")
+            raise InputError(f"folds must be whole numbers [N]; got {folds.dtype} {list(folds.shape)}")
         names = np.unique(folds)
         if len(names) < 2:
-            raise checks.InputError(f"folds must be at least two, for one chooses the other's threshold; got {names}")
+            raise InputError(f"folds must be at least two, for one chooses the other's threshold; got {names}")
         rows = scores if scores.ndim == 2 else scores[None]
         if scores.ndim not in (1, 2) or rows.shape[1:] != folds.shape or len(rows) not in (1, len(names)):
-            raise checks.InputError(
+            raise InputError(
                 f"scores must be [N] or [F, N] and folds [N]; got {list(scores.shape)} and {list(folds.shape)} of "
                 f"{len(names)} folds"
             )
@@ -237,7 +229,7 @@ def _fold_accuracy(fold: _Fold, amount: Floats) -> tuple[float, float]:
     tested = amount[fold.test]
     for name, kind in (("genuine", fold.same), ("impostor", ~fold.same)):
         if not tested[kind].any():
-            raise checks.InputError(f"fold {fold.name} has no {name} pair; each fold needs both kinds")
+            raise InputError(f"fold {fold.name} has no {name} pair; each fold needs both kinds")
     trained, size = amount[fold.train], len(fold.thresholds)
     gain = np.asarray(np.bincount(fold.place, trained * fold.sign, size), dtype=np.float64)
     threshold, _ = _best(fold.thresholds, gain, np.bincount(fold.place, trained, size) > 0)
@@ -279,7 +271,7 @@ def likelihood_ratio(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     scores; it never reaches 0 or 1, even beyond the scores seen; and a few dozen pairs of each kind determine it.
 
     Raises:
-        checks.InputError: only one kind of pairs, or genuine scores that are not higher than the impostors'.
+        InputError: only one kind of pairs, or genuine scores that are not higher than the impostors'.
 
     Source: J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999; N. Brümmer and J. du Preez, Computer
     Speech and Language 20, 2006 (likelihood ratios by weighted logistic regression).
@@ -288,12 +280,10 @@ def likelihood_ratio(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     genuine = int(same.sum())
     impostors = len(same) - genuine
     if not genuine or not impostors:
-        raise checks.InputError(
-            f"a likelihood ratio needs pairs of both kinds; got {genuine} genuine and {impostors} impostor pairs"
-        )
+        raise InputError(f"a likelihood ratio needs pairs of both kinds; got {genuine} genuine, {impostors} impostors")
     spread = float(scores.std())
     if scores[same].mean() <= scores[~same].mean() or spread == 0:
-        raise checks.InputError(
+        raise InputError(
             "genuine scores must be higher on average than impostor scores; they are not; check which pairs are "
             "genuine, and that higher scores mean more similar; if so, the model does not tell these people apart"
         )

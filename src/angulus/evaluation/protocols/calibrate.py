@@ -1,7 +1,5 @@
 """A threshold for a target FMR, chosen on labelled pairs or images, with its error rates overall and per group."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,19 +11,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
 from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.evaluation.protocols.figures import (
-    RULE_OF_30,
-    Flags,
-    Floats,
-    Samples,
-    few_pairs_notes,
-    measure,
-    rate_label,
-)
+from angulus.evaluation.protocols.figures import RULE_OF_30, Resampling, few_pairs_notes, measure, rate_label
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import ScoredPairs
@@ -56,8 +46,7 @@ def calibrate(
             groups the groups.
         pairs: labelled pairs; `pairs_of_images` makes them of labelled images.
         target_fmr: in (0, 1].
-        flip: None, "sum" or "concat".
-        draws, seed: resamples for the intervals (0 for none), and their seed.
+        flip, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: an image without embedding, a pair listed as genuine and as impostor, fewer than
@@ -78,18 +67,14 @@ def calibrate(
     slope, intercept = likelihood_ratio(scores, same)
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
     name = f"threshold for FMR={rate_label(target_fmr)}"
+    ratio = f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}"
     result = measure(
         PROTOCOL,
         statistic(samples),
         samples,
-        {
-            **found.choices,
-            "log-likelihood ratio": f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}",
-        },
+        {**found.choices, "log-likelihood ratio": ratio},
         found.counts,
-        unit=found.unit,
-        draws=draws,
-        seed=seed,
+        Resampling(found.unit, draws, seed),
         thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold),
         curves=curves(curve, PROTOCOL),
         notes=_notes(samples, target_fmr, point.false_accepts) + found.notes,
@@ -168,8 +153,7 @@ def pairs_of_images(embeddings: Embeddings, *, impostors: int | None = None, see
         )
     if impostors is None and total > MOST_IMPOSTORS:
         raise checks.InputError(
-            f"{embeddings.source} gives {total:,} impostor pairs; pass impostors=... to draw fewer, such as "
-            f"{MOST_IMPOSTORS:,}"
+            f"{embeddings.source} gives {total:,} impostor pairs; draw fewer, such as impostors={MOST_IMPOSTORS:,}"
         )
     if impostors is not None:
         checks.integer("impostors", impostors, low=1, high=min(total, MOST_DRAWN))
@@ -192,11 +176,9 @@ def _drop_repeats(found: ScoredPairs) -> ScoredPairs:
     if not found.distinct.notes:
         return found
     first = found.distinct.first
-    columns = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
+    kept = {name: values[first] for name, values in found.samples.items() if name not in (scored.DISTINCT, "folds")}
     counts = {"genuine": found.distinct.genuine, "impostors": found.distinct.impostors}
-    return replace(
-        found, samples=columns, left=found.left[first], right=found.right[first], counts=found.counts | counts
-    )
+    return replace(found, samples=kept, left=found.left[first], right=found.right[first], counts=found.counts | counts)
 
 
 def _share(flags: Flags, weights: Floats) -> float:
@@ -211,9 +193,8 @@ def _group_names(samples: Samples) -> list[str]:
 def _group_rates(name: str, samples: Samples, measured: Mapping[str, Rate]) -> GroupRates:
     member = samples["groups"] == name
     genuine = int((member & samples["same"]).sum())
-    return GroupRates(
-        name, genuine, int(member.sum()) - genuine, measured[f"FMR, group {name}"], measured[f"FNMR, group {name}"]
-    )
+    fmr, fnmr = (measured[f"{rate}, group {name}"] for rate in ("FMR", "FNMR"))
+    return GroupRates(name, genuine, int(member.sum()) - genuine, fmr, fnmr)
 
 
 def _notes(samples: Samples, target: float, false_accepts: float) -> tuple[str, ...]:

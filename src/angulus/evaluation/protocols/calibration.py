@@ -1,7 +1,5 @@
 """A calibration: the threshold for a target FMR, the error rates at it, and the map from score to probability."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, files, limits
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.figures import auc_warning
 from angulus.evaluation.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
@@ -42,7 +41,7 @@ class GroupRates:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise checks.InputError(f"the name of a group must be text; got {checks.shown(self.name)}")
+            raise InputError(f"the name of a group must be text; got {checks.shown(self.name)}")
         for name in ("genuine", "impostors"):
             checks.integer(f"{name} of group {self.name}", getattr(self, name), low=0)
         _check_rate(f"FMR of group {self.name}", self.fmr, undefined=not self.impostors)
@@ -94,7 +93,7 @@ class Calibration:
         if self.flip is not None:
             checks.choice("flip", self.flip, ("sum", "concat"), hint="or null")
         if self.model is not None and not isinstance(self.model, str):
-            raise checks.InputError(f"model must be a name or null; got {self.model!r}")
+            raise InputError(f"model must be a name or null; got {self.model!r}")
         for name in ("genuine", "impostors"):
             checks.integer(name, getattr(self, name), low=1)
 
@@ -122,11 +121,11 @@ class Calibration:
     def write(self, path: Path) -> None:
         """Write as JSON, whole or not at all; an undefined rate is null."""
         if path.suffix != ".json":
-            raise checks.InputError(f"a calibration is written as .json; got {path}")
+            raise InputError(f"a calibration is written as .json; got {path}")
         files.write_json(path, null_for_nan({"format": FORMAT, **asdict(self)}))
 
     @staticmethod
-    def read(path: Path) -> Calibration:
+    def read(path: Path) -> "Calibration":
         """A calibration that was written, or what is wrong with the file."""
         try:
             content = limits.parse_json(path.read_bytes(), "its content")
@@ -139,27 +138,25 @@ class Calibration:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
             reason = (isinstance(error, OSError) and error.strerror) or reason
-            raise checks.InputError(
-                f"{path} is not a calibration ({reason}); give the .json that angulus calibrate wrote"
-            ) from error
+            raise InputError(f"{path} is not a calibration ({reason}); give the .json of angulus calibrate") from error
 
 
 def _scores(scores: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise checks.InputError("scores must be finite; got NaN or Inf")
+        raise InputError("scores must be finite; got NaN or Inf")
     return values
 
 
 def _rate(saved: Mapping[str, Any]) -> Rate:
     interval = None if saved["interval"] is None else read_interval(saved["interval"])
-    return Rate(nan_for_null(saved["value"]), interval if interval and not interval.degenerate else None)
+    return Rate(nan_for_null(saved["value"]), interval)
 
 
 def _check_rate(name: str, rate: Any, *, high: float = 1.0, undefined: bool = False) -> None:
     """Refuse a rate outside [0, `high`] or an interval outside [0, 1]; `undefined` allows NaN."""
     if not isinstance(rate, Rate):
-        raise checks.InputError(f"{name} must have a value and an interval; got {checks.shown(rate)}")
+        raise InputError(f"{name} must have a value and an interval; got {checks.shown(rate)}")
     if undefined and math.isnan(rate.value):
         return
     checks.number(name, rate.value, low=0, high=high)

@@ -1,7 +1,5 @@
 """Classification: top-1 and top-5 accuracy and error, by class and by quality, and the mean over repeated seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, formats
+from angulus.core import formats
+from angulus.core.checks import InputError
 from angulus.evaluation.metrics.accuracy import label_ranks
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.protocols import quality
-from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure, share_warnings
+from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.result import Number, Result
 
 PROTOCOL = "classification"
@@ -50,37 +49,33 @@ class Predictions:
         logits: ArrayLike | None = None,
         norms: ArrayLike | None = None,
         source: str = "these predictions",
-    ) -> Predictions:
+    ) -> "Predictions":
         """Check labels [N] and either predictions [N] or logits [N, C], and norms [N] where there are any.
 
         Raises:
-            checks.InputError: both or neither of predictions and logits; shapes that differ; labels or predictions that
+            InputError: both or neither of predictions and logits; shapes that differ; labels or predictions that
                 are no whole numbers; labels outside [0, C); logits or norms that are NaN or Inf; norms below 0.
         """
         labels = _whole(source, "labels", labels)
         if (predictions is None) == (logits is None):
-            raise checks.InputError(f"{source} must hold predictions or logits, and not both")
+            raise InputError(f"{source} must hold predictions or logits, and not both")
         if norms is not None:
             norms = np.asarray(norms, dtype=np.float64)
             if norms.shape != labels.shape or not np.isfinite(norms).all() or (norms < 0).any():
-                raise checks.InputError(
+                raise InputError(
                     f"{source}: norms must be finite numbers >= 0 of shape {list(labels.shape)}; "
                     f"got shape {list(norms.shape)}"
                 )
         if logits is None:
             predicted = _whole(source, "predictions", predictions)
             if predicted.shape != labels.shape:
-                raise checks.InputError(
-                    f"{source}: predictions must have shape {list(labels.shape)}; got {list(predicted.shape)}"
-                )
+                raise InputError(f"{source}: predictions must be [{len(labels)}]; got {list(predicted.shape)}")
             return Predictions(labels, predicted, labels == predicted, None, norms, source)
         scores = np.asarray(logits, dtype=np.float64)
         if scores.ndim != 2 or len(scores) != len(labels) or scores.shape[1] < 2 or not np.isfinite(scores).all():
-            raise checks.InputError(
-                f"{source}: logits must be finite of shape [{len(labels)}, C >= 2]; got shape {list(scores.shape)}"
-            )
+            raise InputError(f"{source}: logits must be finite, [{len(labels)}, C >= 2]; got {list(scores.shape)}")
         if labels.min() < 0 or labels.max() >= scores.shape[1]:
-            raise checks.InputError(
+            raise InputError(
                 f"{source}: labels must be in [0, {scores.shape[1]}); got {labels.min()} to {labels.max()}"
             )
         ranks = label_ranks(labels, scores)
@@ -88,21 +83,19 @@ class Predictions:
         return Predictions(labels, scores.argmax(axis=1), ranks == 1, in_top5, norms, source)
 
     @staticmethod
-    def read(path: Path) -> Predictions:
+    def read(path: Path) -> "Predictions":
         """Read `.npz`: labels, and predictions or logits; norms where there are any, the rest of a run's file ignored.
 
         Both predictions and logits: the logits count. A run's `test.npz` is such a file.
         """
         if path.suffix != ".npz":
-            raise checks.InputError(f"predictions must be in a file that ends in .npz; got {path}")
+            raise InputError(f"predictions must be in a file that ends in .npz; got {path}")
         names = ("labels", "predictions", "logits", "norms", "features", "probabilities", "embeddings")
         found = formats.read(path, names, ())
         if "embeddings" in found:
-            raise checks.InputError(
-                f"{path} must hold predictions or logits; got embeddings; quality judges them by a list: give --pairs"
-            )
+            raise InputError(f"{path} must hold predictions or logits; got embeddings, which need --pairs")
         if "labels" not in found:
-            raise checks.InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
+            raise InputError(f"{path} must hold 'labels'; it holds {', '.join(found) or 'nothing'}")
         logits = found.get("logits")
         return Predictions.from_arrays(
             found["labels"],
@@ -116,12 +109,10 @@ class Predictions:
         """For the protocols of quality.
 
         Raises:
-            checks.InputError: without norms.
+            InputError: without norms.
         """
         if self.norms is None:
-            raise checks.InputError(
-                f"{self.source} must hold norms, which tell good samples from low ones; it has none"
-            )
+            raise InputError(f"{self.source} must hold norms, which tell good samples from low ones; it has none")
         return quality.Judged(self.correct, self.norms, {"labels": self.labels}, self.source)
 
 
@@ -138,14 +129,11 @@ def evaluate(
 
     Args:
         given: the predictions; with norms the samples are split into good and low.
-        reference: another model's, of the same samples: its norms decide the split, and the split by the own norms
-            stands second. CM compares all losses by the norms of the softmax model.
-        low_fraction: how many are low.
         per_class: also the accuracy of each class.
-        draws, seed: resamples of the samples for the intervals (0 for none), and their seed.
+        reference, low_fraction, draws, seed: as in `quality.evaluate`.
 
     Raises:
-        checks.InputError: a reference without norms or of other labels, or a part of the split that is empty.
+        InputError: a reference without norms or of other labels, or a part of the split that is empty.
 
     Source: CM Secs. 3 and 5, Tables 1 and 2; FI Table 2.
     """
@@ -160,21 +148,11 @@ def evaluate(
             samples[name] = values
     samples |= {**lows, "per_class": np.array(per_class)}
     notes = _warnings(given) + (() if given.norms is not None else ("without norms there are no good and low samples",))
-    return measure(
-        PROTOCOL,
-        statistic(samples),
-        samples,
-        {
-            "split by": f"norms of {reference.source}" if reference else "own norms" if lows else "nothing",
-            "low fraction": low_fraction,
-        },
-        {"samples": len(given.labels), "classes": len(np.unique(given.labels))},
-        unit="samples",
-        draws=draws,
-        seed=seed,
-        notes=notes,
-        about={"embeddings": given.source},
-    )
+    split_by = f"norms of {reference.source}" if reference else "own norms" if lows else "nothing"
+    choices = {"split by": split_by, "low fraction": low_fraction}
+    counts = {"samples": len(given.labels), "classes": len(np.unique(given.labels))}
+    resampling, about = Resampling("samples", draws, seed), {"embeddings": given.source}
+    return measure(PROTOCOL, statistic(samples), samples, choices, counts, resampling, notes=notes, about=about)
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
@@ -207,16 +185,16 @@ def over_seeds(results: Sequence[Result]) -> Result:
     """Mean and standard deviation (n − 1) of every figure over results of one protocol that differ in their seed.
 
     Raises:
-        checks.InputError: fewer than two results, or results of other protocols, samples or figures.
+        InputError: fewer than two results, or results of other protocols, samples or figures.
     """
     if len(results) < 2:
-        raise checks.InputError(f"a mean over seeds needs at least two results; got {len(results)}")
+        raise InputError(f"a mean over seeds needs at least two results; got {len(results)}")
     first = results[0]
     names = [number.name for number in first.numbers]
     for other in results[1:]:
         same = other.protocol == first.protocol and dict(other.counts) == dict(first.counts)
         if not same or [number.name for number in other.numbers] != names:
-            raise checks.InputError(
+            raise InputError(
                 f"results over seeds must be of one protocol and the same samples; got {first.protocol} with "
                 f"{dict(first.counts)} and {other.protocol} with {dict(other.counts)}"
             )
@@ -254,7 +232,5 @@ def _warnings(given: Predictions) -> tuple[str, ...]:
 def _whole(source: str, name: str, values: Any) -> NDArray[np.int64]:
     values = np.asarray(values)
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu":
-        raise checks.InputError(
-            f"{source}: {name} must be whole numbers of shape [N] with N >= 1; got {values.dtype} {list(values.shape)}"
-        )
+        raise InputError(f"{source}: {name} must be whole numbers [N >= 1]; got {values.dtype} {list(values.shape)}")
     return np.asarray(values, dtype=np.int64)

@@ -1,7 +1,5 @@
 """Whether the norm falls as images get worse: its rank correlation with the strength of a degradation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, formats
 from angulus.evaluation.metrics.image_quality import spearman
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure
 from angulus.evaluation.protocols.result import Result
 
 PROTOCOL = "degradation"
@@ -64,19 +62,12 @@ def evaluate(
             raise checks.InputError(f"{source}: {kind or 'the degradation'} needs two strengths or more; got one")
     flat = [kind for kind, member in members.items() if np.ptp(samples["norms"][member]) == 0]
     undefined = ", ".join(f"Spearman ρ{', ' if kind else ''}{kind}" for kind in flat)
-    return measure(
-        PROTOCOL,
-        statistic(samples),
-        samples,
-        {"correlation": "Spearman (equal values share their mean rank)"},
-        {"samples": len(samples["norms"]), "images": len(np.unique(samples["images"]))}
-        | {f"of {kind}": int(member.sum()) for kind, member in members.items() if kind},
-        unit="images",
-        draws=draws,
-        seed=seed,
-        notes=(f"{undefined} is undefined: all norms are equal",) if flat else (),
-        about={"embeddings": source},
-    )
+    choices = {"correlation": "Spearman (equal values share their mean rank)"}
+    counts = {"samples": len(samples["norms"]), "images": len(np.unique(samples["images"]))}
+    counts |= {f"of {kind}": int(member.sum()) for kind, member in members.items() if kind}
+    notes = (f"{undefined} is undefined: all norms are equal",) if flat else ()
+    resampling, about = Resampling("images", draws, seed), {"embeddings": source}
+    return measure(PROTOCOL, statistic(samples), samples, choices, counts, resampling, notes=notes, about=about)
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:

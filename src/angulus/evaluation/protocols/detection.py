@@ -1,7 +1,5 @@
 """Lung-nodule detection by LUNA16's rules: marks or scored candidates to FROC and CPM."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import checks, formats
 from angulus.evaluation.lists.luna16_csv import Findings, Marks
 from angulus.evaluation.metrics import froc
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure
 from angulus.evaluation.protocols.result import WARNING, Curve, Result
 
 PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
@@ -26,21 +24,13 @@ UNMEASURED_MM = 10.0  # the diameter of a finding that was not measured; LUNA16
 
 @dataclass(frozen=True)
 class Matched:
-    """Nodules and false positives with their score, kind and scan, and how many marks count as neither.
+    """Nodules and false positives with their score, kind and scan, and how many marks count as neither."""
 
-    Attributes:
-        scores: [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives.
-        nodule: [N] of bool.
-        scan: [N] int64, positions in `scans`.
-        scans: [S] of str, all that were searched.
-        counts: marks used, marks beyond the most a scan may have, marks ignored.
-    """
-
-    scores: Floats
-    nodule: Flags
-    scan: Rows
-    scans: NDArray[np.str_]
-    counts: Mapping[str, int]
+    scores: Floats  # [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives
+    nodule: Flags  # [N] of bool
+    scan: Rows  # [N] int64, positions in `scans`
+    scans: NDArray[np.str_]  # [S] of str, all that were searched
+    counts: Mapping[str, int]  # marks used, marks beyond the most a scan may have, marks ignored
 
 
 def luna16(
@@ -94,7 +84,7 @@ def luna16(
         "diameter of unmeasured findings": f"{UNMEASURED_MM:g} mm",
         "most marks a scan": f"{MOST_MARKS} (of more, those above the next one's probability)",
     }
-    return _result(PROTOCOL, matched, choices, notes, source, draws, seed)
+    return _result(PROTOCOL, matched, choices, notes, source, Resampling("scans", draws, seed))
 
 
 def candidates(
@@ -142,14 +132,13 @@ def candidates(
     rows = np.concatenate([kept, np.flatnonzero(~positive)])
     counts = {"marks": len(labels), "ignored second hits of a nodule": ignored}
     matched = Matched(probabilities[rows], positive[rows], scan[rows], names, counts)
-    choices = {
-        "nodules": "each positive candidate" if nodules is None else "as named (of each the most probable candidate)"
-    }
+    named = "each positive candidate" if nodules is None else "as named (of each the most probable candidate)"
+    choices = {"nodules": named}
     notes = (
         "the sensitivity is a share of the nodules that have a candidate, and the scans are those with a candidate; "
         "nodules without one are not known here",
     )
-    return _result(CANDIDATES, matched, choices, notes, source, draws, seed)
+    return _result(CANDIDATES, matched, choices, notes, source, Resampling("scans", draws, seed))
 
 
 def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
@@ -230,22 +219,18 @@ _NAMES = tuple(f"sensitivity@FP/scan={rate:g}" for rate in froc.FP_RATES)
 
 
 def _result(
-    protocol: str,
-    matched: Matched,
-    choices: Mapping[str, Any],
-    notes: tuple[str, ...],
-    source: str,
-    draws: int,
-    seed: int,
+    name: str, matched: Matched, choices: Mapping[str, Any], notes: tuple[str, ...], source: str, resampling: Resampling
 ) -> Result:
     if not matched.nodule.any():
-        raise checks.InputError(f"{protocol} needs at least one nodule in the listed scans; got none")
+        raise checks.InputError(f"{name} needs at least one nodule in the listed scans; got none")
     order = np.argsort(-matched.scores, kind="stable")  # sorted once, the sort of each resample costs little
-    samples = {name: getattr(matched, name)[order] for name in ("scores", "nodule", "scan")} | {"scans": matched.scans}
+    samples = {column: getattr(matched, column)[order] for column in ("scores", "nodule", "scan")} | {
+        "scans": matched.scans
+    }
     curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
     hit = matched.nodule & (matched.scores > -np.inf)
     return measure(
-        protocol,
+        name,
         statistic(samples),
         samples,
         {**choices, "interpolation": "linear"},
@@ -257,10 +242,8 @@ def _result(
             "false negatives": int((matched.nodule & ~hit).sum()),
             **matched.counts,
         },
-        unit="scans",
-        draws=draws,
-        seed=seed,
-        curves=(Curve("froc", protocol, curve.fp_per_scan, curve.sensitivity),),
+        resampling,
+        curves=(Curve("froc", name, curve.fp_per_scan, curve.sensitivity),),
         notes=notes,
         about={"embeddings": source},
     )

@@ -1,13 +1,12 @@
 """How far one result is from another of the same protocol: paired differences, on the same resamples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from angulus.core import checks
-from angulus.evaluation.metrics.intervals import Statistic, Units, paired_bootstrap
+from angulus.core.checks import InputError
+from angulus.evaluation.metrics.intervals import Samples, Statistic, Units, paired_bootstrap
 from angulus.evaluation.protocols import (
     calibrate,
     classification,
@@ -24,7 +23,7 @@ from angulus.evaluation.protocols import (
     template_verification,
     videos,
 )
-from angulus.evaluation.protocols.figures import Samples, interval_notes, with_interval
+from angulus.evaluation.protocols.figures import interval_notes, with_interval
 from angulus.evaluation.protocols.result import Number, Result
 
 # Of each protocol: its figures from the samples of a result, and the samples that the model gave. All others say what
@@ -62,7 +61,7 @@ def compare_results(
         seed: of the resamples.
 
     Raises:
-        checks.InputError: what differs and must not: the protocol, a choice, the samples, the figures; or the protocol
+        InputError: what differs and must not: the protocol, a choice, the samples, the figures; or the protocol
             is not in `PROTOCOLS`, or a result was saved without samples.
 
     Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, Ch. 13; ISO/IEC 19795-1 (subjects are
@@ -73,7 +72,7 @@ def compare_results(
     _same_samples(first, second)
     (before, units), (after, others) = _statistic("first", first), _statistic("second", second)
     if units.count != others.count or not np.array_equal([units.first, units.second], [others.first, others.second]):
-        raise checks.InputError("both results must be of the same people in the same order; got others")
+        raise InputError("both results must be of the same people in the same order; got others")
     intervals = paired_bootstrap(before, after, units, draws=draws, seed=seed)
     names = {number.name for number in second.numbers}
     shared = [number.name for number in first.numbers if number.name in names]
@@ -105,20 +104,18 @@ def _statistic(place: str, result: Result) -> tuple[Statistic, Units]:
     try:
         return PROTOCOLS[result.protocol][0](result.samples)
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise checks.InputError(
+        raise InputError(
             f"the {place} result's samples must be those of {result.protocol}; they are not ({error}); evaluate again"
         ) from error
 
 
 def _same_protocol(first: Result, second: Result) -> None:
     if first.protocol != second.protocol:
-        raise checks.InputError(
-            f"results must be of one protocol to be compared; got {first.protocol!r} and {second.protocol!r}"
-        )
+        raise InputError(f"results to compare must be of one protocol; got {first.protocol!r} and {second.protocol!r}")
     checks.choice("protocol", first.protocol, PROTOCOLS, hint="only these can be computed again from their samples")
     for place, result in (("first", first), ("second", second)):
         if not result.samples:
-            raise checks.InputError(f"the {place} result holds no samples to compute its figures from; evaluate again")
+            raise InputError(f"the {place} result holds no samples to compute its figures from; evaluate again")
 
 
 def _same_choices(first: Result, second: Result, differing: Sequence[str]) -> None:
@@ -128,7 +125,7 @@ def _same_choices(first: Result, second: Result, differing: Sequence[str]) -> No
     for name in names:
         one, other = first.choices.get(name), second.choices.get(name)
         if one != other and name not in (*differing, *_OWN_CHOICES):
-            raise checks.InputError(
+            raise InputError(
                 f"results must be of the same choices to be compared; {name} is {one!r} in the first and {other!r} "
                 f"in the second; to compare just that, name {name!r} as differing"
             )
@@ -141,16 +138,16 @@ def _same_samples(first: Result, second: Result) -> None:
             continue
         if name not in first.samples or name not in second.samples:
             place = "second" if name in first.samples else "first"
-            raise checks.InputError(f"results must be of the same samples to be compared; the {place} lacks {name!r}")
+            raise InputError(f"results must be of the same samples to be compared; the {place} lacks {name!r}")
         one, other = first.samples[name], second.samples[name]
         if one.shape != other.shape:
-            raise checks.InputError(
+            raise InputError(
                 f"results must be of the same samples to be compared; {name!r} has shape {list(one.shape)} in the "
                 f"first and {list(other.shape)} in the second"
             )
         if not np.array_equal(one, other):
             place = np.argwhere(np.atleast_1d(one != other))[0]
-            raise checks.InputError(
+            raise InputError(
                 f"results must be of the same samples to be compared; {name!r} differs, first at {place.tolist()}: "
                 f"{np.atleast_1d(one)[tuple(place)]!s} and {np.atleast_1d(other)[tuple(place)]!s}"
             )

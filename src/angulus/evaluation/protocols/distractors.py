@@ -1,24 +1,24 @@
 """Identification and verification against very many others: MegaFace and Trillion-Pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.evaluation.protocols.figures import Flags, Floats, rate_label, supported_rates
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
+from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
-Integers = NDArray[np.int64]
+Lists = tuple[FeatureList, FeatureList] | None  # of the probes, of the distractors
 Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
 
 MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
@@ -37,7 +37,7 @@ def megaface(
     probes: Embeddings,
     distractors: Embeddings,
     *,
-    lists: tuple[FeatureList, FeatureList] | None = None,
+    lists: Lists = None,
     noises: Noises = (None, None),
     noise_rule: str = "remove",
     flip: str | None = None,
@@ -69,7 +69,7 @@ def megaface(
         options: of the scoring; they change no figure.
 
     Raises:
-        checks.InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
+        InputError: people unknown, nobody with two photos, an image on both sides or without embedding, a FAR
             that needs more pairs.
 
     Source: I. Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, Sec. 3; CM Table 5, MV Table 5, IAM
@@ -83,9 +83,7 @@ def megaface(
     require_apart(sought, others)
     people, person, photos = np.unique(sought.labelled(), return_inverse=True, return_counts=True)
     if photos.max() < 2:
-        raise checks.InputError(
-            f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each"
-        )
+        raise InputError(f"{sought.source} must hold two photos of a person, probe and mate; it holds one of each")
     impostors = len(sought) * len(others)
     kept, notes = supported_rates(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
@@ -119,9 +117,8 @@ def megaface(
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
+        Resampling("people", draws, seed),
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
-        draws=draws,
-        seed=seed,
         guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
         notes=notes
         + (() if any(names is not None for names in noises) else (_UNCLEANED,))
@@ -153,15 +150,12 @@ def trillion_pairs(
         probes: with `labels`, the identities.
         gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
             out and counted.
-        flip: None, "sum" or "concat".
         fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
         search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
-        draws, seed: resamples of the probes' identities for the intervals (0 for none), and their seed; thresholds stay
-            fixed.
-        options: of the scoring; they change no figure.
+        flip, draws, seed, options: as in `megaface`; the probes' identities are resampled.
 
     Raises:
-        checks.InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
+        InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
             needs more.
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
@@ -174,7 +168,7 @@ def trillion_pairs(
     mated = np.isin(ids[0], ids[1])
     if not mated.any() or len(names) == 1:
         needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
-        raise checks.InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
+        raise InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
     people, person = np.unique(ids[0], return_inverse=True)
     genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
     impostors = len(sought) * len(held) - genuine
@@ -216,9 +210,8 @@ def trillion_pairs(
             "probes in the gallery": int(mated.sum()),
             "impostor probes": int(strangers.sum()),
         },
+        Resampling("people", draws, seed),
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        draws=draws,
-        seed=seed,
         guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
         notes=notes + more,
         sources={"embeddings": sought.source, "gallery": held.source},
@@ -226,17 +219,13 @@ def trillion_pairs(
 
 
 def _sides(
-    both: tuple[Embeddings, Embeddings],
-    lists: tuple[FeatureList, FeatureList] | None,
-    noises: Noises,
-    rule: str,
-    flip: str | None,
+    both: tuple[Embeddings, Embeddings], lists: Lists, noises: Noises, rule: str, flip: str | None
 ) -> tuple[Side, Side, dict[str, str]]:
     """Probes and distractors without their noise, and the choices that describe how it was treated."""
     choices = {"noisy probes": "no list of them", "noisy distractors": "no list of them"}
     if lists is None:
         if any(names is not None for names in noises):
-            raise checks.InputError("noises are taken out of lists; give the lists of probes and of distractors")
+            raise InputError("noises need lists; give the lists of probes and of distractors")
         return Side.from_embeddings(both[0], None, flip), Side.from_embeddings(both[1], None, flip), choices
     (sought, others), (of_probes, of_others) = lists, noises
     if of_others is not None:
@@ -251,9 +240,8 @@ def _sides(
         return Side.from_embeddings(both[0], sought.without(of_probes), flip), far, choices
     side = _replaced(Side.from_embeddings(both[0], sought, flip), sought.noisy(of_probes))
     gone = len(sought) - len(side)
-    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others" + (
-        f" ({gone:,} of people without another photo removed)" if gone else ""
-    )
+    removed = f" ({gone:,} of people without another photo removed)" if gone else ""
+    choices["noisy probes"] = f"{noisy - gone:,} replaced by the mean of the person's others{removed}"
     return side, far, choices
 
 
@@ -283,14 +271,14 @@ def _sizes(total: int) -> list[int]:
     return [10**power for power in range(1, 20) if 10**power < total] + [total]
 
 
-def _cmc(places: Integers, size: int) -> Curve:
+def _cmc(places: Rows, size: int) -> Curve:
     """Share of searches within each rank that occurs, and within the first and the last that can."""
     x = np.unique(np.concatenate([[1, size + 1], places]))
     shares = np.searchsorted(np.sort(places), x, side="right") / len(places)
     return Curve("cmc", f"{size:,} distractors", x.astype(np.float64), shares)
 
 
-def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Integers, scores: Floats) -> None:
+def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Rows, scores: Floats) -> None:
     """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
     for far in fars:
         point = dir_at_far(curve, far, zero_ok=far == 0)

@@ -1,7 +1,5 @@
 """Error versus discard: FNMR at a fixed FMR as the pairs of lowest quality are discarded."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from angulus.core import checks
@@ -9,10 +7,10 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.image_quality import Discard, area, error_versus_discard
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import require_support, tar_at_far
 from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.figures import Floats, Samples, measure, rate_label
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label
 from angulus.evaluation.protocols.result import Curve, Result
 
 PROTOCOL = "discard"
@@ -70,9 +68,7 @@ def evaluate(
             "area up to": up_to,
         },
         pair_scores.counts,
-        unit=pair_scores.unit,
-        draws=draws,
-        seed=seed,
+        Resampling(pair_scores.unit, draws, seed),
         thresholds={"FNMR": point.threshold},
         curves=(Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr),),
         notes=pair_scores.notes,

@@ -1,24 +1,16 @@
 """The figures of a protocol as a result: their intervals, the rates that the data support, and warnings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Statistic, Units, bootstrap
+from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
 from angulus.evaluation.metrics.verification import least_count, require_support
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Rows = NDArray[np.int64]
-Samples = Mapping[str, NDArray[Any]]
 
 STANDARD_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 RULE_OF_30 = 30  # errors needed to know a rate to ± 30 % with 90 % confidence
@@ -29,17 +21,31 @@ _CHANCE = 0.5
 _LEAST_HITS = 3  # expected below that gap before their absence means anything (rule of 3)
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """How a result's intervals come about."""
+
+    unit: str  # what is resampled, in words
+    draws: int  # 0 for no intervals
+    seed: int
+    keeps_sizes: bool = False  # for the accuracy each fold keeps its numbers of pairs
+
+    def describe(self) -> str:
+        """For a result's choices."""
+        if not self.draws:
+            return "none"
+        more = "; for the accuracy each fold keeps its numbers of genuine and impostor pairs" * self.keeps_sizes
+        return f"95 % of {self.draws} resamples of the {self.unit} (seed {self.seed}){more}"
+
+
 def measure(
     protocol: str,
     statistic: tuple[Statistic, Units],
     samples: Samples,
     choices: Mapping[str, Any],
     counts: Mapping[str, int],
+    resampling: Resampling,
     *,
-    unit: str,
-    draws: int,
-    seed: int,
-    keeps_sizes: bool = False,
     thresholds: Mapping[str, float] | None = None,
     spreads: Mapping[str, float] | None = None,
     curves: tuple[Curve, ...] = (),
@@ -50,31 +56,22 @@ def measure(
 
     Args:
         statistic: gives the figures for weights of the units, and the units.
-        unit: what is resampled, in words.
-        keeps_sizes: whether each fold keeps its numbers of pairs for the accuracy.
         protocol, samples, choices, counts, curves, notes, about: as in `Result`.
-        draws, seed, thresholds, spreads: as in `numbers`.
+        thresholds, spreads: as in `numbers`.
     """
-    figures = numbers(*statistic, draws=draws, seed=seed, thresholds=thresholds, spreads=spreads)
+    figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
-    return Result(
-        protocol,
-        figures,
-        {**choices, **resampling(unit, draws, seed, keeps_sizes=keeps_sizes)},
-        counts,
-        curves,
-        (*filter(None, warnings), *notes, *interval_notes(figures)),
-        samples,
-        about,
-    )
+    notes = (*filter(None, warnings), *notes, *interval_notes(figures))
+    choices = {**choices, "intervals": resampling.describe()}
+    return Result(protocol, figures, choices, counts, curves, notes, samples, about)
 
 
 def numbers(
     statistic: Statistic,
     units: Units,
-    *,
     draws: int,
     seed: int,
+    *,
     thresholds: Mapping[str, float] | None = None,
     spreads: Mapping[str, float] | None = None,
 ) -> tuple[Number, ...]:
@@ -102,14 +99,6 @@ def with_interval(number: Number, intervals: Mapping[str, Interval] | None) -> N
     interval = intervals.get(number.name)
     reason = (interval.degenerate if interval else "") if intervals else _ONE_UNIT
     return replace(number, interval=None if reason else interval, no_interval=reason)
-
-
-def resampling(unit: str, draws: int, seed: int, *, keeps_sizes: bool = False) -> dict[str, object]:
-    """The choices behind the intervals, for a result's `choices`."""
-    if not draws:
-        return {"intervals": "none"}
-    more = "; for the accuracy each fold keeps its numbers of genuine and impostor pairs" if keeps_sizes else ""
-    return {"intervals": f"95 % of {draws} resamples of the {unit} (seed {seed}){more}"}
 
 
 def interval_notes(figures: Sequence[Number]) -> tuple[str, ...]:

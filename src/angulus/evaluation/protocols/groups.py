@@ -1,7 +1,6 @@
 """Accuracy per group and how unequal it is, as in RFW: its standard deviation and the skewed error ratio."""
 
-from __future__ import annotations
-
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.curves import auc, error_curve
-from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.curves import ErrorCurve, auc, error_curve
+from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import PresortedFolds
 from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.figures import Floats, Samples, auc_warning, measure
+from angulus.evaluation.protocols.figures import Resampling, auc_warning, measure
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 
@@ -41,9 +40,7 @@ def evaluate(
         embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
             across two groups are then left out and counted.
         pairs: the list, with folds.
-        metric: "cosine", "inner", "euclidean" or "unit-euclidean".
-        flip: None, "sum" or "concat".
-        draws, seed: resamples for the intervals (0 for none), and their seed.
+        metric, flip, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.
@@ -79,16 +76,9 @@ def evaluate(
             **pair_scores.counts,
             **({"pairs of no one group": across} if across else {}),
         },
-        unit=pair_scores.unit,
-        draws=draws,
-        seed=seed,
-        keeps_sizes=True,
+        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
         spreads=spreads,
-        curves=tuple(
-            curve
-            for g in groups
-            for curve in curves(error_curve(samples["scores"][g.rows], samples["same"][g.rows]), g.name)
-        ),
+        curves=tuple(itertools.chain.from_iterable(curves(_curve(samples, g), g.name) for g in groups)),
         notes=_warnings(groups, samples) + notes + pair_scores.notes,
         about=pair_scores.about,
     )
@@ -154,10 +144,11 @@ def _groups(samples: Samples) -> list[_Group]:
     return groups
 
 
+def _curve(samples: Samples, group: _Group) -> ErrorCurve:
+    return error_curve(samples["scores"][group.rows], samples["same"][group.rows])
+
+
 def _warnings(groups: list[_Group], samples: Samples) -> tuple[str, ...]:
     """Warnings about groups whose people the model hardly tells apart."""
-    aucs = {
-        group.name: auc(error_curve(samples["scores"][group.rows], samples["same"][group.rows])) for group in groups
-    }
-    warnings = (auc_warning(value, people=f"the people of group {name}") for name, value in aucs.items())
+    warnings = (auc_warning(auc(_curve(samples, g)), people=f"the people of group {g.name}") for g in groups)
     return tuple(filter(None, warnings))

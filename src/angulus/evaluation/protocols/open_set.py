@@ -1,7 +1,5 @@
 """BLUFR on LFW: verification and open-set identification at low false accept rates, over the published trials."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +12,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import (
-    Floats,
-    Rows,
-    Samples,
-    numbers,
-    rate_label,
-    share_warnings,
-    supported_rates,
-)
+from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import numbers, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
 
@@ -84,24 +74,20 @@ def evaluate(
         open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
     rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
-    trials = [
-        _trial(_vectors(embeddings, blufr, trial, flip, pca), blufr.labels, trial, rates) for trial in blufr.trials
-    ]
+    trials = [_trial(_vectors(embeddings, blufr, t, flip, pca), blufr.labels, t, rates) for t in blufr.trials]
     samples = {
         "figures": np.array(list(trials[0].values)),
         "values": np.array([list(trial.values.values()) for trial in trials]),
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
     }
     statistics, units = statistic(samples)
-    highest = f"VR@FAR={rate_label(max(verified, default=0))}"
+    name = f"VR@FAR={rate_label(max(verified, default=0))}"
     least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
-    warnings = (
-        share_warnings(highest, statistics(np.ones(len(trials)))[highest], max(verified), least) if verified else ()
-    )
+    warnings = share_warnings(name, statistics(np.ones(len(trials)))[name], max(verified), least) if verified else ()
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,
-        numbers(statistics, units, draws=0, seed=0, spreads=spreads),
+        numbers(statistics, units, 0, 0, spreads=spreads),
         {
             "score": METRICS["cosine"],
             "flip": flip_choice(embeddings, flip),
@@ -121,11 +107,7 @@ def evaluate(
         + more
         + ("the trials draw from the same people: resampling them gives intervals too narrow",),
         samples=samples,
-        about={
-            **environment.describe(torch.device("cpu")),
-            **embeddings.origin,
-            "configuration": blufr.source,
-        },
+        about={**environment.describe(torch.device("cpu")), **embeddings.origin, "configuration": blufr.source},
     )
 
 
@@ -216,11 +198,8 @@ def _curves(trials: Sequence[_TrialScores], rates: _Rates) -> tuple[Curve, ...]:
     places = [far for far in CURVE_FARS if all(1 / trial.open_set.impostors <= far for trial in trials)]
     detected = [[dir_at_far(trial.open_set, far).dir for far in places] for trial in trials]
     ranks = min(len(trial.cmc) for trial in trials)
-    drawn = [
-        Curve(
-            "cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), _mean([t.cmc[:ranks] for t in trials])
-        )
-    ]
+    closed = _mean([t.cmc[:ranks] for t in trials])
+    drawn = [Curve("cmc", "closed set, mean over the trials", np.arange(1.0, ranks + 1), closed)]
     if len(fars):
         drawn.append(Curve("roc", "verification, mean over the trials", fars, _mean([t.roc for t in trials])))
     if places:

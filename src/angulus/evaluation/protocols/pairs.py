@@ -1,7 +1,5 @@
 """Verification of pairs over folds: LFW, CALFW, CPLFW, AgeDB-30, CFP, SLLFW, or your own list."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +7,10 @@ import numpy as np
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
-from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import best_of, tar_at_far
 from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.figures import Floats, Samples, few_pairs_notes, measure, rate_label, supported_rates
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 
 PROTOCOL = "pairs"
@@ -68,7 +66,7 @@ def evaluate(
             f"± of the accuracy: standard error over {len(chosen.accuracies)} folds",
             f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}",
         )
-    notes += few_pairs_notes({"genuine": pair_scores.distinct.genuine, "impostor": pair_scores.distinct.impostors})
+    notes += pair_scores.distinct.few_notes()
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
     samples = {**pair_scores.samples, "fars": np.array(kept, dtype=np.float64)}
@@ -78,10 +76,7 @@ def evaluate(
         samples,
         {**pair_scores.choices, **figure_choices(folds is not None)},
         pair_scores.counts | ({} if folds is None else {"folds": pairs.fold_count}),
-        unit=pair_scores.unit,
-        draws=draws,
-        seed=seed,
-        keeps_sizes=True,
+        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
         thresholds=thresholds,
         spreads=spreads,
         curves=curves(curve, PROTOCOL),

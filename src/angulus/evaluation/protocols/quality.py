@@ -1,7 +1,5 @@
 """The feature norm as quality of judged samples: good and low, bins of norm, and changes between models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +12,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.curves import Presorted
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import best_of
 from angulus.evaluation.protocols import pairs as pairs_protocol
 from angulus.evaluation.protocols import scored, videos
-from angulus.evaluation.protocols.figures import Flags, Floats, Samples, measure
+from angulus.evaluation.protocols.figures import Resampling, measure
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import units_of
 
@@ -30,22 +28,15 @@ CHANGED_MEASURED = ("correct", "norms", "correct_after", "norms_after")
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Samples, images or pairs, that a model judged right or wrong, and their quality.
+    """Samples, images or pairs, that a model judged right or wrong, and their quality."""
 
-    Attributes:
-        correct: [N] of bool.
-        norms: [N] float64: of an image its feature's, of a pair the smaller of its two.
-        columns: [N] each, by name, what identifies the samples: `labels` of images; of pairs `left`, `right`, `same`,
-            and where known `left_identity` and `right_identity`, who are then resampled.
-        source: where the samples came from.
-        model: which model and flip rule made the features, if known.
-    """
-
-    correct: Flags
-    norms: Floats
+    correct: Flags  # [N] of bool
+    norms: Floats  # [N] float64: of an image its feature's, of a pair the smaller of its two
+    # [N] each, by name, what identifies the samples: `labels` of images; of pairs `left`, `right`, `same`, and where
+    # known `left_identity` and `right_identity`, who are then resampled
     columns: Samples = field(default_factory=dict)
-    source: str = "these samples"
-    model: str | None = None
+    source: str = "these samples"  # where the samples came from
+    model: str | None = None  # which model and flip rule made the features, if known
 
     def __post_init__(self) -> None:
         shapes = [values.shape for values in (self.correct, self.norms, *self.columns.values())]
@@ -150,20 +141,11 @@ def evaluate(
     """
     lows = low_samples(samples, reference, low_fraction)
     columns = {**samples.samples, **lows}
-    return measure(
-        PROTOCOL,
-        statistic(columns),
-        columns,
-        {
-            "split by": "own norms" if reference is None else f"norms of {reference.source}",
-            "low fraction": low_fraction,
-        },
-        {"good": int((~lows["low"]).sum()), "low": int(lows["low"].sum()), "entire": len(samples.correct)},
-        unit=samples.unit,
-        draws=draws,
-        seed=seed,
-        about=samples.about,
-    )
+    split_by = "own norms" if reference is None else f"norms of {reference.source}"
+    choices = {"split by": split_by, "low fraction": low_fraction}
+    counts = {"good": int((~lows["low"]).sum()), "low": int(lows["low"].sum()), "entire": len(samples.correct)}
+    resampling = Resampling(samples.unit, draws, seed)
+    return measure(PROTOCOL, statistic(columns), columns, choices, counts, resampling, about=samples.about)
 
 
 def by_norms_of(own: Result, reference: Result) -> Result:
@@ -216,19 +198,12 @@ def evaluate_bins(
     table = image_quality.norm_bins(samples.norms, samples.correct, bins, edges=edges)
     columns = {**samples.samples, "edges": np.array([table[0].low, *(row.high for row in table)])}
     empty = sum(not row.count for row in table)
-    return measure(
-        BINS,
-        bin_statistic(columns),
-        columns,
-        {"edges": edges},
-        {"samples": len(samples.correct), "bins": len(table)}
-        | {f"in bin {k}": row.count for k, row in enumerate(table)},
-        unit=samples.unit,
-        draws=draws,
-        seed=seed,
-        notes=(f"{empty} bins hold no sample and have no accuracy",) if empty else (),
-        about=samples.about,
-    )
+    counts = {"samples": len(samples.correct), "bins": len(table)}
+    counts |= {f"in bin {k}": row.count for k, row in enumerate(table)}
+    notes = (f"{empty} bins hold no sample and have no accuracy",) if empty else ()
+    choices, resampling = {"edges": edges}, Resampling(samples.unit, draws, seed)
+    about = samples.about
+    return measure(BINS, bin_statistic(columns), columns, choices, counts, resampling, notes=notes, about=about)
 
 
 def bin_statistic(samples: Samples) -> tuple[Statistic, Units]:
@@ -256,18 +231,10 @@ def evaluate_changes(before: Judged, after: Judged, *, draws: int = 1000, seed: 
     columns = {**before.samples, "correct_after": after.correct, "norms_after": after.norms}
     counts = {name: int(member.sum()) for name, member in _changes(columns).items()}
     absent = [name for name, count in counts.items() if not count]
-    return measure(
-        CHANGED,
-        change_statistic(columns),
-        columns,
-        {},
-        {"samples": len(before.correct), **counts},
-        unit=before.unit,
-        draws=draws,
-        seed=seed,
-        notes=(f"no sample is {', '.join(absent)}: such have no mean norm",) if absent else (),
-        about={**after.about, "embeddings before": before.source},
-    )
+    notes = (f"no sample is {', '.join(absent)}: such have no mean norm",) if absent else ()
+    about = {**after.about, "embeddings before": before.source}
+    counts, resampling = {"samples": len(before.correct), **counts}, Resampling(before.unit, draws, seed)
+    return measure(CHANGED, change_statistic(columns), columns, {}, counts, resampling, notes=notes, about=about)
 
 
 def change_statistic(samples: Samples) -> tuple[Statistic, Units]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks, environment, files
+from angulus.core.checks import InputError
 from angulus.core.formats.columns import shortened
 from angulus.evaluation.metrics.intervals import Interval
 
@@ -65,9 +66,7 @@ class Curve:
     def __post_init__(self) -> None:
         checks.choice("kind", self.kind, KINDS)
         if self.x.ndim != 1 or self.x.shape != self.y.shape or not len(self.x):
-            raise checks.InputError(
-                f"a curve has x and y of one shape [K]; got {list(self.x.shape)} and {list(self.y.shape)}"
-            )
+            raise InputError(f"a curve has x and y of one shape [K]; got {list(self.x.shape)} and {list(self.y.shape)}")
 
     def thinned(self, at: Sequence[float] = ()) -> Curve:
         """About `MOST_POINTS` of the points, both ends among them, evenly by place (by log of it on a log axis).
@@ -118,7 +117,7 @@ class Result:
             if number.name == name:
                 return number
         names = [number.name for number in self.numbers]
-        raise checks.InputError(f"{self.protocol} has no number {name!r}{checks.nearest(name, names)}; it has {names}")
+        raise InputError(f"{self.protocol} has no number {name!r}{checks.nearest(name, names)}; it has {names}")
 
     @property
     def rates(self) -> list[float]:
@@ -164,7 +163,7 @@ class Result:
         `read` refuses samples that a later run has put there and could not finish.
         """
         if path.suffix != ".json":
-            raise checks.InputError(f"a result is saved as .json; got {path}")
+            raise InputError(f"a result is saved as .json; got {path}")
         sidecar = None
         if self.samples:
             arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
@@ -205,12 +204,12 @@ class Result:
                 samples=_samples(path.with_name(_a(str, sidecar["file"])), sidecar["sha256"]) if sidecar else {},
                 about=_a(dict, content["environment"]),
             )
-        except checks.InputError:
+        except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
             reason = (isinstance(error, OSError) and error.strerror) or reason
-            raise checks.InputError(
+            raise InputError(
                 f"{path} is not a saved result ({reason}); give the .json that angulus evaluate --json wrote"
             ) from error
 
@@ -229,12 +228,8 @@ def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise checks.InputError(
-            f"the result's samples {path} cannot be read ({error}); keep them next to the .json"
-        ) from error
-    raise checks.InputError(
-        f"the result's samples {path} must be those that were saved with it; they have changed; evaluate again"
-    )
+        raise InputError(f"the samples {path} cannot be read ({error}); keep them next to the .json") from error
+    raise InputError(f"the result's samples {path} must be those saved with it; they have changed; evaluate again")
 
 
 def _digest(path: Path) -> str:
@@ -250,15 +245,13 @@ def _number(saved: dict[str, Any]) -> Number:
     threshold, spread = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
     number = Number(_a(str, saved["name"]), nan_for_null(saved["value"]), None, threshold, spread)
     if saved["interval"] is None:
-        return replace(number, no_interval=_a(str, saved.get("no_interval", "")))
-    interval = read_interval(_a(dict, saved["interval"]))
-    why = interval.degenerate  # of a result that an earlier version saved
-    return replace(number, interval=None if why else interval, no_interval=why)
+        return replace(number, no_interval=_a(str, saved["no_interval"]))
+    return replace(number, interval=read_interval(_a(dict, saved["interval"])))
 
 
 def read_interval(saved: Mapping[str, Any]) -> Interval:
     """An interval from JSON."""
-    low, high, level = nan_for_null(saved["low"]), nan_for_null(saved["high"]), float(saved["level"])
+    low, high, level = (float(saved[name]) for name in ("low", "high", "level"))
     if low > high or math.inf in (high, -low) or not 0 < level < 1:
         raise ValueError(f"an interval must go from low to high at a level in (0, 1); got {low} to {high} at {level}")
     return Interval(low, high, level)

@@ -1,7 +1,5 @@
 """Pairs of a list scored by embeddings, with the people they show, who are resampled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.intervals import Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Units
 from angulus.evaluation.metrics.verification import PresortedFolds
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples
+from angulus.evaluation.protocols.figures import few_pairs_notes
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
@@ -25,25 +23,19 @@ _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
     "that the length of a vector joined with its mirror image's is unknown"
 )
+_PCA = "{} directions, of the vectors before any normalisation, fitted on the images of the other folds"
 _UNKNOWN = "intervals resample the pairs and not the people behind them, which pairs share: they are too narrow; {why}"
 
 
 @dataclass(frozen=True, eq=False)
 class Distinct:
-    """The distinct pairs of a list, in either order.
+    """The distinct pairs of a list, in either order."""
 
-    Attributes:
-        number: [P] int64, the distinct pair of each.
-        first: [D] int64, the place of the first mention of each distinct pair.
-        genuine, impostors: numbers of distinct pairs.
-        notes: what a reader must know; empty for a list without repeats.
-    """
-
-    number: Rows
-    first: Rows
-    genuine: int
+    number: Rows  # [P] int64, the distinct pair of each
+    first: Rows  # [D] int64, the place of the first mention of each distinct pair
+    genuine: int  # numbers of distinct pairs
     impostors: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader must know; empty for a list without repeats
 
     @property
     def supporting(self) -> str:
@@ -56,6 +48,10 @@ class Distinct:
         repeats = len(self.number) - len(self.first)
         return {"repeated pairs": repeats} if repeats else {}
 
+    def few_notes(self) -> tuple[str, ...]:
+        """Notes on kinds of pairs that are too few."""
+        return few_pairs_notes({"genuine": self.genuine, "impostor": self.impostors})
+
 
 def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: str) -> Distinct:
     """Find the pairs that are listed more than once, in either order.
@@ -67,7 +63,7 @@ def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: 
         source: the list, for messages.
 
     Raises:
-        checks.InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
+        InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
             places, counted in pairs from 1.
     """
     low, high = np.minimum(left, right).astype(np.int64), np.maximum(left, right).astype(np.int64)
@@ -77,14 +73,12 @@ def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: 
 
     alone = np.flatnonzero(low == high)
     if len(alone):
-        raise checks.InputError(
-            f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself"
-        )
+        raise InputError(f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself")
     _, first, number = np.unique(low * len(names) + high, return_index=True, return_inverse=True)
     against = np.flatnonzero(same != same[first[number]])
     if len(against):
         place = int(against[0])
-        raise checks.InputError(
+        raise InputError(
             f"{source} must list a pair as genuine (1) or as impostor (0); {describe(int(first[number[place]]))} and "
             f"{describe(place)} contradict each other; correct or remove one"
         )
@@ -107,32 +101,21 @@ def _notes(number: Rows, first: Rows, describe: Callable[[int], str]) -> tuple[s
 
 @dataclass(frozen=True, eq=False)
 class ScoredPairs:
-    """Pairs that embeddings have scored.
+    """Pairs that embeddings have scored."""
 
-    Attributes:
-        samples: the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`,
-            `right_identity`; `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where
-            known, `norms` [P], the smaller of the two images' (fused as the scores are); with PCA `scores` are each
-            pair's under the projection fitted without its fold, and `fold_scores` [F, P] all pairs' under the one
-            fitted without fold f.
-        left, right: [P], rows of the embeddings.
-        distinct: the pairs, each once.
-        choices: how the scores came about.
-        counts: how many pairs, images, ...
-        notes: what a reader must know of them.
-        unit: what is resampled: "people" or "pairs".
-        about: versions, and where embeddings and pairs came from.
-    """
-
+    # the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`, `right_identity`;
+    # `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where known, `norms` [P], the
+    # smaller of the two images' (fused as the scores are); with PCA `scores` are each pair's under the projection
+    # fitted without its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f
     samples: dict[str, NDArray[Any]]
-    left: Rows
+    left: Rows  # [P], rows of the embeddings
     right: Rows
-    distinct: Distinct
-    choices: dict[str, Any]
-    counts: dict[str, int]
-    notes: tuple[str, ...]
-    unit: str
-    about: dict[str, Any]
+    distinct: Distinct  # the pairs, each once
+    choices: dict[str, Any]  # how the scores came about
+    counts: dict[str, int]  # how many pairs, images, ...
+    notes: tuple[str, ...]  # what a reader must know of them
+    unit: str  # what is resampled: "people" or "pairs"
+    about: dict[str, Any]  # versions, and where embeddings and pairs came from
 
 
 def score(
@@ -141,16 +124,12 @@ def score(
     """Look the pairs up and score them.
 
     Args:
-        embeddings: of all images of the list; its labels are the identities where the list has none.
-        pairs: the list.
-        metric: one of `vectors.METRICS`.
-        flip: None, "sum" or "concat".
+        embeddings, pairs, metric, flip: as in `pairs.evaluate`.
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
 
     Raises:
-        checks.InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an
-            image with itself, embeddings of several models, PCA without folds, or more
-            directions than there can be.
+        InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
+            with itself, embeddings of several models, PCA without folds, or more directions than there can be.
     """
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
     left, right = both[: len(pairs)], both[len(pairs) :]
@@ -191,9 +170,7 @@ def score(
         {
             "score": METRICS[metric],
             "flip": flip_choice(embeddings, flip),
-            "pca": "none"
-            if pca is None
-            else f"{pca} directions, of the vectors before any normalisation, fitted on the images of the other folds",
+            "pca": "none" if pca is None else _PCA.format(pca),
             "norms": source or "unknown",
         },
         counts,
@@ -207,7 +184,7 @@ def require_norms(embeddings: Embeddings, flip: str | None) -> None:
     """Refuse embeddings whose norms, which measure the quality, are unknown when mirror images are joined.
 
     Raises:
-        checks.InputError: as `Embeddings.lengths`.
+        InputError: as `Embeddings.lengths`.
     """
     embeddings.lengths(np.zeros(1, dtype=np.int64), flip)
 
@@ -238,7 +215,7 @@ def strata_of(samples: Samples) -> NDArray[np.int64]:
 def _fold_scores(vectors: Any, left: Rows, right: Rows, metric: str, size: int, pairs: PairList) -> Floats:
     """Scores [F, P] under the projection that is fitted without the images of each fold."""
     if pairs.folds is None:
-        raise checks.InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
+        raise InputError(f"{pairs.source} has no folds, and PCA is fitted on the other folds; leave pca out")
     table = np.empty((pairs.fold_count, len(pairs)))
     for fold in range(pairs.fold_count):
         tested = pairs.folds == fold
@@ -271,13 +248,11 @@ def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> N
     """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
 
     Raises:
-        checks.InputError: neither the list nor the embeddings have groups.
+        InputError: neither the list nor the embeddings have groups.
     """
     if pairs.groups is not None:
         return pairs.groups
     if embeddings.groups is None:
-        raise checks.InputError(
-            f"groups are needed, of the pairs or of the images; neither {pairs.source} nor {embeddings.source} has any"
-        )
+        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
     first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
     return np.where(first == second, first, "")

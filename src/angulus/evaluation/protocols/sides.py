@@ -1,7 +1,5 @@
 """What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +10,8 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, share_warnings
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
@@ -62,10 +60,8 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     names, hits, trials = samples["figures"].tolist(), samples["hits"], samples["trials"]
 
     def figures(drawn: Floats) -> dict[str, float]:
-        totals = trials @ drawn
-        return {
-            name: float(hit / total) for name, hit, total in zip(names, hits @ drawn, totals, strict=True) if total > 0
-        }
+        counted = zip(names, hits @ drawn, trials @ drawn, strict=True)
+        return {name: float(hit / total) for name, hit, total in counted if total > 0}
 
     return figures, Units.of(np.arange(hits.shape[1]))
 
@@ -80,7 +76,7 @@ class Side:
     source: str
 
     @staticmethod
-    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> Side:
+    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> "Side":
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
             return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
@@ -90,7 +86,7 @@ class Side:
             people = embeddings.labels[rows]
         return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
 
-    def known_people(self) -> Side:
+    def known_people(self) -> "Side":
         """The images of known people.
 
         Raises:
@@ -133,9 +129,8 @@ def tally_result(
     tally: Tally,
     choices: Mapping[str, Any],
     counts: Mapping[str, int],
+    resampling: Resampling,
     *,
-    draws: int,
-    seed: int,
     curves: tuple[Curve, ...],
     guessing: tuple[str, float],
     notes: tuple[str, ...],
@@ -149,9 +144,7 @@ def tally_result(
         samples,
         {**choices, "thresholds in the intervals": "as of all people"},
         counts,
-        unit="people",
-        draws=draws,
-        seed=seed,
+        resampling,
         thresholds=tally.thresholds,
         curves=curves,
         notes=(*tally.warnings(*guessing), *notes),

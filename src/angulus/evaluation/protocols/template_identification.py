@@ -1,7 +1,5 @@
 """IJB's 1:N identification: rank-k, and TPIR at FPIRs, over the two galleries."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
-from angulus.evaluation.metrics.intervals import Statistic, Units
-from angulus.evaluation.protocols.figures import (
-    Floats,
-    Rows,
-    Samples,
-    measure,
-    rate_label,
-    share_warnings,
-    supported_rates,
-)
+from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 
@@ -57,14 +48,14 @@ def identify(
         draws, seed: resamples of the probes' subjects for the intervals (0 for none), and their seed; galleries stay.
 
     Raises:
-        checks.InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
+        InputError: lists without subjects, a subject twice in a gallery, a gallery that holds none of the
             probes' subjects, another pooling, or an FPIR that needs more searches.
 
     Source: C. Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPR Workshops 2017; B. Maze et al., "IARPA
     Janus Benchmark - C", ICB 2018; ISO/IEC 19795-1 (FPIR, TPIR).
     """
     if not galleries:
-        raise checks.InputError("identification needs at least one gallery; got none")
+        raise InputError("identification needs at least one gallery; got none")
     for k in ranks:
         checks.integer("rank", k, low=1)
     if within is not None:
@@ -91,9 +82,7 @@ def identify(
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
-        unit="probes' subjects",
-        draws=draws,
-        seed=seed,
+        Resampling("probes' subjects", draws, seed),
         curves=_curves(samples, len(galleries)),
         notes=_warnings(samples, galleries) + notes,
         about={"embeddings": probes.embeddings, "probes": probes.source},
@@ -143,20 +132,16 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDArray[Any]]:
     """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0."""
     if gallery.subjects is None or probes.subjects is None:
-        raise checks.InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
+        raise InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
     if gallery.how != probes.how:
-        raise checks.InputError(
-            f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}"
-        )
+        raise InputError(f"galleries and probes must be pooled in the same way; got {gallery.how} and {probes.how}")
     people, first = np.unique(gallery.subjects, return_index=True)
     if len(people) < len(gallery):
-        raise checks.InputError(
-            f"{gallery.source} must have one template a subject; got {len(gallery)} templates of {len(people)} subjects"
-        )
+        raise InputError(f"{gallery.source} must have one template per subject; got {len(gallery)} for {len(people)}")
     place = np.minimum(np.searchsorted(people, probes.subjects), len(people) - 1)
     mated = people[place] == probes.subjects
     if not mated.any():
-        raise checks.InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
+        raise InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
     scores, ranks = np.empty(len(probes)), np.zeros(len(probes), dtype=np.int64)
     sides = probes.units[mated], gallery.units
     mates = torch.from_numpy(first[place[mated]])

@@ -1,7 +1,5 @@
 """Scores a stream of template comparisons and keeps those that decide the figures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.lists.ijb import Comparisons
 from angulus.evaluation.protocols.templates import Templates
 
@@ -41,7 +39,7 @@ class Stream:
         """Take in a block of the list.
 
         Raises:
-            checks.InputError: a template that was not pooled, or flags that contradict the subjects.
+            InputError: a template that was not pooled, or flags that contradict the subjects.
         """
         left, right = (self.templates.rows(numbers, "the comparisons") for numbers in (block.left, block.right))
         first, second = self.place[left], self.place[right]
@@ -49,13 +47,11 @@ class Stream:
         alone = np.flatnonzero(left == right)
         if len(alone):
             row = int(alone[0])
-            raise checks.InputError(
-                f"comparisons must be of two templates; comparison {before + row + 1:,} is of {block.left[row]} alone"
-            )
+            raise InputError(f"comparisons need two templates; number {before + row + 1:,} has {block.left[row]} alone")
         if self.templates.subjects is not None and not np.array_equal(first == second, block.same):
             row = int(np.flatnonzero((first == second) != block.same)[0])
             says = "other genuine comparisons link" if self.templates.linked else f"{self.templates.source} shows"
-            raise checks.InputError(
+            raise InputError(
                 f"comparisons must be genuine exactly where {says} one subject; "
                 f"got {block.left[row]} {block.right[row]} {int(block.same[row])}, comparison {before + row + 1:,}"
             )
@@ -74,21 +70,19 @@ class Stream:
         """Refuse a list without genuine or without impostor comparisons."""
         for name, count in (("genuine", self.genuine), ("impostor", self.impostors)):
             if not count:
-                raise checks.InputError(f"comparisons need at least one {name} one; got none")
+                raise InputError(f"comparisons need at least one {name} one; got none")
 
     def distinct(self) -> tuple[int, int]:
         """How many genuine and how many impostor comparisons there are, each counted once, in either order.
 
         Raises:
-            checks.InputError: two templates are compared as genuine and as impostor.
+            InputError: two templates are compared as genuine and as impostor.
         """
         genuine, impostors = (np.unique(np.concatenate(keys)) for keys in zip(*self._keys, strict=True))
         both = np.intersect1d(genuine, impostors, assume_unique=True)
         if len(both):
             first, second = self.templates.numbers[list(divmod(int(both[0]), len(self.templates)))]
-            raise checks.InputError(
-                f"comparisons must be genuine (1) or impostor (0); {first} {second} is listed as both; remove one"
-            )
+            raise InputError(f"comparisons must be genuine (1) or impostor (0); {first} {second} is both; remove one")
         return len(genuine), len(impostors)
 
     def samples(self, fars: Sequence[float], spare: float) -> dict[str, NDArray[Any]]:

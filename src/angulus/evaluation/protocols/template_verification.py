@@ -12,18 +12,10 @@ from scipy import sparse
 from angulus.core import checks
 from angulus.evaluation.lists.ijb import Comparisons
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc
-from angulus.evaluation.metrics.intervals import Statistic, Units
+from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
-from angulus.evaluation.protocols.figures import (
-    Floats,
-    Rows,
-    Samples,
-    auc_warning,
-    measure,
-    rate_label,
-    share_warnings,
-    supported_rates,
-)
+from angulus.evaluation.protocols import figures as reporting
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.template_stream import LEAST, Stream
 from angulus.evaluation.protocols.templates import Templates
@@ -82,9 +74,7 @@ def verify(
     stream.require_both()
     distinct = stream.distinct()
     repeats = stream.genuine + stream.impostors - sum(distinct)
-    kept, notes = supported_rates(
-        fars, distinct[1], impostors="distinct impostor pairs" if repeats else "impostor pairs"
-    )
+    kept, notes = supported_rates(fars, distinct[1], impostors="distinct " * bool(repeats) + "impostor pairs")
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
@@ -96,23 +86,16 @@ def verify(
     thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
     balanced = _balanced(curve, tail.reach(once))
     if balanced is None:
-        notes += (
-            "no balanced accuracy: its threshold may lie below the impostors that are kept; a higher FAR keeps more",
-        )
+        notes += ("no balanced accuracy: its threshold may lie below the impostors kept; a higher FAR keeps more",)
     else:
         thresholds["balanced accuracy"] = balanced[0]
     if accuracy is not None:
         nothing = stream.impostors / (stream.genuine + stream.impostors)
-        accuracy_note = (
-            f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
-        )
+        note = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
     elif templates.subjects is None:
-        draws, accuracy_note = (
-            0,
-            "the list does not say who is shown: no intervals, and no accuracy over folds of subjects",
-        )
+        draws, note = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
     else:
-        accuracy_note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+        note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
     return measure(
         PROTOCOL,
         (figures, units),
@@ -133,14 +116,11 @@ def verify(
             "subjects": units.count,
             "folds": folds,
         },
-        unit="subjects",
-        draws=draws,
-        seed=seed,
-        keeps_sizes=accuracy is not None,
+        Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None),
         thresholds=thresholds,
         spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
         curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
-        notes=(*_warnings(tail, curve, kept), *notes, accuracy_note),
+        notes=(*_warnings(tail, curve, kept), *notes, note),
         about={"embeddings": templates.embeddings, "templates": templates.source},
     )
 
@@ -148,12 +128,12 @@ def verify(
 def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
     """The warning if the model hardly tells subjects apart: by the AUC, or if the curve is cut, by its highest FAR."""
     if tail.whole:
-        warning = auc_warning(auc(curve), people="these subjects")
+        warning = reporting.auc_warning(auc(curve), people="these subjects")
         return (warning,) if warning else ()
     if not max(fars, default=0):
         return ()
     share, name = tar_at_far(curve, max(fars), zero_ok=True).tar, f"TAR@FAR={rate_label(max(fars))}"
-    return share_warnings(name, share, max(fars), len(tail.genuine), "these subjects")
+    return reporting.share_warnings(name, share, max(fars), len(tail.genuine), "these subjects")
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
@@ -193,19 +173,12 @@ def _balanced(curve: ErrorCurve, reach: float) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, eq=False)
 class _Weights:
-    """How often each comparison counts in a resample.
+    """How often each comparison counts in a resample."""
 
-    Attributes:
-        genuine: [G].
-        impostors: [I] of those that are kept.
-        of_subject: [S] all impostors, by the subject of the first template.
-        kept, all_impostors: sums of both.
-    """
-
-    genuine: Floats
-    impostors: Floats
-    of_subject: Floats
-    kept: float
+    genuine: Floats  # [G]
+    impostors: Floats  # [I] of those that are kept
+    of_subject: Floats  # [S] all impostors, by the subject of the first template
+    kept: float  # sums of both
     all_impostors: float
 
 

@@ -1,7 +1,5 @@
 """Templates: the embeddings of a set of images pooled into one vector, by the options that papers differ in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,34 +70,21 @@ class Pooling:
 
 @dataclass(frozen=True, eq=False)
 class Templates:
-    """Pooled templates, in ascending order of their numbers.
+    """Pooled templates, in ascending order of their numbers."""
 
-    Attributes:
-        numbers: [T] int64, unique.
-        units: [T, d] unit vectors.
-        norms: [T] float64, quality: the length of the mean of the images' vectors, each as long as its norm, pooled as
-            `Pooling.pool` says and without the detector's score.
-        subjects: [T] int64, who each shows, or None if unknown.
-        how: the pooling.
-        images: how many images were pooled.
-        source: the list of images, for messages and results.
-        embeddings: what was pooled, for results.
-        flip: what was done with mirror images, for results.
-        norm_source: where the images' norms come from, for results.
-        linked: whether the subjects are those that `link` found.
-    """
-
-    numbers: NDArray[np.int64]
-    units: Floats
+    numbers: NDArray[np.int64]  # [T] int64, unique
+    units: Floats  # [T, d] unit vectors
+    # [T] float64, quality: the length of the mean of the images' vectors, each as long as its norm, pooled as
+    # `Pooling.pool` says and without the detector's score
     norms: NDArray[np.float64]
-    subjects: NDArray[np.int64] | None
-    how: Pooling
-    images: int
-    source: str
-    embeddings: str = "these embeddings"
-    flip: str = FLIPS[None]
-    norm_source: str = "lengths of the vectors"
-    linked: bool = False
+    subjects: NDArray[np.int64] | None  # [T] int64, who each shows, or None if unknown
+    how: Pooling  # the pooling
+    images: int  # how many images were pooled
+    source: str  # the list of images, for messages and results
+    embeddings: str = "these embeddings"  # what was pooled, for results
+    flip: str = FLIPS[None]  # what was done with mirror images, for results
+    norm_source: str = "lengths of the vectors"  # where the images' norms come from, for results
+    linked: bool = False  # whether the subjects are those that `link` found
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -1,7 +1,5 @@
 """Scores of pairs of vectors, and the projection of vectors by PCA."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,9 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
+from angulus.evaluation.metrics.intervals import Floats, Rows
 
 Vectors = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 METRICS = {  # by name, the score; higher means more similar
     "cosine": "cosine, a·b / (‖a‖ ‖b‖)",

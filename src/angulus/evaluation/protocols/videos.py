@@ -1,7 +1,5 @@
 """Verification of videos, as in YouTube Faces: four scores of the frames' similarity, over folds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +12,16 @@ from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
-from angulus.evaluation.metrics.intervals import Statistic, Units, keeping_sizes
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.evaluation.protocols import pairs as pairs_protocol
-from angulus.evaluation.protocols.figures import Flags, Floats, Rows, Samples, measure, rate_label, supported_rates
+from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
 from angulus.evaluation.protocols.vectors import flip_choice
 
 PROTOCOL = "ytf"
-MEASURED = (
-    "scores",
-    "norms",
-    "histograms",
-)  # the samples that the embeddings gave
+MEASURED = ("scores", "norms", "histograms")  # the samples that the embeddings gave
 
 HISTOGRAM_BINS = 100  # over [−1, 1]; NF
 _KERNEL_ROWS = 256  # computed at a time
@@ -62,9 +56,8 @@ def evaluate(
         pairs: of videos, with folds.
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
-        flip: None, "sum" or "concat": fuse each frame with its mirrored one.
         c: the machine's regularisation, in (0, 1e6]; the paper does not give its value.
-        fars, draws, seed: as in `pairs.evaluate`.
+        flip, fars, draws, seed: as in `pairs.evaluate`; each frame is fused with its mirrored one.
 
     Raises:
         checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
@@ -113,10 +106,7 @@ def evaluate(
             "frames": used,
             "folds": pairs.fold_count,
         },
-        unit="people" if "left_identity" in samples else "pairs",
-        draws=draws,
-        seed=seed,
-        keeps_sizes=True,
+        Resampling("people" if "left_identity" in samples else "pairs", draws, seed, keeps_sizes=True),
         thresholds={f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
         spreads={"accuracy": accuracy.standard_error},
         curves=pairs_protocol.curves(curve, PROTOCOL),
@@ -153,7 +143,7 @@ class _Video:
     whole: Floats
 
     @staticmethod
-    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> _Video:
+    def from_frames(embeddings: Embeddings, rows: Rows, flip: str | None) -> "_Video":
         units = embeddings.unit(rows, flip=flip, dtype=np.float64)
         return _Video(units.mean(axis=0), (units * embeddings.lengths(rows, flip)[:, None]).mean(axis=0))
 

@@ -1,7 +1,5 @@
 """Find the r-th highest of more scores than memory holds: count those above a bracket, collect those inside."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,27 +32,19 @@ class Between:
 
 @dataclass
 class Bracket:
-    """Holds the scores in [low, high], to find the wanted ranks (1 = the highest of all); counts those above.
+    """Holds the scores in [low, high], to find the wanted ranks (1 = the highest of all); counts those above."""
 
-    Attributes:
-        low: rises as scores come in, once enough are held that none of the ranks can be lower.
-        high: fixed.
-        ranks: the wanted ones.
-        capacity: distinct scores to hold at most. Beyond it, they are counted in `BINS` equal bins over the initial
-            bracket, which finds each rank to within a bin, for the next pass.
-        above: number of scores above `high`.
-        values, counts: the distinct scores held, falling, and how many of each.
-        bins: counts by rising bin, or None.
-    """
-
-    low: float
-    high: float
-    ranks: Sequence[int]
+    low: float  # rises as scores come in, once enough are held that none of the ranks can be lower
+    high: float  # fixed
+    ranks: Sequence[int]  # the wanted ones
+    # distinct scores to hold at most. Beyond it, they are counted in `BINS` equal bins over the initial bracket, which
+    # finds each rank to within a bin, for the next pass
     capacity: int
-    above: int = 0
+    above: int = 0  # number of scores above `high`
+    # the distinct scores held, falling, and how many of each
     values: Floats = field(default_factory=lambda: np.empty(0))
     counts: Counts = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    bins: Counts | None = None
+    bins: Counts | None = None  # counts by rising bin, or None
 
     def __post_init__(self) -> None:
         self.span = (max(self.low, -1.0 - 1e-9), min(self.high, 1.0 + 1e-9))
@@ -77,7 +67,7 @@ class Bracket:
             self._waiting, self._waits = [], 0
             self._merge(fresh, np.ones(len(fresh), dtype=np.int64))
 
-    def merge(self, other: Bracket) -> None:
+    def merge(self, other: "Bracket") -> None:
         """Merge what another process counted and held for the same bracket."""
         self.settle()
         self.above += other.above

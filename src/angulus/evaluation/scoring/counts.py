@@ -1,7 +1,5 @@
 """Scores at or above a bound: how many gallery rows beat a mate, and which pairs reach a threshold."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
-from angulus.evaluation.scoring.mates import Integers
+from angulus.evaluation.scoring.mates import Ids, Integers, SideIds
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, task, tiles
 
 GENUINE = 2**18  # pairs of one identity that are scored at a time
@@ -29,7 +27,7 @@ class PairBatch:
     scores: NDArray[np.float64]
 
     @staticmethod
-    def concatenate(stream: Iterable[PairBatch]) -> PairBatch:
+    def concatenate(stream: Iterable["PairBatch"]) -> "PairBatch":
         """All pairs of a stream at once."""
         parts = [PairBatch(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)), *stream]
         return PairBatch(
@@ -44,7 +42,7 @@ def above(
     gallery: Matrix | None,
     threshold: float,
     *,
-    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    ids: Ids | None = None,
     options: ScoringOptions = DEFAULT,
 ) -> Iterator[PairBatch]:
     """All pairs whose exact score is >= threshold, in batches, in no particular order.
@@ -80,7 +78,7 @@ def above(
 
 
 def genuine(
-    probes: Matrix, gallery: Matrix | None, *, ids: ArrayLike | Sequence[ArrayLike], options: ScoringOptions = DEFAULT
+    probes: Matrix, gallery: Matrix | None, *, ids: Ids, options: ScoringOptions = DEFAULT
 ) -> Iterator[PairBatch]:
     """All pairs of one identity with their exact scores, in batches, by probe, without a product of all pairs.
 
@@ -112,7 +110,7 @@ def rows_ahead(
     mates: ArrayLike | tuple[ArrayLike, ArrayLike],
     *,
     sizes: Sequence[int] | None = None,
-    ids: Sequence[ArrayLike] | None = None,
+    ids: SideIds | None = None,
     options: ScoringOptions = DEFAULT,
 ) -> Tensor:
     """How many gallery rows score at least as high as a probe's mate (the rank minus 1); ties count against the probe.
@@ -161,7 +159,7 @@ class _Queries:
     order: Integers
 
     @staticmethod
-    def of(mates: ArrayLike | tuple[ArrayLike, ArrayLike], probes: int) -> _Queries:
+    def of(mates: ArrayLike | tuple[ArrayLike, ArrayLike], probes: int) -> "_Queries":
         rows, scores = mates if isinstance(mates, tuple) else (np.arange(probes), mates)
         rows = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
         values = (scores.cpu() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))).double()

@@ -1,7 +1,5 @@
 """The exact score: a float64 cosine whose bits depend only on the two vectors; and rows read block by block."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,10 +186,8 @@ def _rows(name: str, values: Matrix, device: torch.device) -> RowReader:
         raise checks.InputError(f"{name} must be a torch.Tensor or a NumPy array; got {type(values).__name__}")
     if values.ndim != 2 or values.shape[1] < 1:
         raise checks.InputError(f"{name} must have shape [rows, d] with d >= 1; got {list(values.shape)}")
-    supported = (
-        values.dtype in FLOATS if isinstance(values, Tensor) else values.dtype.kind + str(values.itemsize) in NUMPY
-    )
-    if not supported:
+    known = values.dtype in FLOATS if isinstance(values, Tensor) else f"{values.dtype.kind}{values.itemsize}" in NUMPY
+    if not known:
         raise checks.InputError(f"{name} must be floating point of 16, 32 or 64 bits; got {values.dtype}")
     if isinstance(values, Tensor):
         values = values.detach()

@@ -3,8 +3,6 @@
 The search compares integer keys that order as floats do, at the speed of memory.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Find pairs of one identity by sorting, without comparing all pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,8 @@ from torch import Tensor
 from angulus.core import checks
 
 Integers = NDArray[np.int64]
+SideIds = Sequence[ArrayLike]  # whom each row shows, of the probes and of the gallery
+Ids = ArrayLike | SideIds  # one for a search within one set
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Identities:
     names: int
 
     @staticmethod
-    def of(ids: ArrayLike | Sequence[ArrayLike], probes: int, gallery: int | None) -> Identities:
+    def of(ids: Ids, probes: int, gallery: int | None) -> "Identities":
         """Check `ids`: two arrays (probes', gallery's), or one if a set is paired with itself (no gallery)."""
         if gallery is None:
             names, only = np.unique(_integers("ids", ids, probes), return_inverse=True)
@@ -46,7 +46,7 @@ class Identities:
         others = np.bincount(self.gallery[self.gallery >= 0], minlength=self.names).tolist()
         return sum(one * other for one, other in zip(counts, others, strict=True))
 
-    def block(self, first: int, last: int) -> Mates:
+    def block(self, first: int, last: int) -> "Mates":
         """Gallery rows [first, last), sorted for lookup by identity."""
         part = self.gallery[first:last]
         rows = np.flatnonzero(part >= 0)

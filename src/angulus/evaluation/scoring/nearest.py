@@ -1,28 +1,21 @@
 """The nearest gallery rows of each probe, and the highest score of each."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from angulus.core import checks
 from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.exact import Matrix
+from angulus.evaluation.scoring.mates import SideIds
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 
 def top_k(
-    probes: Matrix,
-    gallery: Matrix,
-    k: int,
-    *,
-    ids: Sequence[ArrayLike] | None = None,
-    options: ScoringOptions = DEFAULT,
+    probes: Matrix, gallery: Matrix, k: int, *, ids: SideIds | None = None, options: ScoringOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
     """The k highest exact scores of each probe and their gallery rows; ties go to the lower row.
 
@@ -50,7 +43,7 @@ def top_k(
 
 
 def best_per_probe(
-    probes: Matrix, gallery: Matrix, *, ids: Sequence[ArrayLike] | None = None, options: ScoringOptions = DEFAULT
+    probes: Matrix, gallery: Matrix, *, ids: SideIds | None = None, options: ScoringOptions = DEFAULT
 ) -> Tensor:
     """The highest exact score of each probe, [P] of float64; -inf if `ids` left nothing. See `top_k`."""
     return top_k(probes, gallery, 1, ids=ids, options=options)[0][:, 0]
@@ -78,7 +71,7 @@ class _Best:
     rows: NDArray[np.int64]  # [P, k]
 
     @staticmethod
-    def empty(probes: int, k: int) -> _Best:
+    def empty(probes: int, k: int) -> "_Best":
         return _Best(np.full((probes, k), -np.inf), np.full((probes, k), -1, dtype=np.int64))
 
     def see(self, tile: ScoreTile, survivors: Survivors) -> None:

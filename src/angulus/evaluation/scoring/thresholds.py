@@ -1,20 +1,19 @@
 """Exact thresholds for false match rates over all impostor pairs, in one streamed pass with bounded memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from angulus.core import checks
+from angulus.core.checks import InputError
 from angulus.evaluation.scoring import low_precision
 from angulus.evaluation.scoring.brackets import Between, Bracket, Floats, RankedScore, merge_overlaps
 from angulus.evaluation.scoring.exact import Matrix
 from angulus.evaluation.scoring.low_precision import PRECISIONS, bfloat16_time
+from angulus.evaluation.scoring.mates import Ids
 from angulus.evaluation.scoring.tiles import DEFAULT, ScoreTile, ScoringOptions, Survivors, Task, task, tiles
 
 SEED = 20_240_601
@@ -25,24 +24,18 @@ RESCORED = 500  # float32 products that take as long as one exact score
 
 @dataclass(frozen=True)
 class ThresholdAtFmr:
-    """The threshold at which the false match rate is as high as the target allows.
+    """The threshold at which the false match rate is as high as the target allows."""
 
-    Attributes:
-        fmr: the target.
-        threshold: the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if
-            all may be accepted.
-        accepted, impostors: impostor pairs accepted, and in all; `accepted / impostors <= fmr`.
-        refused: the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would
-            exceed the target.
-        passes: how many times all pairs were streamed.
-    """
-
-    fmr: float
+    fmr: float  # the target
+    # the lowest that meets it (`score >= threshold` accepts): the float64 just above `refused`, or -inf if all may be
+    # accepted
     threshold: float
-    accepted: int
+    accepted: int  # impostor pairs accepted, and in all; `accepted / impostors <= fmr`
     impostors: int
+    # the highest impostor score not accepted, or -inf if there is none; accepting it and its ties would exceed the
+    # target
     refused: float
-    passes: int
+    passes: int  # how many times all pairs were streamed
 
 
 def thresholds_at(
@@ -50,7 +43,7 @@ def thresholds_at(
     gallery: Matrix | None,
     fmrs: Sequence[float],
     *,
-    ids: ArrayLike | Sequence[ArrayLike] | None = None,
+    ids: Ids | None = None,
     zero_ok: bool = False,
     options: ScoringOptions = DEFAULT,
 ) -> list[ThresholdAtFmr]:
@@ -72,7 +65,7 @@ def thresholds_at(
         options: as for `top_k`.
 
     Raises:
-        checks.InputError: no impostor pair, or a target that needs more of them than there are.
+        InputError: no impostor pair, or a target that needs more of them than there are.
 
     >>> a = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     >>> point, = thresholds_at(a, None, [0.4])
@@ -89,9 +82,8 @@ def thresholds_at(
             points.append(ThresholdAtFmr(float(fmr), -math.inf, total, total, -math.inf, 0))
             continue
         place, passes = scores[count + 1]
-        points.append(
-            ThresholdAtFmr(float(fmr), math.nextafter(place.value, math.inf), place.higher, total, place.value, passes)
-        )
+        threshold = math.nextafter(place.value, math.inf)
+        points.append(ThresholdAtFmr(float(fmr), threshold, place.higher, total, place.value, passes))
     return points
 
 
@@ -99,7 +91,7 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
     """The most impostor pairs that may be accepted."""
     rate = checks.number("fmr", fmr, low=0, high=1)
     if total == 0:
-        raise checks.InputError("a threshold needs at least one impostor pair; got none; check the ids")
+        raise InputError("a threshold needs at least one impostor pair; got none; check the ids")
     count = min(int(rate * total), total)
     if count < total and (count + 1) / total <= rate:  # the product is rounded
         count += 1
@@ -107,9 +99,7 @@ def _allowed(fmr: float, total: int, zero_ok: bool) -> int:
         count -= 1
     if count == 0 and not zero_ok:
         rule = f"needs at least {math.ceil(1 / rate):,} impostor pairs; got {total:,}" if rate else "accepts none"
-        raise checks.InputError(
-            f"fmr={rate:g} {rule}; ask for a higher one, or pass zero_ok=True for the one that accepts no impostor"
-        )
+        raise InputError(f"fmr={rate:g} {rule}; raise it, or pass zero_ok=True for the one that accepts no impostor")
     return count
 
 

@@ -1,7 +1,5 @@
 """Stream tiles of probe x gallery scores in a low precision, each with a proven bound on its error."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from angulus.core import checks
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.scoring import exact, low_precision
 from angulus.evaluation.scoring.exact import Matrix, RowReader
-from angulus.evaluation.scoring.mates import Identities, Mates
+from angulus.evaluation.scoring.mates import Identities, Ids, Mates
 
 TILE = {"cpu": (1024, 4096), "cuda": (8192, 16384)}  # probes x gallery: the output fits in the last cache
 CACHED = 2**18  # scores searched at a time, so that they stay in a core's cache
@@ -95,9 +92,7 @@ class Task:
         return exact.score(self.probes, self.gallery, rows, columns)
 
 
-def task(
-    probes: Matrix, gallery: Matrix | None, ids: ArrayLike | Sequence[ArrayLike] | None, options: ScoringOptions
-) -> Task:
+def task(probes: Matrix, gallery: Matrix | None, ids: Ids | None, options: ScoringOptions) -> Task:
     """Check both sides; without a gallery, pairs are within the probes, and `ids` is one array."""
     first, second = exact.rows_of(probes, gallery, options.device)
     identities = None if ids is None else Identities.of(ids, len(first), None if gallery is None else len(second))
@@ -151,14 +146,13 @@ class Plan:
     within: bool
 
     @staticmethod
-    def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> Plan:
+    def of(task: Task, dtype: torch.dtype, edges: Sequence[int]) -> "Plan":
         """Deal tiles out to the ranks in turn; hold as many as fit in half the budget; blocks also end at `edges`."""
         height, width = TILE[task.probes.device.type]
         total, ranks = len(task.probes), task.options.ranks
         height = max(1, min(height, math.ceil(total / ranks.count)))
-        mine = [range(start, min(start + height, total)) for start in range(0, total, height)][
-            ranks.rank :: ranks.count
-        ]
+        every = [range(start, min(start + height, total)) for start in range(0, total, height)]
+        mine = every[ranks.rank :: ranks.count]
         held = max(1, task.options.bytes // 2 // (task.probes.size * dtype.itemsize * height))
         end = max(edges, default=len(task.gallery))
         cuts = sorted({*range(0, end, width), *edges, end})
@@ -201,9 +195,8 @@ def tiles(task: Task, dtype: torch.dtype, edges: Sequence[int] = ()) -> Iterator
                 rows, near = held[number]
                 scores = low_precision.product(rows, columns, buffer)
                 _mask(scores, group[number], block, mates, task.within)
-                yield ScoreTile(
-                    scores, group[number][0], block[0], low_precision.slack(near, far, task.probes.size, dtype), task
-                )
+                slack = low_precision.slack(near, far, task.probes.size, dtype)
+                yield ScoreTile(scores, group[number][0], block[0], slack, task)
                 done += 1
                 if task.options.on_block is not None:
                     task.options.on_block(done, total)
