@@ -16,12 +16,12 @@ from angulus.heads.class_loss import (
     UPDATES,
     batch_loss,
     check_rows,
-    plain_logits,
+    class_logits,
     summarize,
     training_ranks,
     uncompiled,
 )
-from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radius_of
+from angulus.heads.row_loss import Geometry, geometry, margined, normalize
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import lengths
@@ -176,14 +176,9 @@ class DenseHead(BaseHead):
         An objective without cross-entropy has no radius; its logits are the cosines.
         """
         checks.matrices(features, self.weight)
-        spec = self.objective.spec
+        bound = self.objective
         with torch.autocast(features.device.type, enabled=False):
-            norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
-            logits = plain_logits(unit, self.weight, spec)
-            radius = radius_of(self.objective, norms)
-            if radius is not None:
-                logits = radius[:, None] * logits
-            return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+            return class_logits(features, self.weight, self.bias, bound.spec, bound.radius)
 
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
