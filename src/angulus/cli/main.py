@@ -28,6 +28,7 @@ COMMANDS = {  # name: (where in angulus.cli, its line in the help); its module i
     "audit": ("audit:audit", "Find duplicates, overlaps and wrong labels in a data set."),
     "info": ("info:info", "Show what a model folder contains."),
     "embed": ("embed:embed", "Write the features of images to a file."),
+    "predict": ("predict:predict", "Name the classes of images, or mark nodules in CT scans."),
     "evaluate": ("evaluate:evaluate_app", "Evaluate embeddings or predictions by a protocol."),
     "compare-results": ("calibrate:compare_results", "Print the difference of two results, with intervals."),
     "calibrate": ("calibrate:calibrate", "Choose a threshold for a target false match rate."),

@@ -15,7 +15,7 @@ from angulus.core.contract import describe_model
 from angulus.data.records import Row
 from angulus.evaluation.protocols.calibration import Rate
 from angulus.models.artifact import Config, Model
-from angulus.models.inputs import pixels_of
+from angulus.models.inputs import pixels_of, read_image
 
 if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
     from angulus.data.faces.align import Crops
@@ -138,14 +138,7 @@ def _limit(model: Model, threshold: float | None) -> float:
 
 def _read(path: Path, config: Config, choice: _Choice | None) -> torch.Tensor:
     """An image file as uint8 [channels, height, width] of the model's size."""
-    if path.exists() and not path.is_file():  # a pipe or a device never ends
-        raise checks.InputError(
-            f"the image {path} must be a file; it is {'a folder' if path.is_dir() else 'a pipe or a device'}"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise checks.InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
+    data = read_image(path)
     return pixels_of(data if choice is None else _crop(data, path, choice), config, str(path))
 
 
