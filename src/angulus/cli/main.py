@@ -34,6 +34,7 @@ COMMANDS = {  # name: (where in angulus.cli, its line in the help); its module i
     "calibrate": ("calibrate:calibrate", "Choose a threshold for a target false match rate."),
     "verify": ("verify:verify", "Decide whether two images show the same person."),
     "search": ("search:search_app", "Find people in a gallery of embeddings."),
+    "who": ("who:who", "Say who is on a photo, or nobody."),
     "doctor": ("doctor:doctor", "Find out whether images are prepared as the model needs them."),
     "export": ("export:export", "Export a model to ONNX and compare it with PyTorch."),
 }
