@@ -97,9 +97,9 @@ def test_labels_that_are_no_classes_do_not_count_and_it_says_so() -> None:
     parts = {"order": np.array([[0], [1], [1]]), "probabilities": np.ones((3, 1), np.float32)}
     some = Predictions(("cat", "dog"), ["a", "b", "c"], labels=["cat", "cat", "cow"], **parts)
     assert some.accuracy == 0.5
-    assert describe_accuracy(some).endswith("1 labels are no class of the model, such as 'cow' and do not count")
+    assert describe_accuracy(some).endswith("; not counted: 1 label that the model has no class for, such as 'cow'")
     none = Predictions(("cat", "dog"), ["a", "b", "c"], labels=["cow", "", ""], **parts)
-    assert describe_accuracy(none).startswith("accuracy unknown: all 1 labels are no class of the model, such as 'cow'")
+    assert describe_accuracy(none).startswith("accuracy unknown: the source has 1 label that the model has no class")
 
 
 def test_a_model_without_classes_is_refused_before_it_reads(tmp_path: Path) -> None:

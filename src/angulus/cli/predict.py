@@ -145,14 +145,19 @@ def describe_accuracy(found: Predictions) -> str:
     if not labelled:
         return "accuracy unknown: the source has no labels (a folder of its own for each class gives them)"
     strange = next((label for label in found.labels if label and label not in found.names), "")
-    unknown = f"{labelled - known:,} labels are no class of the model, such as {strange!r}"
+    count = labelled - known
+    unknown = f"{count:,} {_plural('label', count)} that the model has no class for, such as {strange!r}"
     if found.accuracy is None:
-        return f"accuracy unknown: all {unknown}"
+        return f"accuracy unknown: the source has {unknown}"
     right = round(found.accuracy * known)
     text = (
         f"accuracy {100 * found.accuracy:.2f} %: {right:,} of {known:,} images are of the class that their label says"
     )
-    return f"{text}; {unknown} and do not count" if labelled > known else text
+    return f"{text}; not counted: {unknown}" if labelled > known else text
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
 
 
 def percent(value: float) -> str:
@@ -213,5 +218,7 @@ def _mark_scans(model: Model, scans: Path, candidates: Path, out: Path, mark: st
             batch=batch,
             on_scan=lambda scan, done, total: status.update(f"scan {done} of {total}: {scan}"),
         )
-    say(f"{out}: {count:,} marks in {number:,} scans, each with its probability of {mark!r}")
+    say(
+        f"{out}: {count:,} {_plural('mark', count)} in {number:,} {_plural('scan', number)}, each with its probability of {mark!r}"
+    )
     say(f"angulus evaluate luna16 {out} --annotations ... --excluded ... --scans ... measures them")
