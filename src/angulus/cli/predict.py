@@ -161,12 +161,16 @@ def _plural(word: str, count: int) -> str:
 
 
 def percent(value: float) -> str:
-    """A probability for people.
+    """A probability for people; what is not certain is not shown as 0 or 100 %.
 
-    >>> percent(0.97312), percent(0.00004), percent(1.0)
-    ('97.3 %', '0.0 %', '100.0 %')
+    >>> percent(0.97312), percent(0.00004), percent(0.99996), percent(1.0)
+    ('97.3 %', '< 0.1 %', '> 99.9 %', '100 %')
     """
-    return f"{100 * value:.1f} %"
+    if value in (0, 1):
+        return f"{100 * value:.0f} %"
+    if value < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
 
 
 def as_json(model: Model, found: Predictions) -> dict[str, Any]:
@@ -218,7 +222,6 @@ def _mark_scans(model: Model, scans: Path, candidates: Path, out: Path, mark: st
             batch=batch,
             on_scan=lambda scan, done, total: status.update(f"scan {done} of {total}: {scan}"),
         )
-    say(
-        f"{out}: {count:,} {_plural('mark', count)} in {number:,} {_plural('scan', number)}, each with its probability of {mark!r}"
-    )
+    marks, read = f"{count:,} {_plural('mark', count)}", f"{number:,} {_plural('scan', number)}"
+    say(f"{out}: {marks} in {read}, each with its probability of {mark!r}")
     say(f"angulus evaluate luna16 {out} --annotations ... --excluded ... --scans ... measures them")
