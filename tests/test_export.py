@@ -226,7 +226,9 @@ def test_errors_are_relative_to_the_feature() -> None:
 
 
 def test_a_file_that_is_not_the_model_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_write", lambda model, path, precision: shutil.copy(folder / "m.onnx", path))
+    monkeypatch.setattr(
+        exporting, "_write", lambda model, path, precision, classes: shutil.copy(folder / "m.onnx", path)
+    )
     other = angulus.load(folder / "model")
     export(other, folder / "same.onnx")
     with torch.no_grad():

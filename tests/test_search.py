@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from angulus import InputError
 from angulus.cli.main import app
-from angulus.cli.search import _warn_of_many, search_app
+from angulus.cli.search import explain_error_rates, search_app
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration, Rate
@@ -540,8 +540,7 @@ def test_a_calibration_for_other_vectors_is_refused() -> None:
             threshold_of(calibration(**changes), about, "g")
 
 
-def test_no_false_accept_among_few_pairs_is_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_false_accept_among_few_pairs_is_no_promise() -> None:
     """After 0 of 3,000 the FMR may be 0.001, by which 1 − (1 − 0.001)^1,000 = 63 % are taken for somebody."""
-    _warn_of_many(calibration(fmr=Rate(0.0), impostors=3000), 1000)
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(explain_error_rates(calibration(fmr=Rate(0.0), impostors=3000), 1000))
     assert "FMR 0 per comparison (0 of 3,000: it may be 0.001): among 1,000 rows, up to 63 % of unknown people" in said

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import angulus
 import tiny
 from angulus.experiments import build
 from angulus.experiments.run import run
@@ -123,6 +124,15 @@ def test_results_name_the_number_of_processes(one: Path, two: Path, three: Path)
         json.loads((each / "mined" / "results.json").read_text())["training"]["processes"] for each in (one, two, three)
     ]
     assert counts == [1, 2, 3]
+
+
+def test_the_model_folder_has_the_classes_of_all_processes(one: Path, two: Path, three: Path) -> None:
+    pixels = tiny.splits().test.pixels
+    expected = angulus.load(one / "mined" / "model").predict(pixels).probabilities
+    for folder in (two, three):
+        model = angulus.load(folder / "mined" / "model")
+        assert model.classes == tuple("0123456789")
+        torch.testing.assert_close(model.predict(pixels).probabilities, expected, atol=1e-3, rtol=0)
 
 
 def test_one_file_a_process_and_no_old_ones_are_left(two: Path) -> None:

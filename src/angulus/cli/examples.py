@@ -27,6 +27,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "audit": "audit faces/records --out audit",
     "info": "info run/model",
     "embed": "embed run/model faces/records faces.npz",
+    "predict": "predict run/model photos --csv classes.csv",
     "verify": "verify run/model one.jpg other.jpg --align",
     "doctor": "doctor run/model faces/records",
     "export": "export run/model --onnx model.onnx",
@@ -54,5 +55,6 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "search index": "search index gallery --kind hnsw",
     "search info": "search info gallery",
     "search query": "search query gallery faces.npz --calibration run/model",
+    "who": "who gallery photo.jpg --model run/model",
     "list": "list backbones resnet",
 }

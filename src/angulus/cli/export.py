@@ -32,10 +32,18 @@ def export(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="plain (`a b 0|1` per line), or lfw (pairs.txt).")] = "plain",
     flip: ModelFlip = None,
+    classes: Annotated[
+        bool | None,
+        typer.Option(
+            "--classes/--no-classes",
+            help="Also write probabilities. Default: if the model has classes.",
+            show_default=False,
+        ),
+    ] = None,
     draws: Draws = 1000,
     json: JsonFile = None,
 ) -> None:
-    """Write an ONNX file from bytes of pixels to features and norms, and compare it with PyTorch."""
+    """Write an ONNX file from bytes of pixels to features, norms and class probabilities; compare it with PyTorch."""
     from angulus.cli.pair_lists import read_list
     from angulus.cli.progress import stages
     from angulus.core.contract import describe_model
@@ -57,6 +65,7 @@ def export(
             ranges=ranges,
             pairs=listed,
             draws=draws,
+            classes=classes,
             on_stage=on_stage,
         )
     size = onnx.stat().st_size
@@ -79,6 +88,8 @@ def export(
 def _show(parity: Parity, kind: str) -> None:
     say(f"  largest relative error of a feature {parity.feature_error:.1e}, of a norm {parity.norm_error:.1e};")
     say(f"  smallest cosine of a feature with PyTorch's {parity.cosine:.6f}; over {parity.images:,} {kind}")
+    if parity.probability_error is not None:
+        say(f"  largest error of a class's probability {parity.probability_error:.1e}")
     if parity.rounding is not None:
         say(f"  PyTorch's own float32 is {parity.rounding:.1e} from float64: these features are sensitive to rounding")
 

@@ -11,6 +11,7 @@ def info(model: ModelFolder) -> None:
     """Show what a model is and takes, and its fingerprint, which embeddings, calibrations and galleries record."""
     from angulus.core.contract import describe_model
     from angulus.models import artifact, model_card
+    from angulus.models.classifier import FILE
 
     loaded = artifact.load(model)
     config = loaded.config
@@ -22,9 +23,13 @@ def info(model: ModelFolder) -> None:
         say(f"  {line}")
     for name, value in config.about.items():  # a stranger's folder may hold anything here
         say(f"  {model_card.plain(name)}: {model_card.plain(value)}")
+    if loaded.classes:
+        size = (model / FILE).stat().st_size
+        counted = f"{len(loaded.classes):,} {'class' if len(loaded.classes) == 1 else 'classes'}"
+        say(f"  {counted}: {model_card.list_classes(loaded.classes)}; {FILE} has {size / 2**10:,.1f} KiB")
     calibration = loaded.calibration
-    if calibration is None:
+    if calibration is None and not loaded.classes:
         say("  not calibrated; angulus calibrate --model finds a threshold")
-    else:
+    elif calibration is not None:
         made_for = f"FMR {calibration.target_fmr:g} of {describe_model(calibration.model)}"
         say(f"  threshold {calibration.threshold.value:.4f} for {made_for}")

@@ -30,6 +30,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "audit": ("audit:audit", DATA, "Find duplicates, overlaps and wrong labels in a data set."),
     "info": ("info:info", MODELS, "Show what a model folder contains."),
     "embed": ("embed:embed", MODELS, "Write the features of images to a file."),
+    "predict": ("predict:predict", MODELS, "Name the classes of images, or mark nodules in CT scans."),
     "verify": ("verify:verify", MODELS, "Decide whether two images show the same person."),
     "doctor": ("doctor:doctor", MODELS, "Find out whether images are prepared as the model needs them."),
     "export": ("export:export", MODELS, "Export a model to ONNX and compare it with PyTorch."),
@@ -37,6 +38,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "compare-results": ("calibrate:compare_results", EVALUATE, "Print the difference of two results, with intervals."),
     "calibrate": ("calibrate:calibrate", EVALUATE, "Choose a threshold for a target false match rate."),
     "search": ("search:search_app", FIND, "Find people in a gallery of embeddings."),
+    "who": ("who:who", FIND, "Name the person on a photo, or nobody."),
     "list": ("listing:list_names", FIND, "List recipes and their keys, losses, backbones, protocols, data sets."),
 }
 

@@ -106,7 +106,7 @@ def query(
     if calibration is not None and threshold is not None:
         raise checks.InputError("give one of --calibration and --threshold; got both")
     read, opened = Embeddings.read(embeddings), _open(gallery)
-    calibrated = None if calibration is None else _calibration(calibration)
+    calibrated = None if calibration is None else read_calibration(calibration)
     limit = threshold if calibrated is None else threshold_of(calibrated, opened.about(), opened.store.where)
     effort = (EFFORT if effort is None else effort) if approximate else None
     answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort)
@@ -118,7 +118,8 @@ def query(
         say(f"{nobody:,} of {len(answers):,} queries match nobody in the gallery (threshold {limit:.4f})")
     warning = None
     if calibrated is not None:
-        _warn_of_many(calibrated, len(opened))
+        for line in explain_error_rates(calibrated, len(opened)):
+            say(line)
         warning = calibrated.warning or None
         if warning:
             checks.warn(warning)
@@ -130,24 +131,23 @@ def query(
     save_json(json, {"threshold": limit, "warning": warning, "answers": [asdict(answer) for answer in answers]})
 
 
-def _warn_of_many(calibration: Calibration, count: int) -> None:
-    """Print what the error rates of one comparison mean for a search among many."""
+def explain_error_rates(calibration: Calibration, count: int) -> list[str]:
+    """What the error rates of one comparison mean for a search among many, as sentences."""
     from angulus.search import false_positives
 
     zero = calibration.fmr.value == 0
     share = false_positives(3 / calibration.impostors if zero else calibration.fmr.value, count)  # rule of three
     basis = f" (0 of {calibration.impostors:,}: it may be {3 / calibration.impostors:.2g})" if zero else ""
-    say(
+    return [
         f"FMR {calibration.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {100 * share:.2g} % of "
-        "unknown people are taken for somebody in the gallery"
-    )
-    say(
+        "unknown people are taken for somebody in the gallery",
         f"FNMR {calibration.fnmr.value:.2g} per comparison: the share of pairs of photos of one person below the "
-        "threshold"
-    )
+        "threshold",
+    ]
 
 
-def _calibration(path: Path) -> Calibration:
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a file or in a model's folder."""
     from angulus.evaluation.protocols.calibration import Calibration
     from angulus.models import artifact
 

@@ -20,9 +20,12 @@ from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.models import artifact
+from angulus.models.classifier import Classifier
 from angulus.training import batches, start, validation
 from angulus.training.job import Job, has_batch_norm
 from angulus.training.state import CHECKPOINT, load_checkpoint
+
+MOST_AUTO_CLASSES = 1000  # whose weights a model folder holds unless asked for more
 
 
 def splits(recipe: Recipe) -> Splits:
@@ -151,6 +154,26 @@ def config(recipe: Recipe, images: Splits) -> artifact.Config:
         contract=recipe.input,
         about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
     )
+
+
+def saves_classes(recipe: Recipe, images: Splits) -> bool:
+    """Whether the trained model's folder holds its class weights, by `training.save_classes`."""
+    asked = recipe.training.save_classes
+    if asked != "auto":
+        return asked
+    people = recipe.input.template is not None or recipe.validation is not None
+    return not people and images.train.num_classes <= MOST_AUTO_CLASSES
+
+
+def classifier(job: Job) -> Classifier:
+    """The class weights of a job's head, of all ranks, with the names; every rank calls it."""
+    head = job.head
+    weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+    if isinstance(head, ShardedHead):
+        parts = job.ranks.gather_objects((weight.cpu(), None if bias is None else bias.cpu()))
+        weight = torch.cat([rows for rows, _ in parts])
+        bias = None if bias is None else torch.cat([values for _, values in parts])
+    return Classifier.of(job.images.class_names, head.objective, weight, bias).cpu()
 
 
 def device(name: str, ranks: Ranks | None = None, *, what: str = "training.device") -> torch.device:

@@ -87,11 +87,12 @@ def run(
 
         # Classify the test images by the last model and by the snapshots
         config = None if state.results is not None else build.config(recipe, used)
-        classified = {folder: _classify(job, used.test, recipe, folder, config)}
+        saved = build.saves_classes(recipe, used)
+        classified = {folder: _classify(job, used.test, recipe, folder, config, saved)}
         snapshots = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))
         for path in snapshots.values():
             load_snapshot(path, job)
-            classified[path] = _classify(job, used.test, recipe, path, config)
+            classified[path] = _classify(job, used.test, recipe, path, config, saved)
 
         # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:
@@ -129,10 +130,16 @@ def run(
         return results
 
 
-def _classify(job: Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None) -> dict[str, Any]:
+def _classify(
+    job: Job, images: Images, recipe: Recipe, folder: Path, config: artifact.Config | None, saves_classes: bool
+) -> dict[str, Any]:
     """Save the job's model in the folder, unless it is there already (None), and classify the test images."""
     if config is not None:
-        job.ranks.run_on_first(lambda: artifact.save(config, job.backbone, folder / MODEL, job.contract.mean_image))
+        classes = build.classifier(job) if saves_classes else None
+        mean_image = job.contract.mean_image
+        job.ranks.run_on_first(
+            lambda: artifact.save(config, job.backbone, folder / MODEL, mean_image, classifier=classes)
+        )
     return measure.classify(job, images, recipe, folder)
 
 

@@ -14,7 +14,18 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from angulus.core import checks
 from angulus.distributed.collectives import gather, total
 from angulus.distributed.runtime import Ranks, ddp_ranks
-from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, measures, normalize, radius_of, request
+from angulus.heads.row_loss import (
+    Finished,
+    Geometry,
+    apply_radius,
+    ask,
+    finish,
+    geometry,
+    measures,
+    normalize,
+    radius_of,
+    request,
+)
 from angulus.heads.sampling import ClassSampling, ClassSubset, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import lengths
@@ -234,6 +245,22 @@ def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
     weight = weight.to(unit.dtype)
     products = unit @ weight.T
     return products / lengths(weight, spec.eps) if spec.weights == "unit" else products
+
+
+def class_logits(features: Tensor, weight: Tensor, bias: Tensor | None, spec: Objective, radius: Any) -> Tensor:
+    """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights; can be exported.
+
+    Args:
+        features: [B, d].
+        weight, bias: [C, d], and [C] or None.
+        spec: its weights, eps and radius count.
+        radius: the bound one; None: the logits are the cosines.
+    """
+    norms, unit = normalize(features.to(torch.promote_types(features.dtype, weight.dtype)), spec.eps)
+    logits, factors = plain_logits(unit, weight, spec), apply_radius(spec, radius, norms)
+    if factors is not None:
+        logits = factors[:, None] * logits
+    return logits if bias is None else logits + bias.to(logits.dtype)
 
 
 def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:

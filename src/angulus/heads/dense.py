@@ -11,8 +11,8 @@ from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
 from angulus.heads import class_loss
-from angulus.heads.class_loss import UPDATES, check_rows, plain_logits, summarize, uncompiled
-from angulus.heads.row_loss import Geometry, geometry, margined, normalize, radius_of
+from angulus.heads.class_loss import UPDATES, check_rows, class_logits, summarize, uncompiled
+from angulus.heads.row_loss import Geometry, geometry, margined, normalize
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import lengths
@@ -167,14 +167,9 @@ class DenseHead(BaseHead):
         An objective without cross-entropy has no radius; its logits are the cosines.
         """
         checks.matrices(features, self.weight)
-        spec = self.objective.spec
+        bound = self.objective
         with torch.autocast(features.device.type, enabled=False):
-            norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), spec.eps)
-            logits = plain_logits(unit, self.weight, spec)
-            radius = radius_of(self.objective, norms)
-            if radius is not None:
-                logits = radius[:, None] * logits
-            return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+            return class_logits(features, self.weight, self.bias, bound.spec, bound.radius)
 
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:

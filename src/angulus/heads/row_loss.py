@@ -82,12 +82,17 @@ def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
     At a zero feature x̂ stands for x itself. So if the radius is k‖x‖, it is k there, and the logits k·w_j·x keep their
     gradient; their value is zero either way.
     """
-    if bound.radius is None:
+    return apply_radius(bound.spec, bound.radius, norms)
+
+
+def apply_radius(spec: Objective, radius: Any, norms: Tensor) -> Tensor | None:
+    """`radius_of` by a bound radius alone, which stored classes have without the rest of the objective."""
+    if radius is None:
         return None
-    if _linear(bound.spec):
+    if _linear(spec):
         norms = torch.where(norms > 0, norms, torch.ones_like(norms))
-    radius: Tensor = bound.radius(norms)
-    return radius
+    factors: Tensor = radius(norms)
+    return factors
 
 
 def _linear(spec: Objective) -> bool:

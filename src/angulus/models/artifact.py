@@ -2,6 +2,7 @@
 
 model.safetensors    the backbone's weights, and the mean of the training images if the contract subtracts it
 config.json          the backbone, the preprocessing contract, where the weights come from, and their checksum
+classes.safetensors  the class weights, if the model classifies; config.json has the names and what makes the logits
 calibration.json     a threshold for this model's scores, if it was calibrated
 README.md            the model card, for people
 """
@@ -36,7 +37,9 @@ from angulus.core.contract import (
     split_model_name,
 )
 from angulus.evaluation.protocols.calibration import Calibration
+from angulus.models import classifier as classes
 from angulus.models import model_card
+from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
@@ -84,6 +87,7 @@ class Model(nn.Module):
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, if it was calibrated.
         card: the text of its folder's README.md, if there is one.
+        classifier: the class weights that it was trained with, if they were saved.
     """
 
     def __init__(
@@ -94,12 +98,14 @@ class Model(nn.Module):
         calibration: Calibration | None = None,
         mean_image: Tensor | None = None,
         card: str | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone.eval()
         self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
+        self.classifier = classifier
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +122,13 @@ class Model(nn.Module):
         checks.choice("flip", flip, get_args(Flip))
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked
         config = dataclasses.replace(self.config, contract=contract)
-        return Model(config, self.backbone, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
+        mean_image = self.preprocessing.mean_image
+        return Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that `predict` knows; empty if the folder holds none."""
+        return () if self.classifier is None else self.classifier.names
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -124,12 +136,45 @@ class Model(nn.Module):
 
         By the contract's flip rule, the features of the mirror images are added to them or concatenated.
         """
+        return self.preprocessing.features(self.backbone, self._checked(pixels)).float()
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits of the classes without margins, [B, C], as the training's `head.logits`; see `predict`."""
+        classifier, pixels = self.need_classes(), self._checked(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return classifier(self.backbone(self.preprocessing(pixels))).float()  # type: ignore[no-any-return]
+
+    def predict(self, pixels: Tensor) -> Prediction:
+        """(the names of the likeliest classes, the probabilities [B, C]) of images as `embed` takes them.
+
+        Softmax of the logits without margins, as training measures its accuracy: the classes were trained on images as
+        they are, so the contract's rule for mirror images does not apply.
+
+        Raises:
+            checks.InputError: a model without class weights, or images of another size.
+        """
+        probabilities = torch.softmax(self.logits(pixels), dim=1)
+        return Prediction([self.classes[label] for label in probabilities.argmax(dim=1).tolist()], probabilities)
+
+    def need_classes(self) -> Classifier:
+        """The class weights, or an error that says how to get them."""
+        if self.classifier is None:
+            raise checks.InputError(
+                "this model holds no class weights, so it embeds images and cannot name their classes; train it with "
+                "training.save_classes=true, or compare its features with angulus embed, verify or search"
+            )
+        return self.classifier
+
+    def _checked(self, pixels: Tensor) -> Tensor:
+        """The images on the model's device; a wrong shape is refused."""
         expected = [self.config.in_channels, *self.config.image_size]
         if list(pixels.shape[1:]) != expected:
-            fault = f"this model takes images [batch, {', '.join(map(str, expected))}]"
-            raise InputError(f"{fault}; got {list(pixels.shape)}; align and scale them as its config.json says")
-        device = next(self.backbone.parameters()).device
-        return self.preprocessing.features(self.backbone, pixels.to(device)).float()
+            raise checks.InputError(
+                f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "
+                "align and scale them as its config.json says"
+            )
+        return pixels.to(next(self.backbone.parameters()).device)
 
     def train(self, mode: bool = True) -> Model:
         """Stay in evaluation mode: a stored model is for inference."""
@@ -137,7 +182,12 @@ class Model(nn.Module):
 
 
 def save(
-    config: Config, backbone: nn.Module, folder: Path, mean_image: Tensor | None = None, card: str | None = None
+    config: Config,
+    backbone: nn.Module,
+    folder: Path,
+    mean_image: Tensor | None = None,
+    card: str | None = None,
+    classifier: Classifier | None = None,
 ) -> None:
     """Write a model folder; `config.json`, which holds the checksum of the weights, is written last.
 
@@ -146,14 +196,22 @@ def save(
     Args:
         mean_image: [channels, height, width] in 0..255 units, if and only if the contract subtracts it.
         card: the README.md; None: one made from the configuration.
+        classifier: class weights, for a model that is to name classes.
 
     Raises:
-        checks.InputError: options that a stored model must not have, a missing or superfluous mean image.
+        checks.InputError: options that a stored model must not have, a missing or superfluous mean image, class weights
+            of another size than the features.
     """
     backbones.check_stored(config.backbone, config.options)
     Preprocessing(config.contract, mean_image)  # refused before anything is written
+    if classifier is not None and classifier.weight.shape[1] != config.embedding_size:
+        raise checks.InputError(
+            f"class weights must be [classes, {config.embedding_size}], as the features are; got "
+            f"{list(classifier.weight.shape)}"
+        )
     files.make_folder(folder)
-    (folder / CALIBRATION).unlink(missing_ok=True)
+    for leftover in (CALIBRATION, classes.FILE):
+        (folder / leftover).unlink(missing_ok=True)
     state = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
     # cloned: the format holds no tensors that share memory or are not contiguous
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
@@ -166,6 +224,9 @@ def save(
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
+    if classifier is not None:
+        data, content["classes"] = classes.encode(classifier)
+        files.write_atomically(folder / classes.FILE, lambda file: file.write(data))
     digits = fingerprint(content["sha256"], dataclasses.asdict(config))
     files.write_text(folder / model_card.NAME, card or model_card.text(content, config.contract, digits))
     files.write_json(folder / CONFIG, content)
@@ -215,10 +276,15 @@ def _load(folder: Path) -> Model:
     try:
         for name, value in backbone.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise InputError(f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged")
-        return Model(config, backbone, sha256, mean_image=mean_image)
-    except InputError as error:
-        raise InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model again") from error
+                raise checks.InputError(
+                    f"weights must be finite; {name} holds NaN or Inf, as after a training that diverged"
+                )
+        loaded = Model(config, backbone, sha256, mean_image=mean_image)
+    except checks.InputError as error:
+        raise checks.InputError(f"{folder / WEIGHTS}: {error}; fetch or save the model again") from error
+    if "classes" in content:
+        loaded.classifier = classes.decode(content["classes"], folder, config.embedding_size)
+    return loaded
 
 
 def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -306,7 +372,9 @@ def _reason(folder: Path, error: OSError | InputError) -> str:
 
 def _config(content: dict[str, Any], path: Path) -> Config:
     known = {field.name for field in dataclasses.fields(Config)}
-    unknown = [name for name in content if name not in known | {"format", "library_name", "angulus", "sha256"}]
+    unknown = [
+        name for name in content if name not in known | {"format", "library_name", "angulus", "sha256", "classes"}
+    ]
     if unknown:
         raise InputError(f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}")
     try:

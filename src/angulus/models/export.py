@@ -1,4 +1,5 @@
-"""Export a trained model as one ONNX file that runs without Angulus: bytes of pixels in, features and norms out.
+"""Export a trained model as one ONNX file that runs without Angulus: bytes of pixels in, features and norms out, and
+probabilities of its classes.
 
 The contract is part of the graph. The output is compared with PyTorch's before the file is put in place.
 """
@@ -12,7 +13,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
@@ -34,7 +35,7 @@ from angulus.models.artifact import Config, Model
 from angulus.models.inputs import draw_pixels, read_pixels, row_labels
 from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
-INPUT, OUTPUTS = "pixels", ("features", "norms")
+INPUT, OUTPUTS, PROBABILITIES = "pixels", ("features", "norms"), "probabilities"
 PRECISIONS = ("float32", "float16", "int8")
 OPSET = 18
 TOLERANCE = 1e-5  # of float32
@@ -64,12 +65,14 @@ def export(
     pairs: PairList | None = None,
     draws: int = 1000,
     seed: int = 0,
+    classes: bool | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Parity:
     """Write a model as ONNX, and measure how far its output in ONNX Runtime is from PyTorch's.
 
     Input `pixels`: uint8 [batch, channels, height, width], any batch. Outputs `features` [batch, d] and
-    `norms` [batch], float32, with the contract's rule for mirror images. The metadata describe the pixels.
+    `norms` [batch], float32, with the contract's rule for mirror images, and with `classes` the `probabilities`
+    [batch, C] of `Model.predict`. The metadata describe the pixels and name the classes.
 
     Args:
         model: on the CPU.
@@ -81,31 +84,39 @@ def export(
         pairs: of the images, for accuracy before and after.
         draws: resamples of the people on the pairs, for intervals; 0 for none.
         seed: of the generated images, and of the draw of `ranges`.
+        classes: whether to add the probabilities; None: if the model has class weights.
         on_stage: called with the name of each stage.
 
     Raises:
-        checks.InputError: missing packages, int8 without images, a pair whose image is absent, or a float32 file that
-            differs by more than 1e-5 and more than rounding explains; nothing is written then.
+        checks.InputError: missing packages, int8 without images, `classes` without class weights, a pair whose image is
+            absent, or a float32 file that differs by more than 1e-5 and more than rounding explains; nothing is written
+            then.
     """
     _refuse_early(out, precision, images, ranges, pairs)
     checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+    if classes:
+        model.need_classes()
+    classes = bool(model.classes) if classes is None else classes
     on_stage("reading images")
     given = _generated(model.config, seed) if images is None else _read(images, model.config)
     on_stage(f"PyTorch's features of {len(given.ids):,} images")
-    own = torch.cat([model.embed(torch.from_numpy(batch)) for batch in _batches(given.pixels)]).cpu().numpy()
+    own = _in_batches(model.embed, given.pixels)
     if pairs is not None:
         _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
         on_stage("writing the graph")
-        _write(model, draft, precision)
+        _write(model, draft, precision, classes)
         if precision == "int8":
             fitted = given if ranges is None else _read(ranges, model.config, MOST_RANGES, seed)
             on_stage(f"measuring the ranges of layers on {len(fitted.ids):,} images")
             draft = _quantized(draft, fitted.pixels)
         on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
-        features, norms = run(draft, given.pixels)
+        features, norms, *others = _outputs(draft, given.pixels, (*OUTPUTS, *([PROBABILITIES] if classes else [])))
         parity = compare_features(own, features, norms)
+        if classes:
+            error = _probability_error(model, given.pixels, others[0], precision)
+            parity = dataclasses.replace(parity, probability_error=error)
         if precision == "float32" and not max(parity.feature_error, parity.norm_error) <= TOLERANCE:
             parity = dataclasses.replace(parity, rounding=_rounding(model, given.pixels, own))
             _check(parity, model.config.backbone)
@@ -123,45 +134,68 @@ def export(
 
 def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Features [N, d] and norms [N] that the file computes for images uint8 [N, channels, height, width]."""
-    runtime = _library("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    parts = [session.run(list(OUTPUTS), {INPUT: batch}) for batch in _batches(pixels)]
-    features, norms = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+    features, norms = _outputs(path, pixels, OUTPUTS)
     return features, norms
 
 
-class _Graph(nn.Module):
-    """The exported graph: scaling, mirror images, layers, norms."""
+def predict(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities [N, C] that the file computes for images uint8 [N, channels, height, width]."""
+    return _outputs(path, pixels, (PROBABILITIES,))[0]
 
-    def __init__(self, model: Model, half: bool) -> None:
+
+def _outputs(path: Path, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
+    runtime = _library("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    parts = [session.run(list(names), {INPUT: batch}) for batch in _batches(pixels)]
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _in_batches(function: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return torch.cat([function(torch.from_numpy(batch)) for batch in _batches(pixels)]).cpu().numpy()
+
+
+class _Graph(nn.Module):
+    """The exported graph: scaling, mirror images, layers, norms, and the probabilities of classes if asked."""
+
+    def __init__(self, model: Model, half: bool, classes: bool) -> None:
         super().__init__()
         self.preprocessing = copy.deepcopy(model.preprocessing).cpu()
         self.layers, self.unit = copy.deepcopy(model.backbone).cpu(), model.config.normalize
         if self.unit:  # squares of float16 features may overflow: lengths are computed in float32
             self.layers = self.layers[0]  # type: ignore[index]
+        self.classifier = copy.deepcopy(model.classifier).cpu() if classes and model.classifier else None
         self.dtype = torch.float16 if half else torch.float32
         self.layers.to(self.dtype).eval()
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [B, C, H, W] -> features [B, d] and norms [B]."""
-        features = self.preprocessing.features(self._network, pixels)
-        return features, torch.linalg.vector_norm(features, dim=1)
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Images uint8 [B, C, H, W] -> features [B, d], norms [B], and the probabilities of the classes."""
+        passes: list[Tensor] = []  # of the network: the images, then the mirrored ones if the contract wants them
+
+        def network(images: Tensor) -> Tensor:
+            passes.append(self._network(images))
+            return passes[-1]
+
+        features = self.preprocessing.features(network, pixels)
+        norms = torch.linalg.vector_norm(features, dim=1)
+        if self.classifier is None:
+            return features, norms
+        return features, norms, torch.softmax(self.classifier(passes[0]).float(), dim=1)
 
     def _network(self, images: Tensor) -> Tensor:
         features = self.layers(images.to(self.dtype)).float()
         return UnitFeatures()(features) if self.unit else features  # type: ignore[no-any-return]
 
 
-def _write(model: Model, path: Path, precision: str) -> None:
+def _write(model: Model, path: Path, precision: str, classes: bool) -> None:
     onnx = _library("onnx")
     config = model.config
     example = torch.zeros(2, config.in_channels, *config.image_size, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
-            _Graph(model, precision == "float16").eval(),
+            _Graph(model, precision == "float16", classes).eval(),
             (example,),
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, *([PROBABILITIES] if classes else [])],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             opset_version=OPSET,
             dynamo=True,
@@ -170,7 +204,8 @@ def _write(model: Model, path: Path, precision: str) -> None:
     if program is None:
         raise InputError(f"the backbone {config.backbone!r} cannot be exported by this version of PyTorch")
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, _about(model, precision))
+    about = _about(model, precision) | ({"angulus.classes": json.dumps(model.classes)} if classes else {})
+    onnx.helper.set_model_props(proto, about)
     onnx.save(proto, str(path))
 
 
@@ -251,6 +286,22 @@ def _check(parity: Parity, backbone: str) -> None:
         rule = f"the exported model must give PyTorch's features within {TOLERANCE:g}"
         got = f"{worst:.2g}, where float32 itself rounds by {parity.rounding or 0:.2g}"
         raise InputError(f"{rule}; got {got}; the backbone {backbone!r} holds what does not export")
+
+
+def _probability_error(model: Model, pixels: NDArray[np.uint8], found: NDArray[np.float32], precision: str) -> float:
+    """The largest difference from PyTorch's probabilities; a float32 file further off than its logits round is refused.
+
+    A probability moves by at most half of what the logits move by, and those are as exact as features: relatively.
+    """
+    logits = torch.from_numpy(_in_batches(model.logits, pixels))
+    error = float(np.abs(torch.softmax(logits, dim=1).numpy() - found).max())
+    most = _ROUNDINGS * TOLERANCE * (1 + float(logits.abs().max()))
+    if precision == "float32" and not error <= most:
+        raise checks.InputError(
+            f"the exported model must give PyTorch's probabilities within {most:.2g}; got {error:.2g}; export it "
+            "without classes"
+        )
+    return error
 
 
 def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: PairList | None) -> None:

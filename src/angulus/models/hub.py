@@ -10,12 +10,12 @@ from typing import Any
 
 from angulus.core import extras
 from angulus.core.checks import InputError
-from angulus.models import artifact, model_card
+from angulus.models import artifact, classifier, model_card
 
 extras.load("huggingface_hub", "hub", "models on a hub")
 from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
 
-FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, model_card.NAME)
+FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, classifier.FILE, model_card.NAME)
 
 
 class HubModel(artifact.Model, ModelHubMixin):
@@ -26,10 +26,11 @@ class HubModel(artifact.Model, ModelHubMixin):
 
     def __init__(self, model: artifact.Model) -> None:
         about = model.calibration, model.preprocessing.mean_image, model.card
-        super().__init__(model.config, model.backbone, model.sha256, *about)
+        super().__init__(model.config, model.backbone, model.sha256, *about, model.classifier)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        artifact.save(self.config, self.backbone, save_directory, self.preprocessing.mean_image, self.card)
+        mean_image = self.preprocessing.mean_image
+        artifact.save(self.config, self.backbone, save_directory, mean_image, self.card, self.classifier)
         if self.calibration is not None:
             artifact.calibrate(save_directory, self.calibration)
 

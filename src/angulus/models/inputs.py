@@ -70,6 +70,18 @@ def decode_row(row: Row, config: artifact.Config, what: str | None = None) -> tu
     return dataclasses.replace(row, image=b"-"), pixels
 
 
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file; a missing file, a folder or a pipe is refused."""
+    if path.exists() and not path.is_file():  # a pipe or a device never ends
+        raise InputError(
+            f"the image {path} must be a file; it is {'a folder' if path.is_dir() else 'a pipe or a device'}"
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
+
+
 def pixels_of(image: bytes, config: artifact.Config, what: str) -> torch.Tensor:
     """uint8 [channels, height, width] of an encoded image of the model's size; errors call it `what`."""
     pixels = to_channels(decode.decode(image, what), config.in_channels)

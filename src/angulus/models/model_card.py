@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from angulus.core.contract import Contract, describe_model
@@ -13,18 +13,18 @@ from angulus.evaluation.protocols.calibration import Calibration
 NAME = "README.md"
 
 ERRORS, ACCURACY = "errors", "accuracy"  # sections that are written later
+ERRORS_TITLE = "## Error rates"  # of pairs, within its section: a model that classifies has none until calibrated
 
 _CARD = """---
 library_name: angulus
-pipeline_tag: image-feature-extraction
+pipeline_tag: {task}
 license: unknown
 tags: {tags}
 ---
 
 # {title}
 
-A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). Two images are
-compared by the cosine of their features.
+{summary}
 
 ## Load it
 
@@ -32,9 +32,9 @@ compared by the cosine of their features.
 import angulus
 
 model = angulus.load("FOLDER")
-features = model.embed(pixels)  # {given}
+{use}
 ```
-
+{more}
 From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing in the folder is code or pickle;
 `config.json` holds the SHA-256 of the weights, and loading checks it.
 
@@ -49,8 +49,6 @@ From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing
 
 {accuracy}
 
-## Error rates
-
 {errors}
 
 ## Licence
@@ -60,23 +58,58 @@ training images allow it.
 """
 
 
+_EMBEDS = {  # the parts of the card of a model whose features are compared
+    "task": "image-feature-extraction",
+    "summary": "A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). "
+    "Two images are\ncompared by the cosine of their features.",
+    "use": "features = model.embed(pixels)  # {given}",
+    "more": "",
+}
+_CLASSIFIES = {
+    "task": "image-classification",
+    "summary": "A `{backbone}` that tells which of {count} classes an image shows, trained with Angulus (`pip install "
+    "angulus`).\n\nClasses: {names}.",
+    "use": "labels, probabilities = model.predict(pixels)  # {given}",
+    "more": "\nOn the command line: `angulus predict FOLDER IMAGES`. `model.embed(pixels)` gives the {size} features "
+    "that the classes\nare compared with.\n",
+}
+_NAMED = 20  # classes that the card names; config.json has all
+
+
 def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
-    """The card of a model with this config.json, checked contract and fingerprint."""
-    about = content["about"]
+    """The card of a model with this config.json, checked contract and fingerprint; of its classes if it has some."""
+    about, names = content["about"], content.get("classes", {}).get("names", [])
+    facts = {
+        "backbone": content["backbone"],
+        "size": content["embedding_size"],
+        "given": _given(content),
+        "count": f"{len(names):,}",
+        "names": list_classes(names, _code),
+    }
+    parts = {name: part.format(**facts) for name, part in (_CLASSIFIES if names else _EMBEDS).items()}
+    uncalibrated = ["Not calibrated: run `angulus calibrate --model` to find a threshold."]
     return _CARD.format(
-        tags=json.dumps(["angulus", "image-feature-extraction", "embeddings", content["backbone"]]),  # JSON is YAML
+        **parts,
+        tags=json.dumps(["angulus", parts["task"], "embeddings", content["backbone"]]),  # JSON is YAML
         title=about.get("recipe", content["backbone"]),
-        backbone=content["backbone"],
-        size=content["embedding_size"],
-        given=_given(content),
         takes="\n".join(f"- {line}" for line in takes(content, contract)),
         about="\n".join(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in about.items()),
         version=content["angulus"],
         sha256=content["sha256"],
         fingerprint=digits,
         accuracy=_section(ACCURACY, []),
-        errors=_section(ERRORS, ["Not calibrated: run `angulus calibrate --model` to find a threshold."]),
+        errors=_section(ERRORS, [] if names else [ERRORS_TITLE, "", *uncalibrated]),
     )
+
+
+def list_classes(names: Sequence[str], show: Callable[[object], str] | None = None, most: int = _NAMED) -> str:
+    """The names of some classes in one line, the first ones if there are many.
+
+    >>> list_classes(["cat", "dog"]), list_classes(list("abcd"), most=2)
+    ('cat, dog', 'a, b and 2 more')
+    """
+    shown = ", ".join(map(show or plain, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def with_accuracy(card: str, accuracy: float, images: int) -> str:
@@ -87,12 +120,16 @@ def with_accuracy(card: str, accuracy: float, images: int) -> str:
 
 def with_errors(card: str, calibration: Calibration) -> str:
     """The card with the error rates that a calibration measured."""
-    threshold, model = calibration.threshold.value, describe_model(calibration.model)
-    fmr = f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people"
-    fnmr = f"FNMR {calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one"
-    rates = f"{fmr}, {fnmr}. On other people and photos the rates differ."
-    lines = [f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups]
-    return _replaced(card, ERRORS, [f"Threshold {threshold:.4f} (cosine), for features of {model}: {rates}", *lines])
+    titled = ERRORS_TITLE in _replaced(card, ERRORS, [])  # outside the section, as older cards have it
+    lines = [
+        *([] if titled else [ERRORS_TITLE, ""]),
+        f"Threshold {calibration.threshold.value:.4f} (cosine), for features of {describe_model(calibration.model)}: "
+        f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people, FNMR "
+        f"{calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one. On other people and photos the rates "
+        "differ.",
+        *[f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups],
+    ]
+    return _replaced(card, ERRORS, lines)
 
 
 def _replaced(card: str, name: str, lines: list[str]) -> str:

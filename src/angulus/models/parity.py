@@ -63,6 +63,7 @@ class Parity:
         rounding: PyTorch's own ‖x − x64‖ / ‖x‖ from float64, measured if the file's error is above 1e-5: with features
             that sensitive, no file can be closer.
         pairs: the comparison on a list of pairs; None without one.
+        probability_error: the largest difference of a class's probability; None if the file has no classes.
     """
 
     images: int
@@ -71,6 +72,7 @@ class Parity:
     norm_error: float
     rounding: float | None = None
     pairs: OnPairs | None = None
+    probability_error: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON holds it."""

@@ -10,26 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from angulus.core import checks, extras
+from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
-from angulus.data.records import Row
 from angulus.evaluation.protocols.calibration import Rate
-from angulus.models.artifact import Config, Model
-from angulus.models.inputs import pixels_of
+from angulus.models.artifact import Model
+from angulus.models.photos import ChosenFace, choose_faces, read_photo
 
-if TYPE_CHECKING:  # it needs OpenCV, and only photos need it
-    from angulus.data.faces.align import Crops
-    from angulus.data.faces.detector import Detector, Faces, Image
-
-
-@dataclass(frozen=True)
-class ChosenFace:
-    """The face that was compared, of those on a photo."""
-
-    total: int  # number of faces that the detector found
-    number: int  # position of this one from the left, from 1
-    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels of the photo
+if TYPE_CHECKING:
+    from angulus.data.faces.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -92,8 +81,8 @@ def verify(
     paths = (first, second)
     fits = model.calibration is not None and model.calibration.model == model.name
     calibration = model.calibration if fits else None
-    choices = _choices(model.config, detector, faces)
-    images = [_read(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
+    choices = choose_faces(model.config, detector, faces)
+    images = [read_photo(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
     score, norms = _compare(model, images, first, second)
     taken = tuple(choice.chosen for choice in choices if choice is not None and choice.chosen is not None)
     warnings = [choice.warning(path) for path, choice in zip(paths, choices, strict=True) if choice is not None]
@@ -121,99 +110,6 @@ def _limit(model: Model, threshold: float | None) -> float:
         way = "calibrate embeddings of that rule, or give the calibrated one with --flip"
         raise InputError(f"{fault}, and these features are of {describe_model(model.name)}; {way}")
     return model.calibration.threshold.value
-
-
-def _read(path: Path, config: Config, choice: _Choice | None) -> torch.Tensor:
-    """An image file as uint8 [channels, height, width] of the model's size."""
-    if path.exists() and not path.is_file():  # a pipe or a device never ends
-        rule = f"the image {path} must be a file"
-        raise InputError(f"{rule}; it is {'a folder' if path.is_dir() else 'a pipe or a device'}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
-    return pixels_of(data if choice is None else _crop(data, path, choice), config, str(path))
-
-
-def _choices(config: Config, detector: str | Detector | None, faces: Sequence[int | None]) -> list[_Choice | None]:
-    """What picks the face on the first and on the second photo; None if nothing is aligned."""
-    if len(faces) > 2:
-        raise InputError(f"faces must be at most two, one per photo; got {len(faces)}")
-    for number in faces:
-        if number is not None:
-            checks.integer("the number of a face", number, low=1)
-    if detector is None:
-        if faces:
-            raise InputError("a face is chosen on photos that are aligned; choose none, or give a detector")
-        return [None, None]
-    if config.contract.template is None:
-        fault = "photos can be aligned for a model whose contract names a template, and this one's does not"
-        raise InputError(f"{fault}; give images that are as its config.json says, without --align")
-    extras.require("faces", "aligning photos", "cv2")
-    from angulus.data.faces.align import Crops
-    from angulus.data.faces.detector import make_detector
-
-    finder = make_detector(detector) if isinstance(detector, str) else detector
-    height, width = config.image_size
-    crops = Crops(height, width, template=config.contract.template)
-    return [_Choice(finder, crops, number) for number in [*faces, None, None][:2]]
-
-
-class _Choice:
-    """A detector that returns one of the faces that another finds, and remembers which: by number, or as crops say."""
-
-    def __init__(self, detector: Detector, crops: Crops, number: int | None) -> None:
-        self.detector, self.crops, self.number = detector, crops, number
-        self.chosen: ChosenFace | None = None
-
-    def detect(self, images: Sequence[Image]) -> list[Faces]:
-        """Of one image, one face or none; of a photo that could not be read, nothing."""
-        from angulus.data.faces.align import choose_face, usable_faces
-
-        if not images:
-            return []
-        (faces,) = self.detector.detect(images)
-        if not len(faces):
-            return [faces]
-        order = np.argsort(faces.boxes[:, [0, 2]].sum(axis=1), kind="stable")
-        if self.number is None:
-            good = usable_faces(faces, self.crops)
-            row = choose_face(faces, good if len(good) else order, self.crops.choose, images[0])
-        else:
-            checks.integer("the number of a face", self.number, high=len(faces), hint="they are counted from the left")
-            row = int(order[self.number - 1])
-        number = int(np.flatnonzero(order == row)[0]) + 1
-        left, top, right, bottom = map(float, faces.boxes[row])
-        self.chosen = ChosenFace(len(faces), number, (left, top, right, bottom))
-        return [replace(faces, boxes=faces.boxes[[row]], landmarks=faces.landmarks[[row]], scores=faces.scores[[row]])]
-
-    def warning(self, path: Path) -> str | None:
-        """The warning for a photo on which another face could have been meant."""
-        if self.chosen is None or self.chosen.total == 1 or self.number is not None:
-            return None
-        left, top, right, bottom = self.chosen.box
-        return (
-            f"{path} shows {self.chosen.total} faces; number {self.chosen.number} from the left was taken, the "
-            f"{self.crops.choose} that can be used (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}); choose "
-            "another with --face"
-        )
-
-
-def _crop(photo: bytes, path: Path, choice: _Choice) -> bytes:
-    """The chosen face of a photo, cut out and aligned as `angulus prepare faces` does."""
-    from angulus.data.faces import align
-
-    if not photo:
-        raise InputError(f"{path} must be an image; it is empty")
-    try:
-        (outcome,) = align.process([Row(str(path), photo, "")], choice, choice.crops)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    if outcome.row is None:
-        which = "a face" if choice.number is None else f"a face number {choice.number} from the left"
-        detail = "" if outcome.note is None else f" ({outcome.note.detail})"
-        raise InputError(f"{path} must show {which} that can be used; it does not{detail}")
-    return outcome.row.image
 
 
 def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:

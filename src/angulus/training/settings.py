@@ -250,6 +250,10 @@ class Training:
     start_from: str | None = None
     """A model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's, and the
     class weights if it was trained on the same classes."""
+    save_classes: Literal[True, False, "auto"] = "auto"
+    """Whether the model folder holds the class weights with their names, which `angulus predict` needs. auto: for at
+    most 1,000 classes, unless images are aligned faces (input.template) or people are held out (validation), where
+    classes are people and the features are what is used later."""
     snapshots: Snapshots | None = None
 
     def __post_init__(self) -> None:

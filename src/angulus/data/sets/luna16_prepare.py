@@ -83,15 +83,36 @@ def prepare(
 
 def _cut(path: Path, centres: NDArray[np.float64], spacing_mm: tuple[float, float, float]) -> NDArray[np.uint8]:
     """Cut patches uint8 [N, depth, height, width], with the margin for shifts."""
+    depth, height, width = (side + 2 * MARGIN for side in SIZE)
+    return cut_patches(path, centres, (depth, height, width), spacing_mm, CANDIDATES)
+
+
+def cut_patches(
+    path: Path,
+    centres: NDArray[np.float64],
+    size: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float] = SPACING_MM,
+    candidates: str = CANDIDATES,
+) -> NDArray[np.uint8]:
+    """Cut patches of a scan, uint8 [N, *size], as training sees them.
+
+    Args:
+        path: the scan's .mhd file.
+        centres: [N, 3] x, y, z in millimetres.
+        size: depth, height, width of a patch in voxels.
+        spacing_mm: depth, height, width between them.
+        candidates: the list of the centres, for errors.
+    """
     volume = read_volume(path)
     outside = np.flatnonzero(~volume.holds(centres))
     if len(outside):
-        rule = f"{path} must hold its candidates; {len(outside)} lie outside, {centres[outside[0]].tolist()} first"
-        raise InputError(f"{rule}; fetch {CANDIDATES} and the scan again")
-    depth, height, width = (side + 2 * MARGIN for side in SIZE)
-    patches = np.empty((len(centres), depth, height, width), dtype=np.uint8)
+        raise InputError(
+            f"{path} must hold its candidates; {len(outside)} lie outside, {centres[outside[0]].tolist()} first; fetch "
+            f"{candidates} and the scan again"
+        )
+    patches = np.empty((len(centres), *size), dtype=np.uint8)
     for number, centre in enumerate(centres):
-        patches[number] = to_bytes(volume.patch(centre, (depth, height, width), spacing_mm))
+        patches[number] = to_bytes(volume.patch(centre, size, spacing_mm))
     return patches
 
 

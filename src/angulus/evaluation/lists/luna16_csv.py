@@ -16,7 +16,7 @@ _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
 
 
 @dataclass(frozen=True, eq=False)
-class _Positions:
+class Positions:
     """Positions in scans: scans [N] of str; centres [N, 3] float64, x, y, z in millimetres of the scanner's world."""
 
     scans: NDArray[np.str_]
@@ -27,14 +27,14 @@ class _Positions:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings(_Positions):
+class Findings(Positions):
     """Nodules, or findings that count neither as hits nor as errors: diameters [N] in mm, > 0; NaN if not measured."""
 
     diameters: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Marks(_Positions):
+class Marks(Positions):
     """A detector's marks with their probabilities [N]."""
 
     probabilities: NDArray[np.float64]
@@ -77,7 +77,7 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates(_Positions):
+class Candidates(Positions):
     """Positions to classify: labels [N] int64, 1 for a nodule."""
 
     labels: NDArray[np.int64]
@@ -92,6 +92,18 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     scans, numbers = _table(path, (*_PLACE, "class"))
     _refuse(path, ~np.isin(numbers[:, 3], (0, 1)), "a candidate of class 0 or 1", numbers[:, 3])
     return Candidates(scans, numbers[:, :3].copy(), numbers[:, 3].astype(np.int64))
+
+
+def read_positions(path: str | os.PathLike[str]) -> Positions:
+    """Read positions to classify: seriesuid, coordX, coordY, coordZ, and a class or probability, which does not count.
+
+    Raises:
+        InputError: names file and line: another heading, a column too few or many, no finite number.
+    """
+    heading = tuple(cell.strip() for cell in read_lines(path)[0].split(","))
+    more = heading[len(_PLACE) :]
+    scans, numbers = _table(path, (*_PLACE, *more) if more in (("class",), ("probability",)) else _PLACE)
+    return Positions(scans, numbers[:, :3].copy())
 
 
 def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
@@ -114,7 +126,7 @@ def read_scans(path: str | os.PathLike[str]) -> NDArray[np.str_]:
 
 
 def _table(path: str | os.PathLike[str], heading: Sequence[str]) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
-    """The scans [N] and the four numbers of each line [N, 4]."""
+    """The scans [N] and the numbers of each line, one per column after the scan's."""
     lines = read_lines(path)
     if tuple(cell.strip() for cell in lines[0].split(",")) != tuple(heading):
         raise malformed(path, 1, f"the heading {','.join(heading)}", lines[0])
@@ -125,8 +137,9 @@ def _table(path: str | os.PathLike[str], heading: Sequence[str]) -> tuple[NDArra
             values = [float(cell) for cell in cells]
         except ValueError:
             values = []
-        if len(values) != 4 or not scan or not all(map(math.isfinite, values)):
-            raise malformed(path, number, f"{','.join(heading)}: a scan and four finite numbers", line)
+        if len(values) != len(heading) - 1 or not scan or not all(map(math.isfinite, values)):
+            count = {3: "three", 4: "four"}[len(heading) - 1]
+            raise malformed(path, number, f"{','.join(heading)}: a scan and {count} finite numbers", line)
         scans.append(scan)
         numbers.append(values)
     if not scans:
