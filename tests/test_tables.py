@@ -32,7 +32,6 @@ from angulus.experiments.compare import Comparison, compare, run_folder, section
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.reproduce import read_measured
 from angulus.heads.dense import DenseHead
-from angulus.losses import from_recipe
 from angulus.report import tables
 from angulus.report.analyses import write_comparison
 
@@ -270,7 +269,7 @@ def test_every_variant_has_a_finite_loss_and_gradient(name: str) -> None:
     labels = torch.arange(20) % classes
     for variant, changes in loaded.compare.grid.items():
         single = recipe.validate(recipe.variant(content, changes, 0))
-        head = DenseHead(16, classes, from_recipe(single.objective))
+        head = DenseHead(16, classes, single.objective)
         given = features.clone().requires_grad_()
         loss = head(given, labels)
         loss.backward()
