@@ -86,7 +86,7 @@ def test_a_row_without_data_says_what_it_needs_and_leaves_nothing(angulus: Run, 
 def test_what_is_asked_is_one_thing(arguments: tuple[str, ...], angulus: Run) -> None:
     assert angulus("reproduce", *arguments)[::2] == (
         2,
-        "angulus: give a row such as CM-T2, or --list, or --table FILE\n",
+        "angulus: give a row such as CM-T2, or --list, or --table FILE, or --queue FILE\n",
     )
 
 

@@ -225,7 +225,7 @@ def test_photos_are_aligned_as_prepare_does(tmp_path: Path) -> None:
 
 def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cv2")
-    from angulus.data.faces import detector
+    from angulus.data.faces import registry
     from planted_faces import Planted, photo, png
 
     contract = Contract(size=(32, 32), colour="rgb", template="five_points")
@@ -259,7 +259,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
             verify(model, many, tmp_path / "4.png", threshold=0.5, detector=Planted(), faces=faces)
     with pytest.raises(InputError, match="a face is chosen on photos that are aligned"):
         verify(model, many, many, threshold=0.5, faces=[1])
-    monkeypatch.setattr(detector, "make_detector", lambda word: Planted())
+    monkeypatch.setattr(registry, "make_detector", lambda word: Planted())
     arguments = ["verify", str(tmp_path / "model"), str(many), str(many), "--threshold", "0.5", "--align"]
     run = CliRunner().invoke(app, [*arguments, "--face", "4", "--face", "3", "--json", str(tmp_path / "d.json")])
     assert run.exit_code == 0, run.output

@@ -85,9 +85,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from angulus.data.faces import detector
+    from angulus.data.faces import registry
 
-    monkeypatch.setattr(detector, "make_detector", lambda word: Planted())
+    monkeypatch.setattr(registry, "make_detector", lambda word: Planted())
 
 
 def invoke(*arguments: object) -> str:

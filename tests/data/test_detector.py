@@ -18,8 +18,9 @@ from hypothesis.extra import numpy as arrays
 from angulus.core.checks import InputError
 from angulus.data.decode import decode
 from angulus.data.faces import mtcnn_nets
-from angulus.data.faces.detector import Faces, YuNet, make_detector, overlaps, suppress
+from angulus.data.faces.detector import Faces, YuNet, overlaps, suppress
 from angulus.data.faces.mtcnn import Mtcnn, Pyramid, Settings, _move
+from angulus.data.faces.registry import make_detector
 from faces import Peer, found_again
 
 GROUP = 6  # faces in the group photo

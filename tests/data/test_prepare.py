@@ -32,8 +32,9 @@ from angulus.data.decode import decode
 from angulus.data.faces import face_report, mtcnn_nets
 from angulus.data.faces import prepare as preparing
 from angulus.data.faces.align import Crops, ProcessedPhoto, choose_face, process
-from angulus.data.faces.detector import Faces, describe_detector
+from angulus.data.faces.detector import Faces
 from angulus.data.faces.prepare import Prepared, prepare_faces
+from angulus.data.faces.registry import describe_detector
 from angulus.data.records import Records, Row
 from angulus.data.sources import SourceOptions
 from data.pictures import BAD, encoded, every_kind

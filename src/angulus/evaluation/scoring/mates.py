@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 
 Integers = NDArray[np.int64]
-SideIds = Sequence[ArrayLike]  # whom each row shows, of the probes and of the gallery
+SideIds = Sequence[ArrayLike]  # who each row shows, of the probes and of the gallery
 Ids = ArrayLike | SideIds  # one for a search within one set
 
 
