@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,11 @@ def test_the_slider_shows_earlier_epochs(opened: Watched) -> None:
         page.wait_for_function(
             "([plot, x]) => plot.data[0].x.join() === x.join()",
             arg=[plot.element_handle(), chart["frames"][epoch][0][0]],
+        )
+        norms = sorted(math.hypot(*xy) for trace in chart["frames"][epoch] for xy in zip(*trace, strict=True))
+        far = 1.08 * norms[int(0.99 * (len(norms) - 1))]
+        page.wait_for_function(
+            "([plot, far]) => Math.abs(plot.layout.xaxis.range[1] / far - 1) < 1e-6", arg=[plot.element_handle(), far]
         )
     page.locator(".play").click()
     page.wait_for_function("() => document.querySelector('output').textContent === 'the end'")

@@ -73,7 +73,6 @@ def run_features(run: FinishedRun) -> Chart:
         still: list[Any] = [[[] for _ in flat.T]] * (len(series) - len(members))
         for epoch in run.formation.features.astype(np.float64):
             at_epoch = project(epoch)
-            reach = max(reach, _reach(at_epoch, 0.99, 0.0))
             frames.append([list(at_epoch[member].T) for member in inside] + still)
     titles = PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃")[: flat.shape[1]]
     # the page's switch to length 1 replaces these limits by its own
@@ -83,9 +82,9 @@ def run_features(run: FinishedRun) -> Chart:
     return Chart(run.name, series, x, y, z, summary=summary, equal=True, digits=4, frames=frames)
 
 
-def _reach(points: Floats, share: float = 0.999, smallest: float = 1.0) -> float:
+def _reach(points: Floats) -> float:
     """How far the axes go: a little beyond all points but the farthest few."""
-    return float(np.quantile(np.linalg.norm(points, axis=1), share)) * 1.08 or smallest
+    return float(np.quantile(np.linalg.norm(points, axis=1), 0.999)) * 1.08 or 1.0
 
 
 def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:

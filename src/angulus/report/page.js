@@ -38,6 +38,12 @@
     await place(plot);
   }
 
+  // how far the axes go: a little beyond all points but the farthest hundredth
+  function farthest(columns) {
+    const norms = columns.flatMap((trace) => trace[0].map((_, row) => Math.hypot(...trace.map((column) => column[row]))));
+    return norms.sort((a, b) => a - b)[Math.floor(0.99 * (norms.length - 1))] * 1.08;
+  }
+
   // features at the chosen epoch, and at length 1 if that is chosen
   async function place(plot) {
     const chart = chartOf(plot), box = plot.closest(".charts");
@@ -58,8 +64,9 @@
       moved.visible.push(!outline || unit);
     });
     const home = is3d(chart) ? chart.layout.scene : chart.layout;
+    const far = frame && farthest(frame); // each earlier epoch has axes of its own: untrained features can be far out
     const ranges = Object.fromEntries(axes.map((axis) => [
-      `${is3d(chart) ? "scene." : ""}${axis}axis.range`, unit ? [-1.15, 1.15] : home[`${axis}axis`].range.slice(),
+      `${is3d(chart) ? "scene." : ""}${axis}axis.range`, unit ? [-1.15, 1.15] : far ? [-far, far] : home[`${axis}axis`].range.slice(),
     ]));
     await Plotly.update(plot, moved, ranges);
   }
