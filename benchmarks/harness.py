@@ -92,7 +92,7 @@ def take_turns(steps: Mapping[str, Step], rounds: int, *, warm_up: bool = True) 
     """
     integer("rounds", rounds, low=1)
     clocks: dict[str, list[Clock]] = {name: [] for name in steps}
-    with Console(stderr=True).status("") as status:
+    with environment.timing(), Console(stderr=True).status("") as status:
         for name, step in steps.items() if warm_up else ():
             status.update(f"warming up: {name}")
             step()

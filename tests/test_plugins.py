@@ -208,3 +208,52 @@ def test_the_commands_of_the_page_run(angulus: Run) -> None:
     for line in lines:
         code, _, err = angulus(*shlex.split(line)[1:])
         assert (code, err) == (0, "")
+
+
+RADIUS = """
+import dataclasses
+from typing import ClassVar
+
+from torch import Tensor
+
+from angulus.losses import radius, roles
+
+
+@dataclasses.dataclass(frozen=True)
+class Root(roles.Radius):
+    kind: ClassVar[str] = "root"
+    a: float = 4.0
+
+    def __call__(self, norms: Tensor) -> Tensor:
+        return self.a * norms.sqrt()
+
+    def formula(self) -> str:
+        return "a·√‖x‖"
+
+
+radius.TABLE["root"] = Root
+"""
+
+
+def test_a_model_trained_with_a_plugins_radius_loads_without_it(angulus: Run) -> None:
+    plugin, objective = write(RADIUS), "objective={radius: {kind: root, a: 4}}"
+    arguments = ("train", tiny.write(Path(), "training.epochs=1"), objective, "--plugin", plugin, "--out", "run")
+    assert angulus(*arguments)[::2] == (0, "")
+    code, _, err = angulus("info", "run/model")
+    assert (code, err) == (0, "")
+    assert artifact.load("run/model").classifier is None
+
+
+def test_an_error_while_a_plugin_runs_names_its_line(angulus: Run) -> None:
+    plugin = write(PLUGIN.replace("return 1 - 2 *", "return 1 - 2 * theta.coss() *"))
+    assert "coss" in Path(plugin).read_text()
+    code, _, err = angulus("train", tiny.write(Path(), "training.epochs=1"), OBJECTIVE, "--plugin", plugin)
+    assert code == 2
+    assert re.search(r"my_losses.py fails at line \d+: AttributeError: 'Tensor' object has no attribute 'coss'", err)
+
+
+def test_a_penalty_may_not_take_the_name_of_a_part(angulus: Run) -> None:
+    plugin = write("from angulus.losses import penalties\npenalties.TABLE['radius'] = penalties.TABLE['iam']\n")
+    code, _, err = angulus("train", tiny.write(Path()), "--plugin", plugin)
+    assert code == 2
+    assert "registers the penalty 'radius' at line 2, which is a key of every objective; choose another name" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -127,3 +128,42 @@ def test_the_queue_waits_while_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch)
         sitting.after_step(1, 2, 0.5)
     assert len(naps) == 3
     assert not sitting.asked
+
+
+def test_other_evaluations_are_not_measured_yet_and_share_no_folder(tmp_path: Path) -> None:
+    path, runs = tmp_path / "rows.txt", tmp_path / "runs"
+    path.write_text(f"demo {SMALL}\n")
+    queue.work(path, runs, hours=1)
+    path.write_text(f"demo {SMALL} evaluation.low_fraction=0.4\n")
+    (waiting,) = queue.status(queue.read_queue(path), runs)
+    assert not waiting.measured
+    (measured,) = queue.work(path, runs, hours=1, threads=2)  # on other threads, the runs are the same
+    assert measured.state == "measured"
+    path.write_text(f"demo {SMALL}\ndemo {SMALL} evaluation.low_fraction=0.4\n")
+    with pytest.raises(InputError, match=r"would share the folder of demo .*; keep one of them"):
+        queue.read_queue(path)
+
+
+def test_a_request_to_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue.environment, "is_timing", lambda: True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def stop(seconds: float) -> None:
+        signal.signal(signal.SIGINT, handler)  # as the training does when it is asked to stop
+
+    monkeypatch.setattr(queue.time, "sleep", stop)
+    queue.Sitting(time.monotonic() + 60).after_step(1, 2, 0.5)
+
+
+def test_a_defect_in_one_recipe_leaves_the_others(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = queue.compare
+
+    def broken(name: str, where: Path, overrides: list[str], **how: Any) -> Any:
+        if not any("batch_size" in change for change in overrides):
+            raise RuntimeError("CUDA out of memory")
+        return compared(name, where, overrides, **how)
+
+    monkeypatch.setattr(queue, "compare", broken)
+    failed, measured = queue.work(rows, tmp_path / "runs", hours=1)
+    assert failed.state == "RuntimeError: CUDA out of memory"
+    assert measured.state == "measured"

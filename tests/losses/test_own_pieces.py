@@ -155,3 +155,47 @@ def test_a_penalty_with_the_name_of_another_thing_is_refused() -> None:
 
     with pytest.raises(InputError, match="a penalty that keeps figures cannot be named 'seen'"):
         DenseHead(SIZE, CLASSES, losses.arcface() + Named(0.1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Misshapen(roles.Margin):
+    """A margin that returns what its function makes of the angles."""
+
+    shape: Callable[[Tensor], Any]
+    kind: ClassVar[str] = "misshapen"
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Any:
+        return self.shape(theta.cos())
+
+    def formula(self) -> str:
+        return "?"
+
+
+@pytest.mark.parametrize(
+    ("shape", "returned"),
+    [
+        (lambda v: v[:, None], "torch.float64 [6, 1]"),
+        (lambda v: v.sum(), "torch.float64 []"),
+        (lambda v: v > 0, "torch.bool [6]"),
+        (lambda v: 0.3, "0.3"),
+        (lambda v: None, "None"),
+    ],
+)
+def test_a_piece_that_does_not_return_one_number_per_row_is_refused(
+    shape: Callable[[Tensor], Any], returned: str
+) -> None:
+    x, _, y = batch()
+    head = DenseHead(SIZE, CLASSES, losses.arcface(s=16).replace(margin=Misshapen(shape))).double()
+    sentence = f"the margin must return one number per row, float [6]; it returned {returned}"
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        head(x, y)
+
+
+def test_a_weighting_that_would_broadcast_is_refused() -> None:
+    class Column(Half):
+        def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
+            return torch.full_like(loss, 0.5)[:, None], len(loss)
+
+    x, _, y = batch()
+    with pytest.raises(InputError, match=r"the weighting must return one number per row, float \[6\]"):
+        DenseHead(SIZE, CLASSES, losses.arcface().replace(weighting=Column())).double()(x, y)

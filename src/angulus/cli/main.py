@@ -146,6 +146,12 @@ def main() -> None:
         _fail(str(lost), 1)
     except OSError as error:
         _fail(files.sentence(error), 2)
+    except Exception as error:
+        plugins = sys.modules.get("angulus.experiments.plugins")
+        sentence = plugins.blame(error) if plugins is not None else None
+        if sentence is None:
+            raise
+        _fail(sentence, 2)
 
 
 def _fail(message: str, code: int, *, quiet: bool = False) -> None:

@@ -66,8 +66,14 @@ def reproduce(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Work through a file of rows, one per line, in the background.", show_default=False),
     ] = None,
-    hours: Annotated[float, typer.Option(help="With --queue: stop after so long; the same command resumes.")] = 2.5,
-    threads: Annotated[int, typer.Option(help="With --queue: CPU threads of each run.")] = 1,
+    hours: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="With --queue: stop after so long; the same command resumes. Default: 2.5."),
+    ] = None,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --queue: CPU threads of each run. Default: 1."),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="With --queue: show how far each row is, and stop.")] = False,
     plugin: Plugins = None,
 ) -> None:
@@ -75,12 +81,13 @@ def reproduce(
     if sum((row is not None, show_list, table is not None, queue is not None)) != 1:
         raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE, or --queue FILE")
     if queue is not None and plugin:
-        raise checks.InputError("--plugin does not go with --queue, whose rows are shipped recipes; leave it out")
+        raise checks.InputError("--plugin does not go with --queue; run a recipe with plugins by angulus compare")
     if queue is not None:
-        _work_through(queue, out, hours, threads, status)
+        _work_through(queue, out, 2.5 if hours is None else hours, 1 if threads is None else threads, status)
         return
-    if status:
-        raise checks.InputError("--status needs --queue FILE: it shows how far each row of that file is")
+    for option, value in (("--status", status or None), ("--hours", hours), ("--threads", threads)):
+        if value is not None:
+            raise checks.InputError(f"{option} needs --queue FILE, a file of rows; leave it out, or give that")
     from angulus.experiments import reproduce as rows
 
     if row is None:

@@ -81,7 +81,8 @@ def _show_results(recipe: Recipe, results: dict[str, Any], folder: Path) -> None
             say(f"{benchmark.name}: {title} {_figure(benchmark, title, numbers)}")
     if importlib.util.find_spec("tensorboard") is None:
         say(extras.missing("tensorboard", f"Next to {folder}/metrics.jsonl, a log for TensorBoard", "tensorboard"))
-    say(f"The run is in {folder}/, its model in {folder / MODEL}/; for a report: angulus report {folder}")
+    plugins = "".join(f" --plugin {name}" for name in recipe.plugins)
+    say(f"The run is in {folder}/, its model in {folder / MODEL}/; for a report: angulus report {folder}{plugins}")
 
 
 def _figure(benchmark: Benchmark, title: str, numbers: dict[str, Any]) -> str:

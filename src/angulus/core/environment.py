@@ -95,10 +95,12 @@ def timing() -> Iterator[None]:
 def is_timing() -> bool:
     """Whether another process of this user measures times."""
     try:
-        with _timing_lock().acquire(timeout=0):
+        with _timing_lock().acquire(timeout=0.2, poll_interval=0.01):  # others that look hold it for an instant
             return False
     except filelock.Timeout:
         return True
+    except OSError:  # a file of another user
+        return False
 
 
 def _timing_lock() -> filelock.BaseFileLock:

@@ -20,7 +20,7 @@ from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.models import artifact
-from angulus.models.classifier import Classifier
+from angulus.models.classifier import Classifier, has_own_radius
 from angulus.training import batches, start, validation
 from angulus.training.job import Job, has_batch_norm
 from angulus.training.state import CHECKPOINT, load_checkpoint
@@ -162,7 +162,7 @@ def saves_classes(recipe: Recipe, images: Splits) -> bool:
     if asked != "auto":
         return asked
     people = recipe.input.template is not None or recipe.validation is not None
-    return not people and images.train.num_classes <= MOST_AUTO_CLASSES
+    return not people and images.train.num_classes <= MOST_AUTO_CLASSES and has_own_radius(recipe.objective)
 
 
 def classifier(job: Job) -> Classifier:

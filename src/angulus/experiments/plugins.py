@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from angulus.core import checks
 from angulus.losses import ALIASES, penalties
-from angulus.losses.serialize import SLOTS
+from angulus.losses.serialize import PLAIN, SLOTS
 
 # what a plugin may add to: a piece's or an alias's table, by the words for it
 TABLES: dict[str, dict[str, Any]] = {
@@ -25,6 +25,10 @@ TABLES: dict[str, dict[str, Any]] = {
     "loss": ALIASES,
 }
 _loaded: dict[str, str] = {}  # name of the file -> SHA-256; for the whole process, as the tables are
+
+
+PREFIX = "angulus_plugin_"  # of the modules' names
+TAKEN = {*PLAIN, *SLOTS, "center_loss"}  # keys of an objective that no penalty may take
 
 
 def load(files: Iterable[Path | str]) -> list[str]:
@@ -81,6 +85,7 @@ def _load(path: Path) -> str:
         for what, table in TABLES.items():
             _check_table(path, source, what, before[what], table)
     except BaseException:
+        sys.modules.pop(PREFIX + path.stem, None)
         for what, table in TABLES.items():
             table.clear()
             table.update(before[what])
@@ -100,7 +105,7 @@ def _read(path: Path) -> bytes:
 
 def _run(path: Path, source: bytes) -> None:
     """Run the code as a module; what it raises becomes one sentence with the line."""
-    module = ModuleType(f"angulus_plugin_{path.stem}")
+    module = ModuleType(PREFIX + path.stem)
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look up their module there
     try:
@@ -109,7 +114,6 @@ def _run(path: Path, source: bytes) -> None:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [None])[-1]
         where = f" at line {line}" if line else ""
-        del sys.modules[module.__name__]
         what = error.msg if isinstance(error, SyntaxError) else checks.one_line(error)
         raise checks.InputError(
             f"--plugin {path} fails{where}: {type(error).__name__}: {what}; correct the file"
@@ -126,6 +130,9 @@ def _check_table(path: Path, source: bytes, what: str, before: Mapping[str, Any]
                 "another name"
             )
     for name in after.keys() - before.keys():
+        if what == "penalty" and name in TAKEN:
+            place = f"--plugin {path} registers the penalty {name!r}{_line(source, name)}"
+            raise checks.InputError(f"{place}, which is a key of every objective; choose another name")
         own = name if what == "loss" else getattr(after[name], "name" if what == "penalty" else "kind", None)
         if own != name or not callable(after[name]):
             raise checks.InputError(
@@ -139,3 +146,13 @@ def _line(source: bytes, name: str) -> str:
     nodes = ast.walk(ast.parse(source))
     lines = [node.lineno for node in nodes if isinstance(node, ast.Constant) and node.value == name]
     return f" at line {min(lines)}" if lines else ""
+
+
+def blame(error: BaseException) -> str | None:
+    """The sentence on an error that was raised in a plugin's code, while it ran; None if no plugin is to blame."""
+    files = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith(PREFIX)}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files - {None}]
+    if not lines:
+        return None
+    place = f"--plugin {lines[-1].filename} fails at line {lines[-1].lineno}"
+    return f"{place}: {type(error).__name__}: {checks.one_line(error)}; correct the file"

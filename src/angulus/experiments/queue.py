@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -17,11 +18,11 @@ from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import Comparison, compare, run_folder, section
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.reproduce import missing_inputs, recipes_of_row
-from angulus.experiments.run_files import RESULTS
+from angulus.experiments.run_files import RECIPE, RESULTS
 from angulus.training.signals import Interrupted
 
 LOG = "queue.jsonl"
-PAUSE_S = 20.0  # between looks at whether a benchmark still runs
+PAUSE_S = 1.0  # between looks at whether a benchmark still runs
 OnRun = Callable[[str, int, int], None]
 OnStep = Callable[[int, int, float], None]
 
@@ -56,6 +57,7 @@ class EntryStatus:
     Args:
         entry: the recipe.
         done, runs: runs that ended, and all of its grid.
+        measured: all ended, and were measured as the queue asks.
         hours: that it took in all sittings, or 0.
         problem: the last sentence that stopped it, or None.
     """
@@ -63,13 +65,14 @@ class EntryStatus:
     entry: Entry
     done: int
     runs: int
+    measured: bool
     hours: float
     problem: str | None
 
     @property
     def state(self) -> str:
         """In one word or sentence."""
-        if self.done == self.runs:
+        if self.measured:
             return "measured"
         return self.problem or ("started" if self.done or self.hours else "waiting")
 
@@ -100,8 +103,9 @@ class Sitting:
         """Wait while a benchmark runs; ask the run to stop once the time is over, as Ctrl-C would."""
         if self.on_step is not None:
             self.on_step(step, steps, loss)
-        while environment.is_timing() and time.monotonic() < self.ends:
-            time.sleep(min(PAUSE_S, max(self.ends - time.monotonic(), 0)))
+        handler = signal.getsignal(signal.SIGINT)  # the training puts back the former one when it is asked to stop
+        while environment.is_timing() and time.monotonic() < self.ends and signal.getsignal(signal.SIGINT) is handler:
+            time.sleep(PAUSE_S)
         if time.monotonic() >= self.ends and not self.asked:
             self.asked = True
             os.kill(os.getpid(), signal.SIGINT)
@@ -124,6 +128,12 @@ def read_queue(path: Path) -> list[Entry]:
         try:
             words = shlex.split(line, comments=True)
             for entry in _entries(words):
+                for other in entries.values():
+                    if other.title != entry.title and other.folder(path) == entry.folder(path):
+                        raise checks.InputError(
+                            f"{entry.title} would share the folder of {other.title}: they differ only in what does not "
+                            "change the training; keep one of them"
+                        )
                 entries.setdefault(entry.title, entry)
         except (checks.InputError, ValueError) as error:
             raise checks.InputError(f"{path}, line {number}: {error}") from error
@@ -183,8 +193,7 @@ def work(
 def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: Callable[[Comparison], object]) -> bool:
     """Train what a recipe lacks; returns whether there is time left."""
     where = entry.folder(folder)
-    done, runs = _ended_runs(entry, where)
-    if done == runs and (where / "comparison.json").exists():
+    if _is_measured(entry, where):
         return True
     problem: str | None = "stopped: run the same command again to resume"
     began = time.monotonic()
@@ -192,7 +201,7 @@ def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: 
         problem = "; ".join(missing_inputs(entry.recipe)) or None
         if problem is None:
             problem = "stopped: run the same command again to resume"
-            overrides = [*entry.overrides, f"training.threads={threads}"]
+            overrides = [f"training.threads={threads}", *entry.overrides]
             store(compare(entry.name, where, overrides, on_run=sitting.before_run, on_step=sitting.after_step))
             problem = None
     except Interrupted:
@@ -200,6 +209,8 @@ def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: 
             raise
     except (checks.InputError, OSError) as error:
         problem = files.sentence(error) if isinstance(error, OSError) else str(error)
+    except Exception as error:  # out of memory, or a defect: the other recipes go on
+        problem = f"{type(error).__name__}: {checks.one_line(error):.300}"
     finally:
         _log(folder, entry, time.monotonic() - began, problem)
     return time.monotonic() < sitting.ends
@@ -213,8 +224,22 @@ def status(entries: list[Entry], folder: Path) -> list[EntryStatus]:
         own = [line for line in lines if line["entry"] == entry.title]
         done, runs = _ended_runs(entry, entry.folder(folder))
         problem = own[-1]["problem"] if own else None
-        found.append(EntryStatus(entry, done, runs, sum(line["seconds"] for line in own) / 3600, problem))
+        measured = _is_measured(entry, entry.folder(folder))
+        found.append(EntryStatus(entry, done, runs, measured, sum(line["seconds"] for line in own) / 3600, problem))
     return found
+
+
+def _is_measured(entry: Entry, where: Path) -> bool:
+    """Whether all runs ended and the comparison is of this recipe, whatever number of threads it took."""
+    done, runs = _ended_runs(entry, where)
+    if done < runs or not (where / "comparison.json").exists():
+        return False
+    try:
+        saved = recipes.load(str(where / RECIPE))
+    except checks.InputError:
+        return False
+    threads = dataclasses.replace(saved.training, threads=entry.recipe.training.threads)
+    return dataclasses.replace(saved, training=threads) == entry.recipe
 
 
 def _ended_runs(entry: Entry, folder: Path) -> tuple[int, int]:
@@ -229,8 +254,10 @@ def _log(folder: Path, entry: Entry, seconds: float, problem: str | None) -> Non
     line = {
         "entry": entry.title, "ended": time.strftime("%Y-%m-%d %H:%M"), "seconds": round(seconds, 1), "problem": problem
     }  # fmt: skip
-    with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with (folder / LOG).open("a+", encoding="utf-8") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        cut = file.read() not in ("", "\n")  # by a full disk
+        file.write("\n" * cut + json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

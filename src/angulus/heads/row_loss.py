@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.roles import Hinge, LogSumExp, Rows
@@ -176,13 +177,24 @@ def finish(
     extra = torch.zeros_like(target.norms)
     plain, hinges = iter(reduced.plain), iter(reduced.hinges)
     for factor, penalty, asked_for in asked.asks:
-        extra = extra + factor * penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+        extra = extra + factor * _per_row(term, extra, "a penalty")
     return Finished(loss, divisor, extra)
 
 
 def margined(bound: BoundObjective, target: Geometry) -> Tensor:
     """What replaces the target's cosine, [B]."""
-    return target.cos if bound.margin is None else bound.margin(target.theta, target.norms)
+    if bound.margin is None:
+        return target.cos
+    return _per_row(bound.margin(target.theta, target.norms), target.cos, "the margin")
+
+
+def _per_row(value: Any, like: Tensor, what: str) -> Tensor:
+    """What a piece returned for the rows; anything but one number per row is refused, since it would broadcast."""
+    if isinstance(value, Tensor) and value.is_floating_point() and value.shape == like.shape:
+        return value
+    got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    raise checks.InputError(f"{what} must return one number per row, float {list(like.shape)}; it returned {got}")
 
 
 def measures(bound: BoundObjective, target: Geometry, radius: Tensor | None = None) -> dict[str, Tensor]:
@@ -227,6 +239,7 @@ def _cross_entropy(
             log_sum = reduced.plain[-1] if spec.remaps else reduced.log_sum
             log_not_p = F.logsigmoid(log_sum - logit(target.cos))
         weight, divisor = weigh(loss, log_p, log_not_p)
+        weight = _per_row(weight, loss, "the weighting")
         loss = weight * loss
     return spec.cross_entropy * loss, divisor
 

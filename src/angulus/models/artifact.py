@@ -169,6 +169,9 @@ class Model(nn.Module):
     def _checked(self, pixels: Tensor) -> Tensor:
         """The images on the model's device; a wrong shape is refused."""
         expected = [self.config.in_channels, *self.config.image_size]
+        if not isinstance(pixels, Tensor):
+            rule = f"images must be a torch.Tensor, uint8 [batch, {', '.join(map(str, expected))}]"
+            raise InputError(f"{rule}; got {type(pixels).__name__}; see torch.from_numpy")
         if list(pixels.shape[1:]) != expected:
             raise checks.InputError(
                 f"this model takes images [batch, {', '.join(map(str, expected))}]; got {list(pixels.shape)}; "

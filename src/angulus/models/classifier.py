@@ -32,6 +32,11 @@ class Prediction(NamedTuple):
     probabilities: Tensor
 
 
+def has_own_radius(spec: Objective) -> bool:
+    """Whether the radius, if there is one, is Angulus' own: a plugin's is unknown to those who load the folder."""
+    return spec.radius is None or type(spec.radius).__module__ == radii.__name__
+
+
 class Classifier(nn.Module):
     """Class weights with names: features in, logits without margins out, as `DenseHead.logits`.
 
@@ -49,10 +54,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.names = _check_names(names, len(weight))
         self.spec = Objective(**{part: getattr(spec, part) for part in _PARTS})
-        if self.spec.radius is not None and self.spec.radius.kind not in radii.TABLE:
+        if not has_own_radius(self.spec):
             raise checks.InputError(
-                f"classes are stored with a radius of Angulus' own ({', '.join(radii.TABLE)}); got "
-                f"{self.spec.radius.kind!r}; save the model without its classes"
+                "classes are stored with a radius of Angulus' own, for a model folder loads no plugin; got "
+                f"{self.spec.radius.kind!r}; train with training.save_classes=false"  # type: ignore[union-attr]
             )
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)

@@ -50,7 +50,8 @@ class Predictions:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which images have a label that is one of the classes."""
-        return np.isin(np.array(self.labels, dtype=object), np.array(self.names, dtype=object))
+        names = set(self.names)
+        return np.array([label in names for label in self.labels], dtype=bool)
 
     @property
     def accuracy(self) -> float | None:
