@@ -51,6 +51,8 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("evaluate pairs e.npz --pairs pairs.txt --json pairs.json", None),
     ("calibrate e.npz --model run/model --fmr 0.1", None),
     ("verify run/model photos/0/0.png photos/1/1.png", None),
+    ("predict run/model photos", None),
+    ("who run/model photos/0/0.png", None),
     ("compare-results pairs.json pairs.json", None),
     ("compare demo training.epochs=1 compare.seeds=[0] --out comparison", None),
     ("report run comparison pairs.json --out report.html", None),

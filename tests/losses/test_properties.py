@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from angulus import class_loss
+from angulus.losses.weighting import HardMining
 from losses.aliases import CASES
 from losses.oracles import Case
 
@@ -103,6 +104,8 @@ def test_permuted_samples_permute_their_losses(case: Case) -> None:
     @few
     @given(draws)
     def law(draw: Draw) -> None:
+        # in one dimension every cosine is 1 or -1: losses tie, and hard mining keeps the first of equals
+        assume(draw.size > 1 or not isinstance(case.objective.weighting, HardMining))
         problem = Problem(case, draw)
         before, mean, order = problem.loss(), problem.loss("mean"), problem.permutation(draw.rows)
         problem.features, problem.labels = problem.features[order], problem.labels[order]

@@ -33,7 +33,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(help="Classes to print and save per image.")] = 5,
     json: JsonFile = None,
-    csv: Annotated[
+    table: Annotated[
         Path | None,
         typer.Option("--csv", help="Save id, class, probability (and label) to this .csv file.", show_default=False),
     ] = None,
@@ -61,7 +61,7 @@ def predict(
     from angulus.models import artifact
 
     refuse_unwritable("--json", json)
-    refuse_unwritable("--csv", csv, ".csv")
+    refuse_unwritable("--csv", table, ".csv")
     refuse_unwritable("--out", out, ".csv")
     if candidates is None and (out is not None or mark is not None):
         option = "--out" if out is not None else "--class"
@@ -69,20 +69,20 @@ def predict(
     loaded = artifact.load(model).to(build.device(device, what="--device"))
     loaded.need_classes()
     if candidates is None:
-        _predict_images(loaded, sources, json, csv, top=top, batch=batch, on_error=on_error)
+        _predict_images(loaded, sources, json, table, top=top, batch=batch, on_error=on_error)
         return
-    if out is None or json is not None or csv is not None or len(sources) > 1:
+    if out is None or json is not None or table is not None or len(sources) > 1:
         raise checks.InputError("--candidates takes one folder of scans and --out, and neither --json nor --csv")
     _mark_scans(loaded, sources[0], candidates, out, mark or NODULE, batch)
 
 
 def _predict_images(
-    model: Model, sources: list[Path], json: Path | None, csv: Path | None, *, top: int, batch: int, on_error: str
+    model: Model, sources: list[Path], json: Path | None, table: Path | None, *, top: int, batch: int, on_error: str
 ) -> None:
     from angulus.models.embed import refuse_within
     from angulus.models.predict import predict as classify
 
-    for path in filter(None, (json, csv)):
+    for path in filter(None, (json, table)):
         for source in sources:
             refuse_within(source, path)
     with Console(stderr=True).status("classifying ...") as status:
@@ -101,9 +101,9 @@ def _predict_images(
         say(f"and {len(found.left_out) - SHOWN:,} more left out")
     say(describe_accuracy(found))
     save_json(json, as_json(model, found))
-    if csv is not None:
-        files.make_folder(csv.parent)
-        files.write_text(csv, as_csv(found))
+    if table is not None:
+        files.make_folder(table.parent)
+        files.write_text(table, as_csv(found))
 
 
 def _show_images(found: Predictions) -> None:
