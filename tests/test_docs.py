@@ -43,6 +43,12 @@ def test_add_a_loss_page_adds_a_margin() -> None:
         margins.TABLE.pop("linear_angle", None)
 
 
+def test_the_readme_counts_the_losses() -> None:
+    named = ("ArcFace", "CosFace", "NormFace", "MV-Softmax", "CM-Softmax")
+    opening = (ROOT / "README.md").read_text(encoding="utf-8").partition("```")[0].replace("\n", " ")
+    assert f"{', '.join(named)} and [{len(angulus.list_losses()) - len(named)} others](docs/losses.md)" in opening
+
+
 def test_the_citation_names_this_version() -> None:
     assert f"\nversion: {angulus.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 

@@ -22,6 +22,7 @@ from angulus.experiments.run_files import RECIPE, RESULTS
 from angulus.training.signals import Interrupted
 
 LOG = "queue.jsonl"
+STOPPED = "stopped: run the same command again to resume"
 PAUSE_S = 1.0  # between looks at whether a benchmark still runs
 OnRun = Callable[[str, int, int], None]
 OnStep = Callable[[int, int, float], None]
@@ -195,12 +196,12 @@ def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: 
     where = entry.folder(folder)
     if _is_measured(entry, where):
         return True
-    problem: str | None = "stopped: run the same command again to resume"
+    problem: str | None = STOPPED
     began = time.monotonic()
     try:
         problem = "; ".join(missing_inputs(entry.recipe)) or None
         if problem is None:
-            problem = "stopped: run the same command again to resume"
+            problem = STOPPED
             overrides = [f"training.threads={threads}", *entry.overrides]
             store(compare(entry.name, where, overrides, on_run=sitting.before_run, on_step=sitting.after_step))
             problem = None
