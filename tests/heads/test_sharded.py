@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from angulus import InputError, losses
 from angulus.distributed.runtime import Ranks, class_counts
 from angulus.heads.sharded import ShardedHead
+from processes import run_ranks
 
 WORKER = Path(__file__).with_name("ranks.py")
 TOLERANCE = 1e-12
@@ -21,23 +19,7 @@ TOLERANCE = 1e-12
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_equals_the_dense_head(count: int, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(WORKER)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(count), str(tmp_path / "rendezvous"), str(results)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        said = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(said)[-4000:]
+    run_ranks(WORKER, count, str(tmp_path / "rendezvous"), str(results))
     found = json.loads(results.read_text())
     assert len(found) > 200
     worst = {name: value for name, value in found.items() if not value <= TOLERANCE}

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from angulus.core.checks import InputError
+from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.scoring import (
     ScoringOptions,
@@ -169,6 +170,7 @@ def process(rank: int, folder: str) -> None:
     assert (ranks.rank, ranks.count) == (rank, 2)
     torch.save(everything(ranks), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    end_process(0)
 
 
 def test_two_processes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,27 +22,14 @@ from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint
 sys.path.insert(0, str(Path(__file__).parent))
 from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop
 
+from processes import run_ranks
+
 WORKER = Path(__file__).with_name("ranks.py")
 
 
 def start(count: int, folder: Path) -> None:
     """Train every case on so many processes."""
-    command = [sys.executable, str(WORKER)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(count), str(folder / "rendezvous"), str(folder)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        said = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(said)[-4000:]
+    run_ranks(WORKER, count, str(folder / "rendezvous"), str(folder))
 
 
 @pytest.fixture(scope="module")

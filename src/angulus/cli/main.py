@@ -125,6 +125,15 @@ _shown: set[str] = set()
 
 def main() -> None:
     """Run the command line."""
+    try:
+        _run()
+    except SystemExit as end:
+        if launch.is_distributed():
+            launch.end_process(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+def _run() -> None:
     from angulus.training.signals import Interrupted
 
     warnings.showwarning = _show_warning

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from angulus.core import checks
 
@@ -117,6 +119,18 @@ def _leave(previous: Any) -> None:
     import torch.distributed as dist
 
     dist.destroy_process_group()
+
+
+def end_process(code: int) -> NoReturn:
+    """End a process that was in a process group, without the end of Python itself.
+
+    PyTorch can leave the threads of gloo running after `destroy_process_group()`. A thread that drops a tensor while
+    Python ends aborts the process ("terminate called without an active exception"), after a run that succeeded.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _is_connection_error(error: RuntimeError) -> bool:
