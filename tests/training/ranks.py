@@ -57,6 +57,7 @@ CASES: dict[str, list[str]] = {
     "sampled": [*NET, "head.sampling={rate: 1}"],
     "in-backward": [*NET, "head={impl: chunked, update_in_backward: true}"],
     "slow-backbone": [*NET, "training.optimizer.backbone_lr_scale=0.1"],
+    "ramped": [*NET, "objective={kind: mv_softmax, s: 8, ramp: {margin: [0.2, 0.8], negatives: auto}}"],
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
 OF_THREE = ("clipped", "bias-and-ring", "mined", "synced-accumulated", "validated")  # what three processes train too

@@ -1,5 +1,6 @@
 """Build the objects that a recipe names."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
 def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     """The head, with the same class weights for any number of ranks."""
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
+    objective = recipe.objective
+    if objective.ramp is not None and objective.ramp.steps is None:
+        steps = recipe.training.epochs * len(batches.batches(len(images.train), recipe.training.batch_size, 0, 0))
+        objective = objective.replace(ramp=dataclasses.replace(objective.ramp, steps=steps))
     options: dict[str, Any] = {
         "impl": recipe.head.impl,
         "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
@@ -113,9 +118,9 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     if recipe.head.sharded is False and ranks.count > 1:
         raise InputError(f"head.sharded false keeps all classes in one process; got {ranks.count}: set it to auto")
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):
-        return DenseHead(size, classes, recipe.objective, **options)
+        return DenseHead(size, classes, objective, **options)
     before = torch.get_rng_state()
-    head = ShardedHead(size, classes, recipe.objective, **options)
+    head = ShardedHead(size, classes, objective, **options)
     torch.set_rng_state(before)
     start.draw_as_dense(head)
     return head

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from angulus.core import checks
 from angulus.losses import ALIASES, penalties
-from angulus.losses.serialize import PLAIN, SLOTS
+from angulus.losses.serialize import ADDED, PLAIN, SLOTS
 
 # what a plugin may add to: a piece's or an alias's table, by the words for it
 TABLES: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ _loaded: dict[str, str] = {}  # name of the file -> SHA-256; for the whole proce
 
 
 PREFIX = "angulus_plugin_"  # of the modules' names
-TAKEN = {*PLAIN, *SLOTS, "center_loss"}  # keys of an objective that no penalty may take
+TAKEN = {*PLAIN, *SLOTS, *ADDED}  # keys of an objective that no penalty may take
 
 
 def load(files: Iterable[Path | str]) -> list[str]:

@@ -18,7 +18,15 @@ from angulus.experiments.benchmark import place
 from angulus.experiments.divergence import diagnose
 from angulus.experiments.measure import MODEL, load_test
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run_files import DIVERGED, MEASURING, RECIPE, RESULTS, read_run_state, write_run_files
+from angulus.experiments.run_files import (
+    DIVERGED,
+    FINDINGS,
+    MEASURING,
+    RECIPE,
+    RESULTS,
+    read_run_state,
+    write_run_files,
+)
 from angulus.models import artifact
 from angulus.training import loop
 from angulus.training.job import Job
@@ -116,6 +124,8 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
+        if progress.findings:
+            results[FINDINGS] = progress.findings
         if sentence := diagnose(progress, load_test(folder), recipe.training.optimizer.lr):
             results[DIVERGED] = sentence
         if snapshots:

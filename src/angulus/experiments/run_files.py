@@ -21,6 +21,7 @@ from angulus.training.state import CHECKPOINT
 
 RECIPE, RESULTS, ENVIRONMENT, DATA = "recipe.yaml", "results.json", "environment.json", "data.json"
 MEASURING = ".measuring"  # exists while an ended run is evaluated again
+FINDINGS = "findings"  # in results.json, what the watch saw during the training
 DIVERGED = "diverged"  # in results.json, the sentence on a training that diverged
 
 _Number = Annotated[float, pydantic.Field(ge=0, lt=2**63)]

@@ -126,7 +126,7 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
     return Request(
         radius=radius,
         threshold=asked.threshold if spec.remaps else None,
-        coefficients=bound.negatives.coefficients if spec.remaps else (0.0, 1.0, 0.0),
+        coefficients=ramped_coefficients(bound),
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
         plain_scales=asked.plain_scales,
@@ -186,7 +186,18 @@ def margined(bound: BoundObjective, target: Geometry) -> Tensor:
     """What replaces the target's cosine, [B]."""
     if bound.margin is None:
         return target.cos
-    return _per_row(bound.margin(target.theta, target.norms), target.cos, "the margin")
+    value = _per_row(bound.margin(target.theta, target.norms), target.cos, "the margin")
+    share = None if bound.ramp is None else bound.ramp.margin_share()
+    return value if share is None else torch.lerp(target.cos, value, share.to(value.dtype))
+
+
+def ramped_coefficients(bound: BoundObjective) -> tuple[float, float, float]:
+    """(a2, a1, a0) of the negatives, as far as the ramp has brought them in."""
+    if not bound.spec.remaps:
+        return 0.0, 1.0, 0.0
+    a2, a1, a0 = bound.negatives.coefficients
+    share = 1.0 if bound.ramp is None else bound.ramp.negatives_share()
+    return share * a2, 1 + share * (a1 - 1), share * a0
 
 
 def _per_row(value: Any, like: Tensor, what: str) -> Tensor:

@@ -30,12 +30,14 @@ from angulus.losses.catalogue import (
     weight_normalized,
 )
 from angulus.losses.objective import BoundObjective, Objective
+from angulus.losses.ramp import Ramp
 from angulus.losses.running import Statistics
 
 __all__ = [
     "ALIASES",
     "BoundObjective",
     "Objective",
+    "Ramp",
     "Statistics",
     "arcface",
     "build",

@@ -28,6 +28,8 @@ def words(objective: Objective) -> Iterator[str]:
         yield _factor(weight, " × ") + penalty.words()
     if o.center_loss is not None:
         yield o.center_loss.words()
+    if o.ramp is not None:
+        yield o.ramp.words()
 
 
 def formula(objective: Objective) -> str:
@@ -52,6 +54,8 @@ def formula(objective: Objective) -> str:
         where.append(f"unit vectors v / √(‖v‖² + {o.eps:g})")
     if o.plain_probability:
         where.append("p° without margin")
+    if o.ramp is not None:
+        where.append(o.ramp.words())
     return ", ".join([" + ".join([body, *terms]), *where])
 
 

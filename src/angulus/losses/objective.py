@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
+from angulus.losses.ramp import Ramp
 from angulus.losses.running import Statistics, merge_statistics
+from angulus.losses.theory import margin_room
 
 ROLES: dict[str, type] = {
     "radius": roles.Radius,
@@ -53,6 +56,7 @@ class Objective:
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each name.
         center_loss: center loss, or None.
+        ramp: brings margin or negatives in during the training, or None.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -71,6 +75,7 @@ class Objective:
     cross_entropy: float = 1.0
     penalties: tuple[Term, ...] = ()
     center_loss: CenterLoss | None = None
+    ramp: Ramp | None = None
 
     def __post_init__(self) -> None:
         for slot, role in ROLES.items():
@@ -102,6 +107,7 @@ class Objective:
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
             raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
+        self._check_ramp()
         names = [term.penalty.name for term in self.penalties]
         for name in names:
             if names.count(name) > 1:
@@ -140,13 +146,28 @@ class Objective:
     @property
     def stateful(self) -> bool:
         """Whether it learns, counts or keeps a running figure, so that it must be bound before use."""
-        return self.center_loss is not None or any(piece.stateful for piece in self.pieces)
+        return bool(self.center_loss or self.ramp) or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
         """The parts that read the feature norm, in words; they have no effect on unit features."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
+
+    def _check_ramp(self) -> None:
+        if not (self.ramp is None or isinstance(self.ramp, Ramp)):
+            raise InputError(f"ramp must be a losses.Ramp or None; got {self.ramp!r}")
+        if self.ramp is None or self.radius is None:  # without a radius it waits for a loss to be added to
+            return
+        if self.ramp.margin is not None and self.margin is None:
+            raise InputError("ramp.margin brings in a margin, and this objective has none; leave it out")
+        if self.ramp.negatives is not None and not self.remaps:
+            raise InputError(
+                "ramp.negatives brings in what negatives such as MV-Softmax's add, and this objective keeps all "
+                "cosines; leave it out"
+            )
+        if self.ramp.margin is not None and getattr(self.margin, "annealing", None) is not None:
+            raise InputError("the margin has an annealing of its own; give it that, or ramp.margin")
 
     def _check_scale(self, has_scale: bool) -> None:
         for term in self.penalties:
@@ -207,11 +228,14 @@ class Objective:
             )
         if self.center_loss is not None and other.center_loss is not None:
             raise InputError("center_loss is given twice; use replace(center_loss=...) to change it")
+        if self.ramp is not None and other.ramp is not None:
+            raise InputError("ramp is given twice; use replace(ramp=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
         return dataclasses.replace(
             base,
             penalties=self.penalties + other.penalties,
             center_loss=base.center_loss or extra.center_loss,
+            ramp=base.ramp or extra.ramp,
             eps=base.eps or extra.eps,
         )
 
@@ -271,8 +295,10 @@ class BoundObjective(nn.Module):
         self.radius: Any = spec.radius and spec.radius.bind(embedding_size, num_classes)
         self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
         self.negatives: Any = spec.negatives.bind(embedding_size, num_classes)
+        self._warn_of_room()
         self.weighting: Any = spec.weighting and spec.weighting.bind(embedding_size, num_classes)
         self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
+        self.ramp: Any = spec.ramp and spec.ramp.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
             bound = penalty.bind(embedding_size, num_classes)
@@ -286,6 +312,20 @@ class BoundObjective(nn.Module):
                 self.add_module(penalty.name, bound)
         self._parts: list[Statistics] = []  # the micro-batches of the current optimiser step so far
         self.accumulating = False  # whether the current optimiser step has more micro-batches to come
+
+    def _warn_of_room(self) -> None:
+        """Warn of a margin that no feature can meet, because so many classes lie too close in so few dimensions."""
+        if self.spec.margin is None or self.spec.margin.stateful or self.num_classes < 2:
+            return
+        one = torch.ones(1)
+        at_best = float(self.margin(0 * one, one))  # of a feature along its own class weight
+        room = math.cos(margin_room(self.num_classes, self.embedding_size))
+        if 0 <= at_best < room:  # a negative one is warned of by the margin itself
+            checks.warn(
+                f"no feature can meet the margin {self.spec.margin.formula()}: along its own class weight the target "
+                f"is {at_best:.2f}, and with {self.num_classes} classes in {self.embedding_size} dimensions the cosine "
+                f"of the nearest class is at least {room:.2f}; lower the margin, or raise embedding_size"
+            )
 
     @property
     def scale(self) -> float | Tensor | None:

@@ -10,6 +10,7 @@ from angulus.core.checks import InputError
 from angulus.losses import margins, negatives, penalties, radius, weighting
 from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
+from angulus.losses.ramp import Ramp
 
 SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "radius": radius.TABLE,
@@ -17,12 +18,13 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "negatives": negatives.TABLE,
     "weighting": weighting.TABLE,
 }
+ADDED: dict[str, Callable[..., Any]] = {"center_loss": CenterLoss, "ramp": Ramp}
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
 
 
 def part_names() -> tuple[str, ...]:
     """The keys that an objective's mapping may have; computed, since tables of penalties may grow."""
-    return (*PLAIN, *SLOTS, *penalties.TABLE, "center_loss")
+    return (*PLAIN, *SLOTS, *penalties.TABLE, *ADDED)
 
 
 def build_piece(slot: str, value: object) -> Any:
@@ -60,8 +62,11 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
     for weight, penalty in objective.penalties:
         spec: Any = penalty  # a dataclass, as an objective checks
         out[spec.name] = dataclasses.asdict(spec) | ({} if weight == 1 else {"weight": weight})
-    if objective.center_loss is not None:
-        out["center_loss"] = dataclasses.asdict(objective.center_loss)
+    for name in ADDED:
+        part = getattr(objective, name)
+        if part is not None:
+            values = dataclasses.asdict(part).items()
+            out[name] = {key: list(value) if isinstance(value, tuple) else value for key, value in values}
     return out
 
 
@@ -83,8 +88,8 @@ def build_part(name: str, value: object) -> Any:
     """The value of `Objective.replace` for this name, from plain values."""
     if name in SLOTS:
         return build_piece(name, value)
-    if name == "center_loss":
-        return build_center(value)
+    if name in ADDED:
+        return build_added(name, value)
     return build_term(name, value) if name in penalties.TABLE and value is not None else value
 
 
@@ -97,11 +102,10 @@ def build_term(name: str, value: object) -> Term:
     return Term(weight, call_checked(penalties.TABLE[name], name, parameters))
 
 
-def build_center(value: object) -> CenterLoss | None:
-    """Center loss from its parameters, or None."""
-    if value is None:
-        return None
+def build_added(name: str, value: object) -> Any:
+    """Center loss or a ramp from its parameters; one that is built, or None, is returned unchanged."""
+    if value is None or isinstance(value, ADDED[name]):  # type: ignore[arg-type]
+        return value
     if not isinstance(value, Mapping):
-        raise InputError(f"center_loss must be a mapping of its parameters, or null; got {value!r}")
-    made: CenterLoss = call_checked(CenterLoss, "center_loss", value)
-    return made
+        raise InputError(f"{name} must be a mapping of its parameters, or null; got {value!r}")
+    return call_checked(ADDED[name], name, value)

@@ -98,6 +98,33 @@ def coco_scale(num_classes: int) -> float:
     return 0.5 * math.log(num_classes - 1) + 3
 
 
+def margin_room(num_classes: int, embedding_size: int) -> float:
+    """An upper bound on the smallest angle between C directions in d dimensions, in radians: the room for a margin.
+
+    acos(−1/(C − 1)) for C ≤ d + 1 (the simplex) and π/2 for C ≤ 2d, both attained. Beyond, C caps of half the angle
+    around the directions do not overlap, so they cover at most the sphere; attained for d = 2, where it is 2π/C. An
+    additive angle m needs m < room, an additive cosine m < 1 − cos(room): otherwise no feature meets the margin.
+
+    Source: Rankin 1955 for C ≤ 2d; the sphere's area for more.
+
+    >>> round(math.degrees(margin_room(10, 2)), 6), round(math.degrees(margin_room(4, 3)), 2)
+    (36.0, 109.47)
+    """
+    classes = checks.integer("num_classes", num_classes, low=2)
+    size = checks.integer("embedding_size", embedding_size, low=1)
+    if classes <= size + 1:
+        return math.acos(-1 / (classes - 1))
+    if size == 1:
+        return 0.0
+    if classes <= 2 * size:
+        return math.pi / 2
+    from scipy import special  # slow to import
+
+    # a cap of angle a covers ½ I(sin² a; (d − 1)/2, ½) of the sphere
+    half = math.asin(math.sqrt(float(special.betaincinv((size - 1) / 2, 0.5, 2 / classes))))
+    return min(math.pi / 2, 2 * half)
+
+
 def loss_floor(s: ArrayLike, num_classes: int) -> Array:
     """The smallest softmax loss with unit features and weights scaled to s = ℓ²: log(1 + (n − 1) e^{−n s / (n − 1)}).
 

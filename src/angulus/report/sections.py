@@ -16,7 +16,7 @@ from angulus.evaluation.protocols.result import Number, Result
 from angulus.experiments import compare
 from angulus.experiments import recipe as recipes
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run_files import DIVERGED, RECIPE
+from angulus.experiments.run_files import DIVERGED, FINDINGS, RECIPE
 from angulus.report import charts, page, saved_results, tables, thumbnails
 from angulus.report.conclusions import conclude
 from angulus.report.content import Content, read_content
@@ -83,6 +83,7 @@ def _results(content: Content) -> Section:
         warnings = warnings or [tables.GENERATED]
     if not content.comparisons:
         warnings += [f"{run.name}: {run.results[DIVERGED]}" for run in content.runs if DIVERGED in run.results]
+    warnings += [f"{run.name}: {seen['sentence']}" for run in content.runs for seen in run.results.get(FINDINGS, ())]
     for comparison in content.comparisons:
         recipe = comparison.recipe
         notes = (*conclude(comparison), tables.caption(comparison) + ".", *_features_compared(recipe))

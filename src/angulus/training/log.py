@@ -52,6 +52,11 @@ class MetricsLog:
         except OSError as error:
             raise checks.InputError(files.sentence(error, self.path)) from error
 
+    def note(self, step: int, what: str, text: str) -> None:
+        """Write a sentence to TensorBoard."""
+        if self.board is not None:
+            self.board.add_text(what, text, step)
+
     def close(self) -> None:
         """Close both files; `write` has already reported what could not be written."""
         for output in (self.file, self.board):

@@ -1,6 +1,7 @@
 """The training loop: plain PyTorch, from top to bottom, the same on one process and on many."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +26,7 @@ from angulus.training.settings import Plateau
 from angulus.training.signals import Interrupted, stop_requests
 from angulus.training.state import CHECKPOINT, Progress, restore_state, save_snapshot, save_state
 from angulus.training.validation import validate
+from angulus.training.watch import Watch
 
 
 class StepResult(NamedTuple):
@@ -74,6 +76,7 @@ def fit(
 
     network.train()
     head.train()
+    watch = Watch(head, steps, settings.log_every, job.images.class_names)
     with closing(MetricsLog(folder, progress.step, ranks)) as log, stop_requests() as stop_requested:
         for rows in remaining_batches(len(job.images), settings, progress.step):
             # Train one step
@@ -95,6 +98,10 @@ def fit(
                 diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
                 means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
                 log.write(progress.step, {"loss": result.loss, "lr": lr, **means})
+                for finding in watch.look(progress.step, {"loss": result.loss, **means}, result.features):
+                    progress.findings.append(finding._asdict())
+                    log.note(*finding)
+                    warnings.warn(finding.sentence, stacklevel=2)
             if on_step is not None:
                 on_step(progress.step, steps, result.loss)
 

@@ -1,0 +1,190 @@
+"""Watch a training for two known failures while they happen: a collapse, and classes that are locked together.
+
+It reads what a logging step has computed already, the features of its batch and, rarely, the class weights.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from angulus.heads.row_loss import Geometry, margined, ramped_coefficients
+from angulus.heads.saving import Head
+from angulus.losses.objective import BoundObjective
+from angulus.losses.theory import margin_room
+
+GATHERED = 0.5  # the length of the mean unit feature; 0 if features point everywhere, 1 if all point one way
+LOCKED = 0.15  # radians between two class weights, and this share of the room:
+LOCKED_SHARE = 0.25
+SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
+NEAR = 0.02  # of a loss: the same
+STALLED = 10  # logs whose mean loss is compared with that of the ten before
+MOST_CLASSES = 20_000  # whose angles are computed
+LEAST_COST = 0.01  # of the steps' products with the class weights
+
+
+class Finding(NamedTuple):
+    """What the watch saw."""
+
+    step: int
+    sign: str  # "collapse", "stuck" or "locked"
+    sentence: str  # with the cause and the way out
+
+
+class Watch:
+    """Looks at every logging step, and reports each sign once.
+
+    With several processes it looks at this process's share of the batch and of the classes.
+
+    Args:
+        head: the head in training.
+        steps: of the whole training.
+        log_every: steps between two looks.
+        names: of the classes.
+    """
+
+    def __init__(self, head: Head, steps: int, log_every: int, names: tuple[str, ...]) -> None:
+        self.head, self.steps, self.log_every, self.names = head, steps, log_every, names
+        self.reported: set[str] = set()
+        self.before: set[str] = set()  # the signs when each was last looked for: one counts when it stays
+        self.losses: list[float] = []
+        self.close_since: int | None = None  # the step from which on two class weights have been close
+        self.looks = 0
+
+    def look(self, step: int, values: Mapping[str, float], features: Tensor) -> list[Finding]:
+        """What is wrong now and was not reported yet.
+
+        Args:
+            step: optimiser steps done.
+            values: loss, target_cos and radius of this step.
+            features: of this step, [B, d].
+        """
+        self.looks += 1
+        self.losses.append(values["loss"])
+        found = {"collapse": self._collapse(values, features), "stuck": self._stuck(step, values)}
+        if self.looks % self._stride(len(features)) == 0 and "collapse" not in self.reported:  # which brings it about
+            found["locked"] = self._locked(step)
+            self.before.add("locked")  # it looks back itself
+        findings = [
+            Finding(step, sign, f"step {step}: {sentence}")
+            for sign, sentence in found.items()
+            if sentence is not None and sign in self.before and sign not in self.reported
+        ]
+        self.reported |= {finding.sign for finding in findings}
+        for sign, sentence in found.items():
+            (self.before.discard if sentence is None else self.before.add)(sign)
+        return findings
+
+    def _collapse(self, values: Mapping[str, float], features: Tensor) -> str | None:
+        gathered = float(F.normalize(features.detach().float()).mean(0).norm())
+        if not (values["target_cos"] < 0 and gathered > GATHERED):
+            return None
+        return (
+            f"the features gather in one direction (their mean unit vector has length {gathered:.2f}), away from their "
+            f"own class weights (mean cosine {values['target_cos']:.2f}). {_cause(self.head.objective)}"
+        )
+
+    def _stuck(self, step: int, values: Mapping[str, float]) -> str | None:
+        """A loss that no longer falls and is that of a collapsed model."""
+        recent, earlier = self.losses[-STALLED:], self.losses[-2 * STALLED : -STALLED]
+        if len(earlier) < STALLED or step < SETTLED * self.steps:
+            return None
+        now, then = sum(recent) / STALLED, sum(earlier) / STALLED
+        if abs(now - then) > NEAR * abs(then):
+            return None
+        for cos, where in ((-1.0, "opposite to all class weights"), (0.0, "at right angles to all class weights")):
+            loss = collapsed_loss(self.head.objective, self.head.num_classes, values.get("radius"), cos)
+            if loss is not None and abs(now - loss) <= NEAR * abs(loss):
+                return (
+                    f"the loss stays at {now:.3g}, that of features which all lie {where} ({loss:.3g}): nothing is "
+                    f"learned. {_cause(self.head.objective)}"
+                )
+        return None
+
+    def _locked(self, step: int) -> str | None:
+        """Two class weights that stay close for a quarter of the training, under the whole margin.
+
+        Without a margin they usually separate later, so the first half does not count.
+        """
+        weight, bound = self.head.weight.detach(), self.head.objective
+        share = None if bound.ramp is None else bound.ramp.margin_share()
+        whole = bound.margin is None or share is None or float(share) >= 1
+        earliest = (SETTLED if bound.margin is not None else 2 * SETTLED) * self.steps
+        if step < earliest or not whole or not 2 <= len(weight) <= MOST_CLASSES:
+            return None
+        room = margin_room(max(2, self.head.num_classes), weight.shape[1])
+        angle, first, second = closest(weight)
+        if angle >= min(LOCKED, LOCKED_SHARE * room):
+            self.close_since = None
+            return None
+        self.close_since = step if self.close_since is None else self.close_since
+        if step - self.close_since < SETTLED * self.steps:
+            return None
+        names = f"{self.names[first]!r} and {self.names[second]!r}" if len(weight) == len(self.names) else "two classes"
+        way = "use a smaller margin, or spread the classes in more dimensions (backbone.embedding_size)"
+        if self.head.objective.margin is not None:
+            way = f"bring the margin in slowly, objective.ramp={{margin: [0.3, 0.7]}}, or {way}"
+        return (
+            f"the weights of {names} are {math.degrees(angle):.1f}° apart, where {math.degrees(room):.0f}° would be "
+            "possible: the two classes are locked together, or are one class under two names. A margin that is larger "
+            f"than the angle between them keeps them so: {way}."
+        )
+
+    def _stride(self, rows: int) -> int:
+        """Looks between two at all angles of the class weights, C² · d products, so that they cost 1 % of the steps."""
+        return max(1, math.ceil(len(self.head.weight) / (LEAST_COST * 3 * rows * self.log_every)))
+
+
+@torch.no_grad()
+def closest(weight: Tensor) -> tuple[float, int, int]:
+    """(the smallest angle between two class weights in radians, their rows)."""
+    unit = F.normalize(weight.float())
+    best = (math.pi, 0, 1)
+    for start in range(0, len(unit), 1024):
+        block = unit[start : start + 1024]
+        cosines = block @ unit.T
+        rows = torch.arange(len(block), device=unit.device)
+        cosines[rows, start + rows] = -1
+        row, other = divmod(int(cosines.argmax()), len(unit))
+        angle = 2 * math.asin(min(1.0, float((block[row] - unit[other]).norm()) / 2))
+        best = min(best, (angle, start + row, other))
+    return best
+
+
+@torch.no_grad()
+def collapsed_loss(bound: BoundObjective, num_classes: int, radius: float | None, cos: float) -> float | None:
+    """The cross-entropy of features that have this cosine with every class weight; None if it has no such form.
+
+    log(1 + (C − 1) e^{r (negatives(c) − margin(c))}), r the radius.
+    """
+    spec = bound.spec
+    if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias:
+        return None
+    one = torch.ones(1, dtype=torch.float64, device=next(bound.buffers(), torch.empty(0)).device)
+    value = torch.full_like(one, cos)
+    target = Geometry(one, one[:, None], value, value, value.acos(), one)
+    own = margined(bound, target)
+    a2, a1, a0 = ramped_coefficients(bound)
+    other = torch.where(value > own, a2 * value**2 + a1 * value + a0, value)
+    loss = F.softplus(math.log(num_classes - 1) + radius * (other - own))
+    return spec.cross_entropy * float(loss)
+
+
+def _cause(bound: BoundObjective) -> str:
+    spec, later = bound.spec, "let objective.ramp end later" if bound.ramp is not None else ""
+    if spec.remaps:
+        return (
+            "Negatives that are emphasised pull harder than the target as long as nearly all are misclassified: "
+            + (later or "bring them in slowly, objective.ramp={negatives: [0, 0.3]} or {negatives: auto}")
+            + ", lower t, or lower training.optimizer.lr."
+        )
+    if spec.margin is not None:
+        return (
+            "The margin or the learning rate is too large for the start: "
+            + (later or "bring the margin in slowly, objective.ramp={margin: [0, 0.3]}")
+            + ", lower the margin, or lower training.optimizer.lr."
+        )
+    return "The learning rate is probably too high: lower training.optimizer.lr."

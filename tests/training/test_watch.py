@@ -1,0 +1,179 @@
+"""The watch: what it says of features, losses and class weights that are made for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import angulus
+import tiny
+from angulus import losses
+from angulus.experiments.run import run
+from angulus.losses.theory import margin_room
+from angulus.report.sections import write_report
+from angulus.training import loop
+from angulus.training.watch import Finding, Watch, closest, collapsed_loss
+
+MV = losses.mv_softmax(32.0, losses.margins.AdditiveAngle(0.3), 0.2)
+NAMES = tuple("abcdefgh")
+HEALTHY = {"loss": 1.0, "target_cos": 0.6, "radius": 32.0}
+
+
+def watch(objective: losses.Objective = MV, size: int = 4, steps: int = 100) -> Watch:
+    torch.manual_seed(0)
+    return Watch(angulus.DenseHead(size, len(NAMES), objective), steps, 10, NAMES)
+
+
+def spread(rows: int = 64) -> Tensor:
+    return torch.randn(rows, 4, generator=torch.Generator().manual_seed(3))
+
+
+def gathered() -> Tensor:
+    return torch.tensor([1.0, 0, 0, 0]) + 0.1 * spread()
+
+
+def test_a_healthy_training_is_not_reported() -> None:
+    seen = watch()
+    assert not [finding for step in range(10, 101, 10) for finding in seen.look(step, HEALTHY, spread())]
+
+
+def test_gathered_features_are_reported_at_the_second_look_and_once() -> None:
+    seen, collapsing = watch(), HEALTHY | {"target_cos": -0.3}
+    assert not seen.look(10, collapsing, gathered())
+    (finding,) = seen.look(20, collapsing, gathered())
+    assert (finding.step, finding.sign) == (20, "collapse")
+    assert "mean cosine -0.30" in finding.sentence
+    assert "objective.ramp={negatives: [0, 0.3]}" in finding.sentence
+    assert not seen.look(30, collapsing, gathered())
+
+
+@pytest.mark.parametrize("values", [{"target_cos": 0.1}, {"target_cos": -0.3, "spread": 1.0}])
+def test_one_sign_alone_is_not_a_collapse(values: dict[str, float]) -> None:
+    seen = watch()
+    features = spread() if "spread" in values else gathered()
+    assert not [finding for step in (10, 20, 30) for finding in seen.look(step, HEALTHY | values, features)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "way"),
+    [
+        (losses.arcface(32, 0.5), r"objective.ramp=\{margin: \[0, 0.3\]\}"),
+        (losses.arcface(32, 0.5).replace(ramp=losses.Ramp(margin=(0, 0.3), steps=9)), "let objective.ramp end later"),
+        (losses.normface(32, learn=False), "learning rate is probably too high"),
+    ],
+)
+def test_the_way_out_depends_on_the_loss(objective: losses.Objective, way: str) -> None:
+    seen, collapsing = watch(objective), HEALTHY | {"target_cos": -0.3}
+    seen.look(10, collapsing, gathered())
+    (finding,) = seen.look(20, collapsing, gathered())
+    assert re.search(way, finding.sentence)
+
+
+@pytest.mark.parametrize("cos", [-1.0, 0.0, 0.5])
+@pytest.mark.parametrize("objective", [MV, losses.arcface(32, 0.3), losses.cosface(16, 0.2)], ids=str)
+def test_the_collapsed_loss_is_that_of_such_features(objective: losses.Objective, cos: float) -> None:
+    classes = 7
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    weight = torch.tensor([[cos, math.sqrt(1 - cos * cos)]], dtype=torch.float64).repeat(classes, 1)
+    expected = angulus.class_loss(x, weight, torch.tensor([2]), objective).item()
+    radius = float(objective.radius.scale)  # type: ignore[union-attr]
+    found = collapsed_loss(objective.bind(2, classes), classes, radius, cos)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_collapsed_loss_of_the_case_that_was_found() -> None:
+    assert collapsed_loss(MV.bind(8, 191), 191, 32.0, -1.0) == pytest.approx(8.08, abs=0.01)
+    plain = losses.mv_softmax(32.0, losses.margins.AdditiveAngle(0.3, beyond_pi="plain"), 0.2)
+    assert collapsed_loss(plain.bind(8, 191), 191, 32.0, -1.0) == pytest.approx(3.84, abs=0.01)
+    assert collapsed_loss(losses.softmax().bind(8, 191), 191, 32.0, -1.0) is None
+
+
+def test_a_loss_that_stays_at_a_collapsed_value_is_reported() -> None:
+    loss = collapsed_loss(MV.bind(4, len(NAMES)), len(NAMES), 32.0, -1.0)
+    assert loss is not None
+    for value, falls, reported in ((loss, False, True), (1.3 * loss, False, False), (loss, True, False)):
+        seen = watch(steps=400)
+        found = [
+            finding.sign
+            for step in range(10, 401, 10)
+            for finding in seen.look(step, HEALTHY | {"loss": value * (0.97 ** (step / 10) if falls else 1)}, spread())
+        ]
+        assert found == ["stuck"] * reported
+
+
+def locked(objective: losses.Objective, degrees: float, moved: float | None = None) -> list[Finding]:
+    """Findings on a head in 2-D whose classes b and c are so far apart, and later `moved`."""
+    seen = watch(objective, size=2)
+    found = []
+    for step in range(10, 101, 10):
+        angles = torch.arange(8.0) * 45
+        angles[2] = angles[1] + (degrees if moved is None or step < 40 else moved)
+        seen.head.weight.data = torch.stack([torch.cos(angles.deg2rad()), torch.sin(angles.deg2rad())], 1)
+        found += seen.look(step, HEALTHY, torch.randn(64, 2))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:no feature can meet")
+def test_class_weights_that_stay_together_are_reported_in_time() -> None:
+    (finding,) = locked(losses.arcface(10, 0.5), 3.0)
+    assert (finding.step, finding.sign) == (60, "locked")  # close from 30 % of the training on, for a quarter of it
+    assert "the weights of 'b' and 'c' are 3.0° apart, where 45° would be possible" in finding.sentence
+    assert "objective.ramp={margin: [0.3, 0.7]}" in finding.sentence
+    assert not locked(losses.arcface(10, 0.5), 30.0)
+    assert not locked(losses.arcface(10, 0.5), 3.0, moved=30.0)
+    (later,) = locked(losses.normface(10, learn=False), 3.0)
+    assert later.step == 80  # without a margin, classes separate later
+    ramp = losses.Ramp(margin=(0.5, 1.0), steps=100)
+    assert not locked(losses.arcface(10, 0.5).replace(ramp=ramp), 3.0)  # the whole margin never applies here
+
+
+def test_the_closest_class_weights_are_those_of_all_pairs() -> None:
+    weight = torch.randn(1500, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    unit = (weight / weight.norm(dim=1, keepdim=True)).numpy()
+    angles = np.arccos(np.clip(unit @ unit.T, -1, 1))
+    np.fill_diagonal(angles, np.pi)
+    angle, first, second = closest(weight)
+    assert angle == pytest.approx(angles.min(), rel=1e-3)
+    assert {first, second} == set(np.unravel_index(angles.argmin(), angles.shape))
+
+
+def test_the_room_is_that_of_known_arrangements() -> None:
+    assert margin_room(10, 2) == pytest.approx(2 * math.pi / 10)
+    assert margin_room(2, 5) == pytest.approx(math.pi)
+    assert margin_room(4, 3) == pytest.approx(math.acos(-1 / 3))
+    assert margin_room(6, 3) == pytest.approx(math.pi / 2)
+    # no more than a bound, and near the best known of 12 points (63.43°) and of 24 points (43.69°) on the sphere
+    assert math.radians(63.43) < margin_room(12, 3) < math.radians(68)
+    assert math.radians(43.69) < margin_room(24, 3) < math.radians(48)
+    assert margin_room(3, 1) == 0
+
+
+def test_a_margin_beyond_the_room_is_warned_of_when_it_is_bound() -> None:
+    with pytest.warns(
+        UserWarning, match=r"no feature can meet the margin \(cos θ − 0\.4\): .* is 0\.60, .* at least 0\.81"
+    ):
+        losses.cosface(10, 0.4).bind(2, 10)
+    losses.cosface(10, 0.15).bind(2, 10)
+    losses.arcface(10, 0.5).bind(2, 10)
+    losses.cosface(64, 0.35).bind(512, 1_000_000)
+
+
+def test_what_it_sees_is_in_the_results_the_terminal_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding(1, "collapse", "step 1: the features gather in one direction")
+    monkeypatch.setattr(
+        loop, "Watch", lambda *_: type("Once", (), {"look": lambda _, step, *__: [finding] if step == 1 else []})()
+    )
+    with pytest.warns(UserWarning, match="step 1: the features gather"):
+        run(tiny.validated("training.epochs=1", "training.log_every=1"), tmp_path / "run", splits=tiny.splits())
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["findings"] == [finding._asdict()]
+    write_report([tmp_path / "run"], tmp_path / "page.html")
+    assert finding.sentence in (tmp_path / "page.html").read_text()
