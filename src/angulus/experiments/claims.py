@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import pydantic
 from pydantic.dataclasses import dataclass
 
 from angulus.core import checks
 from angulus.experiments.benchmark import Benchmark
-from angulus.training.settings import STRICT, Count, OpenFraction
+from angulus.training.settings import STRICT, Count, OpenFraction, Validation
 
 GROUPS = ("good", "low", "entire")
 # what `report.analyses` draws or writes of a comparison, and where the papers have it
@@ -81,6 +82,26 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True, config=STRICT)
+class Choose:
+    """Choose each variant's settings before the grid is trained, on classes held out of the training data.
+
+    Every variant gets as many trials. The chosen settings are then trained on all classes; the test images and the
+    benchmarks take no part in the choice.
+    """
+
+    settings: dict[str, list[dict[str, Any]]]
+    """Variant -> the trials, each a mapping `{key.path: value}` of overrides."""
+    epochs: Count
+    """Of each trial."""
+    validation: Validation
+    """The classes that are held out of the trials, and how pairs of them are verified."""
+    by: Literal["validation_accuracy", "validation_tar"] = "validation_accuracy"
+    """The highest of these at the end of a trial is chosen; of equal ones the first."""
+    seed: Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] = 0
+    """The seed of all trials."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class Compare:
     """A grid of runs."""
 
@@ -93,6 +114,8 @@ class Compare:
     folds: dict[str, list[Any]] = field(default_factory=dict)
     """`{key.path: [values]}`, one key: cross-validation. Each run of the grid is trained once per value, such as
     `{data.options.fold: [0, 1, 2]}`, and their test images are measured together."""
+    choose: Choose | None = None
+    """How each variant's settings are chosen, or null: as written."""
     quality_split: str | None = None
     """The variant whose norms split good from low for all, test images and pairs of benchmarks; null lets each model
     split for itself."""
@@ -121,6 +144,23 @@ class Compare:
                 checks.choice(f"compare.{name}", value, self.grid)
         for name in self.analyses:
             checks.choice("compare.analyses", name, ANALYSES)
+        if self.choose is not None:
+            self._check_trials(self.choose.settings)
+
+    def _check_trials(self, settings: Mapping[str, Sequence[Any]]) -> None:
+        for name, trials in settings.items():
+            checks.choice("compare.choose.settings", name, self.grid)
+            for path in [path for changes in (self.grid[name], *trials) for path in changes]:
+                if not path.startswith(("objective", "training.optimizer.")):
+                    raise checks.InputError(
+                        f"compare.choose compares losses, so variants and trials may change objective and "
+                        f"training.optimizer alone; {name} changes {path}"
+                    )
+        counts = {name: len(settings.get(name, ())) for name in self.grid}
+        if len(set(counts.values())) > 1 or 0 in counts.values():
+            raise checks.InputError(
+                f"compare.choose.settings gives every variant as many trials as the others; got {counts}"
+            )
 
     @property
     def grid(self) -> dict[str, dict[str, Any]]:

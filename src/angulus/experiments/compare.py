@@ -19,11 +19,14 @@ from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
 from angulus.experiments import recipe as recipes
+from angulus.experiments.choose import Choice, read_choices, train_trials, trial_recipe
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training.state import CHECKPOINT
+
+Variants = Mapping[str, Mapping[str, Any]]  # name -> overrides
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Comparison:
     generated: bool = False  # whether the data are generated stand-ins, whose numbers are no result
     # the sentence on each run that diverged, by variant and seed
     diverged: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, Choice] = field(
+        default_factory=dict
+    )  # the trials of each variant, if its settings were chosen
 
     @property
     def published(self) -> dict[str, Mapping[str, float]]:
@@ -112,9 +118,13 @@ def compare(
     splits = build.splits(recipe)
     _refuse_untrained(content, recipe, splits)
     with files.lock(folder):
-        _refuse_other_runs(content, grid, folder)
+        _refuse_single_run(folder)
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # so that a report knows which runs are missing
-        _train(content, grid, folder, splits, on_run, on_step)
+        train_trials(content, grid, _variant_folders(grid, folder), splits, on_run=on_run, on_step=on_step)
+        chosen = read_choices(grid, _variant_folders(grid, folder))
+        variants = {name: changes | chosen[name].best if chosen else changes for name, changes in grid.grid.items()}
+        _refuse_other_runs(content, grid, variants, folder)
+        _train(content, grid, variants, folder, splits, on_run, on_step)
         comparison = collect(recipe, folder)
         files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
@@ -135,6 +145,9 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
                 "change it in the recipe"
             )
         build.job(single, *build.hold_out(single, splits))
+        for settings in grid.choose.settings[name] if grid.choose else ():
+            trial = trial_recipe(content, grid, name, settings)
+            build.job(trial, *build.hold_out(trial, splits))
     if grid.folds:
         folds.refuse_one_model(recipe)
     split = [benchmark.name for benchmark in recipe.evaluation.benchmarks if benchmark.by_quality]
@@ -145,10 +158,13 @@ def _refuse_untrained(content: Mapping[str, Any], recipe: Recipe, splits: Splits
         )
 
 
-def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) -> None:
-    """Refuse a folder of a single run or of other recipes, and runs with folds for a grid without, or vice versa."""
+def _refuse_single_run(folder: Path) -> None:
     if holds_run(folder):
         raise InputError(f"{folder} holds a single run, which a comparison would overwrite; choose another --out")
+
+
+def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, variants: Variants, folder: Path) -> None:
+    """Refuse a folder of other recipes, and runs with folds for a grid without, or vice versa."""
     for name, seed in itertools.product(grid.grid, grid.seeds):
         where = run_folder(folder, name, seed)
         whole, folded = (where / CHECKPOINT).exists(), any(where.glob(f"*/{CHECKPOINT}"))
@@ -157,12 +173,13 @@ def _refuse_other_runs(content: Mapping[str, Any], grid: Compare, folder: Path) 
             raise InputError(f"{where} holds a run of a comparison {there}; choose another --out")
         for part, fold in grid.parts.items():
             if holds_run(where / part):
-                refuse_other_recipe(_single(content, name, {**grid.grid[name], **fold}, seed), where / part)
+                refuse_other_recipe(_single(content, name, {**variants[name], **fold}, seed), where / part)
 
 
 def _train(
     content: Mapping[str, Any],
     grid: Compare,
+    variants: Variants,
     folder: Path,
     splits: Splits,
     on_run: Callable[[str, int, int], None] | None,
@@ -172,7 +189,7 @@ def _train(
     from angulus.experiments import build, folds
     from angulus.experiments.run import run
 
-    runs = list(itertools.product(grid.seeds, grid.grid.items()))
+    runs = list(itertools.product(grid.seeds, variants.items()))
     columns = []
     for part_number, (part, fold) in enumerate(grid.parts.items()):
         if fold:
@@ -220,6 +237,10 @@ def run_folder(folder: Path, variant: str, seed: int) -> Path:
     return folder / (name or "-") / f"seed-{seed}"
 
 
+def _variant_folders(grid: Compare, folder: Path) -> dict[str, Path]:
+    return {name: run_folder(folder, name, 0).parent for name in grid.grid}
+
+
 def model_folder(folder: Path, grid: Compare, variant: str) -> Path:
     """The folder of the variant's first seed and first fold, whose model pictures show."""
     return run_folder(folder, variant, grid.seeds[0]) / next(iter(grid.parts))
@@ -236,7 +257,8 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     }
     first = next(iter(results.values()))
     diverged = {run: result[DIVERGED] for run, result in results.items() if DIVERGED in result}
-    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged)
+    chosen = read_choices(grid, _variant_folders(grid, folder))
+    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged, chosen)
 
 
 def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRow:
@@ -292,6 +314,10 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "generated": comparison.generated,
         "diverged": comparison.diverged,
         "seeds": grid.seeds,
+        "chosen": {
+            name: {"settings": choice.settings, "scores": choice.scores, "best": choice.best}
+            for name, choice in comparison.chosen.items()
+        },
         "quality_split": grid.quality_split or "each variant's own",
         "columns": titles,
         "baseline": grid.against,

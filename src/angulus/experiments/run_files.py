@@ -127,14 +127,15 @@ def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -
         if before == after:
             continue
         more = longer and key == "training.epochs" and recipe.training.epochs > stored.training.epochs
-        if more and is_open_ended(schedule):
+        if more and is_open_ended(schedule) and recipe.objective.ramp is None:
             continue
         difference = f"{folder} holds a run of another recipe ({key} is {before} there and {after} here)"
         if more:
+            rates = f"the rates of its {schedule.kind} schedule depend"
+            cause = rates if recipe.objective.ramp is None else "its objective.ramp depends"
             raise InputError(
-                f"{difference}, and cannot be trained for more epochs, because the rates of its {schedule.kind} "
-                f"schedule depend on their number; start from its weights by training.start_from={folder} with "
-                "another --out"
+                f"{difference}, and cannot be trained for more epochs, because {cause} on their number; "
+                f"start from its weights by training.start_from={folder} with another --out"
             )
         raise InputError(f"{difference}; choose another --out")
     if recipe.plugins:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from angulus.core.environment import where
 from angulus.evaluation.metrics.intervals import Difference
+from angulus.experiments.choose import in_words
 from angulus.experiments.claims import GROUPS, accuracy_title, norm_title
 from angulus.experiments.compare import Cell, Comparison, section
 from angulus.report.conclusions import conclude
@@ -149,7 +150,19 @@ def warning_lines(comparison: Comparison) -> list[str]:
 
 
 def caption(comparison: Comparison) -> str:
-    """What the numbers are: over how many seeds, and how good and low quality are split."""
+    """What the numbers are: over how many seeds, how good and low quality are split, and which settings were chosen."""
+    choose = section(comparison.recipe).choose
+    if choose is None:
+        return _numbers(comparison)
+    best = "; ".join(f"{name} {in_words(choice.best)}" for name, choice in comparison.chosen.items())
+    trials = len(next(iter(choose.settings.values())))
+    return (
+        f"{_numbers(comparison)}; settings chosen by {choose.by.replace('_', ' ')} on held-out training classes, "
+        f"{trials} trials of {choose.epochs} epochs each: {best}"
+    )
+
+
+def _numbers(comparison: Comparison) -> str:
     grid = section(comparison.recipe)
     seeds = f"mean ± standard deviation of {len(grid.seeds)} seeds" if len(grid.seeds) > 1 else "one seed"
     if grid.folds:

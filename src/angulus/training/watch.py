@@ -4,6 +4,7 @@ It reads what a logging step has computed already, the features of its batch and
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ LOCKED_SHARE = 0.25
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
 NEAR = 0.02  # of a loss: the same
 STALLED = 10  # logs whose mean loss is compared with that of the ten before
+STAYS = {"collapse": 5, "stuck": 2, "locked": 1}  # looks in a row until a sign counts; the last looks back itself
 MOST_CLASSES = 20_000  # whose angles are computed
 LEAST_COST = 0.01  # of the steps' products with the class weights
 
@@ -49,7 +51,7 @@ class Watch:
     def __init__(self, head: Head, steps: int, log_every: int, names: tuple[str, ...]) -> None:
         self.head, self.steps, self.log_every, self.names = head, steps, log_every, names
         self.reported: set[str] = set()
-        self.before: set[str] = set()  # the signs when each was last looked for: one counts when it stays
+        self.stayed: Counter[str] = Counter()  # looks in a row that showed a sign
         self.losses: list[float] = []
         self.close_since: int | None = None  # the step from which on two class weights have been close
         self.looks = 0
@@ -67,15 +69,14 @@ class Watch:
         found = {"collapse": self._collapse(values, features), "stuck": self._stuck(step, values)}
         if self.looks % self._stride(len(features)) == 0 and "collapse" not in self.reported:  # which brings it about
             found["locked"] = self._locked(step)
-            self.before.add("locked")  # it looks back itself
+        for sign, sentence in found.items():
+            self.stayed[sign] = self.stayed[sign] + 1 if sentence else 0
         findings = [
             Finding(step, sign, f"step {step}: {sentence}")
             for sign, sentence in found.items()
-            if sentence is not None and sign in self.before and sign not in self.reported
+            if sentence and self.stayed[sign] >= STAYS[sign] and sign not in self.reported
         ]
         self.reported |= {finding.sign for finding in findings}
-        for sign, sentence in found.items():
-            (self.before.discard if sentence is None else self.before.add)(sign)
         return findings
 
     def _collapse(self, values: Mapping[str, float], features: Tensor) -> str | None:

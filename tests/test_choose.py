@@ -1,0 +1,98 @@
+"""Settings that a comparison chooses on classes held out of the training data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from angulus import InputError
+from angulus.experiments import recipe as recipes
+from angulus.experiments.choose import Choice, in_words
+from angulus.experiments.compare import compare
+from angulus.report import tables
+from angulus.training.log import read_lines
+
+VALIDATION = {"identities": 0.3, "fmr": 0.05, "pairs": 200}
+
+
+def recipe(folder: Path, **choose: Any) -> str:
+    """A recipe file of two losses with two trials each."""
+    content = recipes.dump(tiny.validated("training.epochs=2"))
+    trials = [{"objective.m": 0.1}, {"objective.m": 0.3, "training.optimizer.lr": 0.02}]
+    content["compare"] = {
+        "seeds": [0],
+        "variants": {
+            "CosFace": {"objective": {"kind": "cosface", "s": 8}},
+            "ArcFace": {"objective": {"kind": "arcface"}},
+        },
+        "choose": {
+            "settings": {"CosFace": trials, "ArcFace": trials},
+            "epochs": 1,
+            "validation": VALIDATION,
+            **choose,
+        },
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_the_best_trial_is_trained_on_all_classes_and_the_table_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angulus.experiments.build.splits", lambda _: tiny.splits())
+    out = tmp_path / "runs"
+    comparison = compare(recipe(tmp_path), out)
+    for name, choice in comparison.chosen.items():
+        scores = []
+        for trial, settings in enumerate(choice.settings):
+            folder = out / name / f"choose-{trial}"
+            own = recipes.load(folder / "recipe.yaml")
+            assert (own.training.epochs, own.validation.pairs, own.training.seed) == (1, 200, 0)  # type: ignore[union-attr]
+            assert own.objective.margin.m == settings["objective.m"]  # type: ignore[union-attr]
+            rows = read_lines(folder / "metrics.jsonl")
+            scores.append([row["validation_accuracy"] for row in rows if "validation_accuracy" in row][-1])
+        assert choice.scores == scores
+        final = recipes.load(out / name / "seed-0" / "recipe.yaml")
+        assert (final.training.epochs, final.validation) == (2, None)
+        assert final.objective.margin.m == choice.best["objective.m"]  # type: ignore[union-attr]
+    stored = json.loads((out / "comparison.json").read_text())["chosen"]
+    assert stored["ArcFace"]["best"] == comparison.chosen["ArcFace"].best
+    best = "; ".join(f"{name} {in_words(choice.best)}" for name, choice in comparison.chosen.items())
+    assert f"2 trials of 1 epochs each: {best}" in tables.caption(comparison)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint.pt")}
+    again = compare(recipe(tmp_path), out)  # nothing is trained again
+    assert again.chosen == comparison.chosen
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint.pt")} == times
+
+
+def test_of_equal_scores_the_first_is_chosen() -> None:
+    assert Choice([{"a": 1}, {"a": 2}, {"a": 3}], [0.5, 0.7, 0.7]).best == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("choose", "sentence"),
+    [
+        ({"settings": {"CosFace": [{}]}}, "as many trials as the others; got {'CosFace': 1, 'ArcFace': 0}"),
+        ({"settings": {"CosFace": [{}, {}], "ArcFace": [{}]}}, "got {'CosFace': 2, 'ArcFace': 1}"),
+        ({"settings": {"Cosface": [{}], "ArcFace": [{}]}}, "compare.choose.settings must be one of"),
+        (
+            {"settings": {"CosFace": [{"training.epochs": 3}], "ArcFace": [{}]}},
+            "objective and training.optimizer alone; CosFace changes training.epochs",
+        ),
+        ({"by": "accuracy"}, "compare.choose.by must"),
+        ({"settings": {"CosFace": [{"objective.q": 3}], "ArcFace": [{}]}}, "compare.choose.settings.CosFace: "),
+    ],
+)
+def test_an_uneven_or_wrong_choice_gets_a_sentence_before_anything_is_trained(
+    choose: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angulus.experiments.build.splits", lambda _: tiny.splits())
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        compare(recipe(tmp_path, **choose), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
