@@ -2,6 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ class DenseHead(BaseHead):
     def _target(self, features: Tensor, labels: Tensor) -> Geometry:
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
-        return geometry(norms, unit, self.weight[labels], eps)
+        return replace(geometry(norms, unit, self.weight[labels], eps), labels=labels)
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

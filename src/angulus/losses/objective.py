@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
-from angulus.losses.running import Statistics, merge_statistics
+from angulus.losses.running import Batch, Statistics, merge_statistics
 
 ROLES: dict[str, type] = {
     "radius": roles.Radius,
@@ -146,6 +146,8 @@ class Objective:
     def reads_norms(self) -> list[str]:
         """The parts that read the feature norm, in words; they have no effect on unit features."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
+        if self.margin is not None and self.margin.reads_norms:
+            radius.append(f"target {self.margin.formula()}")
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 
     def _check_scale(self, has_scale: bool) -> None:
@@ -161,6 +163,22 @@ class Objective:
                     f"this {term.penalty.name} takes the base's margined cosine (logits='margin'), but the base has "
                     "no margin"
                 )
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether a piece waits for the number of training images of each class; see `with_counts`."""
+        return any(getattr(piece, "counts", None) == "auto" for piece in self.pieces)
+
+    def with_counts(self, counts: Sequence[int]) -> Objective:
+        """A copy whose pieces know the number of training images of each class, as `counts="auto"` needs.
+
+        >>> from angulus import losses
+        >>> losses.dynamic_margin().with_counts([500, 20, 1]).margin.counts
+        (500, 20, 1)
+        """
+        pieces: list[tuple[str, Any]] = [(slot, getattr(self, slot)) for slot in ROLES]
+        readers = {slot: piece for slot, piece in pieces if hasattr(piece, "counts")}
+        return self.replace(**{slot: dataclasses.replace(piece, counts=counts) for slot, piece in readers.items()})
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """This objective for d and C, with its parameters and running figures; warns once about bounds.
@@ -301,6 +319,27 @@ class BoundObjective(nn.Module):
     def keeps_figures(self) -> bool:
         """Whether any piece has figures that training updates."""
         return any(hasattr(piece, "observe") for piece in self.children())
+
+    @property
+    def prepares(self) -> bool:
+        """Whether a loss computed now shows its rows to pieces first."""
+        return self.moves and any(hasattr(piece, "prepare") for piece in self.children())
+
+    @contextmanager
+    def prepared(self, batch: Batch | None) -> Iterator[None]:
+        """A context in which pieces use the figures that this batch gives; None changes nothing."""
+        if batch is None:
+            yield
+            return
+        pieces: list[Any] = [piece for piece in self.children() if hasattr(piece, "prepare")]
+        batch = dataclasses.replace(batch, earlier=sum(part.rows for part in self._parts))
+        try:
+            for piece in pieces:
+                piece.prepare(batch)
+            yield
+        finally:
+            for piece in pieces:
+                piece.prepare(None)
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:

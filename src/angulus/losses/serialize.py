@@ -56,13 +56,18 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
     out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
     for slot in SLOTS:
         chosen = getattr(objective, slot)
-        out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
+        out[slot] = None if chosen is None else {"kind": chosen.kind, **_plain(chosen)}
     for weight, penalty in objective.penalties:
         spec: Any = penalty  # a dataclass, as an objective checks
-        out[spec.name] = dataclasses.asdict(spec) | ({} if weight == 1 else {"weight": weight})
+        out[spec.name] = _plain(spec) | ({} if weight == 1 else {"weight": weight})
     if objective.center_loss is not None:
         out["center_loss"] = dataclasses.asdict(objective.center_loss)
     return out
+
+
+def _plain(piece: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(piece)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Objective:
