@@ -19,7 +19,7 @@ from angulus.losses import BoundObjective, Objective
 from losses.aliases import CASES
 
 SIZE, CLASSES, ROWS = 4, 7, 6
-OBJECTIVES = {name: case.objective for name, case in CASES.items()}
+OBJECTIVES = {name: case.objective_for(CLASSES) for name, case in CASES.items()}
 KINDS: dict[str, Callable[[Objective], nn.Module]] = {
     "dense": lambda objective: DenseHead(SIZE, CLASSES, objective),
     "sharded": lambda objective: ShardedHead(SIZE, CLASSES, objective, impl="chunked"),

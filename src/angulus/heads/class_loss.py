@@ -184,16 +184,11 @@ def _prepare(
     """The rows of all ranks, as pieces see them before the loss."""
     target = geometry(norms, unit, subset.weight[subset.labels], bound.spec.eps)
     log_sums = None
-    if asks_log_sums(bound):
+    if getattr(bound.spec.radius, "asks_log_sums", False):
         scales = (torch.zeros_like(norms) + bound.scale,)
         wanted = Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
         log_sums = kernel(unit, subset.weight, None, subset.labels, wanted).plain[0]
     return gather_batch(target, log_sums, ranks, sizes)
-
-
-def asks_log_sums(bound: BoundObjective) -> bool:
-    """Whether the radius is set by the negatives of the step, and so needs a pass over the classes before the loss."""
-    return bool(getattr(bound.radius, "asks_log_sums", False))
 
 
 @torch.no_grad()

@@ -247,7 +247,7 @@ class ShardedHead(BaseHead):
         bound = self.objective
         target, _ = self._targets(norms, everyone, subset, sizes)
         log_sums = None
-        if class_loss.asks_log_sums(bound):
+        if getattr(bound.spec.radius, "asks_log_sums", False):
             scales = (everyone.new_zeros(len(everyone)) + bound.scale,)
             wanted = Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
             reduced = self.kernel(everyone, subset.weight, None, subset.labels, wanted)

@@ -287,6 +287,11 @@ class AdaCos(Radius):
         return "s" if self.mode == "dynamic" else "(√2·log(C − 1))"
 
     @property
+    def asks_log_sums(self) -> bool:
+        """Whether s follows Σ_{j≠y} e^{s cos θ_j} over all classes, computed before the loss."""
+        return self.mode == "dynamic"
+
+    @property
     def where(self) -> str:  # type: ignore[override]  # a constant for other radii
         return "s = log(B)/cos(min(π/4, θ_med)) at every step" if self.mode == "dynamic" else ""
 
@@ -299,7 +304,6 @@ class BoundAdaCos(Wide):
     """`AdaCos(mode="dynamic")`, bound: keeps s."""
 
     s: Tensor
-    asks_log_sums = True
 
     def __init__(self, start: float) -> None:
         super().__init__()
