@@ -185,10 +185,16 @@ def _prepare(
     target = geometry(norms, unit, subset.weight[subset.labels], bound.spec.eps)
     log_sums = None
     if getattr(bound.spec.radius, "asks_log_sums", False):
-        scales = (torch.zeros_like(norms) + bound.scale,)
-        wanted = Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
-        log_sums = kernel(unit, subset.weight, None, subset.labels, wanted).plain[0]
+        log_sums = kernel(unit, subset.weight, None, subset.labels, log_sum_request(bound, unit)).plain[0]
     return gather_batch(target, log_sums, ranks, sizes)
+
+
+def log_sum_request(bound: BoundObjective, unit: Tensor) -> Request:
+    """The reduction to log Σ_{j≠y} e^{s cos_j} at the radius's current s, for the radius of the step."""
+    scale = bound.scale
+    assert scale is not None  # a radius that asks for it has one
+    scales = (unit.new_zeros(len(unit)) + scale,)
+    return Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
 
 
 @torch.no_grad()
@@ -199,7 +205,8 @@ def gather_batch(target: Geometry, log_sums: Tensor | None, ranks: Ranks, sizes:
     if ranks.count > 1:
         table = gather(table, sizes, ranks)
     start = sum(sizes[: ranks.rank])
-    return Batch(*table.unbind(dim=1), own=slice(start, start + sizes[ranks.rank]))  # type: ignore[misc]
+    norms, cos, theta, *sums = table.unbind(dim=1)
+    return Batch(norms, cos, theta, sums[0] if sums else None, slice(start, start + sizes[ranks.rank]))
 
 
 @torch.no_grad()

@@ -248,8 +248,7 @@ class ShardedHead(BaseHead):
         target, _ = self._targets(norms, everyone, subset, sizes)
         log_sums = None
         if getattr(bound.spec.radius, "asks_log_sums", False):
-            scales = (everyone.new_zeros(len(everyone)) + bound.scale,)
-            wanted = Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
+            wanted = class_loss.log_sum_request(bound, everyone)
             reduced = self.kernel(everyone, subset.weight, None, subset.labels, wanted)
             log_sums = self._merged(reduced, sizes).plain[0]
         return class_loss.gather_batch(target, log_sums, self.ranks, sizes)

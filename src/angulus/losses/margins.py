@@ -19,6 +19,19 @@ from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
 from angulus.losses.sample_margins import ClassAngle, Elastic, NormAngle, NormQuality
 
+__all__ = [
+    "TABLE",
+    "AdditiveAngle",
+    "AdditiveCosine",
+    "Annealing",
+    "ClassAngle",
+    "Combined",
+    "Elastic",
+    "Multiplicative",
+    "NormAngle",
+    "NormQuality",
+]
+
 GRADIENTS = ("exact", "straight_through")
 MOST_TIMES = 8  # the largest multiplier of the angle without a warning; twice that of any paper
 

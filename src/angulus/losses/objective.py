@@ -169,7 +169,7 @@ class Objective:
         """Whether a piece waits for the number of training images of each class; see `with_counts`."""
         return any(getattr(piece, "counts", None) == "auto" for piece in self.pieces)
 
-    def with_counts(self, counts: Sequence[int]) -> Objective:
+    def with_counts(self, counts: Sequence[int] | Tensor) -> Objective:
         """A copy whose pieces know the number of training images of each class, as `counts="auto"` needs.
 
         >>> from angulus import losses

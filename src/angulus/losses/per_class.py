@@ -52,6 +52,6 @@ def check_counts(counts: Any) -> tuple[int, ...] | Literal["auto"]:
 def as_list(name: str, values: Any) -> list[Any]:
     """Numbers given as a list, tuple, array or tensor of one dimension, as a list."""
     plain = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(plain, list | tuple) or not plain:
+    if not isinstance(plain, list | tuple | range) or not plain:
         raise checks.InputError(f"{name} must be a list of numbers, one per class; got {checks.shown(values)}")
     return list(plain)

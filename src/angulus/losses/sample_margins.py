@@ -258,7 +258,8 @@ def draw_normal(seed: int, step: int, count: int) -> Tensor:
     # the generator reads 32 bits of its seed
     mixed = int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest(), "big")
     uniform = torch.rand(count, generator=torch.Generator().manual_seed(mixed), dtype=torch.float64)
-    return torch.special.ndtri(uniform.clamp_min(2.0**-54))
+    normal: Tensor = torch.special.ndtri(uniform.clamp_min(2.0**-54))
+    return normal
 
 
 @dataclass(frozen=True)
