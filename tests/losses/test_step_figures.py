@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from angulus import ClassSampling, DenseHead, InputError, ShardedHead, class_loss, losses
+from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, class_loss, losses
 from angulus.losses import Objective
 from angulus.losses.sample_margins import draw_normal
 from losses.oracles import point
@@ -192,6 +192,35 @@ def test_a_dynamic_scale_is_refused_with_sampling() -> None:
     with pytest.raises(InputError, match="not defined with a dynamic AdaCos"):
         DenseHead(SIZE, CLASSES, L.adacos(), sampling=ClassSampling(0.5))
     DenseHead(SIZE, CLASSES, L.adacos("fixed"), sampling=ClassSampling(0.5))
+
+
+OTHERS = {
+    "magface": L.magface(16, 0.8, 2.5, lam=1.0),
+    "dynamic_margin": L.dynamic_margin(16, counts=[9, 1, 4, 2]),
+    "weighted_softmax": L.weighted_softmax(16, counts=[9, 1, 4, 2]),
+}
+
+
+@pytest.mark.parametrize("name", [*STEPS, *OTHERS])
+def test_updates_within_backward_and_rounded_products(name: str) -> None:
+    """BackwardSGD trains as SGD does, and bfloat16 products change a loss by their rounding only."""
+    objective = OTHERS[name] if name in OTHERS else STEPS[name][0]
+    torch.manual_seed(0)
+    first = DenseHead(SIZE, CLASSES, objective, impl="chunked").double()
+    plain, rounded = (DenseHead(SIZE, CLASSES, objective, products=each) for each in (None, torch.bfloat16))
+    other = copy.deepcopy(first)
+    plain.load_state_dict(rounded.state_dict())
+    own, usual = BackwardSGD(first, lr=0.1), torch.optim.SGD(other.parameters(), lr=0.1)
+    for seed in (16, 17):
+        _, (features, _, labels) = step_of(seed)
+        first(features, labels).backward()
+        own.step()
+        usual.zero_grad()
+        other(features, labels).backward()
+        usual.step()
+        losses = [head(features.float(), labels).item() for head in (plain, rounded)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02, abs=0.05)
+    torch.testing.assert_close(first.weight, other.weight, rtol=1e-12, atol=1e-12)
 
 
 def test_class_weights_as_pytorch_divides_them() -> None:

@@ -97,8 +97,8 @@ class Objective:
             raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
         if self.remaps and (self.weights == "raw" or self.bias):
             raise InputError(
-                "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
-                f"got weights = {self.weights!r}, bias = {self.bias}"
+                f"{self.negatives.kind} negatives compare cosines with the target's, so weights must be 'unit' and "
+                f"bias false; got weights = {self.weights!r}, bias = {self.bias}"
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
             raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
