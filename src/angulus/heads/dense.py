@@ -49,9 +49,9 @@ class DenseHead(BaseHead):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
     In training mode a call also updates the objective's state, as BatchNorm does: centres, running means
-    (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them. Under `eval()` or
-    `torch.no_grad()` nothing changes. If an optimiser step has several micro-batches, run all but the last in
-    `with head.accumulate():`.
+    (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them; the figures of AdaFace,
+    CurricularFace and AdaCos before. Under `eval()` or `torch.no_grad()` nothing changes. If an optimiser step has
+    several micro-batches, run all but the last in `with head.accumulate():`.
 
     With several processes, wrap the head in `DistributedDataParallel`, or call `head.synchronize()` and keep it next to
     a wrapped backbone; anything else is an error.

@@ -264,7 +264,7 @@ class BoundObjective(nn.Module):
 
     `state_dict` holds learned s and R, centres, running means and step counts, if the objective has any. A head owns
     one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures after it has
-    read them; under `eval()` or `torch.no_grad()` they stay.
+    read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
 
     Attributes:
         stateful: whether it learns, counts or keeps a running figure.
