@@ -59,8 +59,32 @@ def test_normalize_gives_the_head_unit_features_with_the_same_weights() -> None:
     assert not torch.allclose(plain(pixels).norm(dim=1), torch.ones(6), atol=0.01)
 
 
+def test_losses_that_need_counts_get_those_of_the_training_images() -> None:
+    chosen = tiny.validated("objective={kind: dynamic_margin, weighting: {kind: class_weights}}")
+    images = tiny.splits()
+    assert chosen.objective.needs_counts
+    spec = build.job(chosen, images).head.objective.spec
+    counts = tuple(torch.bincount(images.train.labels, minlength=10).tolist())
+    assert spec.margin.counts == spec.weighting.counts == counts
+    given = tiny.validated("objective={kind: dynamic_margin, counts: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}")
+    assert build.job(given, images).head.objective.spec == given.objective
+
+
+def test_classes_without_images_or_all_alike_have_no_dynamic_margins() -> None:
+    chosen, names = tiny.validated("objective={kind: dynamic_margin}"), ("a", "b")
+    for labels, said in (([0, 0, 0, 0], "counts\\[1\\] must be"), ([0, 1, 0, 1], "all 2 have 2")):
+        images = Images(tiny.splits().train.pixels[:4], torch.tensor(labels), names)
+        with pytest.raises(InputError, match=said):
+            build.job(chosen, Splits("two", images, images, "two classes"))
+
+
 @pytest.mark.parametrize(
-    ("objective", "what"), [("{kind: softmax}", "radius ‖x‖"), ("{kind: normface, ring_loss: {lam: 0.1}}", "ring")]
+    ("objective", "what"),
+    [
+        ("{kind: softmax}", "radius ‖x‖"),
+        ("{kind: normface, ring_loss: {lam: 0.1}}", "ring"),
+        ("{kind: adaface}", "target"),
+    ],
 )
 def test_normalize_beside_what_reads_norms_is_refused(objective: str, what: str) -> None:
     chosen = tiny.validated("backbone.normalize=true", f"objective={objective}")

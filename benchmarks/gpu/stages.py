@@ -90,6 +90,8 @@ def step(head: DenseHead, features: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 def make_head(objective: losses.Objective, weight: Tensor, **options: Any) -> DenseHead:
     """A head with those class weights, in their dtype."""
     torch.manual_seed(0)
+    if objective.needs_counts:
+        objective = objective.with_counts(range(1, len(weight) + 1))
     head = DenseHead(weight.shape[1], weight.shape[0], objective, **options).to(DEVICE, weight.dtype)
     head.weight.data.copy_(weight)
     return head

@@ -33,6 +33,7 @@ from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import load_head, read_weight, save_head
 from angulus.losses import Objective, Statistics
+from angulus.losses.negatives import Curricular
 from angulus.losses.running import whole_batch
 from angulus.losses.weighting import HardMining
 from losses import own
@@ -49,6 +50,10 @@ SETTINGS = {
 OTHERS = {
     "global hard mining": losses.normface().replace(weighting=HardMining(0.6, scope="global")) + losses.iam(0.2),
     "auto contraction from the first batch": losses.cm_softmax(gamma="auto"),
+    "class weights divided by their sum": losses.weighted_softmax(8.0, [0.5, 3, 1, 0.2, 1, 2, 4], divide="weights"),
+    "elastic margins by rank": losses.elasticface(s=8.0, sigma=0.2, plus=True) + losses.iam(0.1),
+    "curricular of quality": losses.adaface(8.0, h=0.9, rate=0.5).replace(negatives=Curricular(0.4)),
+    "quality of the batch": losses.adaface(8.0, h=0.9, statistics="batch"),
     "ring from the first batch": losses.softmax() + losses.ring_loss(0.1),
     **{f"own {role}": objective for role, objective in own.objectives().items()},
 }
@@ -61,7 +66,7 @@ def main(rank: int, count: int, rendezvous: str, results: str) -> None:
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     found = {}
-    objectives = {name: _global(case.objective) for name, case in CASES.items()} | OTHERS
+    objectives = {name: _global(case.objective_for(CLASSES)) for name, case in CASES.items()} | OTHERS
     for name, objective in objectives.items():
         for impl, counts in SETTINGS[count]:
             found[f"{name}, {impl}, {counts}"] = compare(objective, impl, counts, rank, count)
@@ -306,6 +311,28 @@ def dense_heads_on_several_ranks(rank: int, count: int) -> float:
     joinings = [DenseHead.synchronize, lambda head: copy.deepcopy(head.synchronize(group))]
     for join in [*joinings, DistributedDataParallel] if count > 1 else joinings:
         worst = max(worst, together(join, objective, rank, count))
+    return worst
+
+
+def figures_before_the_loss_of_dense_heads(rank: int, count: int) -> float:
+    """Synchronised heads see the rows of all ranks before the loss: each row's loss is that of the whole batch."""
+    inputs, labels, owned = batch(count)
+    features, own = backbone()(inputs).detach(), owned[rank]
+    worst = 0.0
+    for objective in (
+        losses.adaface(8.0, h=0.9, rate=0.5).replace(negatives=Curricular(0.4)),
+        losses.elasticface(s=8.0, sigma=0.2, plus=True),
+        losses.adacos(),
+    ):
+        whole = heads(count, objective)[0]
+        head = copy.deepcopy(whole)
+        head.alone = False
+        head.synchronize()
+        for _ in range(2):
+            expected = whole(features, labels, reduction="none")[own]
+            worst = max(worst, difference(head(features[own], labels[own], reduction="none"), expected))
+            pairs = zip(head.state_dict().values(), whole.state_dict().values(), strict=True)
+            worst = max([worst, *(difference(a, b) for a, b in pairs)])
     return worst
 
 
@@ -581,6 +608,7 @@ CHECKS = (
     second_derivatives,
     wrapped_heads_are_refused,
     dense_heads_on_several_ranks,
+    figures_before_the_loss_of_dense_heads,
     accumulation,
     overflow,
     ignored_rows,

@@ -98,6 +98,8 @@ STRUCTURES = (
     "mv_softmax-focal-plain",
     "mv_softmax-contracted",
     "cm_m_softmax-arc",
+    "magface",
+    "curricularface-seen-iam",
     "c_triplet-gated",
     "iam-softmax-bias",
     "mv_softmax-everything",

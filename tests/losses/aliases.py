@@ -9,16 +9,22 @@ from functools import partial
 from angulus import losses
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.radius import Contraction, Identity
-from angulus.losses.weighting import Focal, HardMining
+from angulus.losses.weighting import ClassWeights, Focal, HardMining
 from losses.oracles import (
+    SEEN_ANGLES,
+    SEEN_LOG_SUMS,
     SEEN_NORM,
+    SEEN_NORMS,
     SEEN_STEP,
     Case,
+    Losses,
+    Oracle,
     Point,
     at,
     center,
     contracted,
     focal,
+    image_counts,
     mean_norm,
     of,
     plus,
@@ -26,8 +32,8 @@ from losses.oracles import (
     times,
     unstarted_ring,
 )
+from scalar import adaptive, mining, penalties
 from scalar import margins as scalar_margins
-from scalar import mining, penalties
 from scalar import softmax_family as family
 from scalar.geometry import Vector, norm
 
@@ -48,6 +54,47 @@ def hm(p: Point, keep: float, margin: Callable[[float], float] | None = None, s:
     return mining.hm_softmax(p.features, p.weight, p.labels, s, keep, margin)[0]
 
 
+def moved(start: float, new: float, rate: float) -> float:
+    """A running figure after SEEN_STEP steps."""
+    for _ in range(SEEN_STEP):
+        start = adaptive.running(start, new, rate)
+    return start
+
+
+SEEN_COS = math.fsum(math.cos(theta) for theta in SEEN_ANGLES) / len(SEEN_ANGLES)
+
+
+def ada(h: float = 0.333, mean: float = 20.0, deviation: float = 100.0) -> Oracle:
+    """AdaFace at these figures; the norms are held."""
+
+    def held(base: Point) -> Losses:
+        norms = [norm(x) for x in base.features]
+        return lambda p: adaptive.adaface(p.features, p.weight, p.labels, 16.0, 0.4, h, mean, deviation, norms)
+
+    return held
+
+
+def balanced(loss: Oracle) -> Oracle:
+    """Every loss times the balanced weight of its class."""
+
+    def weighted(base: Point) -> Losses:
+        values = loss(base)
+        weights = adaptive.balanced(image_counts(len(base.weight)))
+        return lambda p: [weights[y] * value for y, value in zip(p.labels, values(p), strict=True)]
+
+    return weighted
+
+
+def adacos(p: Point, s: float) -> Vector:
+    return family.normface(p.features, p.weight, p.labels, s)
+
+
+def dynamic(p: Point) -> Vector:
+    counts = image_counts(len(p.weight))
+    return adaptive.dynamic_margin(p.features, p.weight, p.labels, 16.0, counts, 0.05, 0.5)
+
+
+MAG = {"l_a": 0.8, "u_a": 2.5, "l_m": 0.3, "u_m": 0.6}
 normface = at(lambda p: family.normface(p.features, p.weight, p.labels, p.s))
 biased = at(lambda p: family.softmax(p.features, p.weight, p.labels, p.bias))
 arcface = of(family.arcface, 16.0)
@@ -263,6 +310,68 @@ TABLE = (
         L.cm_m_softmax(ARC).replace(weighting=Focal()),
         contracted(partial(mining.focal_softmax, margin=arc)),
         least=3,
+    ),
+    # margins, negatives and scales that follow the norm, the batch or the class
+    Case(
+        "magface",
+        L.magface(16, **MAG, lam=2.0),
+        of(adaptive.magface, 16.0, **MAG),
+        of(adaptive.magnitude_penalty, 2.0, 0.8, 2.5),
+        least=1,
+    ),
+    Case(
+        "magface-cm",
+        L.magface(16, **MAG, lam=0.5).replace(radius=Contraction()) + L.feature_incay(0.1),
+        contracted(partial(adaptive.magface, **MAG)),
+        plus(of(adaptive.magnitude_penalty, 0.5, 0.8, 2.5), of(penalties.feature_incay, 0.1)),
+        least=3,
+    ),
+    Case("adaface", L.adaface(16), ada(), held=True, least=1),
+    Case(
+        "adaface-seen",
+        L.adaface(16, rate=0.5),
+        ada(
+            mean=moved(20.0, adaptive.mean_and_deviation(list(SEEN_NORMS))[0], 0.5),
+            deviation=moved(100.0, adaptive.mean_and_deviation(list(SEEN_NORMS))[1], 0.5),
+        ),
+        held=True,
+        seen=True,
+        least=1,
+    ),
+    Case(
+        "adaface-batch",
+        L.adaface(16, h=1.5, statistics="batch"),
+        ada(1.5, *adaptive.mean_and_deviation(list(SEEN_NORMS))),
+        held=True,
+        seen=True,
+        least=1,
+    ),
+    Case("curricularface", L.curricularface(16), of(adaptive.curricularface, 16.0), least=1),
+    Case(
+        "curricularface-seen-iam",
+        L.curricularface(16, rate=0.5) + L.iam(0.2),
+        of(adaptive.curricularface, 16.0, t=moved(0.0, SEEN_COS, 0.5)),
+        of(penalties.iam, 0.2, 16.0),
+        seen=True,
+    ),
+    Case("elasticface", L.elasticface(s=16), arcface, least=1),
+    Case("elasticface-cos-plus", L.elasticface("cos", 16, plus=True), of(family.cosface, 16.0, 0.35), least=1),
+    Case("adacos-fixed", L.adacos("fixed"), at(lambda p: adacos(p, adaptive.adacos_scale(len(p.weight)))), least=3),
+    Case(
+        "adacos",
+        L.adacos() + L.iam(0.2),
+        at(lambda p: adacos(p, adaptive.adacos_of(list(SEEN_LOG_SUMS), list(SEEN_ANGLES), 0.0))),
+        of(penalties.iam, 0.2, adaptive.adacos_of(list(SEEN_LOG_SUMS), list(SEEN_ANGLES), 0.0)),
+        seen=True,
+        least=3,
+    ),
+    Case("dynamic_margin", L.dynamic_margin(16), at(dynamic), least=1),
+    Case("weighted_softmax", L.weighted_softmax(8), balanced(of(family.normface, 8.0)), least=1),
+    Case(
+        "weighted_softmax-mv",
+        L.mv_softmax(16, ARC, 0.3, "adaptive").replace(weighting=ClassWeights()),
+        balanced(of(mv_arc, 16.0)),
+        least=1,
     ),
     # metric losses on their own
     Case("c_contrastive", L.c_contrastive(), extra=of(penalties.c_contrastive)),

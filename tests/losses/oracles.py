@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from angulus import class_loss
-from angulus.losses import BoundObjective, Objective, Statistics
+from angulus.losses import BoundObjective, Objective, Statistics, running
 from scalar import penalties
 from scalar import softmax_family as family
 from scalar.geometry import Matrix, Vector, angle, dot, norm, unit
@@ -43,6 +43,7 @@ ANGLES = (0.25, 0.85, 1.3, 1.85, 2.85)  # to the own class: below and above 90°
 NORMS = (0.6, 2.2, 1.4, 3.0, 0.9)
 CLASSES, SIZE = 4, 3
 SEEN_NORM, SEEN_STEP = 1.5, 7  # what the running figures are fed with
+SEEN_NORMS, SEEN_ANGLES, SEEN_LOG_SUMS = (1.0, 2.0), (1.1, 0.7), (3.0, 4.0)  # and its rows
 
 
 def point(seed: int = 16, angles: Sequence[float] = ANGLES) -> Point:
@@ -86,6 +87,11 @@ class Case:
     seen: bool = False
     least: int = 2
 
+    def objective_for(self, num_classes: int) -> Objective:
+        """The objective, with `image_counts` if it needs counts."""
+        spec = self.objective
+        return spec.with_counts(image_counts(num_classes)) if spec.needs_counts else spec
+
     def losses(self, base: Point) -> Losses:
         """Per-sample losses by the oracles."""
         parts = [oracle(base) for oracle in (self.oracle, self.extra) if oracle is not None]
@@ -99,7 +105,7 @@ class Case:
 
     def bind(self, num_classes: int, size: int, dtype: torch.dtype = torch.float64) -> BoundObjective:
         """The bound objective, its running figures fed where the case says so."""
-        bound = self.objective.bind(size, num_classes).to(dtype)
+        bound = self.objective_for(num_classes).bind(size, num_classes).to(dtype)
         for _ in range(SEEN_STEP if self.seen else 0):
             bound.observe(seen(size))
         return bound.eval()  # a loss leaves it as it is
@@ -119,7 +125,15 @@ class Case:
 
 def seen(size: int) -> Statistics:
     """What one step saw, without samples: centres stay."""
-    return Statistics({"norm": torch.tensor(SEEN_NORM)}, 1, torch.zeros(0, size), torch.zeros(0, dtype=torch.long))
+    columns = [SEEN_NORMS, [math.cos(theta) for theta in SEEN_ANGLES], SEEN_ANGLES, SEEN_LOG_SUMS]
+    rows = torch.tensor(columns, dtype=torch.float64)
+    nothing = torch.zeros(0, size), torch.zeros(0, dtype=torch.long)
+    return Statistics({"norm": torch.tensor(SEEN_NORM)}, 2, *nothing, running.Batch(*rows))
+
+
+def image_counts(num_classes: int) -> list[int]:
+    """The number of training images of each class, for the losses that read it."""
+    return [(j + 1) ** 3 for j in range(num_classes)]
 
 
 @dataclass(frozen=True)

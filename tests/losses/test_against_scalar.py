@@ -56,7 +56,7 @@ def test_losses_in_float64(case: Case) -> None:
     mean = torch.tensor(case.mean(POINT), dtype=torch.float64)
     torch.testing.assert_close(data.loss(bound, "mean"), mean, rtol=1e-9, atol=1e-12)
     if not case.objective.stateful:
-        assert torch.equal(data.loss(case.objective), actual)
+        assert torch.equal(data.loss(case.objective_for(CLASSES)), actual)
 
 
 @every_case
@@ -110,7 +110,7 @@ def gradients(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
 
 @every_case
 def test_a_head_gives_the_same_loss(case: Case) -> None:
-    head = DenseHead(SIZE, CLASSES, case.objective).double()
+    head = DenseHead(SIZE, CLASSES, case.objective_for(CLASSES)).double()
     bound = case.bind_at(POINT)
     head.objective.load_state_dict(bound.state_dict())
     head.eval()  # or the first of the three would move what the others read

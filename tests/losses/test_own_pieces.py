@@ -96,6 +96,7 @@ class Half:
     kind: ClassVar[str] = "half"
     probability: ClassVar[str] = "margin"
     scope: ClassVar[str] = "rank"
+    reads_labels: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
     reads_batch: ClassVar[bool] = False
 

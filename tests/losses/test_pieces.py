@@ -17,7 +17,7 @@ from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.center import CenterLoss
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
-from angulus.losses.negatives import Keep, MVAdaptive
+from angulus.losses.negatives import Curricular, Keep, MVAdaptive
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
@@ -254,7 +254,8 @@ def test_what_keeps_state() -> None:
     learned = {name for name, case in CASES.items() if {"s", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
     centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
-    assert stateful == learned | seen | centred | {"cm_softmax-auto-unseen", "feature_incay-auto-unseen"}
+    unseen = {"cm_softmax-auto-unseen", "feature_incay-auto-unseen", "adaface", "curricularface"}
+    assert stateful == learned | seen | centred | unseen | {"elasticface", "elasticface-cos-plus"}
     assert not Objective(radius=Fixed(2), negatives=Keep()).stateful
     assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps
     assert L.mv_softmax(8, None, 0.1, "adaptive").negatives == MVAdaptive(0.1)
@@ -353,6 +354,17 @@ DEFAULTS: dict[str, Objective] = {
     "mv_softmax": Objective(radius=Fixed(32), margin=AdditiveAngle(0.5), negatives=MVAdaptive(0.3)),
     "cm_softmax": Objective(radius=Contraction(0.9, 1.0)),
     "cm_m_softmax": Objective(radius=Contraction(0.9, 1.0), margin=AdditiveAngle(0.5)),
+    "magface": Objective(
+        radius=Fixed(64),
+        margin=losses.margins.NormAngle(10, 110, 0.45, 0.8),
+        penalties=(Term(1.0, losses.penalties.Magnitude(35, 10, 110)),),
+    ),
+    "adaface": Objective(radius=Fixed(64), margin=losses.margins.NormQuality(0.4, 0.333, "running", 0.01, 1e-3)),
+    "curricularface": Objective(radius=Fixed(64), margin=AdditiveAngle(0.5), negatives=Curricular(0.01)),
+    "elasticface": Objective(radius=Fixed(64), margin=losses.margins.Elastic("angle", 0.5, 0.05)),
+    "adacos": Objective(radius=losses.radius.AdaCos("dynamic")),
+    "dynamic_margin": Objective(radius=Fixed(64), margin=losses.margins.ClassAngle(0.05, 0.5, 0.25)),
+    "weighted_softmax": Objective(radius=Fixed(32), weighting=losses.weighting.ClassWeights("balanced", "auto")),
     "c_contrastive": Objective(penalties=(Term(1.0, losses.penalties.CContrastive(1.0)),)),
     "c_triplet": Objective(penalties=(Term(1.0, losses.penalties.CTriplet(0.8)),)),
     "iam": Objective(penalties=(Term(1.0, IAM(0.1)),)),

@@ -13,14 +13,14 @@ from torch import Tensor
 from angulus import class_loss
 from angulus.losses.weighting import HardMining
 from losses.aliases import CASES
-from losses.oracles import Case
+from losses.oracles import Case, image_counts
 
 pytestmark = pytest.mark.filterwarnings("ignore:contraction bounds assume:UserWarning")
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 few = settings(max_examples=6, deadline=None, derandomize=True, database=None)
 UNIT = {name: case for name, case in CASES.items() if case.objective.weights == "unit" and case.objective.eps == 0}
-SCALED_RADII = {"fixed", "learned", "coco"}
+SCALED_RADII = {"fixed", "learned", "coco", "adacos"}
 
 
 def reads_norms(case: Case) -> bool:
@@ -29,7 +29,8 @@ def reads_norms(case: Case) -> bool:
     return (
         objective.eps > 0
         or (objective.radius is not None and objective.radius.kind not in SCALED_RADII)
-        or bool({"feature_incay", "ring_loss"} & names)
+        or bool({"feature_incay", "ring_loss", "magnitude"} & names)
+        or (objective.margin is not None and objective.margin.reads_norms)
         or (objective.center_loss is not None and not objective.center_loss.normalize)
     )
 
@@ -127,6 +128,10 @@ def test_permuted_classes_change_nothing(case: Case) -> None:
             problem.bias = problem.bias[order]
         if problem.bound.center_loss is not None:
             problem.bound.center_loss.centers.copy_(problem.bound.center_loss.centers[order])
+        if case.objective.needs_counts:
+            counts = image_counts(len(order))
+            spec = case.objective.with_counts([counts[j] for j in order.tolist()])
+            problem.bound = spec.bind(draw.size, len(order)).double()
         torch.testing.assert_close(problem.loss(), before, rtol=1e-9, atol=1e-9)
 
     law()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from torch import Tensor
 from angulus import class_loss, losses
 from angulus.losses import Objective, margins, penalties, theory, weighting
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
+from angulus.losses.negatives import Negatives
 from angulus.losses.radius import Contraction, Fixed, Identity, Learned
 from losses.aliases import CASES
-from losses.oracles import Case, batch, point
+from losses.oracles import CLASSES, SIZE, Case, batch, point
 from scalar import theory as scalar_theory
 
 POINT = point()
@@ -25,12 +28,37 @@ MARGINS = {
     "multiplicative": Multiplicative(3),
     "combined": Combined(multiplier=1.1, cosine=0.1, angle=0.2),
 }
+
+
+@dataclass(frozen=True)
+class Squared(Negatives):
+    """c² above the threshold: what CurricularFace's negatives are at t = 0."""
+
+    kind: ClassVar[str] = "squared"
+    coefficients: ClassVar[tuple[float, float, float]] = (1.0, 0.0, 0.0)
+
+
 SAME = {
     **{
         f"mv {mode}, t = 0, over {name}": (L.mv_softmax(16, margin, 0.0, mode), Objective(Fixed(16.0), margin))
         for mode in ("fixed", "adaptive")
         for name, margin in MARGINS.items()
     },
+    "magface, l_m = u_m": (
+        L.magface(16, 0.8, 2.5, 0.5, 0.5, lam=3.0),
+        L.arcface(16, 0.5) + penalties.Magnitude(3.0, 0.8, 2.5),
+    ),
+    "adaface, h = 0": (L.adaface(16, 0.35, h=0.0), L.cosface(16, 0.35)),
+    "adaface of the batch, h = 0": (L.adaface(16, 0.35, h=0.0, statistics="batch"), L.cosface(16, 0.35)),
+    "curricularface, t fixed at 0": (
+        L.curricularface(16, rate=0.0),
+        L.arcface(16, 0.5).replace(negatives=Squared()),
+    ),
+    "elasticface, sigma = 0": (L.elasticface("arc", 16, sigma=0.0), L.arcface(16, 0.5)),
+    "elasticface+, sigma = 0": (L.elasticface("arc", 16, sigma=0.0, plus=True), L.arcface(16, 0.5)),
+    "elasticface-cos, sigma = 0": (L.elasticface("cos", 16, sigma=0.0), L.cosface(16, 0.35)),
+    "adacos fixed": (L.adacos("fixed"), L.normface(math.sqrt(2) * math.log(3), learn=False)),
+    "class weights of 1": (L.weighted_softmax(16, [1, 1, 1, 1]), L.normface(16, False)),
     "iam, beta = 0": (L.arcface(16, 0.5) + L.iam(0.0), L.arcface(16, 0.5)),
     "incay, lam = 0": (L.softmax() + L.feature_incay(0.0), L.softmax()),
     "ring, lam = 0": (L.softmax() + L.ring_loss(0.0, 1.0), L.softmax()),
@@ -72,7 +100,9 @@ def test_equal_losses_and_gradients(left: Objective, right: Objective) -> None:
     results = []
     for objective in (left, right):
         data = batch(POINT, Case("", objective))
-        values = data.loss(objective)
+        values = data.loss(
+            objective.bind(SIZE, CLASSES).double()
+        )  # in training mode, where figures move and draws are made
         gradients = torch.autograd.grad(values.sum(), (data.features, data.weight))
         results.append((values.detach(), *gradients))
     for one, other in zip(*results, strict=True):

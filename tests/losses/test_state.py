@@ -15,7 +15,7 @@ from torch import Tensor
 from angulus import DenseHead, class_loss, losses
 from angulus.losses import BoundObjective, Objective, Statistics
 from angulus.losses.margins import AdditiveAngle, Annealing, Combined
-from angulus.losses.running import RunningMean, StepCount
+from angulus.losses.running import Batch, RunningMean, StepCount
 from losses.aliases import CASES
 from losses.oracles import SEEN_STEP, Case
 from scalar import margins as scalar_margins
@@ -38,12 +38,17 @@ KEPT: dict[str, tuple[Objective, set[str]]] = {
         {"feature_incay.mean_norm.value", "feature_incay.mean_norm.count"},
     ),
     "incay's start": (L.softmax() + L.feature_incay(0.1, start_step=3), {"feature_incay.counter.step"}),
+    "AdaFace's mean and deviation": (L.adaface(), {"margin.mean", "margin.deviation"}),
+    "CurricularFace's t": (L.curricularface(), {"negatives.t"}),
+    "ElasticFace's step": (L.elasticface(), {"margin.step"}),
+    "AdaCos's s": (L.adacos(), {"radius.s"}),
     "annealing": (L.sphereface(4, annealing=Annealing()), {"margin.counter.step"}),
 }
 
 
 def stats(norm: float = 2.0, features: Tensor = FEATURES, labels: Tensor = LABELS) -> Statistics:
-    return Statistics({"norm": torch.tensor(norm)}, len(features), features, labels)
+    rows = torch.tensor([[norm / 2, 1.5 * norm], [0.2, 0.6], [1.369, 0.927], [1.5, 2.5]], dtype=torch.float64)
+    return Statistics({"norm": torch.tensor(norm)}, len(features), features, labels, Batch(*rows))
 
 
 def go_to(bound: BoundObjective, step: int) -> None:
@@ -60,13 +65,16 @@ def loss(bound: BoundObjective, features: Tensor = FEATURES, **more: Any) -> Ten
 @pytest.mark.parametrize(("objective", "names"), KEPT.values(), ids=KEPT.keys())
 def test_what_is_kept_is_in_state_dict(objective: Objective, names: set[str]) -> None:
     assert set(objective.bind(SIZE, CLASSES).state_dict()) == names
-    learned = {name for name in names if name in ("radius.s", "ring_loss.R")}
+    learned = {name for name in names if name in ("radius.s", "ring_loss.R") and objective != L.adacos()}
     assert {name for name, _ in objective.bind(SIZE, CLASSES).named_parameters()} == learned
     head = DenseHead(SIZE, CLASSES, objective)
     assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names}
 
 
-STATEFUL = {name: case for name, case in CASES.items() if case.objective.stateful}
+# but elastic margins, whose loss in eval mode does not depend on their state
+STATEFUL = {
+    name: case for name, case in CASES.items() if case.objective.stateful and not name.startswith("elasticface")
+}
 
 
 @pytest.mark.parametrize("case", STATEFUL.values(), ids=STATEFUL.keys())

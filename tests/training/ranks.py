@@ -48,6 +48,10 @@ CASES: dict[str, list[str]] = {
     "bias-and-ring": [*NET, "objective={kind: softmax, bias: true, ring_loss: {lam: 0.01}}"],
     "center": [*NET, "objective.center_loss={lam: 0.1, normalize: true}"],
     "gamma-auto": [*NET, "objective={kind: cm_softmax, gamma: auto}"],
+    "figures": [*NET, "objective={kind: adaface, s: 10, h: 0.9, rate: 0.3, negatives: {kind: curricular, rate: 0.3}}"],
+    "drawn": [*NET, "objective={kind: elasticface, s: 10, sigma: 0.2, plus: true}"],
+    "adacos": [*NET, "objective={kind: adacos}"],
+    "counted": [*NET, "objective={kind: dynamic_margin, s: 10, weighting: {kind: class_weights, divide: weights}}"],
     "mined": [*NET, "objective.weighting={kind: hard_mining, keep: 0.7, scope: global}"],
     "plateau": [*NET, PLATEAU, "training.epochs=3"],
     "accumulated": [*NET, "training.accumulate=2", "objective.learn=true"],
@@ -60,7 +64,14 @@ CASES: dict[str, list[str]] = {
     "ramped": [*NET, "objective={kind: mv_softmax, s: 8, ramp: {margin: [0.2, 0.8], negatives: auto}}"],
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
-OF_THREE = ("clipped", "bias-and-ring", "mined", "synced-accumulated", "validated")  # what three processes train too
+OF_THREE = (
+    "clipped",
+    "bias-and-ring",
+    "mined",
+    "drawn",
+    "synced-accumulated",
+    "validated",
+)  # what three processes train too
 STOPPED = {"stopped": [*NET, "objective.learn=true"], "stopped-adamw": CASES["adamw"]}
 REFUSED: dict[str, list[str]] = {
     "dense": ["head.sharded=false"],

@@ -207,6 +207,12 @@ RESUMED = {
     "gamma auto": ["objective={kind: cm_softmax, gamma: auto}"],
     "center": ["objective.center_loss={lam: 0.1}"],
     "annealed": ["objective={kind: sphereface, m: 3, s: 10, annealing: {start: 100, low: 1, rate: 0.5}}"],
+    "figures before the loss": [
+        "objective={kind: adaface, s: 10, h: 0.9, rate: 0.3, negatives: {kind: curricular, rate: 0.3}}"
+    ],
+    "drawn margins": ["objective={kind: elasticface, s: 10, sigma: 0.2, plus: true}"],
+    "adacos": ["objective={kind: adacos}"],
+    "counted images": ["objective={kind: dynamic_margin, s: 10, weighting: {kind: class_weights}}"],
     "bfloat16": ["training.precision=bfloat16"],
 }
 

@@ -115,6 +115,9 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
         "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
         "sampling": recipe.head.sampling,
     }
+    objective = recipe.objective
+    if objective.needs_counts:
+        objective = objective.with_counts(torch.bincount(images.train.labels, minlength=classes))
     if recipe.head.sharded is False and ranks.count > 1:
         raise InputError(f"head.sharded false keeps all classes in one process; got {ranks.count}: set it to auto")
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):

@@ -28,9 +28,9 @@ from angulus.heads.row_loss import (
 )
 from angulus.heads.sampling import ClassSampling, ClassSubset, sample
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reduction import lengths
+from angulus.kernels.reduction import Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.running import Statistics, whole_batch
+from angulus.losses.running import Batch, Statistics, whole_batch
 
 REDUCTIONS = ("mean", "sum", "none")
 Update = Callable[[slice, Tensor], None]
@@ -130,36 +130,83 @@ def batch_loss(
             return nan_loss(features, kept, reduction, learned)
         subset = ClassSubset(weight, bias, labels, bias) if sampling is None else sample(sampling, weight, bias, labels)
         with nullcontext() if mean_norm is None else whole_batch(mean_norm):
-            finished, target, radius = _rows_loss(norms, unit, subset, bound, kernel, update)
+            batch = _prepare(norms, unit, subset, bound, kernel, joint, sizes) if bound.prepares else None
+            with bound.prepared(batch):
+                finished, target, radius = _rows_loss(norms, unit, subset, labels, bound, kernel, update)
             if bound.center_loss is not None:
                 finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(wide, labels))
             rows = finished.loss + finished.extra
             if not bool(torch.isfinite(rows).all()):
                 raise not_finite(rows, weight)
             if bound.moves:
-                bound.take(summarize(bound, target, wide, labels, joint, sizes, radius))
+                seen = summarize(bound, target, wide, labels, joint, sizes, radius)
+                bound.take(dataclasses.replace(seen, batch=batch))
     if reduction == "none":
         return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
 
 
 def _rows_loss(
-    norms: Tensor, unit: Tensor, subset: ClassSubset, bound: BoundObjective, kernel: Kernel, update: Update | None
+    norms: Tensor,
+    unit: Tensor,
+    subset: ClassSubset,
+    global_labels: Tensor,
+    bound: BoundObjective,
+    kernel: Kernel,
+    update: Update | None,
 ) -> tuple[Finished, Geometry, Tensor | None]:
-    """The loss of checked rows, the geometry of their targets, and their radius."""
+    """The loss of checked rows, the geometry of their targets, and their radius; `global_labels` count all C."""
     eps, weight, labels = bound.spec.eps, subset.weight, subset.labels
     radius = radius_of(bound, norms)
     before = None
     if bound.spec.asks_of_target:  # else the geometry is computed once, below
         with torch.no_grad():
-            before = geometry(norms, unit, weight[labels], eps)
+            before = dataclasses.replace(geometry(norms, unit, weight[labels], eps), labels=global_labels)
     asked = ask(bound, norms, before, radius)
     wanted = dataclasses.replace(request(bound, radius, asked), update=update)
     reduced = kernel(unit, weight, subset.biases, labels, wanted)
     # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
-    target = geometry(norms, unit, reduced.rows, eps)
+    target = dataclasses.replace(geometry(norms, unit, reduced.rows, eps), labels=global_labels)
     own = None if subset.bias is None else subset.bias[labels]
     return finish(bound, target, radius, own, asked, reduced), target, radius
+
+
+@torch.no_grad()
+def _prepare(
+    norms: Tensor,
+    unit: Tensor,
+    subset: ClassSubset,
+    bound: BoundObjective,
+    kernel: Kernel,
+    ranks: Ranks,
+    sizes: list[int],
+) -> Batch:
+    """The rows of all ranks, as pieces see them before the loss."""
+    target = geometry(norms, unit, subset.weight[subset.labels], bound.spec.eps)
+    log_sums = None
+    if getattr(bound.spec.radius, "asks_log_sums", False):
+        log_sums = kernel(unit, subset.weight, None, subset.labels, log_sum_request(bound, unit)).plain[0]
+    return gather_batch(target, log_sums, ranks, sizes)
+
+
+def log_sum_request(bound: BoundObjective, unit: Tensor) -> Request:
+    """The reduction to log Σ_{j≠y} e^{s cos_j} at the radius's current s, for the radius of the step."""
+    scale = bound.scale
+    assert scale is not None  # a radius that asks for it has one
+    scales = (unit.new_zeros(len(unit)) + scale,)
+    return Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
+
+
+@torch.no_grad()
+def gather_batch(target: Geometry, log_sums: Tensor | None, ranks: Ranks, sizes: list[int]) -> Batch:
+    """The `Batch` of all ranks from this rank's rows."""
+    columns = [target.norms, target.cos, target.theta, *([] if log_sums is None else [log_sums])]
+    table = torch.stack([column.detach() for column in columns], dim=1)
+    if ranks.count > 1:
+        table = gather(table, sizes, ranks)
+    start = sum(sizes[: ranks.rank])
+    norms, cos, theta, *sums = table.unbind(dim=1)
+    return Batch(norms, cos, theta, sums[0] if sums else None, slice(start, start + sizes[ranks.rank]))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ class DenseHead(BaseHead):
     """Class weights and an objective: `head(features, labels)` is the loss.
 
     In training mode a call also updates the objective's state, as BatchNorm does: centres, running means
-    (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them. Under `eval()` or
-    `torch.no_grad()` nothing changes. If an optimiser step has several micro-batches, run all but the last in
-    `with head.accumulate():`.
+    (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them; the figures of AdaFace,
+    CurricularFace and AdaCos before. Under `eval()` or `torch.no_grad()` nothing changes. If an optimiser step has
+    several micro-batches, run all but the last in `with head.accumulate():`.
 
     With several processes, wrap the head in `DistributedDataParallel`, or call `head.synchronize()` and keep it next to
     a wrapped backbone; anything else is an error.
@@ -206,7 +207,7 @@ class DenseHead(BaseHead):
     def _target(self, features: Tensor, labels: Tensor) -> Geometry:
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
-        return geometry(norms, unit, self.weight[labels], eps)
+        return replace(geometry(norms, unit, self.weight[labels], eps), labels=labels)
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

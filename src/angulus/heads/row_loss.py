@@ -1,5 +1,6 @@
 """The loss of each row: its geometry, what it asks of the classes, and its loss from the answers; for every head."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ class Geometry:
     cos: Tensor  # [B]
     theta: Tensor  # [B], radians
     length: Tensor  # [B], ‖w_y‖
+    labels: Tensor | None = None  # [B], among all C classes; only for pieces that read them
 
 
 def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -139,11 +141,11 @@ class Finished:
     """The loss of each row in two parts: what weighting divides, and the penalties, which it does not."""
 
     loss: Tensor  # weighted cross-entropy, [B]
-    divisor: int  # of its mean
+    divisor: int | float | Tensor  # of its mean
     extra: Tensor  # penalties, [B]
 
 
-Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, int]]
+Weigh = Callable[..., tuple[Tensor, int | float | Tensor]]
 
 
 def finish(
@@ -167,8 +169,10 @@ def finish(
         weigh: replaces the objective's weighting if that must see the rows of other ranks.
     """
     weigh = weigh or bound.weighting
+    if weigh is not None and bound.spec.weighting is not None and bound.spec.weighting.reads_labels:
+        weigh = functools.partial(weigh, labels=target.labels)
     value = margined(bound, target)
-    loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]
+    loss, divisor = torch.zeros_like(target.norms), target.norms.shape[0]  # type: Tensor, int | float | Tensor
     if radius is not None:
         # a zero feature has no angle that a margin could act on
         own = torch.where(target.norms > 0, value, target.cos) if _linear(bound.spec) else value
@@ -186,7 +190,9 @@ def margined(bound: BoundObjective, target: Geometry) -> Tensor:
     """What replaces the target's cosine, [B]."""
     if bound.margin is None:
         return target.cos
-    value = _per_row(bound.margin(target.theta, target.norms), target.cos, "the margin")
+    reads_labels = bound.spec.margin is not None and bound.spec.margin.reads_labels
+    labels = (target.labels,) if reads_labels else ()
+    value = _per_row(bound.margin(target.theta, target.norms, *labels), target.cos, "the margin")
     share = None if bound.ramp is None else bound.ramp.margin_share()
     return value if share is None else torch.lerp(target.cos, value, share.to(value.dtype))
 
@@ -233,7 +239,7 @@ def _cross_entropy(
     radius: Tensor,
     bias: Tensor | None,
     reduced: Reduced,
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int | float | Tensor]:
     def logit(cosine: Tensor) -> Tensor:
         # ‖w_y‖ · cosine as x̂·w_y plus what the margin adds, so that a zero weight keeps its gradient
         own = cosine if spec.weights == "unit" else target.dot + target.length * (cosine - target.cos)
@@ -243,7 +249,7 @@ def _cross_entropy(
     assert reduced.log_sum is not None
     advantage = logit(value) - reduced.log_sum
     log_p = F.logsigmoid(advantage)
-    loss, divisor = -log_p, log_p.shape[0]
+    loss, divisor = -log_p, log_p.shape[0]  # type: Tensor, int | float | Tensor
     if weigh is not None:
         log_not_p = F.logsigmoid(-advantage)
         if spec.plain_probability:

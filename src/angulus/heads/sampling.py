@@ -51,6 +51,11 @@ def check_sampling(sampling: ClassSampling | None, objective: Objective) -> Clas
         raise checks.InputError(
             f"class sampling is not defined with {', '.join(hinges)}, which counts all classes: leave one of them out"
         )
+    if getattr(objective.radius, "asks_log_sums", False):
+        raise checks.InputError(
+            "class sampling is not defined with a dynamic AdaCos, whose scale follows the sum over all classes: use "
+            "adacos('fixed'), or leave the sampling out"
+        )
     plain = [term.penalty.name for term in objective.penalties if term.penalty.asks is LogSumExp]
     if sampling.corrected and (plain or (objective.remaps and objective.plain_probability)):
         what = ", ".join(plain) or "a weighting with probability='plain' over changed negatives"

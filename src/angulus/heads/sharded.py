@@ -27,7 +27,7 @@ from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, s
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.objective import Objective
-from angulus.losses.running import Statistics, whole_batch
+from angulus.losses.running import Batch, Statistics, whole_batch
 from angulus.losses.serialize import to_mapping
 
 _FACTS = (  # on which all ranks must agree, in the order of `_agree`
@@ -147,7 +147,7 @@ class ShardedHead(BaseHead):
             bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
             wide = torch.float32 if rows.device.type == "mps" else torch.float64  # a Mac's device has no float64
             sums = torch.stack([part.detach().sum().to(wide) for part in (finished.loss, finished.extra)])
-            counts = torch.tensor([finished.divisor, int(bad)], dtype=wide, device=sums.device)
+            counts = torch.tensor([float(finished.divisor), int(bad)], dtype=wide, device=sums.device)
             loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
         if refusal is not None:
             raise refusal
@@ -222,20 +222,36 @@ class ShardedHead(BaseHead):
         with whole_batch(mean_norm):
             everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
             subset = self._subset(local, self.sampling if self.training else None)
-            before = None
-            if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
-                with torch.no_grad():
-                    before, _ = self._targets(norms, everyone, subset, sizes)
-            radius = radius_of(bound, norms)
-            asked = ask(bound, norms, before, radius)
-            wanted = replace(self._shared(request(bound, radius, asked), sizes), update=UPDATES.get(self.weight))
-            reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
-            target, bias = self._targets(norms, everyone, subset, sizes, reduced.rows)
-            merged = self._merged(reduced, sizes)
-            finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
+            batch = self._prepare(norms, everyone, subset, sizes) if bound.prepares else None
+            with bound.prepared(batch):
+                before = None
+                if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
+                    with torch.no_grad():
+                        before = replace(self._targets(norms, everyone, subset, sizes)[0], labels=labels)
+                radius = radius_of(bound, norms)
+                asked = ask(bound, norms, before, radius)
+                wanted = replace(self._shared(request(bound, radius, asked), sizes), update=UPDATES.get(self.weight))
+                reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
+                target, bias = self._targets(norms, everyone, subset, sizes, reduced.rows)
+                target = replace(target, labels=labels)
+                merged = self._merged(reduced, sizes)
+                finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
         if bound.center_loss is not None:
             finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
-        return finished, lambda: self._seen(target, features, labels, sizes, mean_norm, radius)
+        seen = functools.partial(self._seen, target, features, labels, sizes, mean_norm, radius)
+        return finished, lambda: replace(seen(), batch=batch)
+
+    @torch.no_grad()
+    def _prepare(self, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int]) -> Batch:
+        """The rows of all ranks, as pieces see them before the loss."""
+        bound = self.objective
+        target, _ = self._targets(norms, everyone, subset, sizes)
+        log_sums = None
+        if getattr(bound.spec.radius, "asks_log_sums", False):
+            wanted = class_loss.log_sum_request(bound, everyone)
+            reduced = self.kernel(everyone, subset.weight, None, subset.labels, wanted)
+            log_sums = self._merged(reduced, sizes).plain[0]
+        return class_loss.gather_batch(target, log_sums, self.ranks, sizes)
 
     def _seen(
         self,
@@ -307,9 +323,10 @@ class ShardedHead(BaseHead):
         start = sum(sizes[: self.ranks.rank])
         own = slice(start, start + sizes[self.ranks.rank])
 
-        def weigh(loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
+        def weigh(loss: Tensor, log_p: Tensor, log_not_p: Tensor, **of_rows: Tensor) -> tuple[Tensor, Any]:
             table = torch.stack([loss, log_p, log_not_p], dim=1).detach()
-            weight, divisor = weighting(*gather(table, sizes, self.ranks).unbind(dim=1))
+            of_all = {name: gather(values, sizes, self.ranks) for name, values in of_rows.items()}
+            weight, divisor = weighting(*gather(table, sizes, self.ranks).unbind(dim=1), **of_all)
             # the divisor is summed over the ranks, so only rank 0 contributes it
             return weight[own], divisor if self.ranks.rank == 0 else 0
 

@@ -3,6 +3,8 @@
 from angulus.losses import margins, negatives, penalties, radius, roles, weighting
 from angulus.losses.catalogue import (
     ALIASES,
+    adacos,
+    adaface,
     arcface,
     build,
     c_contrastive,
@@ -13,6 +15,9 @@ from angulus.losses.catalogue import (
     coco,
     combined_margin,
     cosface,
+    curricularface,
+    dynamic_margin,
+    elasticface,
     feature_incay,
     feature_normalized,
     focal_softmax,
@@ -22,12 +27,14 @@ from angulus.losses.catalogue import (
     l2_softmax,
     l_softmax,
     list_losses,
+    magface,
     mv_softmax,
     normface,
     ring_loss,
     softmax,
     sphereface,
     weight_normalized,
+    weighted_softmax,
 )
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.ramp import Ramp
@@ -39,6 +46,8 @@ __all__ = [
     "Objective",
     "Ramp",
     "Statistics",
+    "adacos",
+    "adaface",
     "arcface",
     "build",
     "c_contrastive",
@@ -49,6 +58,9 @@ __all__ = [
     "coco",
     "combined_margin",
     "cosface",
+    "curricularface",
+    "dynamic_margin",
+    "elasticface",
     "feature_incay",
     "feature_normalized",
     "focal_softmax",
@@ -58,6 +70,7 @@ __all__ = [
     "l2_softmax",
     "l_softmax",
     "list_losses",
+    "magface",
     "margins",
     "mv_softmax",
     "negatives",
@@ -69,5 +82,6 @@ __all__ = [
     "softmax",
     "sphereface",
     "weight_normalized",
+    "weighted_softmax",
     "weighting",
 ]

@@ -5,19 +5,29 @@ that compares with it, as its docstring says.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from angulus.core import checks
 from angulus.losses import serialize
 from angulus.losses.center import CenterLoss
-from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
-from angulus.losses.negatives import MVAdaptive, MVFixed
+from angulus.losses.margins import (
+    AdditiveAngle,
+    AdditiveCosine,
+    Annealing,
+    ClassAngle,
+    Combined,
+    Elastic,
+    Multiplicative,
+    NormAngle,
+    NormQuality,
+)
+from angulus.losses.negatives import Curricular, MVAdaptive, MVFixed
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Ring
-from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Magnitude, Ring
+from angulus.losses.radius import AdaCos, Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.roles import Margin, Penalty
-from angulus.losses.weighting import Focal, HardMining
+from angulus.losses.weighting import ClassWeights, Focal, HardMining
 
 # t of MV Sec. 4, by kind of margin and mode
 MV_T = {
@@ -184,6 +194,105 @@ def cm_m_softmax(
     return cm_softmax(p, gamma, lower, upper, bound, upper_factor, detach_norm).replace(margin=margin)
 
 
+def magface(
+    s: float = 64.0,
+    l_a: float = 10.0,
+    u_a: float = 110.0,
+    l_m: float = 0.45,
+    u_m: float = 0.8,
+    lam: float = 35.0,
+    beyond_pi: str = "linear",
+) -> Objective:
+    """MagFace: target s cos(θ + m(a)), a = ‖x‖ in [l_a, u_a], plus λ (1/a + a/u_a²). Source: Meng et al. 2021, Eq. 3-5.
+
+    See `margins.NormAngle` and `penalties.Magnitude`.
+    """
+    margin, penalty = NormAngle(l_a, u_a, l_m, u_m, beyond_pi), Magnitude(lam, l_a, u_a)
+    return Objective(radius=Fixed(s), margin=margin, penalties=(Term(1.0, penalty),))
+
+
+def adaface(
+    s: float = 64.0, m: float = 0.4, h: float = 0.333, statistics: str = "running", rate: float = 0.01
+) -> Objective:
+    """AdaFace: target s (cos(θ − m·ẑ) − (m + m·ẑ)), ẑ the normalised norm. Source: Kim et al. 2022, Eq. 14-16.
+
+    See `margins.NormQuality`; `statistics="batch"` is the default of the authors' code.
+    """
+    return Objective(radius=Fixed(s), margin=NormQuality(m, h, statistics, rate))
+
+
+def curricularface(s: float = 64.0, m: float = 0.5, rate: float = 0.01) -> Objective:
+    """CurricularFace: ArcFace whose hard negatives become s cosθ_j (t + cosθ_j). Source: Huang et al. 2020, Eq. 4-7.
+
+    t is a running mean of cosθ; see `negatives.Curricular`.
+    """
+    return Objective(radius=Fixed(s), margin=AdditiveAngle(m), negatives=Curricular(rate))
+
+
+# (m, σ, σ with plus) of ElasticFace, by the form
+ELASTIC = {"arc": (0.5, 0.05, 0.0125), "cos": (0.35, 0.05, 0.0025)}
+
+
+def elasticface(
+    form: str = "arc",
+    s: float = 64.0,
+    m: float | None = None,
+    sigma: float | None = None,
+    plus: bool = False,
+    order: str = "rank",
+    seed: int = 0,
+    beyond_pi: str = "linear",
+) -> Objective:
+    """ElasticFace: ArcFace or CosFace with a margin drawn from N(m, σ) for each sample. Source: Boutros et al. 2022.
+
+    `form` is `"arc"` or `"cos"`. Defaults of m: 0.5 or 0.35; of sigma: 0.05, with `plus` 0.0125 or 0.0025.
+    See `margins.Elastic`.
+    """
+    usual, plain, with_plus = ELASTIC[checks.choice("form", form, ELASTIC)]
+    m = usual if m is None else m
+    sigma = (with_plus if checks.flag("plus", plus) else plain) if sigma is None else sigma
+    base = "angle" if form == "arc" else "cosine"
+    return Objective(radius=Fixed(s), margin=Elastic(base, m, sigma, plus, order, seed, beyond_pi))
+
+
+def adacos(mode: str = "dynamic") -> Objective:
+    """AdaCos: logits s cosθ_j, s = √2 log(C − 1), fixed or updated at every step. Source: Zhang et al. 2019, Eq. 12-14.
+
+    See `radius.AdaCos`; C ≥ 3.
+    """
+    return Objective(radius=AdaCos(mode))
+
+
+def dynamic_margin(
+    s: float = 64.0,
+    low: float = 0.05,
+    high: float = 0.5,
+    power: float = 0.25,
+    counts: Sequence[int] | Literal["auto"] = "auto",
+) -> Objective:
+    """Dynamic margin: ArcFace whose margin falls with the images of the class. Source: Ha et al. 2020, Sec. 3.
+
+    m_y = a n_y^(−power) + b from `high` for the fewest images to `low` for the most; see `margins.ClassAngle`.
+    """
+    margin = ClassAngle(low, high, power, counts)  # type: ignore[arg-type]  # it takes any sequence
+    return Objective(radius=Fixed(s), margin=margin)
+
+
+def weighted_softmax(
+    s: float = 32.0,
+    weights: Sequence[float] | str = "balanced",
+    margin: Margin | None = None,
+    divide: str = "rows",
+    counts: Sequence[int] | Literal["auto"] | None = None,
+) -> Objective:
+    """Class weights: w_y times the loss at scale s, over any margin. Source: PyTorch, `cross_entropy(weight=...)`.
+
+    See `weighting.ClassWeights`; `divide="weights"` is PyTorch's mean.
+    """
+    weighting = ClassWeights(weights, counts, divide)  # type: ignore[arg-type]  # it takes any sequence
+    return Objective(radius=Fixed(s), margin=margin, weighting=weighting)
+
+
 def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
     """C-contrastive, alone or added to another loss; see `penalties.CContrastive`. Source: NF Eq. 10."""
     return _penalty(CContrastive(m, classes))
@@ -252,6 +361,13 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         mv_softmax,
         cm_softmax,
         cm_m_softmax,
+        magface,
+        adaface,
+        curricularface,
+        elasticface,
+        adacos,
+        dynamic_margin,
+        weighted_softmax,
         c_contrastive,
         c_triplet,
         iam,

@@ -1,4 +1,4 @@
-"""Margins: what replaces cosθ of the target class, `margin(theta[B], norms[B]) -> [B]`.
+"""Margins: what replaces cosθ of the target class, `margin(theta[B], norms[B]) -> [B]`; `TABLE` has all.
 
 θ = 2·atan2(‖x̂ − ŵ_y‖, ‖x̂ + ŵ_y‖) is exact, so a margin is just its formula, with the formula's own gradient.
 `gradient="straight_through"` uses the gradient of cosθ instead, as a widespread implementation does by accident.
@@ -14,8 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
+from angulus.losses.angles import BEYOND_PI, add_angle, check_angle
 from angulus.losses.roles import Margin
 from angulus.losses.running import Statistics, StepCount
+from angulus.losses.sample_margins import ClassAngle, Elastic, NormAngle, NormQuality
+
+__all__ = [
+    "TABLE",
+    "AdditiveAngle",
+    "AdditiveCosine",
+    "Annealing",
+    "ClassAngle",
+    "Combined",
+    "Elastic",
+    "Multiplicative",
+    "NormAngle",
+    "NormQuality",
+]
 
 GRADIENTS = ("exact", "straight_through")
 MOST_TIMES = 8  # the largest multiplier of the angle without a warning; twice that of any paper
@@ -57,19 +72,13 @@ class AdditiveAngle(Margin):
     kind: ClassVar[str] = "additive_angle"
 
     def __post_init__(self) -> None:
-        checks.number("m", self.m, low=0, high=math.pi, open_high=True, hint="m is in radians")
-        checks.choice("beyond_pi", self.beyond_pi, ("linear", "plain", "easy"))
+        check_angle("m", self.m)
+        checks.choice("beyond_pi", self.beyond_pi, BEYOND_PI)
         checks.choice("gradient", self.gradient, GRADIENTS)
         _warn_if_negative_at_zero(self, "m", "is an angle in radians", math.cos(self.m))
 
     def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
-        cos = torch.cos(theta)
-        value = torch.cos(theta + self.m)
-        if self.beyond_pi == "linear":
-            value = torch.where(self.past_pi(theta), cos - self.m * math.sin(math.pi - self.m), value)
-        elif self.beyond_pi == "easy":
-            value = torch.where(theta < math.pi / 2, value, cos)  # as angles: cos(π / 2) is 6e-17
-        return _with_gradient(value, cos, self.gradient)
+        return _with_gradient(add_angle(theta, self.m, self.beyond_pi), torch.cos(theta), self.gradient)
 
     def past_pi(self, theta: Tensor) -> Tensor:
         """Where θ + m exceeds π, [B] of bool."""
@@ -271,5 +280,15 @@ def _with_gradient(value: Tensor, cos: Tensor, gradient: str) -> Tensor:
 
 
 TABLE: dict[str, type[Margin]] = {
-    piece.kind: piece for piece in (AdditiveCosine, AdditiveAngle, Multiplicative, Combined)
+    piece.kind: piece
+    for piece in (
+        AdditiveCosine,
+        AdditiveAngle,
+        Multiplicative,
+        Combined,
+        NormAngle,
+        NormQuality,
+        Elastic,
+        ClassAngle,
+    )
 }

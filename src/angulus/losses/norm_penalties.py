@@ -1,4 +1,4 @@
-"""Penalties on the norms of the raw features, without a reduction over the classes: feature incay and ring loss."""
+"""Penalties on the norms of the raw features, without a reduction over the classes: incay, ring loss, MagFace's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from angulus.core import checks
 from angulus.losses import theory
 from angulus.losses.roles import Ask, Penalty, Rows
 from angulus.losses.running import RunningMean, Statistics, StepCount, batch_mean
+from angulus.losses.sample_margins import check_norm_range
 
 
 @dataclass(frozen=True)
@@ -202,3 +203,35 @@ class LearnedRing(nn.Module):
         if not bool(self.started):
             self.R.copy_(stats.values["norm"])
             self.started.fill_(True)
+
+
+@dataclass(frozen=True)
+class Magnitude(Penalty):
+    """MagFace's penalty: λ · (1/a + a/u_a²), a = ‖x‖ clipped to [l_a, u_a]; it falls with the norm up to u_a.
+
+    Args:
+        lam: λ ≥ 0; 35 in the paper.
+        l_a, u_a: 0 < l_a < u_a; 10 and 110 in the paper.
+
+    Source: Meng et al. 2021 (MagFace), Eq. 4 and Sec. 3.2.
+    """
+
+    lam: float = 35.0
+    l_a: float = 10.0
+    u_a: float = 110.0
+    name: ClassVar[str] = "magnitude"
+    reads_norms: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("lam", self.lam, low=0)
+        check_norm_range(self.l_a, self.u_a, open_low=True)
+
+    def __call__(self, rows: Rows, answer: object = None) -> Tensor:
+        a = rows.norms.clamp(self.l_a, self.u_a)
+        return self.lam * (1 / a + a / self.u_a**2)
+
+    def formula(self) -> str:
+        return f"{self.lam:g}·(1/a + a/{self.u_a:g}²) with a = ‖x‖ in [{self.l_a:g}, {self.u_a:g}]"
+
+    def words(self) -> str:
+        return f"magnitude penalty with λ = {self.lam:g} on norms from {self.l_a:g} to {self.u_a:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from angulus.losses.center import CenterLoss
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.ramp import Ramp
-from angulus.losses.running import Statistics, merge_statistics
+from angulus.losses.running import Batch, Statistics, merge_statistics
 from angulus.losses.theory import margin_room
 
 ROLES: dict[str, type] = {
@@ -102,8 +102,8 @@ class Objective:
             raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
         if self.remaps and (self.weights == "raw" or self.bias):
             raise InputError(
-                "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
-                f"got weights = {self.weights!r}, bias = {self.bias}"
+                f"{self.negatives.kind} negatives compare cosines with the target's, so weights must be 'unit' and "
+                f"bias false; got weights = {self.weights!r}, bias = {self.bias}"
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
             raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
@@ -152,6 +152,8 @@ class Objective:
     def reads_norms(self) -> list[str]:
         """The parts that read the feature norm, in words; they have no effect on unit features."""
         radius = [self.radius.words()] if self.radius is not None and not self.radius.has_scale else []
+        if self.margin is not None and self.margin.reads_norms:
+            radius.append(f"target {self.margin.formula()}")
         return radius + [term.penalty.words() for term in self.penalties if term.penalty.reads_norms]
 
     def _check_ramp(self) -> None:
@@ -182,6 +184,22 @@ class Objective:
                     f"this {term.penalty.name} takes the base's margined cosine (logits='margin'), but the base has "
                     "no margin"
                 )
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether a piece waits for the number of training images of each class; see `with_counts`."""
+        return any(getattr(piece, "counts", None) == "auto" for piece in self.pieces)
+
+    def with_counts(self, counts: Sequence[int] | Tensor) -> Objective:
+        """A copy whose pieces know the number of training images of each class, as `counts="auto"` needs.
+
+        >>> from angulus import losses
+        >>> losses.dynamic_margin().with_counts([500, 20, 1]).margin.counts
+        (500, 20, 1)
+        """
+        pieces: list[tuple[str, Any]] = [(slot, getattr(self, slot)) for slot in ROLES]
+        readers = {slot: piece for slot, piece in pieces if hasattr(piece, "counts")}
+        return self.replace(**{slot: dataclasses.replace(piece, counts=counts) for slot, piece in readers.items()})
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """This objective for d and C, with its parameters and running figures; warns once about bounds.
@@ -270,7 +288,7 @@ class BoundObjective(nn.Module):
 
     `state_dict` holds learned s and R, centres, running means and step counts, if the objective has any. A head owns
     one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures after it has
-    read them; under `eval()` or `torch.no_grad()` they stay.
+    read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
 
     Attributes:
         stateful: whether it learns, counts or keeps a running figure.
@@ -315,14 +333,15 @@ class BoundObjective(nn.Module):
 
     def _warn_of_room(self) -> None:
         """Warn of a margin that no feature can meet, because so many classes lie too close in so few dimensions."""
-        if self.spec.margin is None or self.spec.margin.stateful or self.num_classes < 2:
+        margin = self.spec.margin
+        if margin is None or margin.stateful or margin.reads_labels or self.num_classes < 2:
             return
         one = torch.ones(1)
         at_best = float(self.margin(0 * one, one))  # of a feature along its own class weight
         room = math.cos(margin_room(self.num_classes, self.embedding_size))
         if 0 <= at_best < room:  # a negative one is warned of by the margin itself
             checks.warn(
-                f"no feature can meet the margin {self.spec.margin.formula()}: along its own class weight the target "
+                f"no feature can meet the margin {margin.formula()}: along its own class weight the target "
                 f"is {at_best:.2f}, and with {self.num_classes} classes in {self.embedding_size} dimensions the cosine "
                 f"of the nearest class is at least {room:.2f}; lower the margin, or raise embedding_size"
             )
@@ -341,6 +360,27 @@ class BoundObjective(nn.Module):
     def keeps_figures(self) -> bool:
         """Whether any piece has figures that training updates."""
         return any(hasattr(piece, "observe") for piece in self.children())
+
+    @property
+    def prepares(self) -> bool:
+        """Whether a loss computed now shows its rows to pieces first."""
+        return self.moves and any(hasattr(piece, "prepare") for piece in self.children())
+
+    @contextmanager
+    def prepared(self, batch: Batch | None) -> Iterator[None]:
+        """A context in which pieces use the figures that this batch gives; None changes nothing."""
+        if batch is None:
+            yield
+            return
+        pieces: list[Any] = [piece for piece in self.children() if hasattr(piece, "prepare")]
+        batch = dataclasses.replace(batch, earlier=sum(part.rows for part in self._parts))
+        try:
+            for piece in pieces:
+                piece.prepare(batch)
+            yield
+        finally:
+            for piece in pieces:
+                piece.prepare(None)
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:

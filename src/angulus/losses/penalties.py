@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses.norm_penalties import FeatureIncay, Ring
+from angulus.losses.norm_penalties import FeatureIncay, Magnitude, Ring
 from angulus.losses.roles import Ask, Hinge, LogSumExp, Penalty, Rows
 
-__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Ring"]
+__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Magnitude", "Ring"]
 
 
 @dataclass(frozen=True)
@@ -201,4 +201,6 @@ def _count_others(name: str, num_classes: int) -> int:
     return num_classes - 1
 
 
-TABLE: dict[str, type[Penalty]] = {piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet)}
+TABLE: dict[str, type[Penalty]] = {
+    piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet, Magnitude)
+}

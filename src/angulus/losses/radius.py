@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from angulus.core import checks
 from angulus.losses import theory
 from angulus.losses.roles import Radius
-from angulus.losses.running import RunningMean, Statistics, batch_mean
+from angulus.losses.running import Batch, RunningMean, Statistics, Wide, batch_mean, wide_dtype
 
 
 @dataclass(frozen=True)
@@ -249,4 +249,86 @@ class AutoContraction(nn.Module):
         self.mean_norm.update(stats.values["norm"])
 
 
-TABLE: dict[str, type[Radius]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction)}
+@dataclass(frozen=True)
+class AdaCos(Radius):
+    """AdaCos: radius = s, √2·log(C − 1) or updated at every step from there.
+
+    `"dynamic"`: s ← log(B)/cos(min(π/4, θ_med)) before the step's loss uses it, with θ_med the median of the target
+    angles (of an even number of rows the mean of the middle two) and B the mean of Σ_{j≠y} e^{s cos θ_j} at the
+    previous s, over the rows of all ranks. This costs another pass over the classes per step, without gradient.
+
+    Args:
+        mode: `"dynamic"`, or `"fixed"`: √2·log(C − 1) for all of training. Both need C ≥ 3.
+
+    Source: Zhang et al. 2019 (AdaCos), Eq. 12 to 14. Differs: where log B ≤ 0, which a few classes can give, the
+    formula has no positive scale, and s stays as it was.
+    """
+
+    mode: str = "dynamic"
+    kind: ClassVar[str] = "adacos"
+    has_scale: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.choice("mode", self.mode, ("dynamic", "fixed"))
+
+    @property
+    def stateful(self) -> bool:
+        return self.mode == "dynamic"
+
+    @property
+    def reads_batch(self) -> bool:
+        return self.mode == "dynamic"
+
+    def bind(self, embedding_size: int, num_classes: int) -> BoundAdaCos | Fixed:
+        start = theory.adacos_scale(num_classes)
+        return BoundAdaCos(start) if self.mode == "dynamic" else Fixed(start)
+
+    def formula(self) -> str:
+        return "s" if self.mode == "dynamic" else "(√2·log(C − 1))"
+
+    @property
+    def asks_log_sums(self) -> bool:
+        """Whether s follows Σ_{j≠y} e^{s cos θ_j} over all classes, computed before the loss."""
+        return self.mode == "dynamic"
+
+    @property
+    def where(self) -> str:  # type: ignore[override]  # a constant for other radii
+        return "s = log(B)/cos(min(π/4, θ_med)) at every step" if self.mode == "dynamic" else ""
+
+    def words(self) -> str:
+        way = ", then log(B)/cos(min(π/4, θ_med)) at every step" if self.mode == "dynamic" else ""
+        return f"radius AdaCos's s = √2·log(C − 1){way}"
+
+
+class BoundAdaCos(Wide):
+    """`AdaCos(mode="dynamic")`, bound: keeps s."""
+
+    s: Tensor
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.register_buffer("s", torch.tensor(start, dtype=wide_dtype()))
+        self.current: Tensor | None = None  # s of the step, within its loss
+
+    @property
+    def scale(self) -> Tensor:
+        return self.s.clone() if self.current is None else self.current  # a copy: s moves before backward
+
+    def forward(self, norms: Tensor) -> Tensor:
+        return self.scale.to(norms.dtype).expand_as(norms)
+
+    def prepare(self, batch: Batch | None) -> None:
+        self.current = None if batch is None else self._moved(batch)
+
+    @torch.no_grad()
+    def observe(self, stats: Statistics) -> None:
+        self.s.copy_(self._moved(stats.rows_seen))
+
+    def _moved(self, batch: Batch) -> Tensor:
+        assert batch.log_sums is not None
+        log_mean = torch.logsumexp(batch.log_sums, 0) - math.log(len(batch.log_sums))
+        median = torch.quantile(batch.theta, 0.5).clamp_max(math.pi / 4)
+        return torch.where(log_mean > 0, (log_mean / torch.cos(median)).to(self.s), self.s)
+
+
+TABLE: dict[str, type[Radius]] = {piece.kind: piece for piece in (Identity, Fixed, Coco, Learned, Contraction, AdaCos)}

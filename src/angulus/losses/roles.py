@@ -2,7 +2,9 @@
 
 A piece is a frozen spec that knows neither C nor d. `bind(embedding_size, num_classes)` returns what is called: the
 piece itself, or an `nn.Module` if it learns or keeps a figure; `observe(stats)` then updates it once per optimiser
-step. A class that inherits its role gets the usual answers; inheriting is optional.
+step. A module whose loss needs this step's figure has `prepare(batch)` too: it is called with the step's
+`running.Batch` before the loss, and with None after it. A class that inherits its role gets the usual answers;
+inheriting is optional.
 """
 
 import dataclasses
@@ -71,7 +73,12 @@ class Margin(SlotPiece, Protocol):
 
     Attributes:
         options: settings that its formula does not show, or "".
+        reads_labels: the bound form takes the labels [B] as a third argument.
+        reads_norms: it has no effect of its own on features that all have the same length.
     """
+
+    reads_labels: ClassVar[bool] = False
+    reads_norms: ClassVar[bool] = False
 
     @property
     def options(self) -> str:
@@ -99,9 +106,12 @@ class Weighting(SlotPiece, Protocol):
     """The weight of each row; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
 
     Attributes:
+        reads_labels: the bound form takes the labels [B] as `labels=`.
         probability: p of the target class from the logits of the loss, "margin", or from the plain cosines, "plain".
         scope: the rows that it sees when several processes train: each one's own, "rank", or all of them, "global".
     """
+
+    reads_labels: ClassVar[bool] = False
 
     @property
     def probability(self) -> str:

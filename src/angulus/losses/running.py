@@ -3,10 +3,38 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+from angulus.core import checks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one loss, those of all ranks, as pieces see them before it is computed; detached, [rows] each.
+
+    Args:
+        norms, cos, theta: ‖x‖, and the cosine and angle to the own class.
+        log_sums: log Σ_{j≠y} e^{s cos_j} at the radius's current s, if the radius asks for it (`asks_log_sums`).
+        own: which rows are this rank's.
+        earlier: the number of rows in earlier micro-batches of the same optimiser step.
+    """
+
+    norms: Tensor
+    cos: Tensor
+    theta: Tensor
+    log_sums: Tensor | None = None
+    own: slice = field(default_factory=lambda: slice(None))
+    earlier: int = 0
+
+    @staticmethod
+    def merge(parts: "Sequence[Batch]") -> "Batch":
+        """The rows of an optimiser step from those of its micro-batches."""
+        norms, cos, theta = (torch.cat([getattr(part, name) for part in parts]) for name in ("norms", "cos", "theta"))
+        sums = [part.log_sums for part in parts if part.log_sums is not None]
+        return Batch(norms, cos, theta, torch.cat(sums) if sums else None)
 
 
 @dataclass(frozen=True)
@@ -18,12 +46,21 @@ class Statistics:
         rows: their number, on all ranks.
         features: of these rows, detached, [rows, d]; empty if the objective has no center loss.
         labels: [rows], likewise.
+        batch: these rows, if a piece has `prepare`, which sees them before the loss; else None.
     """
 
     values: dict[str, Tensor]
     rows: int
     features: Tensor
     labels: Tensor
+    batch: Batch | None = None
+
+    @property
+    def rows_seen(self) -> Batch:
+        """`batch`, for the pieces that prepared for it."""
+        if self.batch is None:
+            raise checks.InputError("these statistics have no rows for a piece with prepare(); give Statistics(batch=)")
+        return self.batch
 
 
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
@@ -31,7 +68,8 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     rows = sum(part.rows for part in parts)
     values = {name: torch.stack([p.rows / rows * p.values[name] for p in parts]).sum() for name in parts[0].values}
     features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
-    return Statistics(values, rows, features, labels)
+    batches = [part.batch for part in parts if part.batch is not None]
+    return Statistics(values, rows, features, labels, Batch.merge(batches) if batches else None)
 
 
 _mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks", default=None)

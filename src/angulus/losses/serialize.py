@@ -58,16 +58,20 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
     out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
     for slot in SLOTS:
         chosen = getattr(objective, slot)
-        out[slot] = None if chosen is None else {"kind": chosen.kind, **dataclasses.asdict(chosen)}
+        out[slot] = None if chosen is None else {"kind": chosen.kind, **_plain(chosen)}
     for weight, penalty in objective.penalties:
         spec: Any = penalty  # a dataclass, as an objective checks
-        out[spec.name] = dataclasses.asdict(spec) | ({} if weight == 1 else {"weight": weight})
+        out[spec.name] = _plain(spec) | ({} if weight == 1 else {"weight": weight})
     for name in ADDED:
         part = getattr(objective, name)
         if part is not None:
-            values = dataclasses.asdict(part).items()
-            out[name] = {key: list(value) if isinstance(value, tuple) else value for key, value in values}
+            out[name] = _plain(part)
     return out
+
+
+def _plain(piece: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(piece)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Objective:

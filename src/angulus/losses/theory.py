@@ -125,6 +125,16 @@ def margin_room(num_classes: int, embedding_size: int) -> float:
     return min(math.pi / 2, 2 * half)
 
 
+def adacos_scale(num_classes: int) -> float:
+    """AdaCos's fixed scale √2·log(C − 1), C ≥ 3. Source: Zhang et al. 2019, Eq. 12.
+
+    >>> round(adacos_scale(10_575), 2)
+    13.1
+    """
+    checks.integer("num_classes", num_classes, low=3, hint="AdaCos's scale √2·log(C − 1) of two classes is 0")
+    return math.sqrt(2) * math.log(num_classes - 1)
+
+
 def loss_floor(s: ArrayLike, num_classes: int) -> Array:
     """The smallest softmax loss with unit features and weights scaled to s = ℓ²: log(1 + (n − 1) e^{−n s / (n − 1)}).
 

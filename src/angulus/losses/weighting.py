@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.losses.per_class import PerClass, as_list, check_counts
 from angulus.losses.roles import Weighting
 
 
@@ -83,4 +84,67 @@ class HardMining(Weighting):
         return f"hard mining: the {100 * self.keep:g}% highest losses, divided by the number {self.divide}{everywhere}"
 
 
-TABLE: dict[str, type[Weighting]] = {piece.kind: piece for piece in (Focal, HardMining)}
+@dataclass(frozen=True)
+class ClassWeights(Weighting):
+    """w_y for each sample: a weight per class.
+
+    Args:
+        weights: one number > 0 per class, in the order of the labels; or `"balanced"`: N / (C·n_y), n_y the training
+            images of the class and N those of all.
+        counts: n_y ≥ 1 of each class for `"balanced"`; `"auto"`: a training counts its own images
+            (`Objective.with_counts` in your own loop).
+        divide: the divisor of the mean: the number of rows, `"rows"`, or the sum of their weights, `"weights"`, as
+            `torch.nn.functional.cross_entropy(weight=...)` divides. Next to a backbone in DistributedDataParallel a
+            `DenseHead` divides by the sum of each process's own rows; a `ShardedHead` by that of all.
+    """
+
+    weights: tuple[float, ...] | str = "balanced"
+    counts: tuple[int, ...] | str | None = None
+    divide: str = "rows"
+    kind: ClassVar[str] = "class_weights"
+    reads_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weights, str):
+            checks.choice("weights", self.weights, ("balanced",), hint="or one number per class")
+            object.__setattr__(self, "counts", check_counts("auto" if self.counts is None else self.counts))
+        else:
+            if self.counts is not None:
+                raise checks.InputError(
+                    "counts are read only with weights='balanced'; got weights as numbers too: leave one of them out"
+                )
+            hint = "to leave a class out, give its rows the label -100"
+            weights = enumerate(as_list("weights", self.weights))
+            plain = tuple(checks.number(f"weights[{i}]", w, low=0, open_low=True, hint=hint) for i, w in weights)
+            object.__setattr__(self, "weights", plain)
+        checks.choice("divide", self.divide, ("rows", "weights"))
+
+    def bind(self, embedding_size: int, num_classes: int) -> "BoundClassWeights":
+        if not isinstance(self.weights, str):
+            return BoundClassWeights(PerClass(PerClass.check(self.kind, self.weights, num_classes)), self.divide)
+        counts = PerClass.check(self.kind, self.counts, num_classes)
+        images = sum(counts)
+        return BoundClassWeights(PerClass([images / (num_classes * count) for count in counts]), self.divide)
+
+    def formula(self) -> str:
+        return "w_y" if self.divide == "rows" else "(w_y / mean of w_y)"
+
+    def words(self) -> str:
+        which = "balanced by the number of images" if isinstance(self.weights, str) else "as given"
+        divisor = "" if self.divide == "rows" else ", divided by the sum of the rows' weights"
+        return f"class weights w_y {which}{divisor}"
+
+
+@dataclass(frozen=True, eq=False)
+class BoundClassWeights:
+    """`ClassWeights`, bound: knows the weight of each class."""
+
+    weights: PerClass
+    divide: str
+
+    def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> tuple[Tensor, int | Tensor]:
+        weight = self.weights(labels, loss.dtype)
+        return weight, weight.sum() if self.divide == "weights" else loss.shape[0]
+
+
+TABLE: dict[str, type[Weighting]] = {piece.kind: piece for piece in (Focal, HardMining, ClassWeights)}

@@ -229,6 +229,8 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
         if features.shape[1] == 2:
             state = load_checkpoint(folder / CHECKPOINT)["head"]
             objective = recipes.load(folder / RECIPE).objective
+            if objective.needs_counts:  # by margins, which logits have none of: any counts will do
+                objective = objective.with_counts(range(1, len(state["weight"]) + 1))
             head = DenseHead(2, len(state["weight"]), objective)
             head.load_state_dict(state)
             reach = float(np.abs(features).max()) * 1.05

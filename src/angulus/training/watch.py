@@ -162,7 +162,8 @@ def collapsed_loss(bound: BoundObjective, num_classes: int, radius: float | None
     log(1 + (C − 1) e^{r (negatives(c) − margin(c))}), r the radius.
     """
     spec = bound.spec
-    if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias:
+    by_label = spec.margin is not None and spec.margin.reads_labels
+    if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias or by_label:
         return None
     one = torch.ones(1, dtype=torch.float64, device=next(bound.buffers(), torch.empty(0)).device)
     value = torch.full_like(one, cos)
