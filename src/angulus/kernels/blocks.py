@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.reduction import Request, lengths, softplus
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -103,24 +103,50 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
 
 
 def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tensor | None]:
-    """(mapped bases, 1 for changed ones and 0 for others, or None if none can change)."""
+    """(mapped bases, 1 for changed ones and 0 for others, or None if none or all of them change)."""
+    if request.power is not None:
+        t, m = request.power
+        half = torch.add(base, 1.0, out=block.room[2]).mul_(0.5).clamp_min_(0.0)  # 1 + cos may round below 0
+        return half.pow_(t).mul_(2.0).add_(m - 1), None
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
     above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times faster than bools and where
-    raised = torch.add(base.new_tensor(a0), base, alpha=a1 - 1, out=block.room[2])
+    kept = 1 if request.below is None else 0
+    below = 0.0 if request.below is None else request.below
+    raised = torch.add(base.new_tensor(a0 - below), base, alpha=a1 - kept, out=block.room[2])
     if a2 != 0:
         raised.addcmul_(base, base, value=a2)
-    return torch.addcmul(base, above, raised, out=raised), above
+    if kept:
+        return torch.addcmul(base, above, raised, out=raised), above
+    raised *= above
+    return (raised.add_(below) if below else raised), above
 
 
-def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request, block: Block) -> Tensor:
+def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
     """The gradient with respect to the bases, from that of the mapped bases, which is overwritten."""
+    if above is None:
+        return gradient if request.power is None else _times_power_slope(gradient, base, request, block)
     a2, a1, _ = request.coefficients
-    if a2 == 0:
-        return gradient if a1 == 1 else gradient.addcmul_(gradient, above, value=a1 - 1)
-    steeper = torch.add(base.new_tensor(a1 - 1), base, alpha=2 * a2, out=block.room[2])
+    d1, d0 = (2 * a2, a1) if request.slope is None else request.slope
+    if request.below is not None:
+        return gradient.mul_(torch.add(base.new_tensor(d0), base, alpha=d1, out=block.room[2]).mul_(above))
+    if d1 == 0:
+        return gradient if d0 == 1 else gradient.addcmul_(gradient, above, value=d0 - 1)
+    steeper = torch.add(base.new_tensor(d0 - 1), base, alpha=d1, out=block.room[2])
     return gradient.addcmul_(gradient, steeper.mul_(above))
+
+
+def _times_power_slope(gradient: Tensor, base: Tensor, request: Request, block: Block) -> Tensor:
+    assert request.power is not None
+    t, _ = request.power
+    if request.slope is not None:
+        d1, d0 = request.slope
+        if (d1, d0) == (0, 1):
+            return gradient
+        return gradient.mul_(torch.add(base.new_tensor(d0), base, alpha=d1, out=block.room[2]))
+    half = torch.add(base, 1.0, out=block.room[2]).mul_(0.5).clamp_min_(0.0)
+    return gradient.mul_(half.pow_(t - 1).mul_(t))
 
 
 def _mask(values: Tensor, block: Block, value: float) -> Tensor:
@@ -135,11 +161,15 @@ class Sums:
         self.request = request
         room = SAFE_EXPONENT - math.log(classes) if unit.dtype == torch.float32 else 4 * SAFE_EXPONENT
         largest = max(1.0, sum(abs(a) for a in request.coefficients)) if request.threshold is not None else 1.0
-        self.log_sums: list[_LogSum] = []
-        if request.radius is not None:
+        largest = max(largest, abs(request.below or 0.0), 1.0 if request.power is None else 1 + request.power[1])
+        self.log_sums: list[_LogSum | _SoftplusSum] = []
+        self.total = _Total(unit) if request.sums_logits else None
+        if request.radius is not None and request.shift is not None:
+            self.log_sums.append(_SoftplusSum(unit, request.shift, means[0], means[-1]))
+        elif request.radius is not None:
             bounded = request.unit_weight and bias is None and float(request.radius.abs().max()) * largest < room
             self.log_sums.append(_LogSum(unit, bounded, means[0]))
-        for scale, mean in zip(request.plain_scales, means[1:], strict=True):
+        for scale, mean in zip(request.plain_scales, means[1:-1], strict=True):
             self.log_sums.append(_LogSum(unit, float(scale.abs().max()) < room, mean))
         self.hinges = [(unit.new_zeros(len(unit)), unit.new_zeros(len(unit))) for _ in request.hinge_offsets]
 
@@ -152,6 +182,8 @@ class Sums:
             logits = torch.mul(mapped, request.radius, out=block.room[3])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
+            if self.total is not None:
+                self.total.add(logits, mapped, block)
             next(sums).add(logits, mapped, block)
         for scale in request.plain_scales:
             assert cosines is not None
@@ -164,7 +196,8 @@ class Sums:
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
-        return (*(log_sum.value() for log_sum in self.log_sums), *flat)
+        total = [] if self.total is None else [self.total.value]
+        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total)
 
     def bounded(self) -> list[bool]:
         """For each log-sum, whether its logits stay within the range of exp."""
@@ -174,8 +207,55 @@ class Sums:
         return [count for _, count in self.hinges]
 
     def saved(self) -> list[Tensor | None]:
-        """What backward needs, two per log-sum: its value, and the mean of what its scale multiplies, or None."""
-        return [number for log_sum in self.log_sums for number in (log_sum.value(), log_sum.mean())]
+        """What backward needs, two per log-sum: see their `saved`; and what the radius multiplies in the total."""
+        numbers = [number for log_sum in self.log_sums for number in log_sum.saved()]
+        return numbers if self.total is None else [*numbers, self.total.scaled]
+
+
+class _Total:
+    """The sum of the logits of the non-target classes, block by block."""
+
+    def __init__(self, unit: Tensor) -> None:
+        self.value = unit.new_zeros(len(unit))
+        self.scaled = unit.new_zeros(len(unit))  # what the radius multiplies
+
+    def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
+        rows = block.targets[1]
+        for total, part in ((self.value, logits), (self.scaled, scaled)):
+            total += part.sum(dim=0)
+            if len(rows):
+                total.index_add_(0, rows, part[block.targets], alpha=-1)
+
+
+class _SoftplusSum:
+    """Σ log(1 + e^z) over the non-target classes, block by block, and its derivatives by the scale and the shift."""
+
+    bounded = False
+
+    def __init__(self, unit: Tensor, shift: Tensor, by_scale: bool, by_shift: bool) -> None:
+        self.shift = shift
+        self.total = unit.new_zeros(len(unit))
+        self.by_scale = unit.new_zeros(len(unit)) if by_scale else None
+        self.by_shift = unit.new_zeros(len(unit)) if by_shift else None
+
+    def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
+        """Add one block; `logits` is overwritten."""
+        logits += self.shift
+        _mask(logits, block, -math.inf)
+        self.total += softplus(logits).sum(dim=0)
+        if self.by_scale is None and self.by_shift is None:
+            return
+        shares = logits.sigmoid_()
+        if self.by_shift is not None:
+            self.by_shift += shares.sum(dim=0)
+        if self.by_scale is not None:
+            self.by_scale += shares.mul_(scaled).sum(dim=0)
+
+    def value(self) -> Tensor:
+        return self.total
+
+    def saved(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.by_shift, self.by_scale
 
 
 class _LogSum:
@@ -210,8 +290,11 @@ class _LogSum:
     def value(self) -> Tensor:
         return torch.where(self.total > 0, self.top + torch.log(self.total), -torch.inf)
 
-    def mean(self) -> Tensor | None:
-        return None if self.weighted is None else self.weighted / torch.where(self.total > 0, self.total, 1.0)
+    def saved(self) -> tuple[Tensor, Tensor | None]:
+        """Its value, and the mean of what its scale multiplies, or None."""
+        if self.weighted is None:
+            return self.value(), None
+        return self.value(), self.weighted / torch.where(self.total > 0, self.total, 1.0)
 
 
 class Backward:
@@ -221,19 +304,28 @@ class Backward:
         self, request: Request, saved: list[Tensor], grads: tuple[Tensor, ...], bounded: Sequence[bool]
     ) -> None:
         self.request, self.bounded = request, bounded
-        count = len(saved) // 2
+        self.in_total = saved.pop() if request.sums_logits else None
+        count, hinges = len(saved) // 2, 2 * len(request.hinge_offsets)
         self.means = saved[1::2]
-        self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in saved[0::2]]
+        self.by_shift = None if request.shift is None else saved[0]
+        values = saved[0::2] if request.shift is None else saved[2::2]
+        self.shifts = [] if request.shift is None else [request.shift]
+        self.shifts += [torch.where(torch.isfinite(value), -value, 0.0) for value in values]
         self.of_log_sums = grads[:count]
-        self.of_hinges = [2 * gradient for gradient in grads[count::2]]
+        self.of_hinges = [2 * gradient for gradient in grads[count : count + hinges : 2]]
+        self.of_total = grads[count + hinges] if request.sums_logits else None
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
         self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
 
     def of_scales(self) -> list[Tensor | None]:
-        """Gradients of the radius and the plain scales, [B] each, or None."""
+        """Gradients of the radius, the plain scales and the shift, [B] each, or None."""
         pairs = zip(self.of_log_sums, self.means, strict=True)
         gradients: list[Tensor | None] = [None if mean is None else gradient * mean for gradient, mean in pairs]
-        return gradients if self.request.radius is not None else [None, *gradients]
+        if self.request.radius is None:
+            gradients = [None, *gradients]
+        elif gradients[0] is not None and self.of_total is not None:
+            gradients[0] = gradients[0] + self.of_total * self.in_total
+        return [*gradients, None if self.by_shift is None else self.of_log_sums[0] * self.by_shift]
 
     def coefficients(self, block: Block, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Gradients with respect to (the products [n, B], the lengths, divided by the length [n], the bias [n])."""
@@ -247,13 +339,21 @@ class Backward:
             shift, factor, bounded = next(log_sums)
             mapped, above = _mapped(base, request, block)
             own = None if bias is None else bias[block.classes, None].to(mapped.dtype)
-            shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+            if request.shift is None:
+                shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+            else:
+                shares = torch.mul(mapped, request.radius, out=block.room[3])
+                shares = (shares if own is None else shares.add_(own)).add_(shift).sigmoid_()
             _mask(shares, block, 0.0)
             if bias is not None:
                 on_bias = torch.mv(shares, self.of_log_sums[0])
             shares *= factor
-            if above is not None:
-                _times_slope(shares, base, above, request, block)
+            if self.of_total is not None:
+                _mask(shares.add_(self.of_total * request.radius), block, 0.0)
+                if on_bias is not None:
+                    on_bias += self.of_total.sum()
+                    on_bias.index_add_(0, block.targets[0], self.of_total[block.targets[1]], alpha=-1)
+            _times_slope(shares, base, above, request, block)
             if request.unit_weight:
                 on_cosines = shares
             else:

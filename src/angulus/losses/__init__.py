@@ -1,6 +1,6 @@
 """Losses: pieces, the `Objective` that they compose, and the papers' losses by name."""
 
-from angulus.losses import margins, negatives, penalties, radius, roles, weighting
+from angulus.losses import classifiers, margins, negatives, penalties, radius, roles, weighting
 from angulus.losses.catalogue import (
     ALIASES,
     arcface,
@@ -8,6 +8,7 @@ from angulus.losses.catalogue import (
     c_contrastive,
     c_triplet,
     center_loss,
+    circle,
     cm_m_softmax,
     cm_softmax,
     coco,
@@ -21,12 +22,16 @@ from angulus.losses.catalogue import (
     iam,
     l2_softmax,
     l_softmax,
+    label_smoothing,
     list_losses,
     mv_softmax,
     normface,
     ring_loss,
+    siglip,
     softmax,
     sphereface,
+    sphereface2,
+    uniface,
     weight_normalized,
 )
 from angulus.losses.objective import BoundObjective, Objective
@@ -42,6 +47,8 @@ __all__ = [
     "c_contrastive",
     "c_triplet",
     "center_loss",
+    "circle",
+    "classifiers",
     "cm_m_softmax",
     "cm_softmax",
     "coco",
@@ -55,6 +62,7 @@ __all__ = [
     "iam",
     "l2_softmax",
     "l_softmax",
+    "label_smoothing",
     "list_losses",
     "margins",
     "mv_softmax",
@@ -64,8 +72,11 @@ __all__ = [
     "radius",
     "ring_loss",
     "roles",
+    "siglip",
     "softmax",
     "sphereface",
+    "sphereface2",
+    "uniface",
     "weight_normalized",
     "weighting",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
+from angulus.losses.classifiers import Softmax
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.running import Statistics, merge_statistics
@@ -24,6 +26,7 @@ ROLES: dict[str, type] = {
     "margin": roles.Margin,
     "negatives": roles.Negatives,
     "weighting": roles.Weighting,
+    "classifier": roles.Classifier,
 }
 
 
@@ -36,10 +39,11 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss of the softmax family with penalties, as a spec that knows neither C nor d.
+    """A loss of the softmax or sigmoid family with penalties, as a spec that knows neither C nor d.
 
-    loss_i = −log(e^{t_i} / (e^{t_i} + Σ_{j≠y} e^{z_ij})), with z_ij = radius_i · negatives(cos θ_ij) and
-    t_i = radius_i · margin(θ_i); raw weights multiply both by their lengths, a bias adds b_j. Plus the penalties.
+    With the softmax, loss_i = −log(e^{t_i} / (e^{t_i} + Σ_{j≠y} e^{z_ij})); with sigmoids, log(1 + e^{−t_i}) +
+    Σ_{j≠y} log(1 + e^{z_ij}). z_ij = radius_i · negatives(cos θ_ij) and t_i = radius_i · margin(θ_i); raw weights
+    multiply both by their lengths, a bias adds b_j. Plus the penalties.
 
     Args:
         radius: maps the feature norm to the factor of the cosines; None leaves the cross-entropy out (a proxy loss or a
@@ -53,6 +57,7 @@ class Objective:
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each name.
         center_loss: center loss, or None.
+        classifier: how t and z become a loss: a softmax (with label smoothing), or one sigmoid per class.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -71,11 +76,12 @@ class Objective:
     cross_entropy: float = 1.0
     penalties: tuple[Term, ...] = ()
     center_loss: CenterLoss | None = None
+    classifier: roles.Classifier = Softmax()  # noqa: RUF009  # frozen
 
     def __post_init__(self) -> None:
         for slot, role in ROLES.items():
             chosen = getattr(self, slot)
-            if chosen is not None or slot == "negatives":
+            if chosen is not None or slot in ("negatives", "classifier"):
                 roles.check(role, slot, chosen)
         if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
             raise InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
@@ -97,11 +103,13 @@ class Objective:
             raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
         if self.remaps and (self.weights == "raw" or self.bias):
             raise InputError(
-                "MV negatives compare cosines with the target's, so weights must be 'unit' and bias false; "
+                f"{self.negatives.kind} negatives change cosines, so weights must be 'unit' and bias false; "
                 f"got weights = {self.weights!r}, bias = {self.bias}"
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
             raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
+        if self.radius is None and self.classifier != Softmax():
+            raise InputError(f"a {self.classifier.kind} classifier needs logits; give the objective a radius")
         names = [term.penalty.name for term in self.penalties]
         for name in names:
             if names.count(name) > 1:
@@ -115,9 +123,14 @@ class Objective:
         return self.negatives.remaps
 
     @property
+    def compares(self) -> bool:
+        """Whether the negatives are compared with the margined target."""
+        return self.remaps and self.negatives.threshold is None and self.negatives.power is None
+
+    @property
     def asks_of_target(self) -> bool:
         """Whether the reduction over the classes depends on the target's geometry, which is then computed before it."""
-        return self.remaps or any(
+        return self.compares or any(
             term.penalty.asks is not None and term.penalty.asks_of_target for term in self.penalties
         )
 
@@ -272,6 +285,9 @@ class BoundObjective(nn.Module):
         self.margin: Any = spec.margin and spec.margin.bind(embedding_size, num_classes)
         self.negatives: Any = spec.negatives.bind(embedding_size, num_classes)
         self.weighting: Any = spec.weighting and spec.weighting.bind(embedding_size, num_classes)
+        self.classifier: Any = spec.classifier.bind(embedding_size, num_classes)
+        if hasattr(self.classifier, "balance"):
+            self.classifier.balance(*self._right_angles())
         self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
@@ -296,6 +312,14 @@ class BoundObjective(nn.Module):
     def moves(self) -> bool:
         """Whether a loss computed now updates the figures."""
         return self.training and torch.is_grad_enabled()
+
+    @torch.no_grad()
+    def _right_angles(self) -> tuple[float, float]:
+        """The target's logit and the others' at angles of 90°, for a feature of length 1."""
+        one = torch.ones(1, dtype=torch.float64)
+        radius = float(self.radius(one))
+        target = 0.0 if self.margin is None else float(self.margin(math.pi / 2 * one, one))
+        return radius * target, radius * self.spec.negatives.at_right_angle
 
     @property
     def keeps_figures(self) -> bool:

@@ -82,14 +82,36 @@ class Margin(SlotPiece, Protocol):
 
 
 class Negatives(SlotPiece, Protocol):
-    """Maps a non-target cosine c above the margined target to a2·c² + a1·c + a0.
+    """Maps a non-target cosine c above a threshold to a2·c² + a1·c + a0; the others keep their cosine by default.
 
     Attributes:
-        remaps: it changes some cosines, so the reduction needs the margined target as its threshold.
+        remaps: it changes some cosines.
         coefficients: (a2, a1, a0), read from the bound form at every step.
+        threshold: None, the sample's margined target, or one number for all samples.
+        below: what replaces the cosines that are not above the threshold; None keeps them.
+        slope: (d1, d0), if the gradient of a changed cosine is d1·c + d0 by name and not the derivative of its map.
+        power: (t, m), to map every cosine to 2((c + 1)/2)^t − 1 + m; it then needs no threshold and no coefficients.
+        at_right_angle: what replaces a cosine of 0.
     """
 
     remaps: ClassVar[bool] = True
+    below: ClassVar[float | None] = None
+
+    @property
+    def threshold(self) -> float | None:
+        return None
+
+    @property
+    def slope(self) -> tuple[float, float] | None:
+        return None
+
+    @property
+    def power(self) -> tuple[float, float] | None:
+        return None
+
+    @property
+    def at_right_angle(self) -> float:
+        return 0.0
 
     @property
     def coefficients(self) -> tuple[float, float, float]: ...
@@ -110,6 +132,31 @@ class Weighting(SlotPiece, Protocol):
     @property
     def scope(self) -> str:
         return "rank"
+
+
+class Classifier(SlotPiece, Protocol):
+    """Makes a loss of the target's logit and of what the kernel sums over the other classes.
+
+    Bound: `classifier(own[B], others[B], total[B] | None) -> loss[B]`, with `others` the log-sum-exp of the other
+    logits or the sum of their softplus, and `total` the sum of these logits.
+
+    Attributes:
+        softplus: `others` is Σ_{j≠y} log(1 + e^{z_j}) instead of log Σ_{j≠y} e^{z_j}.
+        sums_logits: it needs `total`.
+        name: how descriptions call its loss.
+        loss_formula: the loss as a formula of t and z_j.
+
+    The bound form's `shift(norms[B])` is added to every logit, [B], or None.
+    """
+
+    softplus: ClassVar[bool] = False
+    name: ClassVar[str]
+
+    @property
+    def sums_logits(self) -> bool:
+        return False
+
+    def loss_formula(self) -> str: ...
 
 
 @dataclass(frozen=True)
