@@ -466,6 +466,14 @@ TABLE = (
         L.c_triplet(0.8, "mean", "additive"),
         extra=of(penalties.c_triplet, 0.8, "mean", "additive"),
     ),
+    # over the batch for each class
+    Case("proxy_anchor", L.proxy_anchor(), extra=of(penalties.proxy_anchor, 32.0, 0.1), least=1),
+    Case(
+        "proxy_anchor-cosface-iam",
+        L.cosface(8, 0.2) + 0.5 * L.proxy_anchor(6, 0.2) + L.iam(0.2),
+        of(family.cosface, 8.0, 0.2),
+        plus(times(0.5, of(penalties.proxy_anchor, 6.0, 0.2)), of(penalties.iam, 0.2, 8.0)),
+    ),
     # penalties added to a loss
     Case("iam-arcface", L.arcface(16, 0.5) + L.iam(0.3), arcface, of(penalties.iam, 0.3, 16.0)),
     Case(

@@ -11,7 +11,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.roles import Hinge, LogSumExp, Rows
+from angulus.losses.roles import ClassSums, Hinge, LogSumExp, Rows
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
         slope=spec.negatives.slope,
         power=spec.negatives.power,
         shift=asked.shift,
+        class_sums=tuple((each.alpha, each.delta) for _, _, each in asked.asks if isinstance(each, ClassSums)),
         sums_logits=radius is not None and spec.classifier.sums_logits,
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
@@ -186,9 +187,9 @@ def finish(
         loss, divisor = _cross_entropy(bound, weigh, target, own, radius, bias, asked.shift, reduced)
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
-    plain, hinges = iter(reduced.plain), iter(reduced.hinges)
+    plain, hinges, class_sums = iter(reduced.plain), iter(reduced.hinges), iter(reduced.class_sums)
     for factor, penalty, asked_for in asked.asks:
-        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges, class_sums))
         extra = extra + factor * _per_row(term, extra, "a penalty")
     return Finished(loss, divisor, extra)
 
@@ -262,7 +263,9 @@ def _cross_entropy(
     return spec.cross_entropy * loss, divisor
 
 
-def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any) -> Any:
+def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_sums: Any) -> Any:
+    if isinstance(ask, ClassSums):
+        return tuple(number.expand_as(rows.norms) for number in next(class_sums))
     if isinstance(ask, LogSumExp):
         return next(plain)
     if isinstance(ask, Hinge):

@@ -51,6 +51,11 @@ def check_sampling(sampling: ClassSampling | None, objective: Objective) -> Clas
         raise checks.InputError(
             f"class sampling is not defined with {', '.join(hinges)}, which counts all classes: leave one of them out"
         )
+    if objective.reduces_batch:
+        raise checks.InputError(
+            "class sampling is not defined with proxy_anchor, whose second mean is over all classes: leave one of them "
+            "out"
+        )
     if objective.radius is not None and objective.classifier.sums_logits:
         raise checks.InputError(
             "class sampling is not defined with label smoothing, which spreads over all classes: use smoothing = 0, or "

@@ -295,14 +295,17 @@ class ShardedHead(BaseHead):
         first = [] if reduced.log_sum is None else [reduced.log_sum]
         sums = [*([] if softplus else first), *reduced.plain]
         hinges = [number.to(reduced.rows.dtype) for pair in reduced.hinges for number in pair]
-        rest = [*hinges, *(first if softplus else []), *([] if reduced.total is None else [reduced.total])]
+        summed = [number.expand(len(reduced.rows)) for number in reduced.summed]
+        rest = [*hinges, *summed, *(first if softplus else []), *([] if reduced.total is None else [reduced.total])]
         moved = to_owners(torch.stack([*sums, *rest], dim=1), sizes, self.ranks)
         log_sums = list(_log_sum_exp(moved[:, :, : len(sums)]).unbind(dim=1))
         added = list(moved[:, :, len(sums) :].sum(dim=0).unbind(dim=1))
         total = None if reduced.total is None else added.pop()
         log_sum = None if reduced.log_sum is None else added.pop() if softplus else log_sums.pop(0)
-        pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(added), 2))
-        return Reduced(log_sum, tuple(log_sums), pairs, reduced.rows[:0], total)
+        pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(hinges), 2))
+        of_batch = iter(added[len(hinges) :])
+        class_sums = tuple((next(of_batch), next(of_batch), next(of_batch).detach()) for _ in reduced.class_sums)
+        return Reduced(log_sum, tuple(log_sums), pairs, reduced.rows[:0], total, class_sums)
 
     def _weigh(self, sizes: list[int]) -> Any:
         """The objective's weighting; if its scope is global, it sees the rows of all ranks."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from angulus.kernels.columns import reduce_columns
 from angulus.kernels.reduction import Request, lengths, softplus
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
@@ -30,8 +31,7 @@ class Block(NamedTuple):
 
 def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
     """A buffer for 1 / ‖w_j‖, [C], if cosines are needed; `blocks` fills it."""
-    wanted = request.unit_weight or request.plain_scales or request.hinge_offsets
-    return unit.new_empty(len(weight)) if wanted else None
+    return unit.new_empty(len(weight)) if request.needs_cosines else None
 
 
 def blocks(
@@ -172,6 +172,7 @@ class Sums:
         for scale, mean in zip(request.plain_scales, means[1:-1], strict=True):
             self.log_sums.append(_LogSum(unit, float(scale.abs().max()) < room, mean))
         self.hinges = [(unit.new_zeros(len(unit)), unit.new_zeros(len(unit))) for _ in request.hinge_offsets]
+        self.columns = [tuple(unit.new_zeros(()) for _ in range(3)) for _ in request.class_sums]
 
     def add(self, block: Block, bias: Tensor | None) -> None:
         request = self.request
@@ -193,18 +194,25 @@ class Sums:
             inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
             count += (inner > 0).sum(dim=0)
             total += inner.clamp_min_(0).sum(dim=0)
+        for (alpha, delta), (own, others, classes) in zip(request.class_sums, self.columns, strict=True):
+            assert cosines is not None
+            found = reduce_columns(cosines, block.targets, alpha, delta, block.room[2])
+            own += found.own.sum()
+            others += found.others.sum()
+            classes += found.count
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
         total = [] if self.total is None else [self.total.value]
-        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total)
+        columns = [number for numbers in self.columns for number in numbers]
+        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total, *columns)
 
     def bounded(self) -> list[bool]:
         """For each log-sum, whether its logits stay within the range of exp."""
         return [log_sum.bounded for log_sum in self.log_sums]
 
     def counts(self) -> list[Tensor]:
-        return [count for _, count in self.hinges]
+        return [count for _, count in self.hinges] + [classes for *_, classes in self.columns]
 
     def saved(self) -> list[Tensor | None]:
         """What backward needs, two per log-sum: see their `saved`; and what the radius multiplies in the total."""
@@ -314,6 +322,8 @@ class Backward:
         self.of_log_sums = grads[:count]
         self.of_hinges = [2 * gradient for gradient in grads[count : count + hinges : 2]]
         self.of_total = grads[count + hinges] if request.sums_logits else None
+        sums = grads[len(grads) - 3 * len(request.class_sums) :]
+        self.of_columns = list(zip(sums[0::3], sums[1::3], strict=True))
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
         self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
 
@@ -368,6 +378,13 @@ class Backward:
             inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
             active = torch.gt(inner, 0.0, out=inner)
             on_cosines = active * gradient if on_cosines is None else on_cosines.addcmul_(active, gradient)
+        for (alpha, delta), (of_own, of_others) in zip(request.class_sums, self.of_columns, strict=True):
+            assert cosines is not None
+            out = block.room[4 if on_cosines is None else 2]
+            columns = reduce_columns(cosines, block.targets, alpha, delta, out)
+            gradient = columns.other_shares.mul_(alpha * of_others)
+            gradient.index_put_(block.targets, columns.own_shares * (-alpha * of_own))
+            on_cosines = gradient if on_cosines is None else on_cosines.add_(gradient)
         on_lengths = None
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None

@@ -48,7 +48,8 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     plain = tuple(numbers.pop(0) for _ in request.plain_scales)
     hinges = tuple((numbers.pop(0), numbers.pop(0)) for _ in request.hinge_offsets)
     total = numbers.pop(0) if request.sums_logits else None
-    return Reduced(log_sum, plain, hinges, rows, total)
+    sums = tuple((numbers.pop(0), numbers.pop(0), numbers.pop(0)) for _ in request.class_sums)
+    return Reduced(log_sum, plain, hinges, rows, total, sums)
 
 
 class _Streamed(torch.autograd.Function):

@@ -37,7 +37,15 @@ class Request:
     below: float | None = None  # what replaces a base that is not above the threshold; None keeps it
     slope: tuple[float, float] | None = None  # (d1, d0): a changed base has the gradient d1·c + d0, not its map's
     power: tuple[float, float] | None = None  # (t, m): every base is mapped to 2((c + 1)/2)^t − 1 + m; no threshold
+    # (α, δ) each, of sums over the batch for each class: K = Σ_j log(1 + Σ_{i: y=j} e^{−α (cos_j − δ)}),
+    # Σ_j log(1 + Σ_{i: y≠j} e^{α (cos_j + δ)}), and the number of classes j with a row
+    class_sums: tuple[tuple[float, float], ...] = ()
     sums_logits: bool = False  # whether T = Σ_{j≠y} (radius · mapped_j + b_j) is wanted, too
+
+    @property
+    def needs_cosines(self) -> bool:
+        """Whether a product is divided by the length of its weight."""
+        return bool(self.unit_weight or self.plain_scales or self.hinge_offsets or self.class_sums)
 
 
 class Reduced(NamedTuple):
@@ -48,6 +56,12 @@ class Reduced(NamedTuple):
     hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one per offset
     rows: Tensor  # weight[labels], [B, d]; any row of weight where the label is −1
     total: Tensor | None = None  # T
+    class_sums: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # K, 0-d each, the last without gradient
+
+    @property
+    def summed(self) -> list[Tensor]:
+        """All numbers of `class_sums`."""
+        return [number for numbers in self.class_sums for number in numbers]
 
 
 class ReduceRows(Protocol):
@@ -80,7 +94,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     dots = rounded(unit, request.products) @ rounded(weight, request.products).T  # [B, C]
     target = torch.arange(len(weight), device=labels.device) == labels[:, None]
     cosines = dots
-    if request.unit_weight or request.plain_scales or request.hinge_offsets:
+    if request.needs_cosines:
         cosines = dots / lengths(weight, request.eps)
     base = cosines if request.unit_weight else dots
 
@@ -96,7 +110,14 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         total = logits.masked_fill(target, 0.0).sum(dim=1) if request.sums_logits else None
     plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
     hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
-    return Reduced(log_sum, plain, hinges, rows, total)
+    sums = tuple(_class_sums(cosines, target, alpha, delta) for alpha, delta in request.class_sums)
+    return Reduced(log_sum, plain, hinges, rows, total, sums)
+
+
+def _class_sums(cosines: Tensor, target: Tensor, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
+    own = log_sum_exp(-alpha * (cosines - delta).T, ~target.T)
+    others = log_sum_exp(alpha * (cosines + delta).T, target.T)
+    return softplus(own).sum(), softplus(others).sum(), target.any(dim=0).sum().to(cosines.dtype)
 
 
 def _mapped(base: Tensor, request: Request) -> Tensor:

@@ -24,7 +24,7 @@ from angulus.losses.margins import (
 from angulus.losses.negatives import Circle, MVAdaptive, MVFixed
 from angulus.losses.negatives import PowerCosine as PowerNegatives
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Ring
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, ProxyAnchor, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.roles import Margin, Penalty
 from angulus.losses.weighting import Focal, HardMining
@@ -270,6 +270,14 @@ def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -
     return _penalty(CTriplet(m, classes, center))
 
 
+def proxy_anchor(alpha: float = 32.0, delta: float = 0.1) -> Objective:
+    """Proxy-Anchor, alone or added to another loss; see `penalties.ProxyAnchor`. Source: Kim et al. 2020, Eq. 4.
+
+    Defaults: α = 32, δ = 0.1 of the paper.
+    """
+    return _penalty(ProxyAnchor(alpha, delta))
+
+
 def iam(beta: float = 0.1, s: float | None = None, logits: str = "plain") -> Objective:
     """The inter-class angular margin, added to another loss; see `penalties.IAM`. Source: IAM Eq. 7, 8, 12.
 
@@ -335,6 +343,7 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         circle,
         c_contrastive,
         c_triplet,
+        proxy_anchor,
         iam,
         feature_incay,
         ring_loss,

@@ -279,15 +279,13 @@ class PowerCosine(Margin):
         return 2 * ((cos + 1) / 2).clamp_min(0).pow(self.t) - 1
 
     def formula(self) -> str:
-        angle = {"cosine": "θ", "angle": f"(min(π, θ + {self.m:g}))", "multiple": f"(min(π, {self.m:g}θ))"}[self.form]
-        cosine = f"cos {angle}" if self.form == "cosine" else f"cos{angle}"
-        body = cosine if self.t == 1 else f"g({cosine})"
+        angle = {"cosine": " θ", "angle": f"(min(π, θ + {self.m:g}))", "multiple": f"(min(π, {self.m:g}θ))"}[self.form]
+        body = f"cos{angle}" if self.t == 1 else f"(2((1 + cos{angle})/2)^{self.t:g} − 1)"
         return f"({body} − {self.m:g})" if self.form == "cosine" else body
 
     @property
     def options(self) -> str:
-        power = "" if self.t == 1 else f"g(c) = 2((c + 1)/2)^{self.t:g} − 1"
-        return ", ".join(filter(None, (power, _gradient_option(self.gradient))))
+        return _gradient_option(self.gradient)
 
 
 @dataclass(frozen=True)

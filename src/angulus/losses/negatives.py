@@ -97,7 +97,7 @@ class PowerCosine(Negatives):
         return 2 * 0.5**self.t - 1 + self.m
 
     def formula(self) -> str:
-        body = "cos θ_j" if self.t == 1 else "g(cos θ_j)"
+        body = "cos θ_j" if self.t == 1 else f"(2((1 + cos θ_j)/2)^{self.t:g} − 1)"
         return f"({body} + {self.m:g})" if self.m else body
 
 

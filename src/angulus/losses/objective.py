@@ -100,7 +100,9 @@ class Objective:
         if self.margin is not None and self.eps > 0:
             raise InputError(f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0")
         if self.eps > 0 and any(term.penalty.trains_classes for term in self.penalties):
-            raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
+            raise InputError(
+                f"C-contrastive, C-triplet and Proxy-Anchor need exact unit vectors; got eps = {self.eps:g}; use 0"
+            )
         if self.remaps and (self.weights == "raw" or self.bias):
             raise InputError(
                 f"{self.negatives.kind} negatives change cosines, so weights must be 'unit' and bias false; "
@@ -143,6 +145,11 @@ class Objective:
     def mines_globally(self) -> bool:
         """Whether the weighting sees the rows of all ranks."""
         return self.weighting is not None and self.weighting.scope == "global"
+
+    @property
+    def reduces_batch(self) -> bool:
+        """Whether a penalty reduces over the batch for each class."""
+        return any(term.penalty.asks is roles.ClassSums for term in self.penalties)
 
     @property
     def pieces(self) -> list[roles.Piece]:

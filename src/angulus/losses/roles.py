@@ -188,18 +188,30 @@ class Hinge(NamedTuple):
     offset: Tensor  # [B]
 
 
-Ask = LogSumExp | Hinge | None
+class ClassSums(NamedTuple):
+    """Asks for sums over the batch for each class p.
+
+    These are Σ_p log(1 + Σ_{x of p} e^{−alpha (cos − delta)}), Σ_p log(1 + Σ_{x not of p} e^{alpha (cos + delta)}), and
+    the number of classes with a row; each repeated for every row of the batch, [B].
+    """
+
+    alpha: float
+    delta: float
+
+
+Ask = LogSumExp | Hinge | ClassSums | None
 
 
 class Penalty(Piece, Protocol):
     """A term added to the loss; bound, `penalty(rows, answer) -> [B]` and `ask(rows)`.
 
     `answer` is the reduction over the classes that `ask` requested: for a `LogSumExp` the log-sum-exp [B], for a
-    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for None nothing.
+    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for `ClassSums` its three numbers, [B] each, for
+    None nothing.
 
     Attributes:
         name: its name in recipes and in `state_dict`.
-        asks: `LogSumExp` or `Hinge`, the type that `ask` returns, or None.
+        asks: `LogSumExp`, `Hinge` or `ClassSums`, the type that `ask` returns, or None.
         asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
             `ask` gets NaN for them, and a step computes the target's geometry once.
         needs_scale: it takes its scale from a base loss with one s.
@@ -209,7 +221,7 @@ class Penalty(Piece, Protocol):
     """
 
     name: ClassVar[str]
-    asks: ClassVar[type[LogSumExp] | type[Hinge] | None] = None
+    asks: ClassVar[type[LogSumExp] | type[Hinge] | type[ClassSums] | None] = None
     asks_of_target: ClassVar[bool] = True
     trains_classes: ClassVar[bool] = False
     reads_norms: ClassVar[bool] = False
