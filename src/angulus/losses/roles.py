@@ -251,7 +251,7 @@ def check(role: type, slot: str, value: object) -> None:
     members = sorted({name for name in own if not name.startswith("_")})
     lacking = [name for name in members if not hasattr(value, name)]
     if isinstance(value, type) or len(lacking) == len(members):
-        or_none = " or None" if slot not in ("negatives", "penalty") else ""
+        or_none = " or None" if slot not in ("negatives", "penalty", "classifier") else ""
         raise checks.InputError(f"{slot} must be a {slot} piece{or_none}; got {value!r}")
     if lacking:
         raise checks.InputError(
