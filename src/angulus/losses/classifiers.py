@@ -117,7 +117,8 @@ class Sigmoid(Classifier):
 
     def words(self) -> str:
         sides = f"own class × {self.positive:g}, others × {self.negative:g}, "
-        start = f"{self.start:g}" if not isinstance(self.start, str) else self.start
+        named = {"balanced": "the value that costs least at 90°", "classes": "−log(10 C)"}
+        start = named[self.start] if isinstance(self.start, str) else f"{self.start:g}"
         return (sides if (self.positive, self.negative) != (1, 1) else "") + (
             f"b learned, starting at {start}" if self.learn else f"b = {start}"
         )
