@@ -14,7 +14,7 @@ def keep(c: float, target: float) -> float:
 
 def power(c: float, t: float) -> float:
     """g(c) = 2 ((c + 1) / 2)^t - 1. Source: SphereFace2, Eq. 6."""
-    return 2 * ((max(c, -1.0) + 1) / 2) ** t - 1
+    return 2 * math.pow((max(c, -1.0) + 1) / 2, t) - 1
 
 
 def binary(

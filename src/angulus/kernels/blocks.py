@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from angulus.kernels.columns import reduce_columns
-from angulus.kernels.reduction import Request, lengths, softplus
+from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.running_sums import SoftplusSum, Total
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -162,10 +163,10 @@ class Sums:
         room = SAFE_EXPONENT - math.log(classes) if unit.dtype == torch.float32 else 4 * SAFE_EXPONENT
         largest = max(1.0, sum(abs(a) for a in request.coefficients)) if request.threshold is not None else 1.0
         largest = max(largest, abs(request.below or 0.0), 1.0 if request.power is None else 1 + request.power[1])
-        self.log_sums: list[_LogSum | _SoftplusSum] = []
-        self.total = _Total(unit) if request.sums_logits else None
+        self.log_sums: list[_LogSum | SoftplusSum] = []
+        self.total = Total(unit) if request.sums_logits else None
         if request.radius is not None and request.shift is not None:
-            self.log_sums.append(_SoftplusSum(unit, request.shift, means[0], means[-1]))
+            self.log_sums.append(SoftplusSum(unit, request.shift, means[0], means[-1]))
         elif request.radius is not None:
             bounded = request.unit_weight and bias is None and float(request.radius.abs().max()) * largest < room
             self.log_sums.append(_LogSum(unit, bounded, means[0]))
@@ -199,7 +200,7 @@ class Sums:
             found = reduce_columns(cosines, block.targets, alpha, delta, block.room[2])
             own += found.own.sum()
             others += found.others.sum()
-            classes += found.count
+            classes += found.present
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
@@ -218,52 +219,6 @@ class Sums:
         """What backward needs, two per log-sum: see their `saved`; and what the radius multiplies in the total."""
         numbers = [number for log_sum in self.log_sums for number in log_sum.saved()]
         return numbers if self.total is None else [*numbers, self.total.scaled]
-
-
-class _Total:
-    """The sum of the logits of the non-target classes, block by block."""
-
-    def __init__(self, unit: Tensor) -> None:
-        self.value = unit.new_zeros(len(unit))
-        self.scaled = unit.new_zeros(len(unit))  # what the radius multiplies
-
-    def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
-        rows = block.targets[1]
-        for total, part in ((self.value, logits), (self.scaled, scaled)):
-            total += part.sum(dim=0)
-            if len(rows):
-                total.index_add_(0, rows, part[block.targets], alpha=-1)
-
-
-class _SoftplusSum:
-    """Σ log(1 + e^z) over the non-target classes, block by block, and its derivatives by the scale and the shift."""
-
-    bounded = False
-
-    def __init__(self, unit: Tensor, shift: Tensor, by_scale: bool, by_shift: bool) -> None:
-        self.shift = shift
-        self.total = unit.new_zeros(len(unit))
-        self.by_scale = unit.new_zeros(len(unit)) if by_scale else None
-        self.by_shift = unit.new_zeros(len(unit)) if by_shift else None
-
-    def add(self, logits: Tensor, scaled: Tensor, block: Block) -> None:
-        """Add one block; `logits` is overwritten."""
-        logits += self.shift
-        _mask(logits, block, -math.inf)
-        self.total += softplus(logits).sum(dim=0)
-        if self.by_scale is None and self.by_shift is None:
-            return
-        shares = logits.sigmoid_()
-        if self.by_shift is not None:
-            self.by_shift += shares.sum(dim=0)
-        if self.by_scale is not None:
-            self.by_scale += shares.mul_(scaled).sum(dim=0)
-
-    def value(self) -> Tensor:
-        return self.total
-
-    def saved(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.by_shift, self.by_scale
 
 
 class _LogSum:
@@ -333,7 +288,7 @@ class Backward:
         gradients: list[Tensor | None] = [None if mean is None else gradient * mean for gradient, mean in pairs]
         if self.request.radius is None:
             gradients = [None, *gradients]
-        elif gradients[0] is not None and self.of_total is not None:
+        elif gradients[0] is not None and self.of_total is not None and self.in_total is not None:
             gradients[0] = gradients[0] + self.of_total * self.in_total
         return [*gradients, None if self.by_shift is None else self.of_log_sums[0] * self.by_shift]
 

@@ -13,7 +13,7 @@ class Columns(NamedTuple):
 
     own: Tensor  # log(1 + Σ_{x of the class} e^{−α (cos − δ)}), [n]
     others: Tensor  # log(1 + Σ_{other x} e^{α (cos + δ)}), [n]
-    count: Tensor  # classes with a row, 0-d
+    present: Tensor  # classes with a row, 0-d
     own_shares: Tensor  # the part of each row of `targets` in its class's first sum, [k]
     other_shares: Tensor  # the part of each row in the second, [n, B]; 0 for own rows
 
@@ -41,7 +41,7 @@ def reduce_columns(cosines: Tensor, targets: tuple[Tensor, Tensor], alpha: float
     return Columns(
         own=own_top + torch.log(own_total),
         others=top + torch.log(total),
-        count=torch.unique(inside).numel() + top.new_zeros(()),
+        present=torch.unique(inside).numel() + top.new_zeros(()),
         own_shares=own_exponentials / own_total[inside],
         other_shares=exponentials.div_(total[:, None]),
     )

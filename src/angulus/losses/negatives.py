@@ -3,6 +3,7 @@
 The threshold is the sample's margined target cosine, detached, or one number; a cosine equal to it is below.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,7 +95,7 @@ class PowerCosine(Negatives):
 
     @property
     def at_right_angle(self) -> float:
-        return 2 * 0.5**self.t - 1 + self.m
+        return 2 * math.pow(0.5, self.t) - 1 + self.m
 
     def formula(self) -> str:
         body = "cos θ_j" if self.t == 1 else f"(2((1 + cos θ_j)/2)^{self.t:g} − 1)"
