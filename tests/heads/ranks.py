@@ -219,9 +219,14 @@ def sampling_of_all_classes(rank: int, count: int) -> float:
 
 def updates_within_backward(rank: int, count: int) -> float:
     """Against SGD on the dense head, three steps."""
+    sums = losses.siglip(learn=False) + losses.proxy_anchor(4.0)
+    return max(update_within_backward(objective, rank, count) for objective in (ARCFACE, sums))
+
+
+def update_within_backward(objective: Objective, rank: int, count: int) -> float:
     inputs, labels, owned = batch(count)
-    dense, _ = heads(count)
-    sharded = ShardedHead(SIZE, CLASSES, ARCFACE, impl="chunked")
+    dense, _ = heads(count, objective)
+    sharded = ShardedHead(SIZE, CLASSES, objective, impl="chunked")
     held = slice(sharded.classes.start, sharded.classes.stop)
     with torch.no_grad():
         sharded.weight.copy_(dense.weight[held])
@@ -299,6 +304,8 @@ def dense_heads_on_several_ranks(rank: int, count: int) -> float:
         mined = DenseHead(SIZE, CLASSES, losses.hm_softmax(8.0).replace(weighting=HardMining(0.5, scope="global")))
         mined.synchronize()
         worst = max(worst, refused(lambda: mined(inputs[own, :SIZE], labels[own]), "ShardedHead, or scope='rank'"))
+        of_batch = DenseHead(SIZE, CLASSES, losses.proxy_anchor()).synchronize()
+        worst = max(worst, refused(lambda: of_batch(inputs[own, :SIZE], labels[own]), "reduces over the rows of all"))
         sampled = DenseHead(SIZE, CLASSES, ARCFACE, sampling=ClassSampling(0.5))
         worst = max(worst, refused(sampled.synchronize, "for class sampling"))
         bound, weight = objective.bind(SIZE, CLASSES), torch.randn(CLASSES, SIZE)

@@ -175,6 +175,12 @@ def test_what_cannot_go_together_is_refused() -> None:
         DenseHead(6, 40, OBJECTIVE + losses.iam(0.1), sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"class sampling is not defined with c_triplet"):
         DenseHead(6, 40, OBJECTIVE + losses.c_triplet(), sampling=ClassSampling(0.5))
+    with pytest.raises(InputError, match=r"class sampling is not defined with proxy_anchor"):
+        DenseHead(6, 40, OBJECTIVE + losses.proxy_anchor(), sampling=ClassSampling(0.5))
+    with pytest.raises(InputError, match=r"class sampling is not defined with label smoothing"):
+        DenseHead(6, 40, losses.label_smoothing(), sampling=ClassSampling(0.5))
+    with pytest.raises(InputError, match=r"a sum of sigmoid losses; give corrected=False"):
+        DenseHead(6, 40, losses.uniface(), sampling=ClassSampling(0.5, corrected=True))
     focal = MV_IAM.replace(weighting=losses.weighting.Focal(2.0, probability="plain"), iam=None)
     with pytest.raises(InputError, match=r"probability='plain' over changed negatives"):
         DenseHead(6, 40, focal, sampling=ClassSampling(0.5, corrected=True))
@@ -211,6 +217,24 @@ def test_sampling_with_a_bias_is_a_head_of_the_sample(impl: str, corrected: bool
     torch.nn.functional.softplus(negatives - logits.gather(1, own[:, None]).squeeze(1)).mean().backward()
     torch.testing.assert_close(few.weight.grad.coalesce().values(), weight.grad)
     torch.testing.assert_close(few.bias.grad.coalesce().values(), bias.grad)
+
+
+@pytest.mark.parametrize("objective", [losses.uniface(8.0), losses.circle(gamma=8.0)], ids=["uniface", "circle"])
+def test_sampled_sigmoids_and_circles_are_heads_of_the_sample(objective: losses.Objective) -> None:
+    features, labels = batch()
+    few = DenseHead(6, 40, objective, sampling=ClassSampling(0.3), impl="chunked").double()
+    loss = few(features, labels)
+    loss.backward()
+    rows = few.weight.grad.coalesce().indices()[0]
+    small = DenseHead(6, len(rows), objective).double()
+    with torch.no_grad():
+        small.weight.copy_(few.weight[rows])
+        for one, other in zip(small.objective.parameters(), few.objective.parameters(), strict=True):
+            one.copy_(other)
+    expected = small(features, torch.searchsorted(rows, labels))
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(few.weight.grad.coalesce().values(), small.weight.grad)
 
 
 def test_sparse_gradients_accumulate_over_two_batches() -> None:

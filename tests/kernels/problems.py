@@ -45,6 +45,8 @@ def problem(
         **{f"scale {n}": 6 + draw(rows) for n in range(len(request.plain_scales))},
         **{f"offset {n}": draw(rows) for n in range(len(request.hinge_offsets))},
     }
+    if request.shift is not None:
+        leaves["shift"] = 3 * draw(rows)
     if mapped:
         request = replace(request, threshold=torch.empty(0), coefficients=(0.2, 1.3, 0.1))
     return Problem(leaves, torch.randint(classes, (rows,), generator=generator), request, biased)
@@ -67,12 +69,15 @@ def answers(
         threshold=None if own.threshold is None else t["threshold"].detach(),
         plain_scales=tuple(t[f"scale {n}"] for n in range(len(own.plain_scales))),
         hinge_offsets=tuple(t[f"offset {n}"].detach() for n in range(len(own.hinge_offsets))),
+        shift=t.get("shift"),
         products=products,
     )
     reduced = kernel(t["unit"], t["weight"], t["bias"] if p.biased else None, p.labels.to(DEVICE), request)
     outputs = {"rows": reduced.rows} | ({} if reduced.log_sum is None else {"N": reduced.log_sum})
     outputs |= {f"P {n}": value for n, value in enumerate(reduced.plain)}
     outputs |= {f"H {n}": value for n, (value, _) in enumerate(reduced.hinges)}
+    outputs |= {} if reduced.total is None else {"T": reduced.total}
+    outputs |= {f"K {n} {place}": pair[place] for n, pair in enumerate(reduced.class_sums) for place in (0, 1)}
     generator = torch.Generator().manual_seed(5)
     total = torch.zeros((), dtype=dtype, device=DEVICE)
     for value in outputs.values():
@@ -81,6 +86,7 @@ def answers(
     gradients = torch.autograd.grad(total, list(t.values()), allow_unused=True)
     named = {f"grad {name}": each for name, each in zip(t, gradients, strict=True) if each is not None}
     counts = {f"active {n}": count for n, (_, count) in enumerate(reduced.hinges)}
+    counts |= {f"classes {n}": count for n, (*_, count) in enumerate(reduced.class_sums)}
     return {name: each.detach().cpu() for name, each in (outputs | counts | named).items()}
 
 

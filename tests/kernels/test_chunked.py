@@ -271,6 +271,10 @@ ROUNDED = {
     "mv_softmax-adaptive-arc": losses.mv_softmax(16.0, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive"),
     "c_triplet": losses.normface(16.0, learn=False) + losses.c_triplet(),
     "iam-own-scale": losses.cm_softmax() + losses.iam(0.3, s=8.0),
+    "sigmoids": losses.sphereface2(r=16).replace(classifier=losses.classifiers.Sigmoid(start=-5, learn=False)),
+    "label_smoothing": losses.label_smoothing(16.0, 0.2),
+    "circle": losses.circle(gamma=16.0),
+    "proxy_anchor": losses.proxy_anchor(8.0),
 }
 
 
@@ -344,6 +348,57 @@ def test_any_reductions_together(
     request = everything(scales, offsets, unit_weight=unit_weight, eps=0.1)
     wanted = request if radius else replace(request, radius=None)
     check(chunked.reduce_rows, random_problem(sizes, wanted, biased=radius, mapped=radius), dtype)
+
+
+EMPTY = torch.empty(0)
+FURTHER = {
+    "softplus": {"shift": EMPTY},
+    "softplus of raw logits": {"shift": EMPTY, "unit_weight": False},
+    "softplus of a power": {"shift": EMPTY, "power": (2.5, 0.3)},
+    "a power": {"power": (3.0, 0.2)},
+    "a power with the slope of the cosine": {"power": (3.0, 0.2), "slope": (0.0, 1.0)},
+    "a power with another slope": {"power": (3.0, 0.2), "slope": (0.5, 0.7)},
+    "circle": {"threshold": EMPTY, "coefficients": (1.0, 0.0, -0.09), "below": 0.0, "slope": (1.0, 0.3)},
+    "a quadratic map above, a number below": {"threshold": EMPTY, "coefficients": (1.0, 0.2, 0.1), "below": 0.4},
+    "a line below": {"threshold": EMPTY, "coefficients": (0.0, 1.3, 0.2), "below": -0.4, "shift": EMPTY},
+    "the sum of the logits": {"sums_logits": True},
+    "the sum of mapped logits": {"sums_logits": True, "threshold": EMPTY, "coefficients": (0.0, 1.3, 0.2)},
+    "the sum of raw logits": {"sums_logits": True, "unit_weight": False},
+    "class sums": {"class_sums": ((4.0, 0.1), (40.0, 0.3))},
+    "class sums alone": {"class_sums": ((4.0, 0.1),), "radius": None},
+    "all of them": {"class_sums": ((4.0, 0.1),), "sums_logits": True, "shift": EMPTY, "power": (2.0, 0.0)},
+}
+
+
+@pytest.mark.parametrize("products", [None, torch.bfloat16], ids=["", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (9, 33, 17), (20, 16, 5)], ids=str)  # rows, classes, size
+@pytest.mark.parametrize("wanted", FURTHER.values(), ids=FURTHER.keys())
+def test_further_reductions(
+    wanted: dict[str, Any],
+    sizes: tuple[int, int, int],
+    products: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 8)
+    others = everything(1, 1) if sizes[0] == 9 else everything(0, 0)
+    asked = random_problem(sizes, replace(others, **wanted), biased=wanted.get("radius", EMPTY) is not None)
+    if products is None:
+        check(chunked.reduce_rows, asked)
+    check(chunked.reduce_rows, asked, torch.float32, products)
+
+
+def test_what_the_fused_kernel_does_not_compute_is_refused() -> None:
+    features, weight, labels = problem(5)
+    for objective in (
+        losses.label_smoothing(),
+        losses.circle(),
+        losses.proxy_anchor(),
+        losses.sphereface2().replace(classifier=losses.classifiers.Softmax()),
+        losses.normface(8, False).replace(classifier=losses.classifiers.Sigmoid(learn=False)),
+    ):
+        with pytest.raises(InputError, match=r"impl='fused' computes no sigmoids, .*; use impl='chunked'"):
+            class_loss(features, weight, labels, objective, impl="fused")
 
 
 def test_rounding_within_products_ends_with_the_kernel() -> None:

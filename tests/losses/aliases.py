@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from angulus import losses
+from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
+from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.radius import Contraction, Identity
 from angulus.losses.weighting import ClassWeights, Focal, HardMining
 from losses.oracles import (
@@ -28,14 +30,16 @@ from losses.oracles import (
     mean_norm,
     of,
     plus,
+    rowwise,
     straight_through,
     times,
     unstarted_ring,
 )
 from scalar import adaptive, mining, penalties
 from scalar import margins as scalar_margins
+from scalar import sigmoid_family as sigmoids
 from scalar import softmax_family as family
-from scalar.geometry import Vector, norm
+from scalar.geometry import Vector, angle, cosine, dot, norm, softplus
 
 
 def arc(theta: float) -> float:
@@ -101,6 +105,92 @@ arcface = of(family.arcface, 16.0)
 mv_arc = partial(family.mv_softmax, margin=arc, t=0.3, mode="adaptive")
 ARC, AM = AdditiveAngle(0.5), AdditiveCosine(0.35)
 L = losses
+
+
+def uniface(
+    p: Point,
+    s: float,
+    m: float,
+    b: float | None = None,
+    factors: tuple[float, float] = (1.0, 1.0),
+    others: sigmoids.Map = sigmoids.keep,
+) -> Vector:
+    def target(theta: float) -> float:
+        return math.cos(theta) - m
+
+    b = p.b if b is None else b
+    return sigmoids.binary(p.features, p.weight, p.labels, [s] * len(p.labels), b, target, others, factors)
+
+
+def siglip(p: Point, radii: Vector, target: Callable[[float], float] = math.cos) -> Vector:
+    return sigmoids.binary(p.features, p.weight, p.labels, radii, p.b, target)
+
+
+def mv(c: float, target: float) -> float:
+    return 1.3 * c + 0.3 if c > target else c
+
+
+def moved_sphereface2(form: str, m: float) -> Oracle:
+    """SphereFace2-A and -M at r = 8: what the margin adds to g is held."""
+
+    def one(p: Point, i: int, base: Point) -> float:
+        added = sigmoids.moved(angle(base.features[i], base.weight[base.labels[i]]), form, m, 3.0)
+        return sigmoids.binary(
+            [p.features[i]],
+            p.weight,
+            [p.labels[i]],
+            [8.0],
+            p.b,
+            lambda theta: sigmoids.power(math.cos(theta), 3.0) + added,
+            lambda c, _: sigmoids.power(c, 3.0),
+            (0.7 / 8, 0.3 / 8),
+        )[0]
+
+    return rowwise(one)
+
+
+def straight_sphereface2(r: float, m: float, t: float) -> Oracle:
+    """SphereFace2-C with λ = 0.7, where all that its map adds to the cosines is held."""
+
+    def one(p: Point, i: int, base: Point) -> float:
+        total = 0.0
+        for j, w in enumerate(p.weight):
+            before = cosine(base.features[i], base.weight[j])
+            moved = cosine(p.features[i], w) + sigmoids.power(before, t) - before
+            own = j == p.labels[i]
+            z = r * (moved - m if own else moved + m) + p.b
+            total += (0.7 if own else 0.3) / r * softplus(-z if own else z)
+        return total
+
+    return rowwise(one)
+
+
+def smoothed(
+    s: float, smoothing: float, margin: Callable[[float], float] = math.cos, others: sigmoids.Map = sigmoids.keep
+) -> Oracle:
+    def losses(p: Point) -> Vector:
+        radii = [s] * len(p.labels)
+        return sigmoids.label_smoothing(p.features, p.weight, p.labels, radii, smoothing, margin, others)
+
+    return at(losses)
+
+
+def smoothed_softmax(p: Point, smoothing: float) -> Vector:
+    rows = [[dot(x, w) + b for w, b in zip(p.weight, p.bias, strict=True)] for x in p.features]
+    return [sigmoids.smoothed(logits, y, smoothing) for logits, y in zip(rows, p.labels, strict=True)]
+
+
+def held_circle(gamma: float, m: float) -> Oracle:
+    def losses(base: Point) -> Callable[[Point], Vector]:
+        held = [[cosine(x, w) for w in base.weight] for x in base.features]
+        return lambda p: sigmoids.circle(p.features, p.weight, p.labels, gamma, m, held)
+
+    return losses
+
+
+def circle_target(theta: float, m: float) -> float:
+    return max(0.0, 1 + m - math.cos(theta)) * (math.cos(theta) - 1 + m)
+
 
 TABLE = (
     # softmax, with raw or unit weights and features
@@ -373,6 +463,100 @@ TABLE = (
         balanced(of(mv_arc, 16.0)),
         least=1,
     ),
+    # one sigmoid per class
+    *(
+        Case(
+            f"sphereface2-C-{t:g}",
+            L.sphereface2(r=8, m=0.3, t=t, lam=0.6),
+            at(lambda p, t=t: sigmoids.sphereface2(p.features, p.weight, p.labels, p.b, 8.0, 0.3, t, 0.6)),
+            learns=("b",),
+        )
+        for t in (1.0, 2.5, 3.0)
+    ),
+    *(
+        Case(f"sphereface2-{form}", L.sphereface2(form, r=8), moved_sphereface2(name, m), learns=("b",), held=True)
+        for form, name, m in (("A", "angle", 0.4), ("M", "multiple", 1.7))
+    ),
+    Case(
+        "sphereface2-straight_through",
+        L.sphereface2(r=8, gradient="straight_through"),
+        straight_sphereface2(8.0, 0.4, 3.0),
+        learns=("b",),
+        held=True,
+    ),
+    Case(
+        "sphereface2-iam-incay",
+        L.sphereface2(r=8) + L.iam(0.2) + L.feature_incay(0.1),
+        at(lambda p: sigmoids.sphereface2(p.features, p.weight, p.labels, p.b, 8.0, 0.4, 3.0, 0.7)),
+        plus(of(penalties.iam, 0.2, 8.0), of(penalties.feature_incay, 0.1)),
+        learns=("b",),
+    ),
+    Case("uniface", L.uniface(8, 0.3), at(lambda p: uniface(p, 8.0, 0.3)), learns=("b",)),
+    Case(
+        "uniface-fixed-lam",
+        L.uniface(8, 0.3, lam=0.2).replace(classifier=Sigmoid(negative=0.2, start=-3.0, learn=False)),
+        at(lambda p: uniface(p, 8.0, 0.3, b=-3.0, factors=(1.0, 0.2))),
+    ),
+    Case(
+        "uniface-mv-focal",
+        L.uniface(8, 0.3).replace(negatives=MVAdaptive(0.3), weighting=Focal(2.0)),
+        focal(
+            at(lambda p: uniface(p, 8.0, 0.3, others=mv)),
+            at(lambda p: uniface(p, 8.0, 0.3, factors=(1.0, 0.0))),
+            2.0,
+        ),
+        learns=("b",),
+    ),
+    Case(
+        "uniface-focal-plain-mining",
+        L.uniface(8, 0.3).replace(weighting=Focal(1.5, "plain")),
+        focal(at(lambda p: uniface(p, 8.0, 0.3)), at(lambda p: uniface(p, 8.0, 0.0, factors=(1.0, 0.0))), 1.5),
+        learns=("b",),
+    ),
+    Case("siglip", L.siglip(), at(lambda p: siglip(p, [p.s] * len(p.labels))), learns=("s", "b")),
+    Case(
+        "siglip-contracted-arc",
+        L.siglip().replace(radius=Contraction(lower=3, upper=9), margin=ARC),
+        at(lambda p: siglip(p, [family.f_contraction(norm(x), 3.0, 9.0) for x in p.features], target=arc)),
+        learns=("b",),
+    ),
+    # label smoothing
+    Case("label_smoothing", L.label_smoothing(8), smoothed(8.0, 0.1), least=1),
+    Case(
+        "label_smoothing-arc-mv",
+        L.label_smoothing(8, 0.3, ARC).replace(negatives=MVFixed(0.2)),
+        smoothed(8.0, 0.3, arc, lambda c, target: c + 0.2 if c > target else c),
+        least=1,
+    ),
+    Case(
+        "label_smoothing-normface",
+        L.normface().replace(classifier=Softmax(0.2)),
+        at(lambda p: sigmoids.label_smoothing(p.features, p.weight, p.labels, [p.s] * len(p.labels), 0.2)),
+        learns=("s",),
+        least=1,
+    ),
+    Case(
+        "label_smoothing-softmax-bias",
+        L.softmax(bias=True).replace(classifier=Softmax(0.2)),
+        at(lambda p: smoothed_softmax(p, 0.2)),
+        learns=("bias",),
+        least=1,
+    ),
+    # circle loss
+    Case("circle", L.circle(gamma=8), held_circle(8.0, 0.25), held=True, least=1),
+    Case("circle-exact", L.circle(0.3, 8, detach=False), of(sigmoids.circle, 8.0, 0.3), least=1),
+    Case(
+        "circle-smoothed-iam",
+        L.circle(0.3, 8, detach=False).replace(classifier=Softmax(0.1)) + L.iam(0.1),
+        smoothed(8.0, 0.1, lambda theta: circle_target(theta, 0.3), lambda c, _: max(0.0, c + 0.3) * (c - 0.3)),
+        of(penalties.iam, 0.1, 8.0),
+    ),
+    Case(
+        "circle-focal-plain",
+        L.circle(0.3, 8, detach=False).replace(weighting=Focal(2.0, "plain")),
+        focal(of(sigmoids.circle, 8.0, 0.3), of(family.normface, 8.0), 2.0),
+        least=1,
+    ),
     # metric losses on their own
     Case("c_contrastive", L.c_contrastive(), extra=of(penalties.c_contrastive)),
     Case("c_contrastive-mean", L.c_contrastive(1.3, "mean"), extra=of(penalties.c_contrastive, 1.3, "mean")),
@@ -389,6 +573,14 @@ TABLE = (
         "c_triplet-additive-mean",
         L.c_triplet(0.8, "mean", "additive"),
         extra=of(penalties.c_triplet, 0.8, "mean", "additive"),
+    ),
+    # over the batch for each class
+    Case("proxy_anchor", L.proxy_anchor(), extra=of(penalties.proxy_anchor, 32.0, 0.1), least=1),
+    Case(
+        "proxy_anchor-cosface-iam",
+        L.cosface(8, 0.2) + 0.5 * L.proxy_anchor(6, 0.2) + L.iam(0.2),
+        of(family.cosface, 8.0, 0.2),
+        plus(times(0.5, of(penalties.proxy_anchor, 6.0, 0.2)), of(penalties.iam, 0.2, 8.0)),
     ),
     # penalties added to a loss
     Case("iam-arcface", L.arcface(16, 0.5) + L.iam(0.3), arcface, of(penalties.iam, 0.3, 16.0)),

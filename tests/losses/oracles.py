@@ -34,6 +34,7 @@ class Point:
     s: float
     R: float
     centers: Matrix
+    b: float = -2.5
 
 
 Losses = Callable[[Point], Vector]
@@ -70,7 +71,7 @@ class Case:
     """An objective and its oracle: the cross-entropy's `oracle` and the penalties' `extra`, each or both.
 
     Args:
-        learns: which of bias, s and R its loss depends on.
+        learns: which of bias, s, b and R its loss depends on.
         divisor: what the mean of the cross-entropy divides by, of the batch size.
         held: a gradient is stopped somewhere, so that the loss's own differences are not its gradient.
         seen: feed SEEN_NORM and SEEN_STEP to the running figures first.
@@ -116,6 +117,8 @@ class Case:
         with torch.no_grad():
             if "s" in self.learns:
                 bound.radius.s.fill_(p.s)
+            if "b" in self.learns:
+                bound.classifier.b.fill_(p.b)
             if "R" in self.learns:
                 bound.get_submodule("ring_loss").R.fill_(p.R)
             if bound.center_loss is not None:

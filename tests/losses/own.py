@@ -26,5 +26,5 @@ def objectives() -> dict[str, Objective]:
     """Those of the page, by what is of one's own in them."""
     page = names()
     own = {"margin": "objective", "radius": "rooted", "negatives": "squared", "weighting": "doubting"}
-    own |= {"penalty": "crowded", "kept figure": "curricular"}
+    own |= {"penalty": "crowded", "kept figure": "curricular", "classifier": "of_squares"}
     return {role: page[name] for role, name in own.items()}

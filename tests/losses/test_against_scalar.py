@@ -100,10 +100,11 @@ def gradients(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     bound, data = case.bind_at(POINT, dtype), batch(POINT, case, dtype)
     leaves = {"features": data.features, "weight": data.weight}
     for name in case.learns:
-        leaves[name] = {"bias": data.bias, "s": getattr(bound.radius, "s", None)}.get(name)
+        learned = {"bias": data.bias, "s": getattr(bound.radius, "s", None), "b": getattr(bound.classifier, "b", None)}
+        leaves[name] = learned.get(name)
         if name == "R":
             leaves[name] = bound.get_submodule("ring_loss").R
-    assert sum(1 for _ in bound.parameters()) == len({"s", "R"} & set(case.learns))
+    assert sum(1 for _ in bound.parameters()) == len({"s", "b", "R"} & set(case.learns))
     total = (torch.tensor(COEFFICIENTS, dtype=dtype) * data.loss(bound)).sum()
     return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from angulus import DenseHead, InputError, class_loss, losses
 from angulus.losses import BoundObjective, Objective, margins, negatives, penalties, radius, weighting
 from angulus.losses.center import CenterLoss
+from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.serialize import from_mapping
 from losses.aliases import CASES
 from losses.oracles import Case
@@ -162,6 +163,41 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "c_triplet m": (lambda: L.c_triplet(-1), "m must be a finite number in (0, 4]; got -1"),
     "c_triplet classes": (lambda: L.c_triplet(1, "max"), "classes must be one of 'sum', 'mean'; got 'max'"),
     "c_triplet center": (lambda: L.c_triplet(center="both"), "center must be one of 'additive', 'gated'; got 'both'"),
+    "sphereface2 form": (lambda: L.sphereface2("c"), "form must be one of 'C', 'A', 'M'; got 'c'"),
+    "sphereface2 r": (lambda: L.sphereface2(r=0), "r must be a finite number > 0; got 0"),
+    "sphereface2 lam": (lambda: L.sphereface2(lam=1), "lam must be a finite number in (0, 1); got 1"),
+    "sphereface2 t": (lambda: L.sphereface2(t=0.5), "t must be a finite number >= 1; got 0.5"),
+    "sphereface2 m": (lambda: L.sphereface2(m=-0.1), "m must be a finite number >= 0; got -0.1"),
+    "sphereface2-A m": (lambda: L.sphereface2("A", m=4), "m must be a finite number in [0, 3.14159); got 4"),
+    "sphereface2-M m": (lambda: L.sphereface2("M", m=0.9), "m must be a finite number >= 1; got 0.9"),
+    "sphereface2 gradient": (lambda: L.sphereface2(gradient="ste"), "gradient must be one of 'exact'"),
+    "uniface lam": (lambda: L.uniface(lam=0), "negative must be a finite number > 0; got 0"),
+    "siglip b": (lambda: L.siglip(b=NAN), "b must be a finite number; got nan"),
+    "sigmoid start": (lambda: Sigmoid(start="even"), "start must be a number; got 'even'; or 'balanced' or 'classes'"),
+    "sigmoid learn": (lambda: Sigmoid(learn=1), "learn must be true or false; got 1"),
+    "smoothing": (lambda: L.label_smoothing(smoothing=1), "smoothing must be a finite number in [0, 1); got 1"),
+    "circle m": (lambda: L.circle(1.0), "m must be a finite number in [0, 1); got 1.0"),
+    "circle detach": (lambda: L.circle(detach=1), "detach must be true or false; got 1"),
+    "proxy_anchor alpha": (lambda: L.proxy_anchor(0), "alpha must be a finite number > 0; got 0"),
+    "proxy_anchor delta": (lambda: L.proxy_anchor(delta=1.1), "delta must be a finite number in [0, 1]; got 1.1"),
+    "proxy_anchor with eps": (lambda: L.normface(eps=0.1) + L.proxy_anchor(), "Proxy-Anchor need exact unit vectors"),
+    "no classifier": (lambda: L.softmax().replace(classifier=None), "classifier must be a classifier piece; got None"),
+    "a classifier without logits": (
+        lambda: L.c_triplet().replace(classifier=Softmax(0.1)),
+        "a softmax classifier needs logits; give the objective a radius",
+    ),
+    "circle negatives of raw weights": (
+        lambda: L.softmax().replace(negatives=negatives.Circle()),
+        "circle negatives change cosines, so weights must be 'unit' and bias false; got weights = 'raw'",
+    ),
+    "sigmoids of one class": (
+        lambda: L.siglip().bind(3, 1),
+        "the sigmoid classifier needs another class: num_classes must be >= 2; got 1",
+    ),
+    "proxy_anchor without positives": (
+        lambda: class_loss(FEATURES, WEIGHT, torch.full((4,), -100), L.proxy_anchor()),
+        "every label is -100 (ignored); a batch needs one row that counts",
+    ),
     "center lam": (lambda: L.center_loss(-1), "lam must be a finite number >= 0; got -1"),
     "center alpha": (lambda: L.center_loss(1, 1.5), "alpha must be a finite number in [0, 1]; got 1.5"),
     "center normalize": (lambda: L.center_loss(1, normalize="no"), "normalize must be true or false; got 'no'"),

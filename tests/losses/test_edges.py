@@ -13,12 +13,15 @@ from torch import Tensor
 from angulus import DenseHead, class_loss, losses
 from angulus.core.checks import InputError
 from angulus.losses import BoundObjective, Objective
+from angulus.losses.classifiers import Sigmoid
 from angulus.losses.margins import AdditiveAngle, Multiplicative
 from losses.aliases import CASES, arc
 from losses.oracles import ANGLES, Case, Point, batch, point
 from scalar import margins as scalar_margins
 from scalar import mining
+from scalar import sigmoid_family as sigmoids
 from scalar import softmax_family as family
+from scalar.geometry import Matrix, Vector, cosine, log_sum_exp, softplus
 
 pytestmark = pytest.mark.filterwarnings("ignore:contraction bounds assume:UserWarning")
 
@@ -170,6 +173,27 @@ def test_a_head_under_autocast_measures_in_float32() -> None:
 
 
 S = 1000.0
+
+
+def saturated_sigmoids(features: Matrix, weight: Matrix, labels: list[int]) -> Vector:
+    radii = [S] * len(labels)
+    return sigmoids.binary(features, weight, labels, radii, -5.0, lambda theta: math.cos(theta) - 0.35)
+
+
+def saturated_smoothing(features: Matrix, weight: Matrix, labels: list[int]) -> Vector:
+    return sigmoids.label_smoothing(features, weight, labels, [S] * len(labels), 0.1)
+
+
+def by_classes(features: Matrix, weight: Matrix, labels: list[int], alpha: float) -> Vector:
+    """Proxy-Anchor with δ = 0.1 where e^{α} is beyond the range of floats."""
+    own, others = [], []
+    for p, w in enumerate(weight):
+        cosines = [(cosine(x, w), y == p) for x, y in zip(features, labels, strict=True)]
+        own.append(softplus(log_sum_exp([-alpha * (c - 0.1) for c, mine in cosines if mine])))
+        others.append(softplus(log_sum_exp([alpha * (c + 0.1) for c, mine in cosines if not mine])))
+    return [math.fsum(own) / len(set(labels)) + math.fsum(others) / len(weight)] * len(labels)
+
+
 SATURATED: dict[str, tuple[Objective, Callable[..., list[float]]]] = {
     "feature_normalized": (losses.feature_normalized(S, False), partial(family.feature_normalized, s=S)),
     "normface": (losses.normface(S, False), partial(family.normface, s=S)),
@@ -185,6 +209,10 @@ SATURATED: dict[str, tuple[Objective, Callable[..., list[float]]]] = {
         losses.mv_softmax(S, AdditiveAngle(0.5), 0.3, "adaptive"),
         partial(family.mv_softmax, s=S, margin=arc, t=0.3, mode="adaptive"),
     ),
+    "sigmoids": (losses.cosface(S, 0.35).replace(classifier=Sigmoid(start=-5.0, learn=False)), saturated_sigmoids),
+    "label_smoothing": (losses.label_smoothing(S, 0.1), saturated_smoothing),
+    "circle": (losses.circle(0.25, S, detach=False), partial(sigmoids.circle, gamma=S, m=0.25)),
+    "proxy_anchor": (losses.proxy_anchor(S), partial(by_classes, alpha=S)),
     "cm_softmax": (losses.cm_softmax(lower=S / 2, upper=S), partial(family.cm_softmax, lower=S / 2, upper=S)),
     "cm_m_softmax": (
         losses.cm_m_softmax(Multiplicative(3), lower=S / 2, upper=S),

@@ -30,6 +30,11 @@ SECOND_ORDER = (
     "cm_m_softmax-arc",
     "c_triplet-gated",
     "iam-normface-learned",
+    "sphereface2-C-2.5",
+    "siglip",
+    "label_smoothing-softmax-bias",
+    "circle-exact",
+    "proxy_anchor-cosface-iam",
     "mv_softmax-everything",
 )
 

@@ -42,6 +42,8 @@ def by_hand(role: str, x: Tensor, w: Tensor, y: Tensor, t: float = 0.0) -> Tenso
     loss = F.cross_entropy(logits, y, reduction="none")
     if role == "weighting":
         loss = (1 - torch.exp(-loss)).sqrt() * loss
+    if role == "classifier":
+        loss = loss.square()
     if role == "margin":
         lse = torch.logsumexp((16 * cos).masked_fill(~others, -torch.inf), 1)
         loss = loss + 0.1 * (lse - math.log(CLASSES - 1) - torch.logsumexp(16 * cos, 1))

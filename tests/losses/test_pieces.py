@@ -16,8 +16,9 @@ import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.center import CenterLoss
+from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
-from angulus.losses.negatives import Curricular, Keep, MVAdaptive
+from angulus.losses.negatives import Circle, Curricular, Keep, MVAdaptive, PowerCosine
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
@@ -77,12 +78,16 @@ def test_words_and_formula_mention_every_piece(case: Case) -> None:
     if objective.eps:
         mentioned.append((f"eps = {objective.eps:g}", ""))
     if objective.cross_entropy != 1:
-        mentioned.append((f"{objective.cross_entropy:g} × softmax", f"{objective.cross_entropy:g}·"))
+        mentioned.append(
+            (f"{objective.cross_entropy:g} × {objective.classifier.name}", f"{objective.cross_entropy:g}·")
+        )
     assert mentioned
     for said, written in mentioned:
         assert said in words
         assert written in formula
-    assert ("cross-entropy" in words) == ("−log(" in formula) or objective.radius is None
+    assert ("cross-entropy" in words) == (objective.radius is not None)
+    assert objective.radius is None or objective.classifier.loss_formula() in formula
+    assert objective.classifier.words() in words
     assert "None" not in words and "None" not in formula
 
 
@@ -251,7 +256,7 @@ def test_only_numbers_scale(factor: Any) -> None:
 
 def test_what_keeps_state() -> None:
     stateful = {name for name, case in CASES.items() if case.objective.stateful}
-    learned = {name for name, case in CASES.items() if {"s", "R"} & set(case.learns)}
+    learned = {name for name, case in CASES.items() if {"s", "b", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
     centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
     unseen = {"cm_softmax-auto-unseen", "feature_incay-auto-unseen", "adaface", "curricularface"}
@@ -365,8 +370,19 @@ DEFAULTS: dict[str, Objective] = {
     "adacos": Objective(radius=losses.radius.AdaCos("dynamic")),
     "dynamic_margin": Objective(radius=Fixed(64), margin=losses.margins.ClassAngle(0.05, 0.5, 0.25)),
     "weighted_softmax": Objective(radius=Fixed(32), weighting=losses.weighting.ClassWeights("balanced", "auto")),
+    "sphereface2": Objective(
+        radius=Fixed(40),
+        margin=losses.margins.PowerCosine(0.4, 3.0),
+        negatives=PowerCosine(0.4, 3.0),
+        classifier=Sigmoid(0.7 / 40, (1 - 0.7) / 40, "balanced"),
+    ),
+    "uniface": Objective(radius=Fixed(64), margin=AdditiveCosine(0.4), classifier=Sigmoid(1, 1, "classes")),
+    "siglip": Objective(radius=Learned(10), classifier=Sigmoid(1, 1, -10)),
+    "label_smoothing": Objective(radius=Fixed(32), classifier=Softmax(0.1)),
+    "circle": Objective(radius=Fixed(256), margin=losses.margins.CircleCosine(0.25), negatives=Circle(0.25)),
     "c_contrastive": Objective(penalties=(Term(1.0, losses.penalties.CContrastive(1.0)),)),
     "c_triplet": Objective(penalties=(Term(1.0, losses.penalties.CTriplet(0.8)),)),
+    "proxy_anchor": Objective(penalties=(Term(1.0, losses.penalties.ProxyAnchor(32, 0.1)),)),
     "iam": Objective(penalties=(Term(1.0, IAM(0.1)),)),
     "feature_incay": Objective(penalties=(Term(1.0, FeatureIncay(0.1)),)),
     "ring_loss": Objective(penalties=(Term(1.0, Ring(0.01)),)),

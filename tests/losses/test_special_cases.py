@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from angulus import class_loss, losses
-from angulus.losses import Objective, margins, penalties, theory, weighting
+from angulus.losses import Objective, margins, negatives, penalties, theory, weighting
+from angulus.losses.classifiers import Sigmoid
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import Negatives
 from angulus.losses.radius import Contraction, Fixed, Identity, Learned
@@ -38,6 +39,7 @@ class Squared(Negatives):
     coefficients: ClassVar[tuple[float, float, float]] = (1.0, 0.0, 0.0)
 
 
+FIXED = Sigmoid(start=-3.0, learn=False)
 SAME = {
     **{
         f"mv {mode}, t = 0, over {name}": (L.mv_softmax(16, margin, 0.0, mode), Objective(Fixed(16.0), margin))
@@ -59,6 +61,16 @@ SAME = {
     "elasticface-cos, sigma = 0": (L.elasticface("cos", 16, sigma=0.0), L.cosface(16, 0.35)),
     "adacos fixed": (L.adacos("fixed"), L.normface(math.sqrt(2) * math.log(3), learn=False)),
     "class weights of 1": (L.weighted_softmax(16, [1, 1, 1, 1]), L.normface(16, False)),
+    "label smoothing of 0": (L.label_smoothing(16, 0.0, AdditiveAngle(0.5)), L.arcface(16, 0.5)),
+    "a power of 1 without margin": (
+        L.normface(16, False).replace(margin=margins.PowerCosine(0, 1), negatives=negatives.PowerCosine(0, 1)),
+        L.normface(16, False),
+    ),
+    "mv, t = 0, of sigmoids": (
+        L.cosface(16).replace(negatives=negatives.MVFixed(0), classifier=FIXED),
+        L.cosface(16).replace(classifier=FIXED),
+    ),
+    "proxy_anchor, weight = 0": (L.arcface(16, 0.5) + 0 * L.proxy_anchor(), L.arcface(16, 0.5)),
     "iam, beta = 0": (L.arcface(16, 0.5) + L.iam(0.0), L.arcface(16, 0.5)),
     "incay, lam = 0": (L.softmax() + L.feature_incay(0.0), L.softmax()),
     "ring, lam = 0": (L.softmax() + L.ring_loss(0.0, 1.0), L.softmax()),
@@ -309,3 +321,46 @@ def test_the_gradient_of_incay_is_the_one_that_the_docstring_states() -> None:
     value = class_loss(x, torch.eye(2, dtype=torch.float64), torch.tensor([0]), objective)
     gradient = torch.autograd.grad(value, x)[0]
     torch.testing.assert_close(gradient, -0.1 * 2 * x.detach() / 26**2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_sphereface2_without_margin_is_a_weighted_one_vs_all_regression(classes: int) -> None:
+    """With two classes: two logistic regressions that share b."""
+    generator = torch.Generator().manual_seed(classes)
+    features = torch.randn(6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(classes, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.arange(6) % classes
+    r, lam = 8.0, 0.7
+    bound = L.sphereface2("C", r, m=0.0, t=1.0, lam=lam).bind(3, classes).double()
+    b = bound.classifier.b
+    cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(weight).T
+    truth = torch.nn.functional.one_hot(labels, classes).double()
+    plain = torch.nn.functional.binary_cross_entropy_with_logits(r * cosines + b, truth, reduction="none")
+    expected = ((lam * truth + (1 - lam) * (1 - truth)) * plain).sum(dim=1) / r
+    found = class_loss(features, weight, labels, bound, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    leaves = (features, weight, b)
+    pairs = zip(torch.autograd.grad(found.sum(), leaves), torch.autograd.grad(expected.sum(), leaves), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["C", "A", "M"])
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_a_balanced_b_minimises_the_loss_at_right_angles(classes: int, form: Any) -> None:
+    features, weight = torch.eye(2, dtype=torch.float64)[:1], torch.zeros(classes, 2, dtype=torch.float64)
+    weight[:, 1] = 1
+    bound = L.sphereface2(form).bind(2, classes).double()
+    start, values = float(bound.classifier.b.detach()), []
+    for away in (-0.05, 0.0, 0.05):
+        bound.classifier.b.data.fill_(start + away)
+        values.append(float(class_loss(features, weight, torch.tensor([0]), bound).detach()))
+    assert values[1] < min(values[0], values[2])
+    assert L.uniface().bind(2, classes).classifier.b.item() == pytest.approx(-math.log(10 * classes))
+
+
+def test_proxy_anchor_repeats_the_loss_of_the_batch() -> None:
+    data = batch(POINT, CASES["proxy_anchor"])
+    rows = data.loss(L.proxy_anchor())
+    assert bool((rows == rows[0]).all())
+    torch.testing.assert_close(data.loss(L.proxy_anchor(), "mean"), rows[0])

@@ -100,6 +100,21 @@ def c_triplet(
     return values
 
 
+def proxy_anchor(features: Matrix, weight: Matrix, labels: list[int], alpha: float, delta: float) -> Vector:
+    """The batch's loss, for each sample. Source: Proxy-Anchor, Eq. 4."""
+    total = 0.0
+    for p, w in enumerate(weight):
+        own, others = 0.0, 0.0
+        for x, y in zip(features, labels, strict=True):
+            c = cosine(x, w)
+            if y == p:
+                own += math.exp(-alpha * (c - delta))
+            else:
+                others += math.exp(alpha * (c + delta))
+        total += math.log1p(own) / len(set(labels)) + math.log1p(others) / len(weight)
+    return [total] * len(labels)
+
+
 def center_loss(
     features: Matrix, labels: list[int], centers: Matrix, lam: float = 1.0, normalize: bool = False
 ) -> Vector:

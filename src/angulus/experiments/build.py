@@ -107,6 +107,8 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     """The head, with the same class weights for any number of ranks."""
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
     objective = recipe.objective
+    if objective.needs_counts:
+        objective = objective.with_counts(torch.bincount(images.train.labels, minlength=classes))
     if objective.ramp is not None and objective.ramp.steps is None:
         steps = recipe.training.epochs * len(batches.batches(len(images.train), recipe.training.batch_size, 0, 0))
         objective = objective.replace(ramp=dataclasses.replace(objective.ramp, steps=steps))
@@ -115,9 +117,6 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
         "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
         "sampling": recipe.head.sampling,
     }
-    objective = recipe.objective
-    if objective.needs_counts:
-        objective = objective.with_counts(torch.bincount(images.train.labels, minlength=classes))
     if recipe.head.sharded is False and ranks.count > 1:
         raise InputError(f"head.sharded false keeps all classes in one process; got {ranks.count}: set it to auto")
     if recipe.head.sharded is False or (recipe.head.sharded == "auto" and ranks.count == 1):

@@ -120,6 +120,11 @@ def batch_loss(
             "hard mining with scope='global' ranks the rows of all processes, which DenseHead does not see; use "
             "angulus.ShardedHead, or scope='rank'"
         )
+    if ranks.count > 1 and bound.spec.reduces_batch:
+        raise checks.InputError(
+            "proxy_anchor reduces over the rows of all processes for each class, which DenseHead does not see; use "
+            "angulus.ShardedHead"
+        )
     joint = ranks if bound.moves and bound.stateful else Ranks()
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(features, weight)

@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.roles import Hinge, LogSumExp, Rows
+from angulus.losses.roles import ClassSums, Hinge, LogSumExp, Rows
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Asked:
     threshold: Tensor | None  # [B], the margined target, detached; None if nothing reads it
     plain_scales: tuple[Tensor, ...]  # [B] each; the last is focal's, if it reads the plain cosines
     hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
+    shift: Tensor | None = None  # [B], of the sigmoids' logits
 
 
 def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
@@ -100,7 +101,8 @@ def apply_radius(spec: Objective, radius: Any, norms: Tensor) -> Tensor | None:
 
 def _linear(spec: Objective) -> bool:
     """Whether logits without margin are linear in the feature."""
-    return spec.radius is not None and spec.radius.linear and spec.eps == 0
+    mapped = spec.remaps and not spec.compares  # of every cosine, zero too
+    return spec.radius is not None and spec.radius.linear and spec.eps == 0 and not mapped
 
 
 def ask(bound: BoundObjective, norms: Tensor, before: Geometry | None, radius: Tensor | None) -> Asked:
@@ -116,19 +118,29 @@ def ask(bound: BoundObjective, norms: Tensor, before: Geometry | None, radius: T
             threshold = torch.where(norms > 0, threshold, torch.inf)
     asks = tuple((factor, penalty, penalty.ask(constant)) for factor, penalty in bound.terms)
     plain = [asked.scale for _, _, asked in asks if isinstance(asked, LogSumExp)]
-    if spec.remaps and spec.plain_probability and radius is not None:
+    if spec.remaps and spec.plain_probability and radius is not None and not spec.classifier.softplus:
         plain.append(radius)
     offsets = tuple(asked.offset.detach() for _, _, asked in asks if isinstance(asked, Hinge))
-    return Asked(asks, threshold, tuple(plain), offsets)
+    shift = None if radius is None or not spec.classifier.softplus else bound.classifier.shift(norms)
+    return Asked(asks, threshold, tuple(plain), offsets, shift)
 
 
 def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Request:
     """The reduction that the rows ask for."""
     spec = bound.spec
+    threshold = asked.threshold if spec.compares else None
+    if spec.remaps and spec.negatives.threshold is not None and radius is not None:
+        threshold = torch.full_like(radius, spec.negatives.threshold)
     return Request(
         radius=radius,
-        threshold=asked.threshold if spec.remaps else None,
+        threshold=threshold,
         coefficients=ramped_coefficients(bound),
+        below=spec.negatives.below,
+        slope=spec.negatives.slope,
+        power=spec.negatives.power,
+        shift=asked.shift,
+        class_sums=tuple((each.alpha, each.delta) for _, _, each in asked.asks if isinstance(each, ClassSums)),
+        sums_logits=radius is not None and spec.classifier.sums_logits,
         unit_weight=spec.weights == "unit",
         eps=spec.eps,
         plain_scales=asked.plain_scales,
@@ -176,12 +188,12 @@ def finish(
     if radius is not None:
         # a zero feature has no angle that a margin could act on
         own = torch.where(target.norms > 0, value, target.cos) if _linear(bound.spec) else value
-        loss, divisor = _cross_entropy(bound.spec, weigh, target, own, radius, bias, reduced)
+        loss, divisor = _cross_entropy(bound, weigh, target, own, radius, bias, asked.shift, reduced)
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
-    plain, hinges = iter(reduced.plain), iter(reduced.hinges)
+    plain, hinges, class_sums = iter(reduced.plain), iter(reduced.hinges), iter(reduced.class_sums)
     for factor, penalty, asked_for in asked.asks:
-        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges, class_sums))
         extra = extra + factor * _per_row(term, extra, "a penalty")
     return Finished(loss, divisor, extra)
 
@@ -232,36 +244,45 @@ def measures(bound: BoundObjective, target: Geometry, radius: Tensor | None = No
 
 
 def _cross_entropy(
-    spec: Objective,
+    bound: BoundObjective,
     weigh: Weigh | None,
     target: Geometry,
     value: Tensor,
     radius: Tensor,
     bias: Tensor | None,
+    shift: Tensor | None,
     reduced: Reduced,
 ) -> tuple[Tensor, int | float | Tensor]:
+    spec = bound.spec
+
     def logit(cosine: Tensor) -> Tensor:
         # ‖w_y‖ · cosine as x̂·w_y plus what the margin adds, so that a zero weight keeps its gradient
         own = cosine if spec.weights == "unit" else target.dot + target.length * (cosine - target.cos)
-        scaled = radius * own
+        scaled = radius * own if shift is None else radius * own + shift
         return scaled if bias is None else scaled + bias.to(scaled.dtype)
 
     assert reduced.log_sum is not None
-    advantage = logit(value) - reduced.log_sum
-    log_p = F.logsigmoid(advantage)
-    loss, divisor = -log_p, log_p.shape[0]  # type: Tensor, int | float | Tensor
+    own, others = logit(value), reduced.log_sum
+    loss = _per_row(bound.classifier(own, others, reduced.total), own, "the classifier")
+    divisor: int | float | Tensor = loss.shape[0]
     if weigh is not None:
-        log_not_p = F.logsigmoid(-advantage)
+        # p of a sigmoid is the own classifier's; of a softmax it is the sigmoid of what the target is ahead of N
+        ahead = own if spec.classifier.softplus else own - others
+        log_p, log_not_p = F.logsigmoid(ahead), F.logsigmoid(-ahead)
         if spec.plain_probability:
-            log_sum = reduced.plain[-1] if spec.remaps else reduced.log_sum
-            log_not_p = F.logsigmoid(log_sum - logit(target.cos))
+            plain = logit(target.cos)
+            if not spec.classifier.softplus:
+                plain = plain - (reduced.plain[-1] if spec.remaps else others)
+            log_not_p = F.logsigmoid(-plain)
         weight, divisor = weigh(loss, log_p, log_not_p)
         weight = _per_row(weight, loss, "the weighting")
         loss = weight * loss
     return spec.cross_entropy * loss, divisor
 
 
-def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any) -> Any:
+def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_sums: Any) -> Any:
+    if isinstance(ask, ClassSums):
+        return tuple(number.expand_as(rows.norms) for number in next(class_sums))
     if isinstance(ask, LogSumExp):
         return next(plain)
     if isinstance(ask, Hinge):

@@ -56,6 +56,21 @@ def check_sampling(sampling: ClassSampling | None, objective: Objective) -> Clas
             "class sampling is not defined with a dynamic AdaCos, whose scale follows the sum over all classes: use "
             "adacos('fixed'), or leave the sampling out"
         )
+    if objective.reduces_batch:
+        raise checks.InputError(
+            "class sampling is not defined with proxy_anchor, whose second mean is over all classes: leave one of them "
+            "out"
+        )
+    if objective.radius is not None and objective.classifier.sums_logits:
+        raise checks.InputError(
+            "class sampling is not defined with label smoothing, which spreads over all classes: use smoothing = 0, or "
+            "leave sampling out"
+        )
+    if sampling.corrected and objective.classifier.softplus:
+        raise checks.InputError(
+            "corrected sampling shifts the logits of a softmax's sum of exponentials, which does not correct a sum of "
+            "sigmoid losses; give corrected=False"
+        )
     plain = [term.penalty.name for term in objective.penalties if term.penalty.asks is LogSumExp]
     if sampling.corrected and (plain or (objective.remaps and objective.plain_probability)):
         what = ", ".join(plain) or "a weighting with probability='plain' over changed negatives"

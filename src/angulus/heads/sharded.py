@@ -295,25 +295,33 @@ class ShardedHead(BaseHead):
 
     def _shared(self, own: Request, sizes: list[int]) -> Request:
         """The request of all ranks' rows; gradients of radius and plain scales go back to the rows' ranks."""
-        columns = [own.radius, own.threshold, *own.plain_scales, *own.hinge_offsets]
+        columns = [own.radius, own.threshold, *own.plain_scales, *own.hinge_offsets, own.shift]
         present = [column for column in columns if column is not None]
         gathered = iter(gather(torch.stack(present, dim=1), sizes, self.ranks).unbind(dim=1) if present else ())
         radius = None if own.radius is None else next(gathered)
         threshold = None if own.threshold is None else next(gathered).detach()
         plain = tuple(next(gathered) for _ in own.plain_scales)
         offsets = tuple(next(gathered).detach() for _ in own.hinge_offsets)
-        return Request(radius, threshold, own.coefficients, own.unit_weight, own.eps, plain, offsets)
+        shift = None if own.shift is None else next(gathered)
+        return replace(own, radius=radius, threshold=threshold, plain_scales=plain, hinge_offsets=offsets, shift=shift)
 
     def _merged(self, reduced: Reduced, sizes: list[int]) -> Reduced:
         """The reductions of this rank's rows over the classes of all ranks."""
-        sums = [*(() if reduced.log_sum is None else (reduced.log_sum,)), *reduced.plain]
+        softplus = self.objective.spec.classifier.softplus
+        first = [] if reduced.log_sum is None else [reduced.log_sum]
+        sums = [*([] if softplus else first), *reduced.plain]
         hinges = [number.to(reduced.rows.dtype) for pair in reduced.hinges for number in pair]
-        moved = to_owners(torch.stack([*sums, *hinges], dim=1), sizes, self.ranks)
-        log_sums = _log_sum_exp(moved[:, :, : len(sums)]).unbind(dim=1)
-        added = moved[:, :, len(sums) :].sum(dim=0).unbind(dim=1)
-        pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(added), 2))
-        first = 0 if reduced.log_sum is None else 1
-        return Reduced(log_sums[0] if first else None, tuple(log_sums[first:]), pairs, reduced.rows[:0])
+        summed = [number.expand(len(reduced.rows)) for number in reduced.summed]
+        rest = [*hinges, *summed, *(first if softplus else []), *([] if reduced.total is None else [reduced.total])]
+        moved = to_owners(torch.stack([*sums, *rest], dim=1), sizes, self.ranks)
+        log_sums = list(_log_sum_exp(moved[:, :, : len(sums)]).unbind(dim=1))
+        added = list(moved[:, :, len(sums) :].sum(dim=0).unbind(dim=1))
+        total = None if reduced.total is None else added.pop()
+        log_sum = None if reduced.log_sum is None else added.pop() if softplus else log_sums.pop(0)
+        pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(hinges), 2))
+        of_batch = iter(added[len(hinges) :])
+        class_sums = tuple((next(of_batch), next(of_batch), next(of_batch).detach()) for _ in reduced.class_sums)
+        return Reduced(log_sum, tuple(log_sums), pairs, reduced.rows[:0], total, class_sums)
 
     def _weigh(self, sizes: list[int]) -> Any:
         """The objective's weighting; if its scope is global, it sees the rows of all ranks."""

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from angulus.kernels.columns import reduce_columns
 from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.running_sums import SoftplusSum, Total
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -30,8 +32,7 @@ class Block(NamedTuple):
 
 def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
     """A buffer for 1 / ‖w_j‖, [C], if cosines are needed; `blocks` fills it."""
-    wanted = request.unit_weight or request.plain_scales or request.hinge_offsets
-    return unit.new_empty(len(weight)) if wanted else None
+    return unit.new_empty(len(weight)) if request.needs_cosines else None
 
 
 def blocks(
@@ -103,24 +104,50 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
 
 
 def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tensor | None]:
-    """(mapped bases, 1 for changed ones and 0 for others, or None if none can change)."""
+    """(mapped bases, 1 for changed ones and 0 for others, or None if none or all of them change)."""
+    if request.power is not None:
+        t, m = request.power
+        half = torch.add(base, 1.0, out=block.room[2]).mul_(0.5).clamp_min_(0.0)  # 1 + cos may round below 0
+        return half.pow_(t).mul_(2.0).add_(m - 1), None
     if request.threshold is None:
         return base, None
     a2, a1, a0 = request.coefficients
     above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times faster than bools and where
-    raised = torch.add(base.new_tensor(a0), base, alpha=a1 - 1, out=block.room[2])
+    kept = 1 if request.below is None else 0
+    below = 0.0 if request.below is None else request.below
+    raised = torch.add(base.new_tensor(a0 - below), base, alpha=a1 - kept, out=block.room[2])
     if a2 != 0:
         raised.addcmul_(base, base, value=a2)
-    return torch.addcmul(base, above, raised, out=raised), above
+    if kept:
+        return torch.addcmul(base, above, raised, out=raised), above
+    raised *= above
+    return (raised.add_(below) if below else raised), above
 
 
-def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request, block: Block) -> Tensor:
+def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
     """The gradient with respect to the bases, from that of the mapped bases, which is overwritten."""
+    if above is None:
+        return gradient if request.power is None else _times_power_slope(gradient, base, request, block)
     a2, a1, _ = request.coefficients
-    if a2 == 0:
-        return gradient if a1 == 1 else gradient.addcmul_(gradient, above, value=a1 - 1)
-    steeper = torch.add(base.new_tensor(a1 - 1), base, alpha=2 * a2, out=block.room[2])
+    d1, d0 = (2 * a2, a1) if request.slope is None else request.slope
+    if request.below is not None:
+        return gradient.mul_(torch.add(base.new_tensor(d0), base, alpha=d1, out=block.room[2]).mul_(above))
+    if d1 == 0:
+        return gradient if d0 == 1 else gradient.addcmul_(gradient, above, value=d0 - 1)
+    steeper = torch.add(base.new_tensor(d0 - 1), base, alpha=d1, out=block.room[2])
     return gradient.addcmul_(gradient, steeper.mul_(above))
+
+
+def _times_power_slope(gradient: Tensor, base: Tensor, request: Request, block: Block) -> Tensor:
+    assert request.power is not None
+    t, _ = request.power
+    if request.slope is not None:
+        d1, d0 = request.slope
+        if (d1, d0) == (0, 1):
+            return gradient
+        return gradient.mul_(torch.add(base.new_tensor(d0), base, alpha=d1, out=block.room[2]))
+    half = torch.add(base, 1.0, out=block.room[2]).mul_(0.5).clamp_min_(0.0)
+    return gradient.mul_(half.pow_(t - 1).mul_(t))
 
 
 def _mask(values: Tensor, block: Block, value: float) -> Tensor:
@@ -135,13 +162,18 @@ class Sums:
         self.request = request
         room = SAFE_EXPONENT - math.log(classes) if unit.dtype == torch.float32 else 4 * SAFE_EXPONENT
         largest = max(1.0, sum(abs(a) for a in request.coefficients)) if request.threshold is not None else 1.0
-        self.log_sums: list[_LogSum] = []
-        if request.radius is not None:
+        largest = max(largest, abs(request.below or 0.0), 1.0 if request.power is None else 1 + request.power[1])
+        self.log_sums: list[_LogSum | SoftplusSum] = []
+        self.total = Total(unit) if request.sums_logits else None
+        if request.radius is not None and request.shift is not None:
+            self.log_sums.append(SoftplusSum(unit, request.shift, means[0], means[-1]))
+        elif request.radius is not None:
             bounded = request.unit_weight and bias is None and float(request.radius.abs().max()) * largest < room
             self.log_sums.append(_LogSum(unit, bounded, means[0]))
-        for scale, mean in zip(request.plain_scales, means[1:], strict=True):
+        for scale, mean in zip(request.plain_scales, means[1:-1], strict=True):
             self.log_sums.append(_LogSum(unit, float(scale.abs().max()) < room, mean))
         self.hinges = [(unit.new_zeros(len(unit)), unit.new_zeros(len(unit))) for _ in request.hinge_offsets]
+        self.columns = [tuple(unit.new_zeros(()) for _ in range(3)) for _ in request.class_sums]
 
     def add(self, block: Block, bias: Tensor | None) -> None:
         request = self.request
@@ -152,6 +184,8 @@ class Sums:
             logits = torch.mul(mapped, request.radius, out=block.room[3])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
+            if self.total is not None:
+                self.total.add(logits, mapped, block)
             next(sums).add(logits, mapped, block)
         for scale in request.plain_scales:
             assert cosines is not None
@@ -161,21 +195,30 @@ class Sums:
             inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
             count += (inner > 0).sum(dim=0)
             total += inner.clamp_min_(0).sum(dim=0)
+        for (alpha, delta), (own, others, classes) in zip(request.class_sums, self.columns, strict=True):
+            assert cosines is not None
+            found = reduce_columns(cosines, block.targets, alpha, delta, block.room[2])
+            own += found.own.sum()
+            others += found.others.sum()
+            classes += found.present
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
-        return (*(log_sum.value() for log_sum in self.log_sums), *flat)
+        total = [] if self.total is None else [self.total.value]
+        columns = [number for numbers in self.columns for number in numbers]
+        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total, *columns)
 
     def bounded(self) -> list[bool]:
         """For each log-sum, whether its logits stay within the range of exp."""
         return [log_sum.bounded for log_sum in self.log_sums]
 
     def counts(self) -> list[Tensor]:
-        return [count for _, count in self.hinges]
+        return [count for _, count in self.hinges] + [classes for *_, classes in self.columns]
 
     def saved(self) -> list[Tensor | None]:
-        """What backward needs, two per log-sum: its value, and the mean of what its scale multiplies, or None."""
-        return [number for log_sum in self.log_sums for number in (log_sum.value(), log_sum.mean())]
+        """What backward needs, two per log-sum: see their `saved`; and what the radius multiplies in the total."""
+        numbers = [number for log_sum in self.log_sums for number in log_sum.saved()]
+        return numbers if self.total is None else [*numbers, self.total.scaled]
 
 
 class _LogSum:
@@ -210,8 +253,11 @@ class _LogSum:
     def value(self) -> Tensor:
         return torch.where(self.total > 0, self.top + torch.log(self.total), -torch.inf)
 
-    def mean(self) -> Tensor | None:
-        return None if self.weighted is None else self.weighted / torch.where(self.total > 0, self.total, 1.0)
+    def saved(self) -> tuple[Tensor, Tensor | None]:
+        """Its value, and the mean of what its scale multiplies, or None."""
+        if self.weighted is None:
+            return self.value(), None
+        return self.value(), self.weighted / torch.where(self.total > 0, self.total, 1.0)
 
 
 class Backward:
@@ -221,19 +267,30 @@ class Backward:
         self, request: Request, saved: list[Tensor], grads: tuple[Tensor, ...], bounded: Sequence[bool]
     ) -> None:
         self.request, self.bounded = request, bounded
-        count = len(saved) // 2
+        self.in_total = saved.pop() if request.sums_logits else None
+        count, hinges = len(saved) // 2, 2 * len(request.hinge_offsets)
         self.means = saved[1::2]
-        self.shifts = [torch.where(torch.isfinite(value), -value, 0.0) for value in saved[0::2]]
+        self.by_shift = None if request.shift is None else saved[0]
+        values = saved[0::2] if request.shift is None else saved[2::2]
+        self.shifts = [] if request.shift is None else [request.shift]
+        self.shifts += [torch.where(torch.isfinite(value), -value, 0.0) for value in values]
         self.of_log_sums = grads[:count]
-        self.of_hinges = [2 * gradient for gradient in grads[count::2]]
+        self.of_hinges = [2 * gradient for gradient in grads[count : count + hinges : 2]]
+        self.of_total = grads[count + hinges] if request.sums_logits else None
+        sums = grads[len(grads) - 3 * len(request.class_sums) :]
+        self.of_columns = list(zip(sums[0::3], sums[1::3], strict=True))
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
         self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
 
     def of_scales(self) -> list[Tensor | None]:
-        """Gradients of the radius and the plain scales, [B] each, or None."""
+        """Gradients of the radius, the plain scales and the shift, [B] each, or None."""
         pairs = zip(self.of_log_sums, self.means, strict=True)
         gradients: list[Tensor | None] = [None if mean is None else gradient * mean for gradient, mean in pairs]
-        return gradients if self.request.radius is not None else [None, *gradients]
+        if self.request.radius is None:
+            gradients = [None, *gradients]
+        elif gradients[0] is not None and self.of_total is not None and self.in_total is not None:
+            gradients[0] = gradients[0] + self.of_total * self.in_total
+        return [*gradients, None if self.by_shift is None else self.of_log_sums[0] * self.by_shift]
 
     def coefficients(self, block: Block, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Gradients with respect to (the products [n, B], the lengths, divided by the length [n], the bias [n])."""
@@ -247,13 +304,21 @@ class Backward:
             shift, factor, bounded = next(log_sums)
             mapped, above = _mapped(base, request, block)
             own = None if bias is None else bias[block.classes, None].to(mapped.dtype)
-            shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+            if request.shift is None:
+                shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+            else:
+                shares = torch.mul(mapped, request.radius, out=block.room[3])
+                shares = (shares if own is None else shares.add_(own)).add_(shift).sigmoid_()
             _mask(shares, block, 0.0)
             if bias is not None:
                 on_bias = torch.mv(shares, self.of_log_sums[0])
             shares *= factor
-            if above is not None:
-                _times_slope(shares, base, above, request, block)
+            if self.of_total is not None:
+                _mask(shares.add_(self.of_total * request.radius), block, 0.0)
+                if on_bias is not None:
+                    on_bias += self.of_total.sum()
+                    on_bias.index_add_(0, block.targets[0], self.of_total[block.targets[1]], alpha=-1)
+            _times_slope(shares, base, above, request, block)
             if request.unit_weight:
                 on_cosines = shares
             else:
@@ -268,6 +333,13 @@ class Backward:
             inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
             active = torch.gt(inner, 0.0, out=inner)
             on_cosines = active * gradient if on_cosines is None else on_cosines.addcmul_(active, gradient)
+        for (alpha, delta), (of_own, of_others) in zip(request.class_sums, self.of_columns, strict=True):
+            assert cosines is not None
+            out = block.room[4 if on_cosines is None else 2]
+            columns = reduce_columns(cosines, block.targets, alpha, delta, out)
+            gradient = columns.other_shares.mul_(alpha * of_others)
+            gradient.index_put_(block.targets, columns.own_shares * (-alpha * of_own))
+            on_cosines = gradient if on_cosines is None else on_cosines.add_(gradient)
         on_lengths = None
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None

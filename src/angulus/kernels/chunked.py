@@ -34,11 +34,12 @@ _TURN = threading.RLock()
 
 def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
     """Reduce every row of non-target classes; see `kernels.reduction`. First derivatives only."""
-    scales = (request.radius, *request.plain_scales)
+    scales = (request.radius, *request.plain_scales, request.shift)
     constant = dataclasses.replace(
         request,
         radius=None if request.radius is None else request.radius.detach(),
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
+        shift=None if request.shift is None else request.shift.detach(),
     )
     # needs_input_grad is also true under no_grad, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
@@ -46,7 +47,9 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     log_sum = None if request.radius is None else numbers.pop(0)
     plain = tuple(numbers.pop(0) for _ in request.plain_scales)
     hinges = tuple((numbers.pop(0), numbers.pop(0)) for _ in request.hinge_offsets)
-    return Reduced(log_sum, plain, hinges, rows)
+    total = numbers.pop(0) if request.sums_logits else None
+    sums = tuple((numbers.pop(0), numbers.pop(0), numbers.pop(0)) for _ in request.class_sums)
+    return Reduced(log_sum, plain, hinges, rows, total, sums)
 
 
 class _Streamed(torch.autograd.Function):

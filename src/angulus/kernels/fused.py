@@ -60,6 +60,12 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     Raises:
         checks.InputError: the kernel cannot run here, or does not compute in a dtype.
     """
+    own_sums = request.shift is not None or request.sums_logits or bool(request.class_sums)
+    if own_sums or request.power or request.slope or request.below is not None:
+        raise checks.InputError(
+            "impl='fused' computes no sigmoids, label smoothing, circle negatives, powers of the cosine or sums over "
+            "the batch for each class; use impl='chunked'"
+        )
     reason = unavailable(unit.device)
     if reason is not None:
         raise checks.InputError(reason)

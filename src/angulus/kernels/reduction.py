@@ -11,6 +11,8 @@ from torch import Tensor
 
 from angulus.core import checks
 
+SOFTPLUS_LINEAR = 40.0  # above it log(1 + e^z) is z, to the last digit of float64
+
 
 @dataclass(frozen=True)
 class Request:
@@ -30,6 +32,20 @@ class Request:
     # called in backward with each block of classes and the gradient of its weight, which it may change in place; the
     # gradient of the whole weight is then never built. "reference" does not support it
     update: Callable[[slice, Tensor], None] | None = None
+    # N is Σ_{j≠y} log(1 + exp(radius · mapped_j + b_j + shift)) instead, [B] or None. Differentiable
+    shift: Tensor | None = None
+    below: float | None = None  # what replaces a base that is not above the threshold; None keeps it
+    slope: tuple[float, float] | None = None  # (d1, d0): a changed base has the gradient d1·c + d0, not its map's
+    power: tuple[float, float] | None = None  # (t, m): every base is mapped to 2((c + 1)/2)^t − 1 + m; no threshold
+    # (α, δ) each, of sums over the batch for each class: K = Σ_j log(1 + Σ_{i: y=j} e^{−α (cos_j − δ)}),
+    # Σ_j log(1 + Σ_{i: y≠j} e^{α (cos_j + δ)}), and the number of classes j with a row
+    class_sums: tuple[tuple[float, float], ...] = ()
+    sums_logits: bool = False  # whether T = Σ_{j≠y} (radius · mapped_j + b_j) is wanted, too
+
+    @property
+    def needs_cosines(self) -> bool:
+        """Whether a product is divided by the length of its weight."""
+        return bool(self.unit_weight or self.plain_scales or self.hinge_offsets or self.class_sums)
 
 
 class Reduced(NamedTuple):
@@ -39,14 +55,21 @@ class Reduced(NamedTuple):
     plain: tuple[Tensor, ...]  # P, one per scale
     hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one per offset
     rows: Tensor  # weight[labels], [B, d]; any row of weight where the label is −1
+    total: Tensor | None = None  # T
+    class_sums: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # K, 0-d each, the last without gradient
+
+    @property
+    def summed(self) -> list[Tensor]:
+        """All numbers of `class_sums`."""
+        return [number for numbers in self.class_sums for number in numbers]
 
 
 class ReduceRows(Protocol):
     """The signature of every kernel.
 
     A label of −1 means that another rank holds the row's class: nothing is masked for it. Gradients reach unit, weight,
-    bias, radius and the plain scales. Threshold and offsets are constants: the caller adds what their own gradient
-    contributes (for an offset: active number times its gradient).
+    bias, radius, shift and the plain scales. Threshold and offsets are constants: the caller adds what their own
+    gradient contributes (for an offset: active number times its gradient).
     """
 
     def __call__(
@@ -71,20 +94,56 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     dots = rounded(unit, request.products) @ rounded(weight, request.products).T  # [B, C]
     target = torch.arange(len(weight), device=labels.device) == labels[:, None]
     cosines = dots
-    if request.unit_weight or request.plain_scales or request.hinge_offsets:
+    if request.needs_cosines:
         cosines = dots / lengths(weight, request.eps)
     base = cosines if request.unit_weight else dots
 
-    log_sum = None
+    log_sum = total = None
     if request.radius is not None:
-        if request.threshold is not None:
-            a2, a1, a0 = request.coefficients
-            base = torch.where(base > request.threshold[:, None], a2 * base * base + a1 * base + a0, base)
-        logits = request.radius[:, None] * base
-        log_sum = log_sum_exp(logits if bias is None else logits + bias.to(logits.dtype), target)
+        logits = request.radius[:, None] * _mapped(base, request)
+        if bias is not None:
+            logits = logits + bias.to(logits.dtype)
+        if request.shift is None:
+            log_sum = log_sum_exp(logits, target)
+        else:
+            log_sum = softplus(logits + request.shift[:, None]).masked_fill(target, 0.0).sum(dim=1)
+        total = logits.masked_fill(target, 0.0).sum(dim=1) if request.sums_logits else None
     plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
     hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
-    return Reduced(log_sum, plain, hinges, rows)
+    sums = tuple(_class_sums(cosines, target, alpha, delta) for alpha, delta in request.class_sums)
+    return Reduced(log_sum, plain, hinges, rows, total, sums)
+
+
+def _class_sums(cosines: Tensor, target: Tensor, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
+    own = log_sum_exp(-alpha * (cosines - delta).T, ~target.T)
+    others = log_sum_exp(alpha * (cosines + delta).T, target.T)
+    return softplus(own).sum(), softplus(others).sum(), target.any(dim=0).sum().to(cosines.dtype)
+
+
+def _mapped(base: Tensor, request: Request) -> Tensor:
+    if request.power is not None:
+        t, m = request.power
+        value = 2 * ((base + 1) / 2).clamp_min(0).pow(t) - 1 + m
+        return value if request.slope is None else _with_slope(value, base, request.slope)
+    if request.threshold is None:
+        return base
+    a2, a1, a0 = request.coefficients
+    value = a2 * base * base + a1 * base + a0
+    if request.slope is not None:
+        value = _with_slope(value, base, request.slope)
+    below = base if request.below is None else torch.full_like(base, request.below)
+    return torch.where(base > request.threshold[:, None], value, below)
+
+
+def _with_slope(value: Tensor, base: Tensor, slope: tuple[float, float]) -> Tensor:
+    """The value, with the gradient d1·base + d0; the second derivative is that of base alone."""
+    factor = (slope[0] * base + slope[1]).detach()
+    return value.detach() + factor * (base - base.detach())
+
+
+def softplus(logits: Tensor) -> Tensor:
+    """log(1 + e^z), exact in float64 too, without overflow."""
+    return torch.nn.functional.softplus(logits, threshold=SOFTPLUS_LINEAR)
 
 
 def rounded(operand: Tensor, products: torch.dtype | None) -> Tensor:

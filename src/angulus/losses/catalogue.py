@@ -11,20 +11,24 @@ from typing import Any, Literal
 from angulus.core import checks
 from angulus.losses import serialize
 from angulus.losses.center import CenterLoss
+from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import (
     AdditiveAngle,
     AdditiveCosine,
     Annealing,
+    CircleCosine,
     ClassAngle,
     Combined,
     Elastic,
     Multiplicative,
     NormAngle,
     NormQuality,
+    PowerCosine,
 )
-from angulus.losses.negatives import Curricular, MVAdaptive, MVFixed
+from angulus.losses.negatives import Circle, Curricular, MVAdaptive, MVFixed
+from angulus.losses.negatives import PowerCosine as PowerNegatives
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Magnitude, Ring
+from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Magnitude, ProxyAnchor, Ring
 from angulus.losses.radius import AdaCos, Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.roles import Margin, Penalty
 from angulus.losses.weighting import ClassWeights, Focal, HardMining
@@ -293,6 +297,72 @@ def weighted_softmax(
     return Objective(radius=Fixed(s), margin=margin, weighting=weighting)
 
 
+def sphereface2(
+    form: Literal["C", "A", "M"] = "C",
+    r: float = 40.0,
+    m: float | None = None,
+    t: float = 3.0,
+    lam: float = 0.7,
+    gradient: str = "exact",
+) -> Objective:
+    """SphereFace2: one sigmoid per class, (λ/r) log(1 + e^{−z_y}) + ((1 − λ)/r) Σ_{j≠y} log(1 + e^{z_j}).
+
+    z_j = r g(cosθ_j) + b with b learned and g(c) = 2((c + 1)/2)^t − 1. "C" takes z_y = r (g(cosθ) − m) + b and adds
+    m to the other g(cosθ_j); "A" takes g(cos(θ + m)) and "M" g(cos(mθ)) for the target, the angle at most π, with the
+    gradient of g(cosθ). Defaults: r = 40, t = 3, λ = 0.7, m = 0.4 (C, A) or 1.7 (M). b starts where the loss is
+    lowest if all angles are 90°, and `gradient="straight_through"` takes g without gradient, both as in the authors'
+    code. Source: Wen et al. 2022 (SphereFace2), Eq. 5 to 9.
+    """
+    checks.choice("form", form, ("C", "A", "M"))
+    checks.number("r", r, low=0, open_low=True)
+    checks.number("lam", lam, low=0, high=1, open_low=True, open_high=True)
+    m = (1.7 if form == "M" else 0.4) if m is None else m
+    target = PowerCosine(m, t, {"C": "cosine", "A": "angle", "M": "multiple"}[form], gradient)
+    return Objective(
+        radius=Fixed(r),
+        margin=target,
+        negatives=PowerNegatives(m if form == "C" else 0.0, t, gradient),
+        classifier=Sigmoid(lam / r, (1 - lam) / r, "balanced"),
+    )
+
+
+def uniface(s: float = 64.0, m: float = 0.4, lam: float = 1.0) -> Objective:
+    """UniFace: log(1 + e^{−s(cosθ − m) − b}) + λ Σ_{j≠y} log(1 + e^{s cosθ_j + b}), b learned; the paper's b is −b.
+
+    Defaults: s = 64, m = 0.4, λ = 1 (no weight). b starts at −log(10 C), as in the authors' code, which also clamps
+    every logit to ±s, without gradient beyond; here they are not. Source: Zhou et al. 2023 (UniFace).
+    """
+    return Objective(radius=Fixed(s), margin=AdditiveCosine(m), classifier=Sigmoid(1.0, lam, "classes"))
+
+
+def siglip(s: float = 10.0, b: float = -10.0, learn: bool = True) -> Objective:
+    """SigLIP's sigmoid loss over class weights: log(1 + e^{−z_y}) + Σ_{j≠y} log(1 + e^{z_j}), z_j = s cosθ_j + b.
+
+    s and b are learned, from 10 and −10. SigLIP itself pairs images and texts of a batch, and learns log s.
+    Source: Zhai et al. 2023 (SigLIP), Sec. 3.2.
+    """
+    return Objective(radius=_scale(s, learn), classifier=Sigmoid(start=checks.number("b", b), learn=learn))
+
+
+def label_smoothing(s: float = 32.0, smoothing: float = 0.1, margin: Margin | None = None) -> Objective:
+    """Softmax with label smoothing: the label has the probability 1 − ε + ε/C and every other class ε/C.
+
+    Over any margin; the logits are those with the margin. In another objective:
+    `replace(classifier=losses.classifiers.Softmax(0.1))`. Defaults: ε = 0.1 of the paper, s = 32 as our other losses
+    over any margin. Source: Szegedy et al. 2016, Sec. 7.
+    """
+    return Objective(radius=Fixed(s), margin=margin, classifier=Softmax(smoothing))
+
+
+def circle(m: float = 0.25, gamma: float = 256.0, detach: bool = True) -> Objective:
+    """Circle loss at class level: softmax over γ [1 + m − cosθ]₊ (cosθ − 1 + m) and γ [cosθ_j + m]₊ (cosθ_j − m).
+
+    With `detach` the factors in brackets have no gradient, as the paper says and its code has it. Defaults: m = 0.25,
+    γ = 256. Source: Sun et al. 2020 (circle loss), Eq. 6 to 8.
+    """
+    return Objective(radius=Fixed(gamma), margin=CircleCosine(m, detach), negatives=Circle(m, detach))
+
+
 def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
     """C-contrastive, alone or added to another loss; see `penalties.CContrastive`. Source: NF Eq. 10."""
     return _penalty(CContrastive(m, classes))
@@ -301,6 +371,14 @@ def c_contrastive(m: float = 1.0, classes: str = "sum") -> Objective:
 def c_triplet(m: float = 0.8, classes: str = "sum", center: str | None = None) -> Objective:
     """C-triplet, alone or added to another loss; see `penalties.CTriplet`. Source: NF Eq. 11."""
     return _penalty(CTriplet(m, classes, center))
+
+
+def proxy_anchor(alpha: float = 32.0, delta: float = 0.1) -> Objective:
+    """Proxy-Anchor, alone or added to another loss; see `penalties.ProxyAnchor`. Source: Kim et al. 2020, Eq. 4.
+
+    Defaults: α = 32, δ = 0.1 of the paper.
+    """
+    return _penalty(ProxyAnchor(alpha, delta))
 
 
 def iam(beta: float = 0.1, s: float | None = None, logits: str = "plain") -> Objective:
@@ -368,8 +446,14 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         adacos,
         dynamic_margin,
         weighted_softmax,
+        sphereface2,
+        uniface,
+        siglip,
+        label_smoothing,
+        circle,
         c_contrastive,
         c_triplet,
+        proxy_anchor,
         iam,
         feature_incay,
         ring_loss,

@@ -16,12 +16,15 @@ def words(objective: Objective) -> Iterator[str]:
     o = objective
     if o.radius is not None:
         details = " with bias" * o.bias + (f" (eps = {o.eps:g})" if o.eps else "")
-        yield f"{_factor(o.cross_entropy, ' × ')}softmax cross-entropy on {o.weights} weights{details}"
+        yield f"{_factor(o.cross_entropy, ' × ')}{o.classifier.name} on {o.weights} weights{details}"
         yield o.radius.words()
+        if o.classifier.words():
+            yield o.classifier.words()
         if o.margin is not None:
             yield f"target {o.margin.formula()}{_options(o)}"
         if o.negatives.remaps:
-            yield f"negatives {o.negatives.formula()}, I_j = 1 where cos θ_j exceeds the margined target"
+            above = ", I_j = 1 where cos θ_j exceeds the margined target" if o.compares else ""
+            yield f"negatives {o.negatives.formula()}{above}"
         if o.weighting is not None:
             yield o.weighting.words()
     for weight, penalty in o.penalties:
@@ -45,7 +48,7 @@ def formula(objective: Objective) -> str:
     t = f"{o.radius.formula()}·{'‖w_y‖·' * raw}{target}{' + b_y' * o.bias}"
     z = f"{o.radius.formula()}·{'‖w_j‖·' * raw}{o.negatives.formula()}{' + b_j' * o.bias}"
     factor = _factor(o.cross_entropy, "·") + ("" if o.weighting is None else f"{o.weighting.formula()}·")
-    fraction = "−log(e^t / (e^t + Σ_{j≠y} e^{z_j}))"
+    fraction = o.classifier.loss_formula()
     body = f"{factor}({fraction})" if factor else fraction
     where = [f"t = {t}{_options(o)}", f"z_j = {z}"]
     if o.radius.where:

@@ -247,6 +247,88 @@ class Combined(Margin):
         return _gradient_option(self.gradient)
 
 
+@dataclass(frozen=True)
+class PowerCosine(Margin):
+    """g(cosθ) − m, with g(c) = 2((c + 1)/2)^t − 1. SphereFace2.
+
+    Args:
+        m: the margin.
+        t: the power of g, ≥ 1; 3 in the paper, 1 leaves the cosine.
+        form: `"cosine"`: g(cosθ) − m, m ≥ 0 (SphereFace2-C); `"angle"`: g(cos(min(π, θ + m))), 0 ≤ m < π (A); or
+            `"multiple"`: g(cos(min(π, m·θ))), m ≥ 1 (M). The last two have the gradient of g(cosθ).
+        gradient: `"exact"`, or `"straight_through"`: the gradient of cosθ, as the authors' code has it.
+
+    Source: Wen et al. 2022, Eq. 5 to 9.
+    """
+
+    m: float = 0.4
+    t: float = 3.0
+    form: str = "cosine"
+    gradient: str = "exact"
+    kind: ClassVar[str] = "power_cosine"
+
+    def __post_init__(self) -> None:
+        checks.choice("form", self.form, ("cosine", "angle", "multiple"))
+        low, high = {"cosine": (0.0, math.inf), "angle": (0.0, math.pi), "multiple": (1.0, math.inf)}[self.form]
+        checks.number("m", self.m, low=low, high=high, open_high=self.form == "angle")
+        checks.number("t", self.t, low=1)
+        checks.choice("gradient", self.gradient, GRADIENTS)
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        cos = torch.cos(theta)
+        plain = self._power(cos)
+        if self.form == "cosine":
+            value = plain - self.m
+        else:
+            angle = theta.detach() + self.m if self.form == "angle" else self.m * theta.detach()
+            value = plain + (self._power(torch.cos(angle.clamp_max(math.pi))) - plain).detach()
+        return _with_gradient(value, cos, self.gradient)
+
+    def _power(self, cos: Tensor) -> Tensor:
+        return 2 * ((cos + 1) / 2).clamp_min(0).pow(self.t) - 1
+
+    def formula(self) -> str:
+        angle = {"cosine": " θ", "angle": f"(min(π, θ + {self.m:g}))", "multiple": f"(min(π, {self.m:g}θ))"}[self.form]
+        body = f"cos{angle}" if self.t == 1 else f"(2((1 + cos{angle})/2)^{self.t:g} − 1)"
+        return f"({body} − {self.m:g})" if self.form == "cosine" else body
+
+    @property
+    def options(self) -> str:
+        return _gradient_option(self.gradient)
+
+
+@dataclass(frozen=True)
+class CircleCosine(Margin):
+    """max(0, 1 + m − cosθ) · (cosθ − 1 + m): circle loss at class level.
+
+    Args:
+        m: in [0, 1); 0.25 in the paper.
+        detach: whether the factor max(0, 1 + m − cosθ) has no gradient, as in the paper.
+
+    Source: Sun et al. 2020, Eq. 6 to 8.
+    """
+
+    m: float = 0.25
+    detach: bool = True
+    kind: ClassVar[str] = "circle"
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0, high=1, open_high=True)
+        checks.flag("detach", self.detach)
+
+    def __call__(self, theta: Tensor, norms: Tensor) -> Tensor:
+        cos = torch.cos(theta)
+        factor = (1 + self.m - cos).clamp_min(0)
+        return (factor.detach() if self.detach else factor) * (cos - 1 + self.m)
+
+    def formula(self) -> str:
+        return f"[{1 + self.m:g} − cos θ]₊·(cos θ − {1 - self.m:g})"
+
+    @property
+    def options(self) -> str:
+        return "[·]₊ without gradient" if self.detach else ""
+
+
 def monotone_cos(angle: Tensor, largest: float) -> Tensor:
     """(−1)^k cos(angle) − 2k, k = floor(angle / π): cos continued monotonically past π, up to `largest`.
 
@@ -290,5 +372,7 @@ TABLE: dict[str, type[Margin]] = {
         NormQuality,
         Elastic,
         ClassAngle,
+        PowerCosine,
+        CircleCosine,
     )
 }

@@ -1,8 +1,9 @@
 """Negatives: map a non-target cosine c above the sample's threshold to a2·c² + a1·c + a0.
 
-The threshold is the sample's margined target cosine, detached; a cosine equal to it counts as well classified.
+The threshold is the sample's margined target cosine, detached, or one number; a cosine equal to it is below.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,13 +52,25 @@ class MVFixed(Negatives):
 
 @dataclass(frozen=True)
 class MVAdaptive(Negatives):
-    """(1 + t)·c + t where c exceeds the margined target, t ≥ 0. MV-Softmax, adaptive. Source: MV Eq. 8."""
+    """(1 + t)·c + t where c exceeds the margined target. MV-Softmax, adaptive. Source: MV Eq. 8.
+
+    Args:
+        t: ≥ 0.
+        detach: whether t·(c + 1) has no gradient, so that the slope stays 1 as with fixed t. Not in the paper; it keeps
+            a training from collapsing where negatives of slope 1 + t pull harder than the target.
+    """
 
     t: float
+    detach: bool = False
     kind: ClassVar[str] = "mv_adaptive"
 
     def __post_init__(self) -> None:
         checks.number("t", self.t, low=0)
+        checks.flag("detach", self.detach)
+
+    @property
+    def slope(self) -> tuple[float, float] | None:
+        return (0.0, 1.0) if self.detach else None
 
     @property
     def coefficients(self) -> Coefficients:
@@ -129,4 +142,82 @@ class BoundCurricular(Wide):
         return (1 - self.spec.rate) * self.t + self.spec.rate * batch.cos.mean()
 
 
-TABLE: dict[str, type[Negatives]] = {piece.kind: piece for piece in (Keep, MVFixed, MVAdaptive, Curricular)}
+@dataclass(frozen=True)
+class PowerCosine(Negatives):
+    """g(c) + m for every c, with g(c) = 2((c + 1)/2)^t − 1. SphereFace2. Source: Wen et al. 2022, Eq. 5 to 7.
+
+    Args:
+        m: added to g, ≥ 0.
+        t: the power, ≥ 1; 3 in the paper, 1 leaves the cosine.
+        gradient: `"exact"`, or `"straight_through"`: the gradient of c, as the authors' code has it.
+    """
+
+    m: float = 0.4
+    t: float = 3.0
+    gradient: str = "exact"
+    kind: ClassVar[str] = "power_cosine"
+    coefficients: ClassVar[Coefficients] = (0.0, 1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0)
+        checks.number("t", self.t, low=1)
+        checks.choice("gradient", self.gradient, ("exact", "straight_through"))
+
+    @property
+    def power(self) -> tuple[float, float]:
+        return (self.t, self.m)
+
+    @property
+    def slope(self) -> tuple[float, float] | None:
+        return None if self.gradient == "exact" else (0.0, 1.0)
+
+    @property
+    def at_right_angle(self) -> float:
+        return 2 * math.pow(0.5, self.t) - 1 + self.m
+
+    def formula(self) -> str:
+        body = "cos θ_j" if self.t == 1 else f"(2((1 + cos θ_j)/2)^{self.t:g} − 1)"
+        return f"({body} + {self.m:g})" if self.m else body
+
+
+@dataclass(frozen=True)
+class Circle(Negatives):
+    """max(0, c + m) · (c − m), so 0 where c ≤ −m. Circle loss at class level. Source: Sun et al. 2020, Eq. 6 to 8.
+
+    Args:
+        m: in [0, 1); 0.25 in the paper.
+        detach: whether the factor max(0, c + m) has no gradient, as in the paper.
+    """
+
+    m: float = 0.25
+    detach: bool = True
+    kind: ClassVar[str] = "circle"
+    below: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        checks.number("m", self.m, low=0, high=1, open_high=True)
+        checks.flag("detach", self.detach)
+
+    @property
+    def coefficients(self) -> Coefficients:
+        return (1.0, 0.0, -self.m * self.m)
+
+    @property
+    def threshold(self) -> float:
+        return -self.m
+
+    @property
+    def slope(self) -> tuple[float, float] | None:
+        return (1.0, self.m) if self.detach else None
+
+    @property
+    def at_right_angle(self) -> float:
+        return -self.m * self.m
+
+    def formula(self) -> str:
+        return f"[cos θ_j + {self.m:g}]₊·(cos θ_j − {self.m:g})"
+
+
+TABLE: dict[str, type[Negatives]] = {
+    piece.kind: piece for piece in (Keep, MVFixed, MVAdaptive, Curricular, PowerCosine, Circle)
+}

@@ -16,6 +16,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
+from angulus.losses.classifiers import Softmax
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.ramp import Ramp
@@ -27,6 +28,7 @@ ROLES: dict[str, type] = {
     "margin": roles.Margin,
     "negatives": roles.Negatives,
     "weighting": roles.Weighting,
+    "classifier": roles.Classifier,
 }
 
 
@@ -39,10 +41,11 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss of the softmax family with penalties, as a spec that knows neither C nor d.
+    """A loss of the softmax or sigmoid family with penalties, as a spec that knows neither C nor d.
 
-    loss_i = −log(e^{t_i} / (e^{t_i} + Σ_{j≠y} e^{z_ij})), with z_ij = radius_i · negatives(cos θ_ij) and
-    t_i = radius_i · margin(θ_i); raw weights multiply both by their lengths, a bias adds b_j. Plus the penalties.
+    With the softmax, loss_i = −log(e^{t_i} / (e^{t_i} + Σ_{j≠y} e^{z_ij})); with sigmoids, log(1 + e^{−t_i}) +
+    Σ_{j≠y} log(1 + e^{z_ij}). z_ij = radius_i · negatives(cos θ_ij) and t_i = radius_i · margin(θ_i); raw weights
+    multiply both by their lengths, a bias adds b_j. Plus the penalties.
 
     Args:
         radius: maps the feature norm to the factor of the cosines; None leaves the cross-entropy out (a proxy loss or a
@@ -57,6 +60,7 @@ class Objective:
         penalties: factors and penalties, at most one of each name.
         center_loss: center loss, or None.
         ramp: brings margin or negatives in during the training, or None.
+        classifier: how t and z become a loss: a softmax (with label smoothing), or one sigmoid per class.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -76,11 +80,12 @@ class Objective:
     penalties: tuple[Term, ...] = ()
     center_loss: CenterLoss | None = None
     ramp: Ramp | None = None
+    classifier: roles.Classifier = Softmax()  # noqa: RUF009  # frozen
 
     def __post_init__(self) -> None:
         for slot, role in ROLES.items():
             chosen = getattr(self, slot)
-            if chosen is not None or slot == "negatives":
+            if chosen is not None or slot in ("negatives", "classifier"):
                 roles.check(role, slot, chosen)
         if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
             raise InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
@@ -99,14 +104,18 @@ class Objective:
         if self.margin is not None and self.eps > 0:
             raise InputError(f"a margin acts on the exact angle, which has no eps; got eps = {self.eps:g}; use 0")
         if self.eps > 0 and any(term.penalty.trains_classes for term in self.penalties):
-            raise InputError(f"C-contrastive and C-triplet need exact unit vectors; got eps = {self.eps:g}; use 0")
+            raise InputError(
+                f"C-contrastive, C-triplet and Proxy-Anchor need exact unit vectors; got eps = {self.eps:g}; use 0"
+            )
         if self.remaps and (self.weights == "raw" or self.bias):
             raise InputError(
-                f"{self.negatives.kind} negatives compare cosines with the target's, so weights must be 'unit' and "
-                f"bias false; got weights = {self.weights!r}, bias = {self.bias}"
+                f"{self.negatives.kind} negatives change cosines, so weights must be 'unit' and bias false; "
+                f"got weights = {self.weights!r}, bias = {self.bias}"
             )
         if self.radius is None and (self.margin is not None or self.remaps or self.weighting is not None or self.bias):
             raise InputError("margin, negatives, weighting and bias belong to a cross-entropy; give it a radius")
+        if self.radius is None and self.classifier != Softmax():
+            raise InputError(f"a {self.classifier.kind} classifier needs logits; give the objective a radius")
         self._check_ramp()
         names = [term.penalty.name for term in self.penalties]
         for name in names:
@@ -121,9 +130,14 @@ class Objective:
         return self.negatives.remaps
 
     @property
+    def compares(self) -> bool:
+        """Whether the negatives are compared with the margined target."""
+        return self.remaps and self.negatives.threshold is None and self.negatives.power is None
+
+    @property
     def asks_of_target(self) -> bool:
         """Whether the reduction over the classes depends on the target's geometry, which is then computed before it."""
-        return self.remaps or any(
+        return self.compares or any(
             term.penalty.asks is not None and term.penalty.asks_of_target for term in self.penalties
         )
 
@@ -136,6 +150,11 @@ class Objective:
     def mines_globally(self) -> bool:
         """Whether the weighting sees the rows of all ranks."""
         return self.weighting is not None and self.weighting.scope == "global"
+
+    @property
+    def reduces_batch(self) -> bool:
+        """Whether a penalty reduces over the batch for each class."""
+        return any(term.penalty.asks is roles.ClassSums for term in self.penalties)
 
     @property
     def pieces(self) -> list[roles.Piece]:
@@ -163,10 +182,10 @@ class Objective:
             return
         if self.ramp.margin is not None and self.margin is None:
             raise InputError("ramp.margin brings in a margin, and this objective has none; leave it out")
-        if self.ramp.negatives is not None and not self.remaps:
+        if self.ramp.negatives is not None and not self.compares:
             raise InputError(
-                "ramp.negatives brings in what negatives such as MV-Softmax's add, and this objective keeps all "
-                "cosines; leave it out"
+                "ramp.negatives brings in what MV-Softmax or CurricularFace add to hard negatives, and this objective "
+                "adds nothing to them; leave it out"
             )
         if self.ramp.margin is not None and getattr(self.margin, "annealing", None) is not None:
             raise InputError("the margin has an annealing of its own; give it that, or ramp.margin")
@@ -315,6 +334,9 @@ class BoundObjective(nn.Module):
         self.negatives: Any = spec.negatives.bind(embedding_size, num_classes)
         self._warn_of_room()
         self.weighting: Any = spec.weighting and spec.weighting.bind(embedding_size, num_classes)
+        self.classifier: Any = spec.classifier.bind(embedding_size, num_classes)
+        if hasattr(self.classifier, "balance"):
+            self.classifier.balance(*self._right_angles())
         self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
         self.ramp: Any = spec.ramp and spec.ramp.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
@@ -333,8 +355,10 @@ class BoundObjective(nn.Module):
 
     def _warn_of_room(self) -> None:
         """Warn of a margin that no feature can meet, because so many classes lie too close in so few dimensions."""
-        margin = self.spec.margin
-        if margin is None or margin.stateful or margin.reads_labels or self.num_classes < 2:
+        margin, softmax = self.spec.margin, not self.spec.classifier.softplus
+        if margin is None or margin.stateful or margin.reads_labels or self.num_classes < 2 or not softmax:
+            return
+        if self.spec.remaps and not self.spec.compares:  # the classes' cosines are mapped too
             return
         one = torch.ones(1)
         at_best = float(self.margin(0 * one, one))  # of a feature along its own class weight
@@ -355,6 +379,15 @@ class BoundObjective(nn.Module):
     def moves(self) -> bool:
         """Whether a loss computed now updates the figures."""
         return self.training and torch.is_grad_enabled()
+
+    @torch.no_grad()
+    def _right_angles(self) -> tuple[float, float]:
+        """The target's logit and the others' at angles of 90°, for a feature of length 1."""
+        one = torch.ones(1, dtype=torch.float64)
+        radius = float(self.radius(one))
+        labels = () if self.margin is None or not self.spec.margin.reads_labels else (one.long(),)
+        target = 0.0 if self.margin is None else float(self.margin(math.pi / 2 * one, one, *labels))
+        return radius * target, radius * self.spec.negatives.at_right_angle
 
     @property
     def keeps_figures(self) -> bool:

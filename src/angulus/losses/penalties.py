@@ -13,9 +13,9 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.losses.norm_penalties import FeatureIncay, Magnitude, Ring
-from angulus.losses.roles import Ask, Hinge, LogSumExp, Penalty, Rows
+from angulus.losses.roles import Ask, ClassSums, Hinge, LogSumExp, Penalty, Rows
 
-__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Magnitude", "Ring"]
+__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Magnitude", "ProxyAnchor", "Ring"]
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,61 @@ class _BoundCTriplet:
         return value + own if self.spec.center == "additive" else value
 
 
+@dataclass(frozen=True)
+class ProxyAnchor(Penalty):
+    """Proxy-Anchor: the mean of log(1 + Σ_{x of p} e^{−α(cos − δ)}) over the classes p with a row in the batch, plus
+    the mean of log(1 + Σ_{x not of p} e^{α(cos + δ)}) over all C classes.
+
+    Needs no cross-entropy. It reduces over the batch for each class, so a row has no loss of its own: every row has the
+    loss of the batch, and the mean over the rows is that.
+
+    Args:
+        alpha: α > 0; 32 in the paper.
+        delta: δ, the margin of the cosines, in [0, 1]; 0.1 in the paper.
+
+    Source: Kim et al. 2020, Eq. 4.
+    """
+
+    alpha: float = 32.0
+    delta: float = 0.1
+    name: ClassVar[str] = "proxy_anchor"
+    asks: ClassVar[type[ClassSums]] = ClassSums
+    asks_of_target: ClassVar[bool] = False
+    trains_classes: ClassVar[bool] = True
+    reads_batch: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        checks.number("alpha", self.alpha, low=0, open_low=True)
+        checks.number("delta", self.delta, low=0, high=1)
+
+    def bind(self, embedding_size: int, num_classes: int) -> _BoundProxyAnchor:
+        return _BoundProxyAnchor(self, num_classes)
+
+    def formula(self) -> str:
+        a, d = f"{self.alpha:g}", f"{self.delta:g}"
+        return (
+            f"[mean over p⁺ of log(1 + Σ_{{x∈p}} e^{{−{a}(cos θ_p − {d})}}) + 1/C·Σ_p log(1 + Σ_{{x∉p}} "
+            f"e^{{{a}(cos θ_p + {d})}})]"
+        )
+
+    def words(self) -> str:
+        return f"Proxy-Anchor with α = {self.alpha:g}, δ = {self.delta:g}"
+
+
+@dataclass(frozen=True)
+class _BoundProxyAnchor:
+    spec: ProxyAnchor
+    num_classes: int
+
+    def ask(self, rows: Rows) -> Ask:
+        return ClassSums(self.spec.alpha, self.spec.delta)
+
+    def __call__(self, rows: Rows, answer: Any) -> Tensor:
+        own, others, count = answer
+        value: Tensor = own / count + others / self.num_classes
+        return value
+
+
 def _count_others(name: str, num_classes: int) -> int:
     if num_classes < 2:
         raise checks.InputError(f"{name} needs another class: num_classes must be >= 2; got {num_classes}")
@@ -202,5 +257,5 @@ def _count_others(name: str, num_classes: int) -> int:
 
 
 TABLE: dict[str, type[Penalty]] = {
-    piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet, Magnitude)
+    piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet, Magnitude, ProxyAnchor)
 }

@@ -89,14 +89,36 @@ class Margin(SlotPiece, Protocol):
 
 
 class Negatives(SlotPiece, Protocol):
-    """Maps a non-target cosine c above the margined target to a2·c² + a1·c + a0.
+    """Maps a non-target cosine c above a threshold to a2·c² + a1·c + a0; the others keep their cosine by default.
 
     Attributes:
-        remaps: it changes some cosines, so the reduction needs the margined target as its threshold.
+        remaps: it changes some cosines.
         coefficients: (a2, a1, a0), read from the bound form at every step.
+        threshold: None, the sample's margined target, or one number for all samples.
+        below: what replaces the cosines that are not above the threshold; None keeps them.
+        slope: (d1, d0), if the gradient of a changed cosine is d1·c + d0 by name and not the derivative of its map.
+        power: (t, m), to map every cosine to 2((c + 1)/2)^t − 1 + m; it then needs no threshold and no coefficients.
+        at_right_angle: what replaces a cosine of 0.
     """
 
     remaps: ClassVar[bool] = True
+    below: ClassVar[float | None] = None
+
+    @property
+    def threshold(self) -> float | None:
+        return None
+
+    @property
+    def slope(self) -> tuple[float, float] | None:
+        return None
+
+    @property
+    def power(self) -> tuple[float, float] | None:
+        return None
+
+    @property
+    def at_right_angle(self) -> float:
+        return 0.0
 
     @property
     def coefficients(self) -> tuple[float, float, float]: ...
@@ -120,6 +142,31 @@ class Weighting(SlotPiece, Protocol):
     @property
     def scope(self) -> str:
         return "rank"
+
+
+class Classifier(SlotPiece, Protocol):
+    """Makes a loss of the target's logit and of what the kernel sums over the other classes.
+
+    Bound: `classifier(own[B], others[B], total[B] | None) -> loss[B]`, with `others` the log-sum-exp of the other
+    logits or the sum of their softplus, and `total` the sum of these logits.
+
+    Attributes:
+        softplus: `others` is Σ_{j≠y} log(1 + e^{z_j}) instead of log Σ_{j≠y} e^{z_j}.
+        sums_logits: it needs `total`.
+        name: how descriptions call its loss.
+        loss_formula: the loss as a formula of t and z_j.
+
+    The bound form's `shift(norms[B])` is added to every logit, [B], or None.
+    """
+
+    softplus: ClassVar[bool] = False
+    name: ClassVar[str]
+
+    @property
+    def sums_logits(self) -> bool:
+        return False
+
+    def loss_formula(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -151,18 +198,30 @@ class Hinge(NamedTuple):
     offset: Tensor  # [B]
 
 
-Ask = LogSumExp | Hinge | None
+class ClassSums(NamedTuple):
+    """Asks for sums over the batch for each class p.
+
+    These are Σ_p log(1 + Σ_{x of p} e^{−alpha (cos − delta)}), Σ_p log(1 + Σ_{x not of p} e^{alpha (cos + delta)}), and
+    the number of classes with a row; each repeated for every row of the batch, [B].
+    """
+
+    alpha: float
+    delta: float
+
+
+Ask = LogSumExp | Hinge | ClassSums | None
 
 
 class Penalty(Piece, Protocol):
     """A term added to the loss; bound, `penalty(rows, answer) -> [B]` and `ask(rows)`.
 
     `answer` is the reduction over the classes that `ask` requested: for a `LogSumExp` the log-sum-exp [B], for a
-    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for None nothing.
+    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for `ClassSums` its three numbers, [B] each, for
+    None nothing.
 
     Attributes:
         name: its name in recipes and in `state_dict`.
-        asks: `LogSumExp` or `Hinge`, the type that `ask` returns, or None.
+        asks: `LogSumExp`, `Hinge` or `ClassSums`, the type that `ask` returns, or None.
         asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
             `ask` gets NaN for them, and a step computes the target's geometry once.
         needs_scale: it takes its scale from a base loss with one s.
@@ -172,7 +231,7 @@ class Penalty(Piece, Protocol):
     """
 
     name: ClassVar[str]
-    asks: ClassVar[type[LogSumExp] | type[Hinge] | None] = None
+    asks: ClassVar[type[LogSumExp] | type[Hinge] | type[ClassSums] | None] = None
     asks_of_target: ClassVar[bool] = True
     trains_classes: ClassVar[bool] = False
     reads_norms: ClassVar[bool] = False
@@ -202,7 +261,7 @@ def check(role: type, slot: str, value: object) -> None:
     members = sorted({name for name in own if not name.startswith("_")})
     lacking = [name for name in members if not hasattr(value, name)]
     if isinstance(value, type) or len(lacking) == len(members):
-        or_none = " or None" if slot not in ("negatives", "penalty") else ""
+        or_none = " or None" if slot not in ("negatives", "penalty", "classifier") else ""
         raise checks.InputError(f"{slot} must be a {slot} piece{or_none}; got {value!r}")
     if lacking:
         raise checks.InputError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.losses import margins, negatives, penalties, radius, weighting
+from angulus.losses import classifiers, margins, negatives, penalties, radius, weighting
 from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
 from angulus.losses.ramp import Ramp
@@ -17,6 +17,7 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "margin": margins.TABLE,
     "negatives": negatives.TABLE,
     "weighting": weighting.TABLE,
+    "classifier": classifiers.TABLE,
 }
 ADDED: dict[str, Callable[..., Any]] = {"center_loss": CenterLoss, "ramp": Ramp}
 PLAIN = ("weights", "bias", "eps", "cross_entropy")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from angulus.heads.row_loss import Geometry, margined, ramped_coefficients
 from angulus.heads.saving import Head
+from angulus.losses.classifiers import Softmax
 from angulus.losses.objective import BoundObjective
 from angulus.losses.theory import margin_room
 
@@ -163,7 +164,8 @@ def collapsed_loss(bound: BoundObjective, num_classes: int, radius: float | None
     """
     spec = bound.spec
     by_label = spec.margin is not None and spec.margin.reads_labels
-    if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias or by_label:
+    plain = spec.classifier == Softmax() and (spec.compares or not spec.remaps)
+    if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias or by_label or not plain:
         return None
     one = torch.ones(1, dtype=torch.float64, device=next(bound.buffers(), torch.empty(0)).device)
     value = torch.full_like(one, cos)
