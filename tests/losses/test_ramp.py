@@ -155,7 +155,7 @@ def test_bad_values_get_a_sentence(values: dict[str, Any], sentence: str) -> Non
     ("objective", "ramp", "sentence"),
     [
         (losses.normface(), Ramp(margin=(0, 1)), "this objective has none; leave it out"),
-        (losses.arcface(), Ramp(negatives=(0, 1)), "this objective keeps all cosines; leave it out"),
+        (losses.arcface(), Ramp(negatives=(0, 1)), "this objective adds nothing to them; leave it out"),
         (
             losses.sphereface(annealing=losses.margins.Annealing()),
             Ramp(margin=(0, 1)),
