@@ -11,7 +11,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.roles import Hinge, LogSumExp, Rows
+from angulus.losses.roles import Hinge, LogSumExp, Rows, Spread
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,19 @@ def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     return scale * norms, scaled / divisor[:, None]
 
 
-def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
-    """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖)."""
+def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: float | None = None) -> Geometry:
+    """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖).
+
+    With sub-centres, rows [B, K, d], it is the angle to the nearest, or with `softness` as in `Request` of the weighted
+    cosine.
+    """
     rows = rows.to(unit.dtype)
+    if rows.ndim == 3:
+        if softness is not None:
+            return _weighted_geometry(norms, unit, rows, eps, softness)
+        with torch.no_grad():
+            nearest = _cosines(unit, rows, eps).argmax(dim=1)
+        rows = rows[torch.arange(len(rows), device=rows.device), nearest]
     length = torch.linalg.vector_norm(rows, dim=1)
     divisor = lengths(rows, eps) if eps > 0 else torch.where(length > 0, length, torch.ones_like(length))
     direction = rows / divisor[:, None]
@@ -67,6 +77,27 @@ def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
     return Geometry(norms, unit, dot, dot / divisor, theta, length)
 
 
+def _cosines(unit: Tensor, rows: Tensor, eps: float) -> Tensor:
+    """Of each row with its own K sub-centres, [B, K]."""
+    return (rows @ unit[:, :, None]).squeeze(2) / lengths(rows.flatten(0, 1), eps).view(rows.shape[:2])
+
+
+def _weighted_geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: float) -> Geometry:
+    """Σ_k p_k cos θ_k and its angle: Σ_k p_k ‖x̂ ∓ ŵ_k‖² are 2 ∓ 2 cos θ, so nothing cancels near θ = 0 and π."""
+    length = lengths(rows.flatten(0, 1), eps).view(rows.shape[:2])
+    direction, cosines = rows / length[:, :, None], _cosines(unit, rows, eps)
+    logs = torch.log_softmax(cosines / softness, dim=1)
+    roots = torch.exp(logs / 2)[:, :, None]  # not √p, whose gradient is infinite at 0
+    apart = torch.linalg.vector_norm((roots * (unit[:, None] - direction)).flatten(1), dim=1)
+    along = torch.linalg.vector_norm((roots * (unit[:, None] + direction)).flatten(1), dim=1)
+    nowhere = (apart == 0) & (along == 0)
+    one = torch.ones_like(apart)
+    theta = 2 * torch.atan2(torch.where(nowhere, one, apart), torch.where(nowhere, one, along))
+    shares = torch.exp(logs)
+    dot, cos = (shares * cosines * length).sum(dim=1), (shares * cosines).sum(dim=1)
+    return Geometry(norms, unit, dot, cos, theta, (shares * length).sum(dim=1))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the rows ask of the classes under a bound objective."""
@@ -75,6 +106,7 @@ class Asked:
     threshold: Tensor | None  # [B], the margined target, detached; None if nothing reads it
     plain_scales: tuple[Tensor, ...]  # [B] each; the last is focal's, if it reads the plain cosines
     hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
+    spreads: tuple[float, ...] = ()
 
 
 def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
@@ -117,7 +149,8 @@ def ask(bound: BoundObjective, norms: Tensor, before: Geometry | None, radius: T
     if spec.remaps and spec.plain_probability and radius is not None:
         plain.append(radius)
     offsets = tuple(asked.offset.detach() for _, _, asked in asks if isinstance(asked, Hinge))
-    return Asked(asks, threshold, tuple(plain), offsets)
+    spreads = tuple(asked.eps for _, _, asked in asks if isinstance(asked, Spread))
+    return Asked(asks, threshold, tuple(plain), offsets, spreads)
 
 
 def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Request:
@@ -131,6 +164,8 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
         eps=spec.eps,
         plain_scales=asked.plain_scales,
         hinge_offsets=asked.hinge_offsets,
+        softness=spec.softness,
+        spreads=asked.spreads,
     )
 
 
@@ -175,9 +210,9 @@ def finish(
         loss, divisor = _cross_entropy(bound.spec, weigh, target, own, radius, bias, reduced)
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
-    plain, hinges = iter(reduced.plain), iter(reduced.hinges)
+    plain, hinges, spreads = iter(reduced.plain), iter(reduced.hinges), iter(reduced.spreads)
     for factor, penalty, asked_for in asked.asks:
-        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges))
+        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges, spreads))
         extra = extra + factor * _per_row(term, extra, "a penalty")
     return Finished(loss, divisor, extra)
 
@@ -244,11 +279,13 @@ def _cross_entropy(
     return spec.cross_entropy * loss, divisor
 
 
-def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any) -> Any:
+def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, spreads: Any) -> Any:
     if isinstance(ask, LogSumExp):
         return next(plain)
     if isinstance(ask, Hinge):
         hinge, active = next(hinges)
         offset = penalty.ask(rows).offset
         return hinge + active * (offset - offset.detach()), active
+    if isinstance(ask, Spread):
+        return next(spreads)
     return None

@@ -60,6 +60,11 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     Raises:
         checks.InputError: the kernel cannot run here, or does not compute in a dtype.
     """
+    if weight.ndim == 3:
+        raise checks.InputError(
+            f"impl='fused' reduces one weight row per class; got sub-centres, weight {list(weight.shape)}: use "
+            "impl='chunked'"
+        )
     reason = unavailable(unit.device)
     if reason is not None:
         raise checks.InputError(reason)

@@ -1,6 +1,6 @@
 """Losses: pieces, the `Objective` that they compose, and the papers' losses by name."""
 
-from angulus.losses import margins, negatives, penalties, radius, roles, weighting
+from angulus.losses import margins, negatives, penalties, radius, roles, subcenters, weighting
 from angulus.losses.catalogue import (
     ALIASES,
     arcface,
@@ -25,8 +25,12 @@ from angulus.losses.catalogue import (
     mv_softmax,
     normface,
     ring_loss,
+    soft_triple,
     softmax,
     sphereface,
+    subcenter_arcface,
+    subcenter_cosface,
+    subcenter_spread,
     weight_normalized,
 )
 from angulus.losses.objective import BoundObjective, Objective
@@ -64,8 +68,13 @@ __all__ = [
     "radius",
     "ring_loss",
     "roles",
+    "soft_triple",
     "softmax",
     "sphereface",
+    "subcenter_arcface",
+    "subcenter_cosface",
+    "subcenter_spread",
+    "subcenters",
     "weight_normalized",
     "weighting",
 ]
