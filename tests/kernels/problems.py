@@ -26,7 +26,12 @@ class Problem:
 
 
 def problem(
-    sizes: tuple[int, int, int], request: Request | None = None, *, biased: bool = False, mapped: bool = False
+    sizes: tuple[int, int, int],
+    request: Request | None = None,
+    *,
+    biased: bool = False,
+    mapped: bool = False,
+    subcenters: int = 1,
 ) -> Problem:
     """Random rows, weights and scales; `request` gives numbers of scales and offsets by empty tensors."""
     rows, classes, size = sizes
@@ -38,7 +43,7 @@ def problem(
 
     leaves = {
         "unit": torch.nn.functional.normalize(draw(rows, size)),
-        "weight": draw(classes, size),
+        "weight": draw(classes, size) if subcenters == 1 else draw(classes, subcenters, size),
         "bias": draw(classes),
         "radius": 4 + draw(rows),
         "threshold": 0.3 * draw(rows),
@@ -73,6 +78,7 @@ def answers(
     outputs = {"rows": reduced.rows} | ({} if reduced.log_sum is None else {"N": reduced.log_sum})
     outputs |= {f"P {n}": value for n, value in enumerate(reduced.plain)}
     outputs |= {f"H {n}": value for n, (value, _) in enumerate(reduced.hinges)}
+    outputs |= {f"S {n}": value for n, (value, _) in enumerate(reduced.spreads)}
     generator = torch.Generator().manual_seed(5)
     total = torch.zeros((), dtype=dtype, device=DEVICE)
     for value in outputs.values():

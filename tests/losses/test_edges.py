@@ -240,7 +240,7 @@ def test_one_class(case: Case) -> None:
             case.objective.bind(3, 1)
         return
     bound, data = case.bind_at(p), batch(p, case)
-    extra = [0.0] * 4 if case.extra is None else case.extra(p)(p)
+    extra = [0.0] * 4 if case.extra is None else case.extra(case.at(p))(case.at(p))
     actual = data.loss(bound)
     torch.testing.assert_close(actual, torch.tensor(extra, dtype=torch.float64), rtol=1e-12, atol=0)
     gradients = torch.autograd.grad(actual.sum(), (data.features, data.weight))
