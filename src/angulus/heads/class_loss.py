@@ -183,9 +183,10 @@ def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjec
     num_classes, embedding_size = weight.shape[0], weight.shape[-1]
     spec = objective.spec if isinstance(objective, BoundObjective) else objective
     if isinstance(spec, Objective) and weight.shape != spec.weight_shape(num_classes, embedding_size):
-        wanted = "" if spec.rows_per_class == 1 else f"{spec.rows_per_class}, "
+        count = spec.rows_per_class
+        rows, wanted = ("1 weight row", "") if count == 1 else (f"{count} weight rows", f"{count}, ")
         raise checks.InputError(
-            f"this objective has {spec.rows_per_class} weight rows per class, so weight must have shape "
+            f"this objective has {rows} per class, so weight must have shape "
             f"[num_classes, {wanted}embedding_size]; got {list(weight.shape)}"
         )
     if isinstance(objective, BoundObjective):

@@ -62,9 +62,7 @@ def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: fl
     if rows.ndim == 3:
         if softness is not None:
             return _weighted_geometry(norms, unit, rows, eps, softness)
-        with torch.no_grad():
-            nearest = _cosines(unit, rows, eps).argmax(dim=1)
-        rows = rows[torch.arange(len(rows), device=rows.device), nearest]
+        rows = rows[torch.arange(len(rows), device=rows.device), nearest_subcenters(unit, rows, eps)]
     length = torch.linalg.vector_norm(rows, dim=1)
     divisor = lengths(rows, eps) if eps > 0 else torch.where(length > 0, length, torch.ones_like(length))
     direction = rows / divisor[:, None]
@@ -75,6 +73,12 @@ def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: fl
     theta = 2 * torch.atan2(torch.where(nowhere, one, apart), torch.where(nowhere, one, along))
     dot = (unit * rows).sum(dim=1)
     return Geometry(norms, unit, dot, dot / divisor, theta, length)
+
+
+@torch.no_grad()
+def nearest_subcenters(unit: Tensor, rows: Tensor, eps: float) -> Tensor:
+    """The place of the nearest of each row's own sub-centres [B, K, d], [B]; of equal ones the first."""
+    return _cosines(unit, rows, eps).argmax(dim=1)
 
 
 def _cosines(unit: Tensor, rows: Tensor, eps: float) -> Tensor:

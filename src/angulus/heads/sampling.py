@@ -81,7 +81,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return torch.sparse_coo_tensor(index[None], gradient, ctx.shape, is_coalesced=True), None
+        sparse = torch.sparse_coo_tensor(index[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
+        return sparse, None
 
 
 def sample(sampling: ClassSampling, weight: Tensor, bias: Tensor | None, labels: Tensor) -> ClassSubset:
