@@ -71,7 +71,7 @@ def test_the_command_lists_far_images_and_writes_the_model_of_the_dominant_rows(
     assert "70 images of 10 classes with 2 sub-centres" in shown.output.replace("\n", " ")
     one = angulus.load(out)
     assert one.classifier is not None and one.classifier.spec.subcenters is None
-    assert torch.equal(one.classifier.weight, model.classifier.weight[torch.arange(10), expected.index])
+    assert torch.equal(one.classifier.weight, model.classifier.weight[torch.arange(10), expected.chosen])
     assert torch.equal(one.embed(tiny.splits().test.pixels), model.embed(tiny.splits().test.pixels))
 
 

@@ -159,7 +159,7 @@ def test_the_dominant_row_is_kept_and_what_is_far_from_it_is_listed() -> None:
     features = torch.stack([e1, 3 * e1 + 0.1 * e3, e2 + 0.1 * e1, e3 + e1, e1])
     labels = torch.tensor([0, 0, 0, 1, -100])
     dropped = drop_subcenters(own, features, labels)
-    assert dropped.dominant.counts.tolist() == [[1, 2], [1, 0]] and dropped.dominant.index.tolist() == [1, 0]
+    assert dropped.dominant.counts.tolist() == [[1, 2], [1, 0]] and dropped.dominant.chosen.tolist() == [1, 0]
     assert torch.equal(dropped.head.weight, torch.stack([e1, e3]))
     assert dropped.head.objective.spec == losses.normface() and float(dropped.head.objective.radius.s) == 7.0
     expected = torch.rad2deg(torch.atan(torch.tensor([0.0, 0.1 / 3, 10.0, 1.0])))

@@ -253,7 +253,7 @@ def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
     flat = weight.to(unit.dtype).flatten(0, -2)
     products = unit @ flat.T
     logits = products / lengths(flat, spec.eps) if spec.weights == "unit" else products
-    return combine(logits.unflatten(1, weight.shape[:2]), spec.softness, dim=2) if weight.ndim == 3 else logits
+    return combine(logits.view(-1, *weight.shape[:2]), spec.softness, dim=2) if weight.ndim == 3 else logits
 
 
 def class_logits(features: Tensor, weight: Tensor, bias: Tensor | None, spec: Objective, radius: Any) -> Tensor:

@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 4096
 class Dominant(NamedTuple):
     """Which sub-centre of each class most rows are nearest to, and how far the rows are from it."""
 
-    index: Tensor  # [C], in [0, K)
+    chosen: Tensor  # [C], in [0, K)
     counts: Tensor  # rows nearest to each sub-centre, [C, K]
     angles: Tensor  # of each row to the dominant sub-centre of its class, degrees, [N]; NaN for ignored rows
 
@@ -53,7 +53,7 @@ def find_dominant(features: Tensor, labels: Tensor, weight: Tensor, eps: float =
     wide = torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32)
     count = weight.shape[1]
     counts = torch.zeros(weight.shape[0] * count, dtype=torch.int64, device=weight.device)
-    parts = list(zip(features.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True))
+    parts = list(zip(torch.split(features, ROWS_AT_ONCE), torch.split(labels, ROWS_AT_ONCE), strict=True))
     for part, own in parts:
         nearest = nearest_subcenters(normalize(part.to(wide), eps)[1], weight[own].to(wide), eps)
         counts += torch.bincount(own * count + nearest, minlength=len(counts))
@@ -64,14 +64,14 @@ def find_dominant(features: Tensor, labels: Tensor, weight: Tensor, eps: float =
             f"{len(empty)} of {len(weight)} classes have no row, so none of their sub-centres is dominant; the first "
             f"is class {empty[0]}; give features of each"
         )
-    index = by_class.argmax(dim=1)
+    chosen = by_class.argmax(dim=1)
     angles = torch.full((len(kept),), torch.nan, dtype=wide, device=weight.device)
     found = []
     for part, own in parts:
         norms, unit = normalize(part.to(wide), eps)
-        found.append(geometry(norms, unit, weight[own, index[own]], eps).theta)
+        found.append(geometry(norms, unit, weight[own, chosen[own]], eps).theta)
     angles[kept] = torch.rad2deg(torch.cat(found))
-    return Dominant(index, by_class, angles)
+    return Dominant(chosen, by_class, angles)
 
 
 def find_outliers(angles: Tensor, max_angle: float = 75.0) -> Tensor:
@@ -115,6 +115,6 @@ def drop_subcenters(head: DenseHead, features: Tensor, labels: Tensor, max_angle
     new = DenseHead(head.embedding_size, head.num_classes, plain, **options, alone=head.alone)  # type: ignore[arg-type]
     new.to(head.weight)
     state = head.state_dict()
-    state["weight"] = head.weight.detach()[torch.arange(head.num_classes, device=head.weight.device), dominant.index]
+    state["weight"] = head.weight.detach()[torch.arange(head.num_classes, device=head.weight.device), dominant.chosen]
     new.load_state_dict(state)
     return Dropped(new.train(head.training), dominant, find_outliers(dominant.angles, max_angle))

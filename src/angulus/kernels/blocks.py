@@ -143,7 +143,7 @@ def _classes_at_once(block: Block) -> Iterator[tuple[slice, Tensor]]:
     step = max(1, BLOCK_ELEMENTS // (count * (count - 1) // 2 * size)) * count
     for start in range(0, len(block.weight), step):
         rows = slice(start, start + step)
-        yield rows, block.weight[rows].unflatten(0, (-1, count))
+        yield rows, block.weight[rows].view(-1, count, size)
 
 
 def _times_slope(gradient: Tensor, base: Tensor, above: Tensor, request: Request, block: Block) -> Tensor:
@@ -310,11 +310,11 @@ class Backward:
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None
             # cos = product / l: ∂/∂product = 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
-            out: Tensor | None = block.room[2]
+            room: Tensor | None = block.room[2]
             if block.each is not None:
                 on_cosines = _of_each(on_cosines, cosines, block.each, request)
-                cosines, out = block.each.flatten(0, 1), None
-            on_lengths = torch.mul(on_cosines, cosines, out=out).sum(dim=1) * block.inverse.square()
+                cosines, room = block.each.flatten(0, 1), None
+            on_lengths = torch.mul(on_cosines, cosines, out=room).sum(dim=1) * block.inverse.square()
             on_cosines *= block.inverse[:, None]
             on_products = on_cosines if on_products is None else on_products.add_(on_cosines)
         assert on_products is not None

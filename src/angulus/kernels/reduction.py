@@ -80,7 +80,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     if request.unit_weight or request.plain_scales or request.hinge_offsets:
         cosines = dots / lengths(flat, request.eps)
     if weight.ndim == 3:
-        cosines = combine(cosines.unflatten(1, weight.shape[:2]), request.softness, dim=2)
+        cosines = combine(cosines.view(-1, *weight.shape[:2]), request.softness, dim=2)
     base = cosines if request.unit_weight else dots
 
     log_sum = None
@@ -111,7 +111,8 @@ def mean_distances(weight: Tensor, eps: float) -> Tensor:
     apart = unit[:, first] - unit[:, second]  # exact for near ones, as 2 − 2 cos is not
     if eps > 0:
         return torch.sqrt(apart.square().sum(dim=2) + eps).mean(dim=1).sum()
-    return torch.linalg.vector_norm(apart, dim=2).mean(dim=1).sum()
+    distances: Tensor = torch.linalg.vector_norm(apart, dim=2)
+    return distances.mean(dim=1).sum()
 
 
 def per_row(total: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, Tensor]:

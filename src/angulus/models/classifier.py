@@ -126,10 +126,10 @@ def _build(entry: Mapping[str, Any], tensors: dict[str, Tensor], embedding_size:
         raise checks.InputError(f"logits must be made of {', '.join(_PARTS)}; got {checks.shown(sorted(unknown)[0])}")
     spec = from_mapping(entry["logits"])
     weight, bias = tensors.pop("weight", None), tensors.pop("bias", None)
-    wanted = spec.weight_shape(0, embedding_size)[1:]
-    if weight is None or weight.ndim < 2 or weight.shape[1:] != wanted or not weight.is_floating_point():
+    one_class = spec.weight_shape(1, embedding_size)[1:]
+    if weight is None or weight.ndim < 2 or weight.shape[1:] != one_class or not weight.is_floating_point():
         got = "none" if weight is None else f"{weight.dtype} {list(weight.shape)}"
-        shape = ", ".join(map(str, ("classes", *wanted)))
+        shape = ", ".join(map(str, ("classes", *one_class)))
         raise checks.InputError(f"weight must be floating point [{shape}]; got {got}")
     if spec.bias != (bias is not None) or (bias is not None and list(bias.shape) != [len(weight)]):
         wanted = f"[{len(weight)}]" if spec.bias else "left out"

@@ -74,7 +74,7 @@ def examine(model: artifact.Model, embeddings: Embeddings, max_angle: float = 75
 def save_dominant(model: artifact.Model, dominant: Dominant, folder: Path) -> None:
     """Write the model with the dominant sub-centre of each class as its only class weight."""
     old = _need_subcenters(model)
-    weight = old.weight[torch.arange(len(old.weight)), dominant.index].clone()
+    weight = old.weight[torch.arange(len(old.weight)), dominant.chosen].clone()
     new = Classifier(old.names, dataclasses.replace(old.spec, subcenters=None), weight, old.bias)
     if isinstance(new.radius, nn.Module):
         new.radius.load_state_dict(old.radius.state_dict())
