@@ -54,6 +54,8 @@ OBJECTIVES = {
     "learned": losses.normface(),
     "contraction": losses.arcface().replace(radius=losses.radius.Contraction(gamma="auto", lower=2.0)),
     "proxies": losses.c_contrastive(),
+    "subcenters": losses.subcenter_arcface(),
+    "soft_triple": losses.soft_triple(k=4),
 }
 
 

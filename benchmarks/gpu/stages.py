@@ -93,6 +93,8 @@ def make_head(objective: losses.Objective, weight: Tensor, **options: Any) -> De
     if objective.needs_counts:
         objective = objective.with_counts(range(1, len(weight) + 1))
     head = DenseHead(weight.shape[1], weight.shape[0], objective, **options).to(DEVICE, weight.dtype)
+    if head.weight.ndim == 3:  # other directions for the further sub-centres
+        weight = torch.stack([weight.roll(k, 1) for k in range(head.weight.shape[1])], dim=1)
     head.weight.data.copy_(weight)
     return head
 
@@ -139,9 +141,11 @@ def exact() -> Iterator[Row]:
     """Every named loss with its paper's defaults, and compositions, at an odd shape."""
     named = {name: losses.ALIASES[name]() for name in losses.list_losses()}
     named |= {name: ARCFACE + named[name] for name in ALONE}
+    named["subcenter_spread"] = named["subcenter_arcface"] + named["subcenter_spread"]
     shape = (33, 1001, 65) if GPU else (3, 17, 9)
     for name, objective in {**COMPOSED, **named}.items():
-        for row in errors(objective, shape, kernels() if GPU else ["chunked"]):
+        one_row = objective.rows_per_class == 1  # the fused kernel takes no other
+        for row in errors(objective, shape, kernels() if GPU and one_row else ["chunked"]):
             yield {"objective": name} | row
 
 

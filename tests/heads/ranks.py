@@ -35,12 +35,14 @@ from angulus.heads.saving import load_head, read_weight, save_head
 from angulus.losses import Objective, Statistics
 from angulus.losses.negatives import Curricular
 from angulus.losses.running import whole_batch
+from angulus.losses.subcenters import Nearest
 from angulus.losses.weighting import HardMining
 from losses import own
 from losses.aliases import CASES
 
 CLASSES, SIZE, INPUT = 7, 5, 6
 ARCFACE = losses.arcface(8.0, 0.5)
+SOFT_TRIPLE = losses.soft_triple(8.0, 0.1, k=3, gamma=0.3)
 ROWS = {1: [11], 2: [4, 7], 3: [5, 1, 5]}
 SETTINGS = {
     1: [("reference", [7]), ("chunked", [7])],
@@ -113,7 +115,7 @@ def compare(objective: Objective, impl: str, counts: list[int], rank: int, count
     held = slice(sharded.classes.start, sharded.classes.stop)
     with torch.no_grad():
         torch.manual_seed(2)
-        dense.weight.copy_(torch.randn(CLASSES, SIZE))
+        dense.weight.copy_(torch.randn_like(dense.weight))
         sharded.weight.copy_(dense.weight[held])
         if dense.bias is not None and sharded.bias is not None:
             dense.bias.copy_(torch.randn(CLASSES))
@@ -157,7 +159,7 @@ def heads(count: int, objective: Objective = ARCFACE) -> tuple[DenseHead, Sharde
     dense, sharded = DenseHead(SIZE, CLASSES, objective, alone=True), ShardedHead(SIZE, CLASSES, objective)
     with torch.no_grad():
         torch.manual_seed(3)
-        dense.weight.copy_(torch.randn(CLASSES, SIZE))
+        dense.weight.copy_(torch.randn_like(dense.weight))
         sharded.weight.copy_(dense.weight[sharded.classes.start : sharded.classes.stop])
     return dense, sharded
 
@@ -199,8 +201,12 @@ def copies(rank: int, count: int) -> float:
 
 def sampling_of_all_classes(rank: int, count: int) -> float:
     """With rate 1 a sampled head, with a bias, is the full one: values and sparse gradients."""
+    return max(_sample_all(objective, rank, count) for objective in (losses.softmax(bias=True), SOFT_TRIPLE))
+
+
+def _sample_all(objective: Objective, rank: int, count: int) -> float:
     inputs, labels, owned = batch(count)
-    objective = losses.softmax(bias=True)
+    objective = objective.replace(bias=True)
     dense = heads(count, objective)[0]
     sharded = ShardedHead(SIZE, CLASSES, objective, sampling=ClassSampling(1.0))
     held = slice(sharded.classes.start, sharded.classes.stop)
@@ -220,7 +226,7 @@ def sampling_of_all_classes(rank: int, count: int) -> float:
 def updates_within_backward(rank: int, count: int) -> float:
     """Against SGD on the dense head, three steps."""
     sums = losses.siglip(learn=False) + losses.proxy_anchor(4.0)
-    return max(update_within_backward(objective, rank, count) for objective in (ARCFACE, sums))
+    return max(update_within_backward(objective, rank, count) for objective in (ARCFACE, SOFT_TRIPLE, sums))
 
 
 def update_within_backward(objective: Objective, rank: int, count: int) -> float:
@@ -544,11 +550,15 @@ def refused(call: Callable[[], object], sentence: str) -> float:
 
 def checkpoints(rank: int, count: int) -> float:
     """Saved on all ranks, loaded on two, on one and as one tensor, with the optimiser's momentum."""
+    plain = losses.normface() + losses.ring_loss(0.1) + losses.center_loss(0.1)
+    return max(_save_and_load(each, rank, count) for each in (plain, plain.replace(subcenters=Nearest(2))))
+
+
+def _save_and_load(objective: Objective, rank: int, count: int) -> float:
     folder = [tempfile.mkdtemp()]
     if count > 1:
         dist.broadcast_object_list(folder)
     path = Path(folder[0])
-    objective = losses.normface() + losses.ring_loss(0.1) + losses.center_loss(0.1)
     inputs, labels, owned = batch(count)
     features = backbone()(inputs).detach()
     sharded = ShardedHead(SIZE, CLASSES, objective.replace(bias=True), class_counts=SETTINGS[count][1][1])

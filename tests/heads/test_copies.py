@@ -17,6 +17,7 @@ import angulus
 from angulus import ClassSampling, DenseHead, ShardedHead, losses
 from angulus.losses import BoundObjective, Objective
 from losses.aliases import CASES
+from losses.oracles import add_subcenters
 
 SIZE, CLASSES, ROWS = 4, 7, 6
 OBJECTIVES = {name: case.objective_for(CLASSES) for name, case in CASES.items()}
@@ -41,6 +42,7 @@ def loss(module: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
     features, weight, labels = rows(dtype)
     if isinstance(module, BoundObjective):
         bias = torch.zeros(CLASSES, dtype=dtype) if module.spec.bias else None
+        weight = add_subcenters(weight, module.spec.rows_per_class)
         return angulus.class_loss(features, weight, labels, module, bias=bias)
     value: Tensor = module(features, labels)
     return value

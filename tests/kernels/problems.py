@@ -26,7 +26,12 @@ class Problem:
 
 
 def problem(
-    sizes: tuple[int, int, int], request: Request | None = None, *, biased: bool = False, mapped: bool = False
+    sizes: tuple[int, int, int],
+    request: Request | None = None,
+    *,
+    biased: bool = False,
+    mapped: bool = False,
+    subcenters: int = 1,
 ) -> Problem:
     """Random rows, weights and scales; `request` gives numbers of scales and offsets by empty tensors."""
     rows, classes, size = sizes
@@ -38,7 +43,7 @@ def problem(
 
     leaves = {
         "unit": torch.nn.functional.normalize(draw(rows, size)),
-        "weight": draw(classes, size),
+        "weight": draw(classes, size) if subcenters == 1 else draw(classes, subcenters, size),
         "bias": draw(classes),
         "radius": 4 + draw(rows),
         "threshold": 0.3 * draw(rows),
@@ -78,6 +83,7 @@ def answers(
     outputs |= {f"H {n}": value for n, (value, _) in enumerate(reduced.hinges)}
     outputs |= {} if reduced.total is None else {"T": reduced.total}
     outputs |= {f"K {n} {place}": pair[place] for n, pair in enumerate(reduced.class_sums) for place in (0, 1)}
+    outputs |= {f"S {n}": value for n, (value, _) in enumerate(reduced.spreads)}
     generator = torch.Generator().manual_seed(5)
     total = torch.zeros((), dtype=dtype, device=DEVICE)
     for value in outputs.values():

@@ -15,7 +15,7 @@ import angulus
 from angulus import InputError, class_loss, losses
 from angulus.kernels import blocks, chunked, dispatch
 from angulus.kernels.reduction import Request
-from kernels.problems import check, everything
+from kernels.problems import answers, check, everything
 from kernels.problems import problem as random_problem
 from losses.aliases import CASES
 from losses.oracles import Case, batch, point
@@ -399,6 +399,52 @@ def test_what_the_fused_kernel_does_not_compute_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=r"impl='fused' computes no sigmoids, .*; use impl='chunked'"):
             class_loss(features, weight, labels, objective, impl="fused")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("softness", [None, 0.2], ids=["nearest", "weighted"])
+@pytest.mark.parametrize(
+    ("sizes", "subcenters", "biased"), [((1, 1, 3), 3, False), ((9, 33, 17), 2, True), ((20, 7, 5), 5, False)], ids=str
+)
+def test_any_reductions_of_subcenters(
+    sizes: tuple[int, int, int],
+    subcenters: int,
+    biased: bool,
+    softness: float | None,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No block cuts a class: eight rows at a time are two classes of three, four of two, one of five."""
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 8)
+    request = everything(2, 1, eps=0.1, softness=softness, spreads=(0.0, 1e-3))
+    check(chunked.reduce_rows, random_problem(sizes, request, biased=biased, mapped=True, subcenters=subcenters), dtype)
+
+
+@pytest.mark.parametrize("softness", [None, 0.2], ids=["nearest", "weighted"])
+def test_bfloat16_products_of_subcenters(softness: float | None) -> None:
+    """Values; for a gradient, rounding may choose another nearest sub-centre."""
+    p = random_problem((9, 33, 32), everything(1, 1, softness=softness, spreads=(0.0,)), subcenters=3)
+    found = answers(chunked.reduce_rows, p, torch.float32, torch.bfloat16)
+    for name, right in answers(dispatch.TABLE["reference"], p, torch.float64).items():
+        if "grad" not in name and "active" not in name:
+            torch.testing.assert_close(found[name].double(), right, rtol=2e-2, atol=2e-2)
+
+
+def test_the_fused_kernel_refuses_subcenters_and_auto_does_not_choose_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "LARGE", 4 * 3 * 5)
+    features, weight, labels = torch.randn(4, 6), torch.randn(5, 3, 6), torch.arange(4)
+    objective = losses.subcenter_arcface()
+    with pytest.raises(InputError, match=r"one weight row per class; got sub-centres, .*: use impl='chunked'"):
+        class_loss(features, weight, labels, objective, impl="fused")
+    taken: list[str] = []
+    for name, kernel in list(dispatch.TABLE.items()):
+        spy = lambda *given, name=name, kernel=kernel: (taken.append(name), kernel(*given))[1]  # noqa: E731
+        monkeypatch.setitem(dispatch.TABLE, name, spy)
+    class_loss(features, weight, labels, objective)
+    monkeypatch.setattr(dispatch, "LARGE", 4 * 3 * 5 - 1)  # the products of all rows count
+    class_loss(features, weight, labels, objective)
+    assert taken == ["reference", "chunked"]
 
 
 def test_rounding_within_products_ends_with_the_kernel() -> None:

@@ -11,6 +11,7 @@ from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.radius import Contraction, Identity
+from angulus.losses.subcenters import Nearest, Weighted
 from angulus.losses.weighting import ClassWeights, Focal, HardMining
 from losses.oracles import (
     SEEN_ANGLES,
@@ -28,6 +29,7 @@ from losses.oracles import (
     focal,
     image_counts,
     mean_norm,
+    nearest,
     of,
     plus,
     rowwise,
@@ -35,7 +37,7 @@ from losses.oracles import (
     times,
     unstarted_ring,
 )
-from scalar import adaptive, mining, penalties
+from scalar import adaptive, mining, penalties, subcenters
 from scalar import margins as scalar_margins
 from scalar import sigmoid_family as sigmoids
 from scalar import softmax_family as family
@@ -699,6 +701,52 @@ TABLE = (
         center(0.3, True),
         learns=("s",),
         least=1,
+    ),
+    # sub-centres
+    Case("subcenter_arcface", L.subcenter_arcface(16), nearest(arcface), least=1),
+    Case(
+        "subcenter_cosface",
+        L.subcenter_cosface(16, k=2) + 0.5 * L.subcenter_spread(0.3),
+        nearest(of(family.cosface, 16.0, 0.35)),
+        of(subcenters.spread, 0.15),
+        least=1,
+    ),
+    Case(
+        "subcenter_arcface-eps",
+        L.normface(8.0, False, eps=0.3).replace(subcenters=Nearest(2)),
+        nearest(of(family.normface, 8.0, 0.3), eps=0.3),
+        least=1,
+    ),
+    Case(
+        "subcenter_arcface-mv-iam-incay",
+        L.mv_softmax(16, ARC, 0.3).replace(subcenters=Nearest(3)) + L.iam(0.2) + L.feature_incay(0.01),
+        nearest(of(mv_arc, 16.0)),
+        plus(nearest(of(penalties.iam, 0.2, 16.0)), of(penalties.feature_incay, 0.01)),
+    ),
+    Case(
+        "subcenter_cosface-focal-plain",
+        L.focal_softmax(8, 2.0, AM, "plain").replace(subcenters=Nearest(2)),
+        nearest(of(mining.focal_softmax, 8.0, 2.0, am, "plain")),
+        least=1,
+    ),
+    Case(
+        "soft_triple",
+        L.soft_triple(12.0, 0.1, k=3, gamma=0.2),
+        of(subcenters.soft_triple, 12.0, 0.1, 0.2),
+        of(subcenters.spread, 0.2),
+        least=1,
+    ),
+    Case("soft_triple-k1", L.soft_triple(12.0, 0.1, k=1), of(family.cosface, 12.0, 0.1), least=1),
+    Case(
+        "soft_triple-cm-mv",
+        L.mv_softmax(32, ARC, 0.3, "fixed").replace(radius=Contraction(), subcenters=Weighted(2, 0.3)),
+        contracted(partial(subcenters.weighted, gamma=0.3, margin=arc, negative=lambda c, t: c + 0.3 * (c > t))),
+        least=3,
+    ),
+    Case(
+        "subcenter_spread-c_triplet",
+        L.c_triplet().replace(subcenters=Nearest(2)) + L.subcenter_spread(0.4, 1e-3),
+        extra=plus(nearest(of(penalties.c_triplet)), of(subcenters.spread, 0.4, 1e-3)),
     ),
     # several at once
     Case(

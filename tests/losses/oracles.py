@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from angulus import class_loss
 from angulus.losses import BoundObjective, Objective, Statistics, running
 from scalar import penalties
 from scalar import softmax_family as family
-from scalar.geometry import Matrix, Vector, angle, dot, norm, unit
+from scalar.geometry import Matrix, Vector, angle, cosine, dot, norm, unit
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
     """All that a loss can depend on, as nested lists."""
 
     features: Matrix
-    weight: Matrix
+    weight: Any  # a matrix, or with sub-centres one matrix per class
     labels: list[int]
     bias: Vector
     s: float
@@ -95,11 +95,22 @@ class Case:
 
     def losses(self, base: Point) -> Losses:
         """Per-sample losses by the oracles."""
-        parts = [oracle(base) for oracle in (self.oracle, self.extra) if oracle is not None]
-        return lambda p: [math.fsum(values) for values in zip(*(part(p) for part in parts), strict=True)]
+        parts = [oracle(self.at(base)) for oracle in (self.oracle, self.extra) if oracle is not None]
+        return lambda p: [math.fsum(values) for values in zip(*(part(self.at(p)) for part in parts), strict=True)]
+
+    def widen(self, weight: Tensor) -> Tensor:
+        """Weights [C, d] as the objective has them: [C, K, d] if it has sub-centres."""
+        return add_subcenters(weight, self.objective.rows_per_class)
+
+    def at(self, p: Point) -> Point:
+        """The point with sub-centres if the objective has them, and if it has none yet."""
+        if self.objective.rows_per_class == 1 or isinstance(p.weight[0][0], list):
+            return p
+        return replace(p, weight=self.widen(torch.tensor(p.weight, dtype=torch.float64)).tolist())
 
     def mean(self, p: Point) -> float:
         """The batch loss by the oracles."""
+        p = self.at(p)
         n = len(p.labels)
         own = 0.0 if self.oracle is None else math.fsum(self.oracle(p)(p)) / self.divisor(n)
         return own + (0.0 if self.extra is None else math.fsum(self.extra(p)(p)) / n)
@@ -113,7 +124,7 @@ class Case:
 
     def bind_at(self, p: Point, dtype: torch.dtype = torch.float64) -> BoundObjective:
         """The bound objective with the point's s, R and centres."""
-        bound = self.bind(len(p.weight), len(p.weight[0]), dtype)
+        bound = self.bind(len(p.weight), len(p.features[0]), dtype)
         with torch.no_grad():
             if "s" in self.learns:
                 bound.radius.s.fill_(p.s)
@@ -124,6 +135,14 @@ class Case:
             if bound.center_loss is not None:
                 bound.center_loss.centers.copy_(torch.tensor(p.centers, dtype=dtype))
         return bound
+
+
+def add_subcenters(weight: Tensor, count: int) -> Tensor:
+    """[C, d] -> [C, count, d], other directions for the further rows; unchanged for a count of 1."""
+    if count == 1:
+        return weight
+    rows = [weight.roll(k, 1) * (-0.7) ** k for k in range(count)]
+    return torch.stack(rows, dim=1)
 
 
 def seen(size: int) -> Statistics:
@@ -159,7 +178,7 @@ def batch(p: Point, case: Case, dtype: torch.dtype = torch.float64) -> Batch:
         return torch.tensor(values, dtype=dtype, requires_grad=True)
 
     bias = leaf(p.bias) if case.objective.bias else None
-    return Batch(leaf(p.features), leaf(p.weight), torch.tensor(p.labels), bias)
+    return Batch(leaf(p.features), leaf(case.at(p).weight), torch.tensor(p.labels), bias)
 
 
 def of(function: Callable[..., Vector], *arguments: Any, **named: Any) -> Oracle:
@@ -195,6 +214,18 @@ def times(factor: float, oracle: Oracle) -> Oracle:
 def rowwise(function: Callable[[Point, int, Point], float]) -> Oracle:
     """An oracle of one sample at a time: function(p, i, base)."""
     return lambda base: lambda p: [function(p, i, base) for i in range(len(p.labels))]
+
+
+def nearest(oracle: Oracle, eps: float = 0.0) -> Oracle:
+    """The loss with the nearest sub-centre of each class as its only weight, sample by sample."""
+
+    def one(p: Point, i: int, base: Point) -> float:
+        x = p.features[i]
+        rows = [max(centers, key=lambda w: cosine(x, w, eps)) for centers in p.weight]
+        alone = replace(p, features=[x], labels=[p.labels[i]], weight=rows)
+        return oracle(alone)(alone)[0]
+
+    return rowwise(one)
 
 
 def contracted(loss: Callable[[Matrix, Matrix, list[int], float], Vector]) -> Oracle:

@@ -46,6 +46,20 @@ def test_the_point_lies_away_from_every_kink() -> None:
     assert min(abs(norm(x) - bound) for x in POINT.features for bound in bounds) > 0.05
 
 
+def test_the_point_lies_away_from_ties_of_subcenters_and_of_their_thresholds() -> None:
+    gaps = []
+    for name in ("subcenter_arcface", "subcenter_cosface"):
+        p = CASES[name].at(POINT)
+        for x, y in zip(p.features, p.labels, strict=True):
+            cosines = [sorted((math.cos(angle(x, w)) for w in rows), reverse=True) for rows in p.weight]
+            gaps += [best - second for best, second, *_ in cosines]
+            own = math.acos(cosines[y][0])
+            gaps.append(abs(own - (math.pi - 0.5)))
+            others = [best for j, (best, *_) in enumerate(cosines) if j != y]
+            gaps += [abs(best - value) for best in others for value in (arc(own), cosines[y][0] - 0.4)]
+    assert min(gaps) > 0.01
+
+
 @every_case
 def test_losses_in_float64(case: Case) -> None:
     expected = torch.tensor(case.losses(POINT)(POINT), dtype=torch.float64)
@@ -89,10 +103,10 @@ def differences(case: Case, name: str) -> Any:
     losses = case.losses(POINT)
 
     def total(values: list[Any]) -> float:
-        changed: Point = dataclasses.replace(POINT, **{name: values[0]})
+        changed: Point = dataclasses.replace(case.at(POINT), **{name: values[0]})
         return math.fsum(a * loss for a, loss in zip(COEFFICIENTS, losses(changed), strict=True))
 
-    return central_difference(total, [getattr(POINT, name)])[0]
+    return central_difference(total, [getattr(case.at(POINT), name)])[0]
 
 
 def gradients(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:

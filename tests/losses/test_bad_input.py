@@ -471,13 +471,14 @@ def test_class_loss_changes_nothing_that_it_is_given(case: Case) -> None:
     bound = case.bind(4, 3, torch.float32)
     before = {name: value.clone() for name, value in bound.state_dict().items()}
     bias = torch.full((4,), 0.25) if case.objective.bias else None
-    arguments = [FEATURES.clone().requires_grad_(), WEIGHT.clone().requires_grad_(), LABELS.clone()]
+    originals = (FEATURES, case.widen(WEIGHT), LABELS)
+    arguments = [each.clone().requires_grad_(each.is_floating_point()) for each in originals]
     for reduction in ("mean", "none"):
         class_loss(*arguments, bound, bias=bias, reduction=reduction).sum().backward()
     after = bound.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    for argument, original in zip(arguments, (FEATURES, WEIGHT, LABELS), strict=True):
+    for argument, original in zip(arguments, originals, strict=True):
         assert torch.equal(argument, original)
 
 

@@ -16,7 +16,7 @@ from angulus.losses import BoundObjective, Objective
 from angulus.losses.classifiers import Sigmoid
 from angulus.losses.margins import AdditiveAngle, Multiplicative
 from losses.aliases import CASES, arc
-from losses.oracles import ANGLES, Case, Point, batch, point
+from losses.oracles import ANGLES, Case, Point, add_subcenters, batch, point
 from scalar import margins as scalar_margins
 from scalar import mining
 from scalar import sigmoid_family as sigmoids
@@ -59,6 +59,7 @@ ZEROS = {"a zero feature", "zero features", "a zero weight", "all zero"}
 def outcome(bound: BoundObjective, scene: Scene, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses and gradients, of features, weight, bias and learned parameters, by name."""
     features, weight, labels = scene
+    weight = add_subcenters(weight, bound.spec.rows_per_class)
     leaves = {
         "features": features.to(dtype, copy=True).requires_grad_(),
         "weight": weight.to(max(dtype, torch.float32, key=lambda kind: kind.itemsize), copy=True).requires_grad_(),
@@ -113,7 +114,7 @@ def test_two_classes_reach_every_loss_that_allows_them() -> None:
         "cm_softmax-bounds",
         "cm_softmax-lower",
         "cm_m_softmax-psi",
-    } | {"mv_softmax-contracted", "iam-cm", "magface-cm", "adacos", "adacos-fixed"}
+    } | {"mv_softmax-contracted", "iam-cm", "magface-cm", "adacos", "adacos-fixed", "soft_triple-cm-mv"}
     for name in refused:
         said = (
             r"needs C >= 3 classes; got C = 2; give lower and upper, or|num_classes must be a whole number >= 3; got 2"
@@ -124,7 +125,9 @@ def test_two_classes_reach_every_loss_that_allows_them() -> None:
 
 @every_case
 def test_edge_losses_against_scalar(case: Case) -> None:
-    metric = {"c_contrastive", "c_triplet"} & {term.penalty.name for term in case.objective.penalties}
+    metric = {"c_contrastive", "c_triplet", "subcenter_spread"} & {
+        term.penalty.name for term in case.objective.penalties
+    }
     for name, (features, weight, labels) in SCENES.items():
         if not allowed(case, (features, weight, labels)):
             continue
@@ -146,7 +149,7 @@ def test_edge_losses_against_scalar(case: Case) -> None:
 @every_case
 def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
     bound = case.bind(4, 3, torch.float32)
-    features, weight = NOISE.clone().requires_grad_(), PLAIN.clone().requires_grad_()
+    features, weight = NOISE.clone().requires_grad_(), case.widen(PLAIN).clone().requires_grad_()
     bias = torch.full((4,), 0.25) if case.objective.bias else None
     expected = class_loss(features, weight, LABELS, bound, bias=bias)
     with torch.autocast("cpu", dtype=dtype):
@@ -246,7 +249,7 @@ def test_tiny_losses_keep_their_digits() -> None:
 def test_ignored_rows_count_for_nothing(case: Case) -> None:
     bound = case.bind(4, 3, torch.float64)
     bias = torch.full((4,), 0.25, dtype=torch.float64) if case.objective.bias else None
-    weight, labels = PLAIN.double(), torch.tensor([-100, 0, 1, -100, 2, 3])
+    weight, labels = case.widen(PLAIN.double()), torch.tensor([-100, 0, 1, -100, 2, 3])
     features = NOISE.double()[[3, 0, 1, 2, 2, 3]].requires_grad_()
     kept = labels >= 0
     rows = class_loss(features, weight, labels, bound, bias=bias, reduction="none")
@@ -268,7 +271,7 @@ def test_one_class(case: Case) -> None:
             case.objective.bind(3, 1)
         return
     bound, data = case.bind_at(p), batch(p, case)
-    extra = [0.0] * 4 if case.extra is None else case.extra(p)(p)
+    extra = [0.0] * 4 if case.extra is None else case.extra(case.at(p))(case.at(p))
     actual = data.loss(bound)
     torch.testing.assert_close(actual, torch.tensor(extra, dtype=torch.float64), rtol=1e-12, atol=0)
     gradients = torch.autograd.grad(actual.sum(), (data.features, data.weight))

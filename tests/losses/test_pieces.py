@@ -23,6 +23,7 @@ from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
 from angulus.losses.radius import Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.serialize import from_mapping, to_mapping
+from angulus.losses.subcenters import Nearest, Weighted
 from angulus.losses.weighting import Focal, HardMining
 from losses.aliases import CASES
 from losses.oracles import Case
@@ -115,6 +116,12 @@ WRITTEN = {
     "sphereface-annealing": (
         "softmax cross-entropy on unit weights; radius ‖x‖, the feature's own norm; target (λ cos θ + ψ_3(θ))/(1 + λ)",
         "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})), t = ‖x‖·(λ cos θ + ψ_3(θ))/(1 + λ), z_j = ‖x‖·cos θ_j",
+    ),
+    "subcenter_cosface": (
+        "softmax cross-entropy on unit weights; radius fixed at s = 16; target (cos θ − 0.35); 2 sub-centres per "
+        "class, of which the nearest counts; 0.5 × sub-centres of a class drawn together with τ = 0.3",
+        "−log(e^t / (e^t + Σ_{j≠y} e^{z_j})) + 0.5·0.3/(C·K(K − 1))·Σ_j Σ_{k<l} √(2 − 2 ŵ_jk·ŵ_jl), "
+        "t = 16·(cos θ − 0.35), z_j = 16·cos θ_j, cos θ_j = max_k cos θ_jk, k = 1..2",
     ),
     "c_triplet-gated": (
         "C-triplet with m = 0.8, sum over classes, own-class term gated",
@@ -357,6 +364,14 @@ DEFAULTS: dict[str, Objective] = {
     "focal_softmax": Objective(radius=Fixed(32), weighting=Focal(2)),
     "hm_softmax": Objective(radius=Fixed(32), weighting=HardMining(0.9)),
     "mv_softmax": Objective(radius=Fixed(32), margin=AdditiveAngle(0.5), negatives=MVAdaptive(0.3)),
+    "subcenter_arcface": Objective(radius=Fixed(64), margin=AdditiveAngle(0.5), subcenters=Nearest(3)),
+    "subcenter_cosface": Objective(radius=Fixed(64), margin=AdditiveCosine(0.35), subcenters=Nearest(3)),
+    "soft_triple": Objective(
+        radius=Fixed(20),
+        margin=AdditiveCosine(0.01),
+        subcenters=Weighted(10, 0.1),
+        penalties=(Term(1.0, losses.penalties.SubcenterSpread(0.2)),),
+    ),
     "cm_softmax": Objective(radius=Contraction(0.9, 1.0)),
     "cm_m_softmax": Objective(radius=Contraction(0.9, 1.0), margin=AdditiveAngle(0.5)),
     "magface": Objective(
@@ -386,6 +401,7 @@ DEFAULTS: dict[str, Objective] = {
     "iam": Objective(penalties=(Term(1.0, IAM(0.1)),)),
     "feature_incay": Objective(penalties=(Term(1.0, FeatureIncay(0.1)),)),
     "ring_loss": Objective(penalties=(Term(1.0, Ring(0.01)),)),
+    "subcenter_spread": Objective(penalties=(Term(1.0, losses.penalties.SubcenterSpread(0.2)),)),
     "center_loss": Objective(center_loss=CenterLoss(0.003, 0.5)),
 }
 

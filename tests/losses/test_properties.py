@@ -66,7 +66,7 @@ class Problem:
         self.generator = torch.Generator().manual_seed(draw.seed)
         classes = case.least + draw.more_classes
         self.features = 10**draw.magnitude * self.normal(draw.rows, draw.size)
-        self.weight = self.normal(classes, draw.size)
+        self.weight = self.normal(*case.objective.weight_shape(classes, draw.size))
         self.labels = torch.randint(classes, (draw.rows,), generator=self.generator)
         self.bias = self.normal(classes) if case.objective.bias else None
         self.bound = case.bind(classes, draw.size)
@@ -144,7 +144,7 @@ def test_lengths_of_unit_weights_do_not_count(case: Case) -> None:
     def law(draw: Draw) -> None:
         problem = Problem(case, draw)
         before = problem.loss()
-        problem.weight = problem.weight * 10 ** (2 * problem.normal(len(problem.weight), 1)).clamp(-6, 6)
+        problem.weight = problem.weight * 10 ** (2 * problem.normal(*problem.weight.shape[:-1], 1)).clamp(-6, 6)
         torch.testing.assert_close(problem.loss(), before, rtol=1e-9, atol=1e-9)
 
     law()
@@ -171,5 +171,6 @@ def test_the_other_lengths_do_count() -> None:
             problem = Problem(case, draw)
             before = problem.loss()
             rows = getattr(problem, name)
-            setattr(problem, name, torch.linspace(0.5, 2, len(rows), dtype=rows.dtype)[:, None] * rows)
+            factors = torch.linspace(0.5, 2, rows.shape[:-1].numel(), dtype=rows.dtype).view(*rows.shape[:-1], 1)
+            setattr(problem, name, factors * rows)
             assert not torch.allclose(problem.loss(), before, rtol=1e-6), f"{name} of {case.name}"

@@ -30,6 +30,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "predict": "predict run/model photos --csv classes.csv",
     "verify": "verify run/model one.jpg other.jpg --align",
     "doctor": "doctor run/model faces/records",
+    "subcenters": "subcenters run/model train.npz --csv far.csv",
     "export": "export run/model --onnx model.onnx",
     "evaluate": "evaluate --list",
     "evaluate lfw": "evaluate lfw faces.npz --pairs pairs.txt",

@@ -33,6 +33,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "predict": ("predict:predict", MODELS, "Name the classes of images, or mark nodules in CT scans."),
     "verify": ("verify:verify", MODELS, "Decide whether two images show the same person."),
     "doctor": ("doctor:doctor", MODELS, "Find out whether images are prepared as the model needs them."),
+    "subcenters": ("subcenters:subcenters", MODELS, "List images far from their class's dominant sub-centre."),
     "export": ("export:export", MODELS, "Export a model to ONNX and compare it with PyTorch."),
     "evaluate": ("evaluate:evaluate_app", EVALUATE, "Evaluate embeddings or predictions by a protocol."),
     "compare-results": ("calibrate:compare_results", EVALUATE, "Print the difference of two results, with intervals."),

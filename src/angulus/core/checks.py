@@ -128,7 +128,7 @@ def batch(
     """Check types, shapes, dtypes, devices and finiteness of what a class loss is given; not the labels' range."""
     import torch
 
-    matrices(features, weight)
+    matrices(features, weight, sub_centers=True)
     if not isinstance(labels, torch.Tensor):
         raise InputError(f"labels must be a torch.Tensor; got {type(labels).__name__}")
     if not features.device == weight.device == labels.device:
@@ -149,8 +149,8 @@ def batch(
         finite(features, "features")
 
 
-def matrices(features: Tensor, weight: Tensor) -> None:
-    """Check that features [B, d] and weight [C, d] are matrices of floats that go together."""
+def matrices(features: Tensor, weight: Tensor, *, sub_centers: bool = False) -> None:
+    """Check that features [B, d] and weight [C, d] are floats that go together; or [C, K, d], with sub-centres."""
     import torch
 
     for name, value in (("features", features), ("weight", weight)):
@@ -158,10 +158,10 @@ def matrices(features: Tensor, weight: Tensor) -> None:
             raise InputError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if features.ndim != 2:
         raise InputError(f"features must have shape [batch, embedding_size]; got {list(features.shape)}")
-    if weight.ndim != 2:
+    if weight.ndim != 2 and not (sub_centers and weight.ndim == 3):
         raise InputError(f"weight must have shape [num_classes, embedding_size]; got {list(weight.shape)}")
-    if features.shape[1] != weight.shape[1]:
-        sizes = f"{features.shape[1]} and {weight.shape[1]}"
+    if features.shape[1] != weight.shape[-1]:
+        sizes = f"{features.shape[1]} and {weight.shape[-1]}"
         raise InputError(f"features and weight must agree on embedding_size; got {sizes}")
     if not features.is_floating_point() or not weight.is_floating_point():
         raise InputError(f"features and weight must be floating point; got {features.dtype} and {weight.dtype}")

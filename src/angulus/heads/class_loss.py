@@ -28,7 +28,7 @@ from angulus.heads.row_loss import (
 )
 from angulus.heads.sampling import ClassSampling, ClassSubset, sample
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.reduction import Request, combine, lengths
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.running import Batch, Statistics, whole_batch
 
@@ -58,7 +58,7 @@ def class_loss(
 
     Args:
         features: [B, d], floating point, finite. float16 and bfloat16 are computed in float32.
-        weight: class weights [C, d].
+        weight: class weights [C, d], or [C, K, d] for an objective with K sub-centres per class.
         labels: integers [B] in [0, C); rows with −100 are dropped first.
         objective: an objective without state, such as `losses.arcface()`, or one that was bound by
             `objective.bind(embedding_size, num_classes)` once; its figures are updated while it is in training mode.
@@ -82,7 +82,7 @@ def class_loss(
     >>> round(loss.item(), 4)
     0.0581
     """
-    checks.matrices(features, weight)
+    checks.matrices(features, weight, sub_centers=True)
     bound, ranks = resolve(objective, weight), Ranks()
     if bound.moves and bound.stateful:
         ranks = training_ranks(
@@ -166,12 +166,14 @@ def _rows_loss(
     before = None
     if bound.spec.asks_of_target:  # else the geometry is computed once, below
         with torch.no_grad():
-            before = dataclasses.replace(geometry(norms, unit, weight[labels], eps), labels=global_labels)
+            before = dataclasses.replace(
+                geometry(norms, unit, weight[labels], eps, bound.spec.softness), labels=global_labels
+            )
     asked = ask(bound, norms, before, radius)
     wanted = dataclasses.replace(request(bound, radius, asked), update=update)
     reduced = kernel(unit, weight, subset.biases, labels, wanted)
     # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
-    target = dataclasses.replace(geometry(norms, unit, reduced.rows, eps), labels=global_labels)
+    target = dataclasses.replace(geometry(norms, unit, reduced.rows, eps, bound.spec.softness), labels=global_labels)
     own = None if subset.bias is None else subset.bias[labels]
     return finish(bound, target, radius, own, asked, reduced), target, radius
 
@@ -232,7 +234,15 @@ def _gather_facts(
 
 def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjective:
     """The objective, bound to the C and d of `weight`, or an error that says why it cannot be."""
-    num_classes, embedding_size = weight.shape
+    num_classes, embedding_size = weight.shape[0], weight.shape[-1]
+    spec = objective.spec if isinstance(objective, BoundObjective) else objective
+    if isinstance(spec, Objective) and weight.shape != spec.weight_shape(num_classes, embedding_size):
+        count = spec.rows_per_class
+        rows, wanted = ("1 weight row", "") if count == 1 else (f"{count} weight rows", f"{count}, ")
+        raise checks.InputError(
+            f"this objective has {rows} per class, so weight must have shape "
+            f"[num_classes, {wanted}embedding_size]; got {list(weight.shape)}"
+        )
     if isinstance(objective, BoundObjective):
         if (objective.num_classes, objective.embedding_size) != (num_classes, embedding_size):
             raise checks.InputError(
@@ -294,9 +304,10 @@ def _warn_of_overflow(gradient: Tensor) -> None:
 
 def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
     """Logits without margin and radius, [B, C]: cosines, or w_j·x̂ for raw weights."""
-    weight = weight.to(unit.dtype)
-    products = unit @ weight.T
-    return products / lengths(weight, spec.eps) if spec.weights == "unit" else products
+    flat = weight.to(unit.dtype).flatten(0, -2)
+    products = unit @ flat.T
+    logits = products / lengths(flat, spec.eps) if spec.weights == "unit" else products
+    return combine(logits.view(-1, *weight.shape[:2]), spec.softness, dim=2) if weight.ndim == 3 else logits
 
 
 def class_logits(features: Tensor, weight: Tensor, bias: Tensor | None, spec: Objective, radius: Any) -> Tensor:
@@ -304,8 +315,8 @@ def class_logits(features: Tensor, weight: Tensor, bias: Tensor | None, spec: Ob
 
     Args:
         features: [B, d].
-        weight, bias: [C, d], and [C] or None.
-        spec: its weights, eps and radius count.
+        weight, bias: [C, d], or [C, K, d] with sub-centres, and [C] or None.
+        spec: its weights, eps, radius and sub-centres count.
         radius: the bound one; None: the logits are the cosines.
     """
     norms, unit = normalize(features.to(torch.promote_types(features.dtype, weight.dtype)), spec.eps)

@@ -49,10 +49,17 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
 
     Args:
         head: the trained head.
-        weight: rows for the new classes, [n, d], as from `class_means`.
+        weight: rows for the new classes, [n, d], as from `class_means`; [n, K, d] for a head with K sub-centres per
+            class, different ones, since equal ones stay equal.
     """
     _check_dense(head)
-    checks.matrices(head.weight, weight)
+    shape = head.weight.shape[1:]
+    if head.weight.ndim == 3 and weight.shape[1:] != shape:
+        raise checks.InputError(
+            f"this head has {shape[0]} sub-centres per class, so weight must have shape [n, {shape[0]}, {shape[1]}]; "
+            f"got {list(weight.shape)}"
+        )
+    checks.matrices(head.weight.flatten(0, -2), weight.flatten(0, -2))
     rows = torch.cat([head.weight.detach(), weight.detach().to(head.weight)])
     return _rebuild(head, rows, list(range(len(head.weight))))
 
@@ -86,7 +93,7 @@ def _rebuild(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
         "sampling": head.sampling,
         "alone": head.alone,
     }
-    new = DenseHead(rows.shape[1], len(rows), head.objective.spec, **options)  # type: ignore[arg-type]
+    new = DenseHead(rows.shape[-1], len(rows), head.objective.spec, **options)  # type: ignore[arg-type]
     new.to(rows)
     state = new.state_dict()
     for name, value in head.state_dict().items():

@@ -12,11 +12,10 @@ from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
 from angulus.heads import class_loss
-from angulus.heads.class_loss import UPDATES, check_rows, class_logits, summarize, uncompiled
+from angulus.heads.class_loss import UPDATES, check_rows, class_logits, plain_logits, summarize, uncompiled
 from angulus.heads.row_loss import Geometry, geometry, margined, normalize
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
-from angulus.kernels.reduction import lengths
 from angulus.losses.objective import BoundObjective, Objective
 
 
@@ -66,7 +65,8 @@ class DenseHead(BaseHead):
             gradients.
 
     Attributes:
-        weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1.
+        weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1; [C, K, d] for an
+            objective with K sub-centres per class.
         bias: [C], zero at first, or None.
         objective: the bound objective.
         embedding_size, num_classes: d and C.
@@ -98,13 +98,13 @@ class DenseHead(BaseHead):
         self.kernel = Kernel(impl, products)
         self.sampling = check_sampling(sampling, objective)
         self.objective = objective.bind(embedding_size, num_classes)
-        self.weight = nn.Parameter(torch.empty(num_classes, embedding_size))
+        self.weight = nn.Parameter(torch.empty(objective.weight_shape(num_classes, embedding_size)))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new class weights."""
-        nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[1]))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[-1]))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -167,7 +167,7 @@ class DenseHead(BaseHead):
 
         An objective without cross-entropy has no radius; its logits are the cosines.
         """
-        checks.matrices(features, self.weight)
+        checks.matrices(features, self.weight, sub_centers=True)
         bound = self.objective
         with torch.autocast(features.device.type, enabled=False):
             return class_logits(features, self.weight, self.bias, bound.spec, bound.radius)
@@ -192,9 +192,9 @@ class DenseHead(BaseHead):
         """
         features, labels, _ = check_rows(features, self.weight, labels)
         target = self._target(features, labels)
-        norms, weight = target.norms, self.weight.to(target.unit.dtype)
+        norms, cosines_only = target.norms, self.objective.spec.replace(weights="unit")
         with torch.autocast(features.device.type, enabled=False):
-            cosines = target.unit @ weight.T / lengths(weight, self.objective.spec.eps)
+            cosines = plain_logits(target.unit, self.weight, cosines_only)
         above = (cosines > margined(self.objective, target)[:, None]).scatter(1, labels[:, None], False)
         right = self.logits(features).argmax(dim=1) == labels
         return {
@@ -207,7 +207,7 @@ class DenseHead(BaseHead):
     def _target(self, features: Tensor, labels: Tensor) -> Geometry:
         eps = self.objective.spec.eps
         norms, unit = normalize(features.to(torch.promote_types(features.dtype, self.weight.dtype)), eps)
-        return replace(geometry(norms, unit, self.weight[labels], eps), labels=labels)
+        return replace(geometry(norms, unit, self.weight[labels], eps, self.objective.spec.softness), labels=labels)
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, num_classes={self.num_classes}, impl={self.kernel.impl!r}"

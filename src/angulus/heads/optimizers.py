@@ -100,13 +100,13 @@ class BackwardSGD(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def update(self, classes: slice, gradient: Tensor) -> None:
-        """Update the weights of these classes; the kernel calls it with each block, in order.
+    def update(self, rows: slice, gradient: Tensor) -> None:
+        """Update these rows of the weight as a matrix; the kernel calls it with each block, in order.
 
         Raises:
             checks.InputError: a second backward() before step(); nothing is changed.
         """
-        if classes.start == 0:
+        if rows.start == 0:
             if self._updated:
                 raise checks.InputError(
                     "BackwardSGD updates within backward(), and this is the second one before step(); call step() "
@@ -114,14 +114,14 @@ class BackwardSGD(torch.optim.Optimizer):
                 )
             self._updated = True
         group, weight = self.param_groups[0], self._weight()
-        rows = weight.detach()[classes]
-        gradient = gradient.to(rows.dtype)
+        own = weight.detach().flatten(0, -2)[rows]
+        gradient = gradient.to(own.dtype)
         if group["weight_decay"]:
-            gradient.add_(rows, alpha=group["weight_decay"])
+            gradient.add_(own, alpha=group["weight_decay"])
         if group["momentum"]:
             velocity = _velocity(self.state[weight], weight)
-            gradient = velocity[classes].mul_(group["momentum"]).add_(gradient)
-        rows.add_(gradient, alpha=-group["lr"])
+            gradient = velocity.flatten(0, -2)[rows].mul_(group["momentum"]).add_(gradient)
+        own.add_(gradient, alpha=-group["lr"])
 
     def _weight(self) -> Tensor:
         weight: Tensor = self.param_groups[0]["params"][0]

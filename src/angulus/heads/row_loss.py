@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.roles import ClassSums, Hinge, LogSumExp, Rows
+from angulus.losses.roles import ClassSums, Hinge, LogSumExp, Rows, Spread
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,17 @@ def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     return scale * norms, scaled / divisor[:, None]
 
 
-def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
-    """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖)."""
+def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: float | None = None) -> Geometry:
+    """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖).
+
+    With sub-centres, rows [B, K, d], it is the angle to the nearest, or with `softness` as in `Request` of the weighted
+    cosine.
+    """
     rows = rows.to(unit.dtype)
+    if rows.ndim == 3:
+        if softness is not None:
+            return _weighted_geometry(norms, unit, rows, eps, softness)
+        rows = rows[torch.arange(len(rows), device=rows.device), nearest_subcenters(unit, rows, eps)]
     length = torch.linalg.vector_norm(rows, dim=1)
     divisor = lengths(rows, eps) if eps > 0 else torch.where(length > 0, length, torch.ones_like(length))
     direction = rows / divisor[:, None]
@@ -69,6 +77,33 @@ def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float) -> Geometry:
     return Geometry(norms, unit, dot, dot / divisor, theta, length)
 
 
+@torch.no_grad()
+def nearest_subcenters(unit: Tensor, rows: Tensor, eps: float) -> Tensor:
+    """The place of the nearest of each row's own sub-centres [B, K, d], [B]; of equal ones the first."""
+    return _cosines(unit, rows, eps).argmax(dim=1)
+
+
+def _cosines(unit: Tensor, rows: Tensor, eps: float) -> Tensor:
+    """Of each row with its own K sub-centres, [B, K]."""
+    return (rows @ unit[:, :, None]).squeeze(2) / lengths(rows.flatten(0, 1), eps).view(rows.shape[:2])
+
+
+def _weighted_geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: float) -> Geometry:
+    """Σ_k p_k cos θ_k and its angle: Σ_k p_k ‖x̂ ∓ ŵ_k‖² are 2 ∓ 2 cos θ, so nothing cancels near θ = 0 and π."""
+    length = lengths(rows.flatten(0, 1), eps).view(rows.shape[:2])
+    direction, cosines = rows / length[:, :, None], _cosines(unit, rows, eps)
+    logs = torch.log_softmax(cosines / softness, dim=1)
+    roots = torch.exp(logs / 2)[:, :, None]  # not √p, whose gradient is infinite at 0
+    apart = torch.linalg.vector_norm((roots * (unit[:, None] - direction)).flatten(1), dim=1)
+    along = torch.linalg.vector_norm((roots * (unit[:, None] + direction)).flatten(1), dim=1)
+    nowhere = (apart == 0) & (along == 0)
+    one = torch.ones_like(apart)
+    theta = 2 * torch.atan2(torch.where(nowhere, one, apart), torch.where(nowhere, one, along))
+    shares = torch.exp(logs)
+    dot, cos = (shares * cosines * length).sum(dim=1), (shares * cosines).sum(dim=1)
+    return Geometry(norms, unit, dot, cos, theta, (shares * length).sum(dim=1))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the rows ask of the classes under a bound objective."""
@@ -78,6 +113,7 @@ class Asked:
     plain_scales: tuple[Tensor, ...]  # [B] each; the last is focal's, if it reads the plain cosines
     hinge_offsets: tuple[Tensor, ...]  # [B] each, detached
     shift: Tensor | None = None  # [B], of the sigmoids' logits
+    spreads: tuple[float, ...] = ()
 
 
 def radius_of(bound: BoundObjective, norms: Tensor) -> Tensor | None:
@@ -121,8 +157,9 @@ def ask(bound: BoundObjective, norms: Tensor, before: Geometry | None, radius: T
     if spec.remaps and spec.plain_probability and radius is not None and not spec.classifier.softplus:
         plain.append(radius)
     offsets = tuple(asked.offset.detach() for _, _, asked in asks if isinstance(asked, Hinge))
+    spreads = tuple(asked.eps for _, _, asked in asks if isinstance(asked, Spread))
     shift = None if radius is None or not spec.classifier.softplus else bound.classifier.shift(norms)
-    return Asked(asks, threshold, tuple(plain), offsets, shift)
+    return Asked(asks, threshold, tuple(plain), offsets, shift, spreads)
 
 
 def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Request:
@@ -145,6 +182,8 @@ def request(bound: BoundObjective, radius: Tensor | None, asked: Asked) -> Reque
         eps=spec.eps,
         plain_scales=asked.plain_scales,
         hinge_offsets=asked.hinge_offsets,
+        softness=spec.softness,
+        spreads=asked.spreads,
     )
 
 
@@ -192,8 +231,9 @@ def finish(
     rows = Rows(target.norms, target.cos, value, bound.scale)
     extra = torch.zeros_like(target.norms)
     plain, hinges, class_sums = iter(reduced.plain), iter(reduced.hinges), iter(reduced.class_sums)
+    spreads = iter(reduced.spreads)
     for factor, penalty, asked_for in asked.asks:
-        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges, class_sums))
+        term = penalty(rows, _answer(asked_for, penalty, rows, plain, hinges, class_sums, spreads))
         extra = extra + factor * _per_row(term, extra, "a penalty")
     return Finished(loss, divisor, extra)
 
@@ -280,7 +320,7 @@ def _cross_entropy(
     return spec.cross_entropy * loss, divisor
 
 
-def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_sums: Any) -> Any:
+def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_sums: Any, spreads: Any) -> Any:
     if isinstance(ask, ClassSums):
         return tuple(number.expand_as(rows.norms) for number in next(class_sums))
     if isinstance(ask, LogSumExp):
@@ -289,4 +329,6 @@ def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_s
         hinge, active = next(hinges)
         offset = penalty.ask(rows).offset
         return hinge + active * (offset - offset.detach()), active
+    if isinstance(ask, Spread):
+        return next(spreads)
     return None

@@ -83,10 +83,26 @@ def check_sampling(sampling: ClassSampling | None, objective: Objective) -> Clas
 class ClassSubset(NamedTuple):
     """The classes that a step sees."""
 
-    weight: Tensor  # [n, d]
+    weight: Tensor  # [n, d], or [n, K, d] with sub-centres
     bias: Tensor | None  # [n], of the model
     labels: Tensor  # the rows' classes among these, [B]; −1 if another rank holds the row's class
     biases: Tensor | None  # [n], added to the logits of the negatives: the bias, and the correction of sampling
+
+
+class _Rows(torch.autograd.Function):
+    """weight[index], with a sparse gradient as `F.embedding` has for matrices: all sub-centres of the classes."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = weight.shape
+        return weight[index]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        sparse = torch.sparse_coo_tensor(index[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False)
+        return sparse, None
 
 
 def sample(sampling: ClassSampling, weight: Tensor, bias: Tensor | None, labels: Tensor) -> ClassSubset:
@@ -98,7 +114,7 @@ def sample(sampling: ClassSampling, weight: Tensor, bias: Tensor | None, labels:
     drawn = torch.rand(classes, device=labels.device).index_fill(0, present, 2.0)
     index = torch.topk(drawn, wanted, sorted=False).indices.sort().values
     places = torch.where(labels >= 0, torch.searchsorted(index, labels), -1)
-    rows = F.embedding(index, weight, sparse=True)
+    rows: Tensor = F.embedding(index, weight, sparse=True) if weight.ndim == 2 else _Rows.apply(weight, index)  # type: ignore[no-untyped-call]
     bias = None if bias is None else torch.gather(bias, 0, index, sparse_grad=True)
     if not sampling.corrected or wanted == len(present):
         return ClassSubset(rows, bias, places, bias)

@@ -61,7 +61,8 @@ class ShardedHead(BaseHead):
         group: the process group, or None for the default one; a single process needs none.
 
     Attributes:
-        weight: this rank's class weights [C of this rank, d]; the initial values do not depend on the number of ranks.
+        weight: this rank's class weights [C of this rank, d], or [C of this rank, K, d] with sub-centres; the initial
+            values do not depend on the number of ranks.
         bias: [C of this rank], or None.
         classes: the range of classes that this rank holds.
         objective: the bound objective, the same on all ranks.
@@ -110,20 +111,20 @@ class ShardedHead(BaseHead):
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
         self.objective = objective.bind(embedding_size, num_classes)
-        self.weight = nn.Parameter(torch.empty(len(self.classes), embedding_size))
+        self.weight = nn.Parameter(torch.empty(objective.weight_shape(len(self.classes), embedding_size)))
         self.bias = nn.Parameter(torch.zeros(len(self.classes))) if objective.bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new class weights block by block from a seed of rank 0, so that the number of ranks has no effect."""
         seed = self.ranks.gather_objects(int(torch.randint(2**62, ())))[0]
-        size = self.weight.shape[1]
+        shape = self.weight.shape[1:]
         with torch.no_grad():
             for block in range(self.classes.start // INITIAL_BLOCK, -(-self.classes.stop // INITIAL_BLOCK)):
-                drawn = torch.randn(INITIAL_BLOCK, size, generator=torch.Generator().manual_seed(seed + block))
+                drawn = torch.randn(INITIAL_BLOCK, *shape, generator=torch.Generator().manual_seed(seed + block))
                 first = block * INITIAL_BLOCK
                 here = range(max(first, self.classes.start), min(first + INITIAL_BLOCK, self.classes.stop))
-                rows = drawn[here.start - first : here.stop - first] / math.sqrt(size)
+                rows = drawn[here.start - first : here.stop - first] / math.sqrt(shape[-1])
                 self.weight[here.start - self.classes.start : here.stop - self.classes.start] = rows.to(self.weight)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
@@ -285,7 +286,8 @@ class ShardedHead(BaseHead):
         """
         held = (subset.labels >= 0).nonzero().squeeze(1)
         weight = subset.weight[subset.labels[held]] if rows is None else rows[held]
-        own = geometry(norms.new_zeros(len(held)), everyone[held], weight, self.objective.spec.eps)
+        spec = self.objective.spec
+        own = geometry(norms.new_zeros(len(held)), everyone[held], weight, spec.eps, spec.softness)
         columns = [own.dot, own.cos, own.theta, own.length]
         if subset.bias is not None:
             columns.append(subset.bias[subset.labels[held]].to(own.dot.dtype))
@@ -310,7 +312,7 @@ class ShardedHead(BaseHead):
         softplus = self.objective.spec.classifier.softplus
         first = [] if reduced.log_sum is None else [reduced.log_sum]
         sums = [*([] if softplus else first), *reduced.plain]
-        hinges = [number.to(reduced.rows.dtype) for pair in reduced.hinges for number in pair]
+        hinges = [number.to(reduced.rows.dtype) for pair in [*reduced.hinges, *reduced.spreads] for number in pair]
         summed = [number.expand(len(reduced.rows)) for number in reduced.summed]
         rest = [*hinges, *summed, *(first if softplus else []), *([] if reduced.total is None else [reduced.total])]
         moved = to_owners(torch.stack([*sums, *rest], dim=1), sizes, self.ranks)
@@ -321,7 +323,8 @@ class ShardedHead(BaseHead):
         pairs = tuple((added[place], added[place + 1].detach()) for place in range(0, len(hinges), 2))
         of_batch = iter(added[len(hinges) :])
         class_sums = tuple((next(of_batch), next(of_batch), next(of_batch).detach()) for _ in reduced.class_sums)
-        return Reduced(log_sum, tuple(log_sums), pairs, reduced.rows[:0], total, class_sums)
+        hinged, spreads = pairs[: len(reduced.hinges)], pairs[len(reduced.hinges) :]
+        return Reduced(log_sum, tuple(log_sums), hinged, reduced.rows[:0], total, class_sums, spreads)
 
     def _weigh(self, sizes: list[int]) -> Any:
         """The objective's weighting; if its scope is global, it sees the rows of all ranks."""
@@ -344,7 +347,7 @@ class ShardedHead(BaseHead):
     def logits(self, features: Tensor) -> Tensor:
         """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
         spec, ranks = self.objective.spec, self.ranks
-        ranks.run_on_all(lambda: checks.matrices(features, self.weight))
+        ranks.run_on_all(lambda: checks.matrices(features, self.weight, sub_centers=True))
         facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
         sizes = [size for size, _ in facts]
         dtype = functools.reduce(torch.promote_types, (dtype for _, dtype in facts))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from angulus.kernels.columns import reduce_columns
-from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.reduction import Request, combine, lengths, mean_distances
 from angulus.kernels.running_sums import SoftplusSum, Total
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
@@ -19,20 +19,22 @@ SAFE_EXPONENT = 87.0  # in float32: exp and its sums stay finite without a runni
 
 
 class Block(NamedTuple):
-    """One block of n classes."""
+    """One block of n classes, whose weight rows are n, or n · K with sub-centres: never a part of a class."""
 
     classes: slice
-    weight: Tensor  # [n, d], as the caller passes it
-    operand: Tensor  # [n, d], in the dtype of the products
-    products: Tensor  # w_j·x̂, [n, B]; read only: it may be the stash
-    inverse: Tensor | None  # 1 / ‖w_j‖, [n], if cosines are needed
+    rows: slice  # of the weight as a matrix
+    weight: Tensor  # [rows, d], as the caller passes it
+    operand: Tensor  # [rows, d], in the dtype of the products
+    products: Tensor  # w_j·x̂, [rows, B]; read only: it may be the stash
+    inverse: Tensor | None  # 1 / ‖w_j‖, [rows], if cosines are needed
     targets: tuple[Tensor, Tensor]  # the places of the rows' own classes: (class within the block, row)
     room: tuple[Tensor, ...]  # buffers [n, B]: cosines, which of them are changed, and three for intermediate results
+    each: Tensor | None  # a buffer [n, K, B] for the cosines of the sub-centres, if there are any
 
 
 def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
     """A buffer for 1 / ‖w_j‖, [C], if cosines are needed; `blocks` fills it."""
-    return unit.new_empty(len(weight)) if request.needs_cosines else None
+    return unit.new_empty(weight.shape[:-1].numel()) if request.needs_cosines else None
 
 
 def blocks(
@@ -47,36 +49,42 @@ def blocks(
 ) -> Iterator[Block]:
     """The classes block by block; with `fill`, `inverse` and the stash (if any) are filled, else read."""
     batch, classes = unit.shape[0], weight.shape[0]
-    size = min(classes, max(BLOCK_ELEMENTS // batch, LEAST_BLOCK))
+    count = weight.shape[1] if weight.ndim == 3 else 1
+    weight = weight.flatten(0, -2)
+    size = min(classes, max(max(BLOCK_ELEMENTS // batch, LEAST_BLOCK) // count, 1))
     labels, order = labels.sort()
     starts = torch.arange(0, classes + size, size, device=labels.device)
     bounds = torch.searchsorted(labels, starts).tolist()
     features = operand(unit, request)
-    stashed = None if stash is None else stash.view(features.dtype)
-    scratch = None if stash is not None else features.new_empty(size, batch)
+    stashed = None if stash is None else stash.flatten(0, -2).view(features.dtype)
+    scratch = None if stash is not None else features.new_empty(size * count, batch)
     room = [unit.new_empty(size, batch) for _ in range(5)]  # the system allocates only the buffers that are used
+    each = None if count == 1 else unit.new_empty(size, count, batch)
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
-        part = weight[chosen]
+        rows = slice(chosen.start * count, chosen.stop * count)
+        part = weight[rows]
         factor = operand(part, request, unit.dtype)
         if stashed is not None:
-            products = stashed[chosen, :batch]
+            products = stashed[rows, :batch]
         else:
             assert scratch is not None
             products = scratch[: len(part)]
         if fill or stash is None:
             torch.mm(factor, features.T, out=products)
         if fill and inverse is not None:
-            torch.reciprocal(lengths(part.to(unit.dtype), request.eps), out=inverse[chosen])
+            torch.reciprocal(lengths(part.to(unit.dtype), request.eps), out=inverse[rows])
         own = slice(bounds[number], bounds[number + 1])
         yield Block(
             chosen,
+            rows,
             part,
             factor,
             products,
-            None if inverse is None else inverse[chosen],
+            None if inverse is None else inverse[rows],
             (labels[own] - start, order[own]),
-            tuple(buffer[: len(part)] for buffer in room),
+            tuple(buffer[: chosen.stop - start] for buffer in room),
+            None if each is None else each[: chosen.stop - start],
         )
 
 
@@ -88,14 +96,18 @@ def operand(values: Tensor, request: Request, otherwise: torch.dtype | None = No
 def fits(unit: Tensor, weight: Tensor, request: Request) -> bool:
     """Whether a row of dW can hold the products of its class with the whole batch."""
     size = (request.products or unit.dtype).itemsize
-    row = weight.shape[1] * weight.dtype.itemsize
+    row = weight.shape[-1] * weight.dtype.itemsize
     return row % size == 0 and unit.shape[0] * size <= row
 
 
 def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
     """(what the radius multiplies, cosines if they are needed), before the negatives are mapped."""
     cosines = None
-    if block.inverse is not None:
+    if block.each is not None:
+        assert block.inverse is not None
+        torch.mul(block.products, block.inverse[:, None], out=block.each.flatten(0, 1))
+        cosines = combine(block.each, request.softness, dim=1)
+    elif block.inverse is not None:
         cosines = torch.mul(block.products, block.inverse[:, None], out=block.room[0])
     if not request.unit_weight:
         return block.products.to(block.room[0].dtype), cosines
@@ -122,6 +134,26 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
         return torch.addcmul(base, above, raised, out=raised), above
     raised *= above
     return (raised.add_(below) if below else raised), above
+
+
+def _of_each(gradient: Tensor, cosines: Tensor, each: Tensor, request: Request) -> Tensor:
+    """The gradient with respect to the cosines of the sub-centres, [n · K, B], from that of the classes' cosines."""
+    if request.softness is None:
+        nearest = each.argmax(dim=1, keepdim=True)
+        return torch.zeros_like(each).scatter_(1, nearest, gradient[:, None]).flatten(0, 1)
+    shares = torch.softmax(each / request.softness, dim=1)
+    slope = (each - cosines[:, None]).div_(request.softness).add_(1)
+    return shares.mul_(slope).mul_(gradient[:, None]).flatten(0, 1)
+
+
+def _classes_at_once(block: Block) -> Iterator[tuple[slice, Tensor]]:
+    """The block's rows and weights [n, K, d], few enough classes that all pairs of rows are no larger than a block."""
+    assert block.each is not None
+    count, size = block.each.shape[1], block.weight.shape[1]
+    step = max(1, BLOCK_ELEMENTS // (count * (count - 1) // 2 * size)) * count
+    for start in range(0, len(block.weight), step):
+        rows = slice(start, start + step)
+        yield rows, block.weight[rows].view(-1, count, size)
 
 
 def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
@@ -174,6 +206,7 @@ class Sums:
             self.log_sums.append(_LogSum(unit, float(scale.abs().max()) < room, mean))
         self.hinges = [(unit.new_zeros(len(unit)), unit.new_zeros(len(unit))) for _ in request.hinge_offsets]
         self.columns = [tuple(unit.new_zeros(()) for _ in range(3)) for _ in request.class_sums]
+        self.spreads = [unit.new_zeros(()) for _ in request.spreads]
 
     def add(self, block: Block, bias: Tensor | None) -> None:
         request = self.request
@@ -201,12 +234,15 @@ class Sums:
             own += found.own.sum()
             others += found.others.sum()
             classes += found.present
+        for eps, spread in zip(request.spreads, self.spreads, strict=True):
+            for _, weight in _classes_at_once(block):
+                spread += mean_distances(weight.to(base.dtype), eps)
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
         total = [] if self.total is None else [self.total.value]
         columns = [number for numbers in self.columns for number in numbers]
-        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total, *columns)
+        return (*(log_sum.value() for log_sum in self.log_sums), *flat, *total, *columns, *self.spreads)
 
     def bounded(self) -> list[bool]:
         """For each log-sum, whether its logits stay within the range of exp."""
@@ -277,7 +313,9 @@ class Backward:
         self.of_log_sums = grads[:count]
         self.of_hinges = [2 * gradient for gradient in grads[count : count + hinges : 2]]
         self.of_total = grads[count + hinges] if request.sums_logits else None
-        sums = grads[len(grads) - 3 * len(request.class_sums) :]
+        first = count + hinges + request.sums_logits
+        self.of_spreads = grads[first + 3 * len(request.class_sums) :]
+        sums = grads[first : first + 3 * len(request.class_sums)]
         self.of_columns = list(zip(sums[0::3], sums[1::3], strict=True))
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
         self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
@@ -344,11 +382,24 @@ class Backward:
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None
             # cos = product / l: ∂/∂product = 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
-            on_lengths = torch.mul(on_cosines, cosines, out=block.room[2]).sum(dim=1) * block.inverse.square()
+            room: Tensor | None = block.room[2]
+            if block.each is not None:
+                on_cosines = _of_each(on_cosines, cosines, block.each, request)
+                cosines, room = block.each.flatten(0, 1), None
+            on_lengths = torch.mul(on_cosines, cosines, out=room).sum(dim=1) * block.inverse.square()
             on_cosines *= block.inverse[:, None]
             on_products = on_cosines if on_products is None else on_products.add_(on_cosines)
         assert on_products is not None
         return on_products, on_lengths, on_bias
+
+    def add_spreads(self, gradient: Tensor, block: Block) -> None:
+        """Add the gradient of the sub-centres' distances to that of the block's weight."""
+        for eps, factor in zip(self.request.spreads, self.of_spreads, strict=True):
+            for rows, weight in _classes_at_once(block):
+                with torch.enable_grad():
+                    leaf = weight.detach().to(gradient.dtype).requires_grad_()
+                    (own,) = torch.autograd.grad(mean_distances(leaf, eps), leaf)
+                gradient[rows].add_(own.flatten(0, 1) * factor)
 
 
 def _shares(scaled: Tensor, scale: Tensor, bias: Tensor | None, shift: Tensor, bounded: bool, out: Tensor) -> Tensor:

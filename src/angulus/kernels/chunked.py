@@ -27,7 +27,7 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
-from angulus.kernels.reduction import Reduced, Request
+from angulus.kernels.reduction import Reduced, Request, per_row
 
 _TURN = threading.RLock()
 
@@ -41,15 +41,19 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
         shift=None if request.shift is None else request.shift.detach(),
     )
+    if weight.ndim == 3:
+        weight = weight.contiguous()  # the rows of a class are a view
     # needs_input_grad is also true under no_grad, so the mode is passed in
     outputs = _Streamed.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *scales)  # type: ignore[no-untyped-call]
     rows, *numbers = outputs
+    scattered = [numbers.pop() for _ in request.spreads][::-1]
     log_sum = None if request.radius is None else numbers.pop(0)
     plain = tuple(numbers.pop(0) for _ in request.plain_scales)
     hinges = tuple((numbers.pop(0), numbers.pop(0)) for _ in request.hinge_offsets)
     total = numbers.pop(0) if request.sums_logits else None
     sums = tuple((numbers.pop(0), numbers.pop(0), numbers.pop(0)) for _ in request.class_sums)
-    return Reduced(log_sum, plain, hinges, rows, total, sums)
+    spreads = tuple(per_row(each, weight, len(unit)) for each in scattered)
+    return Reduced(log_sum, plain, hinges, rows, total, sums, spreads)
 
 
 class _Streamed(torch.autograd.Function):
@@ -121,15 +125,17 @@ class _Streamed(torch.autograd.Function):
                 else:
                     grad_unit += torch.mm(on_products.T, block.operand)
             if needs_weight:
-                place = grad_weight[block.classes] if grad_weight is not None else None
+                place = grad_weight.flatten(0, -2)[block.rows] if grad_weight is not None else None
                 direct = place is not None and place.dtype == features.dtype
                 gradient = torch.mm(on_products, features, out=place if direct else None).to(unit.dtype)
                 if on_lengths is not None:
                     gradient.addcmul_(block.weight.to(unit.dtype), on_lengths[:, None], value=-1.0)
                 inside, batch_rows = block.targets
-                gradient.index_add_(0, inside, grad_rows[batch_rows].to(unit.dtype))
+                by_class = gradient.view(-1, *weight.shape[1:])
+                by_class.index_add_(0, inside, grad_rows[batch_rows].to(unit.dtype))
+                back.add_spreads(gradient, block)
                 if request.update is not None:
-                    request.update(block.classes, gradient)
+                    request.update(block.rows, gradient)
                 elif place is not None and gradient.data_ptr() != place.data_ptr():
                     place.copy_(gradient)
             if grad_bias is not None and on_bias is not None:

@@ -41,7 +41,7 @@ class Kernel:
     def __call__(self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
         name = self.impl
         if name == "auto":
-            name = "chunked" if unit.shape[0] * weight.shape[0] > LARGE else "reference"
+            name = "chunked" if unit.shape[0] * weight.shape[:-1].numel() > LARGE else "reference"
             _log_choice(name)
         return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
 

@@ -66,6 +66,11 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
             "impl='fused' computes no sigmoids, label smoothing, circle negatives, powers of the cosine or sums over "
             "the batch for each class; use impl='chunked'"
         )
+    if weight.ndim == 3:
+        raise checks.InputError(
+            f"impl='fused' reduces one weight row per class; got sub-centres, weight {list(weight.shape)}: use "
+            "impl='chunked'"
+        )
     reason = unavailable(unit.device)
     if reason is not None:
         raise checks.InputError(reason)

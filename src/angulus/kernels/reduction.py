@@ -29,7 +29,7 @@ class Request:
     # the dtype to which the operands of w_j·x̂ and of both gradients' products are rounded; None for unit's own. Sums,
     # lengths and statistics stay in unit's dtype
     products: torch.dtype | None = None
-    # called in backward with each block of classes and the gradient of its weight, which it may change in place; the
+    # called in backward with each block of weight rows and their gradient, which it may change in place; the
     # gradient of the whole weight is then never built. "reference" does not support it
     update: Callable[[slice, Tensor], None] | None = None
     # N is Σ_{j≠y} log(1 + exp(radius · mapped_j + b_j + shift)) instead, [B] or None. Differentiable
@@ -41,6 +41,10 @@ class Request:
     # Σ_j log(1 + Σ_{i: y≠j} e^{α (cos_j + δ)}), and the number of classes j with a row
     class_sums: tuple[tuple[float, float], ...] = ()
     sums_logits: bool = False  # whether T = Σ_{j≠y} (radius · mapped_j + b_j) is wanted, too
+    # for weights [C, K, d], whose cosines need unit_weight: γ of the softmax that weights the K cosines of a class, or
+    # None for the largest of them
+    softness: float | None = None
+    spreads: tuple[float, ...] = ()  # eps of each mean distance between two sub-centres of a class
 
     @property
     def needs_cosines(self) -> bool:
@@ -54,9 +58,10 @@ class Reduced(NamedTuple):
     log_sum: Tensor | None  # N
     plain: tuple[Tensor, ...]  # P, one per scale
     hinges: tuple[tuple[Tensor, Tensor], ...]  # H and its active number (no gradient), one per offset
-    rows: Tensor  # weight[labels], [B, d]; any row of weight where the label is −1
+    rows: Tensor  # weight[labels], [B, d] or [B, K, d]; any row of weight where the label is −1
     total: Tensor | None = None  # T
     class_sums: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # K, 0-d each, the last without gradient
+    spreads: tuple[tuple[Tensor, Tensor], ...] = ()  # Σ_j mean distance, and the number of classes; equal for all rows
 
     @property
     def summed(self) -> list[Tensor]:
@@ -82,7 +87,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
 
     Args:
         unit: unit features x̂, [B, d]; its dtype is that of the statistics.
-        weight: class weights, [C, d].
+        weight: class weights, [C, d], or [C, K, d] with sub-centres.
         bias: [C] or None.
         labels: the target class of each row, [B], in [0, C), or −1.
         request: see `Request`.
@@ -91,11 +96,14 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         raise checks.InputError("an update within backward needs impl='chunked' or 'fused'; got 'reference'")
     rows = weight[labels.clamp_min(0)]
     weight = weight.to(unit.dtype)
-    dots = rounded(unit, request.products) @ rounded(weight, request.products).T  # [B, C]
+    flat = weight.flatten(0, -2)
+    dots = rounded(unit, request.products) @ rounded(flat, request.products).T  # [B, C], or [B, C · K]
     target = torch.arange(len(weight), device=labels.device) == labels[:, None]
     cosines = dots
     if request.needs_cosines:
-        cosines = dots / lengths(weight, request.eps)
+        cosines = dots / lengths(flat, request.eps)
+    if weight.ndim == 3:
+        cosines = combine(cosines.view(-1, *weight.shape[:2]), request.softness, dim=2)
     base = cosines if request.unit_weight else dots
 
     log_sum = total = None
@@ -111,7 +119,8 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
     hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
     sums = tuple(_class_sums(cosines, target, alpha, delta) for alpha, delta in request.class_sums)
-    return Reduced(log_sum, plain, hinges, rows, total, sums)
+    spreads = tuple(per_row(mean_distances(weight, eps), weight, len(unit)) for eps in request.spreads)
+    return Reduced(log_sum, plain, hinges, rows, total, sums, spreads)
 
 
 def _class_sums(cosines: Tensor, target: Tensor, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,6 +153,30 @@ def _with_slope(value: Tensor, base: Tensor, slope: tuple[float, float]) -> Tens
 def softplus(logits: Tensor) -> Tensor:
     """log(1 + e^z), exact in float64 too, without overflow."""
     return torch.nn.functional.softplus(logits, threshold=SOFTPLUS_LINEAR)
+
+
+def combine(cosines: Tensor, softness: float | None, dim: int) -> Tensor:
+    """The one cosine of each class from those of its K sub-centres, along `dim`; of equal ones the first is nearest."""
+    if softness is None:
+        return cosines.max(dim=dim).values
+    return (torch.softmax(cosines / softness, dim=dim) * cosines).sum(dim=dim)
+
+
+def mean_distances(weight: Tensor, eps: float) -> Tensor:
+    """Σ_j of the mean over k < l of √(‖ŵ_jk − ŵ_jl‖² + eps), of weights [C, K, d], K ≥ 2."""
+    count = weight.shape[1]
+    first, second = torch.triu_indices(count, count, 1, device=weight.device)
+    unit = weight / lengths(weight.flatten(0, 1)).view(-1, count, 1)
+    apart = unit[:, first] - unit[:, second]  # exact for near ones, as 2 − 2 cos is not
+    if eps > 0:
+        return torch.sqrt(apart.square().sum(dim=2) + eps).mean(dim=1).sum()
+    distances: Tensor = torch.linalg.vector_norm(apart, dim=2)
+    return distances.mean(dim=1).sum()
+
+
+def per_row(total: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """A sum over the classes, and their number, repeated for each row."""
+    return total.expand(rows), total.new_full((rows,), len(weight))
 
 
 def rounded(operand: Tensor, products: torch.dtype | None) -> Tensor:

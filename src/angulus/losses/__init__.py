@@ -1,6 +1,6 @@
 """Losses: pieces, the `Objective` that they compose, and the papers' losses by name."""
 
-from angulus.losses import classifiers, margins, negatives, penalties, radius, roles, weighting
+from angulus.losses import classifiers, margins, negatives, penalties, radius, roles, subcenters, weighting
 from angulus.losses.catalogue import (
     ALIASES,
     adacos,
@@ -35,9 +35,13 @@ from angulus.losses.catalogue import (
     proxy_anchor,
     ring_loss,
     siglip,
+    soft_triple,
     softmax,
     sphereface,
     sphereface2,
+    subcenter_arcface,
+    subcenter_cosface,
+    subcenter_spread,
     uniface,
     weight_normalized,
     weighted_softmax,
@@ -90,9 +94,14 @@ __all__ = [
     "ring_loss",
     "roles",
     "siglip",
+    "soft_triple",
     "softmax",
     "sphereface",
     "sphereface2",
+    "subcenter_arcface",
+    "subcenter_cosface",
+    "subcenter_spread",
+    "subcenters",
     "uniface",
     "weight_normalized",
     "weighted_softmax",

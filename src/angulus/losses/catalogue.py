@@ -28,9 +28,19 @@ from angulus.losses.margins import (
 from angulus.losses.negatives import Circle, Curricular, MVAdaptive, MVFixed
 from angulus.losses.negatives import PowerCosine as PowerNegatives
 from angulus.losses.objective import Objective, Term
-from angulus.losses.penalties import IAM, CContrastive, CTriplet, FeatureIncay, Magnitude, ProxyAnchor, Ring
+from angulus.losses.penalties import (
+    IAM,
+    CContrastive,
+    CTriplet,
+    FeatureIncay,
+    Magnitude,
+    ProxyAnchor,
+    Ring,
+    SubcenterSpread,
+)
 from angulus.losses.radius import AdaCos, Coco, Contraction, Fixed, Identity, Learned
 from angulus.losses.roles import Margin, Penalty
+from angulus.losses.subcenters import Nearest, Weighted
 from angulus.losses.weighting import ClassWeights, Focal, HardMining
 
 # t of MV Sec. 4, by kind of margin and mode
@@ -163,6 +173,36 @@ def mv_softmax(
             raise checks.InputError(f"the paper gives no t for this margin ({kind}); give t, such as 0.2")
         t = MV_T[kind, mode]
     return Objective(radius=Fixed(s), margin=margin, negatives=MVFixed(t) if mode == "fixed" else MVAdaptive(t))
+
+
+def subcenter_arcface(s: float = 64.0, m: float = 0.5, k: int = 3, beyond_pi: str = "linear") -> Objective:
+    """Sub-center ArcFace: K weight rows per class, cos θ_j = max_k cos θ_jk, then ArcFace. Source: Deng et al. 2020.
+
+    Defaults: s = 64, m = 0.5, K = 3 of the paper. After training, `heads.subcenters.drop_subcenters` keeps the dominant
+    row of each class. Over any other base: `base.replace(subcenters=subcenters.Nearest(3))`.
+    """
+    return arcface(s, m, beyond_pi).replace(subcenters=Nearest(k))
+
+
+def subcenter_cosface(s: float = 64.0, m: float = 0.35, k: int = 3) -> Objective:
+    """Sub-center CosFace: K weight rows per class, cos θ_j = max_k cos θ_jk, then CosFace. Source: Deng et al. 2020.
+
+    Defaults: s and m of Wang et al. 2018 (CosFace), K = 3 of Deng et al. See `subcenter_arcface`.
+    """
+    return cosface(s, m).replace(subcenters=Nearest(k))
+
+
+def soft_triple(
+    s: float = 20.0, delta: float = 0.01, k: int = 10, gamma: float = 0.1, tau: float = 0.2, eps: float = 0.0
+) -> Objective:
+    """SoftTriple: cos θ_j = Σ_k softmax_k(cos θ_jk / γ) cos θ_jk, target s (cos θ − δ), and the spread of sub-centres.
+
+    s is the paper's λ; δ the margin; τ and `eps` as in `penalties.SubcenterSpread`, γ as in `subcenters.Weighted`. With
+    k = 1 there is no spread. Defaults: λ = 20, δ = 0.01, K = 10, γ = 0.1, τ = 0.2 of the paper. Source: Qian et al.
+    2019, Eq. 8 to 11.
+    """
+    base = cosface(s, delta).replace(subcenters=Weighted(k, gamma))
+    return base if k == 1 else base + subcenter_spread(tau, eps)
 
 
 def cm_softmax(
@@ -412,6 +452,14 @@ def ring_loss(lam: float = 0.01, radius: float | None = None) -> Objective:
     return _penalty(Ring(lam, radius))
 
 
+def subcenter_spread(tau: float = 0.2, eps: float = 0.0) -> Objective:
+    """The spread of each class's sub-centres, added to another loss; see `penalties.SubcenterSpread`.
+
+    Default: τ = 0.2 of Qian et al. Source: Qian et al. 2019, Eq. 9 to 11.
+    """
+    return _penalty(SubcenterSpread(tau, eps))
+
+
 def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False) -> Objective:
     """Center loss, added to another loss; see `center.CenterLoss`. Source: Wen et al. 2016.
 
@@ -437,6 +485,9 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         focal_softmax,
         hm_softmax,
         mv_softmax,
+        subcenter_arcface,
+        subcenter_cosface,
+        soft_triple,
         cm_softmax,
         cm_m_softmax,
         magface,
@@ -457,6 +508,7 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         iam,
         feature_incay,
         ring_loss,
+        subcenter_spread,
         center_loss,
     )
 }

@@ -27,6 +27,8 @@ def words(objective: Objective) -> Iterator[str]:
             yield f"negatives {o.negatives.formula()}{above}"
         if o.weighting is not None:
             yield o.weighting.words()
+    if o.subcenters is not None:
+        yield o.subcenters.words()
     for weight, penalty in o.penalties:
         yield _factor(weight, " × ") + penalty.words()
     if o.center_loss is not None:
@@ -41,8 +43,9 @@ def formula(objective: Objective) -> str:
     terms = [_factor(weight, "·") + _at_base(o, penalty).formula() for weight, penalty in o.penalties]
     if o.center_loss is not None:
         terms.append(o.center_loss.formula())
+    where = [] if o.subcenters is None else [o.subcenters.formula()]
     if o.radius is None:
-        return " + ".join(terms)
+        return ", ".join([" + ".join(terms), *where])
     raw = o.weights == "raw"
     target = "cos θ" if o.margin is None else o.margin.formula()
     t = f"{o.radius.formula()}·{'‖w_y‖·' * raw}{target}{' + b_y' * o.bias}"
@@ -50,7 +53,7 @@ def formula(objective: Objective) -> str:
     factor = _factor(o.cross_entropy, "·") + ("" if o.weighting is None else f"{o.weighting.formula()}·")
     fraction = o.classifier.loss_formula()
     body = f"{factor}({fraction})" if factor else fraction
-    where = [f"t = {t}{_options(o)}", f"z_j = {z}"]
+    where = [f"t = {t}{_options(o)}", f"z_j = {z}", *where]
     if o.radius.where:
         where.append(o.radius.where)
     if o.eps:

@@ -29,6 +29,7 @@ ROLES: dict[str, type] = {
     "negatives": roles.Negatives,
     "weighting": roles.Weighting,
     "classifier": roles.Classifier,
+    "subcenters": roles.Subcenters,
 }
 
 
@@ -61,6 +62,7 @@ class Objective:
         center_loss: center loss, or None.
         ramp: brings margin or negatives in during the training, or None.
         classifier: how t and z become a loss: a softmax (with label smoothing), or one sigmoid per class.
+        subcenters: K weight rows per class, [C, K, d], and how their cosines become cos θ_j; None (and K = 1): one row.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -81,12 +83,19 @@ class Objective:
     center_loss: CenterLoss | None = None
     ramp: Ramp | None = None
     classifier: roles.Classifier = Softmax()  # noqa: RUF009  # frozen
+    subcenters: roles.Subcenters | None = None
 
     def __post_init__(self) -> None:
         for slot, role in ROLES.items():
             chosen = getattr(self, slot)
             if chosen is not None or slot in ("negatives", "classifier"):
                 roles.check(role, slot, chosen)
+        if self.subcenters is not None and self.subcenters.rows == 1:
+            object.__setattr__(self, "subcenters", None)  # so that K = 1 is the plain loss, its shapes and files too
+        if self.subcenters is not None and self.weights == "raw":
+            raise InputError(
+                "sub-centres are compared by their cosines, so weights must be 'unit'; got weights = 'raw'"
+            )
         if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
             raise InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
         if not isinstance(self.penalties, tuple):
@@ -123,6 +132,7 @@ class Objective:
                 raise InputError(f"{name} is given twice; use replace({name}=...) to change it")
         if self.radius is not None:
             self._check_scale(self.radius.has_scale)
+            self._check_spread()
 
     @property
     def remaps(self) -> bool:
@@ -133,6 +143,22 @@ class Objective:
     def compares(self) -> bool:
         """Whether the negatives are compared with the margined target."""
         return self.remaps and self.negatives.threshold is None and self.negatives.power is None
+
+    @property
+    def rows_per_class(self) -> int:
+        """K, the weight rows of each class."""
+        return 1 if self.subcenters is None else self.subcenters.rows
+
+    @property
+    def softness(self) -> float | None:
+        """γ of the softmax over a class's sub-centres; None takes the nearest, or there is one row per class."""
+        return None if self.subcenters is None else self.subcenters.softness
+
+    def weight_shape(self, num_classes: int, embedding_size: int) -> tuple[int, ...]:
+        """The shape of the class weights: (C, d), or (C, K, d) with sub-centres."""
+        if self.subcenters is None:
+            return (num_classes, embedding_size)
+        return (num_classes, self.subcenters.rows, embedding_size)
 
     @property
     def asks_of_target(self) -> bool:
@@ -220,6 +246,14 @@ class Objective:
         readers = {slot: piece for slot, piece in pieces if hasattr(piece, "counts")}
         return self.replace(**{slot: dataclasses.replace(piece, counts=counts) for slot, piece in readers.items()})
 
+    def _check_spread(self) -> None:
+        for term in self.penalties:
+            if term.penalty.asks is roles.Spread and self.subcenters is None:
+                raise InputError(
+                    f"{term.penalty.name} draws the sub-centres of a class together, but there is one weight row per "
+                    "class; give subcenters with k >= 2"
+                )
+
     def bind(self, embedding_size: int, num_classes: int) -> BoundObjective:
         """This objective for d and C, with its parameters and running figures; warns once about bounds.
 
@@ -273,6 +307,7 @@ class Objective:
             penalties=self.penalties + other.penalties,
             center_loss=base.center_loss or extra.center_loss,
             ramp=base.ramp or extra.ramp,
+            subcenters=base.subcenters or extra.subcenters,
             eps=base.eps or extra.eps,
         )
 
@@ -320,6 +355,7 @@ class BoundObjective(nn.Module):
         self.embedding_size = checks.integer("embedding_size", embedding_size, low=1)
         if spec.radius is None:
             spec._check_scale(False)
+            spec._check_spread()
             if not any(term.penalty.trains_classes for term in spec.penalties):
                 raise InputError(
                     f"nothing here trains the class weights ({spec}); add a base loss such as softmax() or normface(), "

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.losses.norm_penalties import FeatureIncay, Magnitude, Ring
-from angulus.losses.roles import Ask, ClassSums, Hinge, LogSumExp, Penalty, Rows
+from angulus.losses.roles import Ask, ClassSums, Hinge, LogSumExp, Penalty, Rows, Spread
 
-__all__ = ["IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Magnitude", "ProxyAnchor", "Ring"]
+__all__ = [
+    "IAM", "TABLE", "CContrastive", "CTriplet", "FeatureIncay", "Magnitude", "ProxyAnchor", "Ring", "SubcenterSpread",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,46 @@ class _BoundProxyAnchor:
         return value
 
 
+@dataclass(frozen=True)
+class SubcenterSpread(Penalty):
+    """τ/(C·K(K − 1)) · Σ_j Σ_{k<l} √(2 − 2 ŵ_jk·ŵ_jl): draws the K ≥ 2 sub-centres of each class together.
+
+    One number for all rows. With class sampling the mean is over the classes that the step sees.
+
+    Args:
+        tau: τ ≥ 0; 0.2 in the paper.
+        eps: added under the root, ≥ 0; the authors' code has 1e-5.
+
+    Source: Qian et al. 2019, Eq. 9 to 11. Differs: the paper's root has no eps; its gradient at equal sub-centres,
+    which is undefined, is 0 here.
+    """
+
+    tau: float = 0.2
+    eps: float = 0.0
+    name: ClassVar[str] = "subcenter_spread"
+    asks: ClassVar[type[Spread]] = Spread
+    asks_of_target: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        checks.number("tau", self.tau, low=0)
+        checks.number("eps", self.eps, low=0)
+
+    def ask(self, rows: Rows) -> Ask:
+        return Spread(self.eps)
+
+    def __call__(self, rows: Rows, answer: Any) -> Tensor:
+        total, classes = answer
+        value: Tensor = self.tau / 2 * total / classes  # of K(K − 1)/2 pairs: half of the mean
+        return value
+
+    def formula(self) -> str:
+        eps = f" + {self.eps:g}" if self.eps else ""
+        return f"{self.tau:g}/(C·K(K − 1))·Σ_j Σ_{{k<l}} √(2 − 2 ŵ_jk·ŵ_jl{eps})"
+
+    def words(self) -> str:
+        return f"sub-centres of a class drawn together with τ = {self.tau:g}"
+
+
 def _count_others(name: str, num_classes: int) -> int:
     if num_classes < 2:
         raise checks.InputError(f"{name} needs another class: num_classes must be >= 2; got {num_classes}")
@@ -257,5 +299,6 @@ def _count_others(name: str, num_classes: int) -> int:
 
 
 TABLE: dict[str, type[Penalty]] = {
-    piece.name: piece for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet, Magnitude, ProxyAnchor)
+    piece.name: piece
+    for piece in (IAM, FeatureIncay, Ring, CContrastive, CTriplet, Magnitude, ProxyAnchor, SubcenterSpread)
 }

@@ -124,6 +124,22 @@ class Negatives(SlotPiece, Protocol):
     def coefficients(self) -> tuple[float, float, float]: ...
 
 
+class Subcenters(SlotPiece, Protocol):
+    """How the cosines of a class's weight rows become the cosine of the class.
+
+    Attributes:
+        rows: K, the weight rows per class.
+        softness: γ of the softmax that weights the rows' cosines; None takes the largest.
+    """
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def softness(self) -> float | None:
+        return None
+
+
 class Weighting(SlotPiece, Protocol):
     """The weight of each row; bound, `weighting(loss[B], log_p[B], log_not_p[B]) -> (weight[B], divisor)`.
 
@@ -209,19 +225,25 @@ class ClassSums(NamedTuple):
     delta: float
 
 
-Ask = LogSumExp | Hinge | ClassSums | None
+class Spread(NamedTuple):
+    """Asks for the mean distance √(‖ŵ_jk − ŵ_jl‖² + eps) between two sub-centres of a class, k < l."""
+
+    eps: float
+
+
+Ask = LogSumExp | Hinge | ClassSums | Spread | None
 
 
 class Penalty(Piece, Protocol):
     """A term added to the loss; bound, `penalty(rows, answer) -> [B]` and `ask(rows)`.
 
     `answer` is the reduction over the classes that `ask` requested: for a `LogSumExp` the log-sum-exp [B], for a
-    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for `ClassSums` its three numbers, [B] each, for
-    None nothing.
+    `Hinge` the pair (sum of hinges [B], number of active ones [B]), for `ClassSums` its three numbers, [B] each, for a
+    `Spread` the pair (sum over the classes [B], number of classes [B]), the same for all rows, for None nothing.
 
     Attributes:
         name: its name in recipes and in `state_dict`.
-        asks: `LogSumExp`, `Hinge` or `ClassSums`, the type that `ask` returns, or None.
+        asks: `LogSumExp`, `Hinge`, `ClassSums` or `Spread`, the type that `ask` returns, or None.
         asks_of_target: `ask` reads `rows.cos` or `rows.target`, so both are computed before the reduction. If False,
             `ask` gets NaN for them, and a step computes the target's geometry once.
         needs_scale: it takes its scale from a base loss with one s.
@@ -231,7 +253,7 @@ class Penalty(Piece, Protocol):
     """
 
     name: ClassVar[str]
-    asks: ClassVar[type[LogSumExp] | type[Hinge] | type[ClassSums] | None] = None
+    asks: ClassVar[type[LogSumExp] | type[Hinge] | type[ClassSums] | type[Spread] | None] = None
     asks_of_target: ClassVar[bool] = True
     trains_classes: ClassVar[bool] = False
     reads_norms: ClassVar[bool] = False

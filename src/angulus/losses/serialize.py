@@ -7,7 +7,7 @@ from typing import Any
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.losses import classifiers, margins, negatives, penalties, radius, weighting
+from angulus.losses import classifiers, margins, negatives, penalties, radius, subcenters, weighting
 from angulus.losses.center import CenterLoss
 from angulus.losses.objective import Objective, Term
 from angulus.losses.ramp import Ramp
@@ -18,6 +18,7 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "negatives": negatives.TABLE,
     "weighting": weighting.TABLE,
     "classifier": classifiers.TABLE,
+    "subcenters": subcenters.TABLE,
 }
 ADDED: dict[str, Callable[..., Any]] = {"center_loss": CenterLoss, "ramp": Ramp}
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
@@ -59,6 +60,8 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
     out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
     for slot in SLOTS:
         chosen = getattr(objective, slot)
+        if slot == "subcenters" and chosen is None:
+            continue  # as before there were any: heads saved then are read now
         out[slot] = None if chosen is None else {"kind": chosen.kind, **_plain(chosen)}
     for weight, penalty in objective.penalties:
         spec: Any = penalty  # a dataclass, as an objective checks

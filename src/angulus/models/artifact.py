@@ -207,7 +207,7 @@ def save(
     """
     backbones.check_stored(config.backbone, config.options)
     Preprocessing(config.contract, mean_image)  # refused before anything is written
-    if classifier is not None and classifier.weight.shape[1] != config.embedding_size:
+    if classifier is not None and classifier.weight.shape[-1] != config.embedding_size:
         raise checks.InputError(
             f"class weights must be [classes, {config.embedding_size}], as the features are; got "
             f"{list(classifier.weight.shape)}"

@@ -20,7 +20,7 @@ from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.serialize import from_mapping, to_mapping
 
 FILE = "classes.safetensors"
-_PARTS = ("radius", "weights", "bias", "eps")  # of an objective, those that its logits depend on
+_PARTS = ("radius", "weights", "bias", "eps", "subcenters")  # of an objective, those that its logits depend on
 _KEYS = {"sha256", "names", "logits"}
 _WAY_OUT = "fetch or save the model again"
 
@@ -42,8 +42,8 @@ class Classifier(nn.Module):
 
     Attributes:
         names: of the C classes.
-        spec: the part of the objective that makes logits: radius, weights, bias, eps.
-        weight, bias: [C, d], and [C] or None.
+        spec: the part of the objective that makes logits: radius, weights, bias, eps, sub-centres.
+        weight, bias: [C, d], or [C, K, d] with sub-centres, and [C] or None.
         radius: the bound radius, with the learned scale or the running figure that it has; None for cosines.
     """
 
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         self.register_buffer("bias", bias)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # training has warned of bounds that C and d break
-            self.radius: Any = self.spec.radius and self.spec.radius.bind(weight.shape[1], weight.shape[0])
+            self.radius: Any = self.spec.radius and self.spec.radius.bind(weight.shape[-1], weight.shape[0])
 
     @staticmethod
     def of(names: Sequence[str], bound: BoundObjective, weight: Tensor, bias: Tensor | None = None) -> Classifier:
@@ -89,7 +89,7 @@ def encode(classifier: Classifier) -> tuple[bytes, dict[str, Any]]:
     return data, {
         "sha256": hashlib.sha256(data).hexdigest(),
         "names": list(classifier.names),
-        "logits": {part: mapping[part] for part in _PARTS},
+        "logits": {part: mapping[part] for part in _PARTS if part in mapping},
     }
 
 
@@ -126,9 +126,11 @@ def _build(entry: Mapping[str, Any], tensors: dict[str, Tensor], embedding_size:
         raise checks.InputError(f"logits must be made of {', '.join(_PARTS)}; got {checks.shown(sorted(unknown)[0])}")
     spec = from_mapping(entry["logits"])
     weight, bias = tensors.pop("weight", None), tensors.pop("bias", None)
-    if weight is None or weight.ndim != 2 or weight.shape[1] != embedding_size or not weight.is_floating_point():
+    one_class = spec.weight_shape(1, embedding_size)[1:]
+    if weight is None or weight.ndim < 2 or weight.shape[1:] != one_class or not weight.is_floating_point():
         got = "none" if weight is None else f"{weight.dtype} {list(weight.shape)}"
-        raise checks.InputError(f"weight must be floating point [classes, {embedding_size}]; got {got}")
+        shape = ", ".join(map(str, ("classes", *one_class)))
+        raise checks.InputError(f"weight must be floating point [{shape}]; got {got}")
     if spec.bias != (bias is not None) or (bias is not None and list(bias.shape) != [len(weight)]):
         wanted = f"[{len(weight)}]" if spec.bias else "left out"
         raise checks.InputError(f"bias must be {wanted}; got {'none' if bias is None else list(bias.shape)}")

@@ -22,18 +22,19 @@ def draw_as_dense(head: ShardedHead) -> None:
     PyTorch draws normal numbers sixteen at a time, so drawing by blocks of a multiple of sixteen equals one long draw.
     A last block of fewer than sixteen numbers is joined to the one before it.
     """
-    size, classes = head.weight.shape[1], head.objective.num_classes
+    size, classes = head.weight.shape[1:].numel(), head.objective.num_classes
     starts = list(range(0, classes, BLOCK))
     if len(starts) > 1 and (classes - starts[-1]) * size < 16:
         starts.pop()
     with torch.no_grad():
         for first, stop in zip(starts, [*starts[1:], classes], strict=True):
             drawn = torch.empty(stop - first, size)
-            nn.init.normal_(drawn, std=1 / math.sqrt(size))
+            nn.init.normal_(drawn, std=1 / math.sqrt(head.weight.shape[-1]))
             here = range(max(first, head.classes.start), min(stop, head.classes.stop))
             own = slice(here.start - head.classes.start, here.stop - head.classes.start)
             if len(here):
-                head.weight[own] = drawn[here.start - first : here.stop - first].to(head.weight)
+                rows = drawn[here.start - first : here.stop - first]
+                head.weight[own] = rows.view(-1, *head.weight.shape[1:]).to(head.weight)
 
 
 def from_checkpoint(path: Path, job: Job) -> None:

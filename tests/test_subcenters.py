@@ -1,0 +1,96 @@
+"""`angulus subcenters` and what it calls: a model trained with sub-centres, examined by its own embeddings."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import angulus
+import tiny
+from angulus import InputError, losses
+from angulus.cli.main import app
+from angulus.core.embeddings import Embeddings
+from angulus.experiments.run import run
+from angulus.heads.subcenters import find_dominant
+from angulus.models.subcenters import examine
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a recipe with sub-centres, and the embeddings of its training images."""
+    folder = tmp_path_factory.mktemp("subcenters")
+    recipe = tiny.validated("objective={kind: subcenter_cosface, s: 10, m: 0.1, k: 2}", "backbone.embedding_size=8")
+    assert recipe.objective == losses.subcenter_cosface(10, 0.1, 2)
+    splits = tiny.splits()
+    results = run(recipe, folder / "run", splits=splits)
+    assert 0 <= results["accuracy"] <= 1
+    model, images = angulus.load(folder / "run" / "model"), splits.train
+    labels = np.array([images.class_names[label] for label in images.labels])
+    labels[:2] = ""
+    ids = np.array([f"{row}.png" for row in range(len(labels))])
+    made = Embeddings(model.embed(images.pixels).numpy(), ids, labels=labels, models=np.full(len(ids), model.name))
+    made.write(folder / "e.npz")
+    return folder
+
+
+def test_a_run_with_subcenters_resumes_and_its_model_classifies(trained: Path, tmp_path: Path) -> None:
+    model = angulus.load(trained / "run" / "model")
+    assert model.classifier is not None and model.classifier.weight.shape == (10, 2, 8)
+    test = tiny.splits().test
+    features = torch.nn.functional.normalize(model.embed(test.pixels))
+    rows = torch.nn.functional.normalize(model.classifier.weight, dim=2)
+    torch.testing.assert_close(model.logits(test.pixels), 10 * torch.einsum("bd,ckd->bck", features, rows).amax(dim=2))
+    recipe = tiny.validated(
+        "objective={kind: subcenter_cosface, s: 10, m: 0.1, k: 2}", "backbone.embedding_size=8", "training.epochs=3"
+    )
+    shutil.copytree(trained / "run", tmp_path / "run")
+    assert run(recipe, tmp_path / "run", resume=True, splits=tiny.splits())["training"]["steps"] == 15
+
+
+def test_the_command_lists_far_images_and_writes_the_model_of_the_dominant_rows(trained: Path, tmp_path: Path) -> None:
+    model, read = angulus.load(trained / "run" / "model"), Embeddings.read(trained / "e.npz")
+    assert model.classifier is not None
+    table, out = tmp_path / "far.csv", tmp_path / "one"
+    options = ["--csv", str(table), "--out", str(out), "--max-angle", "30"]
+    shown = CliRunner().invoke(app, ["subcenters", str(trained / "run" / "model"), str(trained / "e.npz"), *options])
+    assert shown.exit_code == 0, shown.output
+    numbers = [-100 if label == "" else int(label) for label in read.labels]  # type: ignore[union-attr]
+    expected = find_dominant(torch.from_numpy(read.vectors.copy()), torch.tensor(numbers), model.classifier.weight)
+    lines = table.read_text().splitlines()
+    far = expected.angles > 30
+    assert lines[0] == "id,label,angle" and len(lines) - 1 == int(far.sum()) > 0
+    angles = [float(line.split(",")[2]) for line in lines[1:]]
+    assert angles == sorted(angles, reverse=True)
+    assert {line.split(",")[0] for line in lines[1:]} == {f"{row}.png" for row in far.nonzero().flatten().tolist()}
+    assert "70 images of 10 classes with 2 sub-centres" in shown.output.replace("\n", " ")
+    one = angulus.load(out)
+    assert one.classifier is not None and one.classifier.spec.subcenters is None
+    assert torch.equal(one.classifier.weight, model.classifier.weight[torch.arange(10), expected.chosen])
+    assert torch.equal(one.embed(tiny.splits().test.pixels), model.embed(tiny.splits().test.pixels))
+
+
+def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
+    model, read = angulus.load(trained / "run" / "model"), Embeddings.read(trained / "e.npz")
+    labels = read.labels
+    assert labels is not None
+    other = np.where(np.arange(len(read)) == 5, "somebody", labels)
+    for changes, said in (
+        ({"labels": None}, "has no labels"),
+        ({"labels": other}, r"must be classes of the model; got 'somebody' and 0 more"),
+        ({"models": np.full(len(read), f"{model.fingerprint}-sum")}, r"flip sum, but class weights .*--flip none"),
+        ({"vectors": read.vectors[:, :4], "models": None}, "vectors of size 4, this model's have 8"),
+        ({"labels": np.where(labels == "3", "", labels)}, r"1 of 10 classes have no row.*class 3"),
+    ):
+        with pytest.raises(InputError, match=said):
+            examine(model, replace(read, **changes))
+    with pytest.raises(InputError, match="max_angle must be a finite number in"):
+        examine(model, read, max_angle=-1)
+    arguments = ["subcenters", str(trained / "run" / "model"), str(trained / "e.npz")]
+    refused = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert isinstance(refused.exception, InputError) and "--out must be a new folder" in str(refused.exception)
