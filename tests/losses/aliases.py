@@ -8,7 +8,7 @@ from functools import partial
 
 from angulus import losses
 from angulus.losses.classifiers import Sigmoid, Softmax
-from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative
+from angulus.losses.margins import AdditiveAngle, AdditiveCosine, Annealing, Combined, Multiplicative, NormQuality
 from angulus.losses.negatives import MVAdaptive, MVFixed
 from angulus.losses.radius import Contraction, Identity
 from angulus.losses.subcenters import Nearest, Weighted
@@ -419,6 +419,12 @@ TABLE = (
         least=3,
     ),
     Case("adaface", L.adaface(16), ada(), held=True, least=1),
+    Case(
+        "adaface-without-norms",
+        L.adaface(16).replace(margin=NormQuality(0.4, h=0.0, eps=1e-4)),
+        of(adaptive.adaface, 16.0, 0.4, 0.0, 20.0, 100.0, [1.0] * 5, 1e-4),
+        least=1,
+    ),
     Case(
         "adaface-seen",
         L.adaface(16, rate=0.5),

@@ -77,9 +77,13 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "adacos C = 2": (lambda: L.adacos("fixed").bind(3, 2), "num_classes must be a whole number >= 3; got 2; AdaCos's"),
     "no images": (
         lambda: L.dynamic_margin(counts=[5, 0]),
-        "counts[1] must be a whole number >= 1; got 0; a class without training images",
+        "counts[1] must be a whole number in [1, 9.0072e+15]; got 0; a class without training images",
     ),
     "equal counts": (lambda: L.dynamic_margin(counts=[5, 5, 5]), "all 3 have 5, for which a and b are undefined"),
+    "equal powers": (
+        lambda: L.dynamic_margin(counts=[9, 10], power=1e3),
+        "all 2 have 9 to 10 (the same at power 1000)",
+    ),
     "no counts": (lambda: L.dynamic_margin().bind(3, 4), "class_angle needs the number of training images of each"),
     "counts of C": (lambda: L.dynamic_margin(counts=[1, 2]).bind(3, 4), "class_angle has 2 numbers for 4 classes"),
     "counts text": (

@@ -266,7 +266,13 @@ def test_what_keeps_state() -> None:
     learned = {name for name, case in CASES.items() if {"s", "b", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
     centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
-    unseen = {"cm_softmax-auto-unseen", "feature_incay-auto-unseen", "adaface", "curricularface"}
+    unseen = {
+        "cm_softmax-auto-unseen",
+        "feature_incay-auto-unseen",
+        "adaface",
+        "curricularface",
+        "adaface-without-norms",
+    }
     assert stateful == learned | seen | centred | unseen | {"elasticface", "elasticface-cos-plus"}
     assert not Objective(radius=Fixed(2), negatives=Keep()).stateful
     assert L.mv_softmax(8, None, 0.1, "adaptive").remaps and not L.softmax().remaps

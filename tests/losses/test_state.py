@@ -71,9 +71,11 @@ def test_what_is_kept_is_in_state_dict(objective: Objective, names: set[str]) ->
     assert set(head.state_dict()) == {"weight"} | {f"objective.{name}" for name in names}
 
 
-# but elastic margins, whose loss in eval mode does not depend on their state
+# but what in eval mode does not depend on its state
 STATEFUL = {
-    name: case for name, case in CASES.items() if case.objective.stateful and not name.startswith("elasticface")
+    name: case
+    for name, case in CASES.items()
+    if case.objective.stateful and not name.startswith(("elasticface", "adaface-without"))
 }
 
 

@@ -68,7 +68,7 @@ def adaface(
 ) -> Vector:
     """s (cos(theta - m z) - (m + m z)) against s cos(theta_j); `norms` are held. Source: AdaFace, Eq. 14 to 16."""
     targets = []
-    for x, y, n in zip(features, labels, norms, strict=True):
+    for x, y, n in zip(features, labels, norms[: len(labels)], strict=True):
         clipped = min(max(n, 0.001), 100.0)
         z = min(max((clipped - mean) / (deviation + eps) * h, -1.0), 1.0)
         moved = min(max(angle(x, weight[y]) - m * z, eps), math.pi - eps)

@@ -46,7 +46,9 @@ def check_counts(counts: Any) -> tuple[int, ...] | Literal["auto"]:
         checks.choice("counts", counts, ("auto",), hint="or the number of images of each class")
         return "auto"
     hint = "a class without training images has no row; leave it out, or count it as 1"
-    return tuple(checks.integer(f"counts[{i}]", n, low=1, hint=hint) for i, n in enumerate(as_list("counts", counts)))
+    return tuple(
+        checks.integer(f"counts[{i}]", n, low=1, high=2**53, hint=hint) for i, n in enumerate(as_list("counts", counts))
+    )
 
 
 def as_list(name: str, values: Any) -> list[Any]:

@@ -94,7 +94,10 @@ class NormQuality(Margin):
     kind: ClassVar[str] = "norm_quality"
     stateful: ClassVar[bool] = True
     reads_batch: ClassVar[bool] = True
-    reads_norms: ClassVar[bool] = True
+
+    @property
+    def reads_norms(self) -> bool:  # type: ignore[override]  # a constant for other margins
+        return self.h > 0
 
     def __post_init__(self) -> None:
         checks.number("m", self.m, low=0, high=math.pi / 2, open_high=True, hint="m is in radians")
@@ -297,11 +300,14 @@ class ClassAngle(Margin):
         checks.number("power", self.power, low=0, open_low=True)
         object.__setattr__(self, "counts", check_counts(self.counts))
         checks.choice("beyond_pi", self.beyond_pi, BEYOND_PI)
-        if self.counts != "auto" and len(set(self.counts)) == 1 and len(self.counts) > 1:
-            raise checks.InputError(
-                f"dynamic margins need classes with different numbers of images; all {len(self.counts)} have "
-                f"{self.counts[0]}, for which a and b are undefined: use arcface, with one margin for all"
-            )
+        if self.counts != "auto" and len(self.counts) > 1:
+            fewest, most = min(self.counts), max(self.counts)
+            if fewest**-self.power == most**-self.power:
+                have = str(most) if fewest == most else f"{fewest} to {most} (the same at power {self.power:g})"
+                raise checks.InputError(
+                    f"dynamic margins need classes with different numbers of images; all {len(self.counts)} have "
+                    f"{have}, for which a and b are undefined: use arcface, with one margin for all"
+                )
 
     def bind(self, embedding_size: int, num_classes: int) -> BoundClassAngle:
         counts = PerClass.check(self.kind, self.counts, num_classes)
