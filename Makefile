@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs site clean
+.PHONY: demo test lint types docs site release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/angulus demo
@@ -20,9 +20,10 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# the pictures of the docs, the table of tested losses from the results of the last `make test`, and the papers' tables
+# the pictures of the docs, the notebook's outputs, the table of tested losses from the results of the last `make test`, and the papers' tables
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/figures.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebook.py
 	$(BIN)/python docs/tested.py build/tests.xml
 	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
 
@@ -30,6 +31,11 @@ docs: $(VENV)/.installed-dev
 site: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link rel="stylesheet"|img)[^>]+(src|href)="https?:' site # nothing is fetched from elsewhere
+
+# builds the sdist and the wheel, checks both, and installs and runs the wheel in an environment of its own; RELEASE=1 also
+# wants this version and its date at the top of CHANGELOG.md
+release-check:
+	PYTHON=$(PYTHON) RELEASE=$(RELEASE) .ci/release-check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

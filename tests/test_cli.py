@@ -320,6 +320,13 @@ def test_a_command_that_needs_no_argument_still_runs_without(angulus: Run) -> No
     assert not any(cli.load_command(name).no_args_is_help for name in ("demo", "reproduce"))
 
 
+def test_a_console_without_greek_letters_gets_question_marks() -> None:
+    code = "import sys; sys.argv = ['angulus', 'list', 'losses', 'arcface']; from angulus.cli.main import main; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "target s cos(? + m)" in found.stdout
+
+
 # what ends it
 
 

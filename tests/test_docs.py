@@ -22,7 +22,7 @@ from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of the click that typer brings, under a private name
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def python_blocks(page: Path) -> str:
@@ -151,6 +151,7 @@ def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"- (?:\w+: )?([\w/-]+\.md)", text))
     made = {"index.md", "commands.md", "recipes.md", "recipe-keys.md", "contributing.md", "changelog.md"}
+    made |= {"quickstart.md", "security.md", "releasing.md"}
     for page in named - made:
         assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
     nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}

@@ -155,9 +155,10 @@ def test_the_size_in_a_backbones_sentence_is_one_that_it_takes(name: str) -> Non
     assert set(ABOUT) == set(backbones.list_backbones())
 
 
-def test_the_sites_page_of_keys_has_a_row_for_each() -> None:
+def test_the_sites_page_of_keys_has_a_row_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs", reason="needs mkdocs, which builds the site")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
     page = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "site_pages.py"))["_keys"]()
     rows = re.findall(r"^\| `([^`]+)` \|", page, flags=re.M)
     assert sorted(rows) == sorted(key.path for key in list_keys())
-    assert all(line.count("|") == 5 for line in page.splitlines() if line.startswith("| `"))
+    assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("| `"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -138,6 +139,9 @@ def _run() -> None:
     from angulus.training.signals import Interrupted
 
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that has no θ shows ? in its place
     try:
         if launch.is_distributed() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
             from angulus.distributed.runtime import SharedError
