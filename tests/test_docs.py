@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import angulus
+import backbones as measured
 from angulus.cli import main as cli
 from angulus.cli.examples import EXAMPLES
 from angulus.experiments.compare import compare
@@ -196,3 +197,18 @@ def test_the_example_of_the_page_on_compare_converges(tmp_path: Path) -> None:
         accuracy = row.columns["accuracy entire %"].mean
         assert accuracy > 97
         assert accuracy == pytest.approx(float(printed[row.variant]), abs=1.0)
+
+
+def test_the_page_on_backbones_shows_what_was_counted_and_stored(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs/backbones.md"
+    text = page.read_text(encoding="utf-8")
+    stored = [json.loads(line) for line in (ROOT / "benchmarks/results/backbones.jsonl").read_text().splitlines()]
+    assert sorted(row["backbone"] for row in stored) == angulus.list_backbones()
+    for row in stored:
+        assert f"| {' | '.join(measured.cells(row))} |" in text
+        with torch.device("meta"):
+            parameters = sum(entry.numel() for entry in measured.build(row["backbone"]).parameters())
+        assert row["parameters"] == parameters
+    exec(compile(python_blocks(page), page.name, "exec", dont_inherit=True), {})
+    (printed,) = re.findall(r"```text\n(.*?)```", text, flags=re.S)
+    assert capsys.readouterr().out == printed
