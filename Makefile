@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs site release-check clean
+.PHONY: demo test lint types docs outputs site release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/angulus demo
@@ -20,12 +20,16 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# the pictures of the docs, the notebook's outputs, the table of tested losses from the results of the last `make test`, and the papers' tables
+# the pictures of the docs, the table of tested losses from the results of the last `make test`, and the papers' tables
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/figures.py
-	OMP_NUM_THREADS=1 $(BIN)/python docs/notebook.py
 	$(BIN)/python docs/tested.py build/tests.xml
 	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
+
+# runs the notebook and the console blocks of the docs, and stores what they print and draw; tests compare it
+outputs: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebook.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/console.py
 
 # the docs as a site in site/; index.html opens from disk
 site: $(VENV)/.installed-dev

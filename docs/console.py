@@ -1,7 +1,7 @@
 """Runs the ```console blocks of the docs, in one folder and in this order, and writes what the commands print.
 
-`python docs/console.py` rewrites the pages; tests/test_console_blocks.py compares them. Anyone can run these commands: they
-train on scikit-learn's digits, and the first Python block of predict.md writes the images.
+`python docs/console.py` rewrites the pages; tests/test_console_blocks.py compares them. Anyone can run these commands:
+they train on scikit-learn's digits, and the first Python block of predict.md writes the images.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def shape(text: str) -> list[str]:
     """The lines without their numbers, which differ a little between machines, and without the widths of columns."""
-    text = re.sub(r"\b[0-9a-f]{16,}\b|[<>]? ?[-+]?\d[\d.,]*(e[-+]?\d+)?", "0", text)
+    text = re.sub(r"\b[0-9a-f]{16,}\b|(?:[<>] ?)?[-+]?\d[\d.,]*(e[-+]?\d+)?", "0", text)
     return [re.sub(r"[━─]+", "━", re.sub(r" +", " ", line)) for line in text.splitlines()]
 
 
