@@ -79,7 +79,7 @@ def list_names(
     """List recipes, losses, backbones, protocols, data sets or the keys of recipes: the name and one sentence."""
     entries = find(kind, part)
     if as_json:
-        items = [{"name": name, "about": about} for name, about in entries]
+        items: list[dict[str, Any]] = [{"name": name, "about": about} for name, about in entries]
         if kind == "losses":
             items = [item | {"parameters": loss_defaults(item["name"])} for item in items]
         say(json.dumps(items, indent=2, ensure_ascii=False))
