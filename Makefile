@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs site clean
+.PHONY: demo test lint types docs outputs site release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/angulus demo
@@ -26,10 +26,20 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/tested.py build/tests.xml
 	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
 
+# runs the notebook and the console blocks of the docs, and stores what they print and draw; tests compare it
+outputs: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebook.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/console.py
+
 # the docs as a site in site/; index.html opens from disk
 site: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link rel="stylesheet"|img)[^>]+(src|href)="https?:' site # nothing is fetched from elsewhere
+
+# builds the sdist and the wheel, checks both, and installs and runs the wheel in an environment of its own; RELEASE=1 also
+# wants this version and its date at the top of CHANGELOG.md
+release-check:
+	PYTHON=$(PYTHON) RELEASE=$(RELEASE) .ci/release-check
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

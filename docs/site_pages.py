@@ -6,26 +6,30 @@ Here they are led to where the site has the same thing: the API's page, the reci
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import notebook
+import site_api
+import site_commands
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-RECIPES, KEYS, COMMANDS, NAMES = "recipes.md", "recipe-keys.md", "commands.md", "reference/angulus.md"
+PAGES = {
+    "README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md", "RELEASING.md": "releasing.md",
+}  # fmt: skip
+NOTEBOOKS = {"examples/quickstart.ipynb": "quickstart.md"}
+RECIPES, KEYS, COMMANDS, OVERVIEW = "recipes.md", "recipe-keys.md", "commands.md", "reference/overview.md"
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(\))")
 BLOCK = re.compile(r"^```math\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"\$`([^`\n]+)`\$")
-NOT_API = {"__main__", "cli"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -35,15 +39,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     named = {page for pages in sections.values() if isinstance(pages, list) for page in pages}
     found = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
     sections["Tasks"] += sorted(found - named)
-    sections["Reference"] += [NAMES, *({f"angulus.{name}": _api_page(name)} for name in _api())]
+    sections["Python"] += [OVERVIEW, *(_api_page(name) for name in site_api.groups())]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here, and copies of the files that pages link to."""
     texts = {page: (ROOT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
-    texts |= {_api_page(name): _api_text(name, modules) for name, modules in _api().items()}
-    texts |= {RECIPES: _recipes(), KEYS: _keys(), COMMANDS: _commands(), NAMES: _names()}
+    texts |= {_api_page(name): site_api.page_text(group) for name, group in site_api.groups().items()}
+    texts |= {RECIPES: _recipes(), KEYS: _keys(), COMMANDS: site_commands.page_text(), OVERVIEW: site_api.overview()}
+    texts |= {page: notebook.as_markdown(notebook.read(ROOT / source)) for source, page in NOTEBOOKS.items()}
     for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     copied = {_target(match, file.src_uri) for file in files.documentation_pages() for match in _links(file)}
@@ -64,7 +69,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         anchor = f"#{anchor}" if anchor else match[3] or ""
         return f"{match[1]}{relative}{anchor}{match[4]}"
 
-    markdown = BLOCK.sub(lambda match: f"<div>{convert(match[1], display='block')}</div>", LINK.sub(lead, markdown))
+    markdown = BLOCK.sub(
+        lambda match: f'<div class="equation">{convert(match[1], display="block")}</div>', LINK.sub(lead, markdown)
+    )
     return INLINE.sub(lambda match: convert(match[1]), markdown)
 
 
@@ -74,7 +81,7 @@ def _links(file: File) -> Iterator[re.Match[str]]:
 
 def _target(match: re.Match[str], page: str) -> str | None:
     """Where in the site a link of a page leads; None for what the repository does not have, which MkDocs then says."""
-    source = next((name for name, made in PAGES.items() if made == page), f"docs/{page}")
+    source = next((name for name, made in (PAGES | NOTEBOOKS).items() if made == page), f"docs/{page}")
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
     if path.startswith("..") or not (ROOT / path).exists():
         return None
@@ -82,44 +89,16 @@ def _target(match: re.Match[str], page: str) -> str | None:
         return path.removeprefix("docs/")
     if path.startswith("src/angulus/") and path.endswith(".py"):
         module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        return f"{_api_page(module.split('.')[1])}#{module}"
+        for name, group in site_api.groups().items():
+            if module in group.names:
+                return f"{_api_page(name)}#{module}"
     if path.startswith("recipes"):
         return RECIPES
-    return PAGES.get(path, f"files/{path}")
-
-
-def _api() -> dict[str, list[str]]:
-    """The API's pages: a module or package, and the modules that it holds."""
-    modules: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "src" / "angulus").rglob("*.py")):
-        parts = path.relative_to(ROOT / "src").with_suffix("").parts
-        if len(parts) > 1 and parts[1] not in NOT_API | {"__init__"}:
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            modules.setdefault(parts[1], []).append(name)
-    return dict(sorted(modules.items()))
+    return (PAGES | NOTEBOOKS).get(path, f"files/{path}")
 
 
 def _api_page(name: str) -> str:
     return f"reference/{name}.md"
-
-
-def _api_text(name: str, modules: list[str]) -> str:
-    return f"# angulus.{name}\n\n" + "\n".join(f"::: {module}\n" for module in modules)
-
-
-def _names() -> str:
-    """What `import angulus` gives, with links to where it is described."""
-    import angulus
-
-    lines = []
-    for name in angulus.__all__:
-        each = getattr(angulus, name)
-        if isinstance(each, str):
-            continue
-        place = each.__name__ if isinstance(each, ModuleType) else f"{each.__module__}.{name}"
-        said = (each.__doc__ or "").partition("\n")[0]
-        lines.append(f"| [`angulus.{name}`]({place.split('.')[1]}.md#{place}) | {said} |")
-    return "\n".join(["# angulus", "", "| name | what it is |", "|---|---|", *lines, ""])
 
 
 def _recipes() -> str:
@@ -137,10 +116,11 @@ def _keys() -> str:
     groups: dict[str, list[str]] = {single: []}
     for key in list_keys():
         top, dot, _ = key.path.partition(".")
-        cells = (f"`{key.path}`", key.type, f"`{key.default}`" if key.default else "", key.about)
+        default = f", by default `{key.default}`" if key.default not in ("", "required") else f"; {key.default}"
+        cells = (f"`{key.path}`", f"{key.about}<br>*{key.type}*{default.removesuffix('; ')}")
         row = f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
         groups.setdefault(top if dot else single, []).append(row)
-    head = "| key | type | default | what it is |\n|---|---|---|---|\n"
+    head = "| key | what it is |\n|---|---|\n"
     tables = [f"## {name}\n\n{head}" + "\n".join(rows) + "\n" for name, rows in groups.items()]
     about = (
         "The same in the terminal: `angulus list keys`, or `angulus list keys training.optimizer` for a part. NAME "
@@ -148,24 +128,3 @@ def _keys() -> str:
         "[losses](losses.md).\n\n"
     )
     return "# Recipe keys\n\n" + about + "\n".join(tables)
-
-
-def _commands() -> str:
-    """Every command's help, as it is printed."""
-    from typer.testing import CliRunner
-
-    os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    from angulus.cli.main import app, load_all
-
-    runner, texts = CliRunner(), []
-
-    def visit(command: Any, words: list[str]) -> None:
-        if getattr(command, "commands", None):
-            for name, each in command.commands.items():
-                visit(each, [*words, name])
-            return
-        shown = runner.invoke(app, [*words, "--help"], prog_name="angulus").output
-        texts.append(f"## angulus {' '.join(words)}\n\n```text\n{shown.strip()}\n```\n")
-
-    visit(load_all(), [])
-    return "# Commands\n\nWhat `--help` says of each.\n\n" + "\n".join(texts)

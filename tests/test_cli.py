@@ -22,6 +22,7 @@ import tiny
 from angulus import __version__, data
 from angulus.cli import main as cli
 from angulus.cli import reproduce as commands_reproduce
+from angulus.cli.examples import EXAMPLES
 from angulus.data import Splits
 from angulus.data.sets import digits
 from angulus.experiments import build, recipe
@@ -181,7 +182,10 @@ def test_train_resumes_a_finished_run_by_reading_it(angulus: Run, few_digits: No
     stamp = Path("run/checkpoint.pt").stat().st_mtime_ns
     ended = out.removeprefix("Training tiny in run/\n")
     assert ended != out
-    assert angulus("train", path, "--out", "run", "--resume") == (code, ended, err)
+    code, out, err = angulus("train", path, "--out", "run", "--resume")
+    first, _, rest = out.partition("\n")
+    assert (code, rest, err) == (0, ended, "")
+    assert first.startswith("The run in run/ is complete, so nothing was trained. These are its results")
     assert Path("run/checkpoint.pt").stat().st_mtime_ns == stamp
 
 
@@ -299,6 +303,28 @@ def test_data_lists_the_sets(angulus: Run) -> None:
     out = angulus("data", "--help")[1]
     for name in data.list_datasets():
         assert name in out
+
+
+@pytest.mark.parametrize("words", [["predict"], ["search", "add"], ["evaluate", "pairs"], ["verify"]])
+def test_a_command_without_its_arguments_shows_its_help_with_an_example(angulus: Run, words: list[str]) -> None:
+    code, out, err = angulus(*words)
+    shown = out + err
+    assert code == 2
+    assert "Missing" not in shown and f"Example: angulus {EXAMPLES[' '.join(words)]}" in " ".join(shown.split())
+    if words == ["predict"]:
+        assert re.search(r"MODEL +.*A model folder", shown) and re.search(r"SOURCE +.*Images, or what", shown)
+
+
+def test_a_command_that_needs_no_argument_still_runs_without(angulus: Run) -> None:
+    assert angulus("evaluate", "--list")[0] == 0
+    assert not any(cli.load_command(name).no_args_is_help for name in ("demo", "reproduce"))
+
+
+def test_a_console_without_greek_letters_gets_question_marks() -> None:
+    code = "import sys; sys.argv = ['angulus', 'list', 'losses', 'arcface']; from angulus.cli.main import main; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "target s cos(? + m)" in found.stdout
 
 
 # what ends it

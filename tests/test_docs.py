@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 import angulus
+import backbones as measured
 from angulus.cli import main as cli
 from angulus.cli.examples import EXAMPLES
 from angulus.experiments.compare import compare
@@ -22,7 +23,7 @@ from angulus.losses import margins
 
 ROOT = Path(__file__).parents[1]
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of the click that typer brings, under a private name
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def python_blocks(page: Path) -> str:
@@ -151,6 +152,7 @@ def test_every_page_is_in_the_sites_nav_or_becomes_a_task() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"- (?:\w+: )?([\w/-]+\.md)", text))
     made = {"index.md", "commands.md", "recipes.md", "recipe-keys.md", "contributing.md", "changelog.md"}
+    made |= {"quickstart.md", "security.md", "releasing.md"}
     for page in named - made:
         assert (ROOT / "docs" / page).exists(), f"mkdocs.yml names {page}"
     nested = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/*/*.md")}
@@ -195,3 +197,18 @@ def test_the_example_of_the_page_on_compare_converges(tmp_path: Path) -> None:
         accuracy = row.columns["accuracy entire %"].mean
         assert accuracy > 97
         assert accuracy == pytest.approx(float(printed[row.variant]), abs=1.0)
+
+
+def test_the_page_on_backbones_shows_what_was_counted_and_stored(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs/backbones.md"
+    text = page.read_text(encoding="utf-8")
+    stored = [json.loads(line) for line in (ROOT / "benchmarks/results/backbones.jsonl").read_text().splitlines()]
+    assert sorted(row["backbone"] for row in stored) == angulus.list_backbones()
+    for row in stored:
+        assert f"| {' | '.join(measured.cells(row))} |" in text
+        with torch.device("meta"):
+            parameters = sum(entry.numel() for entry in measured.build(row["backbone"]).parameters())
+        assert row["parameters"] == parameters
+    exec(compile(python_blocks(page), page.name, "exec", dont_inherit=True), {})
+    (printed,) = re.findall(r"```text\n(.*?)```", text, flags=re.S)
+    assert capsys.readouterr().out == printed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +53,9 @@ NAMES = {
 def test_every_name_is_listed_with_one_line(kind: str, angulus: Run) -> None:
     code, out, err = angulus("list", kind)
     assert (code, err) == (0, "")
-    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    table, _, after = out.partition("\n\n")
+    assert bool(after) == (kind == "losses")
+    lines = [line.split(maxsplit=1) for line in table.splitlines()]
     assert sorted(name for name, _ in lines) == sorted(NAMES[kind])
     assert all(len(about) > 10 for _, about in lines)
     assert set(NAMES) == set(listing.KINDS)
@@ -77,6 +81,24 @@ def test_an_unknown_word_is_refused_with_the_nearest(arguments: tuple[str, ...],
     code, out, err = angulus("list", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert re.search(re.sub(r"([?])", r"\\\1", sentence), err)
+
+
+@pytest.mark.parametrize("name", losses.list_losses())
+def test_a_loss_by_its_whole_name_shows_formula_parameters_and_defaults(name: str, angulus: Run) -> None:
+    code, out, _ = angulus("list", "losses", name)
+    assert code == 0
+    assert f"formula with the defaults: {losses.ALIASES[name]().formula()}" in out and "Source: " in out
+    entries = inspect.signature(losses.ALIASES[name]).parameters
+    shown = dict(re.findall(r"^    (\w+) +(\S.*)$", out, flags=re.M))
+    assert list(shown) == list(entries)
+    for key, entry in entries.items():
+        if isinstance(entry.default, float):
+            assert float(shown[key]) == entry.default
+    (command,) = re.findall(r"^  angulus train demo (.*)$", out, flags=re.M)
+    changed = recipe.override({"objective": {"kind": "softmax"}}, shlex.split(command))
+    assert losses.from_recipe(changed["objective"]) is not None
+    found = json.loads(angulus("list", "losses", name, "--json")[1])
+    assert [set(item["parameters"]) for item in found if item["name"] == name] == [set(entries)]
 
 
 def test_every_key_of_a_recipe_has_a_type_a_default_and_a_description() -> None:
@@ -133,9 +155,10 @@ def test_the_size_in_a_backbones_sentence_is_one_that_it_takes(name: str) -> Non
     assert set(ABOUT) == set(backbones.list_backbones())
 
 
-def test_the_sites_page_of_keys_has_a_row_for_each() -> None:
+def test_the_sites_page_of_keys_has_a_row_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocs", reason="needs mkdocs, which builds the site")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
     page = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "site_pages.py"))["_keys"]()
     rows = re.findall(r"^\| `([^`]+)` \|", page, flags=re.M)
     assert sorted(rows) == sorted(key.path for key in list_keys())
-    assert all(line.count("|") == 5 for line in page.splitlines() if line.startswith("| `"))
+    assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("| `"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,3 +80,53 @@ def test_syntax_and_standard_library(python: str) -> None:
     if version < [3, 11]:
         pytest.skip(f"{python} is {version}")
     assert wrong == [], version
+
+
+# what Windows lacks of the standard library
+POSIX_MODULES = {"fcntl", "grp", "pwd", "resource", "termios", "posix"}
+POSIX_NAMES = {
+    *(
+        "fork",
+        "nice",
+        "getuid",
+        "geteuid",
+        "getpgid",
+        "killpg",
+        "setsid",
+        "pread",
+        "preadv",
+        "uname",
+        "statvfs",
+        "kill",
+    ),
+    *("sched_getaffinity", "sched_setaffinity", "mkfifo", "chown", "wait3", "wait4"),
+}
+
+
+def posix_only(source: str) -> list[str]:
+    """Imports and calls that fail on Windows, unless a `try` or `hasattr(os, NAME)` of the same file guards them."""
+    tree = ast.parse(source)
+    guarded = {id(node) for outer in ast.walk(tree) if isinstance(outer, ast.Try) for node in ast.walk(outer)}
+    asked = set(re.findall(r'hasattr\(os, "(\w+)"\)', source))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in guarded:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += [name for name in names if name in POSIX_MODULES]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            found += [f"os.{node.attr}"] if node.attr in POSIX_NAMES - asked else []
+    return found
+
+
+def test_the_check_of_posix_knows_wrong_ones() -> None:
+    assert posix_only("import fcntl, os\nos.nice(3)") == ["fcntl", "os.nice"]
+    assert posix_only('try:\n    import fcntl\nexcept ImportError:\n    pass\nif hasattr(os, "nice"): os.nice(3)') == []
+
+
+def test_nothing_in_the_package_needs_posix() -> None:
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for path in (ROOT / "src").rglob("*.py")
+        if (found := posix_only(path.read_text(encoding="utf-8")))
+    }
+    assert wrong == {}

@@ -120,6 +120,11 @@ def test_a_resolved_recipe_resolves_to_itself(objective: str, tmp_path: Path) ->
     assert recipe.to_yaml(again) == recipe.to_yaml(loaded)
 
 
+def test_an_objective_that_is_a_plain_name_says_how_to_write_it() -> None:
+    with pytest.raises(InputError, match=r"objective must be a mapping .*'arcface'; .* set objective\.kind=arcface"):
+        tiny.validated("objective=arcface")
+
+
 # YAML
 
 

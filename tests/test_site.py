@@ -15,6 +15,14 @@ mkdocs_config = pytest.importorskip("mkdocs.config", reason="needs mkdocs, which
 from mkdocs.commands.build import build  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+WIDE = """| a key of a recipe | what it is |
+|---|---|
+| `training.optimizer.backbone_lr_scale_of_a_long_name` | The rate of the backbone, by that of the head |
+
+| loss | accuracy good | accuracy low | accuracy entire | norm good | norm low | norm entire |
+|---|---:|---:|---:|---:|---:|---:|
+| CM-M-Softmax | 99.88 ± 0.09 | 93.57 ± 0.60 | 98.62 ± 0.07 | 54.54 ± 1.95 | 22.80 ± 0.46 | 48.19 ± 1.66 |
+"""
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
@@ -22,8 +30,9 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pages built with the site's own theme, search and scripts."""
     here = tmp_path_factory.mktemp("site")
-    shutil.copytree(ROOT / "docs" / "javascripts", here / "docs" / "javascripts")
-    (here / "docs" / "index.md").write_text("# Begin\n\nGo to [the other](other/page.md).\n")
+    for folder in ("javascripts", "stylesheets"):
+        shutil.copytree(ROOT / "docs" / folder, here / "docs" / folder)
+    (here / "docs" / "index.md").write_text(f"# Begin\n\nGo to [the other](other/page.md).\n\n{WIDE}\n")
     (here / "docs" / "other").mkdir()
     (here / "docs" / "other" / "page.md").write_text("# Another page\n\nHere stands a quetzal.\n")
     yaml = YAML(typ="safe", pure=True)
@@ -67,3 +76,12 @@ def test_search_from_disk_finds_a_word_and_opens_its_page(page: Any, site: Path,
     page.locator(".md-search-result__link", has_text="Another page").first.click()
     page.wait_for_url("**/other/page.html*")
     page.get_by_text("Here stands a quetzal").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tables_fit_a_phone(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 390, "height": 844})
+    rights = page.evaluate("[...document.querySelectorAll('table')].map(e => e.getBoundingClientRect().right)")
+    assert len(rights) == 2 and max(rights) <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -269,7 +269,25 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: from_mapping({"margin": {"kind": "additive_angle"}}),
         "margin additive_angle needs m",
     ),
-    "unknown kind": (lambda: L.from_recipe({"kind": "arc_face"}), "objective.kind must be one of"),
+    "unknown kind": (
+        lambda: L.from_recipe({"kind": "arc_face"}),
+        "got 'arc_face'; did you mean 'arcface'?; a loss of your own is known only with --plugin FILE.py",
+    ),
+    "unknown kind of piece": (lambda: from_mapping({"radius": {"kind": "mine"}}), "got 'mine'; a loss of your own is"),
+    "unknown name": (lambda: L.from_recipe("arc_face"), "got 'arc_face'; did you mean 'arcface'?"),
+    "no mapping": (lambda: L.from_recipe(3), "an objective must be a mapping or the name of a loss; got 3"),
+    "margin as a number": (
+        lambda: L.from_recipe({"kind": "arcface", "margin": 0.3}),
+        "m: 0.3}; got 0.3; for the margin of arcface, set objective.m=0.3",
+    ),
+    "margin of a loss without one": (
+        lambda: L.from_recipe({"kind": "normface", "margin": 0.3}),
+        "got 0.3; normface has no margin of its own",
+    ),
+    "margin of a loss that takes a piece": (
+        lambda: L.from_recipe({"kind": "mv_softmax", "margin": 0.3}),
+        "margin must be a mapping with a kind, such as {kind: ",
+    ),
     "margin kind": (
         lambda: L.build("cm_m_softmax", margin={"kind": "angle"}),
         "margin.kind must be one of 'additive_c",
@@ -288,7 +306,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: from_mapping({"margin": {"kind": "multiplicative", "m": 4, "annealing": {"lo": 1}}}),
         "margin.annealing has no parameter 'lo'; did you mean 'low'?; it takes start, low, rate",
     ),
-    "unknown piece of a mapping": (lambda: from_mapping({"radios": {}}), "no piece 'radios'; did you mean 'radius'?"),
+    "unknown piece of a mapping": (
+        lambda: from_mapping({"radios": {}}),
+        "no piece 'radios'; did you mean 'radius'?; a loss of",
+    ),
     "unknown piece next to a kind": (
         lambda: L.from_recipe({"kind": "softmax", "marginn": 1}),
         "no parameter 'marginn'",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shlex
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,7 +69,9 @@ def list_names(
     part: Annotated[
         str,
         typer.Argument(
-            help="Show only names with this in them; of keys, those that start with it.", show_default=False
+            help="Show only names with this in them; of keys, those that start with it. The whole name of a loss shows "
+            "its parameters.",
+            show_default=False,
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list of names and sentences.")] = False,
@@ -75,11 +79,66 @@ def list_names(
     """List recipes, losses, backbones, protocols, data sets or the keys of recipes: the name and one sentence."""
     entries = find(kind, part)
     if as_json:
-        say(json.dumps([{"name": name, "about": about} for name, about in entries], indent=2, ensure_ascii=False))
+        items: list[dict[str, Any]] = [{"name": name, "about": about} for name, about in entries]
+        if kind == "losses":
+            items = [item | {"parameters": loss_defaults(item["name"])} for item in items]
+        say(json.dumps(items, indent=2, ensure_ascii=False))
+        return
+    if kind == "losses" and part.lower() in dict(entries):
+        say(describe_loss(part.lower()))
         return
     width = max(len(name) for name, _ in entries)
     for name, about in entries:
         say(f"{name:<{width}}  {about}")
+    if kind == "losses":
+        say(f"\nFor the parameters of a loss and their defaults: angulus list losses {entries[-1][0]}")
+
+
+def loss_defaults(name: str) -> dict[str, Any]:
+    """The parameters of a loss with their defaults, as plain values."""
+    from angulus.losses import ALIASES
+
+    defaults = {key: entry.default for key, entry in inspect.signature(ALIASES[name]).parameters.items()}
+    return {key: _plain(value) for key, value in defaults.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A default as a recipe writes it: a piece as a mapping; null where a parameter has to be given."""
+    import dataclasses
+
+    if value is inspect.Parameter.empty:
+        return None
+    return {"kind": value.kind, **dataclasses.asdict(value)} if hasattr(value, "kind") else value
+
+
+def describe_loss(name: str) -> str:
+    """A loss in full: what it is, its formula, its parameters with their defaults, and how a command sets them."""
+    from angulus.losses import ALIASES
+
+    about = inspect.getdoc(ALIASES[name]) or ""
+    shown = {key: _shown(value) for key, value in loss_defaults(name).items()}
+    width = max(map(len, shown), default=0)
+    lines = [name, *(f"  {line}".rstrip() for line in about.splitlines()), ""]
+    words, place = [f"objective.kind={name}"], "objective"
+    try:
+        objective = ALIASES[name]()
+    except TypeError:  # a plugin's loss with a parameter that has no default
+        pass
+    else:
+        lines.append(f"  formula with the defaults: {objective.formula()}")
+        if objective.radius is None:
+            words, place = ["objective.kind=arcface"], f"objective.{name}"
+    lines.append("  parameters and defaults:" if shown else "  no parameters")
+    lines += [f"    {key:<{width}}  {text}" for key, text in shown.items()]
+    words += [f"{place}.{key}={shown[key]}" for key in list(shown)[:1]]
+    return "\n".join([*lines, "", f"  angulus train demo {shlex.join(words)}"])
+
+
+def _shown(value: Any) -> str:
+    """A default as a command line writes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def find(kind: str, part: str = "") -> list[Entry]:

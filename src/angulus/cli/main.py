@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -61,15 +62,16 @@ def load_command(name: str) -> Any:
     else:
         holder.command(name)(command)
     made = typer.main.get_group(holder).commands[name]
-    _add_examples(made, name)
+    _complete_help(made, name)
     return made
 
 
-def _add_examples(command: Any, words: str) -> None:
-    """End the help of a command, and of those in a group, with an example."""
+def _complete_help(command: Any, words: str) -> None:
+    """End the help with an example, and show it in place of an error if required arguments are all missing."""
     command.epilog = f"Example: angulus {EXAMPLES[words]}"
+    command.no_args_is_help = command.no_args_is_help or any(entry.required for entry in command.params)
     for name, inner in getattr(command, "commands", {}).items():
-        _add_examples(inner, f"{words} {name}")
+        _complete_help(inner, f"{words} {name}")
 
 
 def load_all() -> TyperGroup:
@@ -138,6 +140,9 @@ def _run() -> None:
     from angulus.training.signals import Interrupted
 
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that has no θ shows ? in its place
     try:
         if launch.is_distributed() and not SHARED & {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}:
             from angulus.distributed.runtime import SharedError

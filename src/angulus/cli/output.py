@@ -50,7 +50,7 @@ Plugins = Annotated[
         "--plugin", help="A Python file with losses of your own, which is run; repeat for several.", show_default=False
     ),
 ]
-ModelFolder = Annotated[Path, typer.Argument(help="A model folder, such as RUN/model.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, such as RUN/model.")]
 Fars = Annotated[
     list[float] | None,
     typer.Option(

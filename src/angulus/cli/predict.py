@@ -28,7 +28,7 @@ def predict(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE...", help="Images, or what `angulus convert` reads: a folder, records ...; or a CT folder."
+            metavar="SOURCE", help="Images, or what `angulus convert` reads: a folder, records ...; or a CT folder."
         ),
     ],
     top: Annotated[int, typer.Option(help="Classes to print and save per image.")] = 5,
@@ -52,7 +52,7 @@ def predict(
     mark: Annotated[
         str | None,
         typer.Option(
-            "--class", help="With --candidates: the class of the marks [default: nodule].", show_default=False
+            "--class", help="With --candidates: the class of the marks; nodule if not given.", show_default=False
         ),
     ] = None,
 ) -> None:

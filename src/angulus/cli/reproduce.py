@@ -117,7 +117,8 @@ def _work_through(queue: Path, out: Path, hours: float, threads: int, status_onl
     if status_only:
         found = queues.status(queues.read_queue(queue), out)
     else:
-        os.nice(19)  # everything else on the machine goes first
+        if hasattr(os, "nice"):  # not on Windows
+            os.nice(19)  # everything else on the machine goes first
         with progress.bar(Console(stderr=True)) as bar:
             found = queues.work(
                 queue, out, hours=hours, threads=threads, store=_report, on_run=bar.on_run, on_step=bar.on_step

@@ -139,11 +139,20 @@ def explain_error_rates(calibration: Calibration, count: int) -> list[str]:
     share = false_positives(3 / calibration.impostors if zero else calibration.fmr.value, count)  # rule of three
     basis = f" (0 of {calibration.impostors:,}: it may be {3 / calibration.impostors:.2g})" if zero else ""
     return [
-        f"FMR {calibration.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {100 * share:.2g} % of "
+        f"FMR {calibration.fmr.value:.2g} per comparison{basis}: among {count:,} rows, up to {_percent(share)} % of "
         "unknown people are taken for somebody in the gallery",
         f"FNMR {calibration.fnmr.value:.2g} per comparison: the share of pairs of photos of one person below the "
         "threshold",
     ]
+
+
+def _percent(share: float) -> str:
+    """A share in percent with two digits, and with more where two would round it to all.
+
+    >>> [_percent(share) for share in (0.0864, 0.95, 0.9976, 1.0)]
+    ['8.6', '95', '99.8', '100']
+    """
+    return f"{100 * share:.{2 if share < 0.99 else 3}g}"
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -48,18 +48,24 @@ def train(
         digests = plugins.digests(loaded.plugins)
         ranks.agree(recipe=recipes.to_yaml(loaded), out=str(out or default), resume=resume, plugins=digests)
         folder = ranks.broadcast(lambda: out or choose_folder(default, resume))
+        started = False
+
+        def on_start() -> None:
+            nonlocal started
+            started = True
+            say(f"Training {loaded.name} in {folder}/")
+
         if ranks.rank == 0:
             with progress.bar(Console(stderr=True)) as bar:
-                results = run(
-                    loaded,
-                    folder,
-                    resume=resume,
-                    on_step=bar.on_step,
-                    on_start=lambda: say(f"Training {loaded.name} in {folder}/"),
-                )
+                results = run(loaded, folder, resume=resume, on_step=bar.on_step, on_start=on_start)
         else:
             run(loaded, folder, resume=resume)
     if launch.reports():
+        if resume and not started:
+            say(
+                f"The run in {folder}/ is complete, so nothing was trained. These are its results; for another run, "
+                "leave out --resume"
+            )
         _show_results(loaded, results, folder)
 
 

@@ -109,7 +109,7 @@ class Sitting:
             time.sleep(PAUSE_S)
         if time.monotonic() >= self.ends and not self.asked:
             self.asked = True
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # os.kill would end the process on Windows
 
 
 def read_queue(path: Path) -> list[Entry]:

@@ -107,7 +107,8 @@ def _objective(value: Any) -> Objective:
     if isinstance(value, Objective):
         return value
     if not isinstance(value, dict):
-        raise InputError(f"objective must be a mapping of keys to values; got {checks.shown(value)}")
+        way = f"; for the loss of that name, set objective.kind={value}" if isinstance(value, str) else ""
+        raise InputError(f"objective must be a mapping of keys to values; got {checks.shown(value)}{way}")
     return from_recipe(value)
 
 

@@ -538,19 +538,40 @@ def build(name: str, **parameters: Any) -> Objective:
     return objective
 
 
-def from_recipe(mapping: Mapping[str, Any]) -> Objective:
+def from_recipe(mapping: Mapping[str, Any] | str) -> Objective:
     """The objective of a recipe: its pieces, or `kind: NAME` with its parameters and further pieces.
+
+    A plain name is the loss with its defaults.
 
     >>> from_recipe({"kind": "arcface", "s": 64, "m": 0.5, "iam": {"beta": 0.1}}) == arcface(64, 0.5) + iam(0.1)
     True
+    >>> from_recipe("arcface") == arcface()
+    True
     """
+    if isinstance(mapping, str):
+        mapping = {"kind": mapping}
+    if not isinstance(mapping, Mapping):
+        raise checks.InputError(f"an objective must be a mapping or the name of a loss; got {checks.shown(mapping)}")
     if "kind" not in mapping:
         return serialize.from_mapping(mapping)
     parameters = dict(mapping)
-    name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES)
+    name = checks.choice("objective.kind", parameters.pop("kind"), ALIASES, hint=serialize.PLUGIN_HINT)
     own = inspect.signature(ALIASES[name]).parameters
     rest = {key: parameters.pop(key) for key in serialize.part_names() if key in parameters and key not in own}
+    _refuse_bare_margin(name, own, rest)
     return build(name, **parameters).replace(**{key: serialize.build_part(key, value) for key, value in rest.items()})
+
+
+def _refuse_bare_margin(name: str, own: Mapping[str, object], rest: Mapping[str, object]) -> None:
+    """Refuse `margin: 0.3`: the size of a loss's margin is a parameter of the loss, and `margin` is a whole piece."""
+    value = rest.get("margin")
+    if value is None or isinstance(value, Mapping) or hasattr(value, "kind"):
+        return
+    shown = checks.shown(value)
+    way = f"for the margin of {name}, set objective.m={shown}" if "m" in own else f"{name} has no margin of its own"
+    raise checks.InputError(
+        f"objective.margin must be a whole margin, such as {{kind: additive_angle, m: 0.3}}; got {shown}; {way}"
+    )
 
 
 def _scale(s: float, learn: bool) -> Fixed | Learned:

@@ -21,6 +21,8 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "subcenters": subcenters.TABLE,
 }
 ADDED: dict[str, Callable[..., Any]] = {"center_loss": CenterLoss, "ramp": Ramp}
+# ends the error on a name that no table has: a plugin may define it
+PLUGIN_HINT = "a loss of your own is known only with --plugin FILE.py"
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
 
 
@@ -34,9 +36,11 @@ def build_piece(slot: str, value: object) -> Any:
     if not isinstance(value, Mapping):
         if value is None or hasattr(value, "kind"):
             return value
-        raise InputError(f"{slot} must be a mapping with a kind, such as {{kind: ...}}; got {value!r}")
+        raise InputError(
+            f"{slot} must be a mapping with a kind, such as {{kind: {next(iter(SLOTS[slot]))}}}; got {value!r}"
+        )
     parameters = dict(value)
-    kind = checks.choice(f"{slot}.kind", parameters.pop("kind", None), SLOTS[slot])
+    kind = checks.choice(f"{slot}.kind", parameters.pop("kind", None), SLOTS[slot], hint=PLUGIN_HINT)
     if isinstance(parameters.get("annealing"), Mapping):
         parameters["annealing"] = call_checked(margins.Annealing, f"{slot}.annealing", parameters["annealing"])
     return call_checked(SLOTS[slot][kind], f"{slot} {kind}", parameters)
@@ -86,7 +90,7 @@ def from_mapping(mapping: Mapping[str, Any]) -> Objective:
     """
     for name in mapping:
         if name not in part_names():
-            raise InputError(f"an objective has no piece {name!r}{checks.nearest(name, part_names())}")
+            raise InputError(f"an objective has no piece {name!r}{checks.nearest(name, part_names())}; {PLUGIN_HINT}")
     changes = {name: build_part(name, mapping[name]) for name in part_names() if mapping.get(name) is not None}
     terms = tuple(changes.pop(name) for name in penalties.TABLE if name in changes)
     return Objective(**changes, penalties=terms)
