@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 def kernels() -> list[str]:
     """The kernels that run here, besides the reference."""
-    return ["chunked"] + ["fused"] * (fused.unavailable(DEVICE) is None)
+    return ["chunked"] + ["blocked", "fused"] * (fused.unavailable(DEVICE) is None)
 
 
 def facts() -> Iterator[Row]:

@@ -28,7 +28,7 @@ def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path
     assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge"}
     assert not [row for row in rows if "failed" in row]
     exact = [row for row in rows if row.get("precision") == "float32"]
-    assert {row["impl"] for row in exact} == {"chunked", "fused"}
+    assert {row["impl"] for row in exact} == {"chunked", "fused", "blocked"}
     assert {*losses.list_losses()} < {row["objective"] for row in exact}
     assert all(row[name] < 1e-4 for row in exact for name in ("loss", "features", "weight"))
     assert all(row["result"][1] < row["result"][0] for row in rows if row["stage"] == "modes")

@@ -63,8 +63,8 @@ def class_loss(
         objective: an objective without state, such as `losses.arcface()`, or one that was bound by
             `objective.bind(embedding_size, num_classes)` once; its figures are updated while it is in training mode.
         bias: [C], if the objective has one.
-        impl: the kernel: "reference", plain autograd of any order; "chunked" or "fused" (Triton), which hold no B × C
-            matrix and have first derivatives; or "auto", which picks "chunked" if B × C is large.
+        impl: the kernel: "reference", plain autograd of any order; "chunked", "fused" or "blocked" (both Triton), which
+            hold no B × C matrix and have first derivatives; or "auto", which picks "chunked" if B × C is large.
         products: torch.bfloat16 rounds the operands of the products with the class weights, for speed; None keeps the
             dtype of features and weight, at least float32. Angles, margins and sums never go below float32.
         reduction: "mean" over the rows (hard mining has its own divisor), "sum", or "none": [B], 0 for dropped rows.

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.kernels import chunked, fused, reduction
+from angulus.kernels import blocked, chunked, fused, reduction
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
 TABLE: dict[str, ReduceRows] = {
     "reference": reduction.reduce_rows,
     "chunked": chunked.reduce_rows,
     "fused": fused.reduce_rows,
+    "blocked": blocked.reduce_rows,
 }
 NAMES = ("auto", *TABLE)
+UPDATING = ("chunked", "fused", "blocked")  # those that can update the weights within backward
 LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: above it the reference's copies cost time and memory
 
 
