@@ -173,7 +173,7 @@ class BlockWalk:
         """The running reductions before any block, [numbers, tiles, B]; see `reduce_block`."""
         tiles = count_tiles(self.size, self.shapes.reduce.classes)
         running = self.table.new_zeros(numbers, tiles, len(self.unit))
-        running[: self.flags["LOGS"]] = -torch.inf
+        running[: self.flags["LOGS"]].fill_(-torch.inf)
         return running
 
     def products(self, classes: slice, operand: Tensor) -> Tensor:

@@ -298,6 +298,11 @@ class BoundObjective(nn.Module):
         return self.training and torch.is_grad_enabled()
 
     @property
+    def in_parts(self) -> bool:
+        """Whether the current optimiser step has several micro-batches."""
+        return self.accumulating or bool(self._parts)
+
+    @property
     def keeps_figures(self) -> bool:
         """Whether any piece has figures that training updates."""
         return any(hasattr(piece, "observe") for piece in self.children())
