@@ -47,3 +47,17 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there is no stage 'fast'; known: facts, compile" in done.stderr
     assert not (tmp_path / "gpu.jsonl").exists()
+
+
+def test_the_kernels_compile_for_an_h100_without_one() -> None:
+    """Triton's compiler refuses what its interpreter runs, such as a variable that changes its type in a loop."""
+    pytest.importorskip("triton")
+    script = RUN.with_name("compiled.py")
+    kernels = "reduce_block,coefficient_block,finish_rows,invert_lengths"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kernels", kernels], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["kernel"] for row in rows} == set(kernels.split(","))
+    assert all(row["spilled_bytes"] == 0 and row["programs"] >= 3 for row in rows)

@@ -218,6 +218,6 @@ def finish_rows(
     for number in range(0, tl.max(many, axis=0)):
         mine = number < many
         row = tl.load(order + begin + number, mask=mine, other=0)
-        places = grad_rows + row[:, None] * size + inner[None, :]
-        value += tl.load(places, mask=mine[:, None] & inside, other=0.0).to(gradient.dtype.element_ty)
+        added = grad_rows + row[:, None] * size + inner[None, :]  # not `places`, whose type may differ
+        value += tl.load(added, mask=mine[:, None] & inside, other=0.0).to(gradient.dtype.element_ty)
     tl.store(out + columns.to(tl.int64)[:, None] * out_row + inner[None, :], value, mask=inside)
