@@ -1,4 +1,4 @@
-"""Bytes that a ShardedHead exchanges in a step against the time of its products, for many ranks: arithmetic, not timing.
+"""Bytes that a ShardedHead exchanges in a step against the time of its products, for many ranks; nothing is timed.
 
     python benchmarks/scaling.py [--classes 1000000] [--rows 128] [--size 512]
 

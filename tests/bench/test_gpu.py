@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from angulus import losses
+from angulus.kernels import tuned
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "gpu" / "run"
 
@@ -21,11 +22,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     out = tmp_path / "deep" / "gpu.jsonl"
-    done = run("--out", str(out), "--stages", "facts,compile,exact,modes,speed,huge", "--wheels", str(tmp_path))
+    done = run("--out", str(out), "--stages", "facts,compile,exact,modes,speed,huge,tune", "--wheels", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "skipped wheels: none could be installed" in done.stdout
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge"}
+    assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge", "tune"}
     assert not [row for row in rows if "failed" in row]
     exact = [row for row in rows if row.get("precision") == "float32"]
     assert {row["impl"] for row in exact} == {"chunked", "fused", "blocked"}
@@ -33,6 +34,8 @@ def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path
     assert all(row[name] < 1e-4 for row in exact for name in ("loss", "features", "weight"))
     assert all(row["result"][1] < row["result"][0] for row in rows if row["stage"] == "modes")
     assert all(row["losses"][-1] < row["losses"][0] for row in rows if row["stage"] == "huge")
+    entry = eval(rows[-1]["entry"], vars(tuned))  # what one would paste into its table
+    assert entry.tiles == tuned.TILES and entry.blocking == tuned.BLOCKING and len(entry.fastest) == 1
 
 
 def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
