@@ -23,6 +23,7 @@ from angulus.kernels import fused
 from angulus.kernels.fused import Sums, add_product, product
 from angulus.kernels.fused_launch import count_tiles, flags_of, table_of
 from angulus.kernels.fused_launch import kernels as fused_kernels
+from angulus.kernels.memory import explained
 from angulus.kernels.reduction import Reduced, Request
 from angulus.kernels.tuned import Blocking, PassShape, tuned
 
@@ -75,7 +76,9 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # backward() may be called under autocast, which would round these products
-        with torch.autocast(grad_rows.device.type, enabled=False):
+        unit, weight = ctx.saved_tensors[:2]
+        updating = ctx.request.update is not None
+        with torch.autocast(grad_rows.device.type, enabled=False), explained("blocked", unit, weight, updating):
             return _Blocked.differentiate(ctx, grad_rows, *grads)
 
     @staticmethod
@@ -186,7 +189,14 @@ class BlockWalk:
         kept = None if stash is None else self.stashed(stash, classes)
         shape, n = self.shapes.reduce, len(products)
         grid = count_tiles(len(self.unit), shape.rows) * count_tiles(n, shape.classes)
-        values = (products, products.stride(0), *self._columns(classes), self.labels, self.table, running)
+        values: tuple[Any, ...] = (
+            products,
+            products.stride(0),
+            *self._columns(classes),
+            self.labels,
+            self.table,
+            running,
+        )
         values += (kept, 0 if kept is None else kept.stride(0), len(self.unit), n, classes.start, running.shape[1])
         flags = self.flags | {"MEANS": int(means), "KEPT": int(kept is not None)}
         self._launch(kernels().reduce_block, (grid,), values, flags | _blocks(shape), shape.warps)
@@ -197,7 +207,15 @@ class BlockWalk:
         in_place = kept.dtype == self.unit.dtype and not stashed
         out = kept if in_place else self._buffer("coefficients", n, len(self.unit), self.unit.dtype)
         by_class = self._buffer("by class", 2, n, self.table.dtype)
-        values = (kept, kept.stride(0), *self._columns(classes), self.labels, self.table, out, out.stride(0))
+        values: tuple[Any, ...] = (
+            kept,
+            kept.stride(0),
+            *self._columns(classes),
+            self.labels,
+            self.table,
+            out,
+            out.stride(0),
+        )
         values += (by_class[0], by_class[1], len(self.unit), n, classes.start)
         flags = self.flags | {"STASHED": int(stashed)}
         grid = (count_tiles(n, shape.classes),)
@@ -215,7 +233,16 @@ class BlockWalk:
         tidy = place is None or place.stride(1) == 1
         out = gradient if place is None or not tidy else place
         part = self.weight[classes]
-        values = (gradient, gradient.stride(0), part, *part.stride(), on_lengths, own.starts, own.order, own.grad_rows)
+        values: tuple[Any, ...] = (
+            gradient,
+            gradient.stride(0),
+            part,
+            *part.stride(),
+            on_lengths,
+            own.starts,
+            own.order,
+            own.grad_rows,
+        )
         values += (out, out.stride(0), n, classes.start, size)
         sizes = {"BLOCK_C": FINISH[0], "BLOCK_D": FINISH[1], "COSINES": self.flags["COSINES"]}
         grid = (count_tiles(n, FINISH[0]), count_tiles(size, FINISH[1]))
@@ -261,9 +288,7 @@ def _fitting(blocking: Blocking, batch: int, classes: int) -> Blocking:
     """The blocking with tiles at most the next power of two of the actual sizes."""
 
     def fit(shape: PassShape) -> PassShape:
-        sides = (
-            min(most, 1 << (actual - 1).bit_length()) for most, actual in zip(shape[:2], (classes, batch), strict=True)
-        )
-        return PassShape(*sides, shape.warps)
+        most = [1 << (actual - 1).bit_length() for actual in (classes, batch)]
+        return PassShape(min(shape.classes, most[0]), min(shape.rows, most[1]), shape.warps)
 
     return Blocking(blocking.elements, fit(blocking.reduce), fit(blocking.coefficients))

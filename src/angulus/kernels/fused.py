@@ -27,6 +27,7 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.kernels.fused_launch import ClassChunk, Walk, kernels, scales
+from angulus.kernels.memory import explained
 from angulus.kernels.reduction import Reduced, Request
 
 LEAST_CAPABILITY = (8, 0)  # of a GPU, for bfloat16 and TF32 products
@@ -132,7 +133,9 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # backward() may be called under autocast, which would round these products
-        with torch.autocast(grad_rows.device.type, enabled=False):
+        unit, weight = ctx.saved_tensors[:2]
+        updating = ctx.request.update is not None
+        with torch.autocast(grad_rows.device.type, enabled=False), explained("fused", unit, weight, updating):
             return _Fused.differentiate(ctx, grad_rows, *grads)
 
     @staticmethod
