@@ -120,7 +120,9 @@ def main() -> None:
     """Print, and perhaps store, a line per kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", help="names, separated by commas; all without it")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/compiled.jsonl")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/compiled.jsonl, for this version of triton"
+    )
     arguments = parser.parse_args()
     wanted = arguments.kernels and arguments.kernels.split(",")
     rows = []
@@ -138,8 +140,11 @@ def main() -> None:
     if arguments.save:
         facts = environment.of_timing(torch.device("cpu"), "triton")
         facts["command"] = ["python", "benchmarks/gpu/compiled.py", *sys.argv[1:]]
-        lines = [json.dumps(row | {"environment": facts}) + "\n" for row in rows]
-        (ROOT / "benchmarks" / "results" / "compiled.jsonl").write_text("".join(lines), encoding="utf-8")
+        path = ROOT / "benchmarks" / "results" / "compiled.jsonl"
+        stored = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+        stored = [row for row in stored if row["environment"]["triton"] != facts["triton"]]
+        stored += [row | {"environment": facts} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in stored), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def class_loss(
 
     Raises:
         checks.InputError: a wrong shape, dtype, label or value, an empty batch, or an objective that must be bound
-            because it learns or keeps a figure.
+            because it learns or keeps a figure. On CUDA, where a step does not wait for the GPU, a wrong label or value
+            gives NaN, and a later call with the same weight raises; see `heads.deferred`.
 
     >>> import torch, angulus
     >>> x = w = torch.eye(3)
