@@ -15,16 +15,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from common import ARCFACE, DEVICE, GPU, MV_IAM, Row, kernels, milliseconds_of
 from torch import Tensor
+from tuning import tune
 
 from angulus import BackwardSGD, DenseHead, class_loss, losses
 from angulus.core import environment
+from angulus.core.checks import InputError
 from angulus.kernels import fused
 
-GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
-ARCFACE = losses.arcface()
-MV_IAM = losses.mv_softmax(32, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
 COMPOSED = {
     "ArcFace + CM radius": ARCFACE.replace(radius=losses.radius.Contraction(gamma="auto")),
     "MV over ArcFace + IAM": MV_IAM,
@@ -39,12 +38,6 @@ PRECISIONS = {
     "bfloat16": (torch.bfloat16, None, False),
     "float16": (torch.float16, None, False),
 }
-Row = dict[str, Any]
-
-
-def kernels() -> list[str]:
-    """The kernels that run here, besides the reference."""
-    return ["chunked"] + ["fused"] * (fused.unavailable(DEVICE) is None)
 
 
 def facts() -> Iterator[Row]:
@@ -56,6 +49,10 @@ def facts() -> Iterator[Row]:
         "kernels": kernels(),
     }
     row["fused"] = fused.unavailable(DEVICE) or "runs"
+    if not GPU:
+        row["note"] = (
+            "there is no CUDA device, so everything runs at small sizes, the Triton kernels in the interpreter"
+        )
     row["triton"] = importlib.util.find_spec("triton") and __import__("triton").__version__
     row["peers"] = [name for name in ("pytorch_metric_learning", "cut_cross_entropy") if importlib.util.find_spec(name)]
     if GPU:
@@ -125,16 +122,17 @@ def errors(objective: losses.Objective, shape: tuple[int, int, int], impls: list
 
 
 def compile_() -> Iterator[Row]:
-    """One loss through each kernel at an ordinary size: does it compile, how long does that take, is it right?"""
-    shape = (256, 10_000, 512) if GPU else (8, 40, 16)
+    """Two losses through each kernel at an ordinary size: does it compile, how long does that take, is it right?"""
+    shape = (1024, 10_000, 512) if GPU else (8, 40, 16)
     features, weight, labels = problem(*shape)
     for impl in kernels():
         head = make_head(ARCFACE, weight.float(), impl=impl)
         began = time.perf_counter()
         step(head, features.float(), labels)
         yield {"impl": impl, "first_step_s": round(time.perf_counter() - began, 3)}
-    for row in errors(ARCFACE, shape, kernels()):
-        yield {"objective": "ArcFace"} | row
+    for name, objective in {"ArcFace": ARCFACE, "MV + IAM": MV_IAM}.items():
+        for row in errors(objective, shape, kernels()):
+            yield {"objective": name} | row
 
 
 def exact() -> Iterator[Row]:
@@ -156,6 +154,8 @@ def modes() -> Iterator[Row]:
         for name, mode in MODES.items():
             if not GPU and name not in ("autocast", "compiled backbone"):
                 continue
+            if impl == "chunked" and name in ("no synchronisation", "CUDA graph"):
+                continue  # it reads numbers from the GPU
             torch.manual_seed(0)
             head = make_head(ARCFACE, weight, impl=impl)
             try:
@@ -217,15 +217,25 @@ def in_graph(head: DenseHead, features: Tensor, labels: Tensor) -> str:
 
 
 def unsynchronised(head: DenseHead, features: Tensor, labels: Tensor) -> str:
-    """A step that may not wait for the GPU: PyTorch raises where it would."""
+    """Steps that may not wait for the GPU: PyTorch raises where they would. A bad batch is then named later."""
+    head.objective = COMPOSED["ArcFace + CM radius"].bind(head.embedding_size, head.num_classes).to(features.device)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     step(copy.deepcopy(head), features, labels)  # what is made once is made
+    bad = labels.clone().index_fill_(0, labels.new_zeros(1), head.num_classes)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loss = head(features.clone().requires_grad_(), labels)
-        loss.backward()
+        for batch in (labels, bad, labels):
+            head(features.clone().requires_grad_(), batch).backward()
+            optimizer.step()
+    except InputError:
+        pass  # the findings of the bad batch had arrived already
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return "no synchronisation"
+    try:
+        head.check()
+    except InputError as error:
+        return f"no synchronisation; later: {error}"
+    return f"no synchronisation; weights are finite: {bool(head.weight.isfinite().all())}"
 
 
 def on_second_device(head: DenseHead, features: Tensor, labels: Tensor) -> list[float] | str:
@@ -249,7 +259,7 @@ MODES: dict[str, Callable[[DenseHead, Tensor, Tensor], object]] = {
 
 def speed() -> Iterator[Row]:
     """Forward and backward of the head next to its bare products and peers; interleaved, in bfloat16."""
-    shapes = ((1024, 1_000_000), (256, 100_000), (4096, 1_000_000)) if GPU else ((8, 200),)
+    shapes = ((1024, 1_000_000), (4096, 1_000_000), (256, 100_000)) if GPU else ((8, 200),)
     for batch, classes in shapes:
         try:
             yield from timed(batch, classes, 512 if GPU else 16, rounds=7 if GPU else 1)
@@ -273,7 +283,7 @@ def timed(batch: int, classes: int, size: int, rounds: int) -> Iterator[Row]:
         try:
             call()
             features.grad = weight.grad = None
-            memory[name] = peak_mib(call, weight)
+            memory[name] = peak_mib(call, weight.nbytes * (2 if "float32 W" in name else 1))
             milliseconds[name] = []
         except Exception as error:
             yield {"what": name, "shape": (batch, classes, size), "failed": f"{type(error).__name__}: {error}"[:300]}
@@ -304,8 +314,14 @@ def contestants_on(features: Tensor, weight: Tensor, labels: Tensor) -> dict[str
                 logits = features @ part.T
                 _ = logits @ part, logits.T @ features
 
-    def ours(objective: losses.Objective, impl: str) -> Callable[[], object]:
-        return lambda: class_loss(features, weight, labels, objective, impl=impl).backward()
+    wide = weight.detach().float().requires_grad_()  # its gradient has room for the products of 2 d rows
+
+    def ours(objective: losses.Objective, impl: str, own: Tensor = weight) -> Callable[[], object]:
+        def call() -> None:
+            own.grad = None
+            class_loss(features, own, labels, objective, impl=impl, products=torch.bfloat16).backward()
+
+        return call
 
     def autograd() -> None:
         cosines = F.normalize(features) @ F.normalize(weight).T
@@ -316,7 +332,8 @@ def contestants_on(features: Tensor, weight: Tensor, labels: Tensor) -> dict[str
     found: dict[str, Callable[[], object]] = {"4 products": products}
     for impl in kernels():
         found |= {f"{impl} ArcFace": ours(ARCFACE, impl), f"{impl} MV + IAM": ours(MV_IAM, impl)}
-    found["autograd ArcFace"] = autograd
+        found[f"{impl} ArcFace, float32 W"] = ours(ARCFACE, impl, wide)
+    found["autograd ArcFace, as insightface"] = autograd
     if importlib.util.find_spec("cut_cross_entropy") and GPU:
         from cut_cross_entropy import linear_cross_entropy
 
@@ -330,18 +347,7 @@ def contestants_on(features: Tensor, weight: Tensor, labels: Tensor) -> dict[str
     return found
 
 
-def milliseconds_of(call: Callable[[], object]) -> float:
-    """One call, until the GPU has done it."""
-    if GPU:
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    call()
-    if GPU:
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - began)
-
-
-def peak_mib(call: Callable[[], object], weight: Tensor) -> float | None:
+def peak_mib(call: Callable[[], object], gradient: int) -> float | None:
     """The allocator's peak over what was there before, less the gradient of the class weights; None on a CPU."""
     if not GPU:
         return None
@@ -350,27 +356,33 @@ def peak_mib(call: Callable[[], object], weight: Tensor) -> float | None:
     torch.cuda.reset_peak_memory_stats()
     call()
     torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before - weight.nbytes) / 2**20
+    return (torch.cuda.max_memory_allocated() - before - gradient) / 2**20
 
 
 def huge() -> Iterator[Row]:
-    """Ten million classes on one card, trained with momentum inside backward."""
+    """Ten million classes on one card, trained with momentum inside backward; then what a bfloat16 weight loses."""
     classes, size, batch = (10_000_000, 512, 1024) if GPU else (300, 16, 8)
-    for impl in kernels():
-        row: Row = {"impl": impl, "classes": classes, "size": size, "batch": batch}
+    settings = [(impl, classes, torch.float32, 4) for impl in kernels()]
+    settings += [(kernels()[-1], classes // 50, dtype, 100 if GPU else 4) for dtype in (torch.float32, torch.bfloat16)]
+    for impl, many, dtype, steps in settings:
+        row: Row = {"impl": impl, "classes": many, "size": size, "batch": batch, "dtype": str(dtype)}
         try:
-            yield row | momentum_steps(impl, classes, size, batch)
+            yield row | momentum_steps(impl, (many, size, batch), dtype, steps)
         except Exception as error:
             yield row | {"failed": f"{type(error).__name__}: {error}"[:500]}
         if GPU:
             torch.cuda.empty_cache()
 
 
-def momentum_steps(impl: str, classes: int, size: int, batch: int) -> Row:
-    """Four steps of `BackwardSGD`: the losses, the milliseconds of the last three, and the peak of the memory."""
-    head = DenseHead(size, 1, ARCFACE, impl=impl).to(DEVICE, torch.bfloat16)
+def momentum_steps(impl: str, shape: tuple[int, int, int], dtype: torch.dtype, steps: int) -> Row:
+    """Steps of `BackwardSGD`: losses of the first and the last four, milliseconds, and the peak of the memory."""
+    classes, size, batch = shape
+    torch.manual_seed(0)
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
+    head = DenseHead(size, 1, ARCFACE, impl=impl, products=torch.bfloat16).to(DEVICE, dtype)
     head.objective = ARCFACE.bind(size, classes)
-    head.weight = torch.nn.Parameter(torch.randn(classes, size, device=DEVICE, dtype=torch.bfloat16))
+    head.weight = torch.nn.Parameter(torch.randn(classes, size, device=DEVICE, dtype=dtype))
     optimizer = BackwardSGD(head, lr=0.1, momentum=0.9)
     features = torch.randn(batch, size, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
     labels = torch.randint(classes, (batch,), device=DEVICE)
@@ -383,8 +395,8 @@ def momentum_steps(impl: str, classes: int, size: int, batch: int) -> Row:
         found.append(float(loss.detach()))
 
     once()
-    row: Row = {"ms": [round(milliseconds_of(once), 1) for _ in range(3)]}
-    row["losses"] = [round(value, 3) for value in found]
+    milliseconds = [round(milliseconds_of(once), 1) for _ in range(steps - 1)]
+    row: Row = {"ms": milliseconds[-3:], "losses": [round(value, 3) for value in (*found[:1], *found[1:][-3:])]}
     return row | ({"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if GPU else {})
 
 
@@ -409,6 +421,7 @@ def main() -> None:
     stage, arguments = sys.argv[1], sys.argv[2]
     table: dict[str, Callable[[], Iterator[Row]]] = {
         "facts": facts, "compile": compile_, "exact": exact, "modes": modes, "speed": speed, "huge": huge,
+        "tune": tune,
         "train": lambda: train(arguments),
     }  # fmt: skip
     with environment.timing():

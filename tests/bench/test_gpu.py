@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from angulus import losses
+from angulus.kernels import tuned
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "gpu" / "run"
 
@@ -21,18 +22,20 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     out = tmp_path / "deep" / "gpu.jsonl"
-    done = run("--out", str(out), "--stages", "facts,compile,exact,modes,speed,huge", "--wheels", str(tmp_path))
+    done = run("--out", str(out), "--stages", "facts,compile,exact,modes,speed,huge,tune", "--wheels", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "skipped wheels: none could be installed" in done.stdout
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge"}
+    assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge", "tune"}
     assert not [row for row in rows if "failed" in row]
     exact = [row for row in rows if row.get("precision") == "float32"]
-    assert {row["impl"] for row in exact} == {"chunked", "fused"}
+    assert {row["impl"] for row in exact} == {"chunked", "fused", "blocked"}
     assert {*losses.list_losses()} < {row["objective"] for row in exact}
     assert all(row[name] < 1e-4 for row in exact for name in ("loss", "features", "weight"))
     assert all(row["result"][1] < row["result"][0] for row in rows if row["stage"] == "modes")
     assert all(row["losses"][-1] < row["losses"][0] for row in rows if row["stage"] == "huge")
+    entry = eval(rows[-1]["entry"], vars(tuned))  # what one would paste into its table
+    assert entry.tiles == tuned.TILES and entry.blocking == tuned.BLOCKING and len(entry.fastest) == 1
 
 
 def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
@@ -47,3 +50,17 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there is no stage 'fast'; known: facts, compile" in done.stderr
     assert not (tmp_path / "gpu.jsonl").exists()
+
+
+def test_the_kernels_compile_for_an_h100_without_one() -> None:
+    """Triton's compiler refuses what its interpreter runs, such as a variable that changes its type in a loop."""
+    pytest.importorskip("triton")
+    script = RUN.with_name("compiled.py")
+    kernels = "reduce_block,coefficient_block,finish_rows,invert_lengths"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kernels", kernels], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["kernel"] for row in rows} == set(kernels.split(","))
+    assert all(row["spilled_bytes"] == 0 and row["programs"] >= 3 for row in rows)

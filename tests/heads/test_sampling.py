@@ -186,7 +186,7 @@ def test_what_cannot_go_together_is_refused() -> None:
         DenseHead(6, 40, focal, sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"must be an angulus\.ClassSampling"):
         DenseHead(6, 40, OBJECTIVE, sampling=0.1)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="needs a head with impl='chunked' or 'fused' and no"):
+    with pytest.raises(InputError, match="needs a head with impl='chunked', 'fused' or 'blocked' and no"):
         BackwardSGD(head(), lr=0.1)
     with pytest.raises(InputError, match="head must be a DenseHead or a ShardedHead; got Linear"):
         BackwardSGD(torch.nn.Linear(2, 2), lr=0.1)  # type: ignore[arg-type]

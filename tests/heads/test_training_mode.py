@@ -164,7 +164,7 @@ def test_class_loss_moves_a_bound_objective_and_no_spec() -> None:
     assert not resolve(spec, weight).seen  # all callers share what a spec is bound to
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunked", "fused"])
+@pytest.mark.parametrize("impl", ["reference", "chunked", "fused", "blocked"])
 @every_head
 def test_backward_after_the_move_is_that_of_the_loss(kind: type[Head], impl: str) -> None:
     """What backward reads was read before: against the same loss in eval mode."""

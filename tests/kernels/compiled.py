@@ -37,7 +37,7 @@ def main() -> None:
     import angulus.kernels.fused
 
     assert "angulus.kernels.fused_kernels" not in sys.modules, "importing the package must not import the kernels"
-    module, tiles = angulus.kernels.fused.kernels(), angulus.kernels.fused_launch.TILES
+    module, tiles = angulus.kernels.fused.kernels(), angulus.kernels.tuned.TILES
     assert module.COMPILED and not module.INTERPRETED
     narrow, wide = {"narrow": "bf16", "wide": "fp32"}, {"narrow": "fp64", "wide": "fp64"}
     for key, types, flags, expected in (("bf16", narrow, FEW, "wgmma"), ("exact", wide, ALL, "fma.rn.f64")):

@@ -149,7 +149,9 @@ def test_gradients_accumulate_over_two_batches() -> None:
 
 
 def test_unknown_kernel_is_named() -> None:
-    with pytest.raises(InputError, match="impl must be one of 'auto', 'reference', 'chunked', 'fused'; got 'chunk'"):
+    with pytest.raises(
+        InputError, match="impl must be one of 'auto', 'reference', 'chunked', 'fused', 'blocked'; got 'chunk'"
+    ):
         angulus.DenseHead(8, 20, losses.normface(), impl="chunk")
 
 
@@ -323,7 +325,7 @@ def test_an_update_gets_every_block_of_the_gradient_once(block: int, monkeypatch
 def test_an_update_needs_the_chunked_kernel() -> None:
     features, weight, labels = problem(5)
     wanted = Request(torch.ones(5), update=lambda classes, gradient: None)
-    with pytest.raises(InputError, match="needs impl='chunked' or 'fused'"):
+    with pytest.raises(InputError, match="needs impl='chunked', 'fused' or 'blocked'"):
         dispatch.Kernel("reference")(features, weight, None, labels, wanted)
 
 

@@ -88,7 +88,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-12, 1e-25, 1e-36, 1e-44])
-@pytest.mark.parametrize("impl", ["reference", "chunked", "fused"])
+@pytest.mark.parametrize("impl", ["reference", "chunked", "fused", "blocked"])
 @pytest.mark.parametrize("dtype", EXPONENTS, ids=str)
 @pytest.mark.parametrize(("objective", "unit"), LINEAR.values(), ids=LINEAR.keys())
 def test_a_zero_feature_has_the_gradient_of_cross_entropy(

@@ -58,7 +58,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return x, w, torch.randint(CLASSES, (ROWS,), generator=generator)
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunked", "fused"])
+@pytest.mark.parametrize("impl", ["reference", "chunked", "fused", "blocked"])
 @pytest.mark.parametrize("kind", [DenseHead, ShardedHead])
 @pytest.mark.parametrize("role", OWN)
 def test_on_every_kernel_and_head(role: str, kind: type[DenseHead] | type[ShardedHead], impl: str) -> None:

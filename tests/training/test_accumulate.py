@@ -152,7 +152,9 @@ def test_an_optimiser_of_its_own_excludes_what_needs_the_gradient(head: str, ove
 
 def test_update_in_backward_needs_a_kernel_that_has_it() -> None:
     for head in ("{update_in_backward: true}", "{impl: chunked, update_in_backward: true, sampling: {rate: 0.5}}"):
-        with pytest.raises(InputError, match=r"head.update_in_backward needs head.impl chunked or fused, and no"):
+        with pytest.raises(
+            InputError, match=r"head.update_in_backward needs head.impl chunked, fused or blocked, and no"
+        ):
             tiny.validated(f"head={head}")
 
 

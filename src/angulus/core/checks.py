@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the functions that check tensors import torch: the command 
     from torch import Tensor
 
 IGNORE_INDEX = -100
+ALL_IGNORED = f"every label is {IGNORE_INDEX} (ignored); a batch needs one row that counts"
 
 
 class InputError(ValueError):
@@ -126,6 +127,15 @@ def batch(
     features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, *, finite_features: bool = True
 ) -> None:
     """Check types, shapes, dtypes, devices and finiteness of what a class loss is given; not the labels' range."""
+    layout(features, weight, labels, bias)
+    if bias is not None:
+        finite(bias, "bias")
+    if finite_features:
+        finite(features, "features")
+
+
+def layout(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
+    """Check types, shapes, dtypes and devices of what a class loss is given, which a host knows without the values."""
     import torch
 
     matrices(features, weight, sub_centers=True)
@@ -138,15 +148,11 @@ def batch(
         raise InputError(f"labels must have shape [{len(features)}], one per row of features; got {list(labels.shape)}")
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise InputError(f"labels must be integers; got {labels.dtype}")
-    if bias is not None:
-        if not isinstance(bias, torch.Tensor) or bias.shape != weight.shape[:1]:
-            got = list(bias.shape) if isinstance(bias, torch.Tensor) else repr(bias)
-            raise InputError(f"bias must have shape [{weight.shape[0]}]; got {got}")
-        finite(bias, "bias")
+    if bias is not None and (not isinstance(bias, torch.Tensor) or bias.shape != weight.shape[:1]):
+        got = list(bias.shape) if isinstance(bias, torch.Tensor) else repr(bias)
+        raise InputError(f"bias must have shape [{weight.shape[0]}]; got {got}")
     if features.shape[0] == 0:
         raise InputError("features must hold at least one row; got an empty batch")
-    if finite_features:
-        finite(features, "features")
 
 
 def matrices(features: Tensor, weight: Tensor, *, sub_centers: bool = False) -> None:
@@ -174,7 +180,28 @@ def finite(values: Tensor, name: str) -> None:
     ok = torch.isfinite(values.detach()).flatten(1).all(dim=1) if values.ndim > 1 else torch.isfinite(values.detach())
     if not bool(ok.all()):
         row = int((~ok).nonzero()[0, 0])
-        raise InputError(f"{name} must be finite; got NaN or Inf at row {row}")
+        raise InputError(not_finite(name, row))
+
+
+def not_finite(name: str, row: int) -> str:
+    """The sentence of `finite`."""
+    return f"{name} must be finite; got NaN or Inf at row {row}"
+
+
+def gradient_overflow(row: int) -> str:
+    """The warning about a gradient that float16 cannot hold."""
+    return (
+        f"the gradient of features row {row} exceeds float16's 65504 and becomes infinite, as it does near a zero "
+        "feature; a torch.amp.GradScaler skips such a step, without one give the head features in float32"
+    )
+
+
+def loss_not_finite(row: int, dtype: object) -> str:
+    """The sentence about a loss that is not finite though its inputs are."""
+    return (
+        f"the loss is not finite at row {row}, though features and weight are: a logit or penalty leaves the range "
+        f"of {dtype}; scale features or weight down, or give them in float64"
+    )
 
 
 def label_range(labels: Tensor, num_classes: int) -> None:
@@ -182,8 +209,12 @@ def label_range(labels: Tensor, num_classes: int) -> None:
     bad = ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
-        rule = f"in [0, {num_classes}) or {IGNORE_INDEX} (ignored)"
-        raise InputError(f"labels must be {rule}; got {int(labels[row])} at row {row}")
+        raise InputError(outside("labels", int(labels[row]), row, num_classes))
+
+
+def outside(name: str, label: int, row: int, num_classes: int) -> str:
+    """The sentence of `label_range`."""
+    return f"{name} must be in [0, {num_classes}) or {IGNORE_INDEX} (ignored); got {label} at row {row}"
 
 
 def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:

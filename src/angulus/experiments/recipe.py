@@ -84,7 +84,7 @@ class HeadSection:
     """How to compute the class loss."""
 
     impl: str = "auto"
-    """The kernel: auto, reference, chunked or fused; see `class_loss`."""
+    """The kernel: auto, reference, chunked, fused or blocked; see `class_loss`."""
     products: Literal["float32", "bfloat16"] = "float32"
     """The dtype of the products with the class weights."""
     sharded: Literal[True, False, "auto"] = "auto"
@@ -96,9 +96,9 @@ class HeadSection:
 
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, dispatch.NAMES)
-        if self.update_in_backward and (self.impl not in ("chunked", "fused") or self.sampling is not None):
+        if self.update_in_backward and (self.impl not in dispatch.UPDATING or self.sampling is not None):
             raise InputError(
-                "head.update_in_backward needs head.impl chunked or fused, and no head.sampling; "
+                "head.update_in_backward needs head.impl chunked, fused or blocked, and no head.sampling; "
                 f"got impl {self.impl}, sampling {self.sampling}"
             )
 

@@ -14,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from angulus.core import checks
 from angulus.distributed.collectives import gather, total
 from angulus.distributed.runtime import Ranks, ddp_ranks
+from angulus.heads import deferred
 from angulus.heads.row_loss import (
     Finished,
     Geometry,
@@ -63,8 +64,8 @@ def class_loss(
         objective: an objective without state, such as `losses.arcface()`, or one that was bound by
             `objective.bind(embedding_size, num_classes)` once; its figures are updated while it is in training mode.
         bias: [C], if the objective has one.
-        impl: the kernel: "reference", plain autograd of any order; "chunked" or "fused" (Triton), which hold no B × C
-            matrix and have first derivatives; or "auto", which picks "chunked" if B × C is large.
+        impl: the kernel: "reference", plain autograd of any order; "chunked", "fused" or "blocked" (both Triton), which
+            hold no B × C matrix and have first derivatives; or "auto", which picks "chunked" if B × C is large.
         products: torch.bfloat16 rounds the operands of the products with the class weights, for speed; None keeps the
             dtype of features and weight, at least float32. Angles, margins and sums never go below float32.
         reduction: "mean" over the rows (hard mining has its own divisor), "sum", or "none": [B], 0 for dropped rows.
@@ -74,7 +75,8 @@ def class_loss(
 
     Raises:
         checks.InputError: a wrong shape, dtype, label or value, an empty batch, or an objective that must be bound
-            because it learns or keeps a figure.
+            because it learns or keeps a figure. On CUDA, where a step does not wait for the GPU, a wrong label or value
+            gives NaN, and a later call with the same weight raises; see `heads.deferred`.
 
     >>> import torch, angulus
     >>> x = w = torch.eye(3)
@@ -111,7 +113,13 @@ def batch_loss(
     checks.choice("reduction", reduction, REDUCTIONS)
     refuse_recomputation(bound)
     lenient = may_overflow(features)
-    features, labels, kept = check_rows(features, weight, labels, bias)
+    checks.layout(features, weight, labels, bias)
+    joint = ranks if bound.moves and bound.stateful else Ranks()
+    later = deferred.defers(features, weight, bound, sampling, joint.count)
+    if later:
+        deferred.raise_arrived(weight)
+    else:
+        features, labels, kept = check_rows(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
         raise checks.InputError(f"this objective {wanted}; got bias = {None if bias is None else list(bias.shape)}")
@@ -125,7 +133,8 @@ def batch_loss(
             "proxy_anchor reduces over the rows of all processes for each class, which DenseHead does not see; use "
             "angulus.ShardedHead"
         )
-    joint = ranks if bound.moves and bound.stateful else Ranks()
+    if later:
+        return _deferred_loss(features, weight, labels, bound, bias, kernel, update, reduction, lenient)
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(features, weight)
         norms, unit = normalize(wide, bound.spec.eps)
@@ -149,6 +158,51 @@ def batch_loss(
     if reduction == "none":
         return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
     return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
+
+
+def _deferred_loss(
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bound: BoundObjective,
+    bias: Tensor | None,
+    kernel: Kernel,
+    update: Update | None,
+    reduction: str,
+    lenient: bool,
+) -> Tensor:
+    """The loss of a batch on a GPU, without waiting for it; see `deferred`."""
+    batch = deferred.examine(features, weight, labels, bias, lenient)
+    kept, count = batch.kept, batch.kept_rows
+    with torch.autocast(features.device.type, enabled=False):
+        wide = widen(batch.features, weight, functools.partial(deferred.remember_gradient, weight))
+        norms, unit = normalize(wide, bound.spec.eps)
+        mean_norm = torch.where(kept, norms, 0.0).sum().detach() / count
+        with whole_batch(mean_norm):
+            subset = ClassSubset(weight, bias, batch.labels, bias)
+            finished, target, radius = _rows_loss(norms, unit, subset, batch.labels, bound, kernel, update)
+            extra = torch.where(kept, finished.extra, 0.0)
+            loss = torch.where(kept, finished.loss, 0.0)
+            good = deferred.remember(weight, batch, loss + extra)
+            if bound.moves:
+                _take_if(good & batch.sound, bound, measures(bound, target, radius), kept, count)
+    if reduction == "mean":
+        value = loss.sum() / (count * (finished.divisor / len(kept))) + extra.sum() / count
+    else:
+        value = (loss + extra).sum() if reduction == "sum" else loss + extra
+    value = torch.where(good, value, torch.nan)
+    # NaN gradients, so that a gradient scaler skips the step
+    return value * torch.where(batch.sound, 1.0, torch.nan) if lenient else value
+
+
+@torch.no_grad()
+def _take_if(good: Tensor, bound: BoundObjective, values: dict[str, Tensor], kept: Tensor, count: Tensor) -> None:
+    """Let a bound objective update its figures by the rows that are kept, unless the batch is bad."""
+    means = {name: torch.where(kept, value.detach(), 0.0).sum() / count for name, value in values.items()}
+    figures = [(figure, figure.clone()) for figure in bound.buffers()]
+    bound.take(Statistics(means, len(kept), values["norm"].new_empty(0, bound.embedding_size), kept.new_empty(0)))
+    for figure, before in figures:
+        figure.copy_(torch.where(good, figure, before))
 
 
 def _rows_loss(
@@ -280,26 +334,23 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def widen(features: Tensor, weight: Tensor) -> Tensor:
+def widen(features: Tensor, weight: Tensor, warn: Callable[[Tensor], None] | None = None) -> Tensor:
     """The features in the dtype of the loss: float32, or wider if they or the weight are.
+
+    `warn` is called in backward with the gradient, if that may leave the range of float16; None warns at once.
 
     The gradient is rounded back to 16 bits only here. Near a zero feature it grows as 1/‖x‖, beyond float16's range.
     """
     wide = features.to(torch.promote_types(torch.promote_types(features.dtype, weight.dtype), torch.float32))
     if features.dtype == torch.float16 and wide.requires_grad:
-        wide.register_hook(_warn_of_overflow)  # type: ignore[no-untyped-call]
+        wide.register_hook(warn or _warn_of_overflow)  # type: ignore[no-untyped-call]
     return wide
 
 
 def _warn_of_overflow(gradient: Tensor) -> None:
     overflow = (gradient.abs() > torch.finfo(torch.float16).max).any(dim=1)
     if bool(overflow.any()):
-        row = int(overflow.nonzero()[0, 0])
-        warnings.warn(
-            f"the gradient of features row {row} exceeds float16's 65504 and becomes infinite, as it does near a zero "
-            "feature; a torch.amp.GradScaler skips such a step, without one give the head features in float32",
-            stacklevel=2,
-        )
+        warnings.warn(checks.gradient_overflow(int(overflow.nonzero()[0, 0])), stacklevel=2)
 
 
 def plain_logits(unit: Tensor, weight: Tensor, spec: Objective) -> Tensor:
@@ -330,10 +381,7 @@ def not_finite(rows: Tensor, weight: Tensor) -> checks.InputError:
     """The error that says why the loss of a row is not finite."""
     checks.finite(weight, "weight")  # checked only now, since it is large
     row = int((~torch.isfinite(rows)).nonzero()[0, 0])
-    return checks.InputError(
-        f"the loss is not finite at row {row}, though features and weight are: a logit or penalty leaves the range "
-        f"of {rows.dtype}; scale features or weight down, or give them in float64"
-    )
+    return checks.InputError(checks.loss_not_finite(row, rows.dtype))
 
 
 def check_rows(
@@ -347,7 +395,7 @@ def check_rows(
     labels = labels.long()  # before any comparison: −100 as uint8 is 156
     kept = labels != checks.IGNORE_INDEX
     if num_classes is None and not bool(kept.any()):
-        raise checks.InputError(f"every label is {checks.IGNORE_INDEX} (ignored); a batch needs one row that counts")
+        raise checks.InputError(checks.ALL_IGNORED)
     checks.label_range(labels, weight.shape[0] if num_classes is None else num_classes)
     if not bool(kept.all()):
         features, labels = features[kept], labels[kept]

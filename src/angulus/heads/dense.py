@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
-from angulus.heads import class_loss
+from angulus.heads import class_loss, deferred
 from angulus.heads.class_loss import UPDATES, check_rows, class_logits, plain_logits, summarize, uncompiled
 from angulus.heads.row_loss import Geometry, geometry, margined, normalize
 from angulus.heads.sampling import ClassSampling, check_sampling
@@ -37,6 +37,16 @@ class BaseHead(nn.Module):
     def accumulate(self) -> AbstractContextManager[None]:
         """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them."""
         return self.objective.accumulate()
+
+    def check(self) -> None:
+        """Wait for the checks of all batches so far, and raise the error of a bad one.
+
+        On a GPU a step does not wait for its checks: the loss of a bad batch is NaN without gradients, and one of the
+        next calls raises the error. Before what must not follow a bad batch, such as a checkpoint, call this.
+        """
+        deferred.check(self.weight)
+
+    weight: nn.Parameter
 
     @property
     def seen(self) -> dict[str, Tensor]:

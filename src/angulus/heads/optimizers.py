@@ -10,6 +10,7 @@ from angulus.core import checks
 from angulus.heads.class_loss import UPDATES
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
+from angulus.kernels.dispatch import UPDATING
 
 
 class SparseSGD(torch.optim.Optimizer):
@@ -69,7 +70,7 @@ class BackwardSGD(torch.optim.Optimizer):
     head, or a head with another weight, is not attached.
 
     Args:
-        head: a head with impl="chunked" or "fused", without class sampling and without another BackwardSGD.
+        head: a head with impl="chunked", "fused" or "blocked", without class sampling and without another BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
     """
 
@@ -78,9 +79,9 @@ class BackwardSGD(torch.optim.Optimizer):
     ) -> None:
         if not isinstance(head, DenseHead | ShardedHead):
             raise checks.InputError(f"head must be a DenseHead or a ShardedHead; got {type(head).__name__}")
-        if head.kernel.impl not in ("chunked", "fused") or head.sampling is not None:
+        if head.kernel.impl not in UPDATING or head.sampling is not None:
             raise checks.InputError(
-                "an update within backward needs a head with impl='chunked' or 'fused' and no sampling; "
+                "an update within backward needs a head with impl='chunked', 'fused' or 'blocked' and no sampling; "
                 f"got impl={head.kernel.impl!r}, sampling={head.sampling}"
             )
         if head.weight in UPDATES:

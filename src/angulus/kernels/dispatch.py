@@ -12,15 +12,18 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.kernels import chunked, fused, reduction
+from angulus.kernels import blocked, chunked, fused, reduction, tuned
+from angulus.kernels.memory import explained
 from angulus.kernels.reduction import Reduced, ReduceRows, Request
 
 TABLE: dict[str, ReduceRows] = {
     "reference": reduction.reduce_rows,
     "chunked": chunked.reduce_rows,
     "fused": fused.reduce_rows,
+    "blocked": blocked.reduce_rows,
 }
 NAMES = ("auto", *TABLE)
+UPDATING = ("chunked", "fused", "blocked")  # those that can update the weights within backward
 LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: above it the reference's copies cost time and memory
 
 
@@ -28,8 +31,8 @@ LARGE = 1 << 24  # elements of B x C, 64 MiB in float32: above it the reference'
 class Kernel:
     """A kernel by name and the dtype of its products, checked; calling it reduces."""
 
-    # a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C, "chunked" above. It never picks
-    # "fused", which has been tested by Triton's interpreter but not yet on a GPU
+    # a name of `TABLE`, or "auto": "reference" up to `LARGE` elements of B x C; above it what `kernels.tuned` measured
+    # as fastest on this GPU, else "chunked": Triton's interpreter has tested "fused" and "blocked", but no GPU yet
     impl: str = "auto"
     products: torch.dtype | None = None  # torch.bfloat16, or None for the dtype of the features
 
@@ -41,12 +44,31 @@ class Kernel:
     def __call__(self, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request) -> Reduced:
         name = self.impl
         if name == "auto":
-            name = "chunked" if unit.shape[0] * weight.shape[:-1].numel() > LARGE else "reference"
-            _log_choice(name)
-        return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
+            name, why = choose(unit.device, len(unit), weight, request)
+            _log_choice(name, why)
+        with explained(name, unit, weight, request.update is not None):
+            return TABLE[name](unit, weight, bias, labels, dataclasses.replace(request, products=self.products))
+
+
+def choose(device: torch.device, batch: int, weight: Tensor, request: Request) -> tuple[str, str]:
+    """The kernel that "auto" takes, and why."""
+    classes = weight.shape[:-1].numel()
+    if batch * classes <= LARGE:
+        return "reference", f"B x C is within {LARGE} elements"
+    above = f"B x C is above {LARGE} elements"
+    if device.type != "cuda":
+        return "chunked", above
+    measured = tuned.fastest(device, batch, classes)
+    if measured is None:
+        return "chunked", f"{above}, and no kernel was timed on this GPU yet; impl='fused' and 'blocked' may be faster"
+    problem = None
+    if measured in ("fused", "blocked"):
+        problem = fused.unsupported(measured, weight, request) or fused.unavailable(device, measured)
+    if problem is not None:
+        return "chunked", problem
+    return measured, "it was the fastest on this GPU at the nearest shape that was timed"
 
 
 @functools.cache
-def _log_choice(name: str) -> None:
-    why = "B x C is above" if name == "chunked" else "B x C is within"
-    logging.getLogger("angulus").debug("impl='auto' takes %r: %s %d elements", name, why, LARGE)
+def _log_choice(name: str, why: str) -> None:
+    logging.getLogger("angulus").info("impl='auto' takes %r: %s", name, why)

@@ -13,13 +13,13 @@ Operands of products have the dtype of `unit`, or `Request.products`; products a
 everything else has too. float32 is IEEE float32 unless PyTorch may use TF32 for its own products. float64 is correct
 but slow: it does not use `tl.dot`.
 
-Needs the package triton and a CUDA device; with TRITON_INTERPRET=1 Triton's interpreter runs it anywhere, slowly.
+No host code waits for the GPU. Needs the package triton and a CUDA device; with TRITON_INTERPRET=1 Triton's interpreter
+runs it anywhere, slowly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,30 +27,50 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.kernels.fused_launch import ClassChunk, Walk, kernels, scales
+from angulus.kernels.memory import explained
 from angulus.kernels.reduction import Reduced, Request
 
 LEAST_CAPABILITY = (8, 0)  # of a GPU, for bfloat16 and TF32 products
 
 
-def unavailable(device: torch.device) -> str | None:
+def unavailable(device: torch.device, impl: str = "fused") -> str | None:
     """Why this kernel cannot run on tensors of that device, as a sentence; None if it can."""
     try:
         module = kernels()
     except ImportError as error:
-        return f"impl='fused' needs the package triton (pip install triton), which cannot be imported: {error}"
+        return (
+            f"impl={impl!r} needs the package triton (pip install triton), which cannot be imported: {error}; "
+            "or use impl='chunked'"
+        )
     if module.INTERPRETED:
         return None
     if not module.COMPILED:
-        return "impl='fused' needs TRITON_INTERPRET as it was when triton was imported; set it before Python starts"
+        return f"impl={impl!r} needs TRITON_INTERPRET as it was when triton was imported; set it before Python starts"
     if device.type != "cuda":
         return (
-            f"impl='fused' needs tensors on a CUDA device; got {device}: use impl='chunked', or set TRITON_INTERPRET=1 "
-            "before Python starts, for Triton's slow interpreter"
+            f"impl={impl!r} needs tensors on a CUDA device; got {device}: use impl='chunked', or set "
+            "TRITON_INTERPRET=1 before Python starts, for Triton's slow interpreter"
         )
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         least, here = (".".join(map(str, version)) for version in (LEAST_CAPABILITY, capability))
-        return f"impl='fused' needs a GPU of compute capability {least} or newer; got {here}: use impl='chunked'"
+        return f"impl={impl!r} needs a GPU of compute capability {least} or newer; got {here}: use impl='chunked'"
+    return None
+
+
+def unsupported(impl: str, weight: Tensor, request: Request) -> str | None:
+    """Why this kernel cannot reduce what is asked, as a sentence; None if it can."""
+    own_sums = request.shift is not None or request.sums_logits or bool(request.class_sums)
+    if own_sums or request.power or request.slope or request.below is not None:
+        return (
+            f"impl={impl!r} computes no sigmoids, label smoothing, circle negatives, powers of the cosine or sums over "
+            "the batch for each class; use impl='chunked'"
+        )
+    if weight.ndim == 3:
+        return (
+            f"impl={impl!r} reduces one weight row per class; got sub-centres, weight {list(weight.shape)}: use "
+            "impl='chunked'"
+        )
     return None
 
 
@@ -60,22 +80,18 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
     Raises:
         checks.InputError: the kernel cannot run here, or does not compute in a dtype.
     """
-    own_sums = request.shift is not None or request.sums_logits or bool(request.class_sums)
-    if own_sums or request.power or request.slope or request.below is not None:
-        raise checks.InputError(
-            "impl='fused' computes no sigmoids, label smoothing, circle negatives, powers of the cosine or sums over "
-            "the batch for each class; use impl='chunked'"
-        )
-    if weight.ndim == 3:
-        raise checks.InputError(
-            f"impl='fused' reduces one weight row per class; got sub-centres, weight {list(weight.shape)}: use "
-            "impl='chunked'"
-        )
-    reason = unavailable(unit.device)
+    return reduce_by(_Fused, "fused", unit, weight, bias, labels, request)
+
+
+def reduce_by(
+    function: Any, impl: str, unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, request: Request
+) -> Reduced:
+    """Check and reduce by an autograd function of that kernel's name."""
+    reason = unsupported(impl, weight, request) or unavailable(unit.device, impl)
     if reason is not None:
         raise checks.InputError(reason)
     if unit.dtype not in (torch.float32, torch.float64):
-        raise checks.InputError(f"impl='fused' needs unit features in float32 or float64; got {unit.dtype}")
+        raise checks.InputError(f"impl={impl!r} needs unit features in float32 or float64; got {unit.dtype}")
     if request.products not in (None, unit.dtype, torch.bfloat16):
         raise checks.InputError(f"products must be None, torch.bfloat16 or {unit.dtype}; got {request.products}")
     factors = scales(request)
@@ -88,12 +104,20 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
     )
     # needs_input_grad is also true under no_grad, so the mode is passed in
-    outputs = _Fused.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *factors)  # type: ignore[no-untyped-call]
+    outputs = function.apply(unit, weight, bias, labels, constant, torch.is_grad_enabled(), *factors)
     rows, log_sums = outputs[0], outputs[1 : 1 + count]
     pairs = tuple(zip(outputs[1 + count : 1 + count + hinges], outputs[1 + count + hinges :], strict=True))
     if request.radius is None:
         return Reduced(None, log_sums, pairs, rows)
     return Reduced(log_sums[0], log_sums[1:], pairs, rows)
+
+
+def refuse_again(ctx: Any, impl: str) -> None:
+    """Refuse a second derivative, and a second backward."""
+    if torch.is_grad_enabled():
+        raise checks.InputError(f"impl={impl!r} has first derivatives only; use impl='reference' for create_graph")
+    if ctx.spent:
+        raise checks.InputError("this loss was differentiated already; run the head again before backward()")
 
 
 class _Fused(torch.autograd.Function):
@@ -112,7 +136,7 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         recording = recording and any(ctx.needs_input_grad)
         walk = Walk(unit, weight, bias, labels, request)
-        sums = _Sums(unit, len(scales), len(request.hinge_offsets), recording and any(ctx.needs_input_grad[6:]))
+        sums = Sums(unit, len(scales), len(request.hinge_offsets), recording and any(ctx.needs_input_grad[6:]))
         for chunk in walk.chunks(walk.slices(sums.numbers * len(unit) // walk.tile.classes)):
             sums.add(walk.reduce(chunk, sums.numbers, sums.means))
         value, hinges, counts = sums.value(), sums.hinges[0].unbind(), sums.hinges[1].unbind()
@@ -125,16 +149,15 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # backward() may be called under autocast, which would round these products
-        with torch.autocast(grad_rows.device.type, enabled=False):
+        unit, weight = ctx.saved_tensors[:2]
+        updating = ctx.request.update is not None
+        with torch.autocast(grad_rows.device.type, enabled=False), explained("fused", unit, weight, updating):
             return _Fused.differentiate(ctx, grad_rows, *grads)
 
     @staticmethod
     def differentiate(ctx: Any, grad_rows: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the inputs."""
-        if torch.is_grad_enabled():
-            raise checks.InputError("impl='fused' has first derivatives only; use impl='reference' for create_graph")
-        if ctx.spent:
-            raise checks.InputError("this loss was differentiated already; run the head again before backward()")
+        refuse_again(ctx, "fused")
         unit, weight, bias, labels, inverse, table, value, mean = ctx.saved_tensors
         ctx.spent = True
         upstream = torch.stack(grads[: len(value) + len(ctx.request.hinge_offsets)])
@@ -144,16 +167,15 @@ class _Fused(torch.autograd.Function):
         grad_unit = torch.zeros_like(unit) if needs_unit else None
         grad_weight = torch.empty_like(weight) if needs_weight and ctx.request.update is None else None
         grad_bias = torch.empty_like(bias) if needs_bias and bias is not None else None
-        slices = walk.slices(len(unit))
-        for chunk, own in zip(walk.chunks(slices), _grouped(labels, slices), strict=True):
+        for chunk in walk.chunks(walk.slices(len(unit))):
             coefficients, on_lengths, on_bias = walk.coefficients(chunk)
             if grad_unit is not None:
-                _add_product(grad_unit, coefficients, chunk.operand)
+                add_product(grad_unit, coefficients, chunk.operand)
             if needs_weight:
                 place = None if grad_weight is None else grad_weight[chunk.classes]
                 direct = place is not None and place.dtype == walk.dtype
                 gradient = _of_weight(walk, chunk, coefficients, on_lengths, place if direct else None)
-                gradient.index_add_(0, labels[own] - chunk.classes.start, grad_rows[own].to(walk.dtype))
+                _add_own(gradient, labels - chunk.classes.start, grad_rows)
                 if ctx.request.update is not None:
                     ctx.request.update(chunk.classes, gradient)
                 elif place is not None and not direct:
@@ -164,31 +186,30 @@ class _Fused(torch.autograd.Function):
         return (grad_unit, grad_weight, grad_bias, None, None, None, *of_scales)
 
 
-def _grouped(labels: Tensor, slices: list[slice]) -> list[Tensor]:
-    """The rows whose own class is in each slice of the classes."""
-    order = torch.argsort(labels)
-    starts = labels.new_tensor([part.start for part in slices] + [slices[-1].stop])
-    bounds = torch.searchsorted(labels[order], starts).tolist()
-    return [order[first:last] for first, last in pairwise(bounds)]
+def _add_own(gradient: Tensor, places: Tensor, grad_rows: Tensor) -> None:
+    """Add the rows of the batch whose own class is in the chunk. The others add 0: to pick rows waits for the GPU."""
+    inside = (places >= 0) & (places < len(gradient))
+    values = torch.where(inside[:, None], grad_rows.to(gradient.dtype), 0.0)
+    gradient.index_add_(0, places.clamp(0, len(gradient) - 1), values)
 
 
 def _of_weight(walk: Walk, chunk: ClassChunk, coefficients: Tensor, on_lengths: Tensor, out: Tensor | None) -> Tensor:
     """The gradient of a chunk's weights, through the products and the lengths, [n, d]."""
-    gradient = _product(coefficients.T, walk.unit, walk.dtype, out)
+    gradient = product(coefficients.T, walk.unit, walk.dtype, out)
     if walk.inverse is not None:
         gradient.addcmul_(walk.weight[chunk.classes].to(walk.dtype), on_lengths[:, None], value=-1.0)
     return gradient
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add the matrix product of operands that may be rounded."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
-        total += _product(left, right, total.dtype)
+        total += product(left, right, total.dtype)
 
 
-def _product(left: Tensor, right: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
+def product(left: Tensor, right: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
     """The matrix product of operands that may be rounded, accumulated and returned in `dtype`."""
     if left.dtype == dtype:
         return torch.mm(left, right, out=out)
@@ -197,7 +218,7 @@ def _product(left: Tensor, right: Tensor, dtype: torch.dtype, out: Tensor | None
     return torch.mm(left.to(dtype), right.to(dtype), out=out)
 
 
-class _Sums:
+class Sums:
     """Every reduction so far, over the chunks: L log-sum-exps, the means of what is scaled, H hinges."""
 
     def __init__(self, unit: Tensor, logs: int, hinges: int, means: bool) -> None:

@@ -9,32 +9,11 @@ import torch
 from torch import Tensor
 
 from angulus.kernels.reduction import Request, lengths
+from angulus.kernels.tuned import TileShape, tuned
 
 SCRATCH = 1 << 25  # elements of a chunk's largest buffer: 128 MiB in float32
 
 
-class TileShape(NamedTuple):
-    """The size of the tile that one program multiplies, its warps and its pipeline stages."""
-
-    rows: int
-    classes: int
-    inner: int  # of d at a time
-    warps: int
-    stages: int
-
-
-# (forward, backward), for an H100, by arithmetic and by the registers that the compiler reports. A large tile reads
-# less from L2, the bottleneck: 128 x 256 in bfloat16 does 85 operations per byte, 128 x 128 does 64. Backward holds
-# more per product: 256 classes would spill. Three stages take 144 and 96 KiB of the 227 that a program may use.
-TILES = {
-    "bf16": (TileShape(128, 256, 64, 8, 3), TileShape(128, 128, 64, 8, 3)),
-    "tf32": (TileShape(128, 256, 32, 8, 3), TileShape(128, 128, 32, 8, 3)),
-    "ieee": (
-        TileShape(64, 64, 32, 4, 2),
-        TileShape(64, 64, 32, 4, 2),
-    ),  # without tensor cores: operands come to registers
-    "exact": (TileShape(16, 16, 16, 4, 1), TileShape(16, 16, 16, 4, 1)),  # holds rows x classes x inner
-}
 LEAST_SIDE = 16  # of the operands of tl.dot
 
 
@@ -61,14 +40,14 @@ class Walk:
         self.request, self.dtype = request, unit.dtype
         self.unit, self.weight, self.labels = self.rounded(unit), weight, labels.contiguous()
         self.bias = None if bias is None else bias.contiguous()
-        self.flags = _flags(request, bias)
+        self.flags = flags_of(request, bias)
         self.fresh = table is None and self.flags["COSINES"]
         self.inverse = unit.new_empty(len(weight)) if self.fresh else inverse  # 1 / ‖w_j‖, [C]
         precision = _precision(request, unit.dtype)
         self.flags["PRECISION"] = "ieee" if precision == "bf16" else precision
-        tile = _fitting(TILES[precision][table is not None], len(unit), *weight.shape)
+        tile = _fitting(tuned(unit.device).tiles[precision][table is not None], len(unit), *weight.shape)
         self.tile = _staged(tile, self.unit.element_size(), kernels().shared_memory(unit.device))
-        self.table = _table(request, unit) if table is None else table
+        self.table = table_of(request, unit) if table is None else table
 
     def rounded(self, values: Tensor) -> Tensor:
         """The values in the dtype of the products; for the interpreter, only rounded to that dtype."""
@@ -91,16 +70,16 @@ class Walk:
 
     def reduce(self, chunk: ClassChunk, numbers: int, means: bool) -> Tensor:
         """The partial reductions of each tile, [numbers, class tiles, B]; see `reduce_tile`."""
-        partials = self.table.new_empty(numbers, _count(len(chunk.operand), self.tile.classes), len(self.unit))
+        partials = self.table.new_empty(numbers, count_tiles(len(chunk.operand), self.tile.classes), len(self.unit))
         self._launch(kernels().reduce_tile, chunk, partials, MEANS=int(means))
         return partials
 
     def coefficients(self, chunk: ClassChunk) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients with respect to (the products, rounded [B, n], the lengths, divided by them [n], the bias [n])."""
         n = len(chunk.operand)
-        row = _count(n, LEAST_SIDE) * LEAST_SIDE  # so that every row is aligned
+        row = count_tiles(n, LEAST_SIDE) * LEAST_SIDE  # so that every row is aligned
         room = self.unit.new_empty(len(self.unit), row)
-        by_class = self.table.new_zeros(2, _count(len(self.unit), self.tile.rows), n)
+        by_class = self.table.new_zeros(2, count_tiles(len(self.unit), self.tile.rows), n)
         self._launch(kernels().coefficient_tile, chunk, room, row, by_class)
         on_lengths, on_bias = by_class.sum(dim=1)
         return self.rounded(room[:, :n]), on_lengths, on_bias
@@ -109,7 +88,7 @@ class Walk:
         batch, n, tile = len(self.unit), len(chunk.operand), self.tile
         with torch.cuda.device_of(self.unit):  # type: ignore[no-untyped-call]
             # a fused multiply-add would round a large logit differently from its maximum
-            kernel[(_count(batch, tile.rows) * _count(n, tile.classes),)](
+            kernel[(count_tiles(batch, tile.rows) * count_tiles(n, tile.classes),)](
                 *(self.unit, *self.unit.stride(), chunk.operand, *chunk.operand.stride()),
                 None if self.inverse is None else self.inverse[chunk.classes],
                 None if self.bias is None else self.bias[chunk.classes],
@@ -134,11 +113,12 @@ def scales(request: Request) -> tuple[Tensor, ...]:
     return request.plain_scales if request.radius is None else (request.radius, *request.plain_scales)
 
 
-def _count(many: int, size: int) -> int:
+def count_tiles(many: int, size: int) -> int:
+    """How many tiles of that size hold so many."""
     return -(-many // size)
 
 
-def _table(request: Request, unit: Tensor) -> Tensor:
+def table_of(request: Request, unit: Tensor) -> Tensor:
     """The values that differ by row and are known in forward; see `fused_kernels`."""
     rows = [*scales(request)]
     if request.threshold is not None:
@@ -146,7 +126,7 @@ def _table(request: Request, unit: Tensor) -> Tensor:
     return torch.stack([row.to(unit.dtype) for row in (*rows, *request.hinge_offsets)])
 
 
-def _flags(request: Request, bias: Tensor | None) -> dict[str, Any]:
+def flags_of(request: Request, bias: Tensor | None) -> dict[str, Any]:
     """The compile-time flags of the kernels; see `fused_kernels`."""
     radius = request.radius is not None
     return {
@@ -161,7 +141,7 @@ def _flags(request: Request, bias: Tensor | None) -> dict[str, Any]:
 
 
 def _precision(request: Request, dtype: torch.dtype) -> str:
-    """The key of `TILES`."""
+    """The key of `tuned.TILES`."""
     if dtype == torch.float64:
         return "exact"
     if request.products == torch.bfloat16:

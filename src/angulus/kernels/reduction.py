@@ -93,7 +93,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         request: see `Request`.
     """
     if request.update is not None:
-        raise checks.InputError("an update within backward needs impl='chunked' or 'fused'; got 'reference'")
+        raise checks.InputError("an update within backward needs impl='chunked', 'fused' or 'blocked'; got 'reference'")
     rows = weight[labels.clamp_min(0)]
     weight = weight.to(unit.dtype)
     flat = weight.flatten(0, -2)

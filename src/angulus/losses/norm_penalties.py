@@ -200,9 +200,9 @@ class LearnedRing(nn.Module):
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
-        if not bool(self.started):
-            self.R.copy_(stats.values["norm"])
-            self.started.fill_(True)
+        # without a branch, which would wait for a GPU
+        self.R.copy_(torch.where(self.started, self.R, stats.values["norm"].to(self.R.dtype)))
+        self.started.fill_(True)
 
 
 @dataclass(frozen=True)

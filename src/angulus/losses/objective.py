@@ -426,6 +426,11 @@ class BoundObjective(nn.Module):
         return radius * target, radius * self.spec.negatives.at_right_angle
 
     @property
+    def in_parts(self) -> bool:
+        """Whether the current optimiser step has several micro-batches."""
+        return self.accumulating or bool(self._parts)
+
+    @property
     def keeps_figures(self) -> bool:
         """Whether any piece has figures that training updates."""
         return any(hasattr(piece, "observe") for piece in self.children())

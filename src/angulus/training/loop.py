@@ -191,6 +191,7 @@ def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder
     with ranks.raise_on_all():
         try:
             loss: Tensor = head(features, labels)
+            head.check()  # on a GPU; the next line waits for it anyway
             checks.finite(loss[None], "the loss")
         except checks.InputError as error:
             path = folder / CHECKPOINT
