@@ -13,6 +13,7 @@ from angulus.report.chart import Chart
 from angulus.report.charts import CURVES, CurvePoint
 from angulus.report.page import Table
 from angulus.report.tables import NONE
+from angulus.report.terms import explain_figures
 
 Results = Mapping[str, Result]  # by their names in the report
 
@@ -88,7 +89,8 @@ def _table_of_one(name: str, result: Result) -> Table:
     names = [[number.name, shown(number.value)] for number in result.numbers]
     rows = [[*row, *cells] for row, *cells in zip(names, *columns.values(), strict=True)]
     caption = name if name == result.protocol else f"{name}: {result.protocol}"
-    notes = (_counts(result), describe_features(result), *result.notes)
+    meanings = explain_figures(number.name for number in result.numbers)
+    notes = (_counts(result), meanings, describe_features(result), *result.notes)
     return Table(caption, ["number", "value", *columns], rows, tuple(filter(None, notes)))
 
 
@@ -115,6 +117,7 @@ def _table_of_many(protocol: str, results: Results) -> Table:
 def _notes_of_many(results: Results) -> list[str]:
     """What all the results have in common, and where they differ."""
     notes = _once({name: _brackets(result) for name, result in results.items()})
+    notes.append(explain_figures(number.name for result in results.values() for number in result.numbers))
     notes += _once({name: _counts(result) for name, result in results.items()})
     if len({_samples(result) for result in results.values()}) > 1:
         notes.append("They are not of the same samples: the rows do not show which model is better.")
