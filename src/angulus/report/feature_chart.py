@@ -60,7 +60,6 @@ def run_features(run: FinishedRun, sheet: Sheet | None = None) -> Chart:
     project, words = _projection(points)
     flat = project(points)
     rows, sampled = shown_rows(run)
-    own, angle = _angles(run, points)
     classes = _most_frequent(labels)
     colours = {label: COLOURS[place % 10] for place, label in enumerate(classes)}
     members = [
@@ -90,14 +89,19 @@ def run_features(run: FinishedRun, sheet: Sheet | None = None) -> Chart:
     titles = PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃")[: flat.shape[1]]
     # the page's switch to length 1 replaces these limits by its own
     x, y, *rest = (Axis(title, low=-reach, high=reach) for title in titles)
-    names = [run.class_name(label) for label in range(int(max(labels.max(), run.test["predictions"].max())) + 1)]
-    ids = [run.image_id(int(row)) for row in sampled]
-    columns = [values[sampled] for values in (labels, run.test["predictions"], run.test["norms"], own)]
-    samples = Samples(ids, names, *columns, angle, sheet)
-    summary = f"{words} {_spread(points, labels)}"
-    looks = {"summary": summary, "equal": True, "digits": 4, "group": RUN + run.name}
-    shown: dict[str, Any] = {"frames": frames, "frame_samples": frame_samples, "samples": samples}
+    looks = {"summary": f"{words} {_spread(points, labels)}", "equal": True, "digits": 4, "group": RUN + run.name}
+    shown: dict[str, Any] = {"frames": frames, "frame_samples": frame_samples, "samples": _samples(run, sampled, sheet)}
     return Chart(run.name, series, x, y, rest[0] if rest else None, **looks, **shown)
+
+
+def _samples(run: FinishedRun, rows: Array, sheet: Sheet | None) -> Samples:
+    test = run.test
+    names = [run.class_name(label) for label in range(int(max(test["labels"].max(), test["predictions"].max())) + 1)]
+    ids = [run.image_id(row) for row in rows.tolist()]
+    norms = np.linalg.norm(test["features"].astype(np.float64), axis=1)
+    degrees, direction = _angles(run, test["features"].astype(np.float64))
+    columns = [values[rows] for values in (test["labels"], test["predictions"], norms, degrees)]
+    return Samples(ids, names, *columns, direction, sheet)
 
 
 def _reach(points: Floats) -> float:
@@ -139,8 +143,9 @@ def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
         return lambda values: np.pad(values, ((0, 0), (0, 1))), "1-D features, on a line."
     from sklearn.decomposition import PCA
 
-    pca = PCA(2, svd_solver="full" if min(points.shape) < 500 else "randomized", random_state=0).fit(points)
-    share = float(pca.explained_variance_ratio_.sum())
+    with np.errstate(invalid="ignore"):  # of features that are all equal
+        pca = PCA(2, svd_solver="full" if min(points.shape) < 500 else "randomized", random_state=0).fit(points)
+    share = float(np.nan_to_num(pca.explained_variance_ratio_).sum())
     return pca.transform, (
         f"PCA projection of {size}-D features onto 2 directions, which hold {share:.0%} of their variance: angles and "
         "lengths are not those of the features."

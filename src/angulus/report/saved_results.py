@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from angulus.evaluation.protocols import groups, scored
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
-from angulus.report.chart import Chart
+from angulus.report.chart import RUN, Chart
 from angulus.report.charts import CURVES, CurvePoint
 from angulus.report.page import Table
 from angulus.report.tables import NONE
@@ -54,16 +55,18 @@ def result_curves(results: Results) -> list[Chart]:
     drawn = []
     for kind in KINDS:
         lines: dict[str, list[Any]] = {}
+        owners: dict[str, str] = {}  # the result of each curve
         points: dict[str, list[CurvePoint]] = {}
         for name, result in results.items():
             for curve in result.curves:
                 if curve.kind == kind:
                     label = name if curve.name == result.protocol else f"{name}, {curve.name}"
                     lines.setdefault(result.protocol, []).append((label, curve.x, curve.y))
-                    points[label] = _points_of_table(result, curve)
+                    points[label], owners[RUN + label] = _points_of_table(result, curve), RUN + name
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
-            drawn.append(charts.error_curves(kind, curves, title, points))
+            chart = charts.error_curves(kind, curves, title, points)
+            drawn.append(replace(chart, series=[replace(one, group=owners[one.group]) for one in chart.series]))
     return drawn
 
 
