@@ -149,8 +149,8 @@ def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -
     assert "score of 0.784; the least are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
     assert Records(done.records).ids.tolist() == ["a/good one of three.png"]
     page = done.report.read_text()
-    # six photos, the kept one of several too; its crop in the sample and with both of its notes
-    assert page.count("data:image/jpeg;base64,") == 6 + 3
+    assert page.count("data:image/jpeg;base64,") == 6  # photos, the kept one of several too
+    assert page.count("data:image/png;base64,") == 3  # its crop in the sample, and with both of its notes
     assert "a/&lt;b&gt;&amp;.png" in page
     assert "src=" in page and "http://" not in page and "https://" not in page  # needs nothing else
     assert done.problems == {"no face": 2, "too small": 2, "low score": 1, "several faces": 1, "one photo": 1}

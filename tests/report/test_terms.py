@@ -9,6 +9,7 @@ import torch
 
 import angulus
 import reports
+from angulus import losses
 from angulus.report.terms import STATISTICS, explain_figures, explain_statistic
 from angulus.training import log
 
@@ -23,7 +24,10 @@ def test_each_number_that_a_training_logs_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", angulus.list_losses())
 def test_each_statistic_of_each_loss_is_explained(name: str) -> None:
     torch.manual_seed(0)
-    head = angulus.DenseHead(4, 5, getattr(angulus.losses, name)())
+    objective = getattr(losses, name)()
+    if name in ("iam", "feature_incay", "ring_loss", "center_loss"):  # these need a base
+        objective = losses.normface(s=8, learn=False) + objective
+    head = angulus.DenseHead(4, 5, objective)
     features, labels = torch.randn(8, 4), torch.arange(8) % 5
     head(features, labels)
     assert {*head.seen, *head.diagnose(features, labels)} <= STATISTICS.keys()

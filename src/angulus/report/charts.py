@@ -85,14 +85,15 @@ def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Cha
     `label` names the numbers. Intervals of percentages end at 0 and 100.
     """
     limits = (0.0, 100.0) if label.endswith("%") else (-math.inf, math.inf)
-    series, summary = [], []
+    series: list[Series] = []
+    summary: list[str] = []
     for dot in reversed(dots):
         place = f"{shorten(dot.name)}\n{dot.mark}" if dot.mark else shorten(dot.name)
         known = not math.isnan(dot.low)
         low, high = np.clip([dot.low, dot.high], *limits).tolist()
         words = f"{dot.value:.4g}" + (f", 95 % interval {low:.4g} to {high:.4g}" if known else ", no interval")
         looks: dict[str, Any] = {"colour": COLOURS[dot.number % 10], "group": RUN + dot.name, "in_legend": False}
-        ticks = {"symbol": "tick", "size": 9, "opacity": 0.6, "hover": "one seed: {x:.2f}"}
+        ticks: dict[str, Any] = {"symbol": "tick", "size": 9, "opacity": 0.6, "hover": "one seed: {x:.2f}"}
         if dot.values:
             series.append(Series("points", dot.name, dot.values, [place] * len(dot.values), **looks, **ticks))
         looks |= {"low": np.array([low]), "high": np.array([high]), "texts": [words], "hover": "{text}"}
@@ -299,7 +300,9 @@ def group_errors(
             summary.append(f"{name}: highest for {kind} {groups[worst]}, {error[worst]:.2%}, {mean}")
     rest = f" Shown are the {MOST_GROUPS} of {len(groups):,} with the largest mean error."
     words = summarize(summary) + (rest if len(shown) < len(groups) else "")
-    return Chart(title, series, Axis(kind, names=True), Axis("error", low=0, percent=True), summary=words)
+    axes = Axis(kind, names=True), Axis("error", low=0, percent=True)
+    note = "Share of wrong decisions. Thin lines are the intervals, where there are any."
+    return Chart(title, series, *axes, summary=words, note=note)
 
 
 def weight_histograms(models: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]) -> Panels:

@@ -120,8 +120,8 @@ def _table_of_many(protocol: str, results: Results) -> Table:
 def _notes_of_many(results: Results) -> list[str]:
     """What all the results have in common, and where they differ."""
     notes = _once({name: _brackets(result) for name, result in results.items()})
-    notes.append(explain_figures(number.name for result in results.values() for number in result.numbers))
     notes += _once({name: _counts(result) for name, result in results.items()})
+    notes.append(explain_figures(number.name for result in results.values() for number in result.numbers))
     if len({_samples(result) for result in results.values()}) > 1:
         notes.append("They are not of the same samples: the rows do not show which model is better.")
     notes += _once({name: describe_features(result) for name, result in results.items()})
