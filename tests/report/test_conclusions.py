@@ -72,6 +72,12 @@ def test_a_variant_that_diverged_is_not_the_best() -> None:
     ]
 
 
+def test_if_all_diverged_nothing_is_ranked() -> None:
+    measured = comparison({"A": [99.0, 98.0]}, diverged="A, seed 1")
+    assert conclude(measured) == ["No variant can be ranked: of each, a training diverged."]
+    assert comparison_dots(measured) is None
+
+
 @pytest.mark.parametrize(
     ("found", "verdicts"),
     [

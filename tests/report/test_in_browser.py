@@ -279,7 +279,8 @@ def test_it_is_dark_where_the_reader_wants_that_and_in_one_column_on_a_phone(bro
     assert page.locator("#theme").get_attribute("aria-pressed") == "true"
     lefts = {plot.bounding_box()["x"] for plot in page.locator(".plot:visible").all()}
     assert len(lefts) == 1
-    small = "[...document.querySelectorAll('button, .controls label')].filter(each => each.offsetHeight && each.offsetHeight < 40).length"
+    heights = "[...document.querySelectorAll('button, .controls label')].map(each => each.offsetHeight)"
+    small = f"{heights}.filter(height => height > 0 && height < 40).length"  # 0: folded
     assert page.evaluate(small) == 0
     context.close()
 

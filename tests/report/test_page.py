@@ -293,8 +293,11 @@ def test_a_single_run_has_a_sentence_with_its_interval_and_what_it_cannot_show(f
 def test_a_saved_result_has_a_sentence_and_a_section_of_its_task(folder: Path) -> None:
     _, page = rendered(folder / "crowd.json")
     result = Result.read(folder / "crowd.json")
-    number = result.number("accuracy")
-    assert any(said.startswith(f"crowd (pairs): accuracy {number.value:#.4g}") for _, said in page.all("p"))
+    number = next(each for each in result.numbers if each.interval and each.name != "EER")
+    assert number.interval is not None
+    ends = f"from {number.interval.low:#.4g} to {number.interval.high:#.4g}"
+    sentence = f"crowd (pairs): {number.name} {number.value:#.4g}, with a 95 % interval {ends}, over 72 pairs."
+    assert sentence in [said for _, said in page.all("p")]
     assert [said for _, said in page.all("h2")] == ["Conclusion", "Verification", "Recipe and environment"]
 
 

@@ -100,7 +100,16 @@ def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Cha
         looks |= {"symbol": "ring" if dot.open else "dot", "size": 11}
         series.append(Series("points", dot.name, [dot.value], [place], **looks))
         summary.insert(0, f"{dot.name}: {words}" + (f" ({dot.mark})" if dot.mark else ""))
-    return Chart(title, series, Axis(label), Axis(names=True), summary=summarize(summary), note=note)
+    x = Axis(label)
+    if all(math.isnan(dot.low) and len(dot.values) < 2 for dot in dots):  # nothing else gives the axis a scale
+        x = _whole_range(x, [dot.value for dot in dots], 100 if label.endswith("%") else 1)
+    return Chart(title, series, x, Axis(names=True), summary=summarize(summary), note=note)
+
+
+def _whole_range(axis: Axis, values: Sequence[float], top: float = 1) -> Axis:
+    """An axis of shares from 0 to `top`; unchanged if the values are no shares."""
+    fits = all(0 <= value <= top for value in values)
+    return replace(axis, low=-0.02 * top, high=1.02 * top) if fits else axis
 
 
 def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
@@ -152,7 +161,9 @@ def accuracy_by_norm(judged: Judged) -> Chart:
         looks = {"symbol": "dot", "group": RUN + name, **line_style(number)}
         series.append(Series("line", name, x, accuracy, texts=texts, hover=hover, **looks))
         summary.append(f"{name}: {accuracy[0]:.1%} right in the lowest bin, {accuracy[-1]:.1%} in the highest")
-    axes = Axis("share of samples with a smaller norm"), Axis("accuracy")
+    accuracies = np.concatenate([one.y for one in series])
+    y = Axis("accuracy") if np.ptp(accuracies) else _whole_range(Axis("accuracy"), accuracies.tolist())
+    axes = Axis("share of samples with a smaller norm"), y
     note = "Ten bins with equally many samples. A line that rises means that short features are less reliable."
     return Chart("Accuracy by norm", series, *axes, summary=summarize(summary), note=note)
 
@@ -167,6 +178,8 @@ def error_by_discard(judged: Judged) -> Chart:
         curve = Curve("discard", name, errors.discarded[kept], errors.fnmr[kept]).thinned()
         lines.append((name, curve.x, curve.y))
     x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
+    rates = np.concatenate([rates for *_, rates in lines])
+    y = y if np.ptp(rates) else _whole_range(y, rates.tolist())
     return replace(error_curves("discard", lines), x=x, y=y)
 
 

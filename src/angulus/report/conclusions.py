@@ -87,7 +87,7 @@ def conclude(comparison: Comparison) -> list[str]:
     """Sentences on the first column in which higher is better; none without such a column."""
     ranking = rank_variants(comparison)
     if ranking is None:
-        return []
+        return ["No variant can be ranked: of each, a training diverged."] if comparison.diverged else []
     sentences = [_best(ranking)]
     if diverged := ranking.having("diverged"):
         sentences.append(f"Left out because a training diverged: {_enumerate([each.name for each in diverged])}.")

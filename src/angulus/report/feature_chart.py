@@ -89,9 +89,10 @@ def run_features(run: FinishedRun, sheet: Sheet | None = None) -> Chart:
     titles = PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃")[: flat.shape[1]]
     # the page's switch to length 1 replaces these limits by its own
     x, y, *rest = (Axis(title, low=-reach, high=reach) for title in titles)
-    looks = {"summary": f"{words} {_spread(points, labels)}", "equal": True, "digits": 4, "group": RUN + run.name}
-    shown: dict[str, Any] = {"frames": frames, "frame_samples": frame_samples, "samples": _samples(run, sampled, sheet)}
-    return Chart(run.name, series, x, y, rest[0] if rest else None, **looks, **shown)
+    text: dict[str, Any] = {"summary": f"{words} {_spread(points, labels)}", "group": RUN + run.name}
+    formed: dict[str, Any] = {"frames": frames, "frame_samples": frame_samples}
+    z, samples = rest[0] if rest else None, _samples(run, sampled, sheet)
+    return Chart(run.name, series, x, y, z, **text, **formed, equal=True, digits=4, samples=samples)
 
 
 def _samples(run: FinishedRun, rows: Array, sheet: Sheet | None) -> Samples:
@@ -100,8 +101,8 @@ def _samples(run: FinishedRun, rows: Array, sheet: Sheet | None) -> Samples:
     ids = [run.image_id(row) for row in rows.tolist()]
     norms = np.linalg.norm(test["features"].astype(np.float64), axis=1)
     degrees, direction = _angles(run, test["features"].astype(np.float64))
-    columns = [values[rows] for values in (test["labels"], test["predictions"], norms, degrees)]
-    return Samples(ids, names, *columns, direction, sheet)
+    labels, predictions = test["labels"][rows], test["predictions"][rows]
+    return Samples(ids, names, labels, predictions, norms[rows], degrees[rows], direction, sheet)
 
 
 def _reach(points: Floats) -> float:

@@ -83,6 +83,8 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         _set_axis(right, "y", chart.right)
         axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
         right.yaxis.label.set_color(next(series.colour for series in shown if series.right))
+    if chart.y.names:
+        axis.margins(y=0.15)
     if chart.equal:
         axis.set_aspect("equal")
     elif not bars:

@@ -137,6 +137,8 @@ def _results(results: dict[str, Result]) -> list[Any]:
     dotted = []
     for title, group in by_protocol.items():
         lines = [_result_sentence(name, result, number) for name, result, number in group]
+        warned = [(name, note) for name, result, _ in group for note in result.notes if note.startswith("warning")]
+        lines += [f"{name}: {note}." for name, note in warned]
         if len(group) > 1:
             lines.append(
                 "Overlapping intervals do not decide which one is better: for results of the same samples, "
@@ -149,10 +151,10 @@ def _results(results: dict[str, Result]) -> list[Any]:
 
 
 def leading_number(result: Result) -> Number | None:
-    """The number that a sentence is about: the first in which higher is better, else the first that is defined."""
+    """The number that a sentence is about: the first in which higher is better, if possible one with an interval."""
     defined = [number for number in result.numbers if not math.isnan(number.value)]
     better = [number for number in defined if number.name.startswith(HIGHER_IS_BETTER)]
-    return next(iter(better or defined), None)
+    return next(iter([number for number in better if number.interval] or better or defined), None)
 
 
 def _result_sentence(name: str, result: Result, number: Number) -> str:
@@ -161,6 +163,8 @@ def _result_sentence(name: str, result: Result, number: Number) -> str:
     if number.interval is not None:
         low, high = shown(number.interval.low), shown(number.interval.high)
         sentence += f", with a {number.interval.level:.0%} interval from {low} to {high}".replace("%", " %")
+    elif number.no_interval:
+        sentence += f", without an interval ({number.no_interval})"
     counts: Sequence[str] = [f"{count:,} {kind}" for kind, count in result.counts.items()]
     return f"{sentence}, over {counts[0]}." if counts else f"{sentence}."
 

@@ -191,7 +191,7 @@ def _wrong_pairs(
     source: Path | None,
 ) -> list[Album]:
     """Pairs on the wrong side of the threshold, the worst first."""
-    albums = []
+    albums: list[Album] = []
     results = {name: result for name, result in results.items() if _has_pairs(result)}
     images: dict[str, str] = {}
     if source is not None:
