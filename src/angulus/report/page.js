@@ -37,7 +37,7 @@
     await Plotly.newPlot(plot, structuredClone(chart.traces), layout, config);
     if (chart.samples) {
       plot.on("plotly_hover", (event) => showSample(plot, event.points[0]));
-      plot.on("plotly_unhover", () => { peek.hidden = !byFinger; }); // a finger leaves at once
+      plot.on("plotly_unhover", () => { peek.hidden ||= !byFinger; }); // a finger leaves at once
     }
     await place(plot);
   }
