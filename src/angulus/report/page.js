@@ -37,6 +37,10 @@
     await Plotly.newPlot(plot, structuredClone(chart.traces), layout, config);
     if (chart.samples) {
       plot.on("plotly_hover", (event) => showSample(plot, event.points[0]));
+      plot.addEventListener("touchend", () => setTimeout(() => { // plotly takes only the first touch for a hover
+        const area = plot.querySelector(".nsewdrag");
+        if (area) Plotly.Fx.hover(plot, { clientX: at.clientX, clientY: at.clientY, target: area }, "xy");
+      }, 50), true);
       plot.on("plotly_unhover", () => { peek.hidden ||= !byFinger; }); // a finger leaves at once
     }
     await place(plot);
