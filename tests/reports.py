@@ -100,7 +100,7 @@ class Page(HTMLParser):
 def charts(page: Page) -> list[dict[str, Any]]:
     """What the page gives plotly to draw."""
     (data,) = (said for attrs, said in page.all("script") if attrs.get("type") == "application/json")
-    return json.loads(data)
+    return json.loads(data)["charts"]
 
 
 def traces(chart: Chart) -> list[dict[str, Any]]:

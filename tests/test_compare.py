@@ -401,7 +401,7 @@ def test_one_seed_and_no_paper_show_no_deviation_and_no_second_table(grid: Compa
 
 def test_the_pictures_are_pngs(grid: Comparison) -> None:
     written = write_comparison(grid)
-    assert [each.name for each in written] == ["features.png", "norms.png", "best-and-worst.png"]
+    assert [each.name for each in written] == ["features.png", "norms.png", "best-and-worst.png"]  # each diverged
     for each in written:
         with Image.open(each) as picture:
             picture.load()
@@ -413,7 +413,7 @@ def test_the_pictures_are_pngs(grid: Comparison) -> None:
 def test_features_are_drawn_only_where_all_are_flat(path: str, tmp_path: Path) -> None:
     variants = "compare.variants={A: {}, B: {backbone.embedding_size: 3}}"
     mixed = compare(path, tmp_path, [variants, "compare.quality_split=null", "compare.seeds=[0]"])
-    assert [each.name for each in write_comparison(mixed)] == ["norms.png", "best-and-worst.png"]
+    assert [each.name for each in write_comparison(mixed)] == ["conclusion.png", "norms.png", "best-and-worst.png"]
 
 
 def test_the_terminal_shows_whole_numbers_in_80_columns(grid: Comparison, capsys: pytest.CaptureFixture[str]) -> None:

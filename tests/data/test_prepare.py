@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import csv
 import errno
@@ -24,12 +25,13 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
+import reports
 from angulus import data as data_package
 from angulus.cli.prepare import prepare_app
 from angulus.core.checks import InputError
 from angulus.core.contract import template_points
 from angulus.data.decode import decode
-from angulus.data.faces import face_report, mtcnn_nets
+from angulus.data.faces import face_page, face_report, mtcnn_nets
 from angulus.data.faces import prepare as preparing
 from angulus.data.faces.align import Crops, ProcessedPhoto, choose_face, process
 from angulus.data.faces.detector import Faces
@@ -143,13 +145,14 @@ def test_photos_without_a_good_face_are_reported_with_pictures(tmp_path: Path) -
         "a/tiny and unsure.png": "too small",
         "a/<b>&.png": "no face",
     }
-    assert "20 pixels across" in rows["a/tiny.png"]["detail"]
+    assert "20.0 pixels across" in rows["a/tiny.png"]["detail"]
     assert "score of 0.784; the least are 30 pixels and 0.9" in rows["a/unsure.png"]["detail"]
     assert Records(done.records).ids.tolist() == ["a/good one of three.png"]
     page = done.report.read_text()
-    assert page.count("data:image/jpeg;base64,") == 6  # the kept one of several, too
+    assert page.count("data:image/jpeg;base64,") == 6  # photos, the kept one of several too
+    assert page.count("data:image/png;base64,") == 3  # its crop in the sample, and with both of its notes
     assert "a/&lt;b&gt;&amp;.png" in page
-    assert "src=" in page and "http" not in page  # needs nothing else
+    assert "src=" in page and "http://" not in page and "https://" not in page  # needs nothing else
     assert done.problems == {"no face": 2, "too small": 2, "low score": 1, "several faces": 1, "one photo": 1}
 
 
@@ -165,13 +168,38 @@ def test_pictures_frame_the_faces() -> None:
 
 def test_the_page_shows_some_and_the_table_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_report, "PICTURES", 2)
+    monkeypatch.setattr(face_page, "PICTURES", 2)
     files = {f"{n}.png": png(photo()) for n in range(5)} | {"good.png": png(ONE)}
     done = prepare(put(tmp_path / "photos", files), tmp_path / "out")
     assert done.problems == {"no face": 5}
     assert len(table(tmp_path / "out")) == 5
     page = done.report.read_text()
-    assert page.count("<img") == 2
-    assert "5 of them. The first 2; report.csv has all." in page
+    assert page.count("<img") == 2 + 1  # and the crop
+    assert "5 in all. The first 2; report.csv has all." in page
+
+
+def test_the_page_has_crops_to_look_at_and_names_make_no_elements(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=evil()>"
+    faces = {f'{evil}/"><script>evil()<{n}.png': png(ONE) for n in range(2)}
+    several = {f"{evil}/several.png": png(photo((10, 10, 50, 250), (100, 40, 60, 240)))}
+    done = prepare(put(tmp_path / "photos", faces | several | {f"{evil}/none.png": png(photo())}), tmp_path / "out")
+    page = reports.Page(done.report.read_text())  # closes all that it opens
+    images = [attrs for attrs, _ in page.all("img")]
+    crops = [attrs for attrs in images if str(attrs["alt"]).startswith("crop of ")]
+    assert len(crops) == 3 + 1  # all of them, and the one of several faces next to its photo
+    assert len(images) == len(crops) + 2
+    records = Records(done.records)
+    for attrs in crops:
+        row = records.ids.tolist().index(str(attrs["alt"]).removeprefix("crop of "))
+        assert base64.b64decode(str(attrs["src"]).partition(",")[2]) == records[row].image
+    assert not page.all("script") and not [1 for _, attrs, _ in page.elements if any(key[:2] == "on" for key in attrs)]
+    said = " ".join(said for _, said in page.all("li"))
+    assert evil in said and "Kept: 2 faces" in said and "No crop: no face was found" in said
+    metas = {attrs.get("name"): attrs["content"] for attrs, _ in page.all("meta") if "content" in attrs}
+    assert metas["viewport"] == "width=device-width, initial-scale=1" and metas["color-scheme"] == "light dark"
+    (style,) = (said for _, said in page.all("style"))
+    assert "light-dark(" in style and ".scroll{overflow-x:auto}" in style
+    assert [attrs for attrs, _ in page.all("div") if attrs.get("class") == "scroll"]
 
 
 def test_names_are_no_formulas_to_a_spreadsheet(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,19 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 
 import reports
+from angulus.data.sets.images import Images
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.result import Number
 from angulus.experiments import build
 from angulus.report import charts, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import read_content
-from angulus.report.feature_chart import run_features
+from angulus.report.feature_chart import plane_features, run_features, shown_rows
 from angulus.report.finished_run import FinishedRun, ImagePairs
 from angulus.report.render_plotly import render_plotly
 
@@ -58,7 +62,8 @@ def test_features_of_two_and_three_dimensions_are_drawn_as_they_are(models: dict
         assert np.allclose(points(trace), model.test["features"][labels == label], rtol=1e-3, atol=1e-6)
     (wrong,) = (each for each in reports.traces(chart) if each["name"] == "wrong")
     assert np.allclose(points(wrong), model.test["features"][~model.correct], rtol=1e-3, atol=1e-6)
-    assert len(wrong["text"]) == (~model.correct).sum()
+    rows = np.flatnonzero(~model.correct)
+    assert wrong["customdata"] == rows.tolist() and wrong["hoverinfo"] == "none"  # all have a place, in their order
     go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 
 
@@ -101,13 +106,57 @@ def test_frames_are_the_features_of_each_epoch(models: dict[int, FinishedRun]) -
             assert np.allclose(np.array(columns).T, layer[labels == label], rtol=1e-3, atol=1e-6)
     reach = reports.layout(chart)["xaxis"]["range"][1]
     ended = np.linalg.norm(model.test["features"].astype(np.float64), axis=1)
-    assert reach == pytest.approx(1.08 * np.quantile(ended, 0.999), rel=1e-3)  # earlier epochs get axes of their own
+    assert reach == pytest.approx(1.08 * ended.max(), rel=1e-3)  # earlier epochs get axes of their own
+    drawn = render_plotly(chart)
+    for series, places in zip(drawn["traces"], drawn["frame_samples"], strict=True):
+        if series["name"] in reports.NAMES[-1:]:  # "9", whose name is no markup
+            rows = [drawn["samples"]["ids"][place] for place in places]
+            chosen = model.formation.rows[labels == 9]
+            assert rows == [f"test image {row}" for row in chosen]
+
+
+def test_a_few_far_features_do_not_make_a_dot_of_the_others() -> None:
+    near = np.random.default_rng(0).normal(size=(200, 2))
+    chart = plane_features("one", np.concatenate([near, [[4000.0, 0.0]]]), np.zeros(201, int), ("a",))
+    assert chart.x.high == pytest.approx(1.08 * 3 * np.quantile(np.linalg.norm(near, axis=1), 0.95), rel=0.05)
+    whole = plane_features("one", near, np.zeros(200, int), ("a",))
+    assert whole.x.high == pytest.approx(1.08 * np.linalg.norm(near, axis=1).max())
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_each_feature_has_what_is_shown_under_the_pointer(models: dict[int, FinishedRun], size: int) -> None:
+    model = models[size]
+    assert isinstance(model.images, Images)
+    named = dataclasses.replace(model, images=dataclasses.replace(model.images, ids=tuple(map(str, range(100, 160)))))
+    sheet = thumbnails.draw_sheet(named.images, shown_rows(named)[1])
+    drawn = render_plotly(run_features(named, sheet))
+    samples, test = drawn["samples"], model.test
+    count = len(test["labels"])
+    assert samples["ids"] == list(map(str, range(100, 160)))
+    assert (samples["labels"], samples["predictions"]) == (test["labels"].tolist(), test["predictions"].tolist())
+    assert samples["norms"] == pytest.approx(test["norms"].tolist(), rel=1e-3)
+    assert samples["angle"] == ("class weight" if size == 2 else "mean direction of its class")
+    directions = [model.weights[k] if model.weights is not None else None for k in test["labels"]]
+    if size == 8:
+        unit = test["features"] / test["norms"][:, None]
+        directions = [unit[test["labels"] == k].mean(axis=0) for k in test["labels"]]
+    for feature, direction, degrees in zip(test["features"], directions, samples["degrees"], strict=True):
+        cosine = feature @ direction / np.linalg.norm(feature) / np.linalg.norm(direction)
+        assert degrees == pytest.approx(np.degrees(np.arccos(np.clip(cosine, -1, 1))), abs=0.6)
+    shown = [place for trace in drawn["traces"] if trace["name"] != "wrong" for place in trace.get("customdata", [])]
+    assert sorted(shown) == list(range(count))
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode(sheet.source.partition(",")[2]))))
+    for row in (0, 17, count - 1):
+        top, left = row // sheet.columns * sheet.side, row % sheet.columns * sheet.side
+        cell = picture[top : top + sheet.side, left : left + sheet.side]
+        assert np.array_equal(cell, model.images.pixels[row : row + 1][0, 0].numpy())
 
 
 def test_the_summary_has_the_angles(models: dict[int, FinishedRun]) -> None:
     angles = np.radians([0, 10, 90, 130])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[1], [5], [2], [3]]
-    test = {"features": features, "labels": np.array([0, 0, 1, 1]), "predictions": np.array([0, 0, 1, 1])}
+    labels = np.array([0, 0, 1, 1])
+    test = {"features": features, "labels": labels, "predictions": labels}
     model = dataclasses.replace(models[2], test=test, formation=None, weights=None)
     # means at 5 and 110 degrees, so 5, 5, 20 and 20 degrees to the own and 105 between the two
     summary = run_features(model).summary
@@ -195,6 +244,8 @@ def test_a_log_is_drawn_by_step_without_what_was_not_logged() -> None:
     chart = charts.training_log("loss", [("2", rows), ("other", [{"step": 1}])])
     assert [(trace["x"], trace["y"]) for trace in reports.traces(chart)] == [([10, 30], [2, 1])]
     assert chart.summary == "2: from 2 to 1."
+    (trace,) = reports.traces(charts.training_log("loss", [("once", [{"step": 5, "loss": 2.0}])]))
+    assert trace["mode"] == "lines+markers"  # one point is no line
     long = [{"step": step, "loss": 0.0} for step in range(5000)]
     (trace,) = reports.traces(charts.training_log("loss", [("long", long)]))
     assert len(trace["x"]) == charts.MOST_ROWS

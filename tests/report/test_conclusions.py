@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import stats
 
 import tiny
 from angulus.experiments.compare import Cell, Comparison, VariantRow
-from angulus.report.conclusions import conclude
+from angulus.report.chart import COLOURS
+from angulus.report.conclusions import conclude, rank_variants
+from angulus.report.summary_section import MARKS, comparison_dots
 
 
 def comparison(accuracies: dict[str, list[float]], low: float = 80.0, diverged: str | None = None) -> Comparison:
@@ -49,7 +52,9 @@ def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
 
 def test_one_seed_decides_nothing_and_one_variant_is_no_comparison() -> None:
     assert conclude(comparison({"A": [90.0], "B": [80.0]}, low=99.0))[1].startswith("With one seed it is unknown")
-    assert conclude(comparison({"A": [90.0, 91.0]})) == []
+    assert conclude(comparison({"A": [90.0, 91.0]})) == [
+        "A classifies 90.50 % of the test images correctly, the mean of 2 seeds."
+    ]
 
 
 def test_variants_that_are_alike_with_every_seed_are_the_same() -> None:
@@ -61,7 +66,54 @@ def test_a_variant_that_diverged_is_not_the_best() -> None:
     found = conclude(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0], "C": [79.0, 78.0]}, diverged="A, seed 1"))
     assert found[0].startswith("Best here: B")
     assert found[1] == "Left out because a training diverged: A."
-    assert conclude(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0]}, diverged="A, seed 1")) == []
+    assert conclude(comparison({"A": [99.0, 98.0], "B": [80.0, 81.0]}, diverged="A, seed 1"))[:2] == [
+        "B classifies 80.50 % of the test images correctly, the mean of 2 seeds.",
+        "Left out because a training diverged: A.",
+    ]
+
+
+def test_if_all_diverged_nothing_is_ranked() -> None:
+    measured = comparison({"A": [99.0, 98.0]}, diverged="A, seed 1")
+    assert conclude(measured) == ["No variant can be ranked: of each, a training diverged."]
+    assert comparison_dots(measured) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "verdicts"),
+    [
+        ({"A": [90.0, 91.0, 92.0], "B": [80.0, 81.1, 82.0]}, ["best", "worse"]),
+        ({"A": [90.0, 91.0, 92.0], "B": [89.0, 92.0, 90.5]}, ["highest", "undecided"]),
+        (
+            {"C": [80.0, 81.1, 82.0], "A": [90.0, 91.0, 92.0], "B": [89.0, 92.0, 90.5]},
+            ["highest", "undecided", "worse"],
+        ),
+        ({"A": [100.0, 100.0], "B": [100.0, 100.0]}, ["best", "equal"]),
+        ({"A": [90.0, 91.0], "B": [89.0, 90.0]}, ["highest", "undecided"]),  # the same gap says nothing of other seeds
+        ({"A": [90.0], "B": [80.0]}, ["highest", "one seed"]),
+        ({"A": [90.0, 91.0]}, [""]),
+    ],
+)
+def test_verdicts_and_dots_agree(found: dict[str, list[float]], verdicts: list[str]) -> None:
+    measured = comparison(found)
+    ranking, chart = rank_variants(measured), comparison_dots(measured)
+    assert ranking is not None and chart is not None
+    assert [standing.verdict for standing in ranking.standings] == verdicts
+    dots = [series for series in chart.series if series.symbol != "tick"][::-1]  # the first is on top
+    assert [series.name for series in dots] == sorted(found, key=lambda name: -np.mean(found[name]))
+    for series, verdict in zip(dots, verdicts, strict=True):
+        assert series.x[0] == pytest.approx(np.mean(found[series.name]))
+        assert str(series.y[0]) == f"{series.name}\n{MARKS[verdict]}".rstrip()
+        assert (series.symbol == "ring") == (verdict in ("highest", "undecided", "one seed"))
+        assert series.colour == COLOURS[list(found).index(series.name)]
+        ends = np.array([series.low[0], series.high[0]])
+        if len(found[series.name]) < 2 or np.ptp(found[series.name]) == 0:
+            assert np.isnan(ends).all()
+        else:
+            count = len(found[series.name])
+            values = found[series.name]
+            expected = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
+            assert ends == pytest.approx(np.clip(expected, 0, 100))
+    assert "nan" not in chart.summary
 
 
 def test_few_images_of_low_quality_say_nothing() -> None:

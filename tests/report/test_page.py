@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -25,7 +27,8 @@ from angulus.evaluation.protocols.result import Result
 from angulus.experiments import build, compare
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.run_files import read_results
-from angulus.report import sections
+from angulus.report import legends, sections
+from angulus.report.charts import error_curves
 from angulus.report.content import read_content
 from angulus.report.page import render
 from angulus.report.sections import write_report
@@ -100,7 +103,8 @@ def test_names_are_no_markup_for_plotly(page: Page) -> None:
     names = [str(trace["name"]) for chart in charts(page) for trace in chart["traces"]]
     assert any("&lt;script&gt;" in name for name in names)
     hovered = [line for chart in charts(page) for trace in chart["traces"] for line in trace.get("text", [])]
-    for each in [*names, *hovered]:
+    places = [str(y) for chart in charts(page) for trace in chart["traces"] for y in trace["y"] if isinstance(y, str)]
+    for each in [*names, *hovered, *(place.replace("<br>", "") for place in places)]:
         assert "<" not in each and ">" not in each
     assert not re.search(
         "%{(?!x|y|z|text)", " ".join(t.get("hovertemplate", "") for c in charts(page) for t in c["traces"])
@@ -128,7 +132,7 @@ def test_parts_are_named_for_screen_readers(page: Page) -> None:
     assert len(plots) == len(page.all("figcaption")) == len(charts(page))
     for attrs, (_, said) in zip(plots, page.all("figcaption"), strict=True):
         assert attrs["role"] == "img"
-        assert len(said) > 20 and said in str(attrs["aria-label"])
+        assert len(said) > 20 and said.removeprefix("In words") in str(attrs["aria-label"])
     anchors = {attrs["href"] for attrs, _ in page.all("a")}
     assert anchors == {"#main", *(f"#{attrs['id']}" for attrs, _ in page.all("h2"))}
     assert dict(page.all("html")[0][0]) == {"lang": "en"}
@@ -191,7 +195,7 @@ def test_a_comparison_is_shown_over_its_seeds_and_by_its_first_runs(tmp_path: Pa
     assert [model.name for model in content.runs] == ["A", "B"]
     assert [model.folder.name for model in content.runs] == ["seed-3", "seed-3"]
     page = Page(render(content.title, "", sections.build_sections(content)))
-    assert "mean ± standard deviation of 2 seeds" in " ".join(said for _, said in page.all("p"))
+    assert "Mean ± standard deviation of 2 seeds" in " ".join(said for _, said in page.all("p"))
     names = [trace["name"] for chart in charts(page) for trace in chart["traces"]]
     assert names.count("A") == names.count("B") > 5
     low = content.runs[1].accuracies.number("accuracy, low").value  # by A's norms, as in the comparison's table
@@ -247,9 +251,9 @@ def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(build, "splits", gone)
     content = read_content([folder / "wide"], draws=0)
-    (images,) = (each for each in sections.build_sections(content) if each.anchor == "images")
-    assert images.intro == "Images that cannot be read are left out: there are no digits here."
-    assert not images.blocks
+    (part,) = (each for each in sections.build_sections(content) if each.anchor == "classification")
+    assert part.intro.endswith(" Images that cannot be read are left out: there are no digits here.")
+    assert not any(block.kind == "album" for block in part.blocks)
     assert not Page(render(content.title, "", sections.build_sections(content))).all("img")
 
 
@@ -257,6 +261,110 @@ def test_other_images_than_those_tested_on_are_not_shown(folder: Path, monkeypat
     monkeypatch.setattr(build, "splits", lambda recipe: tiny.splits(72, 59))
     (model,) = read_content([folder / "wide"], draws=0).runs
     assert model.images == "the data set 'digits' is no longer the one that wide was tested on"
+
+
+def rendered(*paths: Path, draws: int = 0) -> tuple[str, Page]:
+    content = read_content(list(paths), draws=draws)
+    text = render(content.title, "", sections.build_sections(content))
+    return text, Page(text)
+
+
+# it concludes, and explains
+
+
+def test_a_single_run_has_a_sentence_with_its_interval_and_what_it_cannot_show(folder: Path) -> None:
+    _, page = rendered(folder / "wide", draws=20)
+    said = [said for _, said in page.all("p")]
+    accuracy = 100 * read_results(folder / "wide")["accuracy"]
+    interval = classification.evaluate(classification.Predictions.read(folder / "wide" / "test.npz"), draws=20)
+    ends = interval.number("accuracy").interval
+    assert ends is not None
+    assert (
+        f"wide classifies {accuracy:.2f} % of the 60 test images correctly, with a 95 % interval from "
+        f"{100 * ends.low:.2f} to {100 * ends.high:.2f} % over the test images." in said
+    )
+    assert any(line.startswith("One run shows how well this one model does") for line in said)
+    (mean,) = charts(page)[0]["traces"]
+    assert mean["y"] == ["wide"] and mean["x"] == pytest.approx([accuracy], abs=0.01)
+    assert mean["error_x"]["array"] == pytest.approx([100 * ends.high - accuracy], abs=0.01)
+    assert not [1 for attrs, _ in page.all("div") if attrs.get("class") == "page-legend"]  # of one run
+
+
+def test_a_saved_result_has_a_sentence_and_a_section_of_its_task(folder: Path) -> None:
+    _, page = rendered(folder / "crowd.json")
+    result = Result.read(folder / "crowd.json")
+    number = next(each for each in result.numbers if each.interval and each.name != "EER")
+    assert number.interval is not None
+    ends = f"from {number.interval.low:#.4g} to {number.interval.high:#.4g}"
+    sentence = f"crowd (pairs): {number.name} {number.value:#.4g}, with a 95 % interval {ends}, over 72 pairs."
+    assert sentence in [said for _, said in page.all("p")]
+    assert [said for _, said in page.all("h2")] == ["Conclusion", "Verification", "Recipe and environment"]
+
+
+def test_all_charts_share_one_legend_and_one_colour_per_run(page: Page) -> None:
+    (legend,) = (attrs for attrs, _ in page.all("div") if attrs.get("aria-label") == "Legend of all charts")
+    entries = [attrs for attrs, _ in page.all("button") if str(attrs.get("data-group")).startswith("run:")]
+    groups = [entry["data-group"] for entry in entries]
+    assert len(set(groups)) == len(groups) == 4  # two runs and two results
+    colours: dict[str, set[str]] = {}
+    for chart in charts(page):
+        assert "legend" not in chart["layout"]
+        for trace in chart["traces"]:
+            if trace.get("meta") in groups:
+                colour = trace.get("line", trace.get("marker"))["color"]
+                colours.setdefault(trace["meta"], set()).add(colour)
+    assert colours.keys() == set(groups)
+    assert all(len(found) == 1 for found in colours.values())
+    assert len({min(found) for found in colours.values()}) == 4
+    assert {attrs.get("data-group") for attrs, _ in page.all("figure")} - {None} <= set(groups)
+    assert legend
+
+
+def test_benchmarks_of_a_run_share_its_colour_and_differ_by_dashes() -> None:
+    x = np.array([0.1, 0.2])
+    named = [("A", x, x), ("B", x, x), ("A: lfw", x, x), ("A: cfp", x, x)]
+    curves = error_curves("roc", named)
+    looks = legends.assign([curves])
+    assert [entry.name for entry in legends.page_entries(looks)] == ["A", "B"]
+    series = {one.name: one for one in legends.apply(curves, looks).series}
+    assert series["A"].colour == series["A: lfw"].colour == series["A: cfp"].colour != series["B"].colour
+    assert len({series[name].dash for name in ("A", "A: lfw", "A: cfp")}) == 3
+
+
+def test_each_section_has_content_and_each_table_can_scroll(page: Page, text: str) -> None:
+    parts = re.findall(r"<section.*?</section>", text, flags=re.S)
+    assert len(parts) == len(page.all("section")) == len(page.all("h2"))
+    assert all(re.search("<figure|<table|<details|<img", part) for part in parts)
+    assert all("<p></p>" not in part for part in parts)
+    assert text.count('<div class="scroll"') == text.count("<table")
+    metas = {attrs.get("name"): attrs.get("content") for attrs, _ in page.all("meta")}
+    assert metas["viewport"] == "width=device-width, initial-scale=1" and metas["color-scheme"] == "light dark"
+
+
+def test_recipes_are_folded(text: str) -> None:
+    for part in re.finditer(r"<pre", text):
+        before = text[: part.start()]
+        assert before.rfind("<details>") > before.rfind("</details>")
+
+
+def test_no_number_is_nan(folder: Path, tmp_path: Path) -> None:
+    result = Result.read(folder / "crowd.json")
+    numbers = tuple(dataclasses.replace(each, value=math.nan, interval=None) for each in result.numbers)
+    dataclasses.replace(result, numbers=numbers, notes=("all numbers are undefined",)).save(tmp_path / "odd.json")
+    shutil.copytree(folder / "wide", tmp_path / "run")
+    with np.load(tmp_path / "run" / "test.npz") as saved:
+        arrays = dict(saved)
+    wrong = (arrays["labels"] + 1) % 10  # nothing is right, and no feature has a direction
+    arrays |= {"predictions": wrong, "features": 0 * arrays["features"], "norms": 0 * arrays["norms"]}
+    np.savez(tmp_path / "run" / "test.npz", **arrays)
+    (tmp_path / "run" / "formation.npz").unlink()
+    for text, page in (rendered(tmp_path / "run", tmp_path / "odd.json"), rendered(tmp_path / "run", draws=20)):
+        shown = [each for tag in ("p", "td", "th", "figcaption", "li") for _, each in page.all(tag)]
+        labels = [str(value) for _, attrs, _ in page.elements for value in attrs.values()]
+        (data,) = (each for attrs, each in page.all("script") if attrs.get("type") == "application/json")
+        assert not [each for each in [*shown, *labels] if re.search(r"\b(nan|inf)\b", each, re.I)]
+        assert not re.search(r"\bNaN\b|\bnan\b|Infinity", data)
+        assert text
 
 
 # what is refused

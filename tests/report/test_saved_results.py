@@ -74,6 +74,7 @@ def test_what_all_have_in_common_is_said_once(results: dict[str, Result]) -> Non
     next_to, _ = saved_results.result_tables(results)
     assert next_to.notes[0].startswith("In brackets: 95 % of 30 resamples of the people (seed 0)")
     assert next_to.notes[1] == "72 pairs, 36 genuine, 36 impostors, 48 images, 12 people, 3 folds."
+    assert next_to.notes[2].startswith("TAR@FAR is the share of genuine pairs")
     assert "± of the accuracy: standard error over 3 folds" in next_to.notes
     folds = [note for note in next_to.notes if "thresholds of the folds" in note]
     assert [note.partition(":")[0] for note in folds] == ["sharp", "blurred"]
@@ -170,7 +171,7 @@ def test_what_is_said_of_a_curve_is_what_its_table_says(long: Result, kept: Any)
             assert f"{turn(exact(long, x)):#.4g}" in named
             assert (x, y) in set(zip(line["x"], line["y"], strict=True))
         assert (np.diff(line["x"]) >= 0).all()
-        assert marks["legendgroup"] == line["legendgroup"] and not marks["showlegend"]
+        assert marks["meta"] == line["meta"] == "run:long"
         go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 
 
@@ -199,9 +200,9 @@ def test_curves_of_one_protocol_share_a_chart(results: dict[str, Result]) -> Non
         charts.CURVES["det"].title,
     ]
     roc = drawn[0]
-    shown = [trace["name"] for trace in reports.traces(roc) if trace.get("showlegend", True)]
+    shown = [series.name for series in roc.series if series.in_legend]
     assert shown == ["sharp", "blurred"]
-    assert [trace["name"] for trace in reports.traces(drawn[1])] == ["gallery, search"]
+    assert [(series.name, series.group) for series in drawn[1].series] == [("gallery, search", "run:gallery")]
 
 
 def test_froc_goes_through_its_sensitivities() -> None:

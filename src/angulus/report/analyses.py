@@ -25,6 +25,7 @@ from angulus.models import artifact
 from angulus.report import charts, render_png
 from angulus.report.chart import Chart, Panels
 from angulus.report.feature_chart import plane_features
+from angulus.report.summary_section import comparison_dots
 from angulus.report.tables import NONE, markdown_table, to_markdown
 from angulus.training.log import METRICS, read_lines
 from angulus.training.state import CHECKPOINT, load_checkpoint
@@ -48,6 +49,9 @@ def _write_plots(comparison: Comparison) -> list[Path]:
     images = build.splits(recipes.load(folders[splitter] / RECIPE) if grid.folds else recipe).test
     files.make_folder(folder)
     written = []
+    if (dots := comparison_dots(comparison)) is not None:
+        written.append(folder / "conclusion.png")
+        render_png.render_png(dots, written[-1])
     if all(test["features"].shape[1] == 2 for test in tests.values()):
         planes = []
         for name, test in tests.items():

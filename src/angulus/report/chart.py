@@ -14,6 +14,7 @@ GREY = "#888888"  # visible on light and on dark
 DASHES: tuple[Literal["solid", "dash", "dot"], ...] = ("solid", "dash", "dot")
 MOST_IN_SUMMARY = 6  # lines that a summary describes one by one
 MOST_LETTERS = 28  # of a name in a legend
+RUN = "run:"  # begins the group of all series of one run or variant, on all charts of a page
 
 Values = NDArray[Any] | Sequence[Any]
 
@@ -42,19 +43,45 @@ class Series:
     z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, 1], [len(y), len(x)]
     colour: str = COLOURS[0]  # as hex
     dash: Literal["solid", "dash", "dot"] = "solid"
-    symbol: Literal["", "dot", "ring", "cross", "plus"] = ""  # of points, or of a line that marks its points
+    # of points, or of a line that marks its points
+    symbol: Literal["", "dot", "ring", "cross", "plus", "tick"] = ""
     size: float = 5  # of the symbol, in pixels of the page
     width: float | None = None  # of a line in pixels, of bars in units of x; None is the default and lets bars touch
     opacity: float = 1
     hatched: bool = False  # bars are hatched instead of filled
-    low: NDArray[np.float64] | None = None  # [K], the ends of an interval at each bar; NaN where it has none
+    # [K], the ends of an interval along y at each bar, or along x at each of the points; NaN where it has none
+    low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
     texts: Sequence[str] = ()  # [K], for `hover`
     hover: str = ""  # what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"
-    group: str = ""  # series of one group are switched on and off together in the page's legend
-    in_legend: bool = True
+    group: str = ""  # its entry in a page's legend, which switches all series of the group; "" is its name
+    in_legend: bool = True  # whether it has an entry; it may be switched by the group's anyway
+    samples: Values = ()  # [K], the place in `Chart.samples` of what each point stands for
     right: bool = False  # belongs to the axis on the right
     hidden: bool = False  # the page shows it only when all features are drawn at length 1
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Small square pictures on one image, row by row."""
+
+    source: str  # its data URI
+    side: int  # of a picture, in pixels
+    columns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a page shows under the pointer of points that stand for images; each column has one value per image."""
+
+    ids: Sequence[str]
+    classes: Sequence[str]  # names, by label
+    labels: NDArray[Any]
+    predictions: NDArray[Any]
+    norms: NDArray[Any]
+    degrees: NDArray[Any]
+    angle: str  # what the degrees are measured to
+    sheet: Sheet | None = None  # the pictures, in the same order
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +95,15 @@ class Chart:
     z: Axis | None = None
     right: Axis | None = None
     summary: str = ""  # what it shows, in words, for readers who do not see it
+    note: str = ""  # what its axes mean
+    group: str = ""  # the entry of a page's legend that switches the whole chart
     overlaid: bool = False  # bars of several series lie over each other, as in histograms, instead of side by side
     equal: bool = False  # one unit is equally long on all axes
     mark: float | None = None  # an x at which a dotted line is drawn
     digits: int = 5  # significant digits of the coordinates in the page
     frames: Sequence[Sequence[Sequence[Values]]] = ()  # coordinates that replace the series', by epoch, series and axis
+    frame_samples: Sequence[Values] = ()  # by series, the `Series.samples` of all frames
+    samples: Samples | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,13 @@ from angulus.core.checks import InputError
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
-from angulus.report.chart import COLOURS, Axis, Chart, Panels, Series, line_style, summarize
+from angulus.report import terms
+from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, shorten, summarize
 
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_ROWS = 500  # of a log
 MOST_GROUPS = 30  # bars of one chart
+LEAST_KEPT = 30  # samples, for the error of those kept
 FEW_POINTS = 12  # up to which each point of a curve is marked: one alone would not be visible
 
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
@@ -54,6 +56,20 @@ CURVES = {
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A number of one variant with its interval."""
+
+    name: str
+    value: float
+    low: float  # NaN without an interval
+    high: float
+    number: int = 0  # of its colour
+    mark: str = ""  # such as "best"
+    open: bool = False  # drawn as a ring: no conclusion follows from it
+    values: Sequence[float] = ()  # what it is the mean of
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """A number of a table that lies on a curve, at (x, y), with its name and value as the table prints them."""
 
@@ -61,6 +77,39 @@ class CurvePoint:
     y: float
     label: str
     value: str
+
+
+def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Chart:
+    """Numbers as dots on lines that are their intervals, the first on top; small ticks are what a number is a mean of.
+
+    `label` names the numbers. Intervals of percentages end at 0 and 100.
+    """
+    limits = (0.0, 100.0) if label.endswith("%") else (-math.inf, math.inf)
+    series: list[Series] = []
+    summary: list[str] = []
+    for dot in reversed(dots):
+        place = f"{shorten(dot.name)}\n{dot.mark}" if dot.mark else shorten(dot.name)
+        known = not math.isnan(dot.low)
+        low, high = np.clip([dot.low, dot.high], *limits).tolist()
+        words = f"{dot.value:.4g}" + (f", 95 % interval {low:.4g} to {high:.4g}" if known else ", no interval")
+        looks: dict[str, Any] = {"colour": COLOURS[dot.number % 10], "group": RUN + dot.name, "in_legend": False}
+        ticks: dict[str, Any] = {"symbol": "tick", "size": 9, "opacity": 0.6, "hover": "one seed: {x:.2f}"}
+        if dot.values:
+            series.append(Series("points", dot.name, dot.values, [place] * len(dot.values), **looks, **ticks))
+        looks |= {"low": np.array([low]), "high": np.array([high]), "texts": [words], "hover": "{text}"}
+        looks |= {"symbol": "ring" if dot.open else "dot", "size": 11}
+        series.append(Series("points", dot.name, [dot.value], [place], **looks))
+        summary.insert(0, f"{dot.name}: {words}" + (f" ({dot.mark})" if dot.mark else ""))
+    x = Axis(label)
+    if all(math.isnan(dot.low) and len(dot.values) < 2 for dot in dots):  # nothing else gives the axis a scale
+        x = _whole_range(x, [dot.value for dot in dots], 100 if label.endswith("%") else 1)
+    return Chart(title, series, x, Axis(names=True), summary=summarize(summary), note=note)
+
+
+def _whole_range(axis: Axis, values: Sequence[float], top: float = 1) -> Axis:
+    """An axis of shares from 0 to `top`; unchanged if the values are no shares."""
+    fits = all(0 <= value <= top for value in values)
+    return replace(axis, low=-0.02 * top, high=1.02 * top) if fits else axis
 
 
 def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
@@ -78,11 +127,11 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
             continue
         centres, shares = (edges[1:] + edges[:-1]) / 2, np.histogram(norms[member], edges)[0] / count
         label, hover = f"{group} ({count:,})", "norm {x:.3g}: {y:.1%}"
-        series.append(Series("bars", label, centres, shares, **looks, hover=hover))
+        series.append(Series("bars", label, centres, shares, **looks, hover=hover, group=group))
         low, middle, high = np.quantile(norms[member], [0.05, 0.5, 0.95])
         summary.append(f"{count:,} {group}, median norm {middle:.3g}, 90 % of them from {low:.3g} to {high:.3g}")
     axes = Axis("feature norm ‖x‖"), Axis("share of the group", low=0)
-    return Chart(name, series, *axes, summary=summarize(summary), overlaid=True)
+    return Chart(name, series, *axes, summary=summarize(summary), overlaid=True, group=RUN + name)
 
 
 def norm_bins(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
@@ -109,10 +158,14 @@ def accuracy_by_norm(judged: Judged) -> Chart:
         accuracy = np.array([bin_.accuracy for bin_ in bins])
         texts = [f"norm {bin_.low:.3g} to {bin_.high:.3g}, {bin_.count:,} samples" for bin_ in bins]
         hover = "{y:.2%} right<br>{text}"
-        series.append(Series("line", name, x, accuracy, symbol="dot", texts=texts, hover=hover, **line_style(number)))
+        looks = {"symbol": "dot", "group": RUN + name, **line_style(number)}
+        series.append(Series("line", name, x, accuracy, texts=texts, hover=hover, **looks))
         summary.append(f"{name}: {accuracy[0]:.1%} right in the lowest bin, {accuracy[-1]:.1%} in the highest")
-    axes = Axis("share of samples with a smaller norm"), Axis("accuracy")
-    return Chart("Accuracy by norm", series, *axes, summary=summarize(summary))
+    accuracies = np.concatenate([one.y for one in series])
+    y = Axis("accuracy") if np.ptp(accuracies) else _whole_range(Axis("accuracy"), accuracies.tolist())
+    axes = Axis("share of samples with a smaller norm"), y
+    note = "Ten bins with equally many samples. A line that rises means that short features are less reliable."
+    return Chart("Accuracy by norm", series, *axes, summary=summarize(summary), note=note)
 
 
 def error_by_discard(judged: Judged) -> Chart:
@@ -120,9 +173,13 @@ def error_by_discard(judged: Judged) -> Chart:
     lines = []
     for name, norms, correct in judged:
         errors = error_versus_discard(norms, ~correct)
-        curve = Curve("discard", name, errors.discarded, errors.fnmr).thinned()
+        # the error of the last few is chance, which would set the scale
+        kept = len(norms) * (1 - errors.discarded) >= min(LEAST_KEPT, len(norms) / 10)
+        curve = Curve("discard", name, errors.discarded[kept], errors.fnmr[kept]).thinned()
         lines.append((name, curve.x, curve.y))
     x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
+    rates = np.concatenate([rates for *_, rates in lines])
+    y = y if np.ptp(rates) else _whole_range(y, rates.tolist())
     return replace(error_curves("discard", lines), x=x, y=y)
 
 
@@ -147,7 +204,7 @@ def error_curves(
         marked = shown.sum() <= FEW_POINTS and not own  # rings mark it already, and their hover must be on top
         looks = {**line_style(number), "symbol": "dot" if marked else "", "size": 4}
         style: Any = "steps" if look.steps else "line"
-        series = Series(style, name, x[shown], y[shown], **looks, hover="({x:.4g}, {y:.4g})", group=str(number))
+        series = Series(style, name, x[shown], y[shown], **looks, hover="({x:.4g}, {y:.4g})", group=RUN + name)
         curves.append(series)
         if own:
             marks.append(_rings(series, [point for point in own if point.x > 0 and point.y > 0]))
@@ -155,7 +212,8 @@ def error_curves(
         exact = next((point.value for point in own if point.x == look.read_at), f"{y[row]:.4g}")
         reading = look.reading.format(x=x[row], y=exact) if row >= 0 else f"no point at or below {look.read_at:g}"
         summary.append(f"{name}: {reading}")
-    return Chart(title or look.title, curves + marks, *axes, summary=summarize(summary))
+    note = terms.CURVES[kind]
+    return Chart(title or look.title, curves + marks, *axes, summary=summarize(summary), note=note)
 
 
 def _insert(x: NDArray[Any], y: NDArray[Any], points: Sequence[CurvePoint]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -205,10 +263,13 @@ def training_log(key: str, logs: Sequence[tuple[str, Sequence[Mapping[str, float
             continue
         chosen = np.unique(np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(int))
         steps, values = (np.array([rows[row][column] for row in chosen], dtype=float) for column in ("step", key))
-        curves.append(Series("line", name, steps, values, hover="step {x}: {y:.4g}", **line_style(number)))
-        summary.append(f"{name}: from {values[0]:.4g} to {values[-1]:.4g}")
-    title = key.replace("_", " ")
-    return Chart(title, curves, Axis("step"), Axis(title), summary=summarize(summary))
+        looks = {"symbol": "dot" if len(steps) <= FEW_POINTS else "", "group": RUN + name, **line_style(number)}
+        curves.append(Series("line", name, steps, values, hover="step {x}: {y:.4g}", **looks))
+        ends = f"from {values[0]:.4g} to {values[-1]:.4g}" if len(values) > 1 else f"{values[0]:.4g}, logged once"
+        summary.append(f"{name}: {ends}")
+    term = terms.explain_statistic(key)
+    title = term.title[:1].upper() + term.title[1:]
+    return Chart(title, curves, Axis("step"), Axis(term.title), summary=summarize(summary), note=term.meaning)
 
 
 def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], *, title: str, y_label: str) -> Chart:
@@ -234,11 +295,11 @@ def group_errors(
     rates = np.array([[1 - number.value for number in numbers] for _, numbers in accuracies])
     shown = list(range(len(groups)))
     if len(groups) > MOST_GROUPS:
-        shown = sorted(np.argsort(-rates.mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
+        shown = sorted(np.argsort(-np.nan_to_num(rates).mean(axis=0), kind="stable")[:MOST_GROUPS].tolist())
     series, summary = [], []
     for index, ((name, numbers), error) in enumerate(zip(accuracies, rates, strict=True)):
         names = [groups[place] for place in shown]
-        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10}
+        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10, "group": RUN + name}
         bars = Series("bars", name, names, error[shown], **looks, hover="{x}: error {y:.2%}")
         intervals = [numbers[place].interval for place in shown]
         if any(intervals):
@@ -246,11 +307,15 @@ def group_errors(
             ends = [(1 - interval.high, 1 - interval.low) if interval else missing for interval in intervals]
             bars = replace(bars, low=np.array(ends)[:, 0], high=np.array(ends)[:, 1])
         series.append(bars)
-        worst = int(np.argmax(error))
-        summary.append(f"{name}: highest for {kind} {groups[worst]}, {error[worst]:.2%}, mean {error.mean():.2%}")
+        if not np.isnan(error).all():
+            worst = int(np.nanargmax(error))
+            mean = f"mean {np.nanmean(error):.2%}"
+            summary.append(f"{name}: highest for {kind} {groups[worst]}, {error[worst]:.2%}, {mean}")
     rest = f" Shown are the {MOST_GROUPS} of {len(groups):,} with the largest mean error."
     words = summarize(summary) + (rest if len(shown) < len(groups) else "")
-    return Chart(title, series, Axis(kind, names=True), Axis("error", low=0, percent=True), summary=words)
+    axes = Axis(kind, names=True), Axis("error", low=0, percent=True)
+    note = "Share of wrong decisions. Thin lines are the intervals, where there are any."
+    return Chart(title, series, *axes, summary=words, note=note)
 
 
 def weight_histograms(models: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]) -> Panels:

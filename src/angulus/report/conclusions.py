@@ -2,43 +2,103 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from angulus.evaluation.metrics.intervals import Difference
+from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.compare import Cell, Comparison, VariantRow, section
 
 HIGHER_IS_BETTER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers begin with
 LEAST_IMAGES = 30  # of low quality, for a sentence about them
 
+Verdict = Literal["best", "highest", "equal", "worse", "undecided", "one seed", "diverged", ""]
 
-def conclude(comparison: Comparison) -> list[str]:
-    """Sentences on the first column in which higher is better; none for a single variant or without such a column."""
+
+@dataclass(frozen=True)
+class Standing:
+    """How a variant stands in the column that decides."""
+
+    row: VariantRow
+    values: list[float]  # by seed
+    # "highest": the highest mean, but undecided against another, or of one seed; "": there is no other variant
+    verdict: Verdict
+    behind: Difference | None = None  # how far the best is above it; None for the best itself and for one seed
+
+    @property
+    def name(self) -> str:
+        return self.row.variant
+
+    @property
+    def mean(self) -> float:
+        return Cell(self.values).mean
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval of the mean over seeds; NaN for one seed, and for seeds that are all equal."""
+        if len(self.values) < 2:
+            return math.nan, math.nan
+        spread = paired_difference(self.values)
+        return spread.low, spread.high
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The variants in the first column in which higher is better: the best first, those that diverged last."""
+
+    title: str  # of the column
+    seeds: int
+    standings: list[Standing]
+
+    def having(self, *verdicts: Verdict) -> list[Standing]:
+        """The variants with one of these verdicts."""
+        return [standing for standing in self.standings if standing.verdict in verdicts]
+
+
+def rank_variants(comparison: Comparison) -> Ranking | None:
+    """Rank the variants; None without a column in which higher is better, or without a number in it."""
     title = _deciding_title(comparison)
     if title is None:
-        return []
-    measured = [row for row in comparison.rows if not math.isnan(Cell(row.columns[title].values).mean)]
-    rows = [row for row in measured if not _diverged(comparison, row)]
-    diverged = [row.variant for row in measured if row not in rows]
-    if len(rows) < 2:
-        return []
-    rows = sorted(rows, key=lambda row: -row.columns[title].mean)
-    best, rest = rows[0], rows[1:]
-    sentences = [_best(best, title)]
-    if diverged:
-        sentences.append(f"Left out because a training diverged: {_enumerate(diverged)}.")
-    seeds = len(section(comparison.recipe).seeds)
+        return None
+    measured = [row for row in comparison.rows if not math.isnan(row.columns[title].mean)]
+    diverged = [row for row in measured if any(run.startswith(f"{row.variant}, seed ") for run in comparison.diverged)]
+    rows = sorted((row for row in measured if row not in diverged), key=lambda row: -row.columns[title].mean)
+    if not rows:
+        return None
+    seeds, best = len(section(comparison.recipe).seeds), rows[0]
     if seeds < 2:
+        others = [Standing(row, row.columns[title].values, "one seed") for row in rows[1:]]
+    else:
+        others = [_compare(best, row, title) for row in rows[1:]]
+    sure = seeds > 1 and all(standing.verdict != "undecided" for standing in others)
+    first: Verdict = "" if not others else "best" if sure else "highest"
+    standings = [Standing(best, best.columns[title].values, first), *others]
+    return Ranking(title, seeds, standings + [Standing(row, row.columns[title].values, "diverged") for row in diverged])
+
+
+def _compare(best: VariantRow, row: VariantRow, title: str) -> Standing:
+    by = best.minus(row, title)
+    equal = by.mean == 0 and not by.high > by.low
+    # the same difference with every seed has no interval, so it decides nothing about other seeds
+    return Standing(row, row.columns[title].values, "equal" if equal else "worse" if by.decided else "undecided", by)
+
+
+def conclude(comparison: Comparison) -> list[str]:
+    """Sentences on the first column in which higher is better; none without such a column."""
+    ranking = rank_variants(comparison)
+    if ranking is None:
+        return ["No variant can be ranked: of each, a training diverged."] if comparison.diverged else []
+    sentences = [_best(ranking)]
+    if diverged := ranking.having("diverged"):
+        sentences.append(f"Left out because a training diverged: {_enumerate([each.name for each in diverged])}.")
+    if ranking.having("one seed"):
         sentences.append(
             "With one seed it is unknown whether another seed would give the same order: train several, such as "
             "compare.seeds=[0,1,2]."
         )
-    else:
-        sentences += _differences([(row, best.minus(row, title)) for row in rest], best, seeds)
+    sentences += _differences(ranking)
+    rows = [standing.row for standing in ranking.standings if standing.verdict != "diverged"]
     return sentences + _by_quality(rows, comparison)
-
-
-def _diverged(comparison: Comparison, row: VariantRow) -> bool:
-    return any(run.startswith(f"{row.variant}, seed ") for run in comparison.diverged)
 
 
 def _deciding_title(comparison: Comparison) -> str | None:
@@ -49,26 +109,33 @@ def _deciding_title(comparison: Comparison) -> str | None:
     return next((title for title, number in columns if number.startswith(HIGHER_IS_BETTER)), None)
 
 
-def _best(row: VariantRow, title: str) -> str:
-    value = f"{row.columns[title].mean:.2f}"
-    if title == accuracy_title("entire"):
-        return f"Best here: {row.variant}, which classifies {value} % of the test images correctly."
-    return f"Best here by {title}: {row.variant}, {value}."
+def _best(ranking: Ranking) -> str:
+    best, value = ranking.standings[0], f"{ranking.standings[0].mean:.2f}"
+    classified = ranking.title == accuracy_title("entire")
+    if best.verdict == "":
+        over = f", the mean of {ranking.seeds} seeds" if ranking.seeds > 1 else ""
+        if classified:
+            return f"{best.name} classifies {value} % of the test images correctly{over}."
+        return f"{best.name}: {ranking.title} {value}{over}."
+    if classified:
+        return f"Best here: {best.name}, which classifies {value} % of the test images correctly."
+    return f"Best here by {ranking.title}: {best.name}, {value}."
 
 
-def _differences(differences: Sequence[tuple[VariantRow, Difference]], best: VariantRow, seeds: int) -> list[str]:
-    decided = [f"{row.variant} (by {_range(by)})" for row, by in differences if by.decided]
-    equal = [row.variant for row, by in differences if not by.high > by.low and by.mean == 0]
-    rest = [f"{row.variant} ({_range(by)})" for row, by in differences if not by.decided and row.variant not in equal]
+def _differences(ranking: Ranking) -> list[str]:
+    best = ranking.standings[0].name
+    worse, equal, open_ = (ranking.having(verdict) for verdict in ("worse", "equal", "undecided"))
     sentences = []
-    if decided:
-        sentences.append(f"It is better than {_enumerate(decided)}.")
+    if worse:
+        parts = [f"{each.name} (by {_range(each.behind)})" for each in worse if each.behind]
+        sentences.append(f"It is better than {_enumerate(parts)}.")
     if equal:
-        sentences.append(f"It equals {_enumerate(equal)} with every seed.")
-    if rest:
-        others = _enumerate(rest) if decided or equal else f"any of the others: {_enumerate(rest)}"
+        sentences.append(f"It equals {_enumerate([each.name for each in equal])} with every seed.")
+    if open_:
+        parts = [f"{each.name} ({_range(each.behind)})" for each in open_ if each.behind]
+        others = _enumerate(parts) if worse or equal or len(parts) == 1 else f"any of the others: {_enumerate(parts)}"
         sentences.append(
-            f"With {seeds} seeds it is undecided whether {best.variant} is better than {others}. "
+            f"With {ranking.seeds} seeds it is undecided whether {best} is better than {others}. "
             "Brackets hold the mean difference and its 95 % interval over the seeds; more seeds make it narrower."
         )
     return sentences
@@ -86,7 +153,8 @@ def _enumerate(parts: Sequence[str]) -> str:
 
 def _by_quality(rows: Sequence[VariantRow], comparison: Comparison) -> list[str]:
     """A sentence on the norm, if every variant is more often correct on images with large norms than with small."""
-    if comparison.recipe.evaluation.benchmarks or any(row.counts.get("low", 0) < LEAST_IMAGES for row in rows):
+    few = any(row.counts.get("low", 0) < LEAST_IMAGES for row in rows)
+    if comparison.recipe.evaluation.benchmarks or len(rows) < 2 or few:
         return []
     good, low = ([row.columns[accuracy_title(group)].mean for row in rows] for group in ("good", "low"))
     if not max(low) < min(good):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.report.chart import COLOURS, GREY, Axis, Chart, Series, shorten
+from angulus.report.chart import COLOURS, GREY, RUN, Axis, Chart, Samples, Series, Sheet, shorten
 from angulus.report.finished_run import FinishedRun
 
 Array = NDArray[Any]
@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 MOST_POINTS = 2000  # of the test images
 MOST_CLASSES = 10  # with a colour of their own
+OUTLYING = 3  # times the norm that 95 % of the features stay below: what is longer does not stretch the axes
 OUTLINE = "length 1"
 PROJECTED = ("first direction", "second direction")
 
@@ -42,16 +43,23 @@ def plane_features(
     return Chart(name, series, axis, axis, equal=True)
 
 
-def run_features(run: FinishedRun) -> Chart:
+def shown_rows(run: FinishedRun) -> tuple[Array, Array]:
+    """(the test images that are drawn, and all that have a place in `run_features`' samples: those at any epoch)."""
+    count = len(run.test["features"])
+    rows = np.unique(np.linspace(0, count - 1, MOST_POINTS).round().astype(int))
+    return rows, rows if run.formation is None else np.union1d(rows, run.formation.rows)
+
+
+def run_features(run: FinishedRun, sheet: Sheet | None = None) -> Chart:
     """Test features of a run, one colour per class, wrong predictions marked, and by epoch if the run recorded that.
 
     Two and three dimensions are drawn as they are, and one as a line; more are projected onto the two principal
-    directions of the test features.
+    directions of the test features. `sheet` has the pictures of `shown_rows`.
     """
     points, labels = run.test["features"].astype(np.float64), run.test["labels"]
     project, words = _projection(points)
     flat = project(points)
-    rows = np.unique(np.linspace(0, len(flat) - 1, MOST_POINTS).round().astype(int))
+    rows, sampled = shown_rows(run)
     classes = _most_frequent(labels)
     colours = {label: COLOURS[place % 10] for place, label in enumerate(classes)}
     members = [
@@ -59,17 +67,21 @@ def run_features(run: FinishedRun) -> Chart:
         ("other classes", GREY, ~np.isin(labels, classes)),
     ]
     members = [(name, colour, member) for name, colour, member in members if member.any()]
-    series = [_points(name, colour, flat[rows[member[rows]]]) for name, colour, member in members]
+    drawn = [(name, colour, rows[member[rows]]) for name, colour, member in members]
+    series = [_points(name, colour, flat[chosen], np.searchsorted(sampled, chosen)) for name, colour, chosen in drawn]
     wrong = rows[~run.correct[rows]]
     if len(wrong):
-        series.append(_wrong(run, wrong, flat))
+        looks = {"colour": GREY, "symbol": "cross", "size": 8 if flat.shape[1] == 2 else 4}
+        series.append(_series("points", "wrong", flat[wrong], **looks, samples=np.searchsorted(sampled, wrong)))
     reach = _reach(flat)
     if run.weights is not None:
         series += [_ray(run.class_name(label), colour, run.weights[label], reach) for label, colour in colours.items()]
     series += _outline(flat.shape[1])
-    frames = []
+    frames, frame_samples = [], []
     if run.formation is not None:
         inside = [member[run.formation.rows] for *_, member in members]
+        places = np.searchsorted(sampled, run.formation.rows)
+        frame_samples = [*(places[member] for member in inside), *([places[:0]] * (len(series) - len(members)))]
         still: list[Any] = [[[] for _ in flat.T]] * (len(series) - len(members))
         for epoch in run.formation.features.astype(np.float64):
             at_epoch = project(epoch)
@@ -77,14 +89,50 @@ def run_features(run: FinishedRun) -> Chart:
     titles = PROJECTED if points.shape[1] > 3 else ("x₁", "x₂", "x₃")[: flat.shape[1]]
     # the page's switch to length 1 replaces these limits by its own
     x, y, *rest = (Axis(title, low=-reach, high=reach) for title in titles)
-    summary = f"{words} {_spread(points, labels)}"
-    z = rest[0] if rest else None
-    return Chart(run.name, series, x, y, z, summary=summary, equal=True, digits=4, frames=frames)
+    text: dict[str, Any] = {"summary": f"{words} {_spread(points, labels)}", "group": RUN + run.name}
+    formed: dict[str, Any] = {"frames": frames, "frame_samples": frame_samples}
+    z, samples = rest[0] if rest else None, _samples(run, sampled, sheet)
+    return Chart(run.name, series, x, y, z, **text, **formed, equal=True, digits=4, samples=samples)
+
+
+def _samples(run: FinishedRun, rows: Array, sheet: Sheet | None) -> Samples:
+    test = run.test
+    names = [run.class_name(label) for label in range(int(max(test["labels"].max(), test["predictions"].max())) + 1)]
+    ids = [run.image_id(row) for row in rows.tolist()]
+    norms = np.linalg.norm(test["features"].astype(np.float64), axis=1)
+    degrees, direction = _angles(run, test["features"].astype(np.float64))
+    labels, predictions = test["labels"][rows], test["predictions"][rows]
+    return Samples(ids, names, labels, predictions, norms[rows], degrees[rows], direction, sheet)
 
 
 def _reach(points: Floats) -> float:
-    """How far the axes go: a little beyond all points but the farthest few."""
-    return float(np.quantile(np.linalg.norm(points, axis=1), 0.999)) * 1.08 or 1.0
+    """How far the axes go: a little beyond all points, except the few that are much farther than the others.
+
+    page.js has the same rule for the axes of earlier epochs.
+    """
+    norms = np.linalg.norm(points, axis=1)
+    return float(min(norms.max(), OUTLYING * np.quantile(norms, 0.95))) * 1.08 or 1.0
+
+
+def _angles(run: FinishedRun, points: Floats) -> tuple[Floats, str]:
+    """(the angle of each feature in degrees, to what): to the weight of its class, or else to the class's mean."""
+    labels, unit = run.test["labels"], _unit(points)
+    if run.weights is not None:
+        directions, words = _unit(run.weights[labels].astype(np.float64)), "class weight"
+    else:
+        classes, place = np.unique(labels, return_inverse=True)
+        directions, words = _means(unit, place, len(classes))[place], "mean direction of its class"
+    return np.degrees(np.arccos(np.clip((unit * directions).sum(axis=1), -1, 1))), words
+
+
+def _unit(points: Floats) -> Floats:
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    return np.asarray(points / np.where(lengths > 0, lengths, 1))
+
+
+def _means(unit: Floats, place: Array, count: int) -> Floats:
+    """The mean direction of each class, [count, d]."""
+    return _unit(np.stack([np.bincount(place, column, count) for column in unit.T], axis=1))
 
 
 def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
@@ -96,8 +144,9 @@ def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
         return lambda values: np.pad(values, ((0, 0), (0, 1))), "1-D features, on a line."
     from sklearn.decomposition import PCA
 
-    pca = PCA(2, svd_solver="full" if min(points.shape) < 500 else "randomized", random_state=0).fit(points)
-    share = float(pca.explained_variance_ratio_.sum())
+    with np.errstate(invalid="ignore"):  # of features that are all equal
+        pca = PCA(2, svd_solver="full" if min(points.shape) < 500 else "randomized", random_state=0).fit(points)
+    share = float(np.nan_to_num(pca.explained_variance_ratio_).sum())
     return pca.transform, (
         f"PCA projection of {size}-D features onto 2 directions, which hold {share:.0%} of their variance: angles and "
         "lengths are not those of the features."
@@ -111,11 +160,9 @@ def _most_frequent(labels: Array) -> list[int]:
 
 def _spread(points: Floats, labels: Array) -> str:
     """How close classes lie and how far apart, in degrees, of the features themselves."""
-    lengths = np.linalg.norm(points, axis=1, keepdims=True)
-    unit = points / np.where(lengths > 0, lengths, 1)
+    unit = _unit(points)
     classes, place = np.unique(labels, return_inverse=True)
-    sums = np.stack([np.bincount(place, column, len(classes)) for column in unit.T], axis=1)
-    means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    means = _means(unit, place, len(classes))
     own = np.degrees(np.arccos(np.clip((unit * means[place]).sum(axis=1), -1, 1))).mean()
     if len(classes) < 2:
         return f"Mean angle to the class's mean direction {own:.1f}°."
@@ -128,21 +175,10 @@ def _spread(points: Floats, labels: Array) -> str:
     )
 
 
-def _points(name: str, colour: str, points: Floats, *, opacity: float = 0.75) -> Series:
-    flat = points.shape[1] == 2
-    looks = {"colour": colour, "symbol": "dot", "size": 4 if flat else 2.5, "opacity": opacity, "group": shorten(name)}
-    return _series(
-        "points", name, points, **looks, hover="({x:.3g}, {y:.3g})" if flat else "({x:.3g}, {y:.3g}, {z:.3g})"
-    )
-
-
-def _wrong(run: FinishedRun, rows: Array, points: Floats) -> Series:
-    texts = [
-        f"{shorten(run.class_name(int(label)))} taken for {shorten(run.class_name(int(guess)))}"
-        for label, guess in zip(run.test["labels"][rows], run.test["predictions"][rows], strict=True)
-    ]
-    looks = {"colour": GREY, "symbol": "cross", "size": 8 if points.shape[1] == 2 else 4}
-    return _series("points", "wrong", points[rows], **looks, texts=texts, hover="{text}")
+def _points(name: str, colour: str, points: Floats, samples: Array | None = None, *, opacity: float = 0.75) -> Series:
+    size = 4 if points.shape[1] == 2 else 2.5
+    looks = {"colour": colour, "symbol": "dot", "size": size, "opacity": opacity, "group": shorten(name)}
+    return _series("points", name, points, **looks, samples=() if samples is None else samples)
 
 
 def _ray(class_name: str, colour: str, weight: Array, reach: float) -> Series:

@@ -53,6 +53,11 @@ class FinishedRun:
         """The name of a class; its number if the images cannot be read."""
         return self.images.class_names[label] if isinstance(self.images, Images) else str(label)
 
+    def image_id(self, row: int) -> str:
+        """The id of a test image in its records; its number if it has none."""
+        ids = self.images.ids if isinstance(self.images, Images) else ()
+        return ids[row] if len(ids) else f"test image {row}"
+
 
 @dataclass(frozen=True, eq=False)
 class ImagePairs:

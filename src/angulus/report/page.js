@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const charts = JSON.parse(document.getElementById("charts").textContent);
+  const { charts, sheets } = JSON.parse(document.getElementById("charts").textContent);
   const plots = [...document.querySelectorAll(".plot")];
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = { displaylogo: false, responsive: true, doubleClick: "reset", displayModeBar: touch ? false : "hover" };
@@ -18,7 +18,7 @@
         paper_bgcolor: clear, plot_bgcolor: clear,
         margin: { l: 50, r: 10, t: 10, b: 46 },
         xaxis: axis, yaxis: axis, scene: { xaxis: solid, yaxis: solid, zaxis: solid },
-        legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 }, itemsizing: "constant" },
+        showlegend: false, // the page has its own
         modebar: { bgcolor: clear, color: line, activecolor: text },
         dragmode: touch ? false : "zoom", hovermode: "closest",
       },
@@ -35,24 +35,86 @@
     const layout = { ...structuredClone(chart.layout), template: template() };
     if (is3d(chart)) layout.dragmode = "turntable";
     await Plotly.newPlot(plot, structuredClone(chart.traces), layout, config);
+    if (chart.samples) {
+      plot.on("plotly_hover", (event) => showSample(plot, event.points[0]));
+      plot.addEventListener("touchend", () => setTimeout(() => { // plotly takes only the first touch for a hover
+        const area = plot.querySelector(".nsewdrag");
+        if (area) Plotly.Fx.hover(plot, { clientX: at.clientX, clientY: at.clientY, target: area }, "xy");
+      }, 50), true);
+      plot.on("plotly_unhover", () => { peek.hidden ||= !byFinger; }); // a finger leaves at once
+    }
     await place(plot);
   }
 
-  // how far the axes go: a little beyond all points but the farthest hundredth
-  function farthest(columns) {
-    const norms = columns.flatMap((trace) => trace[0].map((_, row) => Math.hypot(...trace.map((column) => column[row]))));
-    return norms.sort((a, b) => a - b)[Math.floor(0.99 * (norms.length - 1))] * 1.08;
+  // what a point stands for: its image, id, classes, norm and angle
+  const peek = document.getElementById("peek"), picture = peek.querySelector(".picture"), said = peek.querySelector(".said");
+  let at = { clientX: 0, clientY: 0 }, byFinger = false;
+  const follow = (event) => { at = event; byFinger = event.pointerType === "touch"; };
+  addEventListener("pointermove", follow, true);
+  addEventListener("pointerdown", (event) => { follow(event); peek.hidden = true; }, true);
+  function showSample(plot, point) {
+    const { samples } = chartOf(plot), row = point?.customdata;
+    if (row === undefined || row === null) return;
+    const wrong = samples.labels[row] !== samples.predictions[row];
+    const earlier = frameOf(plot) !== undefined;
+    const lines = [
+      samples.ids[row],
+      `class ${samples.classes[samples.labels[row]]}`,
+      `${earlier ? "at the end " : ""}predicted ${samples.classes[samples.predictions[row]]}${wrong ? " (wrong)" : ""}`,
+      `${earlier ? "at the end " : ""}norm ${samples.norms[row]}, ${samples.degrees[row]}° to its ${samples.angle}`,
+    ];
+    said.replaceChildren(...lines.map((line, number) => {
+      const box = document.createElement("div");
+      box.textContent = line;
+      if (number === 2 && wrong) box.className = "wrong";
+      return box;
+    }));
+    const sheet = sheets[samples.sheet];
+    picture.hidden = !sheet;
+    if (sheet) {
+      const side = picture.clientWidth || 72;
+      picture.classList.toggle("small", sheet.side <= 32);
+      picture.style.backgroundImage = `url(${sheet.source})`;
+      picture.style.backgroundSize = `${sheet.columns * side}px auto`;
+      picture.style.backgroundPosition = `${-(row % sheet.columns) * side}px ${-Math.floor(row / sheet.columns) * side}px`;
+    }
+    peek.hidden = false;
+    const left = Math.min(at.clientX + 14, document.documentElement.clientWidth - peek.offsetWidth - 8);
+    const above = at.clientY - peek.offsetHeight - 14; // a finger would hide what is below it
+    peek.style.left = `${Math.max(8, left) + scrollX}px`;
+    peek.style.top = `${(above > 8 ? above : at.clientY + 20) + scrollY}px`;
   }
 
-  // features at the chosen epoch, and at length 1 if that is chosen
+  // how far the axes go: a little beyond all points, but no farther than three times what 95 % of them stay below
+  function farthest(columns) {
+    const norms = columns.flatMap((trace) => trace[0].map((_, row) => Math.hypot(...trace.map((column) => column[row]))));
+    norms.sort((a, b) => a - b);
+    return Math.min(norms.at(-1), 3 * norms[Math.floor(0.95 * (norms.length - 1))]) * 1.08 || 1;
+  }
+
+  // the epoch that the slider shows; undefined for the end of training
+  function frameOf(plot) {
+    const slider = plot.closest(".charts").querySelector(".epoch");
+    return slider && Number(slider.value) < Number(slider.max) ? chartOf(plot).frames[Number(slider.value)] : undefined;
+  }
+
+  // what the legends switch off: runs on all charts, other groups on the charts next to their legend
+  const off = (box) => new Set([...document.querySelectorAll(".page-legend .entry"), ...box.querySelectorAll(".entry")]
+    .filter((entry) => entry.getAttribute("aria-pressed") === "false").map((entry) => entry.dataset.group));
+
+  // features at the chosen epoch, and at length 1 if that is chosen, of the groups that are switched on
   async function place(plot) {
-    const chart = chartOf(plot), box = plot.closest(".charts");
+    const chart = chartOf(plot), box = plot.closest(".charts"), hidden = off(box);
     const slider = box.querySelector(".epoch"), lengths = box.querySelector(".lengths");
-    if (!slider && !lengths) return;
-    const frame = slider && Number(slider.value) < Number(slider.max) ? chart.frames[Number(slider.value)] : undefined;
+    const isOn = (trace) => !hidden.has(trace.meta);
+    if (!slider && !lengths) {
+      await Plotly.restyle(plot, { visible: chart.traces.map(isOn) });
+      return;
+    }
+    const frame = frameOf(plot);
     const unit = lengths !== null && lengths.checked;
     const axes = is3d(chart) ? ["x", "y", "z"] : ["x", "y"];
-    const moved = Object.fromEntries([...axes, "visible"].map((name) => [name, []]));
+    const moved = Object.fromEntries([...axes, "visible", "customdata"].map((name) => [name, []]));
     chart.traces.forEach((trace, number) => {
       const outline = trace.visible === false;
       let columns = frame && !outline ? frame[number] : axes.map((axis) => trace[axis]);
@@ -61,7 +123,8 @@
         columns = columns.map((column) => column.map((value, row) => value / norms[row]));
       }
       axes.forEach((axis, place) => moved[axis].push(columns[place]));
-      moved.visible.push(!outline || unit);
+      moved.visible.push(isOn(trace) && (!outline || unit));
+      moved.customdata.push(frame && trace.customdata ? chart.frame_samples[number] : trace.customdata);
     });
     const home = is3d(chart) ? chart.layout.scene : chart.layout;
     const far = frame && farthest(frame); // each earlier epoch has axes of its own: untrained features can be far out
@@ -118,6 +181,18 @@
       }, 350);
     });
   }
+
+  document.querySelectorAll(".entry").forEach((entry) => entry.addEventListener("click", () => {
+    const on = entry.getAttribute("aria-pressed") === "false";
+    entry.setAttribute("aria-pressed", String(on));
+    const all = entry.closest(".page-legend") !== null;
+    if (all) {
+      document.querySelectorAll("figure[data-group]").forEach((figure) => {
+        if (figure.dataset.group === entry.dataset.group) figure.hidden = !on;
+      });
+    }
+    plots.filter((plot) => isDrawn(plot) && (all || entry.closest(".charts").contains(plot))).forEach(place);
+  }));
 
   const root = document.documentElement, button = document.getElementById("theme");
   let dark = matchMedia("(prefers-color-scheme: dark)").matches;

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -12,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from angulus import __version__
-from angulus.report.chart import Chart
+from angulus.report import legends
+from angulus.report.chart import Chart, Sheet
 from angulus.report.render_plotly import render_plotly
 from angulus.report.thumbnails import Captioned
 
@@ -37,7 +38,17 @@ class Charts:
     charts: Sequence[Chart]
     epochs: Sequence[str] = ()
     lengths: bool = False
+    title: str = ""  # charts with a title are folded
     kind: str = "charts"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences, the first of them large."""
+
+    lines: Sequence[str]
+    title: str = ""
+    kind: str = "words"
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Section:
     anchor: str
     title: str
     intro: str
-    blocks: list[Table | Charts | Album | Folded] = field(default_factory=list)
+    blocks: list[Table | Charts | Words | Album | Folded] = field(default_factory=list)
 
 
 def render(title: str, about: str, sections: Sequence[Section], left_out: Sequence[str] = ()) -> str:
@@ -75,11 +86,18 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
     Names and recipes may hold anything: they are shown as they are and never run. The template escapes them, the JSON
     of the charts has no `<`, and the page's security policy runs only its own two scripts and loads nothing.
     """
-    charts: list[Chart] = []
+    sections = [section for section in sections if section.blocks]
+    looks = legends.assign([chart for section in sections for chart in _charts(section)])
+    drawn: list[dict[str, Any]] = []
+    sheets: list[Sheet] = []
 
     def number(chart: Chart) -> int:
-        charts.append(chart)
-        return len(charts) - 1
+        drawn.append(render_plotly(legends.apply(chart, looks)))
+        if chart.samples is not None and chart.samples.sheet is not None:
+            if chart.samples.sheet not in sheets:
+                sheets.append(chart.samples.sheet)
+            drawn[-1]["samples"]["sheet"] = sheets.index(chart.samples.sheet)
+        return len(drawn) - 1
 
     from plotly.offline import get_plotlyjs
 
@@ -92,9 +110,14 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
         title=title,
         about=about,
         left_out=left_out,
-        sections=[section for section in sections if section.blocks],
+        sections=sections,
         number=number,
-        charts=lambda: Markup(_json([render_plotly(chart) for chart in charts])),  # after all have been numbered
+        height=_height,
+        group=lambda chart: legends.owner(chart.group, looks),
+        legend=legends.page_entries(looks),
+        block_legend=legends.block_entries,
+        # after all have been numbered
+        charts=lambda: Markup(_json({"charts": drawn, "sheets": [asdict(sheet) for sheet in sheets]})),
         policy=_policy(library, script),
         style=Markup(style),
         library=Markup(library),
@@ -102,6 +125,16 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
         version=__version__,
     )
     return page + "\n"
+
+
+def _charts(section: Section) -> list[Chart]:
+    return [chart for block in section.blocks if isinstance(block, Charts) for chart in block.charts]
+
+
+def _height(chart: Chart) -> float:
+    """Of the drawing, in rem: three for each name on the y axis."""
+    names = {name for series in chart.series for name in series.y} if chart.y.names else ()
+    return 5 + 3.2 * len(names) if names else 24
 
 
 def _policy(*scripts: str) -> str:

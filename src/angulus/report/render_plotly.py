@@ -9,23 +9,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from angulus.report.chart import GREY, Axis, Chart, Series, shorten
+from angulus.report.chart import GREY, Axis, Chart, Samples, Series, shorten
 
-SYMBOLS = {"dot": "circle", "ring": "circle-open", "cross": "x-thin-open", "plus": "cross-thin-open"}
+SYMBOLS = {
+    "dot": "circle",
+    "ring": "circle-open",
+    "cross": "x-thin-open",
+    "plus": "cross-thin-open",
+    "tick": "line-ns-open",
+}
 SYMBOLS_IN_SPACE = SYMBOLS | {"cross": "diamond-open", "plus": "cross"}  # space has fewer symbols
 
 
 def render_plotly(chart: Chart) -> dict[str, Any]:
-    """Traces, layout and frames of a chart, as plain values for JSON."""
+    """Traces, layout, frames and samples of a chart, as plain values for JSON; the page draws the legends."""
     axes = "xyz" if chart.z is not None else "xy"
     frames = [
         [[_short(column, chart.digits) for column in columns] for columns in series_columns]
         for series_columns in chart.frames
     ]
-    return {
+    drawn: dict[str, Any] = {
         "traces": [_trace(series, axes, chart) for series in chart.series],
         "layout": _layout(chart),
         "frames": frames,
+    }
+    if chart.samples is not None:
+        drawn["samples"] = _samples(chart.samples)
+        drawn["frame_samples"] = [np.asarray(places, dtype=int).tolist() for places in chart.frame_samples]
+    return drawn
+
+
+def _samples(samples: Samples) -> dict[str, Any]:
+    return {
+        "ids": list(samples.ids),
+        "classes": list(samples.classes),
+        "labels": samples.labels.tolist(),
+        "predictions": samples.predictions.tolist(),
+        "norms": _short(samples.norms, 4),
+        "degrees": _short(samples.degrees, 3),
+        "angle": samples.angle,
     }
 
 
@@ -40,8 +62,8 @@ def _short(values: ArrayLike, digits: int) -> list[float | None]:
 
 
 def _escape(text: str) -> str:
-    """Text for plotly, which takes <, > and & for markup."""
-    return html.escape(text, quote=False)
+    """Text for plotly, which takes <, > and & for markup, and needs markup for a new line."""
+    return html.escape(text, quote=False).replace("\n", "<br>")
 
 
 def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
@@ -54,18 +76,18 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
     if series.kind == "map":
         assert series.z is not None
         return trace | {"z": [_short(row, chart.digits) for row in series.z], "zmin": 0, "zmax": 1}
-    if series.hover:
+    if len(series.samples):
+        trace |= {"hoverinfo": "none", "customdata": np.asarray(series.samples, dtype=int).tolist()}  # page.js shows it
+    elif series.hover:
         trace["hovertemplate"] = re.sub(r"\{", "%{", series.hover)
     else:
         trace["hoverinfo"] = "skip"
     optional = {
         "text": [_escape(text) for text in series.texts],
-        "legendgroup": _escape(shorten(series.group)),
+        "meta": series.group or (series.name if series.in_legend else ""),
         "yaxis": "y2" if series.right else "",
     }
     trace |= {key: value for key, value in optional.items() if value}
-    if not series.in_legend:
-        trace["showlegend"] = False
     if series.hidden:
         trace["visible"] = False
     return trace | (_bars(series) if series.kind == "bars" else _marks(series, space="z" in axes))
@@ -73,7 +95,7 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
 
 def _coordinates(values: Any, digits: int) -> list[Any]:
     if len(values) and isinstance(values[0], str):
-        return [_escape(shorten(name)) for name in values]
+        return ["<br>".join(_escape(shorten(line)) for line in name.split("\n")) for name in values]
     return _short(values, digits)
 
 
@@ -108,8 +130,12 @@ def _marks(series: Series, *, space: bool) -> dict[str, Any]:
             "size": series.size,
             "symbol": (SYMBOLS_IN_SPACE if space else SYMBOLS)[series.symbol],
         }
-        looks["marker"] |= {"line": {"width": 2}} if series.symbol == "ring" else {}
+        looks["marker"] |= {"line": {"width": 2}} if series.symbol in ("ring", "tick") else {}
         looks["marker"] |= {"opacity": series.opacity} if series.opacity < 1 else {}
+        if series.low is not None and series.high is not None:
+            values = np.asarray(series.x, dtype=np.float64)
+            ends = {"array": _short(series.high - values, 5), "arrayminus": _short(values - series.low, 5)}
+            looks["error_x"] = {**ends, "thickness": 3, "width": 0, "color": series.colour}
     return looks
 
 
@@ -129,8 +155,6 @@ def _layout(chart: Chart) -> dict[str, Any]:
         layout["barmode"] = "overlay" if chart.overlaid else "group"
         if chart.overlaid:
             layout["bargap"] = 0
-    if chart.x.names:  # names below the axis leave no room for the legend
-        layout["legend"] = {"yref": "paper", "y": 1.02, "yanchor": "bottom"}
     if chart.mark is not None:
         line = {"color": GREY, "dash": "dot", "width": 1}
         layout["shapes"] = [

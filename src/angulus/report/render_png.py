@@ -12,7 +12,7 @@ from matplotlib.ticker import LogFormatter, PercentFormatter
 from angulus.core import checks, files
 from angulus.report.chart import GREY, Axis, Chart, Panels, Series
 
-MARKERS = {"": "None", "dot": "o", "ring": "o", "cross": "x", "plus": "+"}
+MARKERS = {"": "None", "dot": "o", "ring": "o", "cross": "x", "plus": "+", "tick": "|"}
 LINES = {"solid": "-", "dash": "--", "dot": ":"}
 
 
@@ -54,6 +54,8 @@ def _single_size(chart: Chart) -> tuple[float, float]:
     """Width and height in inches: more width for many bars, a square for equal axes."""
     if chart.x.names:
         return max(6.4, 0.16 * len(chart.series[0].x) * (1 + len(chart.series))), 4.2
+    if chart.y.names:
+        return 6.4, 1.2 + 0.55 * len({name for series in chart.series for name in series.y})
     return (5.2, 4.4) if chart.equal else (6.4, 4.6)
 
 
@@ -81,6 +83,8 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         _set_axis(right, "y", chart.right)
         axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
         right.yaxis.label.set_color(next(series.colour for series in shown if series.right))
+    if chart.y.names:
+        axis.margins(y=0.15)
     if chart.equal:
         axis.set_aspect("equal")
     elif not bars:
@@ -113,11 +117,14 @@ def _draw_marks(axis: Axes, series: Series) -> None:
     """Lines and symbols."""
     label = series.name if series.in_legend else None
     looks: dict[str, Any] = {"color": series.colour, "label": label, "alpha": series.opacity}
-    if series.kind == "points" and series.symbol == "dot":
+    if series.low is not None and series.high is not None:
+        axis.hlines(series.y, series.low, series.high, color=series.colour, linewidth=2)
+    elif series.kind == "points" and series.symbol == "dot":
         axis.scatter(series.x, series.y, s=series.size, linewidths=0, **looks)
         return
     looks |= {"linewidth": series.width or 1.5, "marker": MARKERS[series.symbol], "markersize": series.size}
-    looks |= {"markerfacecolor": "none"} if series.symbol == "ring" else {}
+    if series.symbol == "ring":
+        looks["markerfacecolor"] = "none" if series.low is None else "white"
     looks["linestyle"] = "none" if series.kind == "points" else LINES[series.dash]
     looks["drawstyle"] = "steps-post" if series.kind == "steps" else "default"
     axis.plot(series.x, series.y, **looks)

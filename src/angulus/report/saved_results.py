@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from angulus.evaluation.protocols import groups, scored
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
-from angulus.report.chart import Chart
+from angulus.report.chart import RUN, Chart
 from angulus.report.charts import CURVES, CurvePoint
 from angulus.report.page import Table
 from angulus.report.tables import NONE
+from angulus.report.terms import explain_figures
 
 Results = Mapping[str, Result]  # by their names in the report
 
@@ -53,16 +55,18 @@ def result_curves(results: Results) -> list[Chart]:
     drawn = []
     for kind in KINDS:
         lines: dict[str, list[Any]] = {}
+        owners: dict[str, str] = {}  # the result of each curve
         points: dict[str, list[CurvePoint]] = {}
         for name, result in results.items():
             for curve in result.curves:
                 if curve.kind == kind:
                     label = name if curve.name == result.protocol else f"{name}, {curve.name}"
                     lines.setdefault(result.protocol, []).append((label, curve.x, curve.y))
-                    points[label] = _points_of_table(result, curve)
+                    points[label], owners[RUN + label] = _points_of_table(result, curve), RUN + name
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
-            drawn.append(charts.error_curves(kind, curves, title, points))
+            chart = charts.error_curves(kind, curves, title, points)
+            drawn.append(replace(chart, series=[replace(one, group=owners[one.group]) for one in chart.series]))
     return drawn
 
 
@@ -88,7 +92,8 @@ def _table_of_one(name: str, result: Result) -> Table:
     names = [[number.name, shown(number.value)] for number in result.numbers]
     rows = [[*row, *cells] for row, *cells in zip(names, *columns.values(), strict=True)]
     caption = name if name == result.protocol else f"{name}: {result.protocol}"
-    notes = (_counts(result), describe_features(result), *result.notes)
+    meanings = explain_figures(number.name for number in result.numbers)
+    notes = (_counts(result), meanings, describe_features(result), *result.notes)
     return Table(caption, ["number", "value", *columns], rows, tuple(filter(None, notes)))
 
 
@@ -116,6 +121,7 @@ def _notes_of_many(results: Results) -> list[str]:
     """What all the results have in common, and where they differ."""
     notes = _once({name: _brackets(result) for name, result in results.items()})
     notes += _once({name: _counts(result) for name, result in results.items()})
+    notes.append(explain_figures(number.name for result in results.values() for number in result.numbers))
     if len({_samples(result) for result in results.values()}) > 1:
         notes.append("They are not of the same samples: the rows do not show which model is better.")
     notes += _once({name: describe_features(result) for name, result in results.items()})

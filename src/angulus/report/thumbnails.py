@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from angulus.core import checks
 from angulus.data.sets.images import Images
 from angulus.evaluation.protocols import quality
 from angulus.evaluation.protocols.result import Result
+from angulus.report.chart import Sheet
 from angulus.report.finished_run import FinishedRun, ImagePairs
 
 SIDE = 112  # pixels, at most
 COUNT = 12  # thumbnails in a group
+SHEET_SIDE = 48  # pixels of a picture on a sheet, at most
 LOSSLESS = 32  # pixels: smaller images are digits or icons, which JPEG would blur
 FALSE_MATCHES, FALSE_NON_MATCHES = "Wrongly accepted as the same", "Wrongly rejected as different"
 
@@ -45,9 +48,27 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
     """Pixels [height, width] or [height, width, 3] as a data URI, no larger than `SIDE`."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIDE, SIDE))
-    stream, kind = io.BytesIO(), "png" if max(image.size) <= LOSSLESS else "jpeg"
+    return _encode(image, lossless=max(image.size) <= LOSSLESS)
+
+
+def _encode(image: Image.Image, *, lossless: bool) -> str:
+    stream, kind = io.BytesIO(), "png" if lossless else "jpeg"
     image.save(stream, kind, **({"quality": 85} if kind == "jpeg" else {"optimize": True}))
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def draw_sheet(images: Images, rows: NDArray[Any]) -> Sheet:
+    """The images of some rows on one sheet, each at most `SHEET_SIDE` pixels wide and high."""
+    count, (height, width) = len(rows), images.pixels.shape[-2:]
+    side, columns = min(SHEET_SIDE, max(height, width)), math.ceil(math.sqrt(count))
+    grey = images.pixels.shape[1] != 3
+    sheet = Image.new("L" if grey else "RGB", (columns * side, math.ceil(count / columns) * side))
+    for place, row in enumerate(rows.tolist()):
+        image = Image.fromarray(_pixels(images, row))
+        image.thumbnail((side, side))
+        left, top = (side - image.width) // 2, (side - image.height) // 2
+        sheet.paste(image, (place % columns * side + left, place // columns * side + top))
+    return Sheet(_encode(sheet, lossless=side <= LOSSLESS), side, columns)
 
 
 def by_norm(run: FinishedRun, images: Images, *, highest: bool) -> list[Captioned]:
@@ -143,12 +164,17 @@ def _test_image(run: FinishedRun, images: Images, row: int) -> Captioned:
     return Captioned((_thumbnail(run, images, row),), f"{words}; norm {run.test['norms'][row]:.3g}", wrong)
 
 
-def _thumbnail(run: FinishedRun, images: Images, row: int) -> Thumbnail:
+def _pixels(images: Images, row: int) -> NDArray[np.uint8]:
+    """One image, [height, width] or [height, width, 3]."""
     image = images.pixels[torch.tensor([row])][0]
     if image.ndim == 4:  # of a volume, its middle slice
         image = image[:, image.shape[1] // 2]
     pixels = np.moveaxis(image.numpy(), 0, -1)
     if pixels.shape[2] != 3:
         pixels = pixels[:, :, 0]  # the first of channels other than red, green and blue
-    alt = f"{run.class_name(int(run.test['labels'][row]))} (test image {row})"
-    return Thumbnail(data_uri(np.ascontiguousarray(pixels)), alt)
+    return np.ascontiguousarray(pixels)
+
+
+def _thumbnail(run: FinishedRun, images: Images, row: int) -> Thumbnail:
+    alt = f"{run.class_name(int(run.test['labels'][row]))} ({run.image_id(row)})"
+    return Thumbnail(data_uri(_pixels(images, row)), alt)

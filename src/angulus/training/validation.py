@@ -55,6 +55,7 @@ def _select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
         labels=numbers[images.labels[rows]],
         class_names=names,
         columns={name: values[rows.numpy()] for name, values in images.columns.items()},
+        ids=tuple(images.ids[row] for row in rows.tolist()) if images.ids else (),
     )
 
 

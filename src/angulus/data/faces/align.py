@@ -127,7 +127,7 @@ def _process(photo: Row, detector: Detector, crops: Crops) -> tuple[Row | None, 
         return Note(photo.id, photo.identity, problem, kept, detail, *seen)
 
     if not len(usable):
-        seen = f"the {crops.choose} face is {size:.0f} pixels across, with a score of {score:.3f}"
+        seen = f"the {crops.choose} face is {size:.1f} pixels across, with a score of {score:.3f}"
         detail = f"{seen}; the least are {crops.min_size:g} pixels and {crops.min_score:g}"
         return None, note("low score" if sizes[face] >= crops.min_size else "too small", detail)
     try:

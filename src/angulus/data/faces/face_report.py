@@ -1,4 +1,4 @@
-"""The report of `angulus prepare faces` on photos that are not plainly one good face: a journal, a table, a page.
+"""The report of `angulus prepare faces`: photos that are not plainly one good face, and crops to look at.
 
 `report.jsonl` is the journal: a line with the settings, then one line per note. A note is on disk before the row it
 belongs to, so that a later run knows what is done. `report.csv` and `report.html` are made from the journal.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 import json
 import os
@@ -17,23 +16,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from operator import methodcaller
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 from angulus.core import files, limits
 from angulus.core.checks import InputError
-from angulus.data.faces.align import Note, Problem
+from angulus.data.faces import face_page
+from angulus.data.faces.align import Note
+from angulus.data.faces.face_page import PICTURES, TABLE
 
-JOURNAL, TABLE, PAGE = "report.jsonl", "report.csv", "report.html"
-PICTURES = 200  # per problem, in the journal and on the page; the table lists all photos
+JOURNAL, PAGE = "report.jsonl", "report.html"
 
 _COLUMNS = tuple(field.name for field in fields(Note) if field.name not in ("picture", "source"))
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
-_STYLE = (
-    "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:left}"
-    "ul{display:flex;flex-wrap:wrap;gap:1em;list-style:none;padding:0}"
-    "li{width:240px;overflow-wrap:anywhere;font-size:13px}img{display:block;max-width:100%}"
-)
 
 
 class Journal:
@@ -123,51 +117,18 @@ class Journal:
         self._pictures[note.problem] += bool(note.picture)
 
 
-def write(folder: Path, notes: Sequence[Note], title: str) -> None:
-    """Write `report.csv` and the self-contained `report.html`; the page groups the notes by problem."""
+def write(folder: Path, notes: Sequence[Note], title: str, crops: face_page.Crops | None = None) -> None:
+    """Write `report.csv` and the self-contained `report.html`, which groups the notes by problem.
+
+    `crops` are to be looked at; None while the records are unfinished.
+    """
     table = io.StringIO(newline="")
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
     writer.writerows([_cell(getattr(note, name)) for name in _COLUMNS] for note in notes)
-    for name, text in ((TABLE, table.getvalue()), (PAGE, _page(notes, title))):
+    for name, text in ((TABLE, table.getvalue()), (PAGE, face_page.render(notes, title, crops))):
         data = text.encode(errors="backslashreplace")  # a file name may not be UTF-8
         files.write_atomically(folder / name, methodcaller("write", data))
-
-
-def count_problems(notes: Sequence[Note]) -> dict[str, int]:
-    """Count the notes of each problem that occurs.
-
-    >>> count_problems([Note("1.jpg", "ann", "no face", False, "no face was found")])
-    {'no face': 1}
-    """
-    numbers = Counter(note.problem for note in notes)
-    return {problem: numbers[problem] for problem in get_args(Problem) if numbers[problem]}
-
-
-def _page(notes: Sequence[Note], title: str) -> str:
-    numbers = count_problems(notes)
-    anchors = {name: name.replace(" ", "-") for name in numbers}
-    links = {name: f'<a href="#{anchors[name]}">{name}</a>' for name in numbers}
-    rows = [f"<tr><td>{links[name]}</td><td>{count:,}</td></tr>" for name, count in numbers.items()]
-    parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
-        f"<table>{''.join(rows)}</table>" if rows else "<p>Nothing to report.</p>",
-    ]
-    for name, count in numbers.items():
-        shown = [note for note in notes if note.problem == name][:PICTURES]
-        rest = f" The first {len(shown):,}; {TABLE} has all." if len(shown) < count else ""
-        parts.append(f'<h2 id="{anchors[name]}">{name}</h2><p>{count:,} of them.{rest}</p><ul>')
-        parts += [_item(note) for note in shown]
-        parts.append("</ul>")
-    return "\n".join([*parts, "</html>\n"])
-
-
-def _item(note: Note) -> str:
-    source = base64.b64encode(note.picture).decode()
-    picture = f'<img alt="" src="data:image/jpeg;base64,{source}">' if note.picture else ""
-    kept = "kept" if note.kept else "no crop"
-    return f"<li>{picture}<b>{html.escape(note.id)}</b><br>{html.escape(note.detail)} ({kept})</li>"
 
 
 def _cell(value: object) -> str:

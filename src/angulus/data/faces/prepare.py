@@ -8,20 +8,21 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
 from angulus.data.convert import check_outside
-from angulus.data.faces import face_report
+from angulus.data.faces import face_page, face_report
 from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
 from angulus.data.faces.detector import Detector
 from angulus.data.faces.face_report import Journal
@@ -32,7 +33,7 @@ from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
 RECORDS = "records"  # in the output folder, next to the report
 
-_TITLE = "Photos that are not plainly one good face"
+_TITLE = "Faces that were prepared, and photos that need a look"
 _TASK_PHOTOS = 8  # given to a worker at a time: few enough to stop soon
 _TASK_BYTES = 16 * 2**20
 _COMMIT_PHOTOS = 1_000  # what a crash may cost
@@ -98,7 +99,7 @@ def prepare_faces(
                         on_photo(count + done)
             earlier.check_none_left(source)
             if not len(writer):
-                why = f"{out / face_report.TABLE} says why, photo by photo" if journal.notes else "it holds no photos"
+                why = f"{out / face_page.TABLE} says why, photo by photo" if journal.notes else "it holds no photos"
                 raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {why}")
     return _write_report(out, about)
 
@@ -187,9 +188,22 @@ def _write_report(out: Path, about: dict[str, Any]) -> Prepared:
         if sizes[identity] == 1:
             detail = f"{identity} has one crop, this one: no genuine pair, nothing to hold out"
             notes.append(Note(id, identity, "one photo", True, detail))
-    face_report.write(out, notes, _TITLE)
-    problems = face_report.count_problems(notes)
+    face_report.write(out, notes, _TITLE, _crops_to_show(records, notes, len(sizes)))
+    problems = face_page.count_problems(notes)
     return Prepared(len(records), len(sizes), problems, out / RECORDS, out / face_report.PAGE)
+
+
+def _crops_to_show(records: Records, notes: Sequence[Note], people: int) -> face_page.Crops:
+    """Evenly spaced crops, and those of the photos whose notes the page shows."""
+    rows = np.unique(np.linspace(0, len(records) - 1, face_page.SAMPLE).round().astype(int))
+    by_problem: dict[str, list[str]] = defaultdict(list)
+    for note in notes:
+        if note.kept:
+            by_problem[note.problem].append(note.id)
+    wanted = [id for ids in by_problem.values() for id in ids[: face_page.PICTURES]]
+    noted = np.flatnonzero(np.isin(records.ids, wanted))
+    images = zip(records.ids[noted].tolist(), records.images(noted), strict=True)
+    return face_page.Crops(len(records), people, records.rows(rows), dict(images))
 
 
 class Workers:

@@ -115,7 +115,10 @@ def split_part(name: str, images: Encoded, part: Part, held_out: HeldOut, source
         return Images(pixels[:].contiguous() if fits else pixels, labels, names)
 
     train = select(training)
-    return Splits(name, train, train if training is testing else select(testing), source)
+    test = train if training is testing else select(testing)
+    if isinstance(images, Records):  # a report names the test images
+        test = replace(test, ids=tuple(images.ids[part.rows[testing]].tolist()))
+    return Splits(name, train, test, source)
 
 
 def every_nth(labels: NDArray[np.int64], n: int) -> NDArray[np.bool_]:

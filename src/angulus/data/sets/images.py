@@ -65,6 +65,7 @@ class Images:
         labels: int64 [N], each in [0, num_classes).
         class_names: distinct names; class_names[k] names label k.
         columns: further data of the images, by name: arrays of N values.
+        ids: their names in the source; () if they have none.
 
     >>> images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
     >>> len(images), images.num_classes
@@ -75,6 +76,7 @@ class Images:
     labels: Tensor  # int64 [N]
     class_names: tuple[str, ...]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pixels(self.pixels)
@@ -85,6 +87,8 @@ class Images:
         if repeated is not None:
             raise InputError(f"class_names must be distinct; got {repeated!r} more than once")
         _check_labels(self.labels, len(self), self.num_classes)
+        if len(self.ids) not in (0, len(self)):
+            raise InputError(f"ids must name all {len(self)} images, or none; got {len(self.ids)}")
         for name, values in self.columns.items():
             if len(values) != len(self):
                 raise InputError(f"columns[{name!r}] must have {len(self)} values, one per image; got {len(values)}")

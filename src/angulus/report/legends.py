@@ -1,0 +1,75 @@
+"""The legends of a page: one of its runs and variants, which switches all charts, and one per group of charts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from angulus.report.chart import DASHES, RUN, Chart, line_style
+
+Looks = Mapping[str, int]  # the number of each run's group, which decides its colour and dash
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a legend."""
+
+    group: str
+    name: str
+    colour: str
+    shape: str  # the class of its swatch
+
+
+def assign(charts: Sequence[Chart]) -> Looks:
+    """Number the runs of all charts, in the order in which they come; a run's results share its number."""
+    ordered = sorted(charts, key=lambda chart: chart.y.names)  # charts with names along y are sorted by their numbers
+    groups = [group for chart in ordered for group in (chart.group, *(series.group for series in chart.series))]
+    looks: dict[str, int] = {}
+    for group in dict.fromkeys(groups):
+        if group.startswith(RUN) and owner(group, looks) not in looks:
+            looks[group] = len(looks)
+    return looks
+
+
+def owner(group: str, looks: Looks) -> str:
+    """The run that a group belongs to: "run:ArcFace: lfw" are results of "run:ArcFace"."""
+    return next((run for run in looks if group == run or group.startswith(f"{run}: ")), group)
+
+
+def apply(chart: Chart, looks: Looks) -> Chart:
+    """The chart with the colour of each run; several lines of one run differ by their dashes."""
+    names: dict[str, list[str]] = {}  # of the series of each run
+    series = []
+    for one in chart.series:
+        run = owner(one.group, looks)
+        if run not in looks:
+            series.append(one)
+            continue
+        lines = names.setdefault(run, [])
+        if one.name not in lines:
+            lines.append(one.name)
+        style = line_style(looks[run])
+        if one.kind in ("line", "steps"):
+            dash = DASHES[(DASHES.index(style["dash"]) + lines.index(one.name)) % len(DASHES)]
+            series.append(replace(one, group=run, colour=style["colour"], dash=dash))
+        else:
+            series.append(replace(one, group=run, colour=style["colour"]))
+    return replace(chart, series=series)
+
+
+def page_entries(looks: Looks) -> list[Entry]:
+    """The legend of runs; none for a single one."""
+    if len(looks) < 2:
+        return []
+    styles = [(group, line_style(number)) for group, number in looks.items()]
+    return [Entry(group, group.removeprefix(RUN), style["colour"], style["dash"]) for group, style in styles]
+
+
+def block_entries(charts: Sequence[Chart]) -> list[Entry]:
+    """The legend of what the charts show besides runs, such as classes; none for a single entry."""
+    entries: dict[str, Entry] = {}
+    for chart in charts:
+        for series in chart.series:
+            name = series.group or series.name
+            if series.in_legend and not name.startswith(RUN):
+                shape = series.symbol or ("hatched" if series.hatched else "solid")
+                entries.setdefault(name, Entry(name, name, series.colour, shape))
+    return list(entries.values()) if len(entries) > 1 else []
