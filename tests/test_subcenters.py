@@ -18,7 +18,9 @@ from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
 from angulus.experiments.run import run
 from angulus.heads.subcenters import find_dominant
+from angulus.models.classifier import Classifier
 from angulus.models.subcenters import examine
+from angulus.report.feature_chart import plane_features
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,28 @@ def test_the_command_lists_far_images_and_writes_the_model_of_the_dominant_rows(
     assert one.classifier is not None and one.classifier.spec.subcenters is None
     assert torch.equal(one.classifier.weight, model.classifier.weight[torch.arange(10), expected.chosen])
     assert torch.equal(one.embed(tiny.splits().test.pixels), model.embed(tiny.splits().test.pixels))
+
+
+def test_a_plane_of_features_has_a_ray_for_each_subcenter() -> None:
+    weights = np.random.default_rng(0).normal(size=(3, 2, 2))
+    chart = plane_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights)
+    rays = [series for series in chart.series if series.name == "class weight"]
+    assert len(rays) == 6
+    one = plane_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights[:, 0])
+    assert len([series for series in one.series if series.name == "class weight"]) == 3
+
+
+@pytest.mark.parametrize(
+    "objective", [losses.subcenter_arcface(), losses.soft_triple(k=4)], ids=["nearest", "weighted"]
+)
+def test_classes_with_subcenters_are_exported_for_any_batch(objective: losses.Objective) -> None:
+    head = angulus.DenseHead(8, 3, objective)
+    made = Classifier.of(("a", "b", "c"), head.objective, head.weight)
+    sizes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    exported = torch.export.export(made, (torch.randn(3, 8),), dynamic_shapes=sizes).module()
+    features = torch.randn(7, 8)
+    torch.testing.assert_close(exported(features), made(features))
+    torch.testing.assert_close(made(features), head.logits(features))
 
 
 def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from angulus.kernels.columns import reduce_columns
-from angulus.kernels.reduction import Request, combine, lengths, mean_distances
+from angulus.kernels.reduction import Request, lengths, mean_distances
 from angulus.kernels.running_sums import SoftplusSum, Total
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
@@ -29,7 +29,8 @@ class Block(NamedTuple):
     inverse: Tensor | None  # 1 / ‖w_j‖, [rows], if cosines are needed
     targets: tuple[Tensor, Tensor]  # the places of the rows' own classes: (class within the block, row)
     room: tuple[Tensor, ...]  # buffers [n, B]: cosines, which of them are changed, and three for intermediate results
-    each: Tensor | None  # a buffer [n, K, B] for the cosines of the sub-centres, if there are any
+    # buffers [n, K, B] for the cosines of the sub-centres, if there are any, and for their shares or gradients
+    each: tuple[Tensor, Tensor] | None
 
 
 def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | None:
@@ -59,7 +60,7 @@ def blocks(
     stashed = None if stash is None else stash.flatten(0, -2).view(features.dtype)
     scratch = None if stash is not None else features.new_empty(size * count, batch)
     room = [unit.new_empty(size, batch) for _ in range(5)]  # the system allocates only the buffers that are used
-    each = None if count == 1 else unit.new_empty(size, count, batch)
+    each = None if count == 1 else unit.new_empty(2, size, count, batch)
     for number, start in enumerate(range(0, classes, size)):
         chosen = slice(start, min(start + size, classes))
         rows = slice(chosen.start * count, chosen.stop * count)
@@ -84,7 +85,7 @@ def blocks(
             None if inverse is None else inverse[rows],
             (labels[own] - start, order[own]),
             tuple(buffer[: chosen.stop - start] for buffer in room),
-            None if each is None else each[: chosen.stop - start],
+            None if each is None else (each[0, : chosen.stop - start], each[1, : chosen.stop - start]),
         )
 
 
@@ -105,8 +106,8 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
     cosines = None
     if block.each is not None:
         assert block.inverse is not None
-        torch.mul(block.products, block.inverse[:, None], out=block.each.flatten(0, 1))
-        cosines = combine(block.each, request.softness, dim=1)
+        torch.mul(block.products, block.inverse[:, None], out=block.each[0].flatten(0, 1))
+        cosines = _combined(*block.each, request, block.room[0])
     elif block.inverse is not None:
         cosines = torch.mul(block.products, block.inverse[:, None], out=block.room[0])
     if not request.unit_weight:
@@ -136,20 +137,39 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
     return (raised.add_(below) if below else raised), above
 
 
-def _of_each(gradient: Tensor, cosines: Tensor, each: Tensor, request: Request) -> Tensor:
-    """The gradient with respect to the cosines of the sub-centres, [n · K, B], from that of the classes' cosines."""
+def _combined(each: Tensor, shares: Tensor, request: Request, out: Tensor) -> Tensor:
+    """`reduction.combine` of the cosines [n, K, B] into `out`; with softness it fills `shares`."""
+    torch.maximum(each[:, 0], each[:, 1], out=out)
+    for k in range(2, each.shape[1]):
+        torch.maximum(out, each[:, k], out=out)
     if request.softness is None:
-        nearest = each.argmax(dim=1, keepdim=True)
-        return torch.zeros_like(each).scatter_(1, nearest, gradient[:, None]).flatten(0, 1)
-    shares = torch.softmax(each / request.softness, dim=1)
-    slope = (each - cosines[:, None]).div_(request.softness).add_(1)
-    return shares.mul_(slope).mul_(gradient[:, None]).flatten(0, 1)
+        return out
+    torch.sub(each, out[:, None], out=shares).mul_(1 / request.softness).exp_()
+    shares /= shares.sum(dim=1, keepdim=True)
+    torch.mul(shares[:, 0], each[:, 0], out=out)
+    for k in range(1, each.shape[1]):
+        out.addcmul_(shares[:, k], each[:, k])
+    return out
+
+
+def _of_each(gradient: Tensor, cosines: Tensor, block: Block, request: Request) -> Tensor:
+    """The gradient with respect to the cosines of the sub-centres, [n · K, B]; that of the classes' is overwritten."""
+    assert block.each is not None
+    each, found = block.each
+    for k in range(each.shape[1]):
+        if request.softness is None:  # the first of equals takes it all
+            torch.eq(each[:, k], cosines, out=found[:, k])
+            gradient -= found[:, k].mul_(gradient)
+        else:
+            slope = torch.sub(each[:, k], cosines, out=block.room[2]).mul_(1 / request.softness).add_(1)
+            found[:, k].mul_(slope.mul_(gradient))
+    return found.flatten(0, 1)
 
 
 def _classes_at_once(block: Block) -> Iterator[tuple[slice, Tensor]]:
     """The block's rows and weights [n, K, d], few enough classes that all pairs of rows are no larger than a block."""
     assert block.each is not None
-    count, size = block.each.shape[1], block.weight.shape[1]
+    count, size = block.each[0].shape[1], block.weight.shape[1]
     step = max(1, BLOCK_ELEMENTS // (count * (count - 1) // 2 * size)) * count
     for start in range(0, len(block.weight), step):
         rows = slice(start, start + step)
@@ -382,10 +402,10 @@ class Backward:
         if on_cosines is not None:
             assert cosines is not None and block.inverse is not None
             # cos = product / l: ∂/∂product = 1 / l, and through l = sqrt(‖w‖² + eps): −cos · w / l²
-            room: Tensor | None = block.room[2]
+            room = block.room[2]
             if block.each is not None:
-                on_cosines = _of_each(on_cosines, cosines, block.each, request)
-                cosines, room = block.each.flatten(0, 1), None
+                on_cosines = _of_each(on_cosines, cosines, block, request)
+                room = cosines = block.each[0].flatten(0, 1)
             on_lengths = torch.mul(on_cosines, cosines, out=room).sum(dim=1) * block.inverse.square()
             on_cosines *= block.inverse[:, None]
             on_products = on_cosines if on_products is None else on_products.add_(on_cosines)

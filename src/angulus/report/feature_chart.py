@@ -23,7 +23,7 @@ PROJECTED = ("first direction", "second direction")
 def plane_features(
     name: str, features: Array, labels: Array, class_names: Sequence[str], weights: Array | None = None
 ) -> Chart:
-    """Features [N, 2], one colour per class, with the origin and the class weights [C, 2] as rays. CM Fig. 5."""
+    """Features [N, 2], one colour per class, the origin, and class weights [C, 2] or [C, K, 2] as rays. CM Fig. 5."""
     if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise checks.InputError(
             "features to draw must be [N, 2] and labels [N] with N >= 1; "
@@ -36,7 +36,8 @@ def plane_features(
         for label, class_name in enumerate(class_names)
     ]
     if weights is not None:
-        series += [_ray(shorten(class_names[label]), colours[label], weights[label], reach) for label in colours]
+        for label, colour in colours.items():
+            series += _rays(shorten(class_names[label]), colour, weights[label], reach)
     looks = {"colour": "#000000", "symbol": "plus", "size": 7, "in_legend": False}
     series.append(_series("points", "origin", np.zeros((1, 2)), **looks))
     axis = Axis(low=-reach, high=reach)
@@ -75,7 +76,8 @@ def run_features(run: FinishedRun, sheet: Sheet | None = None) -> Chart:
         series.append(_series("points", "wrong", flat[wrong], **looks, samples=np.searchsorted(sampled, wrong)))
     reach = _reach(flat)
     if run.weights is not None:
-        series += [_ray(run.class_name(label), colour, run.weights[label], reach) for label, colour in colours.items()]
+        for label, colour in colours.items():
+            series += _rays(run.class_name(label), colour, run.weights[label], reach)
     series += _outline(flat.shape[1])
     frames, frame_samples = [], []
     if run.formation is not None:
@@ -179,6 +181,11 @@ def _points(name: str, colour: str, points: Floats, samples: Array | None = None
     size = 4 if points.shape[1] == 2 else 2.5
     looks = {"colour": colour, "symbol": "dot", "size": size, "opacity": opacity, "group": shorten(name)}
     return _series("points", name, points, **looks, samples=() if samples is None else samples)
+
+
+def _rays(class_name: str, colour: str, weight: Array, reach: float) -> list[Series]:
+    """A line for each weight row of a class: one, or its sub-centres."""
+    return [_ray(class_name, colour, row, reach) for row in np.atleast_2d(weight)]
 
 
 def _ray(class_name: str, colour: str, weight: Array, reach: float) -> Series:

@@ -41,7 +41,9 @@ class FinishedRun:
     accuracies: Result  # accuracy and mean norm by quality and class, with intervals over the test images
     log: list[dict[str, Any]]  # rows of `metrics.jsonl`
     formation: Formation | None  # features by epoch, if the run recorded them
-    weights: NDArray[np.float32] | None  # of the classes, [C, d]; needs 2-D or 3-D features and the checkpoint
+    weights: (
+        NDArray[np.float32] | None
+    )  # of the classes, [C, d] or [C, K, d]; needs 2-D or 3-D features and the checkpoint
     images: Images | str  # the test images, or the reason why they cannot be shown
 
     @property
