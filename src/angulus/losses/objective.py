@@ -421,7 +421,8 @@ class BoundObjective(nn.Module):
         """The target's logit and the others' at angles of 90°, for a feature of length 1."""
         one = torch.ones(1, dtype=torch.float64)
         radius = float(self.radius(one))
-        labels = () if self.margin is None or not self.spec.margin.reads_labels else (one.long(),)
+        margin = self.spec.margin
+        labels = (one.long(),) if margin is not None and margin.reads_labels else ()
         target = 0.0 if self.margin is None else float(self.margin(math.pi / 2 * one, one, *labels))
         return radius * target, radius * self.spec.negatives.at_right_angle
 
