@@ -57,6 +57,21 @@ def pairs() -> dict[str, Pair]:
         "arcface": Pair(losses.arcface(64, 0.5), "ArcFaceLoss", {"margin": degrees, "scale": 64}),
         "sphereface": Pair(losses.sphereface(4), "SphereFaceLoss", {"margin": 4, "scale": 1}),
         "l_softmax": Pair(losses.l_softmax(4), "LargeMarginSoftmaxLoss", {"margin": 4, "scale": 1}),
+        "subcenter_arcface": Pair(
+            losses.subcenter_arcface(64, 0.5, 3),
+            "SubCenterArcFaceLoss",
+            {"margin": degrees, "scale": 64, "sub_centers": 3},
+            centers=3,
+        ),
+        "soft_triple": Pair(
+            losses.soft_triple(tau=0),
+            "SoftTripleLoss",
+            {"centers_per_class": 10},
+            weight="fc",
+            centers=10,
+            note="the peer has no regulariser: tau = 0 here",
+        ),
+        "proxy_anchor": Pair(losses.proxy_anchor(), "ProxyAnchorLoss", {}, weight="proxies", transposed=False),
     }
 
 
@@ -91,7 +106,7 @@ def compare(pair: Pair, batch: int, classes: int, size: int, seed: int) -> dict[
     """The differences of one trial."""
     features, weight, labels = inputs(batch, classes, pair.centers, size, seed)
     x, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
-    value = class_loss(x, w, labels, pair.ours)
+    value = class_loss(x, w if pair.centers == 1 else w.view(classes, pair.centers, -1), labels, pair.ours)
     mine = [value, *torch.autograd.grad(value, [x, w])]
     loss: Any = peer_loss(pair, classes, weight)
     x = features.clone().requires_grad_()
