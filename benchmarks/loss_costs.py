@@ -1,0 +1,83 @@
+"""The time of a training step of every loss, as a ratio to ArcFace's.
+
+    python benchmarks/loss_costs.py [--batch 256] [--classes 100000] [--size 512] [--only NAME ...] [--save]
+
+Each step is a forward and backward of a `DenseHead` in training mode with the chunked kernel; the losses take turns.
+A penalty is added to a plain softmax of cosines. A loss with K weight rows per class is compared with ArcFace over K
+times as many classes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from angulus import DenseHead, losses
+from angulus.core import checks
+from harness import Row, Step, Timing, options, ratio_text, run, show, store, take_turns
+
+FLOOR = "arcface"
+
+
+def objectives(classes: int) -> dict[str, losses.Objective]:
+    """Every alias with its defaults, ArcFace first; a penalty is added to NormFace."""
+    counts = torch.arange(classes) % 50 + 1
+    found = {FLOOR: losses.arcface()}
+    for name in losses.list_losses():
+        objective = losses.build(name)
+        if objective.radius is None and not any(term.penalty.trains_classes for term in objective.penalties):
+            if name == "subcenter_spread":
+                continue  # a part of soft_triple
+            name, objective = f"normface + {name}", losses.normface(64, learn=False) + objective
+        found.setdefault(name, objective.with_counts(counts) if objective.needs_counts else objective)
+    return found
+
+
+def step_of(objective: losses.Objective, batch: int, classes: int, size: int) -> Step:
+    torch.manual_seed(0)
+    features = 20 * torch.nn.functional.normalize(torch.randn(batch, size))
+    features.requires_grad_()
+    labels = torch.randint(classes, (batch,))
+    made: list[DenseHead] = []
+
+    def step() -> None:
+        if not made:
+            made.append(DenseHead(size, classes, objective, impl="chunked"))
+        made[0].zero_grad(set_to_none=True)
+        features.grad = None
+        made[0](features, labels).backward()
+
+    return step
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = options(__doc__ or "", batch=256, classes=100_000, size=512, rounds=7)
+    parser.add_argument("--only", nargs="+", default=[], help="names of losses; by default all")
+    asked = parser.parse_args(arguments)
+    every = objectives(asked.classes)
+    for name in asked.only:
+        checks.choice("--only", name, every)
+    rows: list[Row] = []
+    shape = {"batch": asked.batch, "classes": asked.classes, "size": asked.size}
+    for name, objective in every.items():
+        if name == FLOOR or (asked.only and name not in asked.only):
+            continue
+        steps = {FLOOR: step_of(every[FLOOR], **shape), name: step_of(objective, **shape)}
+        if objective.rows_per_class > 1:
+            wide = shape | {"classes": asked.classes * objective.rows_per_class}
+            steps = {"arcface of K x C classes": step_of(every[FLOOR], **wide), name: steps[name]}
+        floor, *timings = take_turns(steps, asked.rounds)
+        rows += [row_of(timing, floor, shape) for timing in timings if timing.what == name]
+    show(
+        f"a training step, B = {asked.batch:,}, C = {asked.classes:,}, d = {asked.size}",
+        [{"loss": row["loss"], "ms": f"{row['ms']:.0f}", "ratio": ratio_text(row), "to": row["to"]} for row in rows],
+    )
+    if asked.save:
+        store("loss_costs", rows)
+
+
+def row_of(timing: Timing, floor: Timing, shape: dict[str, int]) -> Row:
+    return {"loss": timing.what, "to": floor.what, "ms": 1000 * timing.seconds, **timing.slower(), **shape}
+
+
+if __name__ == "__main__":
+    run(main)
