@@ -114,6 +114,7 @@ def _plain(value: Any) -> Any:
 def describe_loss(name: str) -> str:
     """A loss in full: what it is, its formula, its parameters with their defaults, and how a command sets them."""
     from angulus.losses import ALIASES
+    from angulus.losses.roles import Spread
 
     about = inspect.getdoc(ALIASES[name]) or ""
     shown = {key: _shown(value) for key, value in loss_defaults(name).items()}
@@ -127,7 +128,8 @@ def describe_loss(name: str) -> str:
     else:
         lines.append(f"  formula with the defaults: {objective.formula()}")
         if objective.radius is None:
-            words, place = ["objective.kind=arcface"], f"objective.{name}"
+            spread = any(term.penalty.asks is Spread for term in objective.penalties)  # which needs sub-centres
+            words, place = [f"objective.kind={'subcenter_arcface' if spread else 'arcface'}"], f"objective.{name}"
     lines.append("  parameters and defaults:" if shown else "  no parameters")
     lines += [f"    {key:<{width}}  {text}" for key, text in shown.items()]
     words += [f"{place}.{key}={shown[key]}" for key in list(shown)[:1]]
