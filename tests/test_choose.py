@@ -12,7 +12,7 @@ import pytest
 import tiny
 from angulus import InputError
 from angulus.experiments import recipe as recipes
-from angulus.experiments.choose import Choice, in_words
+from angulus.experiments.choose import Choice, in_words, trial_recipe
 from angulus.experiments.compare import compare
 from angulus.report import tables
 from angulus.training.log import read_lines
@@ -64,11 +64,21 @@ def test_the_best_trial_is_trained_on_all_classes_and_the_table_names_it(
     stored = json.loads((out / "comparison.json").read_text())["chosen"]
     assert stored["ArcFace"]["best"] == comparison.chosen["ArcFace"].best
     best = "; ".join(f"{name} {in_words(choice.best)}" for name, choice in comparison.chosen.items())
-    assert f"2 trials of 1 epochs each: {best}" in tables.caption(comparison)
+    assert f"2 trials of 1 epoch each: {best}" in tables.caption(comparison)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint.pt")}
     again = compare(recipe(tmp_path), out)  # nothing is trained again
     assert again.chosen == comparison.chosen
     assert {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint.pt")} == times
+
+
+def test_a_trial_may_change_the_whole_optimizer(tmp_path: Path) -> None:
+    trials = [{"training.optimizer": {"kind": "adamw", "lr": 0.01}}]
+    path = recipe(tmp_path, settings={"CosFace": trials, "ArcFace": trials})
+    content = recipes.read(path)
+    grid = recipes.load(path).compare
+    assert grid is not None
+    optimizer = trial_recipe(content, grid, "ArcFace", trials[0]).training.optimizer
+    assert (optimizer.kind, optimizer.lr) == ("adamw", 0.01)
 
 
 def test_of_equal_scores_the_first_is_chosen() -> None:
@@ -84,6 +94,10 @@ def test_of_equal_scores_the_first_is_chosen() -> None:
         (
             {"settings": {"CosFace": [{"training.epochs": 3}], "ArcFace": [{}]}},
             "objective and training.optimizer alone; CosFace changes training.epochs",
+        ),
+        (
+            {"settings": {"CosFace": [{"training.optimizers": {}}], "ArcFace": [{}]}},
+            "objective and training.optimizer alone; CosFace changes training.optimizers",
         ),
         ({"by": "accuracy"}, "compare.choose.by must"),
         ({"settings": {"CosFace": [{"objective.q": 3}], "ArcFace": [{}]}}, "compare.choose.settings.CosFace: "),

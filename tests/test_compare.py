@@ -385,7 +385,7 @@ def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(
     assert second[4:7] == [shown(grid.rows[1].columns[accuracy_title(name)]) for name in GROUPS]
     assert second[7:10] == ["—", "3.50", "—"]
     assert second[10:] == [shown(grid.rows[1].columns[norm_title(name)]) for name in GROUPS]
-    for part in ("Backbone small, 2-D features; 1 epochs", "batch 16, sgd, lr 0.05", "seeds 0, 3", "torch 2."):
+    for part in ("Backbone small, 2-D features; 1 epoch over", "batch 16, sgd, lr 0.05", "seeds 0, 3", "torch 2."):
         assert part in text
     assert "mean ± standard deviation of 2 seeds; low = the 12 of 60 test images" in text
 

@@ -90,10 +90,14 @@ def read_choices(grid: Compare, folders: Mapping[str, Path]) -> dict[str, Choice
 def in_words(settings: Mapping[str, Any]) -> str:
     """Overrides in short.
 
-    >>> in_words({"objective.m": 0.3, "objective.s": 32}), in_words({})
-    ('m=0.3, s=32', 'as written')
+    >>> in_words({"objective.m": 0.3, "training.optimizer": {"kind": "adamw", "lr": 0.01}}), in_words({})
+    ('m=0.3, kind=adamw, lr=0.01', 'as written')
     """
-    return ", ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in settings.items()) or "as written"
+    words = (
+        in_words(value) if value and isinstance(value, Mapping) else f"{path.rsplit('.', 1)[-1]}={value}"
+        for path, value in settings.items()
+    )
+    return ", ".join(words) or "as written"
 
 
 def _folder(trial: int) -> str:

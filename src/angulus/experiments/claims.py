@@ -151,7 +151,7 @@ class Compare:
         for name, trials in settings.items():
             checks.choice("compare.choose.settings", name, self.grid)
             for path in [path for changes in (self.grid[name], *trials) for path in changes]:
-                if not path.startswith(("objective", "training.optimizer.")):
+                if path != "training.optimizer" and not path.startswith(("objective", "training.optimizer.")):
                     raise checks.InputError(
                         f"compare.choose compares losses, so variants and trials may change objective and "
                         f"training.optimizer alone; {name} changes {path}"

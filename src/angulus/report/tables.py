@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from angulus.core.environment import where
+from angulus.core.wording import plural
 from angulus.evaluation.metrics.intervals import Difference
 from angulus.experiments.choose import in_words
 from angulus.experiments.claims import GROUPS, accuracy_title, norm_title
@@ -158,7 +159,7 @@ def caption(comparison: Comparison) -> str:
     trials = len(next(iter(choose.settings.values())))
     return (
         f"{_numbers(comparison)}; settings chosen by {choose.by.replace('_', ' ')} on held-out training classes, "
-        f"{trials} trials of {choose.epochs} epochs each: {best}"
+        f"{trials} {plural('trial', trials)} of {choose.epochs} {plural('epoch', choose.epochs)} each: {best}"
     )
 
 
@@ -182,6 +183,7 @@ def to_markdown(comparison: Comparison) -> str:
     """The comparison as a page: its table, the paper's numbers, differences, each model's own split, and the method."""
     recipe = comparison.recipe
     training, environment = recipe.training, comparison.environment
+    epochs = f"{training.epochs} {plural('epoch', training.epochs)}"
     parts = [
         f"# {recipe.title}",
         *(f"**{line}**" for line in warning_lines(comparison) if line),
@@ -203,7 +205,7 @@ def to_markdown(comparison: Comparison) -> str:
         parts += ["## Each model's own split", markdown_table(*head_and_rows(comparison, own=True))]
     parts += [
         "## Method",
-        f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {training.epochs} epochs over "
+        f"Backbone {recipe.backbone.name}, {recipe.backbone.embedding_size}-D features; {epochs} over "
         f"all training images, batch {training.batch_size}, {training.optimizer.kind}, lr {training.optimizer.lr:g}, "
         f"{training.schedule.kind} schedule, {training.precision}; seeds {', '.join(map(str, section(recipe).seeds))}. "
         f"{where(environment)}; training took {sum(row.seconds for row in comparison.rows):,.0f} s in all. "
