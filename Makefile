@@ -36,8 +36,8 @@ site: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rlE '<(script|link rel="stylesheet"|img)[^>]+(src|href)="https?:' site # nothing is fetched from elsewhere
 
-# builds the sdist and the wheel, checks both, and installs and runs the wheel in an environment of its own; RELEASE=1 also
-# wants this version and its date at the top of CHANGELOG.md
+# builds the sdist and the wheel, checks both, and installs and runs the wheel in an environment of its own; with RELEASE=1 it
+# refuses a checkout that is not a tagged release, but the files to upload are those of .ci/release-check (RELEASING.md)
 release-check:
 	PYTHON=$(PYTHON) RELEASE=$(RELEASE) .ci/release-check
 

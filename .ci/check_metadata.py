@@ -10,7 +10,8 @@ from packaging.metadata import Metadata
 from packaging.utils import parse_wheel_filename
 
 NEEDED = {"angulus/py.typed", "angulus/recipes/demo.yaml", "angulus/cli/main.py"}
-UNWANTED = re.compile(r"^(tests|docs|benchmarks|examples|shared)/|__pycache__|\.(npz|bin|onnx|pt|pth)$")
+WEIGHTS_AND_DATA = r"\.(bin|ckpt|h5|npy|npz|onnx|parquet|pickle|pkl|pt|pt2|pth|rec|safetensors)$"
+UNWANTED = re.compile(rf"^(tests|docs|benchmarks|examples|shared)/|__pycache__|{WEIGHTS_AND_DATA}", re.I)
 
 
 def main(path: str) -> None:
