@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
         ({"vectors": read.vectors[:, :4], "models": None}, "vectors of size 4, this model's have 8"),
         (
             {"labels": np.where(labels == "3", "", labels)},
-            r"e\.npz has none of 1 of 10 classes, such as '3'; embed all",
+            r"e\.npz has no image of 1 of 10 classes, such as '3'; embed all",
         ),
     ):
         with pytest.raises(InputError, match=said):

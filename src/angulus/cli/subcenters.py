@@ -54,9 +54,9 @@ def subcenters(
     images = f"{number:,} {plural('image', number)} {'is' if number == 1 else 'are'}"
     say(f"{images} farther than {max_angle:g}° from the dominant sub-centre of their class")
     for far in found.far[:_SHOWN]:
-        say(f"  {far.id}: {far.label}, {far.angle:.1f}°")
+        say(f"  {far.id}: class {far.label}, {far.angle:.1f}°")
     if number > _SHOWN:
-        say("  ...")
+        say("  ..." if table is not None else "  ... (--csv FILE lists all)")
     if out is not None:
         stored.save_dominant(loaded, found.dominant, out)
         say(f"{out}/ is the model with one weight row per class")

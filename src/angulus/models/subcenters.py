@@ -113,8 +113,8 @@ def _refuse_empty_classes(names: Sequence[str], labels: Tensor, source: str) -> 
     empty = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
     if empty:
         raise InputError(
-            f"every class of the model needs an image, or none of its sub-centres is dominant; {source} has none of "
-            f"{len(empty):,} of {len(names):,} classes, such as {checks.shown(empty[0])}; embed all training images"
+            f"every class of the model needs an image, or none of its sub-centres is dominant; {source} has no image "
+            f"of {len(empty):,} of {len(names):,} classes, such as {checks.shown(empty[0])}; embed all training images"
         )
 
 
