@@ -71,7 +71,7 @@ def test_one_sign_alone_is_not_a_collapse(values: dict[str, float]) -> None:
 )
 def test_the_way_out_depends_on_the_loss(objective: losses.Objective, way: str) -> None:
     seen, collapsing = watch(objective), HEALTHY | {"target_cos": -0.3}
-    (finding,) = [each for step in range(5) for each in seen.look(step, collapsing, gathered())]
+    (finding,) = [each for step in range(0, 50, 10) for each in seen.look(step, collapsing, gathered())]
     assert re.search(way, finding.sentence)
 
 
@@ -168,11 +168,68 @@ def test_what_it_sees_is_in_the_results_the_terminal_and_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = Finding(1, "collapse", "step 1: the features gather in one direction")
-    monkeypatch.setattr(
-        loop, "Watch", lambda *_: type("Once", (), {"look": lambda _, step, *__: [finding] if step == 1 else []})()
-    )
+    monkeypatch.setattr(loop.Watch, "look", lambda self, step, *_: [finding] if step == 1 else [])
     with pytest.warns(UserWarning, match="step 1: the features gather"):
         run(tiny.validated("training.epochs=1", "training.log_every=1"), tmp_path / "run", splits=tiny.splits())
     assert json.loads((tmp_path / "run" / "results.json").read_text())["findings"] == [finding._asdict()]
     write_report([tmp_path / "run"], tmp_path / "page.html")
     assert finding.sentence in (tmp_path / "page.html").read_text()
+
+
+def test_subcenters_of_one_class_may_be_close() -> None:
+    unit = torch.nn.functional.normalize(torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(2)), dim=2)
+    unit[1, 2] = unit[1, 0]
+    angles = {
+        (i, j): min(float(torch.acos((a @ b).clamp(-1, 1))) for a in unit[i] for b in unit[j])
+        for i in range(5)
+        for j in range(i + 1, 5)
+    }
+    angle, first, second = closest(unit)
+    assert angle == pytest.approx(min(angles.values()), rel=1e-3)
+    assert angles[min(first, second), max(first, second)] == min(angles.values())
+
+
+@pytest.mark.parametrize("kind", [name for name in losses.list_losses() if name != "subcenter_spread"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_loss_is_watched(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Watch, "_stride", lambda *_: 1)
+    objective = losses.build(kind)
+    alone = objective.radius is not None or any(term.penalty.trains_classes for term in objective.penalties)
+    added = f"objective={{kind: {kind}}}" if alone else f"objective={{kind: normface, {kind}: {{}}}}"
+    given = {
+        "iam": "{beta: 0.1}",
+        "feature_incay": "{lam: 0.1}",
+        "ring_loss": "{lam: 0.1}",
+        "center_loss": "{lam: 0.1}",
+    }
+    recipe = tiny.validated(added.replace("{}", given.get(kind, "{}")), "training.optimizer.lr=0.001")
+    run(recipe, tmp_path / "run", splits=tiny.splits())
+
+
+def test_after_an_interruption_it_goes_on_and_reports_nothing_twice() -> None:
+    collapsing = HEALTHY | {"target_cos": -0.3}
+    whole, first = watch(), watch()
+    expected = [each for step in range(0, 200, 10) for each in whole.look(step, collapsing, gathered())]
+    found = [each for step in range(0, 30, 10) for each in first.look(step, collapsing, gathered())]
+    for start in range(30, 200, 30):
+        stored = json.loads(json.dumps(first.state()))
+        first = Watch(first.head, first.steps, first.log_every, NAMES, stored)
+        steps = range(start, min(start + 30, 200), 10)
+        found += [each for step in steps for each in first.look(step, collapsing, gathered())]
+    assert found == expected
+    assert len(found) == 1
+
+
+def test_looks_at_every_step_take_as_many_steps() -> None:
+    seen, collapsing = watch(), HEALTHY | {"target_cos": -0.01}
+    assert not [each for step in range(40) for each in seen.look(step, collapsing, gathered())]
+    assert len(seen.look(40, collapsing, gathered())) == 1
+
+
+def test_what_it_advises_is_accepted() -> None:
+    for objective in (losses.circle(), losses.sphereface2(), MV, losses.arcface()):
+        seen, collapsing = watch(objective), HEALTHY | {"target_cos": -0.3}
+        (finding,) = [each for step in range(0, 60, 10) for each in seen.look(step, collapsing, gathered())]
+        offered = re.search(r"objective\.ramp=\{(\w+): \[0, 0\.3\]\}", finding.sentence)
+        if offered:
+            objective.replace(ramp=losses.Ramp(**{offered[1]: (0, 0.3)}))
