@@ -102,7 +102,9 @@ def fit(
                 diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
                 means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
                 log.write(progress.step, {"loss": result.loss, "lr": lr, **means})
-                for finding in watch.look(progress.step, {"loss": result.loss, **means}, result.features):
+                for finding in watch.look(
+                    progress.step, {"loss": result.loss, **means}, result.features, result.labels
+                ):
                     progress.findings.append(finding._asdict())
                     log.note(*finding)
                     warnings.warn(finding.sentence, stacklevel=2)

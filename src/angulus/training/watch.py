@@ -20,6 +20,7 @@ from angulus.losses.running import exact_dtype
 from angulus.losses.theory import margin_room
 
 GATHERED = 0.5  # the length of the mean unit feature; 0 if features point everywhere, 1 if all point one way
+CONFUSED, LEAST_ROWS = 0.25, 8  # of the rows of two close classes, how many take the other; how many rows it takes
 LOCKED = 0.15  # radians between two class weights, and this share of the room:
 LOCKED_SHARE = 0.25
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
@@ -62,6 +63,7 @@ class Watch:
         self.since: dict[str, int] = dict(state.get("since", {}))  # the step of the first of them
         self.losses: list[float] = list(state.get("losses", ()))  # of the last looks
         self.close_since: int | None = state.get("close_since")  # the step since which two class weights are close
+        self.confused: list[int] = list(state.get("confused", (0, 0)))  # rows of theirs since then: wrong, and all
         self.looks: int = state.get("looks", 0)
 
     def state(self) -> dict[str, Any]:
@@ -72,22 +74,24 @@ class Watch:
             "since": self.since,
             "losses": self.losses,
             "close_since": self.close_since,
+            "confused": self.confused,
             "looks": self.looks,
         }
 
-    def look(self, step: int, values: Mapping[str, float], features: Tensor) -> list[Finding]:
+    def look(self, step: int, values: Mapping[str, float], features: Tensor, labels: Tensor) -> list[Finding]:
         """What is wrong now and was not reported yet.
 
         Args:
             step: optimiser steps done.
             values: loss, target_cos and radius of this step.
             features: of this step, [B, d].
+            labels: theirs, [B].
         """
         self.looks += 1
         self.losses = [*self.losses, values["loss"]][-2 * STALLED :]
         found = {"collapse": self._collapse(values, features), "stuck": self._stuck(step, values)}
         if self.looks % self._stride(len(features)) == 0 and "collapse" not in self.reported:  # which brings it about
-            found["locked"] = self._locked(step)
+            found["locked"] = self._locked(step, features, labels)
         for sign, sentence in found.items():
             self.stayed[sign] = self.stayed[sign] + 1 if sentence else 0
             if self.stayed[sign] <= 1:
@@ -130,8 +134,8 @@ class Watch:
                 )
         return None
 
-    def _locked(self, step: int) -> str | None:
-        """Two class weights that stay close for a quarter of the training, under the whole margin.
+    def _locked(self, step: int, features: Tensor, labels: Tensor) -> str | None:
+        """Two class weights that stay close for a quarter of the training, under the whole margin, and confuse rows.
 
         Without a margin they usually separate later, so the first half does not count.
         """
@@ -144,20 +148,32 @@ class Watch:
         room = margin_room(max(2, self.head.num_classes), weight.shape[-1])
         angle, first, second = closest(weight)
         if angle >= min(LOCKED, LOCKED_SHARE * room):
-            self.close_since = None
+            self.close_since, self.confused = None, [0, 0]
             return None
         self.close_since = step if self.close_since is None else self.close_since
-        if step - self.close_since < SETTLED * self.steps:
+        self._count_confused(weight, first, second, features, labels)
+        wrong, rows = self.confused
+        if step - self.close_since < SETTLED * self.steps or rows < LEAST_ROWS or wrong < CONFUSED * rows:
             return None
-        names = f"{self.names[first]!r} and {self.names[second]!r}" if len(weight) == len(self.names) else "two classes"
+        share = getattr(self.head, "classes", range(len(weight)))
+        names = f"{self.names[share[first]]!r} and {self.names[share[second]]!r}"
         way = "use a smaller margin, or spread the classes in more dimensions (backbone.embedding_size)"
         if self.head.objective.margin is not None:
-            way = f"bring the margin in slowly, objective.ramp={{margin: [0.3, 0.7]}}, or {way}"
+            way = f"bring the margin in slowly, 'objective.ramp={{margin: [0.3, 0.7]}}', or {way}"
         return (
             f"the weights of {names} are {math.degrees(angle):.1f}° apart, where {math.degrees(room):.0f}° would be "
             "possible: the two classes are locked together, or are one class under two names. A margin that is larger "
             f"than the angle between them keeps them so: {way}."
         )
+
+    def _count_confused(self, weight: Tensor, first: int, second: int, features: Tensor, labels: Tensor) -> None:
+        """Add this step's rows of the two classes, and how many of them are nearer to the other's weights."""
+        share = getattr(self.head, "classes", range(len(weight)))  # that this process holds
+        theirs = (labels == share[first]) | (labels == share[second])
+        unit = F.normalize(weight[[first, second]].float().view(2, -1, weight.shape[-1]), dim=-1)
+        cosines = torch.einsum("bd,ckd->bck", features[theirs].detach().float(), unit).amax(dim=2)
+        wrong = cosines.argmax(dim=1) != (labels[theirs] == share[second]).long()
+        self.confused = [self.confused[0] + int(wrong.sum()), self.confused[1] + len(wrong)]
 
     def _stride(self, rows: int) -> int:
         """Looks between two at all angles of the class weights, C² · d products, so that they cost 1 % of the steps."""
@@ -208,14 +224,17 @@ def _cause(bound: BoundObjective) -> str:
     if spec.compares:
         return (
             "Negatives that are emphasised pull harder than the target as long as nearly all are misclassified: "
-            + (later or "bring them in slowly, objective.ramp={negatives: [0, 0.3]} or {negatives: auto}")
+            + (
+                later
+                or "bring them in slowly, 'objective.ramp={negatives: [0, 0.3]}' or 'objective.ramp={negatives: auto}'"
+            )
             + (", lower t" if hasattr(spec.negatives, "t") else "")
             + ", or lower training.optimizer.lr."
         )
     if spec.margin is not None and not spec.remaps:
         return (
             "The margin or the learning rate is too large for the start: "
-            + (later or "bring the margin in slowly, objective.ramp={margin: [0, 0.3]}")
+            + (later or "bring the margin in slowly, 'objective.ramp={margin: [0, 0.3]}'")
             + ", lower the margin, or lower training.optimizer.lr."
         )
     margin = " or the margin too large" if spec.margin is not None else ""
