@@ -115,14 +115,19 @@ def test_a_loss_that_stays_at_a_collapsed_value_is_reported() -> None:
 
 
 def locked(
-    objective: losses.Objective, degrees: float, moved: float | None = None, *, told_apart: bool = False
+    objective: losses.Objective,
+    degrees: float,
+    moved: float | None = None,
+    *,
+    told_apart: bool = False,
+    steps: int = 1000,
 ) -> list[Finding]:
     """Findings on a head in 2-D whose classes b and c are so far apart, and later `moved`."""
-    seen = watch(objective, size=2)
+    seen = watch(objective, size=2, steps=steps)
     found = []
-    for step in range(10, 101, 10):
+    for step in range(10, steps + 1, 10):
         angles = torch.arange(8.0) * 45
-        angles[2] = angles[1] + (degrees if moved is None or step < 40 else moved)
+        angles[2] = angles[1] + (degrees if moved is None or step < 400 else moved)
         seen.head.weight.data = torch.stack([torch.cos(angles.deg2rad()), torch.sin(angles.deg2rad())], 1)
         features = 10 * seen.head.weight.detach()[LABELS] if told_apart else torch.randn(64, 2)
         found += seen.look(step, HEALTHY, features, LABELS)
@@ -132,15 +137,19 @@ def locked(
 @pytest.mark.filterwarnings("ignore:no feature can meet")
 def test_class_weights_that_stay_together_are_reported_in_time() -> None:
     (finding,) = locked(losses.arcface(10, 0.5), 3.0)
-    assert (finding.step, finding.sign) == (60, "locked")  # close from 30 % of the training on, for a quarter of it
+    assert (finding.step, finding.sign) == (
+        500,
+        "locked",
+    )  # close from a quarter of the training on, for a quarter of it
     assert "the weights of 'b' and 'c' are 3.0° apart, where 45° would be possible" in finding.sentence
     assert "'objective.ramp={margin: [0.3, 0.7]}'" in finding.sentence
+    assert not locked(losses.arcface(10, 0.5), 3.0, steps=90)  # too short to tell
     assert not locked(losses.arcface(10, 0.5), 30.0)
     assert not locked(losses.arcface(10, 0.5), 3.0, told_apart=True)  # close, and yet no image of one is of the other
     assert not locked(losses.arcface(10, 0.5), 3.0, moved=30.0)
     (later,) = locked(losses.normface(10, learn=False), 3.0)
-    assert later.step == 80  # without a margin, classes separate later
-    ramp = losses.Ramp(margin=(0.5, 1.0), steps=100)
+    assert later.step == 750  # without a margin, classes separate later
+    ramp = losses.Ramp(margin=(0.5, 1.0), steps=1000)
     assert not locked(losses.arcface(10, 0.5).replace(ramp=ramp), 3.0)  # the whole margin never applies here
 
 

@@ -23,6 +23,7 @@ GATHERED = 0.5  # the length of the mean unit feature; 0 if features point every
 CONFUSED, LEAST_ROWS = 0.25, 8  # of the rows of two close classes, how many take the other; how many rows it takes
 LOCKED = 0.15  # radians between two class weights, and this share of the room:
 LOCKED_SHARE = 0.25
+LEAST_STEPS = 100  # that they must stay close: a short training has not separated them yet
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
 NEAR = 0.02  # of a loss: the same
 STALLED = 10  # logs whose mean loss is compared with that of the ten before
@@ -153,7 +154,11 @@ class Watch:
         self.close_since = step if self.close_since is None else self.close_since
         self._count_confused(weight, first, second, features, labels)
         wrong, rows = self.confused
-        if step - self.close_since < SETTLED * self.steps or rows < LEAST_ROWS or wrong < CONFUSED * rows:
+        if (
+            step - self.close_since < max(SETTLED * self.steps, LEAST_STEPS)
+            or rows < LEAST_ROWS
+            or wrong < CONFUSED * rows
+        ):
             return None
         share = getattr(self.head, "classes", range(len(weight)))
         names = f"{self.names[share[first]]!r} and {self.names[share[second]]!r}"
