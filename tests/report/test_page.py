@@ -323,12 +323,31 @@ def test_all_charts_share_one_legend_and_one_colour_per_run(page: Page) -> None:
 def test_benchmarks_of_a_run_share_its_colour_and_differ_by_dashes() -> None:
     x = np.array([0.1, 0.2])
     named = [("A", x, x), ("B", x, x), ("A: lfw", x, x), ("A: cfp", x, x)]
-    curves = error_curves("roc", named)
+    curves = error_curves("roc", named, runs={"A: lfw": "A", "A: cfp": "A"})
     looks = legends.assign([curves])
     assert [entry.name for entry in legends.page_entries(looks)] == ["A", "B"]
     series = {one.name: one for one in legends.apply(curves, looks).series}
     assert series["A"].colour == series["A: lfw"].colour == series["A: cfp"].colour != series["B"].colour
     assert len({series[name].dash for name in ("A", "A: lfw", "A: cfp")}) == 3
+
+
+def test_a_variant_whose_name_begins_like_another_is_its_own(tmp_path: Path) -> None:
+    x = np.array([0.1, 0.2])
+    looks = legends.assign([error_curves("roc", [("A", x, x), ("A: b", x, x)])])
+    assert [entry.name for entry in legends.page_entries(looks)] == ["A", "A: b"]
+    grid = "compare={seeds: [3], variants: {A: {}, B: {}}}"
+    compare.compare(tiny.write(tmp_path, "training.epochs=1", grid), tmp_path / "grid")
+    alone = reports.result(tmp_path, "A: b")
+    benchmarks = tmp_path / "grid" / "A" / "seed-3" / "benchmarks"
+    benchmarks.mkdir()
+    reports.result(benchmarks)
+    content = read_content([tmp_path / "grid", alone], draws=0)
+    assert content.runs_of_results == {"A: crowd": "A"}
+    page = Page(render(content.title, "", sections.build_sections(content)))
+    said = " ".join(said for _, said in page.all("p"))
+    assert "A: b (pairs): " in said and "A: crowd (pairs): " not in said  # which the comparison's table has
+    entries = [said for attrs, said in page.all("button") if str(attrs.get("data-group")).startswith("run:")]
+    assert [entry.strip() for entry in entries] == ["A", "B", "A: b"]
 
 
 def test_each_section_has_content_and_each_table_can_scroll(page: Page, text: str) -> None:

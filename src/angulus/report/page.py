@@ -113,7 +113,6 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
         sections=sections,
         number=number,
         height=_height,
-        group=lambda chart: legends.owner(chart.group, looks),
         legend=legends.page_entries(looks),
         block_legend=legends.block_entries,
         # after all have been numbered
