@@ -15,7 +15,7 @@ from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
 from angulus.report import terms
-from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, shorten, summarize
+from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, summarize
 
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_ROWS = 500  # of a log
@@ -95,7 +95,7 @@ def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Cha
     series: list[Series] = []
     summary: list[str] = []
     for dot in reversed(dots):
-        place = f"{shorten(dot.name)}\n{dot.mark}" if dot.mark else shorten(dot.name)
+        place = f"{dot.name}\n{dot.mark}" if dot.mark else dot.name
         known = not math.isnan(dot.low)
         low, high = np.clip([dot.low, dot.high], *limits).tolist()
         words = f"{dot.value:.4g}" + (f", 95 % interval {low:.4g} to {high:.4g}" if known else ", no interval")

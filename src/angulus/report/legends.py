@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from angulus.report.chart import DASHES, RUN, Chart, line_style
+from angulus.report.chart import CLASS, DASHES, RUN, Chart, line_style
 
 Looks = Mapping[str, int]  # the number of each run's group, which decides its colour and dash
 
@@ -62,8 +62,8 @@ def block_entries(charts: Sequence[Chart]) -> list[Entry]:
     entries: dict[str, Entry] = {}
     for chart in charts:
         for series in chart.series:
-            name = series.group or series.name
-            if series.in_legend and not name.startswith(RUN):
+            group = series.group or series.name
+            if series.in_legend and not series.group.startswith(RUN):
                 shape = series.symbol or ("hatched" if series.hatched else "solid")
-                entries.setdefault(name, Entry(name, name, series.colour, shape))
+                entries.setdefault(group, Entry(group, group.removeprefix(CLASS), series.colour, shape))
     return list(entries.values()) if len(entries) > 1 else []
