@@ -76,7 +76,7 @@ def comparison_dots(comparison: Comparison) -> Chart | None:
     if ranking.seeds == 2:
         note += " Two seeds say little, so their intervals are wide."
     if ranking.title == accuracy_title("entire"):
-        return charts.interval_dots("Test accuracy", "accuracy of all test images in %", dots, note)
+        return charts.interval_dots("Test accuracy", "accuracy in %", dots, note)
     return charts.interval_dots(ranking.title, ranking.title, dots, note)
 
 
