@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,18 @@ def test_the_summary_has_the_angles(models: dict[int, FinishedRun]) -> None:
     # means at 5 and 110 degrees, so 5, 5, 20 and 20 degrees to the own and 105 between the two
     summary = run_features(model).summary
     assert "mean direction 12.5°, smallest angle between two mean directions 105.0°" in summary
+
+
+def test_the_angles_of_many_classes_need_little_memory(models: dict[int, FinishedRun]) -> None:
+    labels = np.arange(3000)
+    features = np.random.default_rng(0).normal(size=(3000, 2))
+    test = {"features": features, "labels": labels, "predictions": labels, "norms": np.ones(3000)}
+    model = dataclasses.replace(models[2], test=test, formation=None, weights=None, images="gone")
+    tracemalloc.start()  # of NumPy's arrays
+    run_features(model)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3000**2
 
 
 def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, FinishedRun]) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.report.chart import CLASS, COLOURS, GREY, RUN, Axis, Chart, Samples, Series, Sheet
 from angulus.report.finished_run import FinishedRun
+from angulus.training.watch import closest
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -168,9 +170,7 @@ def _spread(points: Floats, labels: Array) -> str:
     own = np.degrees(np.arccos(np.clip((unit * means[place]).sum(axis=1), -1, 1))).mean()
     if len(classes) < 2:
         return f"Mean angle to the class's mean direction {own:.1f}°."
-    between = means @ means.T
-    np.fill_diagonal(between, -1)
-    nearest = np.degrees(np.arccos(np.clip(between.max(), -1, 1)))
+    nearest = np.degrees(closest(torch.from_numpy(means))[0])
     return (
         f"{len(classes):,} classes; mean angle of a feature to its class's mean direction {own:.1f}°, "
         f"smallest angle between two mean directions {nearest:.1f}°."
