@@ -32,6 +32,11 @@ def test_json_keeps_signs_and_ends_in_a_line_break(tmp_path: Path) -> None:
     assert json.loads(text) == {"title": "‖x‖ ± γ", "numbers": [1, 2.5, None]}
 
 
+def test_a_name_that_is_not_utf8_is_an_escape_in_json(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", ["3\udcff.jpg"])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == ["3\udcff.jpg"]
+
+
 def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")

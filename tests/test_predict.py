@@ -17,7 +17,7 @@ import angulus
 import tiny
 from angulus import InputError, losses
 from angulus.cli.main import app
-from angulus.cli.predict import describe_accuracy
+from angulus.cli.predict import as_csv, describe_accuracy
 from angulus.core.contract import Contract
 from angulus.experiments.run import run
 from angulus.models import artifact
@@ -100,6 +100,12 @@ def test_labels_that_are_no_classes_do_not_count_and_it_says_so() -> None:
     assert describe_accuracy(some).endswith("; not counted: 1 label that the model has no class for, such as 'cow'")
     none = Predictions(("cat", "dog"), ["a", "b", "c"], labels=["cow", "", ""], **parts)
     assert describe_accuracy(none).startswith("accuracy unknown: the source has 1 label that the model has no class")
+
+
+def test_names_and_labels_are_no_formulas_to_a_spreadsheet() -> None:
+    order, ones = np.array([[0], [1]]), np.ones((2, 1), np.float32)
+    found = Predictions(("-1", "@sum"), ["=1+1.png", "b"], order, ones, ["+cat", ""])
+    assert as_csv(found).splitlines()[1:] == ["'=1+1.png,-1,1,'+cat", "b,'@sum,1,"]
 
 
 def test_a_model_without_classes_is_refused_before_it_reads(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import angulus
 import tiny
 from angulus import InputError, losses
-from angulus.cli.main import app
+from angulus.cli.main import app, main
 from angulus.core.embeddings import Embeddings
 from angulus.experiments.run import run
 from angulus.heads.subcenters import find_dominant
@@ -77,6 +77,46 @@ def test_the_command_lists_far_images_and_writes_the_model_of_the_dominant_rows(
     assert torch.equal(one.embed(tiny.splits().test.pixels), model.embed(tiny.splits().test.pixels))
 
 
+def test_names_that_are_no_utf8_or_formulas_are_listed_safely(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, strange = Embeddings.read(trained / "e.npz"), ["3\udcff.jpg", "=cmd|' /C calc'!A0", "-1"]
+    ids = np.array([*strange, *read.ids[3:].tolist()])
+    assert read.labels is not None
+    replace(read, ids=ids, labels=np.where(np.arange(len(ids)) < 2, "1", read.labels)).write(tmp_path / "e.npz")
+    options = ["--csv", str(tmp_path / "far.csv"), "--out", str(tmp_path / "one"), "--max-angle", "0"]
+    monkeypatch.setattr(
+        "sys.argv", ["angulus", "subcenters", str(trained / "run/model"), str(tmp_path / "e.npz"), *options]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, capsys.readouterr()
+    listed = {line.split(",")[0] for line in (tmp_path / "far.csv").read_text(encoding="utf-8").splitlines()}
+    assert {r"3\udcff.jpg", "'=cmd|' /C calc'!A0", "-1"} <= listed and len(listed) == len(read) + 1
+    assert angulus.load(tmp_path / "one").classifier is not None
+
+
+def test_the_model_is_written_even_if_the_list_cannot_be(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "angulus.core.files.write_text", lambda path, *_, **__: 1 / 0 if path.suffix == ".csv" else None
+    )
+    options = ["--csv", str(tmp_path / "far.csv"), "--out", str(tmp_path / "one")]
+    CliRunner().invoke(app, ["subcenters", str(trained / "run/model"), str(trained / "e.npz"), *options])
+    assert (tmp_path / "one").is_dir()
+
+
+def test_one_far_image_is_singular_and_the_help_names_the_embeddings(trained: Path) -> None:
+    model, read = angulus.load(trained / "run" / "model"), Embeddings.read(trained / "e.npz")
+    angles = examine(model, read).dominant.angles
+    first, second = angles[~angles.isnan()].sort(descending=True).values[:2].tolist()
+    arguments = [str(trained / "run/model"), str(trained / "e.npz"), "--max-angle", str((first + second) / 2)]
+    assert "1 image is farther than" in CliRunner().invoke(app, ["subcenters", *arguments]).output
+    said = " ".join(CliRunner().invoke(app, ["subcenters", "--help"]).output.replace("│", " ").split())
+    assert "EMBEDDINGS <path> Embeddings of its training images, made by angulus embed" in said
+
+
 def test_a_plane_of_features_has_a_ray_for_each_subcenter() -> None:
     weights = np.random.default_rng(0).normal(size=(3, 2, 2))
     chart = plane_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights)
@@ -109,7 +149,10 @@ def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
         ({"labels": other}, r"must be classes of the model; got 'somebody' and 0 more"),
         ({"models": np.full(len(read), f"{model.fingerprint}-sum")}, r"flip sum, but class weights .*--flip none"),
         ({"vectors": read.vectors[:, :4], "models": None}, "vectors of size 4, this model's have 8"),
-        ({"labels": np.where(labels == "3", "", labels)}, r"1 of 10 classes have no row.*class 3"),
+        (
+            {"labels": np.where(labels == "3", "", labels)},
+            r"e\.npz has none of 1 of 10 classes, such as '3'; embed all",
+        ),
     ):
         with pytest.raises(InputError, match=said):
             examine(model, replace(read, **changes))

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from angulus.cli.output import JsonFile, ModelFolder, refuse_unwritable, save_json, say, show_table
 from angulus.core import checks, files
+from angulus.core.wording import guard_formula, plural
 
 if TYPE_CHECKING:
     from angulus.models.artifact import Model
@@ -103,7 +104,7 @@ def _predict_images(
     save_json(json, as_json(model, found))
     if table is not None:
         files.make_folder(table.parent)
-        files.write_text(table, as_csv(found))
+        files.write_text(table, as_csv(found), errors="backslashreplace")  # a folder's name need not be UTF-8
 
 
 def _show_images(found: Predictions) -> None:
@@ -146,7 +147,7 @@ def describe_accuracy(found: Predictions) -> str:
         return "accuracy unknown: the source has no labels (a folder of its own for each class gives them)"
     strange = next((label for label in found.labels if label and label not in found.names), "")
     count = labelled - known
-    unknown = f"{count:,} {_plural('label', count)} that the model has no class for, such as {strange!r}"
+    unknown = f"{count:,} {plural('label', count)} that the model has no class for, such as {strange!r}"
     if found.accuracy is None:
         return f"accuracy unknown: the source has {unknown}"
     right = round(found.accuracy * known)
@@ -154,10 +155,6 @@ def describe_accuracy(found: Predictions) -> str:
         f"accuracy {100 * found.accuracy:.2f} %: {right:,} of {known:,} images are of the class that their label says"
     )
     return f"{text}; not counted: {unknown}" if labelled > known else text
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def percent(value: float) -> str:
@@ -198,14 +195,18 @@ def as_json(model: Model, found: Predictions) -> dict[str, Any]:
 
 
 def as_csv(found: Predictions) -> str:
-    """id, class and probability of every image, and its label if the source has any, for --csv."""
+    """id, class and probability of every image, and its label if the source has any, for --csv.
+
+    No cell is a spreadsheet's formula.
+    """
     labelled = any(found.labels)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "class", "probability", *(["label"] if labelled else [])])
     best = zip(found.ids, found.best, found.probabilities[:, 0].tolist(), found.labels, strict=True)
     for name, label, value, truth in best:
-        writer.writerow([name, label, f"{value:.6g}", *([truth] if labelled else [])])
+        own = [guard_formula(truth)] if labelled else []
+        writer.writerow([guard_formula(name), guard_formula(label), f"{value:.6g}", *own])
     return file.getvalue()
 
 
@@ -222,6 +223,6 @@ def _mark_scans(model: Model, scans: Path, candidates: Path, out: Path, mark: st
             batch=batch,
             on_scan=lambda scan, done, total: status.update(f"scan {done} of {total}: {scan}"),
         )
-    marks, read = f"{count:,} {_plural('mark', count)}", f"{number:,} {_plural('scan', number)}"
+    marks, read = f"{count:,} {plural('mark', count)}", f"{number:,} {plural('scan', number)}"
     say(f"{out}: {marks} in {read}, each with its probability of {mark!r}")
     say(f"angulus evaluate luna16 {out} --annotations ... --excluded ... --scans ... measures them")

@@ -82,14 +82,16 @@ def _claim(file: BinaryIO) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write a text file atomically, in UTF-8; `errors` as in `str.encode`, for names of files that are not UTF-8."""
+    data = text.encode(errors=errors)
+    write_atomically(path, lambda file: file.write(data))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text, errors="backslashreplace")  # what is not UTF-8 becomes JSON's own escape
 
 
 def make_folder(path: Path) -> None:

@@ -103,6 +103,7 @@ def _find_scans(folder: Path, wanted: list[str], candidates: Path) -> dict[str, 
 
 
 def _table(scans: list[str], centres: NDArray[np.float64], probabilities: NDArray[np.float64]) -> str:
+    """The marks as LUNA16's evaluation reads them, so names of scans stay as they are."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADING)

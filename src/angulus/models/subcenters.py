@@ -16,6 +16,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
+from angulus.core.wording import guard_formula
 from angulus.heads.subcenters import Dominant, find_dominant, find_outliers
 from angulus.models import artifact
 from angulus.models.classifier import Classifier
@@ -37,11 +38,11 @@ class Subcenters(NamedTuple):
     images: int  # that have a label
 
     def as_csv(self) -> str:
-        """id, label and angle in degrees, the farthest first."""
+        """id, label and angle in degrees, the farthest first; no cell is a spreadsheet's formula."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("id", "label", "angle"))
-        writer.writerows((far.id, far.label, f"{far.angle:.2f}") for far in self.far)
+        writer.writerows((guard_formula(far.id), guard_formula(far.label), f"{far.angle:.2f}") for far in self.far)
         return text.getvalue()
 
 
@@ -63,6 +64,7 @@ def examine(model: artifact.Model, embeddings: Embeddings, max_angle: float = 75
     classifier = _need_subcenters(model)
     _refuse_other_embeddings(model, embeddings)
     labels = _class_numbers(classifier.names, embeddings)
+    _refuse_empty_classes(classifier.names, labels, embeddings.source)
     features = torch.from_numpy(embeddings.vectors.copy())
     found = find_dominant(features, labels, classifier.weight.cpu(), classifier.spec.eps)
     rows = find_outliers(found.angles, max_angle).tolist()
@@ -103,6 +105,16 @@ def _refuse_other_embeddings(model: artifact.Model, embeddings: Embeddings) -> N
         raise InputError(
             f"{embeddings.source} holds vectors of size {embeddings.vectors.shape[1]}, this model's have "
             f"{model.config.embedding_size}; write them by angulus embed --flip none"
+        )
+
+
+def _refuse_empty_classes(names: Sequence[str], labels: Tensor, source: str) -> None:
+    counts = torch.bincount(labels[labels >= 0], minlength=len(names))
+    empty = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
+    if empty:
+        raise InputError(
+            f"every class of the model needs an image, or none of its sub-centres is dominant; {source} has none of "
+            f"{len(empty):,} of {len(names):,} classes, such as {checks.shown(empty[0])}; embed all training images"
         )
 
 

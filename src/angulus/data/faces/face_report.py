@@ -14,12 +14,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from angulus.core import files, limits
 from angulus.core.checks import InputError
+from angulus.core.wording import guard_formula
 from angulus.data.faces import face_page
 from angulus.data.faces.align import Note
 from angulus.data.faces.face_page import PICTURES, TABLE
@@ -27,7 +27,6 @@ from angulus.data.faces.face_page import PICTURES, TABLE
 JOURNAL, PAGE = "report.jsonl", "report.html"
 
 _COLUMNS = tuple(field.name for field in fields(Note) if field.name not in ("picture", "source"))
-_FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
 
 
 class Journal:
@@ -127,22 +126,18 @@ def write(folder: Path, notes: Sequence[Note], title: str, crops: face_page.Crop
     writer.writerow(_COLUMNS)
     writer.writerows([_cell(getattr(note, name)) for name in _COLUMNS] for note in notes)
     for name, text in ((TABLE, table.getvalue()), (PAGE, face_page.render(notes, title, crops))):
-        data = text.encode(errors="backslashreplace")  # a file name may not be UTF-8
-        files.write_atomically(folder / name, methodcaller("write", data))
+        files.write_text(folder / name, text, errors="backslashreplace")  # a file name may not be UTF-8
 
 
 def _cell(value: object) -> str:
-    """A table's cell; text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """A table's cell.
 
-    Source: OWASP, "CSV Injection". File names come from strangers.
-
-    >>> _cell("=cmd|' /C calc'!A0/1.jpg"), _cell("1.jpg"), _cell(0.98765)
-    ("'=cmd|' /C calc'!A0/1.jpg", '1.jpg', '0.9877')
+    >>> _cell("=1.jpg"), _cell(None), _cell(0.98765)
+    ("'=1.jpg", '', '0.9877')
     """
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return "" if value is None else guard_formula(str(value))
 
 
 def _key(note: Note) -> tuple[str, str]:

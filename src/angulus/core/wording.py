@@ -1,0 +1,30 @@
+"""Small pieces of text that many modules write: plurals, and cells that a spreadsheet does not run."""
+
+from __future__ import annotations
+
+import re
+
+_FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+def plural(word: str, count: int) -> str:
+    """A word that takes an s in the plural, for this count.
+
+    >>> [f"{count} {plural('image', count)}" for count in (0, 1, 2)]
+    ['0 images', '1 image', '2 images']
+    """
+    return word if count == 1 else f"{word}s"
+
+
+def guard_formula(text: str) -> str:
+    """The text of a cell, with an apostrophe in front if a spreadsheet would run it as a formula.
+
+    Names and labels of images come from strangers. A number with a sign is no formula.
+
+    Source: OWASP, "CSV Injection".
+
+    >>> guard_formula("=cmd|' /C calc'!A0/1.jpg"), guard_formula("1.jpg"), guard_formula("-1")
+    ("'=cmd|' /C calc'!A0/1.jpg", '1.jpg', '-1')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
