@@ -245,6 +245,41 @@ def test_numbers_of_generated_data_are_said_to_be_none(page: Page, folder: Path,
     assert warned not in [said for _, said in page.all("p")]
 
 
+def add_results(folder: Path, **added: Any) -> None:
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | added))
+
+
+def test_what_was_seen_in_the_training_of_any_seed_is_said(tmp_path: Path) -> None:
+    grid = "compare={seeds: [3, 4], variants: {A: {}, B: {}}}"
+    compare.compare(tiny.write(tmp_path, "training.epochs=1", grid), tmp_path / "grid")
+    add_results(
+        tmp_path / "grid" / "B" / "seed-4", findings=[{"step": 7, "sign": "stuck", "sentence": "step 7: stuck."}]
+    )
+    shutil.copytree(tmp_path / "grid" / "B" / "seed-4", tmp_path / "alone")
+    add_results(tmp_path / "alone", diverged="It diverged.")
+    content = read_content([tmp_path / "grid", tmp_path / "alone"], draws=0)
+    assert sections.build_sections(content)[0].intro == (
+        "alone: It diverged. B, seed 4: step 7: stuck. alone: step 7: stuck."
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "said"),
+    [
+        (["x"], "holds 'x' as 'findings.0'"),
+        ([{}], "it lacks 'findings.0.step'"),
+        ([{"step": 1, "sign": "stuck", "sentence": 2}], "holds 2 as 'findings.0.sentence'"),
+        ("x", "holds 'x' as 'findings'"),
+    ],
+)
+def test_damaged_findings_are_refused(folder: Path, tmp_path: Path, findings: Any, said: str) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    add_results(tmp_path / "wide", findings=findings)
+    with pytest.raises(InputError, match=re.escape(said)):
+        write_report([tmp_path / "wide"], tmp_path / "page.html", draws=0)
+
+
 def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(recipe: object) -> object:
         raise InputError("there are no digits here")
