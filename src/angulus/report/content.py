@@ -93,8 +93,8 @@ class _ContentReader:
         elif (path / RESULTS).is_file():
             in_comparison = re.fullmatch(r"seed-\d+", path.name)  # there the variant's folder says more
             name = f"{path.parent.name}/{path.name}" if in_comparison else path.name
-            run = self._run(name, path.parent.name, path)
-            self._benchmarks(name, path.parent.name, path, run)
+            unique = self._run(name, path.parent.name, path)
+            self._benchmarks(name, path.parent.name, path, unique)
         elif (path / RECIPE).is_file() and ((path / COMPARISON).is_file() or _runs_in(path)):
             self._comparison(path)
         elif runs := _runs_in(path):  # a comparison whose recipe is missing
