@@ -129,7 +129,7 @@ def train(chosen: Set, make: Make, seed: int) -> tuple[float, float, list[Findin
         schedule.step()
         if step % 10 == 0:
             values = {"loss": loss.item(), **{name: float(value) for name, value in head.seen.items()}}
-            found += watch.look(step, values, features)
+            found += watch.look(step, values, features, labels[rows])
     network.eval()
     with torch.no_grad():
         right = head.logits(network(chosen.inputs[held])).argmax(1) == chosen.labels[held]

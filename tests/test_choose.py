@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import tiny
 from angulus import InputError
 from angulus.experiments import recipe as recipes
 from angulus.experiments.choose import Choice, in_words
-from angulus.experiments.compare import compare
+from angulus.experiments.compare import collect, compare
 from angulus.report import tables
+from angulus.report.unfinished_run import keep_finished
 from angulus.training.log import read_lines
 
 VALIDATION = {"identities": 0.3, "fmr": 0.05, "pairs": 200}
@@ -37,6 +40,16 @@ def recipe(folder: Path, **choose: Any) -> str:
             **choose,
         },
     }
+    for key in ("sweep", "folds"):
+        if key in choose:
+            content["compare"][key] = content["compare"]["choose"].pop(key)
+    if "sweep" in choose:
+        content["compare"]["choose"]["settings"] = {
+            f"{name}, {key.rsplit('.', 1)[-1]}={value}": trials
+            for name in ("CosFace", "ArcFace")
+            for key, values in choose["sweep"].items()
+            for value in values
+        }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(content))
     return str(path)
@@ -86,6 +99,9 @@ def test_of_equal_scores_the_first_is_chosen() -> None:
             "objective and training.optimizer alone; CosFace changes training.epochs",
         ),
         ({"by": "accuracy"}, "compare.choose.by must"),
+        ({"sweep": {"objective.m": [0.2, 0.5]}}, "objective.m is both swept and chosen"),
+        ({"sweep": {"objective": [{"kind": "cosface"}]}}, "objective.m is both swept and chosen"),
+        ({"folds": {"data.options.fold": [0, 1]}}, "compare.choose and compare.folds exclude each other"),
         ({"settings": {"CosFace": [{"objective.q": 3}], "ArcFace": [{}]}}, "compare.choose.settings.CosFace: "),
     ],
 )
@@ -96,3 +112,58 @@ def test_an_uneven_or_wrong_choice_gets_a_sentence_before_anything_is_trained(
     with pytest.raises(InputError, match=re.escape(sentence)):
         compare(recipe(tmp_path, **choose), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("angulus.experiments.build.splits", lambda _: tiny.splits())
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_trial_that_stops_loses_and_is_named(tmp_path: Path) -> None:
+    trials = [{"training.optimizer.lr": 1e30}, {"objective.m": 0.1}]
+    comparison = compare(recipe(tmp_path, settings={"CosFace": trials, "ArcFace": trials}), tmp_path / "runs")
+    for choice in comparison.chosen.values():
+        assert choice.best == {"objective.m": 0.1}
+        assert choice.scores[0] == -math.inf
+    assert "; 1 of the trials of CosFace stopped" in tables.caption(comparison)
+    assert json.loads((tmp_path / "runs/CosFace/choice.json").read_text())["scores"][0] is None
+    for folder in (tmp_path / "runs").glob("*/choose-*"):
+        shutil.rmtree(folder)  # the choice stays
+    assert compare(recipe(tmp_path, settings={"CosFace": trials, "ArcFace": trials}), tmp_path / "runs").chosen == (
+        comparison.chosen
+    )
+    with pytest.raises(InputError, match="every trial of CosFace stopped, since its loss was not finite"):
+        compare(recipe(tmp_path, settings={"CosFace": trials[:1] * 2, "ArcFace": trials[:1] * 2}), tmp_path / "others")
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_comparison_that_is_refused_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    compare(recipe(tmp_path), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = recipe(tmp_path, settings={name: [{"objective.m": 0.2}, {}] for name in ("CosFace", "ArcFace")})
+    with pytest.raises(InputError, match=r"choice\.json holds the choice from other settings; choose another --out"):
+        compare(other, out)
+    (out / "CosFace/choice.json").unlink()
+    (out / "ArcFace/choice.json").unlink()
+    with pytest.raises(InputError, match="choose another --out"):
+        compare(other, out)
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {path for path in before if after.get(path) != before[path]} == {
+        out / "CosFace/choice.json",
+        out / "ArcFace/choice.json",
+    }
+
+
+@pytest.mark.usefixtures("digits")
+def test_an_unfinished_comparison_says_what_was_chosen(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    whole = compare(recipe(tmp_path), out)
+    shutil.rmtree(out / "ArcFace" / "seed-0")
+    part, lines = keep_finished(recipes.load(out / "recipe.yaml"), out, {})
+    assert part is not None
+    assert collect(part, out).chosen == {"CosFace": whole.chosen["CosFace"]}
+    (out / "ArcFace/choice.json").unlink()
+    _, lines = keep_finished(recipes.load(out / "recipe.yaml"), out, {})
+    assert "the settings of 1 of 2 variants are chosen so far" in "".join(lines)

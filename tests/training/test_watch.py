@@ -23,6 +23,7 @@ from angulus.training.watch import Finding, Watch, closest, collapsed_loss
 
 MV = losses.mv_softmax(32.0, losses.margins.AdditiveAngle(0.3), 0.2)
 NAMES = tuple("abcdefgh")
+LABELS = torch.arange(64) % 8
 HEALTHY = {"loss": 1.0, "target_cos": 0.6, "radius": 32.0}
 
 
@@ -41,24 +42,28 @@ def gathered() -> Tensor:
 
 def test_a_healthy_training_is_not_reported() -> None:
     seen = watch()
-    assert not [finding for step in range(10, 101, 10) for finding in seen.look(step, HEALTHY, spread())]
+    assert not [finding for step in range(10, 101, 10) for finding in seen.look(step, HEALTHY, spread(), LABELS)]
 
 
 def test_gathered_features_are_reported_at_the_fifth_look_in_a_row_and_once() -> None:
     seen, collapsing = watch(), HEALTHY | {"target_cos": -0.3}
     signs = [collapsing] * 4 + [HEALTHY] + [collapsing] * 9
-    found = [finding for number, values in enumerate(signs) for finding in seen.look(10 * number, values, gathered())]
+    found = [
+        finding for number, values in enumerate(signs) for finding in seen.look(10 * number, values, gathered(), LABELS)
+    ]
     (finding,) = found
     assert (finding.step, finding.sign) == (90, "collapse")
     assert "mean cosine -0.30" in finding.sentence
-    assert "objective.ramp={negatives: [0, 0.3]}" in finding.sentence
+    assert "'objective.ramp={negatives: [0, 0.3]}'" in finding.sentence
 
 
 @pytest.mark.parametrize("values", [{"target_cos": 0.1}, {"target_cos": -0.3, "spread": 1.0}])
 def test_one_sign_alone_is_not_a_collapse(values: dict[str, float]) -> None:
     seen = watch()
     features = spread() if "spread" in values else gathered()
-    assert not [finding for step in range(10, 101, 10) for finding in seen.look(step, HEALTHY | values, features)]
+    assert not [
+        finding for step in range(10, 101, 10) for finding in seen.look(step, HEALTHY | values, features, LABELS)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_one_sign_alone_is_not_a_collapse(values: dict[str, float]) -> None:
 )
 def test_the_way_out_depends_on_the_loss(objective: losses.Objective, way: str) -> None:
     seen, collapsing = watch(objective), HEALTHY | {"target_cos": -0.3}
-    (finding,) = [each for step in range(5) for each in seen.look(step, collapsing, gathered())]
+    (finding,) = [each for step in range(0, 50, 10) for each in seen.look(step, collapsing, gathered(), LABELS)]
     assert re.search(way, finding.sentence)
 
 
@@ -102,12 +107,16 @@ def test_a_loss_that_stays_at_a_collapsed_value_is_reported() -> None:
         found = [
             finding.sign
             for step in range(10, 401, 10)
-            for finding in seen.look(step, HEALTHY | {"loss": value * (0.97 ** (step / 10) if falls else 1)}, spread())
+            for finding in seen.look(
+                step, HEALTHY | {"loss": value * (0.97 ** (step / 10) if falls else 1)}, spread(), LABELS
+            )
         ]
         assert found == ["stuck"] * reported
 
 
-def locked(objective: losses.Objective, degrees: float, moved: float | None = None) -> list[Finding]:
+def locked(
+    objective: losses.Objective, degrees: float, moved: float | None = None, *, told_apart: bool = False
+) -> list[Finding]:
     """Findings on a head in 2-D whose classes b and c are so far apart, and later `moved`."""
     seen = watch(objective, size=2)
     found = []
@@ -115,7 +124,8 @@ def locked(objective: losses.Objective, degrees: float, moved: float | None = No
         angles = torch.arange(8.0) * 45
         angles[2] = angles[1] + (degrees if moved is None or step < 40 else moved)
         seen.head.weight.data = torch.stack([torch.cos(angles.deg2rad()), torch.sin(angles.deg2rad())], 1)
-        found += seen.look(step, HEALTHY, torch.randn(64, 2))
+        features = 10 * seen.head.weight.detach()[LABELS] if told_apart else torch.randn(64, 2)
+        found += seen.look(step, HEALTHY, features, LABELS)
     return found
 
 
@@ -124,8 +134,9 @@ def test_class_weights_that_stay_together_are_reported_in_time() -> None:
     (finding,) = locked(losses.arcface(10, 0.5), 3.0)
     assert (finding.step, finding.sign) == (60, "locked")  # close from 30 % of the training on, for a quarter of it
     assert "the weights of 'b' and 'c' are 3.0° apart, where 45° would be possible" in finding.sentence
-    assert "objective.ramp={margin: [0.3, 0.7]}" in finding.sentence
+    assert "'objective.ramp={margin: [0.3, 0.7]}'" in finding.sentence
     assert not locked(losses.arcface(10, 0.5), 30.0)
+    assert not locked(losses.arcface(10, 0.5), 3.0, told_apart=True)  # close, and yet no image of one is of the other
     assert not locked(losses.arcface(10, 0.5), 3.0, moved=30.0)
     (later,) = locked(losses.normface(10, learn=False), 3.0)
     assert later.step == 80  # without a margin, classes separate later
@@ -168,11 +179,68 @@ def test_what_it_sees_is_in_the_results_the_terminal_and_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = Finding(1, "collapse", "step 1: the features gather in one direction")
-    monkeypatch.setattr(
-        loop, "Watch", lambda *_: type("Once", (), {"look": lambda _, step, *__: [finding] if step == 1 else []})()
-    )
+    monkeypatch.setattr(loop.Watch, "look", lambda self, step, *_: [finding] if step == 1 else [])
     with pytest.warns(UserWarning, match="step 1: the features gather"):
         run(tiny.validated("training.epochs=1", "training.log_every=1"), tmp_path / "run", splits=tiny.splits())
     assert json.loads((tmp_path / "run" / "results.json").read_text())["findings"] == [finding._asdict()]
     write_report([tmp_path / "run"], tmp_path / "page.html")
     assert finding.sentence in (tmp_path / "page.html").read_text()
+
+
+def test_subcenters_of_one_class_may_be_close() -> None:
+    unit = torch.nn.functional.normalize(torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(2)), dim=2)
+    unit[1, 2] = unit[1, 0]
+    angles = {
+        (i, j): min(float(torch.acos((a @ b).clamp(-1, 1))) for a in unit[i] for b in unit[j])
+        for i in range(5)
+        for j in range(i + 1, 5)
+    }
+    angle, first, second = closest(unit)
+    assert angle == pytest.approx(min(angles.values()), rel=1e-3)
+    assert angles[min(first, second), max(first, second)] == min(angles.values())
+
+
+@pytest.mark.parametrize("kind", [name for name in losses.list_losses() if name != "subcenter_spread"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_loss_is_watched(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Watch, "_stride", lambda *_: 1)
+    objective = losses.build(kind)
+    alone = objective.radius is not None or any(term.penalty.trains_classes for term in objective.penalties)
+    added = f"objective={{kind: {kind}}}" if alone else f"objective={{kind: normface, {kind}: {{}}}}"
+    given = {
+        "iam": "{beta: 0.1}",
+        "feature_incay": "{lam: 0.1}",
+        "ring_loss": "{lam: 0.1}",
+        "center_loss": "{lam: 0.1}",
+    }
+    recipe = tiny.validated(added.replace("{}", given.get(kind, "{}")), "training.optimizer.lr=0.001")
+    run(recipe, tmp_path / "run", splits=tiny.splits())
+
+
+def test_after_an_interruption_it_goes_on_and_reports_nothing_twice() -> None:
+    collapsing = HEALTHY | {"target_cos": -0.3}
+    whole, first = watch(), watch()
+    expected = [each for step in range(0, 200, 10) for each in whole.look(step, collapsing, gathered(), LABELS)]
+    found = [each for step in range(0, 30, 10) for each in first.look(step, collapsing, gathered(), LABELS)]
+    for start in range(30, 200, 30):
+        stored = json.loads(json.dumps(first.state()))
+        first = Watch(first.head, first.steps, first.log_every, NAMES, stored)
+        steps = range(start, min(start + 30, 200), 10)
+        found += [each for step in steps for each in first.look(step, collapsing, gathered(), LABELS)]
+    assert found == expected
+    assert len(found) == 1
+
+
+def test_looks_at_every_step_take_as_many_steps() -> None:
+    seen, collapsing = watch(), HEALTHY | {"target_cos": -0.01}
+    assert not [each for step in range(40) for each in seen.look(step, collapsing, gathered(), LABELS)]
+    assert len(seen.look(40, collapsing, gathered(), LABELS)) == 1
+
+
+def test_what_it_advises_is_accepted() -> None:
+    for objective in (losses.circle(), losses.sphereface2(), MV, losses.arcface()):
+        seen, collapsing = watch(objective), HEALTHY | {"target_cos": -0.3}
+        (finding,) = [each for step in range(0, 60, 10) for each in seen.look(step, collapsing, gathered(), LABELS)]
+        offered = re.search(r"objective\.ramp=\{(\w+): \[0, 0\.3\]\}", finding.sentence)
+        if offered:
+            objective.replace(ramp=losses.Ramp(**{offered[1]: (0, 0.3)}))

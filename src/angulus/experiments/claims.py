@@ -147,6 +147,10 @@ class Compare:
         if self.choose is not None:
             self._check_trials(self.choose.settings)
 
+    def _sweeps(self, path: str) -> bool:
+        """Whether the sweep sets this key, one above or one below it."""
+        return any(f"{one}.".startswith(f"{two}.") for key in self.sweep for one, two in ((key, path), (path, key)))
+
     def _check_trials(self, settings: Mapping[str, Sequence[Any]]) -> None:
         for name, trials in settings.items():
             checks.choice("compare.choose.settings", name, self.grid)
@@ -156,6 +160,15 @@ class Compare:
                         f"compare.choose compares losses, so variants and trials may change objective and "
                         f"training.optimizer alone; {name} changes {path}"
                     )
+        if self.folds:
+            raise checks.InputError(
+                "compare.choose and compare.folds exclude each other: a trial would see the other folds' test images"
+            )
+        swept = [path for changes in settings.values() for trial in changes for path in trial if self._sweeps(path)]
+        if swept:
+            raise checks.InputError(
+                f"{swept[0]} is both swept and chosen; leave it out of compare.sweep or compare.choose"
+            )
         counts = {name: len(settings.get(name, ())) for name in self.grid}
         if len(set(counts.values())) > 1 or 0 in counts.values():
             raise checks.InputError(

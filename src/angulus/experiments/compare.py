@@ -19,7 +19,7 @@ from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.evaluation.protocols.quality import by_norms_of
 from angulus.evaluation.protocols.result import Result, null_for_nan
 from angulus.experiments import recipe as recipes
-from angulus.experiments.choose import Choice, read_choices, train_trials, trial_recipe
+from angulus.experiments.choose import Choice, read_choices, refuse_other_trials, train_trials, trial_recipe
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
@@ -120,12 +120,11 @@ def compare(
     _refuse_untrained(content, recipe, splits)
     with files.lock(folder):
         _refuse_single_run(folder)
+        refuse_other_trials(content, grid, variant_folders(grid, folder))
+        _refuse_other_runs(content, grid, _variants(grid, folder), folder)
         files.write_text(folder / RECIPE, recipes.to_yaml(recipe))  # so that a report knows which runs are missing
-        train_trials(content, grid, _variant_folders(grid, folder), splits, on_run=on_run, on_step=on_step)
-        chosen = read_choices(grid, _variant_folders(grid, folder))
-        variants = {name: changes | chosen[name].best if chosen else changes for name, changes in grid.grid.items()}
-        _refuse_other_runs(content, grid, variants, folder)
-        _train(content, grid, variants, folder, splits, on_run, on_step)
+        train_trials(content, grid, variant_folders(grid, folder), splits, on_run=on_run, on_step=on_step)
+        _train(content, grid, _variants(grid, folder), folder, splits, on_run, on_step)
         comparison = collect(recipe, folder)
         files.write_json(folder / "comparison.json", null_for_nan(to_json(comparison)))
     return comparison
@@ -238,8 +237,15 @@ def run_folder(folder: Path, variant: str, seed: int) -> Path:
     return folder / (name or "-") / f"seed-{seed}"
 
 
-def _variant_folders(grid: Compare, folder: Path) -> dict[str, Path]:
+def variant_folders(grid: Compare, folder: Path) -> dict[str, Path]:
+    """The folder of each variant."""
     return {name: run_folder(folder, name, 0).parent for name in grid.grid}
+
+
+def _variants(grid: Compare, folder: Path) -> Variants:
+    """The overrides of each variant, with what was chosen; without `choose` or before it, those of the recipe."""
+    chosen = read_choices(grid, variant_folders(grid, folder))
+    return {name: changes | chosen[name].best if name in chosen else changes for name, changes in grid.grid.items()}
 
 
 def model_folder(folder: Path, grid: Compare, variant: str) -> Path:
@@ -259,7 +265,7 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     first = next(iter(results.values()))
     diverged = {run: result[DIVERGED] for run, result in results.items() if DIVERGED in result}
     findings = {run: [each["sentence"] for each in result.get(FINDINGS, ())] for run, result in results.items()}
-    chosen = read_choices(grid, _variant_folders(grid, folder))
+    chosen = read_choices(grid, variant_folders(grid, folder))
     about = first["environment"], first.get("generated", False)
     return Comparison(recipe, folder, rows, *about, diverged, chosen, findings)
 

@@ -191,8 +191,10 @@ def _deferred_loss(
     else:
         value = (loss + extra).sum() if reduction == "sum" else loss + extra
     value = torch.where(good, value, torch.nan)
-    # NaN gradients, so that a gradient scaler skips the step
-    return value * torch.where(batch.sound, 1.0, torch.nan) if lenient else value
+    if lenient:  # NaN gradients of features and head, so that the gradient scaler of each optimiser skips the step
+        bad = torch.where(batch.sound, 0.0, torch.nan)
+        value = value * (1 + bad) + bad * features.float().sum()
+    return value
 
 
 @torch.no_grad()
@@ -215,21 +217,24 @@ def _rows_loss(
     update: Update | None,
 ) -> tuple[Finished, Geometry, Tensor | None]:
     """The loss of checked rows, the geometry of their targets, and their radius; `global_labels` count all C."""
-    eps, weight, labels = bound.spec.eps, subset.weight, subset.labels
+    weight, labels = subset.weight, subset.labels
     radius = radius_of(bound, norms)
     before = None
     if bound.spec.asks_of_target:  # else the geometry is computed once, below
         with torch.no_grad():
-            before = dataclasses.replace(
-                geometry(norms, unit, weight[labels], eps, bound.spec.softness), labels=global_labels
-            )
+            before = dataclasses.replace(_target(bound, norms, unit, weight[labels]), labels=global_labels)
     asked = ask(bound, norms, before, radius)
     wanted = dataclasses.replace(request(bound, radius, asked), update=update)
     reduced = kernel(unit, weight, subset.biases, labels, wanted)
     # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
-    target = dataclasses.replace(geometry(norms, unit, reduced.rows, eps, bound.spec.softness), labels=global_labels)
+    target = dataclasses.replace(_target(bound, norms, unit, reduced.rows), labels=global_labels)
     own = None if subset.bias is None else subset.bias[labels]
     return finish(bound, target, radius, own, asked, reduced), target, radius
+
+
+def _target(bound: BoundObjective, norms: Tensor, unit: Tensor, rows: Tensor) -> Geometry:
+    """The geometry of rows and their own class weights."""
+    return geometry(norms, unit, rows, bound.spec.eps, bound.spec.softness)
 
 
 @torch.no_grad()
@@ -243,7 +248,7 @@ def _prepare(
     sizes: list[int],
 ) -> Batch:
     """The rows of all ranks, as pieces see them before the loss."""
-    target = geometry(norms, unit, subset.weight[subset.labels], bound.spec.eps)
+    target = _target(bound, norms, unit, subset.weight[subset.labels])
     log_sums = None
     if getattr(bound.spec.radius, "asks_log_sums", False):
         log_sums = kernel(unit, subset.weight, None, subset.labels, log_sum_request(bound, unit)).plain[0]
@@ -255,7 +260,8 @@ def log_sum_request(bound: BoundObjective, unit: Tensor) -> Request:
     scale = bound.scale
     assert scale is not None  # a radius that asks for it has one
     scales = (unit.new_zeros(len(unit)) + scale,)
-    return Request(None, unit_weight=bound.spec.weights == "unit", eps=bound.spec.eps, plain_scales=scales)
+    spec = bound.spec
+    return Request(None, unit_weight=spec.weights == "unit", eps=spec.eps, plain_scales=scales, softness=spec.softness)
 
 
 @torch.no_grad()

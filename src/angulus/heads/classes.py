@@ -7,6 +7,8 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.heads.dense import DenseHead
+from angulus.losses import per_class
+from angulus.losses.objective import Objective
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -41,7 +43,7 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return means
 
 
-def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
+def with_classes(head: DenseHead, weight: Tensor, counts: Sequence[int] | None = None) -> DenseHead:
     """A head with new classes after the old ones, for fine-tuning on new people.
 
     The old rows, learned scales and running figures stay; new biases and centres are 0. Values that depend on C (the
@@ -51,6 +53,8 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
         head: the trained head.
         weight: rows for the new classes, [n, d], as from `class_means`; [n, K, d] for a head with K sub-centres per
             class, different ones, since equal ones stay equal.
+        counts: training images of each class, old and new, for an objective with numbers per class such as
+            `dynamic_margin`; else None.
     """
     _check_dense(head)
     shape = head.weight.shape[1:]
@@ -61,7 +65,13 @@ def with_classes(head: DenseHead, weight: Tensor) -> DenseHead:
         )
     checks.matrices(head.weight.flatten(0, -2), weight.flatten(0, -2))
     rows = torch.cat([head.weight.detach(), weight.detach().to(head.weight)])
-    return _rebuild(head, rows, list(range(len(head.weight))))
+    spec = head.objective.spec
+    if (counts is not None) != per_class.in_use(spec):
+        need = "needs counts, the training images" if counts is None else "reads no counts"
+        raise checks.InputError(f"this objective {need} of each class, old and new: {spec}")
+    return _rebuild(
+        head, rows, list(range(len(head.weight))), spec if counts is None else per_class.recount(spec, counts)
+    )
 
 
 def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
@@ -74,7 +84,7 @@ def without_classes(head: DenseHead, classes: Sequence[int]) -> DenseHead:
     others = [number for number in range(count) if number not in removed]
     if not others:
         raise checks.InputError(f"a head needs a class; cannot remove all {count}")
-    return _rebuild(head, head.weight.detach()[others], others)
+    return _rebuild(head, head.weight.detach()[others], others, per_class.keep(head.objective.spec, others))
 
 
 def _check_dense(head: DenseHead) -> None:
@@ -85,7 +95,7 @@ def _check_dense(head: DenseHead) -> None:
         )
 
 
-def _rebuild(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
+def _rebuild(head: DenseHead, rows: Tensor, old: list[int], spec: Objective) -> DenseHead:
     """A head with these rows, the first of which are the classes `old` of `head`."""
     options = {
         "impl": head.kernel.impl,
@@ -93,7 +103,7 @@ def _rebuild(head: DenseHead, rows: Tensor, old: list[int]) -> DenseHead:
         "sampling": head.sampling,
         "alone": head.alone,
     }
-    new = DenseHead(rows.shape[-1], len(rows), head.objective.spec, **options)  # type: ignore[arg-type]
+    new = DenseHead(rows.shape[-1], len(rows), spec, **options)  # type: ignore[arg-type]
     new.to(rows)
     state = new.state_dict()
     for name, value in head.state_dict().items():

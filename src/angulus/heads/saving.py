@@ -20,7 +20,8 @@ from angulus.core import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
-from angulus.losses.serialize import to_mapping
+from angulus.losses.objective import Objective
+from angulus.losses.serialize import from_mapping, to_mapping
 
 Head = DenseHead | ShardedHead
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
@@ -180,7 +181,7 @@ def _read_checked(
                 f"{folder} holds a head with {name} = {checks.shown(index[name])}, this one has {own}; build the "
                 "head as it was saved, or see angulus.heads.classes to add and remove classes"
             )
-    if index["objective"] != json.loads(json.dumps(to_mapping(bound.spec))):
+    if not _same_objective(index["objective"], bound.spec):
         raise checks.InputError(
             f"{folder} holds a head with another objective ({checks.shown(index['objective'])}); to start from its "
             "class weights alone, copy read_weight(folder) into head.weight"
@@ -231,6 +232,14 @@ def _check_index(index: Any) -> None:
         raise ValueError("it must name its files")
     if not isinstance(index["optimizers"], dict):
         raise ValueError("it must name its optimizers")
+
+
+def _same_objective(stored: Any, spec: Objective) -> bool:
+    """Whether a saved mapping is that objective; keys that came later have their defaults."""
+    try:
+        return from_mapping(stored) == spec
+    except checks.InputError:  # a piece of one's own that no table has
+        return bool(stored == json.loads(json.dumps(to_mapping(spec))))
 
 
 def _rows(folder: Path, index: dict[str, Any], classes: range, only: str | None = None) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, s
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
 from angulus.losses.objective import Objective
-from angulus.losses.running import Batch, Statistics, whole_batch
+from angulus.losses.running import Batch, Statistics, exact_dtype, whole_batch
 from angulus.losses.serialize import to_mapping
 
 _FACTS = (  # on which all ranks must agree, in the order of `_agree`
@@ -146,7 +146,7 @@ class ShardedHead(BaseHead):
                 refusal, finished = error, Finished(nothing, 0, nothing)
             rows = finished.loss + finished.extra
             bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
-            wide = torch.float32 if rows.device.type == "mps" else torch.float64  # a Mac's device has no float64
+            wide = exact_dtype(rows.device)
             sums = torch.stack([part.detach().sum().to(wide) for part in (finished.loss, finished.extra)])
             counts = torch.tensor([float(finished.divisor), int(bad)], dtype=wide, device=sums.device)
             loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
@@ -312,7 +312,7 @@ class ShardedHead(BaseHead):
         softplus = self.objective.spec.classifier.softplus
         first = [] if reduced.log_sum is None else [reduced.log_sum]
         sums = [*([] if softplus else first), *reduced.plain]
-        hinges = [number.to(reduced.rows.dtype) for pair in [*reduced.hinges, *reduced.spreads] for number in pair]
+        hinges = [number.to(pair[0].dtype) for pair in [*reduced.hinges, *reduced.spreads] for number in pair]
         summed = [number.expand(len(reduced.rows)) for number in reduced.summed]
         rest = [*hinges, *summed, *(first if softplus else []), *([] if reduced.total is None else [reduced.total])]
         moved = to_owners(torch.stack([*sums, *rest], dim=1), sizes, self.ranks)

@@ -22,7 +22,7 @@ def explained(impl: str, unit: Tensor, weight: Tensor, updating: bool) -> Iterat
 
 def describe(impl: str, unit: Tensor, weight: Tensor, updating: bool) -> str:
     """The sentence: the largest buffer of that kernel beyond the weight, and the way out."""
-    (batch, size), classes = unit.shape, len(weight)
+    (batch, size), classes = unit.shape, weight.shape[:-1].numel()
     matrix, gradient = COPIES * batch * classes * unit.dtype.itemsize, classes * size * weight.dtype.itemsize
     if impl == "reference" and matrix > gradient:
         what = f"{COPIES} matrices of batch x classes, {batch:,} x {classes:,}, of impl='reference'"

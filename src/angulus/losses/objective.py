@@ -213,6 +213,11 @@ class Objective:
                 "ramp.negatives brings in what MV-Softmax or CurricularFace add to hard negatives, and this objective "
                 "adds nothing to them; leave it out"
             )
+        if self.ramp.margin is not None and self.remaps and not self.compares:
+            raise InputError(
+                f"ramp.margin would blend the target with its plain cosine, but {self.negatives.kind} maps the other "
+                "cosines from the start; leave it out"
+            )
         if self.ramp.margin is not None and getattr(self.margin, "annealing", None) is not None:
             raise InputError("the margin has an annealing of its own; give it that, or ramp.margin")
 
@@ -243,8 +248,8 @@ class Objective:
         (500, 20, 1)
         """
         pieces: list[tuple[str, Any]] = [(slot, getattr(self, slot)) for slot in ROLES]
-        readers = {slot: piece for slot, piece in pieces if hasattr(piece, "counts")}
-        return self.replace(**{slot: dataclasses.replace(piece, counts=counts) for slot, piece in readers.items()})
+        waiting = {slot: piece for slot, piece in pieces if getattr(piece, "counts", None) == "auto"}
+        return self.replace(**{slot: dataclasses.replace(piece, counts=counts) for slot, piece in waiting.items()})
 
     def _check_spread(self) -> None:
         for term in self.penalties:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from angulus.core import checks
+
+if TYPE_CHECKING:
+    from angulus.losses.objective import Objective
 
 
 class PerClass:
@@ -57,3 +61,37 @@ def as_list(name: str, values: Any) -> list[Any]:
     if not isinstance(plain, list | tuple | range) or not plain:
         raise checks.InputError(f"{name} must be a list of numbers, one per class; got {checks.shown(values)}")
     return list(plain)
+
+
+NUMBERS = ("counts", "weights")  # attributes of a piece with one number per class
+
+
+def _holders(objective: Objective) -> Iterator[tuple[str, Any, str]]:
+    """The pieces with numbers per class: (slot, piece, its attribute)."""
+    for slot in ("margin", "weighting"):
+        piece = getattr(objective, slot)
+        yield from ((slot, piece, name) for name in NUMBERS if isinstance(getattr(piece, name, None), tuple))
+
+
+def in_use(objective: Objective) -> bool:
+    """Whether a piece has one number per class."""
+    return any(True for _ in _holders(objective))
+
+
+def keep(objective: Objective, classes: Sequence[int]) -> Objective:
+    """The objective of these classes, in this order."""
+    for slot, piece, name in _holders(objective):
+        numbers = [getattr(piece, name)[number] for number in classes]
+        objective = objective.replace(**{slot: dataclasses.replace(piece, **{name: tuple(numbers)})})
+    return objective
+
+
+def recount(objective: Objective, counts: Sequence[int]) -> Objective:
+    """The objective with other counts of training images; given weights per class cannot be counted again."""
+    for slot, piece, name in _holders(objective):
+        if name == "weights":
+            raise checks.InputError(
+                "class weights that were given as numbers do not follow from counts; make a new head"
+            )
+        objective = objective.replace(**{slot: dataclasses.replace(piece, counts=tuple(counts))})
+    return objective

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.losses.roles import Piece
-from angulus.losses.running import RunningMean, Statistics, StepCount
+from angulus.losses.running import RunningMean, Statistics, StepCount, exact_dtype
 
 Span = tuple[float, float]
 
@@ -96,7 +96,8 @@ class RampState(nn.Module):
     def _share(self, span: Span) -> Tensor:
         assert self.spec.steps is not None  # checked by __init__
         begin, end = span
-        done = self.counter.step.double() / self.spec.steps
+        step = self.counter.step
+        done = step.to(exact_dtype(step.device)) / self.spec.steps
         return torch.lerp(
             done.new_tensor(self.spec.start), done.new_tensor(1.0), ((done - begin) / (end - begin)).clamp(0, 1)
         )

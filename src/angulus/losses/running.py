@@ -112,6 +112,11 @@ def wide_dtype() -> torch.dtype:
     return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The widest dtype of real numbers on a device: float64, but float32 on a Mac's GPU."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class RunningMean(Wide):
     """Exponential moving average of a scalar, set by the first value; in `state_dict`, in float32 or wider."""
 

@@ -64,8 +64,6 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
     out: dict[str, Any] = {name: getattr(objective, name) for name in PLAIN}
     for slot in SLOTS:
         chosen = getattr(objective, slot)
-        if slot == "subcenters" and chosen is None:
-            continue  # as before there were any: heads saved then are read now
         out[slot] = None if chosen is None else {"kind": chosen.kind, **_plain(chosen)}
     for weight, penalty in objective.penalties:
         spec: Any = penalty  # a dataclass, as an objective checks

@@ -104,6 +104,10 @@ class ClassWeights(Weighting):
     kind: ClassVar[str] = "class_weights"
     reads_labels: ClassVar[bool] = True
 
+    @property
+    def reads_batch(self) -> bool:
+        return self.divide == "weights"
+
     def __post_init__(self) -> None:
         if isinstance(self.weights, str):
             checks.choice("weights", self.weights, ("balanced",), hint="or one number per class")

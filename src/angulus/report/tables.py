@@ -156,9 +156,11 @@ def caption(comparison: Comparison) -> str:
         return _numbers(comparison)
     best = "; ".join(f"{name} {in_words(choice.best)}" for name, choice in comparison.chosen.items())
     trials = len(next(iter(choose.settings.values())))
+    failed = {name: choice.stopped for name, choice in comparison.chosen.items() if choice.stopped}
+    stopped = "".join(f"; {count} of the trials of {name} stopped" for name, count in failed.items())
     return (
         f"{_numbers(comparison)}; settings chosen by {choose.by.replace('_', ' ')} on held-out training classes, "
-        f"{trials} trials of {choose.epochs} epochs each: {best}"
+        f"{trials} trials of {choose.epochs} epochs each: {best}{stopped}"
     )
 
 

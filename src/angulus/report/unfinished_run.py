@@ -8,6 +8,7 @@ from pathlib import Path
 from angulus.core import checks, limits, redact
 from angulus.experiments import compare
 from angulus.experiments import recipe as recipes
+from angulus.experiments.choose import CHOICE
 from angulus.experiments.claims import Compare
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run_files import ENVIRONMENT, RECIPE, RESULTS, being_measured, read_results
@@ -68,6 +69,10 @@ def keep_finished(recipe: Recipe, folder: Path, data: DataSets) -> tuple[Recipe 
         f"{_relative(folder)}: {len(runs) - len(missing)} of the comparison's {len(runs)} runs can be shown; "
         + how_to_resume(compare.run_folder(folder, *run) for run in [*missing, *runs])
     ]
+    if grid.choose is not None:
+        count = sum((path / CHOICE).exists() for path in compare.variant_folders(grid, folder).values())
+        if count < len(grid.grid):
+            lines.append(f"{folder.name}: the settings of {count} of {len(grid.grid)} variants are chosen so far")
     lines += [f"{folder.name}: {_label(run)}: {why}" for run, why in missing.items() if why != NOT_STARTED]
     if later := [_label(run) for run, why in missing.items() if why == NOT_STARTED]:
         lines.append(f"{folder.name}: {NOT_STARTED}: {'; '.join(later)}")
@@ -78,9 +83,13 @@ def keep_finished(recipe: Recipe, folder: Path, data: DataSets) -> tuple[Recipe 
     if unused := [_label(run) for run in finished if run[0] not in names or run[1] not in seeds]:
         why = "finished, but in no table, because all variants of a table need the same seeds"
         lines.append(f"{folder.name}: {why}: {'; '.join(unused)}")
+    choose = grid.choose
+    if choose is not None:
+        choose = dataclasses.replace(choose, settings={name: choose.settings[name] for name in names})
     part = Compare(
         seeds,
         {name: grid.grid[name] for name in names},
+        choose=choose,
         folds=grid.folds,
         quality_split=grid.quality_split if grid.quality_split in names else None,
         baseline=grid.against if grid.against in names else None,

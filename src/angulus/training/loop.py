@@ -29,6 +29,10 @@ from angulus.training.validation import validate
 from angulus.training.watch import Watch
 
 
+class TrainingStopped(checks.InputError):
+    """A training whose loss is not finite."""
+
+
 class StepResult(NamedTuple):
     """What a step gives: the loss of the whole batch; this rank's features and labels; how many it got wrong."""
 
@@ -76,7 +80,7 @@ def fit(
 
     network.train()
     head.train()
-    watch = Watch(head, steps, settings.log_every, job.images.class_names)
+    watch = Watch(head, steps, settings.log_every, job.images.class_names, progress.watch)
     with closing(MetricsLog(folder, progress.step, ranks)) as log, stop_requests() as stop_requested:
         for rows in remaining_batches(len(job.images), settings, progress.step):
             # Train one step
@@ -98,10 +102,13 @@ def fit(
                 diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
                 means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
                 log.write(progress.step, {"loss": result.loss, "lr": lr, **means})
-                for finding in watch.look(progress.step, {"loss": result.loss, **means}, result.features):
+                for finding in watch.look(
+                    progress.step, {"loss": result.loss, **means}, result.features, result.labels
+                ):
                     progress.findings.append(finding._asdict())
                     log.note(*finding)
                     warnings.warn(finding.sentence, stacklevel=2)
+                progress.watch = watch.state()
             if on_step is not None:
                 on_step(progress.step, steps, result.loss)
 
@@ -196,7 +203,8 @@ def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder
         except checks.InputError as error:
             path = folder / CHECKPOINT
             state = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
-            raise type(error)(
+            kind = TrainingStopped if type(error) is checks.InputError else type(error)  # of several ranks: who failed
+            raise kind(
                 f"training stopped at step {step}: {error}; {state}; lower training.optimizer.lr, set "
                 "training.clip_norm, or start with training.schedule.warmup_epochs"
             ) from error

@@ -48,6 +48,7 @@ class Progress:
     first_loss: float = field(default=float("nan"))  # of the first step
     first_norm: float = field(default=float("nan"))  # mean feature norm of the first step
     findings: list[dict[str, Any]] = field(default_factory=list)  # of the watch: step, sign and sentence
+    watch: dict[str, Any] = field(default_factory=dict)  # its state
 
     def end_epoch(self) -> None:
         """Store the mean of the epoch's losses and start the next epoch."""
