@@ -104,12 +104,22 @@ def test_it_goes_on_where_it_stopped(grid: Comparison, tmp_path: Path) -> None:
     assert one == other
 
 
+def test_what_was_seen_in_any_fold_is_kept(grid: Comparison, tmp_path: Path) -> None:
+    path = grid.folder / "Arc" / "seed-0" / "fold=1" / "results.json"
+    seen = {"step": 2, "sign": "stuck", "sentence": "step 2: stuck."}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"findings": [seen]}))
+    again = compare(str(tmp_path / "tiny.yaml"), grid.folder)
+    assert again.findings == {"Norm, seed 0": [], "Arc, seed 0": ["fold=1, step 2: stuck."]}
+
+
 def test_a_report_shows_the_first_fold_s_models_beside_the_pooled_numbers(grid: Comparison) -> None:
     content = read_content([grid.folder])
     assert [each.name for each in content.runs] == ["Norm, fold=0", "Arc, fold=0"]
     assert all(len(each.test["labels"]) == 40 and isinstance(each.images, Images) for each in content.runs)
     assert [len(each.samples["scores"]) for each in content.results.values()] == [128, 128]
     assert list(content.results) == ["Norm: LUNA16", "Arc: LUNA16"]
+    assert content.runs_of_results == {"Norm: LUNA16": "Norm", "Arc: LUNA16": "Arc"}
+    assert content.in_comparisons == set(content.results)
     with pytest.raises(InputError, match="pools folds, each with its own model; give the comparison, or one of its"):
         read_content([grid.folder / "Norm" / "seed-0"])
     written = {each.name for each in write_comparison(grid)}

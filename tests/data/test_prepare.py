@@ -33,7 +33,7 @@ from angulus.core.contract import template_points
 from angulus.data.decode import decode
 from angulus.data.faces import face_page, face_report, mtcnn_nets
 from angulus.data.faces import prepare as preparing
-from angulus.data.faces.align import Crops, ProcessedPhoto, choose_face, process
+from angulus.data.faces.align import Crops, Note, ProcessedPhoto, choose_face, process
 from angulus.data.faces.detector import Faces
 from angulus.data.faces.prepare import Prepared, prepare_faces
 from angulus.data.faces.registry import describe_detector
@@ -618,3 +618,16 @@ def test_an_archives_paths_do_not_leave_it(tmp_path: Path) -> None:
     done = prepare(tmp_path / "photos.zip", tmp_path / "out")
     assert (done.rows, done.problems) == (1, {"left out": 1, "one photo": 1})
     assert "leaves the archive" in table(tmp_path / "out")["../2.png"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("count", "people", "kept", "said"),
+    [
+        (1, 1, (False, True), "1 crop of 1 person. 1 photo or file gave no crop; 1 crop has a note."),
+        (2, 2, (False, False), "2 crops of 2 people. 2 photos or files gave no crop; 0 crops have a note."),
+    ],
+)
+def test_the_page_counts_in_singular_and_plural(count: int, people: int, kept: tuple[bool, ...], said: str) -> None:
+    notes = [Note(f"{row}.jpg", "ann", "no face", each, "none") for row, each in enumerate(kept)]
+    page = face_page.render(notes, "Faces", face_page.PageCrops(count, people, [], {}))
+    assert f"<p>{said}</p>" in page

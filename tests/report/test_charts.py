@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from angulus.data.sets.images import Images
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.result import Number
 from angulus.experiments import build
-from angulus.report import charts, thumbnails
+from angulus.report import charts, legends, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import read_content
 from angulus.report.feature_chart import plane_features, run_features, shown_rows
 from angulus.report.finished_run import FinishedRun, ImagePairs
 from angulus.report.render_plotly import render_plotly
+from angulus.report.render_png import draw
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,18 @@ def test_the_summary_has_the_angles(models: dict[int, FinishedRun]) -> None:
     assert "mean direction 12.5°, smallest angle between two mean directions 105.0°" in summary
 
 
+def test_the_angles_of_many_classes_need_little_memory(models: dict[int, FinishedRun]) -> None:
+    labels = np.arange(3000)
+    features = np.random.default_rng(0).normal(size=(3000, 2))
+    test = {"features": features, "labels": labels, "predictions": labels, "norms": np.ones(3000)}
+    model = dataclasses.replace(models[2], test=test, formation=None, weights=None, images="gone")
+    tracemalloc.start()  # of NumPy's arrays
+    run_features(model)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3000**2
+
+
 def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, FinishedRun]) -> None:
     labels = np.repeat(np.arange(14), 2 + np.arange(14) // 4)  # 12 and 13 are the most frequent, then 8 to 11
     features = np.random.default_rng(0).normal(size=(len(labels), 2))
@@ -172,6 +186,39 @@ def test_of_many_classes_the_most_frequent_have_colours(models: dict[int, Finish
     assert [trace["name"] for trace in drawn] == [*map(str, [4, 5, 6, 7, 8, 9, 10, 11, 12, 13]), "other classes"]
     assert len(drawn[-1]["x"]) == (labels < 4).sum()
     assert len({trace["marker"]["color"] for trace in drawn}) == 11
+
+
+def test_classes_with_alike_or_reserved_names_have_switches_of_their_own(models: dict[int, FinishedRun]) -> None:
+    model = models[2]
+    assert isinstance(model.images, Images)
+    names = ("a class with quite a long name, first", "a class with quite a long name, second", "wrong", "run:x")
+    named = dataclasses.replace(model, images=dataclasses.replace(model.images, class_names=names + tuple("456789")))
+    chart = run_features(named)
+    entries = legends.block_entries([chart])
+    assert [entry.name for entry in entries] == [*names, *"456789", "wrong"]
+    assert len({entry.group for entry in entries}) == len(entries)
+    metas = [trace["meta"] for trace in reports.traces(chart) if trace["name"] == "class weight"]
+    assert metas == [entry.group for entry in entries[:-1]]
+
+
+def test_bars_and_dots_with_alike_names_have_places_of_their_own() -> None:
+    names = ["a variant with quite a long name, first", "a variant with quite a long name, second"]
+    dots = [charts.Dot(name, 90.0, 89.0, 91.0, mark="best") for name in names]
+    for chart, axis, mark in (
+        (charts.interval_dots("t", "accuracy in %", dots, ""), "y", "<br>best"),
+        (charts.group_errors("t", "class", names, [("one", [Number("a", 0.9), Number("b", 0.8)])]), "x", ""),
+    ):
+        places = {place for trace in reports.traces(chart) for place in trace[axis]}
+        assert places == {name + mark for name in names}
+        ticks = reports.layout(chart)[f"{axis}axis"]
+        assert set(ticks["tickvals"]) == places
+        assert ticks["ticktext"] == ["a variant with quite a long…" + mark] * 2
+        go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
+    (axis,) = draw(charts.interval_dots("t", "accuracy in %", dots, "")).axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a variant with quite a long…\nbest"] * 2
+    assert sorted({float(y) for line in axis.lines for y in line.get_ydata(orig=False)}) == [0, 1]
+    few = charts.group_errors("t", "class", ["a"], [("one", [Number("a", 0.9)])])
+    assert "tickvals" not in reports.layout(few)["xaxis"]
 
 
 # norms

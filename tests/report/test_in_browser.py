@@ -255,6 +255,20 @@ def test_features_can_be_put_on_the_circle(opened: Watched) -> None:
     )
 
 
+def test_a_projection_without_epochs_has_no_circle(browser: Any, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "splits", lambda recipe: reports.splits())
+        run = reports.train(tmp_path / "run", "backbone.embedding_size=8")
+        (run / "formation.npz").unlink()
+        write_report([run], tmp_path / "report.html", draws=0)
+    context = a_context(browser)
+    plot = Watched(context, tmp_path / "report.html").plot("features")
+    outline = "plot => plot._fullData.find(trace => trace.name === 'length 1').visible"
+    plot.page.wait_for_timeout(500)  # what is drawn is then placed
+    assert plot.evaluate(outline) is False
+    context.close()
+
+
 def test_space_turns_under_the_mouse(opened: Watched) -> None:
     plot, page = opened.plot("features", 1), opened.page
     page.wait_for_function("plot => Boolean(plot._fullLayout.scene._scene)", arg=plot.element_handle())

@@ -245,6 +245,41 @@ def test_numbers_of_generated_data_are_said_to_be_none(page: Page, folder: Path,
     assert warned not in [said for _, said in page.all("p")]
 
 
+def add_results(folder: Path, **added: Any) -> None:
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | added))
+
+
+def test_what_was_seen_in_the_training_of_any_seed_is_said(tmp_path: Path) -> None:
+    grid = "compare={seeds: [3, 4], variants: {A: {}, B: {}}}"
+    compare.compare(tiny.write(tmp_path, "training.epochs=1", grid), tmp_path / "grid")
+    add_results(
+        tmp_path / "grid" / "B" / "seed-4", findings=[{"step": 7, "sign": "stuck", "sentence": "step 7: stuck."}]
+    )
+    shutil.copytree(tmp_path / "grid" / "B" / "seed-4", tmp_path / "alone")
+    add_results(tmp_path / "alone", diverged="It diverged.")
+    content = read_content([tmp_path / "grid", tmp_path / "alone"], draws=0)
+    assert sections.build_sections(content)[0].intro == (
+        "alone: It diverged. B, seed 4: step 7: stuck. alone: step 7: stuck."
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "said"),
+    [
+        (["x"], "holds 'x' as 'findings.0'"),
+        ([{}], "it lacks 'findings.0.step'"),
+        ([{"step": 1, "sign": "stuck", "sentence": 2}], "holds 2 as 'findings.0.sentence'"),
+        ("x", "holds 'x' as 'findings'"),
+    ],
+)
+def test_damaged_findings_are_refused(folder: Path, tmp_path: Path, findings: Any, said: str) -> None:
+    shutil.copytree(folder / "wide", tmp_path / "wide")
+    add_results(tmp_path / "wide", findings=findings)
+    with pytest.raises(InputError, match=re.escape(said)):
+        write_report([tmp_path / "wide"], tmp_path / "page.html", draws=0)
+
+
 def test_images_that_are_gone_are_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(recipe: object) -> object:
         raise InputError("there are no digits here")
@@ -323,12 +358,31 @@ def test_all_charts_share_one_legend_and_one_colour_per_run(page: Page) -> None:
 def test_benchmarks_of_a_run_share_its_colour_and_differ_by_dashes() -> None:
     x = np.array([0.1, 0.2])
     named = [("A", x, x), ("B", x, x), ("A: lfw", x, x), ("A: cfp", x, x)]
-    curves = error_curves("roc", named)
+    curves = error_curves("roc", named, runs={"A: lfw": "A", "A: cfp": "A"})
     looks = legends.assign([curves])
     assert [entry.name for entry in legends.page_entries(looks)] == ["A", "B"]
     series = {one.name: one for one in legends.apply(curves, looks).series}
     assert series["A"].colour == series["A: lfw"].colour == series["A: cfp"].colour != series["B"].colour
     assert len({series[name].dash for name in ("A", "A: lfw", "A: cfp")}) == 3
+
+
+def test_a_variant_whose_name_begins_like_another_is_its_own(tmp_path: Path) -> None:
+    x = np.array([0.1, 0.2])
+    looks = legends.assign([error_curves("roc", [("A", x, x), ("A: b", x, x)])])
+    assert [entry.name for entry in legends.page_entries(looks)] == ["A", "A: b"]
+    grid = "compare={seeds: [3], variants: {A: {}, B: {}}}"
+    compare.compare(tiny.write(tmp_path, "training.epochs=1", grid), tmp_path / "grid")
+    alone = reports.result(tmp_path, "A: b")
+    benchmarks = tmp_path / "grid" / "A" / "seed-3" / "benchmarks"
+    benchmarks.mkdir()
+    reports.result(benchmarks)
+    content = read_content([tmp_path / "grid", alone], draws=0)
+    assert content.runs_of_results == {"A: crowd": "A"}
+    page = Page(render(content.title, "", sections.build_sections(content)))
+    said = " ".join(said for _, said in page.all("p"))
+    assert "A: b (pairs): " in said and "A: crowd (pairs): " not in said  # which the comparison's table has
+    entries = [said for attrs, said in page.all("button") if str(attrs.get("data-group")).startswith("run:")]
+    assert [entry.strip() for entry in entries] == ["A", "B", "A: b"]
 
 
 def test_each_section_has_content_and_each_table_can_scroll(page: Page, text: str) -> None:

@@ -27,7 +27,9 @@ def test_each_statistic_of_each_loss_is_explained(name: str) -> None:
     objective = getattr(losses, name)()
     if name in ("iam", "feature_incay", "ring_loss", "center_loss"):  # these need a base
         objective = losses.normface(s=8, learn=False) + objective
-    head = angulus.DenseHead(4, 5, objective)
+    elif name == "subcenter_spread":
+        objective = losses.subcenter_arcface(k=2) + objective
+    head = angulus.DenseHead(4, 5, objective.with_counts([5, 4, 3, 2, 1]))
     features, labels = torch.randn(8, 4), torch.arange(8) % 5
     head(features, labels)
     assert {*head.seen, *head.diagnose(features, labels)} <= STATISTICS.keys()

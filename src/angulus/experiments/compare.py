@@ -23,7 +23,7 @@ from angulus.experiments.choose import Choice, read_choices, refuse_other_trials
 from angulus.experiments.claims import GROUPS, Compare, accuracy_title, norm_title
 from angulus.experiments.measure import BENCHMARKS, load_test, low_quality, plain_numbers
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run_files import DIVERGED, RECIPE, holds_run, read_results, refuse_other_recipe
+from angulus.experiments.run_files import DIVERGED, FINDINGS, RECIPE, holds_run, read_results, refuse_other_recipe
 from angulus.training.state import CHECKPOINT
 
 Variants = Mapping[str, Mapping[str, Any]]  # name -> overrides
@@ -72,9 +72,10 @@ class Comparison:
     generated: bool = False  # whether the data are generated stand-ins, whose numbers are no result
     # the sentence on each run that diverged, by variant and seed
     diverged: Mapping[str, str] = field(default_factory=dict)
-    chosen: Mapping[str, Choice] = field(
-        default_factory=dict
-    )  # the trials of each variant, if its settings were chosen
+    # the trials of each variant, if its settings were chosen
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+    # what the watch said of each run, by variant and seed
+    findings: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def published(self) -> dict[str, Mapping[str, float]]:
@@ -263,8 +264,10 @@ def collect(recipe: Recipe, folder: Path) -> Comparison:
     }
     first = next(iter(results.values()))
     diverged = {run: result[DIVERGED] for run, result in results.items() if DIVERGED in result}
+    findings = {run: [each["sentence"] for each in result.get(FINDINGS, ())] for run, result in results.items()}
     chosen = read_choices(grid, variant_folders(grid, folder))
-    return Comparison(recipe, folder, rows, first["environment"], first.get("generated", False), diverged, chosen)
+    about = first["environment"], first.get("generated", False)
+    return Comparison(recipe, folder, rows, *about, diverged, chosen, findings)
 
 
 def _row(recipe: Recipe, grid: Compare, folder: Path, variant: str) -> VariantRow:

@@ -14,7 +14,7 @@ from angulus.core.checks import InputError
 from angulus.experiments import measure
 from angulus.experiments import recipe as recipes
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.run_files import DIVERGED, RECIPE, RESULTS, read_results
+from angulus.experiments.run_files import DIVERGED, FINDINGS, RECIPE, RESULTS, read_results
 
 
 def refuse_one_model(recipe: Recipe) -> None:
@@ -59,6 +59,8 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     diverged = [f"{fold.name}: {part[DIVERGED]}" for fold, part in zip(folds, results, strict=True) if DIVERGED in part]
     if diverged:
         pooled[DIVERGED] = " ".join(diverged)
+    if findings := _findings(folds, results):
+        pooled[FINDINGS] = findings
     if recipe.evaluation.benchmarks:
         facts |= {**test, "last_epoch_loss": np.asarray(loss)}
         pooled["benchmarks"] = measure.measure(recipe, facts, folder / measure.MODEL, torch.device("cpu"), folder)
@@ -66,7 +68,7 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
     files.write_json(
         folder / RESULTS,
         {
-            **{name: value for name, value in results[0].items() if name != DIVERGED},
+            **{name: value for name, value in results[0].items() if name not in (DIVERGED, FINDINGS)},
             **pooled,
             "folds": len(folds),
             "data": f"{len(folds)} folds, pooled; the first: {results[0]['data']}",
@@ -78,6 +80,15 @@ def pool(recipe: Recipe, folder: Path, folds: Sequence[Path], columns: Sequence[
             },
         },
     )
+
+
+def _findings(folds: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the watch said of each fold, with the fold's name."""
+    return [
+        {**each, "sentence": f"{fold.name}, {each['sentence']}"}
+        for fold, part in zip(folds, results, strict=True)
+        for each in part.get(FINDINGS, ())
+    ]
 
 
 def _concatenate(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:

@@ -32,6 +32,12 @@ class _TrainingResults(pydantic.BaseModel, strict=True):
     seconds: _Number
 
 
+class _Finding(pydantic.BaseModel, strict=True):
+    step: _Number
+    sign: str
+    sentence: str
+
+
 class _Results(pydantic.BaseModel, strict=True):
     """What the results of every run hold."""
 
@@ -40,6 +46,7 @@ class _Results(pydantic.BaseModel, strict=True):
     accuracy: _Number
     training: _TrainingResults
     environment: dict[str, Any]
+    findings: list[_Finding] = []
 
 
 class RunState(NamedTuple):
@@ -92,7 +99,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         _Results.model_validate(results)
     except pydantic.ValidationError as error:
         details = error.errors()[0]
-        name = details["loc"][-1]
+        name = ".".join(map(str, details["loc"]))
         if details["type"] == "missing":
             raise InputError(f"{path} cannot be read (it lacks {name!r}); {way_out}") from error
         raise InputError(f"{path} holds {checks.shown(details['input'])} as {name!r}; {way_out}") from error

@@ -15,6 +15,7 @@ DASHES: tuple[Literal["solid", "dash", "dot"], ...] = ("solid", "dash", "dot")
 MOST_IN_SUMMARY = 6  # lines that a summary describes one by one
 MOST_LETTERS = 28  # of a name in a legend
 RUN = "run:"  # begins the group of all series of one run or variant, on all charts of a page
+CLASS = "class:"  # begins the group of all series of one class, on the charts next to each other
 
 Values = NDArray[Any] | Sequence[Any]
 
@@ -129,6 +130,11 @@ def shorten(name: object) -> str:
     """
     name = str(name)
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
+def shorten_lines(name: str) -> str:
+    """A name whose lines are each cut to what a tick has room for."""
+    return "\n".join(map(shorten, name.split("\n")))
 
 
 def summarize(parts: Iterable[str]) -> str:

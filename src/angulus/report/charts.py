@@ -15,7 +15,7 @@ from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
 from angulus.evaluation.protocols.result import Curve, Number
 from angulus.report import terms
-from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, shorten, summarize
+from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, summarize
 
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_ROWS = 500  # of a log
@@ -25,6 +25,8 @@ FEW_POINTS = 12  # up to which each point of a curve is marked: one alone would 
 
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
 Judged = Sequence[tuple[str, NDArray[np.float64], NDArray[np.bool_]]]  # (name, norms [N], whether correct [N])
+Runs = Mapping[str, str]  # the run of each name that belongs to one; any other name is itself a run, or a lone result
+NO_RUNS: Runs = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Dot:
     mark: str = ""  # such as "best"
     open: bool = False  # drawn as a ring: no conclusion follows from it
     values: Sequence[float] = ()  # what it is the mean of
+    run: str = ""  # that it belongs to; "" is the one of its name
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class CurvePoint:
     value: str
 
 
+def _group(name: str, runs: Runs) -> str:
+    return RUN + runs.get(name, name)
+
+
 def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Chart:
     """Numbers as dots on lines that are their intervals, the first on top; small ticks are what a number is a mean of.
 
@@ -88,11 +95,12 @@ def interval_dots(title: str, label: str, dots: Sequence[Dot], note: str) -> Cha
     series: list[Series] = []
     summary: list[str] = []
     for dot in reversed(dots):
-        place = f"{shorten(dot.name)}\n{dot.mark}" if dot.mark else shorten(dot.name)
+        place = f"{dot.name}\n{dot.mark}" if dot.mark else dot.name
         known = not math.isnan(dot.low)
         low, high = np.clip([dot.low, dot.high], *limits).tolist()
         words = f"{dot.value:.4g}" + (f", 95 % interval {low:.4g} to {high:.4g}" if known else ", no interval")
-        looks: dict[str, Any] = {"colour": COLOURS[dot.number % 10], "group": RUN + dot.name, "in_legend": False}
+        looks: dict[str, Any] = {"colour": COLOURS[dot.number % 10], "in_legend": False}
+        looks |= {"group": RUN + (dot.run or dot.name)}
         ticks: dict[str, Any] = {"symbol": "tick", "size": 9, "opacity": 0.6, "hover": "one seed: {x:.2f}"}
         if dot.values:
             series.append(Series("points", dot.name, dot.values, [place] * len(dot.values), **looks, **ticks))
@@ -112,7 +120,7 @@ def _whole_range(axis: Axis, values: Sequence[float], top: float = 1) -> Axis:
     return replace(axis, low=-0.02 * top, high=1.02 * top) if fits else axis
 
 
-def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
+def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_], runs: Runs = NO_RUNS) -> Chart:
     """Histograms of the norm of right and of wrong samples, each as a share of its own group. FI Fig. 3."""
     if norms.ndim != 1 or norms.shape != correct.shape or not len(norms):
         raise InputError(f"norms and correct must be [N >= 1]; got {list(norms.shape)} and {list(correct.shape)}")
@@ -131,7 +139,7 @@ def norm_histogram(name: str, norms: NDArray[np.float64], correct: NDArray[np.bo
         low, middle, high = np.quantile(norms[member], [0.05, 0.5, 0.95])
         summary.append(f"{count:,} {group}, median norm {middle:.3g}, 90 % of them from {low:.3g} to {high:.3g}")
     axes = Axis("feature norm ‖x‖"), Axis("share of the group", low=0)
-    return Chart(name, series, *axes, summary=summarize(summary), overlaid=True, group=RUN + name)
+    return Chart(name, series, *axes, summary=summarize(summary), overlaid=True, group=_group(name, runs))
 
 
 def norm_bins(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_]) -> Chart:
@@ -148,7 +156,7 @@ def norm_bins(name: str, norms: NDArray[np.float64], correct: NDArray[np.bool_])
     return Chart(name, series, *axes, right=Axis("samples", low=0))
 
 
-def accuracy_by_norm(judged: Judged) -> Chart:
+def accuracy_by_norm(judged: Judged, runs: Runs = NO_RUNS) -> Chart:
     """Accuracy in ten bins of equal count, at the share of samples with smaller norms. FI Fig. 1."""
     series, summary = [], []
     for number, (name, norms, correct) in enumerate(judged):
@@ -158,7 +166,7 @@ def accuracy_by_norm(judged: Judged) -> Chart:
         accuracy = np.array([bin_.accuracy for bin_ in bins])
         texts = [f"norm {bin_.low:.3g} to {bin_.high:.3g}, {bin_.count:,} samples" for bin_ in bins]
         hover = "{y:.2%} right<br>{text}"
-        looks = {"symbol": "dot", "group": RUN + name, **line_style(number)}
+        looks = {"symbol": "dot", "group": _group(name, runs), **line_style(number)}
         series.append(Series("line", name, x, accuracy, texts=texts, hover=hover, **looks))
         summary.append(f"{name}: {accuracy[0]:.1%} right in the lowest bin, {accuracy[-1]:.1%} in the highest")
     accuracies = np.concatenate([one.y for one in series])
@@ -168,7 +176,7 @@ def accuracy_by_norm(judged: Judged) -> Chart:
     return Chart("Accuracy by norm", series, *axes, summary=summarize(summary), note=note)
 
 
-def error_by_discard(judged: Judged) -> Chart:
+def error_by_discard(judged: Judged, runs: Runs = NO_RUNS) -> Chart:
     """The error that remains as the samples of lowest norm are discarded."""
     lines = []
     for name, norms, correct in judged:
@@ -180,11 +188,15 @@ def error_by_discard(judged: Judged) -> Chart:
     x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
     rates = np.concatenate([rates for *_, rates in lines])
     y = y if np.ptp(rates) else _whole_range(y, rates.tolist())
-    return replace(error_curves("discard", lines), x=x, y=y)
+    return replace(error_curves("discard", lines, runs=runs), x=x, y=y)
 
 
 def error_curves(
-    kind: str, lines: Lines, title: str = "", points: Mapping[str, Sequence[CurvePoint]] = MappingProxyType({})
+    kind: str,
+    lines: Lines,
+    title: str = "",
+    points: Mapping[str, Sequence[CurvePoint]] = MappingProxyType({}),
+    runs: Runs = NO_RUNS,
 ) -> Chart:
     """ROC, DET, CMC, FROC or error-versus-discard curves.
 
@@ -204,7 +216,8 @@ def error_curves(
         marked = shown.sum() <= FEW_POINTS and not own  # rings mark it already, and their hover must be on top
         looks = {**line_style(number), "symbol": "dot" if marked else "", "size": 4}
         style: Any = "steps" if look.steps else "line"
-        series = Series(style, name, x[shown], y[shown], **looks, hover="({x:.4g}, {y:.4g})", group=RUN + name)
+        looks |= {"hover": "({x:.4g}, {y:.4g})", "group": _group(name, runs)}
+        series = Series(style, name, x[shown], y[shown], **looks)
         curves.append(series)
         if own:
             marks.append(_rings(series, [point for point in own if point.x > 0 and point.y > 0]))
@@ -286,7 +299,11 @@ def bars(names: Sequence[str], groups: Mapping[str, Sequence[float]], *, title: 
 
 
 def group_errors(
-    title: str, kind: str, groups: Sequence[str], accuracies: Sequence[tuple[str, Sequence[Number]]]
+    title: str,
+    kind: str,
+    groups: Sequence[str],
+    accuracies: Sequence[tuple[str, Sequence[Number]]],
+    runs: Runs = NO_RUNS,
 ) -> Chart:
     """The error 1 − accuracy of each group with its interval; of many groups, those with the largest mean error.
 
@@ -299,7 +316,7 @@ def group_errors(
     series, summary = [], []
     for index, ((name, numbers), error) in enumerate(zip(accuracies, rates, strict=True)):
         names = [groups[place] for place in shown]
-        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10, "group": RUN + name}
+        looks: dict[str, Any] = {"colour": COLOURS[index % 10], "hatched": index >= 10, "group": _group(name, runs)}
         bars = Series("bars", name, names, error[shown], **looks, hover="{x}: error {y:.2%}")
         intervals = [numbers[place].interval for place in shown]
         if any(intervals):

@@ -161,6 +161,15 @@ def _by_quality(rows: Sequence[VariantRow], comparison: Comparison) -> list[str]
         return []
     return [
         "Images with small feature norms are hard for every loss: "
-        f"{min(low):.1f} to {max(low):.1f} % of them are classified correctly, but "
-        f"{min(good):.1f} to {max(good):.1f} % of the others."
+        f"{_percent(low)} of them are classified correctly, but {_percent(good)} of the others."
     ]
+
+
+def _percent(values: Sequence[float]) -> str:
+    """The range of percentages; one number if its ends read the same.
+
+    >>> _percent([7.12, 9.0]), _percent([7.12, 7.1])
+    ('7.1 to 9.0 %', '7.1 %')
+    """
+    ends = dict.fromkeys(f"{end:.1f}" for end in (min(values), max(values)))
+    return f"{' to '.join(ends)} %"

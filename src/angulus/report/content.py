@@ -29,6 +29,8 @@ class Content:
     comparisons: list[Comparison] = field(default_factory=list)
     runs: list[FinishedRun] = field(default_factory=list)  # single ones, and those of a comparison's first seed
     results: dict[str, Result] = field(default_factory=dict)  # saved ones, by name
+    runs_of_results: dict[str, str] = field(default_factory=dict)  # by the result's name, if it belongs to a run
+    in_comparisons: set[str] = field(default_factory=set)  # the names of results that the table of a comparison has
     left_out: list[str] = field(default_factory=list)  # a sentence for each input that cannot be shown
 
     @property
@@ -91,8 +93,8 @@ class _ContentReader:
         elif (path / RESULTS).is_file():
             in_comparison = re.fullmatch(r"seed-\d+", path.name)  # there the variant's folder says more
             name = f"{path.parent.name}/{path.name}" if in_comparison else path.name
-            self._run(name, path.parent.name, path)
-            self._benchmarks(name, path.parent.name, path)
+            unique = self._run(name, path.parent.name, path)
+            self._benchmarks(name, path.parent.name, path, unique)
         elif (path / RECIPE).is_file() and ((path / COMPARISON).is_file() or _runs_in(path)):
             self._comparison(path)
         elif runs := _runs_in(path):  # a comparison whose recipe is missing
@@ -107,20 +109,28 @@ class _ContentReader:
                 f"evaluate --json` saved; {path} {'is none of them' if path.exists() else 'does not exist'}"
             )
 
-    def _run(self, name: str, parent: str, folder: Path, reference: Path | None = None) -> None:
+    def _run(self, name: str, parent: str, folder: Path, reference: Path | None = None) -> str:
+        """Read a run; returns its name."""
         name = _unique_name(name, parent, [run.name for run in self.content.runs])
         self.content.runs.append(read_run(name, folder, reference, self.data, self.draws))
         if damage := log.find_damage(folder / log.METRICS):
             self.content.left_out.append(f"{folder / log.METRICS}: {damage}; the lines before it are shown")
+        return name
 
-    def _benchmarks(self, name: str, parent: str, folder: Path) -> None:
+    def _benchmarks(self, name: str, parent: str, folder: Path, run: str) -> list[str]:
+        """Read the results of a run; returns their names."""
+        names = []
         for path in sorted((folder / BENCHMARKS).glob("*.json")):
             with self.noting_errors(path):
-                self._result(f"{name}: {path.stem}", parent, path)
+                names.append(self._result(f"{name}: {path.stem}", parent, path))
+                self.content.runs_of_results[names[-1]] = run
+        return names
 
-    def _result(self, name: str, parent: str, path: Path) -> None:
-        results = self.content.results
-        results[_unique_name(name, parent, results)] = Result.read(path)
+    def _result(self, name: str, parent: str, path: Path) -> str:
+        """Read a saved result; returns its name."""
+        name = _unique_name(name, parent, self.content.results)
+        self.content.results[name] = Result.read(path)
+        return name
 
     def _comparison(self, path: Path) -> None:
         recipe, lines = keep_finished(recipes.load(path / RECIPE), path, self.data)
@@ -134,8 +144,9 @@ class _ContentReader:
         for name in grid.grid:
             with self.noting_errors(path / name):
                 label = f"{name}, {part}" if part else name  # of folds, the first one's model
-                self._run(label, path.name, compare.model_folder(path, grid, name), reference)
-                self._benchmarks(name, path.name, compare.run_folder(path, name, grid.seeds[0]))
+                run = self._run(label, path.name, compare.model_folder(path, grid, name), reference)
+                folder = compare.run_folder(path, name, grid.seeds[0])  # with folds, its results are of all of them
+                self.content.in_comparisons.update(self._benchmarks(name, path.name, folder, name if part else run))
 
 
 def _runs_in(path: Path) -> list[Path]:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.report.chart import COLOURS, GREY, RUN, Axis, Chart, Samples, Series, Sheet, shorten
+from angulus.report.chart import CLASS, COLOURS, GREY, RUN, Axis, Chart, Samples, Series, Sheet
 from angulus.report.finished_run import FinishedRun
+from angulus.training.watch import closest
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -37,7 +39,7 @@ def plane_features(
     ]
     if weights is not None:
         for label, colour in colours.items():
-            series += _rays(shorten(class_names[label]), colour, weights[label], reach)
+            series += _rays(class_names[label], colour, weights[label], reach)
     looks = {"colour": "#000000", "symbol": "plus", "size": 7, "in_legend": False}
     series.append(_series("points", "origin", np.zeros((1, 2)), **looks))
     axis = Axis(low=-reach, high=reach)
@@ -168,9 +170,7 @@ def _spread(points: Floats, labels: Array) -> str:
     own = np.degrees(np.arccos(np.clip((unit * means[place]).sum(axis=1), -1, 1))).mean()
     if len(classes) < 2:
         return f"Mean angle to the class's mean direction {own:.1f}°."
-    between = means @ means.T
-    np.fill_diagonal(between, -1)
-    nearest = np.degrees(np.arccos(np.clip(between.max(), -1, 1)))
+    nearest = np.degrees(closest(torch.from_numpy(means))[0])
     return (
         f"{len(classes):,} classes; mean angle of a feature to its class's mean direction {own:.1f}°, "
         f"smallest angle between two mean directions {nearest:.1f}°."
@@ -179,7 +179,8 @@ def _spread(points: Floats, labels: Array) -> str:
 
 def _points(name: str, colour: str, points: Floats, samples: Array | None = None, *, opacity: float = 0.75) -> Series:
     size = 4 if points.shape[1] == 2 else 2.5
-    looks = {"colour": colour, "symbol": "dot", "size": size, "opacity": opacity, "group": shorten(name)}
+    looks = {"colour": colour, "symbol": "dot", "size": size, "opacity": opacity}
+    looks |= {"group": "" if colour == GREY else CLASS + name}  # grey are the other classes
     return _series("points", name, points, **looks, samples=() if samples is None else samples)
 
 
@@ -192,7 +193,7 @@ def _ray(class_name: str, colour: str, weight: Array, reach: float) -> Series:
     """A line from the origin along a class weight."""
     weight = weight.astype(np.float64)
     tip = weight / max(float(np.linalg.norm(weight)), 1e-12) * reach
-    looks = {"colour": colour, "width": 1, "in_legend": False, "group": shorten(class_name)}
+    looks = {"colour": colour, "width": 1, "in_legend": False, "group": CLASS + class_name}
     return _series("line", "class weight", np.stack([np.zeros_like(tip), tip]), **looks)
 
 

@@ -41,9 +41,8 @@ class FinishedRun:
     accuracies: Result  # accuracy and mean norm by quality and class, with intervals over the test images
     log: list[dict[str, Any]]  # rows of `metrics.jsonl`
     formation: Formation | None  # features by epoch, if the run recorded them
-    weights: (
-        NDArray[np.float32] | None
-    )  # of the classes, [C, d] or [C, K, d]; needs 2-D or 3-D features and the checkpoint
+    # of the classes, [C, d] or [C, K, d]; needs 2-D or 3-D features and the checkpoint
+    weights: NDArray[np.float32] | None
     images: Images | str  # the test images, or the reason why they cannot be shown
 
     @property
@@ -125,7 +124,8 @@ class DataSets:
 def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> FinishedRun:
     """Read a finished run; the norms of the `reference` run, or else its own, split good from low quality."""
     recipe = recipes.load(folder / RECIPE)
-    if "folds" in read_results(folder):
+    results = read_results(folder)
+    if "folds" in results:
         raise InputError(f"{folder} pools folds, each with its own model; give the comparison, or one of its folds")
     test = read_test(folder)
     other = None if reference is None else _predictions(read_test(reference), reference)
@@ -136,7 +136,6 @@ def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, dr
         images = f"the data set {recipe.data.name!r} is no longer the one that {name} was tested on"
     rows, recorded = log.read_lines(folder / log.METRICS), _formation(folder, test["features"])
     weights = _weights(folder) if test["features"].shape[1] in (2, 3) else None
-    results = read_results(folder)
     return FinishedRun(name, folder, recipe, results, test, accuracies, rows, recorded, weights, images)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from angulus.report.chart import DASHES, RUN, Chart, line_style
+from angulus.report.chart import CLASS, DASHES, RUN, Chart, line_style
 
 Looks = Mapping[str, int]  # the number of each run's group, which decides its colour and dash
 
@@ -24,14 +24,9 @@ def assign(charts: Sequence[Chart]) -> Looks:
     groups = [group for chart in ordered for group in (chart.group, *(series.group for series in chart.series))]
     looks: dict[str, int] = {}
     for group in dict.fromkeys(groups):
-        if group.startswith(RUN) and owner(group, looks) not in looks:
+        if group.startswith(RUN):
             looks[group] = len(looks)
     return looks
-
-
-def owner(group: str, looks: Looks) -> str:
-    """The run that a group belongs to: "run:ArcFace: lfw" are results of "run:ArcFace"."""
-    return next((run for run in looks if group == run or group.startswith(f"{run}: ")), group)
 
 
 def apply(chart: Chart, looks: Looks) -> Chart:
@@ -39,19 +34,18 @@ def apply(chart: Chart, looks: Looks) -> Chart:
     names: dict[str, list[str]] = {}  # of the series of each run
     series = []
     for one in chart.series:
-        run = owner(one.group, looks)
-        if run not in looks:
+        if one.group not in looks:
             series.append(one)
             continue
-        lines = names.setdefault(run, [])
+        lines = names.setdefault(one.group, [])
         if one.name not in lines:
             lines.append(one.name)
-        style = line_style(looks[run])
+        style = line_style(looks[one.group])
         if one.kind in ("line", "steps"):
             dash = DASHES[(DASHES.index(style["dash"]) + lines.index(one.name)) % len(DASHES)]
-            series.append(replace(one, group=run, colour=style["colour"], dash=dash))
+            series.append(replace(one, colour=style["colour"], dash=dash))
         else:
-            series.append(replace(one, group=run, colour=style["colour"]))
+            series.append(replace(one, colour=style["colour"]))
     return replace(chart, series=series)
 
 
@@ -68,8 +62,8 @@ def block_entries(charts: Sequence[Chart]) -> list[Entry]:
     entries: dict[str, Entry] = {}
     for chart in charts:
         for series in chart.series:
-            name = series.group or series.name
-            if series.in_legend and not name.startswith(RUN):
+            group = series.group or series.name
+            if series.in_legend and not series.group.startswith(RUN):
                 shape = series.symbol or ("hatched" if series.hatched else "solid")
-                entries.setdefault(name, Entry(name, name, series.colour, shape))
+                entries.setdefault(group, Entry(group, group.removeprefix(CLASS), series.colour, shape))
     return list(entries.values()) if len(entries) > 1 else []

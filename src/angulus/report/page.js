@@ -108,7 +108,7 @@
     const slider = box.querySelector(".epoch"), lengths = box.querySelector(".lengths");
     const isOn = (trace) => !hidden.has(trace.meta);
     if (!slider && !lengths) {
-      await Plotly.restyle(plot, { visible: chart.traces.map(isOn) });
+      await Plotly.restyle(plot, { visible: chart.traces.map((trace) => isOn(trace) && trace.visible !== false) });
       return;
     }
     const frame = frameOf(plot);

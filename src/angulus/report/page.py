@@ -88,16 +88,7 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
     """
     sections = [section for section in sections if section.blocks]
     looks = legends.assign([chart for section in sections for chart in _charts(section)])
-    drawn: list[dict[str, Any]] = []
-    sheets: list[Sheet] = []
-
-    def number(chart: Chart) -> int:
-        drawn.append(render_plotly(legends.apply(chart, looks)))
-        if chart.samples is not None and chart.samples.sheet is not None:
-            if chart.samples.sheet not in sheets:
-                sheets.append(chart.samples.sheet)
-            drawn[-1]["samples"]["sheet"] = sheets.index(chart.samples.sheet)
-        return len(drawn) - 1
+    drawn = _DrawnCharts(looks)
 
     from plotly.offline import get_plotlyjs
 
@@ -111,13 +102,11 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
         about=about,
         left_out=left_out,
         sections=sections,
-        number=number,
+        number=drawn.add,
         height=_height,
-        group=lambda chart: legends.owner(chart.group, looks),
         legend=legends.page_entries(looks),
         block_legend=legends.block_entries,
-        # after all have been numbered
-        charts=lambda: Markup(_json({"charts": drawn, "sheets": [asdict(sheet) for sheet in sheets]})),
+        charts=drawn.to_json,  # after all have been numbered
         policy=_policy(library, script),
         style=Markup(style),
         library=Markup(library),
@@ -125,6 +114,28 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
         version=__version__,
     )
     return page + "\n"
+
+
+@dataclass(frozen=True)
+class _DrawnCharts:
+    """The charts that the template has placed so far, and the sheets of pictures that they share."""
+
+    looks: legends.Looks
+    charts: list[dict[str, Any]] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+
+    def add(self, chart: Chart) -> int:
+        """Draw a chart; returns its number."""
+        self.charts.append(render_plotly(legends.apply(chart, self.looks)))
+        if chart.samples is not None and chart.samples.sheet is not None:
+            if chart.samples.sheet not in self.sheets:
+                self.sheets.append(chart.samples.sheet)
+            self.charts[-1]["samples"]["sheet"] = self.sheets.index(chart.samples.sheet)
+        return len(self.charts) - 1
+
+    def to_json(self) -> Markup:
+        """All of them, for page.js."""
+        return Markup(_json({"charts": self.charts, "sheets": [asdict(sheet) for sheet in self.sheets]}))
 
 
 def _charts(section: Section) -> list[Chart]:

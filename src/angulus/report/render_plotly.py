@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from angulus.report.chart import GREY, Axis, Chart, Samples, Series, shorten
+from angulus.report.chart import GREY, Axis, Chart, Samples, Series, shorten, shorten_lines
 
 SYMBOLS = {
     "dot": "circle",
@@ -95,8 +95,16 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
 
 def _coordinates(values: Any, digits: int) -> list[Any]:
     if len(values) and isinstance(values[0], str):
-        return ["<br>".join(_escape(shorten(line)) for line in name.split("\n")) for name in values]
+        return [_escape(name) for name in values]
     return _short(values, digits)
+
+
+def _short_ticks(names: Sequence[str]) -> dict[str, Any]:
+    """Ticks with shortened names; the places keep the whole ones, since two may begin alike."""
+    short = {name: shorten_lines(name) for name in names}
+    if all(name == text for name, text in short.items()):
+        return {}
+    return {"tickvals": [_escape(name) for name in short], "ticktext": [_escape(text) for text in short.values()]}
 
 
 def _bars(series: Series) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def _axis(axis: Axis, columns: Sequence[Any]) -> dict[str, Any]:
     elif axis.low == 0:
         layout["rangemode"] = "tozero"
     if axis.names:
-        layout["type"] = "category"
+        layout |= {"type": "category"} | _short_ticks([name for column in columns for name in column])
     if axis.percent:
         layout["tickformat"] = ".0%"
     if axis.log:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, PercentFormatter
 
 from angulus.core import checks, files
-from angulus.report.chart import GREY, Axis, Chart, Panels, Series
+from angulus.report.chart import GREY, Axis, Chart, Panels, Series, shorten_lines
 
 MARKERS = {"": "None", "dot": "o", "ring": "o", "cross": "x", "plus": "+", "tick": "|"}
 LINES = {"solid": "-", "dash": "--", "dot": ":"}
@@ -85,6 +85,8 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         right.yaxis.label.set_color(next(series.colour for series in shown if series.right))
     if chart.y.names:
         axis.margins(y=0.15)
+        names = list(dict.fromkeys(name for series in shown for name in series.y))
+        axis.set_yticks(range(len(names)), [shorten_lines(name) for name in names])
     if chart.equal:
         axis.set_aspect("equal")
     elif not bars:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import numpy as np
 from angulus.evaluation.protocols import groups, scored
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
-from angulus.report.chart import RUN, Chart
-from angulus.report.charts import CURVES, CurvePoint
+from angulus.report.chart import Chart
+from angulus.report.charts import CURVES, NO_RUNS, CurvePoint, Runs
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 from angulus.report.terms import explain_figures
@@ -50,27 +49,29 @@ def describe_features(result: Result) -> str:
     return f"Features: {source}{'' if flip == 'none' else f'; scores: {flip}, norms without'}."
 
 
-def result_curves(results: Results) -> list[Chart]:
-    """One chart for each kind of curve of each protocol, with the curves of all its results."""
+def result_curves(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
+    """One chart for each kind of curve of each protocol, with the curves of all its results.
+
+    `runs` has the run of each result that belongs to one.
+    """
     drawn = []
     for kind in KINDS:
         lines: dict[str, list[Any]] = {}
-        owners: dict[str, str] = {}  # the result of each curve
+        runs_of_curves: dict[str, str] = {}
         points: dict[str, list[CurvePoint]] = {}
         for name, result in results.items():
             for curve in result.curves:
                 if curve.kind == kind:
                     label = name if curve.name == result.protocol else f"{name}, {curve.name}"
                     lines.setdefault(result.protocol, []).append((label, curve.x, curve.y))
-                    points[label], owners[RUN + label] = _points_of_table(result, curve), RUN + name
+                    points[label], runs_of_curves[label] = _points_of_table(result, curve), runs.get(name, name)
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
-            chart = charts.error_curves(kind, curves, title, points)
-            drawn.append(replace(chart, series=[replace(one, group=owners[one.group]) for one in chart.series]))
+            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves))
     return drawn
 
 
-def errors_by_group(results: Results) -> list[Chart]:
+def errors_by_group(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
     """Errors of groups of people; results with the same groups share a chart."""
     by_groups: dict[tuple[str, ...], list[tuple[str, list[Number]]]] = {}
     for name, result in results.items():
@@ -78,7 +79,7 @@ def errors_by_group(results: Results) -> list[Chart]:
             names = tuple(np.unique(result.samples["groups"]).tolist())
             accuracies = [result.number(f"accuracy {group}") for group in names]
             by_groups.setdefault(names, []).append((name, accuracies))
-    return [charts.group_errors("Error by group", "group", names, rows) for names, rows in by_groups.items()]
+    return [charts.group_errors("Error by group", "group", names, rows, runs) for names, rows in by_groups.items()]
 
 
 def _table_of_one(name: str, result: Result) -> Table:

@@ -58,13 +58,15 @@ def describe(content: Content) -> str:
 
 
 def _warnings(content: Content) -> str:
-    """What a reader must know before the numbers: generated data, and trainings that diverged."""
+    """What a reader must know before the numbers: generated data, trainings that diverged, and what the watch saw."""
     warnings = [line for comparison in content.comparisons for line in tables.warning_lines(comparison) if line]
     if any(run.results.get("generated") for run in content.runs):
         warnings = warnings or [tables.GENERATED]
-    if not content.comparisons:
-        warnings += [f"{run.name}: {run.results[DIVERGED]}" for run in content.runs if DIVERGED in run.results]
-    warnings += [f"{run.name}: {seen['sentence']}" for run in content.runs for seen in run.results.get(FINDINGS, ())]
+    single = summary_section.single_runs(content)
+    warnings += [f"{run.name}: {run.results[DIVERGED]}" for run in single if DIVERGED in run.results]
+    for comparison in content.comparisons:
+        warnings += [f"{run}: {sentence}" for run, seen in comparison.findings.items() for sentence in seen]
+    warnings += [f"{run.name}: {seen['sentence']}" for run in single for seen in run.results.get(FINDINGS, ())]
     return " ".join(dict.fromkeys(warnings))
 
 

@@ -48,7 +48,7 @@ def summarize(content: Content, warnings: str) -> Section:
         blocks.append(Words([*map(_run_sentence, single), *notes]))
         dots = [_dot(number, run.name, run.accuracies.number("accuracy"), 100) for number, run in enumerate(single)]
         blocks.append(Charts([charts.interval_dots("Test accuracy", "accuracy in %", dots, RUN_NOTE)]))
-    blocks += _results(_own_results(content))
+    blocks += _results(_own_results(content), content.runs_of_results)
     return Section("conclusion", "Conclusion", warnings, blocks)
 
 
@@ -76,7 +76,7 @@ def comparison_dots(comparison: Comparison) -> Chart | None:
     if ranking.seeds == 2:
         note += " Two seeds say little, so their intervals are wide."
     if ranking.title == accuracy_title("entire"):
-        return charts.interval_dots("Test accuracy", "accuracy of all test images in %", dots, note)
+        return charts.interval_dots("Test accuracy", "accuracy in %", dots, note)
     return charts.interval_dots(ranking.title, ranking.title, dots, note)
 
 
@@ -123,11 +123,10 @@ def _run_sentence(run: FinishedRun) -> str:
 
 def _own_results(content: Content) -> dict[str, Result]:
     """The saved results that are not the benchmarks of a comparison's variants, which its table has."""
-    compared = [f"{run.name}: " for run in content.runs if run not in single_runs(content)]
-    return {name: result for name, result in content.results.items() if not name.startswith(tuple(compared))}
+    return {name: result for name, result in content.results.items() if name not in content.in_comparisons}
 
 
-def _results(results: dict[str, Result]) -> list[Any]:
+def _results(results: dict[str, Result], runs: charts.Runs) -> list[Any]:
     """For each protocol a sentence on each result, and the dots of its leading number."""
     by_protocol: dict[str, list[tuple[str, Result, Number]]] = {}
     for name, result in results.items():
@@ -145,7 +144,7 @@ def _results(results: dict[str, Result]) -> list[Any]:
                 "angulus compare-results gives the interval of the difference."
             )
         blocks.append(Words(lines))
-        dots = [_dot(place, name, number, 1) for place, (name, _, number) in enumerate(group)]
+        dots = [_dot(place, name, number, 1, runs.get(name, "")) for place, (name, _, number) in enumerate(group)]
         dotted.append(charts.interval_dots(title, group[0][2].name, dots, RESULT_NOTE))
     return blocks + ([Charts(dotted)] if dotted else [])
 
@@ -169,6 +168,6 @@ def _result_sentence(name: str, result: Result, number: Number) -> str:
     return f"{sentence}, over {counts[0]}." if counts else f"{sentence}."
 
 
-def _dot(place: int, name: str, number: Number, scale: float) -> Dot:
+def _dot(place: int, name: str, number: Number, scale: float, run: str = "") -> Dot:
     low, high = (number.interval.low, number.interval.high) if number.interval else (math.nan, math.nan)
-    return Dot(name, scale * number.value, scale * low, scale * high, place)
+    return Dot(name, scale * number.value, scale * low, scale * high, place, run=run)

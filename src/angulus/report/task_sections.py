@@ -83,7 +83,7 @@ def build_tasks(content: Content, source: Path | None) -> list[Section]:
         blocks: list[Any] = [*saved_results.result_tables(results)]
         if anchor == "classification":
             blocks += _classification(content)
-        if curves := saved_results.result_curves(results):
+        if curves := saved_results.result_curves(results, content.runs_of_results):
             blocks.append(Charts(curves))
         if anchor == "verification":
             blocks += _verification(content, results, source)
@@ -166,7 +166,7 @@ def _verification(content: Content, results: dict[str, Result], source: Path | N
         for name, image_pairs in test_pairs.items()
         if image_pairs is not None
     ]
-    drawn = saved_results.errors_by_group(results)
+    drawn = saved_results.errors_by_group(results, content.runs_of_results)
     for place, kind in enumerate(("roc", "det")):
         if own:
             look = charts.CURVES[kind]
@@ -175,11 +175,12 @@ def _verification(content: Content, results: dict[str, Result], source: Path | N
             drawn.append(charts.error_curves(kind, lines, f"{look.title}, pairs of test images"))
     judged = {name: quality.judge_result(each) for name, each in results.items() if _has_norms(each)}
     if norms := [(name, pair.norms, pair.correct) for name, pair in judged.items()]:
-        drawn += [charts.accuracy_by_norm(norms), charts.error_by_discard(norms)]
+        by_norm = (charts.accuracy_by_norm, charts.error_by_discard)
+        drawn += [draw(norms, content.runs_of_results) for draw in by_norm]
     if drawn:
         blocks.append(Charts(drawn))
     if norms:
-        histograms = [charts.norm_histogram(*sample) for sample in norms]
+        histograms = [charts.norm_histogram(*sample, content.runs_of_results) for sample in norms]
         blocks.append(Charts(histograms, title="Norms of right and wrong pairs, as histograms"))
     return blocks + _wrong_pairs(content.runs, test_pairs, results, source)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from angulus.core.wording import plural
 from angulus.data.faces.align import Note, Problem
 from angulus.data.records import Row
 
@@ -45,7 +46,7 @@ _MEANINGS: dict[str, str] = {  # of each problem, and what to do
 
 
 @dataclass(frozen=True)
-class Crops:
+class PageCrops:
     """What the page shows of the records: how many crops and people, some crops, and those of photos with a note."""
 
     count: int
@@ -64,7 +65,7 @@ def count_problems(notes: Sequence[Note]) -> dict[str, int]:
     return {problem: numbers[problem] for problem in get_args(Problem) if numbers[problem]}
 
 
-def render(notes: Sequence[Note], title: str, crops: Crops | None) -> str:
+def render(notes: Sequence[Note], title: str, crops: PageCrops | None) -> str:
     """The page; all that comes from file names is escaped, and its policy runs no script and loads nothing."""
     numbers = count_problems(notes)
     parts = [
@@ -91,12 +92,20 @@ def render(notes: Sequence[Note], title: str, crops: Crops | None) -> str:
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def _summary(notes: Sequence[Note], crops: Crops | None) -> str:
+def _summary(notes: Sequence[Note], crops: PageCrops | None) -> str:
     refused = len({note.id for note in notes if not note.kept})
     looked = len({note.id for note in notes if note.kept})
-    kept = "This run has not finished. " if crops is None else f"{crops.count:,} crops of {crops.people:,} people. "
-    said = f"{refused:,} photos or files gave no crop; {looked:,} crops have a note." if notes else "Nothing to report."
-    return kept + said
+    kept = "This run has not finished."
+    if crops is not None:
+        kept = f"{_crops(crops.count)} of {crops.people:,} {'person' if crops.people == 1 else 'people'}."
+    if not notes:
+        return f"{kept} Nothing to report."
+    files = f"{refused:,} {plural('photo', refused)} or {plural('file', refused)} gave no crop"
+    return f"{kept} {files}; {_crops(looked)} {'has' if looked == 1 else 'have'} a note."
+
+
+def _crops(count: int) -> str:
+    return f"{count:,} {plural('crop', count)}"
 
 
 def _problem_table(numbers: Mapping[str, int]) -> str:
@@ -108,7 +117,7 @@ def _problem_table(numbers: Mapping[str, int]) -> str:
     return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _sample(crops: Crops) -> list[str]:
+def _sample(crops: PageCrops) -> list[str]:
     which = "All crops." if len(crops.sample) == crops.count else f"{len(crops.sample):,} of {crops.count:,} crops."
     ask = "Eyes should be level and at one height, and each crop should show the person that its name says."
     parts = [f'<h2 id="crops">Crops to look at</h2><p>{which} {ask}</p><ul class="crops">']

@@ -116,7 +116,7 @@ class Journal:
         self._pictures[note.problem] += bool(note.picture)
 
 
-def write(folder: Path, notes: Sequence[Note], title: str, crops: face_page.Crops | None = None) -> None:
+def write(folder: Path, notes: Sequence[Note], title: str, crops: face_page.PageCrops | None = None) -> None:
     """Write `report.csv` and the self-contained `report.html`, which groups the notes by problem.
 
     `crops` are to be looked at; None while the records are unfinished.

@@ -193,7 +193,7 @@ def _write_report(out: Path, about: dict[str, Any]) -> Prepared:
     return Prepared(len(records), len(sizes), problems, out / RECORDS, out / face_report.PAGE)
 
 
-def _crops_to_show(records: Records, notes: Sequence[Note], people: int) -> face_page.Crops:
+def _crops_to_show(records: Records, notes: Sequence[Note], people: int) -> face_page.PageCrops:
     """Evenly spaced crops, and those of the photos whose notes the page shows."""
     rows = np.unique(np.linspace(0, len(records) - 1, face_page.SAMPLE).round().astype(int))
     by_problem: dict[str, list[str]] = defaultdict(list)
@@ -203,7 +203,7 @@ def _crops_to_show(records: Records, notes: Sequence[Note], people: int) -> face
     wanted = [id for ids in by_problem.values() for id in ids[: face_page.PICTURES]]
     noted = np.flatnonzero(np.isin(records.ids, wanted))
     images = zip(records.ids[noted].tolist(), records.images(noted), strict=True)
-    return face_page.Crops(len(records), people, records.rows(rows), dict(images))
+    return face_page.PageCrops(len(records), people, records.rows(rows), dict(images))
 
 
 class Workers:
