@@ -150,7 +150,7 @@ def in_words(settings: Settings) -> str:
     ('m=0.3, kind=adamw, lr=0.01', 'as written')
     """
     words = (
-        in_words(value) if value and isinstance(value, Mapping) else f"{path.rsplit('.', 1)[-1]}={value}"
+        in_words(value) if value and isinstance(value, dict) else f"{path.rsplit('.', 1)[-1]}={value}"
         for path, value in settings.items()
     )
     return ", ".join(words) or "as written"
