@@ -154,8 +154,8 @@ def test_a_feature_shows_its_image_and_what_is_known_of_it(opened: Watched) -> N
         "samples"
     ]
     # another feature may lie on top: what is said must be of one image, whichever it is
-    row = samples["ids"].index(peek.locator(".said div").first.text_content())
-    said = [line.text_content() for line in peek.locator(".said div").all()]
+    said = peek.locator(".said").evaluate("each => [...each.children].map(line => line.textContent)")  # all at once
+    row = samples["ids"].index(said[0])
     assert said[1] == f"class {samples['classes'][samples['labels'][row]]}"
     assert said[2].startswith(f"predicted {samples['classes'][samples['predictions'][row]]}")
     assert said[3] == f"norm {samples['norms'][row]:g}, {samples['degrees'][row]:g}° to its class weight"
