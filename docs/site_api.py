@@ -15,7 +15,7 @@ class Group(NamedTuple):
     names: tuple[str, ...]
 
 
-PIECES = ("radius", "margins", "negatives", "weighting", "penalties", "roles")
+PIECES = ("radius", "margins", "negatives", "weighting", "classifiers", "subcenters", "penalties", "roles")
 
 
 def groups() -> dict[str, Group]:
@@ -23,13 +23,13 @@ def groups() -> dict[str, Group]:
     from angulus import losses
 
     listed = [name for name in losses.list_losses() if name in losses.__all__]
-    build = ("angulus.losses.Objective", "angulus.losses.build", "angulus.losses.from_recipe", "angulus.list_losses")
+    build = ("angulus.losses.Objective", "angulus.losses.Ramp", "angulus.losses.build", "angulus.losses.from_recipe")
     state = ("angulus.losses.BoundObjective", "angulus.losses.Statistics")
     return {
         "losses": Group(
             "Losses",
             "Each function gives an `Objective`, which a head turns into a loss.",
-            (*(f"angulus.losses.{name}" for name in listed), *build, *state),
+            (*(f"angulus.losses.{name}" for name in listed), *build, "angulus.list_losses", *state),
         ),
         "heads": Group(
             "Heads",

@@ -143,7 +143,7 @@ def read_choices(grid: Compare, folders: Mapping[str, Path]) -> dict[str, Choice
     return found
 
 
-def in_words(settings: Settings) -> str:
+def in_words(settings: Mapping[str, Any]) -> str:
     """Overrides in short.
 
     >>> in_words({"objective.m": 0.3, "training.optimizer": {"kind": "adamw", "lr": 0.01}}), in_words({})

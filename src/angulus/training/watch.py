@@ -14,6 +14,7 @@ from torch import Tensor
 
 from angulus.heads.row_loss import Geometry, margined, ramped_coefficients
 from angulus.heads.saving import Head
+from angulus.heads.sharded import ShardedHead
 from angulus.losses.classifiers import Softmax
 from angulus.losses.objective import BoundObjective
 from angulus.losses.running import exact_dtype
@@ -154,16 +155,12 @@ class Watch:
         self.close_since = step if self.close_since is None else self.close_since
         self._count_confused(weight, first, second, features, labels)
         wrong, rows = self.confused
-        if (
-            step - self.close_since < max(SETTLED * self.steps, LEAST_STEPS)
-            or rows < LEAST_ROWS
-            or wrong < CONFUSED * rows
-        ):
+        long = step - self.close_since >= max(SETTLED * self.steps, LEAST_STEPS)
+        if not (long and rows >= LEAST_ROWS and wrong >= CONFUSED * rows):
             return None
-        share = getattr(self.head, "classes", range(len(weight)))
-        names = f"{self.names[share[first]]!r} and {self.names[share[second]]!r}"
+        names = f"{self.names[self._class(first)]!r} and {self.names[self._class(second)]!r}"
         way = "use a smaller margin, or spread the classes in more dimensions (backbone.embedding_size)"
-        if self.head.objective.margin is not None:
+        if bound.margin is not None and (bound.spec.compares or not bound.spec.remaps):
             way = f"bring the margin in slowly, 'objective.ramp={{margin: [0.3, 0.7]}}', or {way}"
         return (
             f"the weights of {names} are {math.degrees(angle):.1f}° apart, where {math.degrees(room):.0f}° would be "
@@ -171,13 +168,16 @@ class Watch:
             f"than the angle between them keeps them so: {way}."
         )
 
+    def _class(self, row: int) -> int:
+        """The class of a row of the class weights, of which a process holds its share."""
+        return row + (self.head.classes.start if isinstance(self.head, ShardedHead) else 0)
+
     def _count_confused(self, weight: Tensor, first: int, second: int, features: Tensor, labels: Tensor) -> None:
         """Add this step's rows of the two classes, and how many of them are nearer to the other's weights."""
-        share = getattr(self.head, "classes", range(len(weight)))  # that this process holds
-        theirs = (labels == share[first]) | (labels == share[second])
+        theirs = (labels == self._class(first)) | (labels == self._class(second))
         unit = F.normalize(weight[[first, second]].float().view(2, -1, weight.shape[-1]), dim=-1)
         cosines = torch.einsum("bd,ckd->bck", features[theirs].detach().float(), unit).amax(dim=2)
-        wrong = cosines.argmax(dim=1) != (labels[theirs] == share[second]).long()
+        wrong = cosines.argmax(dim=1) != (labels[theirs] == self._class(second)).long()
         self.confused = [self.confused[0] + int(wrong.sum()), self.confused[1] + len(wrong)]
 
     def _stride(self, rows: int) -> int:
