@@ -187,7 +187,7 @@ def test_the_page_on_data_has_a_section_for_every_set() -> None:
 
 def test_the_example_of_the_page_on_compare_converges(tmp_path: Path) -> None:
     page = (ROOT / "docs/compare.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)
+    text = re.findall(r"```yaml\n(.*?)```", page, flags=re.S)[0]
     path = tmp_path / "my-recipe.yaml"
     path.write_text(text, encoding="utf-8")
     grid = compare(str(path), tmp_path / "runs", ["compare.seeds=[0]"])
