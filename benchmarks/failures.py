@@ -51,6 +51,7 @@ def with_ramp(loss: losses.Objective, **spans: object) -> Make:
 
 def components(pixels: Tensor, count: int) -> Tensor:
     """The first principal components, of unit variance on average."""
+    torch.manual_seed(0)  # the decomposition draws numbers
     centred = pixels.flatten(1).float() - pixels.flatten(1).float().mean(0)
     _, _, directions = torch.pca_lowrank(centred, count, center=False)
     projected = centred @ directions

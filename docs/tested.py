@@ -15,6 +15,11 @@ from angulus.losses.objective import ROLES, Objective
 
 PAGE = Path(__file__).parent / "losses-tested.md"
 COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "loss_costs.jsonl"
+COST_WORDS = (
+    "Cost: the time of a training step, as a ratio to ArcFace's with B = 256, C = 100,000 and d = 512 on a CPU, the",
+    "median of rounds in turn ([loss_costs.py](../benchmarks/loss_costs.py)); K rows per class are compared with",
+    "ArcFace of K · C classes.",
+)
 # column -> the test files whose parametrised cases fill it; a case's name begins with its alias
 COLUMNS = {
     "scalar loop": "test_against_scalar",
@@ -74,19 +79,19 @@ def page(xml: Path) -> str:
         "`tests/losses/aliases.py` (variants, margins, compositions). Scalar loop: loss and gradients against slow",
         "loops written from the equation, in float64 to 1e-9 and float32 to 2e-4. Gradcheck: gradients of autograd",
         "against finite differences, next to θ = 0 and π too. Edges: zero feature, θ = 0 and π, norms 1e-8 to 1e4,",
-        "one sample, two classes, float32, bfloat16 and float16: all finite. Cost: the time of a training step, as a",
-        "ratio to ArcFace's with B = 256, C = 100,000 and d = 512 on a CPU, the median of rounds in turn",
-        "([loss_costs.py](../benchmarks/loss_costs.py)); K rows per class are compared with ArcFace of K · C classes.",
+        "one sample, two classes, float32, bfloat16 and float16: all finite.",
+        *(COST_WORDS if ratios else ()),
         "",
-        "| alias | pieces | equation | " + " | ".join(COLUMNS) + " | cost |",
-        "|---|---|---|" + "---:|" * (len(COLUMNS) + 1),
+        "| alias | pieces | equation | " + " | ".join([*COLUMNS, *(["cost"] if ratios else [])]) + " |",
+        "|---|---|---|" + "---:|" * (len(COLUMNS) + bool(ratios)),
     ]
     for alias in ALIASES:
         cells = []
         for column in COLUMNS:
             results = found.get((alias, column), [])
             cells.append(f"{sum(results)} of {len(results)}" if results else "none")
-        cells.append("1" if alias == "arcface" else ratios.get(alias, "—"))
+        if ratios:
+            cells.append("1" if alias == "arcface" else ratios.get(alias, "—"))
         lines.append(f"| `{alias}` | {pieces(alias)} | {source(alias)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

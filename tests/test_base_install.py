@@ -53,6 +53,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("verify run/model photos/0/0.png photos/1/1.png", None),
     ("predict run/model photos", None),
     ("who run/model photos/0/0.png", None),
+    ("subcenters run/model e.npz", "no data"),
     ("compare-results pairs.json pairs.json", None),
     ("compare demo training.epochs=1 compare.seeds=[0] --out comparison", None),
     ("report run comparison pairs.json --out report.html", None),
@@ -74,7 +75,11 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
 )
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.
-NEED_EXTRAS = {"angulus.models.hub": "hub", "angulus.kernels.fused_kernels": "triton"}
+NEED_EXTRAS = {
+    "angulus.models.hub": "hub",
+    "angulus.kernels.blocked_kernels": "triton",
+    "angulus.kernels.fused_kernels": "triton",
+}
 
 
 def ask(home: Path, question: dict[str, Any]) -> dict[str, Any]:

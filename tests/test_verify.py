@@ -251,7 +251,7 @@ def test_the_face_that_is_compared_is_named_and_can_be_chosen(tmp_path: Path, mo
     for faces, said in (
         ([6], r"many\.png: the number of a face must be a whole number <= 5; got 6"),
         ([0], "the number of a face must be a whole number >= 1; got 0"),
-        ([2], r"many\.png must show a face number 2 from the left that can be used; .* is 9 pixels across"),
+        ([2], r"many\.png must show a face number 2 from the left that can be used; .* is 9.0 pixels across"),
         ([1, 2], r"4\.png: the number of a face must be .* <= 1; got 2"),
         ([1, 1, 1], "at most two, one per photo; got 3"),
     ):

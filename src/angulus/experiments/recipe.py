@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import io
 import json
 import re
@@ -314,7 +315,8 @@ def _unknown_key(location: tuple[str | int, ...]) -> str:
     known = {key: ".".join([*parents, key]) for section in sections.values() for key in _keys(section)}
     below = {key: _locate([*location[:-1], key])[1].values() for key in known}
     inner = [f"{key}.{last}" for key in known if any(last in _keys(section) for section in below[key])]
-    hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 else checks.nearest(last, known)
+    typed = difflib.get_close_matches(last, known, 1, cutoff=0.85)  # a slip of the pen comes before a key further down
+    hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 and not typed else checks.nearest(last, known)
     return f"a recipe has no key {'.'.join(path)!r}{hint}; known here: {', '.join(known.values())}"
 
 

@@ -402,7 +402,10 @@ class BoundObjective(nn.Module):
         if self.spec.remaps and not self.spec.compares:  # the classes' cosines are mapped too
             return
         one = torch.ones(1)
-        at_best = float(self.margin(0 * one, one))  # of a feature along its own class weight
+        value = self.margin(0 * one, one)  # of a feature along its own class weight
+        if not isinstance(value, Tensor) or value.shape != one.shape:
+            return  # a loss refuses it in a sentence
+        at_best = float(value)
         room = math.cos(margin_room(self.num_classes, self.embedding_size))
         if 0 <= at_best < room:  # a negative one is warned of by the margin itself
             checks.warn(
