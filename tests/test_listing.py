@@ -94,8 +94,14 @@ def test_a_loss_by_its_whole_name_shows_formula_parameters_and_defaults(name: st
     for key, entry in entries.items():
         if isinstance(entry.default, float):
             assert float(shown[key]) == entry.default
-    (command,) = re.findall(r"^  angulus train demo (.*)$", out, flags=re.M)
-    assert recipe.load("demo", shlex.split(command)).objective is not None
+    ((which, command),) = re.findall(r"^  angulus train (\S+) (.*)$", out, flags=re.M)
+    loaded, made = recipe.load(which, shlex.split(command)).objective, losses.build(name)
+    if made.radius is not None or any(term.penalty.trains_classes for term in made.penalties):
+        assert f"kind: {name}" in command
+    else:
+        assert name in {term.penalty.name for term in loaded.penalties} | (
+            {"center_loss"} if loaded.center_loss else set()
+        )
     found = json.loads(angulus("list", "losses", name, "--json")[1])
     assert [set(item["parameters"]) for item in found if item["name"] == name] == [set(entries)]
 

@@ -260,7 +260,7 @@ def test_what_was_seen_in_the_training_of_any_seed_is_said(tmp_path: Path) -> No
     add_results(tmp_path / "alone", diverged="It diverged.")
     content = read_content([tmp_path / "grid", tmp_path / "alone"], draws=0)
     assert sections.build_sections(content)[0].intro == (
-        "alone: It diverged. B, seed 4: step 7: stuck. alone: step 7: stuck."
+        "alone: It diverged.\nB, seed 4: step 7: stuck.\nalone: step 7: stuck."
     )
 
 

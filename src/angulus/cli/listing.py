@@ -94,6 +94,9 @@ def list_names(
         say(f"\nFor the parameters of a loss and their defaults: angulus list losses {entries[-1][0]}")
 
 
+ALL_LOSSES = "digits-all-losses"  # the recipe that trains every loss
+
+
 def loss_defaults(name: str) -> dict[str, Any]:
     """The parameters of a loss with their defaults, as plain values."""
     from angulus.losses import ALIASES
@@ -133,7 +136,26 @@ def describe_loss(name: str) -> str:
     lines.append("  parameters and defaults:" if shown else "  no parameters")
     lines += [f"    {key:<{width}}  {text}" for key, text in shown.items()]
     words += [f"{place}.{key}={shown[key]}" for key in list(shown)[:1]]
-    return "\n".join([*lines, "", f"  angulus train demo {shlex.join(words)}"])
+    command = _tried(name) or f"angulus train demo {shlex.join(words)}"
+    return "\n".join([*lines, "", f"  {command}"])
+
+
+def _tried(name: str) -> str:
+    """A command with settings of this loss that are known to train; "" if the recipe of all losses has none."""
+    from angulus.experiments import recipe
+
+    for variant in recipe.read(ALL_LOSSES)["compare"]["variants"].values():
+        objective = variant["objective"]
+        if objective["kind"] == name or name in objective:
+            return f"angulus train {ALL_LOSSES} {shlex.quote(f'objective={_flow(objective)}')}"
+    return ""
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(entry)}" for key, entry in value.items()) + "}"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

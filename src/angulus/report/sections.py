@@ -67,7 +67,7 @@ def _warnings(content: Content) -> str:
     for comparison in content.comparisons:
         warnings += [f"{run}: {sentence}" for run, seen in comparison.findings.items() for sentence in seen]
     warnings += [f"{run.name}: {seen['sentence']}" for run in single for seen in run.results.get(FINDINGS, ())]
-    return " ".join(dict.fromkeys(warnings))
+    return "\n".join(dict.fromkeys(warnings))
 
 
 def _features(runs: Sequence[FinishedRun]) -> Section:
