@@ -520,7 +520,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     [
         ("training.epochs", r"an override must read key.path=value; got 'training.epochs'"),
         ("=3", "an override must read key.path=value; got '=3'"),
-        ("title=[1", r"the value of override 'title=\[1' is not YAML"),
+        ("title=[1", r"the value of override 'title=\[1' is not YAML: .*; put the whole override in quotes"),
         ("title.a=1", "title holds 'A few digits', so title.a cannot be set in it"),
         ("training.epochs.a.b=1", "training.epochs holds 2, so training.epochs.a.b cannot be set in it"),
     ],

@@ -91,8 +91,14 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "counts must be one of 'auto'; got 'all'; or the number",
     ),
     "counts a number": (lambda: L.dynamic_margin(counts=7), "counts must be a list of numbers, one per class; got 7"),
-    "range": (lambda: L.dynamic_margin(low=0.5), "high must be > low, the range of the margins; got 0.5 for both"),
-    "range reversed": (lambda: L.dynamic_margin(low=0.6), "high must be a finite number in [0.6, 3.14159); got 0.5"),
+    "range": (
+        lambda: L.dynamic_margin(low=0.5),
+        "low must be < high, the range of the margins; got low = 0.5 and high = 0.5",
+    ),
+    "range reversed": (
+        lambda: L.dynamic_margin(low=0.6),
+        "low must be < high, the range of the margins; got low = 0.6 and high = 0.5",
+    ),
     "class weight 0": (
         lambda: L.weighted_softmax(weights=[1, 0]),
         "weights[1] must be a finite number > 0; got 0; to leave a class out, give its rows the label -100",

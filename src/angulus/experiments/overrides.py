@@ -94,7 +94,14 @@ def override(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any
         path, equals, text = change.partition("=")
         if not equals or not path:
             raise InputError(f"an override must read key.path=value; got {redact.text(change[:200])!r}")
-        value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
+        try:
+            value = parse_yaml(text, f"the value of override {redact.text(change[:200])!r:.100}")
+        except InputError as error:
+            if text.count("{") > text.count("}") or text.count("[") > text.count("]"):
+                raise InputError(
+                    f"{error}; put the whole override in quotes, or the shell cuts it at spaces"
+                ) from error
+            raise
         parsed.insert(_position(path.strip(), parsed), (path.strip(), value))
     for path, value in parsed:
         set_path(content, path, value)

@@ -291,11 +291,11 @@ class ClassAngle(Margin):
 
     def __post_init__(self) -> None:
         check_angle("low", self.low)
-        check_angle("high", self.high, low=self.low)
-        if self.high == self.low:
+        check_angle("high", self.high)
+        if not self.low < self.high:
             raise checks.InputError(
-                f"high must be > low, the range of the margins; got {self.low:g} for both: arcface(m={self.low:g}) has "
-                "one margin for all classes"
+                f"low must be < high, the range of the margins; got low = {self.low:g} and high = {self.high:g}; "
+                "arcface(m=...) has one margin for all classes"
             )
         checks.number("power", self.power, low=0, open_low=True)
         object.__setattr__(self, "counts", check_counts(self.counts))
