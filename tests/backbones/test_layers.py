@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from angulus import backbones
-from angulus.backbones.layers import FeatureLayer, UnitFeatures, initialize_xavier
+from angulus.backbones.layers import FeatureLayer, UnitFeatures, feature_layers, initialize_xavier
+from angulus.core.checks import InputError
 
 
 def test_a_feature_layer_is_a_linear_layer() -> None:
@@ -31,6 +34,35 @@ def test_a_feature_layer_keeps_float32_where_autocast_would_not() -> None:
     features.sum().backward()
     assert layer.weight.grad is not None
     assert layer.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("activation", "after"),
+    [
+        ("relu", lambda features: features.clamp(min=0)),
+        ("prelu", lambda features: torch.where(features > 0, features, 0.25 * features)),
+        ("batch_norm_relu", lambda features: ((features - features.mean(0)) / features.std(0, False)).clamp(min=0)),
+    ],
+)
+def test_what_follows_the_feature_layer_keeps_float32_too(
+    activation: str, after: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(*feature_layers(16, 3, activation))
+    inputs = torch.randn(50, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = layers(inputs)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, after(layers[0](inputs)), rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_linear_unless_asked_otherwise() -> None:
+    assert [type(layer) for layer in feature_layers(16, 3)] == [FeatureLayer]
+    for name in ("lenet5", "lenet++", "fi_mnist"):
+        net = backbones.build(name, in_channels=1, image_size=28, embedding_size=4, feature_activation="relu")
+        assert net(torch.randn(8, 1, 28, 28)).min() == 0
+    with pytest.raises(InputError, match="feature_activation must be one of 'none', 'relu'"):
+        backbones.build("lenet5", in_channels=1, image_size=28, embedding_size=4, feature_activation="tanh")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "annealing text": (lambda: L.l_softmax(4, "slow"), "annealing must be a number >= 0; got 'slow'; or an Annealing"),
     "annealing start": (lambda: margins.Annealing(start=-1), "annealing.start must be a finite number >= 0; got -1"),
     "annealing low": (lambda: margins.Annealing(low=-1), "annealing.low must be a finite number >= 0; got -1"),
+    "annealing power": (
+        lambda: margins.Annealing(power=-1),
+        "annealing.power must be a finite number >= 0; got -1",
+    ),
     "annealing rate": (lambda: margins.Annealing(rate=-1), "annealing.rate must be a finite number >= 0; got -1"),
     "combined multiplier < 1": (
         lambda: L.combined_margin(64, multiplier=0.9),

@@ -239,6 +239,8 @@ def test_straight_through_has_the_value_of_the_margin_and_the_gradient_of_cos(ma
 def test_annealing_falls_to_its_least() -> None:
     lam = Annealing(1000.0, 5.0, 0.1).at(torch.tensor([0, 10, 1990, 10**6], dtype=torch.float64))
     assert lam.tolist() == pytest.approx([1000.0, 500.0, 5.0, 5.0])
+    liu = Annealing(1000.0, 0.0, 2.5e-5, power=35).at(torch.tensor([0, 40_000], dtype=torch.float64))
+    assert liu.tolist() == pytest.approx([1000.0, 1000.0 / 2**35])
 
 
 def test_hard_mining_breaks_ties_by_row() -> None:

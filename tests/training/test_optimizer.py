@@ -86,8 +86,8 @@ def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
         ),
         (AdamW(lr=0.01, weight_decay=0.1), lambda groups: torch.optim.AdamW(groups, lr=0.01)),
         (
-            RMSProp(lr=0.01, momentum=0.7, weight_decay=0.1),
-            lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.7),
+            RMSProp(lr=0.01, momentum=0.7, alpha=0.9, eps=1.0, weight_decay=0.1),
+            lambda groups: torch.optim.RMSprop(groups, lr=0.01, momentum=0.7, alpha=0.9, eps=1.0),
         ),
     ],
     ids=["sgd-nesterov", "sgd", "adamw", "rmsprop"],

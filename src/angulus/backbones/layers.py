@@ -26,6 +26,38 @@ class FeatureLayer(nn.Linear):
             return super().forward(inputs.to(self.weight.dtype))
 
 
+class FloatSequential(nn.Sequential):
+    """Layers after the feature layer, in float32 also under autocast, for the reason that the feature layer is."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, d] to features [B, d]."""
+        with torch.autocast(features.device.type, enabled=False):
+            for layer in self:
+                features = layer(features)
+        return features
+
+
+def feature_layers(in_features: int, embedding_size: int, activation: str = "none") -> list[nn.Module]:
+    """The feature layer, and what some released nets put after it.
+
+    Args:
+        in_features, embedding_size: of the feature layer.
+        activation: `"none"`: the features are linear, so that they can point in every direction; `"relu"`; `"prelu"`,
+            with one slope; `"batch_norm_relu"`.
+    """
+    checks.choice("feature_activation", activation, ("none", "relu", "prelu", "batch_norm_relu"))
+    after: dict[str, list[nn.Module]] = {
+        "none": [],
+        "relu": [nn.ReLU()],
+        "prelu": [nn.PReLU()],
+        "batch_norm_relu": [nn.BatchNorm1d(embedding_size), nn.ReLU()],
+    }
+    return [
+        FeatureLayer(in_features, embedding_size),
+        *([FloatSequential(*after[activation])] if after[activation] else []),
+    ]
+
+
 class UnitFeatures(nn.Module):
     """Scales each row of features to length 1; a zero row stays zero."""
 

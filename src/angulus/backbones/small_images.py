@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes, initialize_xavier
+from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes, feature_layers, initialize_xavier
 
 # channels of conv0, conv1, conv2 and conv3, and layers in each of the last three: feature incay's Table 8
 _INCAY = {"fi_mnist": ((64,) * 4, 3), "fi_cifar10": ((64, 64, 128, 256), 4), "fi_cifar100": ((128, 128, 256, 512), 4)}
 
 
-def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 84) -> Backbone:
+def lenet5(
+    in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 84, feature_activation: str = "none"
+) -> Backbone:
     """LeNet-5 in its usual modern form, with linear features.
 
     conv 6 5x5 (padding 2) - ReLU - max-pool 2 - conv 16 5x5 - ReLU - max-pool 2 - FC 120 - ReLU - FC embedding_size.
@@ -18,6 +20,7 @@ def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int
     Args:
         image_size: sides in pixels, >= 12; 28 gives the second pool 5x5, as in the paper.
         embedding_size: 84 in the paper.
+        feature_activation: what follows the feature layer, see `layers.feature_layers`.
 
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998,
     section II.B.
@@ -35,11 +38,14 @@ def lenet5(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int
     rows, columns = ((side // 2 - 4) // 2 for side in sides)
     layers = [nn.Conv2d(in_channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
     layers += [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-    layers += [nn.Linear(16 * rows * columns, 120), nn.ReLU(), FeatureLayer(120, embedding_size)]
+    layers += [nn.Linear(16 * rows * columns, 120), nn.ReLU()]
+    layers += feature_layers(120, embedding_size, feature_activation)
     return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
 
 
-def lenet_plus_plus(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 2) -> Backbone:
+def lenet_plus_plus(
+    in_channels: int = 1, image_size: ImageSize = 28, embedding_size: int = 2, feature_activation: str = "none"
+) -> Backbone:
     """LeNet++, the center-loss paper's net for MNIST, with linear features (2-D by default, to be drawn).
 
     Three stages of [conv 5x5 (padding 2) - PReLU] x 2 - max-pool 2 (stride 2), with 32, 64 and 128 channels, then
@@ -48,12 +54,14 @@ def lenet_plus_plus(in_channels: int = 1, image_size: ImageSize = 28, embedding_
     Args:
         image_size: sides in pixels, >= 8.
         embedding_size: 2 in the paper.
+        feature_activation: what follows the feature layer, see `layers.feature_layers`; a PReLU in the net that CM's
+            authors released.
 
     Source: Wen, Zhang, Li, Qiao, "A discriminative feature learning approach for deep face recognition", ECCV 2016,
     Table 1.
 
     Differs: the feature layer is linear, so that features can point in every direction and their norms are the
-    layer's own; some implementations put one more PReLU after it. Each PReLU has one parameter, shared by its channels
+    layer's own. Each PReLU has one parameter, shared by its channels
     (PyTorch's default). Pooling rounds down (7 -> 3), as PyTorch's does; Caffe's rounds up (7 -> 4).
 
     >>> import torch
@@ -66,7 +74,7 @@ def lenet_plus_plus(in_channels: int = 1, image_size: ImageSize = 28, embedding_
     for below, channels in ((in_channels, 32), (32, 64), (64, 128)):
         layers += [nn.Conv2d(below, channels, 5, padding=2), nn.PReLU()]
         layers += [nn.Conv2d(channels, channels, 5, padding=2), nn.PReLU(), nn.MaxPool2d(2)]
-    layers += [nn.Flatten(), FeatureLayer(128 * rows * columns, embedding_size)]
+    layers += [nn.Flatten(), *feature_layers(128 * rows * columns, embedding_size, feature_activation)]
     return Backbone(layers, in_channels, sides, embedding_size, initialize_xavier)
 
 
@@ -126,7 +134,9 @@ def iam_mnist(in_channels: int = 1, image_size: ImageSize = 28, embedding_size: 
     return Backbone(layers, in_channels, sides, embedding_size, initialize_xavier)
 
 
-def feature_incay_net(net: str, /, in_channels: int, image_size: ImageSize, embedding_size: int) -> Backbone:
+def feature_incay_net(
+    net: str, /, in_channels: int, image_size: ImageSize, embedding_size: int, feature_activation: str = "none"
+) -> Backbone:
     """A net of feature incay's Table 8: "fi_mnist", "fi_cifar10" or "fi_cifar100", with linear features.
 
     ===========  =======  =======  =======  =======  ===  =======  ==========
@@ -143,13 +153,15 @@ def feature_incay_net(net: str, /, in_channels: int, image_size: ImageSize, embe
     Args:
         image_size: sides in pixels, >= 8.
         embedding_size: the paper's is the column FC.
+        feature_activation: what follows the feature layer, see `layers.feature_layers`; `"batch_norm_relu"` in the nets
+            that Liu et al. released.
 
     Source: "Feature incay for representation regularization", section 6.4 and Table 8; activation, batch norm and
     initialisation (He et al.) from what it follows: Liu, Wen, Yu, Yang, "Large-margin softmax loss for convolutional
     neural networks", ICML 2016, section 5.1.
 
-    Differs: the features are linear, so that their norms are the layer's own; the nets that Liu et al. released put
-    batch norm and ReLU after them. What batch norm follows has no bias, which it would cancel.
+    Differs: the features are linear, so that their norms are the layer's own. What batch norm follows has no bias,
+    which it would cancel.
 
     >>> import torch
     >>> feature_incay_net("fi_mnist", 1, 28, 256)(torch.zeros(2, 1, 28, 28)).shape
@@ -165,7 +177,7 @@ def feature_incay_net(net: str, /, in_channels: int, image_size: ImageSize, embe
             below = channels
         layers.append(nn.MaxPool2d(2))
     rows, columns = (side // 8 for side in sides)
-    layers += [nn.Flatten(), FeatureLayer(below * rows * columns, embedding_size)]
+    layers += [nn.Flatten(), *feature_layers(below * rows * columns, embedding_size, feature_activation)]
     return Backbone(layers, in_channels, sides, embedding_size)
 
 

@@ -1,4 +1,4 @@
-"""What a recipe measures, and the paper's numbers: its sections `evaluation`, `compare`, `published` and `rows`."""
+"""What a recipe measures and what its paper says: `evaluation`, `compare`, `published`, `rows` and `claims`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from angulus.core import checks
 from angulus.experiments.benchmark import Benchmark
-from angulus.training.settings import STRICT, Count, OpenFraction, Validation
+from angulus.training.settings import STRICT, Count, OpenFraction, Positive, Validation
 
 GROUPS = ("good", "low", "entire")
 # what `report.analyses` draws or writes of a comparison, and where the papers have it
@@ -214,13 +214,47 @@ class Compare:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Claim:
+class RowContent:
     """What a row of a paper's table shows."""
 
     what: str
     """The table and its row, in words."""
     column: str | None = None
     """The column that a summary shows; null if the row is a picture, or needs several columns."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Claim:
+    """A claim of the paper about a difference: one mean is above another, or equal to it."""
+
+    says: str
+    """The claim in one sentence."""
+    variant: str
+    """Whose mean is larger."""
+    column: str
+    """The column that is compared."""
+    than: str | None = None
+    """The variant that it is compared with; null is the same one."""
+    than_column: str | None = None
+    """The column that it is compared with; null is the same one."""
+    within: Positive | None = None
+    """Of a claim that there is no difference: the largest difference that would still count as none."""
+
+    def __post_init__(self) -> None:
+        if self.than is None and self.than_column is None:
+            raise checks.InputError(f"the claim {self.says!r} needs than (a variant) or than_column (a column)")
+
+    @property
+    def sides(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """(variant, column) of what is compared, and of what it is compared with."""
+        return (self.variant, self.column), (self.than or self.variant, self.than_column or self.column)
+
+    def check(self, variants: Iterable[str], titles: Iterable[str]) -> None:
+        """Refuse a variant or a column that the recipe's table does not have."""
+        variants, titles = list(variants), list(titles)
+        for variant, column in self.sides:
+            checks.choice(f"a variant of the claim {self.says!r}", variant, variants)
+            checks.choice(f"a column of the claim {self.says!r}", column, titles)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -16,7 +16,7 @@ from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm
 from angulus.training.settings import DEFAULT_KINDS
 
 CHANGEABLE = (  # keys that may change after training
-    "title", "rows", "needs", "chosen_by_us", "published", "training.log_every", "training.checkpoint_every",
+    "title", "rows", "claims", "needs", "chosen_by_us", "published", "training.log_every", "training.checkpoint_every",
     "training.threads",
     "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
 )  # fmt: skip
@@ -141,7 +141,7 @@ def variant(content: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -
     for path, value in changes.items():
         set_path(single, path, copy.deepcopy(value))
     set_path(single, "training.seed", seed)
-    return single | {"compare": None, "published": None, "rows": {}}
+    return single | {"compare": None, "published": None, "rows": {}, "claims": []}
 
 
 def _variants(content: Mapping[str, Any]) -> set[str]:
@@ -162,7 +162,7 @@ def _titles(content: Mapping[str, Any]) -> set[str]:
 
 
 def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> None:
-    """Remove published numbers of those variants and columns, and the columns from the rows that name them."""
+    """Remove published numbers and claims of those variants and columns, and the columns from rows that name them."""
     if not (variants or titles):
         return
     published, rows = content.get("published"), content.get("rows")
@@ -175,6 +175,17 @@ def _forget(content: dict[str, Any], variants: set[str], titles: set[str]) -> No
                 del table[name]
             elif isinstance(numbers, dict):
                 table[name] = {key: value for key, value in numbers.items() if title(key) not in titles}
-    for claim in rows.values() if isinstance(rows, dict) else ():
-        if isinstance(claim, dict) and claim.get("column") in titles:
-            claim["column"] = None
+    for row in rows.values() if isinstance(rows, dict) else ():
+        if isinstance(row, dict) and row.get("column") in titles:
+            row["column"] = None
+    claims = content.get("claims")
+    if isinstance(claims, list):
+        content["claims"] = [claim for claim in claims if not _names_any(claim, variants, titles)]
+
+
+def _names_any(claim: object, variants: set[str], titles: set[str]) -> bool:
+    if not isinstance(claim, dict):
+        return False
+    return not variants.isdisjoint({claim.get("variant"), claim.get("than")}) or not titles.isdisjoint(
+        {claim.get("column"), claim.get("than_column")}
+    )

@@ -22,7 +22,7 @@ from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
 from angulus.experiments import plugins as plugin_files
-from angulus.experiments.claims import Claim, Compare, Evaluation, Published
+from angulus.experiments.claims import Claim, Compare, Evaluation, Published, RowContent
 from angulus.experiments.overrides import override, parse_yaml, tag, variant
 from angulus.heads.sampling import ClassSampling
 from angulus.kernels import dispatch
@@ -138,8 +138,10 @@ class Recipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None
-    rows: dict[str, Claim] = field(default_factory=dict)
+    rows: dict[str, RowContent] = field(default_factory=dict)
     """The rows of papers' tables that the recipe reproduces, by their ids."""
+    claims: list[Claim] = field(default_factory=list)
+    """What the paper says of its numbers, as differences that a comparison can decide."""
     needs: dict[str, str] = field(default_factory=dict)
     """Where to get each path that the recipe reads and that nobody may redistribute."""
     chosen_by_us: dict[str, str] = field(default_factory=dict)
@@ -150,9 +152,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9+-][A-Za-z0-9.+_-]*", self.name):
             raise InputError(f"name must be letters, digits and any of . + - _, for a folder; got {self.name!r}")
-        for row, claim in self.rows.items():
-            if claim.column is not None:
-                checks.choice(f"rows.{row}.column", claim.column, self.evaluation.titles)
+        for row, content in self.rows.items():
+            if content.column is not None:
+                checks.choice(f"rows.{row}.column", content.column, self.evaluation.titles)
+        if self.claims and self.compare is None:
+            raise InputError("claims are about the variants of a comparison: give the recipe a section compare")
+        for claim in self.claims:
+            claim.check(self.compare.grid if self.compare else (), self.evaluation.titles)
         if self.compare is not None and self.published is not None:
             self.published.check(self.compare.grid, self.evaluation.titles)
         self._check_class_optimizer()

@@ -11,7 +11,7 @@ from angulus.evaluation.protocols.result import nan_for_null
 from angulus.experiments import build
 from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import place
-from angulus.experiments.claims import Claim
+from angulus.experiments.claims import RowContent
 from angulus.experiments.compare import Comparison, compare
 from angulus.experiments.recipe import Recipe
 
@@ -23,7 +23,7 @@ class TableRow:
     """A row of a paper's table, and a recipe that reproduces it or a part of it."""
 
     id: str
-    claim: Claim
+    content: RowContent
     recipe: Recipe
 
 
@@ -44,9 +44,9 @@ class MeasuredRecipe:
 def table_rows() -> tuple[TableRow, ...]:
     """All rows of the shipped recipes, by id; a row of several recipes comes once for each."""
     rows = [
-        TableRow(row, claim, loaded)
+        TableRow(row, content, loaded)
         for loaded in map(recipes.load, recipes.shipped())
-        for row, claim in loaded.rows.items()
+        for row, content in loaded.rows.items()
     ]
     return tuple(sorted(rows, key=lambda row: (row.id, row.recipe.name)))
 

@@ -43,7 +43,7 @@ def to_terminal(rows: Iterable[TableRow], measured: Mapping[str, MeasuredRecipe]
         if name not in present:
             present[name] = not missing_inputs(row.recipe)
         data = "present" if present[name] else "missing"
-        table.add_row(row.id, row.claim.what, name, data, _was_measured(measured.get(name)))
+        table.add_row(row.id, row.content.what, name, data, _was_measured(measured.get(name)))
     return table
 
 
@@ -55,8 +55,8 @@ def _was_measured(measured: MeasuredRecipe | None) -> str:
 
 
 def _summary(row: TableRow, measured: MeasuredRecipe | None) -> list[str]:
-    recipe, title = row.recipe, row.claim.column
-    line = [row.id, row.claim.what, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title or ""]
+    recipe, title = row.recipe, row.content.column
+    line = [row.id, row.content.what, f"[{recipe.name}](../recipes/{recipe.name}.yaml)", title or ""]
     published, here = {}, {}
     if title is not None and recipe.published is not None:
         paper = {name: recipe.published.of(name) for name in section(recipe).grid}

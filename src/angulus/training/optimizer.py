@@ -57,7 +57,9 @@ def build(groups: Iterable[dict[str, object]], settings: Optimizer) -> torch.opt
         case AdamW():
             return torch.optim.AdamW(groups, lr=lr)
         case RMSProp():
-            return torch.optim.RMSprop(groups, lr=lr, momentum=settings.momentum)
+            return torch.optim.RMSprop(
+                groups, lr=lr, momentum=settings.momentum, alpha=settings.alpha, eps=settings.eps
+            )
 
 
 class Optimizers:

@@ -80,6 +80,10 @@ class RMSProp(OptimizerSettings):
     kind: Literal["rmsprop"] = "rmsprop"
     momentum: BelowOne = 0.9
     """The share of the last step that the next one keeps."""
+    alpha: BelowOne = 0.99
+    """The share of the last mean squared gradient that the next one keeps."""
+    eps: Positive = 1e-8
+    """What is added to the root of the mean squared gradient."""
 
 
 Optimizer = Annotated[
