@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 import tiny
+from angulus.experiments.claims import Claim
 from angulus.experiments.compare import Cell, Comparison, VariantRow
 from angulus.report.chart import COLOURS
 from angulus.report.conclusions import conclude, rank_variants
@@ -125,3 +127,14 @@ def test_few_images_of_low_quality_say_nothing() -> None:
     for row in few.rows:
         row.counts["low"] = 29
     assert not any("small feature norms" in each for each in conclude(few))
+
+
+def test_each_claim_of_the_recipe_is_judged() -> None:
+    measured = comparison({"A": [90.0, 91.0, 92.0], "B": [80.0, 81.1, 82.0]})
+    claims = [Claim("A is better", "A", "accuracy entire %", "B"), Claim("B is better", "B", "accuracy entire %", "A")]
+    judged = dataclasses.replace(measured, recipe=dataclasses.replace(measured.recipe, claims=claims))
+    low, high = stats.t.interval(0.95, 2, 29.9 / 3, stats.sem([10.0, 9.9, 10.0]))
+    assert conclude(judged)[-2:] == [
+        f"Claim: A is better: holds ({29.9 / 3:+.2f}, {low:+.2f} to {high:+.2f}).",
+        f"Claim: B is better: does not hold ({-29.9 / 3:+.2f}, {-high:+.2f} to {-low:+.2f}).",
+    ]

@@ -8,6 +8,7 @@ from typing import Literal
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.compare import Cell, Comparison, VariantRow, section
+from angulus.experiments.judgements import judge
 
 HIGHER_IS_BETTER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers begin with
 LEAST_IMAGES = 30  # of low quality, for a sentence about them
@@ -98,7 +99,7 @@ def conclude(comparison: Comparison) -> list[str]:
         )
     sentences += _differences(ranking)
     rows = [standing.row for standing in ranking.standings if standing.verdict != "diverged"]
-    return sentences + _by_quality(rows, comparison)
+    return sentences + _by_quality(rows, comparison) + _claims(comparison)
 
 
 def _deciding_title(comparison: Comparison) -> str | None:
@@ -163,6 +164,17 @@ def _by_quality(rows: Sequence[VariantRow], comparison: Comparison) -> list[str]
         "Images with small feature norms are hard for every loss: "
         f"{_percent(low)} of them are classified correctly, but {_percent(good)} of the others."
     ]
+
+
+def _claims(comparison: Comparison) -> list[str]:
+    """A sentence on each claim of the recipe."""
+    columns = {row.variant: {title: cell.values for title, cell in row.columns.items()} for row in comparison.rows}
+    sentences = []
+    for claim in comparison.recipe.claims:
+        judgement = judge(claim, columns, comparison.recipe.published)
+        shown = f" ({_range(judgement.here)})" if judgement.here is not None else ""
+        sentences.append(f"Claim: {claim.says}: {judgement.word}{shown}.")
+    return sentences
 
 
 def _percent(values: Sequence[float]) -> str:

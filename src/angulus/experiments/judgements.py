@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
-from angulus.experiments.claims import Claim
-from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import MeasuredRecipe
+from angulus.experiments.claims import Claim, Published
 
 Word = Literal["holds", "does not hold", "undecided", "not measured"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """A claim, and what the measured seeds say about it.
 
     Args:
         claim: the paper's.
-        recipe: that measures it.
         word: the verdict at the 95 % level.
         paper: the paper's difference, where it prints both numbers.
         here: ours, paired by seed, with its interval; None if fewer than two seeds were measured.
     """
 
     claim: Claim
-    recipe: Recipe
     word: Word
     paper: float | None = None
     here: Difference | None = None
@@ -39,26 +36,31 @@ class Verdict:
         return not self.here.low <= self.paper <= self.here.high
 
 
-def judge(claim: Claim, recipe: Recipe, measured: MeasuredRecipe | None) -> Verdict:
+def judge(
+    claim: Claim, columns: Mapping[str, Mapping[str, Sequence[float]]], published: Published | None = None
+) -> Judgement:
     """Judge one claim.
 
     A claim of a difference holds if the interval of the mean difference lies above zero, and does not hold if it lies
     below. A claim of no difference holds if the interval lies within ± `within` (two one-sided tests), and does not
     hold if it lies outside. Otherwise the seeds leave it undecided.
+
+    Args:
+        claim: names variants and columns.
+        columns: variant -> column -> one number per seed.
+        published: the paper's numbers.
     """
     (variant, column), (other, other_column) = claim.sides
-    numbers = [recipe.published.of(name) if recipe.published else {} for name in (variant, other)]
     paper = None
-    if column in numbers[0] and other_column in numbers[1]:
-        paper = numbers[0][column] - numbers[1][other_column]
-    columns = measured.columns if measured is not None else {}
+    if published is not None and column in published.of(variant) and other_column in published.of(other):
+        paper = published.of(variant)[column] - published.of(other)[other_column]
     first, second = columns.get(variant, {}).get(column), columns.get(other, {}).get(other_column)
     if first is None or second is None:
-        return Verdict(claim, recipe, "not measured", paper)
+        return Judgement(claim, "not measured", paper)
     if len(first) < 2:
-        return Verdict(claim, recipe, "undecided", paper)
+        return Judgement(claim, "undecided", paper)
     here = paired_difference([one - two for one, two in zip(first, second, strict=True)])
-    return Verdict(claim, recipe, _word(here, claim.within), paper, here)
+    return Judgement(claim, _word(here, claim.within), paper, here)
 
 
 def _word(here: Difference, within: float | None) -> Word:

@@ -11,9 +11,8 @@ from scipy import stats
 from angulus.core.checks import InputError
 from angulus.experiments import recipe as recipes
 from angulus.experiments.claims import Claim
+from angulus.experiments.judgements import judge
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import MeasuredRecipe
-from angulus.experiments.verdicts import judge
 
 ROOT = Path(__file__).parents[1]
 TITLE = "accuracy entire %"
@@ -24,9 +23,8 @@ def recipe() -> Recipe:
     return recipes.load("iam-t2")
 
 
-def measured(first: list[float], second: list[float]) -> MeasuredRecipe:
-    columns = {"AM + 0.2 IAM": {TITLE: first, "accuracy low %": second}, "AM": {TITLE: second}}
-    return MeasuredRecipe("iam-t2", columns, len(first), 20, "cpu", 1.0)
+def measured(first: list[float], second: list[float]) -> dict[str, dict[str, list[float]]]:
+    return {"AM + 0.2 IAM": {TITLE: first, "accuracy low %": second}, "AM": {TITLE: second}}
 
 
 BETTER = Claim("IAM improves AM", "AM + 0.2 IAM", TITLE, than="AM")
@@ -50,7 +48,8 @@ EQUAL = Claim("IAM changes nothing", "AM + 0.2 IAM", TITLE, than="AM", within=0.
 )
 def test_the_interval_decides(recipe: Recipe, claim: Claim, differences: list[float], word: str) -> None:
     base = [99.0, 98.5, 99.2][: len(differences)]
-    verdict = judge(claim, recipe, measured([one + two for one, two in zip(base, differences, strict=True)], base))
+    columns = measured([one + two for one, two in zip(base, differences, strict=True)], base)
+    verdict = judge(claim, columns, recipe.published)
     assert verdict.word == word
     assert verdict.paper == pytest.approx(99.42 - 99.24)  # IAM Table 2
     if verdict.here is not None and not verdict.here.no_interval:
@@ -61,16 +60,16 @@ def test_the_interval_decides(recipe: Recipe, claim: Claim, differences: list[fl
 
 def test_two_columns_of_one_variant_are_compared(recipe: Recipe) -> None:
     claim = Claim("low is worse", "AM + 0.2 IAM", TITLE, than_column="accuracy low %")
-    verdict = judge(claim, recipe, measured([99.0, 99.1, 99.2], [97.0, 97.0, 97.3]))
+    verdict = judge(claim, measured([99.0, 99.1, 99.2], [97.0, 97.0, 97.3]), recipe.published)
     assert verdict.word == "holds"
     assert verdict.paper is None  # the paper does not print the low fifth
     assert verdict.here is not None and verdict.here.mean == pytest.approx(2.0)
 
 
-def test_what_was_not_measured_is_not_judged(recipe: Recipe) -> None:
-    assert judge(BETTER, recipe, None).word == "not measured"
+def test_what_was_not_measured_is_not_judged() -> None:
+    assert judge(BETTER, {}).word == "not measured"
     other = Claim("a variant that was left out", "Eq. 3", TITLE, than="AM")
-    assert judge(other, recipe, measured([99.0, 99.1], [98.0, 98.2])).word == "not measured"
+    assert judge(other, measured([99.0, 99.1], [98.0, 98.2])).word == "not measured"
 
 
 @pytest.mark.parametrize(
