@@ -1,6 +1,6 @@
 """Two trainings that fail, what the watch says while they do, and the same trainings with the remedy.
 
-    python benchmarks/failures.py --faces aligned.zip --people images.csv.gz [--seeds 3] [--save]
+    python benchmarks/failures.py --faces aligned.zip --people images.csv.gz [--seeds 3] [--only TEXT] [--save]
 
 MV-ArcFace with adaptive negatives on faces gathers all features in one direction; the network has one hidden layer on
 principal components of the pixels. CM-M-Softmax with two-dimensional features (LeNet-5 on 15,000 images of MNIST) locks
@@ -33,6 +33,13 @@ from harness import Row, options, run, show, store
 Make = Callable[[int], losses.Objective]  # from the number of steps
 
 
+class Variant(NamedTuple):
+    """A loss, and how its class weights start."""
+
+    make: Make
+    init: str = "normal"
+
+
 class Set(NamedTuple):
     """Images, and the settings of their trainings."""
 
@@ -42,7 +49,7 @@ class Set(NamedTuple):
     size: int  # of the embedding
     epochs: int
     lr: float
-    variants: dict[str, Make]
+    variants: dict[str, Variant]
 
 
 def with_ramp(loss: losses.Objective, **spans: object) -> Make:
@@ -70,9 +77,10 @@ def mnist() -> Set:
         epochs=8,
         lr=0.05,
         variants={
-            "CM-M-Softmax": lambda _: loss,
-            "CM-M-Softmax, margin over 30 to 70 %": with_ramp(loss, margin=(0.3, 0.7)),
-            "NormFace, s = 10": lambda _: losses.normface(10, learn=False),
+            "CM-M-Softmax": Variant(lambda _: loss),
+            "CM-M-Softmax, margin over 30 to 70 %": Variant(with_ramp(loss, margin=(0.3, 0.7))),
+            "CM-M-Softmax, class weights spread": Variant(lambda _: loss, init="spread"),
+            "NormFace, s = 10": Variant(lambda _: losses.normface(10, learn=False)),
         },
     )
 
@@ -95,15 +103,15 @@ def faces(archive: Path, people: Path) -> Set:
         epochs=30,
         lr=0.1,
         variants={
-            "MV-ArcFace": lambda _: loss,
-            "MV-ArcFace, t over 0 to 30 %": with_ramp(loss, negatives=(0.0, 0.3)),
-            "MV-ArcFace, t by the target cosine": with_ramp(loss, negatives="auto"),
-            "ArcFace": lambda _: losses.arcface(32, 0.3),
+            "MV-ArcFace": Variant(lambda _: loss),
+            "MV-ArcFace, t over 0 to 30 %": Variant(with_ramp(loss, negatives=(0.0, 0.3))),
+            "MV-ArcFace, t by the target cosine": Variant(with_ramp(loss, negatives="auto")),
+            "ArcFace": Variant(lambda _: losses.arcface(32, 0.3)),
         },
     )
 
 
-def train(chosen: Set, make: Make, seed: int) -> tuple[float, float, list[Finding], int]:
+def train(chosen: Set, variant: Variant, seed: int) -> tuple[float, float, list[Finding], int]:
     """(accuracy on images that were held back, smallest angle of two class weights in degrees, findings, steps)."""
     torch.manual_seed(seed)
     held = torch.arange(len(chosen.labels)) % 5 == 0
@@ -112,7 +120,7 @@ def train(chosen: Set, make: Make, seed: int) -> tuple[float, float, list[Findin
     network = chosen.network()
     per_epoch = len(inputs) // batch
     steps = chosen.epochs * per_epoch
-    head = DenseHead(chosen.size, classes, make(steps))
+    head = DenseHead(chosen.size, classes, variant.make(steps), init=variant.init)
     parameters = [*network.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=chosen.lr, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, chosen.lr, total_steps=steps)
@@ -141,15 +149,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", seeds=3)
     parser.add_argument("--faces", type=Path, help="a zip of aligned crops; without it, MNIST alone")
     parser.add_argument("--people", type=Path, help="its list, with columns path, identity and split")
+    parser.add_argument("--only", default="", help="train only the variants with this in their names")
     asked = parser.parse_args(arguments)
     if (asked.faces is None) != (asked.people is None):
         raise InputError("--faces and --people go together: the archive and its list")
     warnings.simplefilter("ignore")
     rows: list[Row] = []
-    for chosen in [mnist(), *([faces(asked.faces, asked.people)] if asked.faces else [])]:
-        for name, make in chosen.variants.items():
+    sets = [mnist(), *([faces(asked.faces, asked.people)] if asked.faces else [])]
+    if not any(asked.only in name for chosen in sets for name in chosen.variants):
+        known = ", ".join(name for chosen in sets for name in chosen.variants)
+        raise InputError(f"--only must be a part of a variant's name; got {asked.only!r}; known: {known}")
+    for chosen in sets:
+        for name, variant in chosen.variants.items():
+            if asked.only not in name:
+                continue
             for seed in range(asked.seeds):
-                accuracy, angle, found, steps = train(chosen, make, seed)
+                accuracy, angle, found, steps = train(chosen, variant, seed)
                 findings = [finding._asdict() for finding in found]
                 rows.append(
                     {

@@ -13,23 +13,8 @@ import torch
 
 from angulus import DenseHead, losses
 from angulus.core import checks
+from every_loss import FLOOR, floor_of, objectives
 from harness import Row, Step, Timing, options, ratio_text, run, show, store, take_turns
-
-FLOOR = "arcface"
-
-
-def objectives(classes: int) -> dict[str, losses.Objective]:
-    """Every alias with its defaults, ArcFace first; a penalty is added to NormFace."""
-    counts = torch.arange(classes) % 50 + 1
-    found = {FLOOR: losses.arcface()}
-    for name in losses.list_losses():
-        objective = losses.build(name)
-        if objective.radius is None and not any(term.penalty.trains_classes for term in objective.penalties):
-            if name == "subcenter_spread":
-                continue  # a part of soft_triple
-            name, objective = f"normface + {name}", losses.normface(64, learn=False) + objective
-        found.setdefault(name, objective.with_counts(counts) if objective.needs_counts else objective)
-    return found
 
 
 def step_of(objective: losses.Objective, batch: int, classes: int, size: int) -> Step:
@@ -61,10 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name, objective in every.items():
         if name == FLOOR or (asked.only and name not in asked.only):
             continue
-        steps = {FLOOR: step_of(every[FLOOR], **shape), name: step_of(objective, **shape)}
-        if objective.rows_per_class > 1:
-            wide = shape | {"classes": asked.classes * objective.rows_per_class}
-            steps = {"arcface of K x C classes": step_of(every[FLOOR], **wide), name: steps[name]}
+        to, times = floor_of(objective)
+        wide = shape | {"classes": asked.classes * times}
+        steps = {to: step_of(every[FLOOR], **wide), name: step_of(objective, **shape)}
         floor, *timings = take_turns(steps, asked.rounds)
         rows += [row_of(timing, floor, shape) for timing in timings if timing.what == name]
     show(

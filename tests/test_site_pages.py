@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -67,3 +68,25 @@ def test_every_command_has_a_section_with_all_its_options(site: Any) -> None:
     assert all(line.count("|") == 3 for line in text.splitlines() if line.startswith("|"))
     for target in re.findall(r"\(#([\w-]+)\)", text):
         assert any(f"angulus-{words.replace(' ', '-')}" == target for words in sections)
+
+
+def test_every_loss_has_its_six_facts_on_one_page(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = site("tested")
+    results, timings = tmp_path / "tests.xml", tmp_path / "costs.jsonl"
+    case = '<testcase classname="tests.losses.test_{}" name="test_it[{}]">{}</testcase>'
+    cases = [("gradcheck", "arcface-plain", ""), ("gradcheck", "arcface-easy", "<failure/>"), ("edges", "magface", "")]
+    results.write_text(f"<testsuite>{''.join(case.format(*each) for each in cases)}</testsuite>")
+    timings.write_text(json.dumps({"loss": "magface", "ratio": 0.987}) + "\n")
+    monkeypatch.setattr(tested, "COSTS", timings)
+    blocks = {text.partition("\n")[0]: text for text in tested.page(results).split("\n## ")[1:]}
+    assert list(blocks) == losses.list_losses()
+    arcface, magface = blocks["arcface"], blocks["magface"]
+    assert "arcface(s=64.0, m=0.5, beyond_pi='linear', gradient='exact')" in arcface
+    assert "t = 64·cos(θ + 0.5)\nz_j = 64·cos θ_j\n" in arcface and "* Source: IAM Eq. 6. Pieces: fixed" in arcface
+    assert 'turns back where θ + m > π (`beyond_pi="plain"`); insightface\'s code' in arcface
+    assert "* Tests passed: gradcheck 1 of 2.\n* Cost: 1." in arcface
+    assert "* Source: Meng et al. 2021, Eq. 3-5. Pieces: fixed + norm_angle + magnitude." in magface
+    assert "* Tests passed: edges 1 of 1.\n* Cost: 0.99." in magface
+    assert "* Differs: nothing known.\n* Tests passed: none.\n* Cost: not measured." in blocks["coco"]
+    both = blocks["curricularface"]  # what its margin and its negatives say
+    assert "insightface's code continues linearly" in both and "compares with cos(θ + m) as written" in both

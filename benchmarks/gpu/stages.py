@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from angulus import BackwardSGD, DenseHead, class_loss, losses
 from angulus.core import environment
 from angulus.core.checks import InputError
 from angulus.kernels import fused
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from every_loss import FLOOR, floor_of, objectives
 
 COMPOSED = {
     "ArcFace + CM radius": ARCFACE.replace(radius=losses.radius.Contraction(gamma="auto")),
@@ -359,6 +363,45 @@ def peak_mib(call: Callable[[], object], gradient: int) -> float | None:
     return (torch.cuda.max_memory_allocated() - before - gradient) / 2**20
 
 
+def costs() -> Iterator[Row]:
+    """Forward and backward of the head of every loss next to ArcFace's on the same kernel, in turn, in bfloat16."""
+    batch, classes, size, rounds = (1024, 100_000, 512, 7) if GPU else (4, 24, 8, 1)
+    every = objectives(classes)
+    torch.manual_seed(0)
+    features = torch.randn(batch, size, device=DEVICE, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=DEVICE)
+
+    def call(objective: losses.Objective, times: int, impl: str) -> Callable[[], object]:
+        head = DenseHead(size, classes * times, objective, impl=impl, products=torch.bfloat16).to(DEVICE)
+
+        def once() -> None:
+            head.zero_grad(set_to_none=True)
+            features.grad = None
+            head(features, labels).backward()
+
+        return once
+
+    for impl in kernels() if GPU else ["chunked"]:  # `exact` runs every loss in the interpreter
+        for name, objective in every.items():
+            to, times = floor_of(objective)
+            row: Row = {"what": name, "to": to, "impl": impl, "shape": (batch, classes, size)}
+            try:
+                own, floor = call(objective, 1, impl), call(every[FLOOR], times, impl)
+                own(), floor()  # compile, and let a kernel refuse
+            except InputError as error:
+                yield row | {"refused": str(error)[:200]}
+                continue
+            except Exception as error:
+                yield row | {"failed": f"{type(error).__name__}: {error}"[:300]}
+                continue
+            pairs = [(milliseconds_of(own), milliseconds_of(floor)) for _ in range(rounds)]
+            ratios = [mine / bare for mine, bare in pairs]
+            yield row | {
+                "rounds": rounds, "median_ms": statistics.median(mine for mine, _ in pairs),
+                "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+            }  # fmt: skip
+
+
 def huge() -> Iterator[Row]:
     """Ten million classes on one card, trained with momentum inside backward; then what a bfloat16 weight loses."""
     classes, size, batch = (10_000_000, 512, 1024) if GPU else (300, 16, 8)
@@ -421,7 +464,7 @@ def main() -> None:
     stage, arguments = sys.argv[1], sys.argv[2]
     table: dict[str, Callable[[], Iterator[Row]]] = {
         "facts": facts, "compile": compile_, "exact": exact, "modes": modes, "speed": speed, "huge": huge,
-        "tune": tune,
+        "tune": tune, "costs": costs,
         "train": lambda: train(arguments),
     }  # fmt: skip
     with environment.timing():

@@ -25,6 +25,7 @@ import metrics
 import records
 import sampling
 import start
+import watch
 from angulus import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row, write_records
@@ -236,3 +237,12 @@ def test_start_times_imports_in_new_processes(results: Results, monkeypatch: pyt
     imported, command = results("start")
     assert imported["what"] == "import json" and 0 < imported["low_s"] == imported["median_s"]
     assert command["cpu_s"] > 0
+
+
+def test_a_look_of_the_watch_is_timed_next_to_its_steps(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HEADS", {"few": (4, 2, None), "net": (4, 2, "lenet5"), "many": (400, 8, None)})
+    watch.main(["--batch", "8", "--log-every", "2", "--rounds", "1", "--save"])
+    few, net, many = results("watch")
+    assert few["stride"] == 9 and many["stride"] == 834  # C / (1 % · 3 · 8 rows · 2 steps), rounded up
+    assert few["step_ms"] < net["step_ms"]
+    assert all(row["ratio"] == pytest.approx(row["look_ms"] / (2 * row["step_ms"])) for row in (few, net, many))

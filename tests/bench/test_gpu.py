@@ -22,11 +22,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     out = tmp_path / "deep" / "gpu.jsonl"
-    done = run("--out", str(out), "--stages", "facts,compile,exact,modes,speed,huge,tune", "--wheels", str(tmp_path))
+    stages = "facts,compile,exact,modes,speed,huge,costs,tune"
+    done = run("--out", str(out), "--stages", stages, "--wheels", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "skipped wheels: none could be installed" in done.stdout
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {row["stage"] for row in rows} == {"facts", "compile", "exact", "modes", "speed", "huge", "tune"}
+    assert {row["stage"] for row in rows} == {*stages.split(",")}
     assert not [row for row in rows if "failed" in row]
     exact = [row for row in rows if row.get("precision") == "float32"]
     assert {row["impl"] for row in exact} == {"chunked", "fused", "blocked"}
@@ -34,6 +35,10 @@ def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path
     assert all(row[name] < 1e-4 for row in exact for name in ("loss", "features", "weight"))
     assert all(row["result"][1] < row["result"][0] for row in rows if row["stage"] == "modes")
     assert all(row["losses"][-1] < row["losses"][0] for row in rows if row["stage"] == "huge")
+    costs = {row["what"]: row for row in rows if row["stage"] == "costs"}
+    assert {name.removeprefix("normface + ") for name in costs} == {*losses.list_losses()} - {"subcenter_spread"}
+    assert all(row["low"] <= row["ratio"] <= row["high"] and row["median_ms"] > 0 for row in costs.values())
+    assert costs["soft_triple"]["to"] == "arcface of K x C classes" and costs["cosface"]["to"] == "arcface"
     entry = eval(rows[-1]["entry"], vars(tuned))  # what one would paste into its table
     assert entry.tiles == tuned.TILES and entry.blocking == tuned.BLOCKING and len(entry.fastest) == 1
 

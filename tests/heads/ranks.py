@@ -616,6 +616,20 @@ def first_weights(rank: int, count: int) -> float:
     return difference(many.weight, expected[many.classes.start : many.classes.stop])
 
 
+def spread_weights(rank: int, count: int) -> float:
+    """Spread class weights are those of a dense head, from rank 0's seed, also where the ranks have uneven shares."""
+    torch.manual_seed(7)
+    dense = DenseHead(SIZE, CLASSES, ARCFACE, init="spread", alone=True)
+    torch.manual_seed(7 + rank)
+    sharded = ShardedHead(SIZE, CLASSES, ARCFACE, init="spread", class_counts=SETTINGS[count][1][1])
+    worst = difference(sharded.weight, dense.weight[sharded.classes.start : sharded.classes.stop])
+    if count > 1:
+        mixed = "spread" if rank else "normal"
+        worst = max(worst, refused(lambda: ShardedHead(SIZE, CLASSES, ARCFACE, init=mixed), "the same init"))
+    few = refused(lambda: ShardedHead(SIZE, 20_000, ARCFACE, init="spread"), "at most 10,000")
+    return max(worst, few)
+
+
 CHECKS = (
     logits,
     sum_and_none,
@@ -634,6 +648,7 @@ CHECKS = (
     refusals,
     checkpoints,
     first_weights,
+    spread_weights,
 )
 
 

@@ -116,6 +116,7 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
         "impl": recipe.head.impl,
         "products": torch.bfloat16 if recipe.head.products == "bfloat16" else None,
         "sampling": recipe.head.sampling,
+        "init": recipe.head.init,
     }
     if recipe.head.sharded is False and ranks.count > 1:
         raise InputError(f"head.sharded false keeps all classes in one process; got {ranks.count}: set it to auto")
@@ -123,8 +124,9 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
         return DenseHead(size, classes, objective, **options)
     before = torch.get_rng_state()
     head = ShardedHead(size, classes, objective, **options)
-    torch.set_rng_state(before)
-    start.draw_as_dense(head)
+    if recipe.head.init == "normal":
+        torch.set_rng_state(before)
+        start.draw_as_dense(head)
     return head
 
 

@@ -92,6 +92,8 @@ class HeadSection:
     """Whether to split the classes over the processes: auto, if there are several; false refuses several."""
     sampling: ClassSampling | None = None
     """Train a share of the classes per step, by `SparseSGD`."""
+    init: Literal["normal", "spread"] = "normal"
+    """The first class weights: drawn, or pushed apart as far as there is room (`heads.init.spread`)."""
     update_in_backward: bool = False
     """Train the class weights by `BackwardSGD`, which never holds their gradient."""
 

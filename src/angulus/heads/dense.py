@@ -13,6 +13,7 @@ from angulus.distributed.collectives import broadcast, sum_gradients
 from angulus.distributed.runtime import Ranks
 from angulus.heads import class_loss, deferred
 from angulus.heads.class_loss import UPDATES, check_rows, class_logits, plain_logits, summarize, uncompiled
+from angulus.heads.init import check_init, spread
 from angulus.heads.row_loss import Geometry, geometry, margined, normalize
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
@@ -73,10 +74,11 @@ class DenseHead(BaseHead):
         sampling: a `ClassSampling`, for training mode only, or None: every step sees all classes.
         alone: True if several processes run but this one trains the head by itself, or your own code averages its
             gradients.
+        init: the first class weights. "normal": entries drawn from N(0, 1/d), so rows of length about 1; "spread":
+            unit rows pushed apart, see `heads.init.spread`; for at most 2 d or 10,000 classes, without sub-centres.
 
     Attributes:
-        weight: class weights [C, d], rows drawn from N(0, 1/d) per entry, so of length about 1; [C, K, d] for an
-            objective with K sub-centres per class.
+        weight: class weights [C, d]; [C, K, d] for an objective with K sub-centres per class.
         bias: [C], zero at first, or None.
         objective: the bound objective.
         embedding_size, num_classes: d and C.
@@ -98,6 +100,7 @@ class DenseHead(BaseHead):
         products: torch.dtype | None = None,
         sampling: ClassSampling | None = None,
         alone: bool = False,
+        init: str = "normal",
     ) -> None:
         super().__init__()
         self.alone, self.ranks = checks.flag("alone", alone), Ranks()
@@ -108,13 +111,18 @@ class DenseHead(BaseHead):
         self.kernel = Kernel(impl, products)
         self.sampling = check_sampling(sampling, objective)
         self.objective = objective.bind(embedding_size, num_classes)
+        self.init = check_init(init, num_classes, embedding_size, objective.subcenters is not None)
         self.weight = nn.Parameter(torch.empty(objective.weight_shape(num_classes, embedding_size)))
         self.bias = nn.Parameter(torch.empty(num_classes)) if objective.bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new class weights."""
-        nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[-1]))
+        """Draw new class weights, by `init`."""
+        if self.init == "spread":
+            with torch.no_grad():
+                self.weight.copy_(spread(self.num_classes, self.embedding_size, int(torch.randint(2**62, ()))))
+        else:
+            nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[-1]))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

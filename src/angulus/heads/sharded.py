@@ -22,6 +22,7 @@ from angulus.distributed.runtime import class_counts as split_classes
 from angulus.heads import class_loss
 from angulus.heads.class_loss import REDUCTIONS, UPDATES, check_rows, uncompiled
 from angulus.heads.dense import BaseHead
+from angulus.heads.init import check_init, spread
 from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
 from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
 from angulus.kernels.dispatch import Kernel
@@ -59,6 +60,7 @@ class ShardedHead(BaseHead):
         sampling: a `ClassSampling` of each rank's classes, for training mode only, or None.
         class_counts: the number of classes of each rank, or None for an even split.
         group: the process group, or None for the default one; a single process needs none.
+        init: "normal" or "spread", as in `DenseHead`; rank 0 spreads the class weights of all ranks.
 
     Attributes:
         weight: this rank's class weights [C of this rank, d], or [C of this rank, K, d] with sub-centres; the initial
@@ -83,6 +85,7 @@ class ShardedHead(BaseHead):
         sampling: ClassSampling | None = None,
         class_counts: Sequence[int] | None = None,
         group: Any = None,
+        init: str = "normal",
     ) -> None:
         super().__init__()
         self.ranks = Ranks.here(group)
@@ -95,6 +98,7 @@ class ShardedHead(BaseHead):
                 )
             checks.integer("num_classes", num_classes, low=1)
             checks.integer("embedding_size", embedding_size, low=1)
+            check_init(init, num_classes, embedding_size, objective.subcenters is not None)
             counts = None if class_counts is None else [checks.integer("class_counts", count) for count in class_counts]
             return Kernel(impl, products), check_sampling(sampling, objective), counts
 
@@ -106,7 +110,9 @@ class ShardedHead(BaseHead):
             class_counts=counts,
             kernel=str(self.kernel),
             sampling=self.sampling,
+            init=init,
         )
+        self.init = init
         self.counts = split_classes(num_classes, self.ranks.count, counts)
         start = sum(self.counts[: self.ranks.rank])
         self.classes = range(start, start + self.counts[self.ranks.rank])
@@ -116,9 +122,19 @@ class ShardedHead(BaseHead):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new class weights block by block from a seed of rank 0, so that the number of ranks has no effect."""
+        """Draw new class weights from a seed of rank 0, so that the number of ranks has no effect.
+
+        By `init`: normal ones block by block; spread ones by rank 0 for all.
+        """
         seed = self.ranks.gather_objects(int(torch.randint(2**62, ())))[0]
         shape = self.weight.shape[1:]
+        if self.init == "spread":
+            rows = self.ranks.broadcast(lambda: spread(self.num_classes, self.embedding_size, seed))
+            with torch.no_grad():
+                self.weight.copy_(rows[self.classes.start : self.classes.stop])
+                if self.bias is not None:
+                    nn.init.zeros_(self.bias)
+            return
         with torch.no_grad():
             for block in range(self.classes.start // INITIAL_BLOCK, -(-self.classes.stop // INITIAL_BLOCK)):
                 drawn = torch.randn(INITIAL_BLOCK, *shape, generator=torch.Generator().manual_seed(seed + block))

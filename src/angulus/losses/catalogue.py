@@ -165,6 +165,9 @@ def mv_softmax(
 
     Defaults: MV Sec. 4: s = 32, ArcFace's margin, adaptive; t = 0.3 for an additive angle, 0.2 for an additive cosine,
     and with mode "fixed" 0.2 and 0.25. For any other margin t must be given.
+
+    Differs: the authors' code has the margin only where cosθ > 0 (`beyond_pi="easy"` of the angle), but compares the
+    negatives with the margined value everywhere; here they are compared with the target that the loss uses.
     """
     checks.choice("mode", mode, ("fixed", "adaptive"))
     if t is None:
@@ -350,8 +353,7 @@ def sphereface2(
     z_j = r g(cosθ_j) + b with b learned and g(c) = 2((c + 1)/2)^t − 1. "C" takes z_y = r (g(cosθ) − m) + b and adds
     m to the other g(cosθ_j); "A" takes g(cos(θ + m)) and "M" g(cos(mθ)) for the target, the angle at most π, with the
     gradient of g(cosθ). Defaults: r = 40, t = 3, λ = 0.7, m = 0.4 (C, A) or 1.7 (M). b starts where the loss is
-    lowest if all angles are 90°, and `gradient="straight_through"` takes g without gradient, both as in the authors'
-    code. Source: Wen et al. 2022 (SphereFace2), Eq. 5 to 9.
+    lowest if all angles are 90°, as in the authors' code. Source: Wen et al. 2022 (SphereFace2), Eq. 5 to 9.
     """
     checks.choice("form", form, ("C", "A", "M"))
     checks.number("r", r, low=0, open_low=True)
@@ -367,10 +369,10 @@ def sphereface2(
 
 
 def uniface(s: float = 64.0, m: float = 0.4, lam: float = 1.0) -> Objective:
-    """UniFace: log(1 + e^{−s(cosθ − m) − b}) + λ Σ_{j≠y} log(1 + e^{s cosθ_j + b}), b learned; the paper's b is −b.
+    """UniFace: log(1 + e^{−s(cosθ − m) − b}) + λ Σ_{j≠y} log(1 + e^{s cosθ_j + b}), b learned.
 
-    Defaults: s = 64, m = 0.4, λ = 1 (no weight). b starts at −log(10 C), as in the authors' code, which also clamps
-    every logit to ±s, without gradient beyond; here they are not. Source: Zhou et al. 2023 (UniFace).
+    Defaults: s = 64, m = 0.4, λ = 1 (no weight). b starts at −log(10 C), as in the authors' code. Source: Zhou et al.
+    2023 (UniFace). Differs: the paper's b is −b; the authors' code clamps every logit to ±s, without gradient beyond.
     """
     return Objective(radius=Fixed(s), margin=AdditiveCosine(m), classifier=Sigmoid(1.0, lam, "classes"))
 
@@ -378,8 +380,8 @@ def uniface(s: float = 64.0, m: float = 0.4, lam: float = 1.0) -> Objective:
 def siglip(s: float = 10.0, b: float = -10.0, learn: bool = True) -> Objective:
     """SigLIP's sigmoid loss over class weights: log(1 + e^{−z_y}) + Σ_{j≠y} log(1 + e^{z_j}), z_j = s cosθ_j + b.
 
-    s and b are learned, from 10 and −10. SigLIP itself pairs images and texts of a batch, and learns log s.
-    Source: Zhai et al. 2023 (SigLIP), Sec. 3.2.
+    s and b are learned, from 10 and −10. Source: Zhai et al. 2023 (SigLIP), Sec. 3.2. Differs: the paper pairs images
+    and texts of a batch, whose place the class weights take, and learns log s.
     """
     return Objective(radius=_scale(s, learn), classifier=Sigmoid(start=checks.number("b", b), learn=learn))
 
@@ -397,8 +399,8 @@ def label_smoothing(s: float = 32.0, smoothing: float = 0.1, margin: Margin | No
 def circle(m: float = 0.25, gamma: float = 256.0, detach: bool = True) -> Objective:
     """Circle loss at class level: softmax over γ [1 + m − cosθ]₊ (cosθ − 1 + m) and γ [cosθ_j + m]₊ (cosθ_j − m).
 
-    With `detach` the factors in brackets have no gradient, as the paper says and its code has it. Defaults: m = 0.25,
-    γ = 256. Source: Sun et al. 2020 (circle loss), Eq. 6 to 8.
+    With `detach` the factors in brackets have no gradient, as in the paper and its code. Defaults: m = 0.25, γ = 256.
+    Source: Sun et al. 2020 (circle loss), Eq. 6 to 8.
     """
     return Objective(radius=Fixed(gamma), margin=CircleCosine(m, detach), negatives=Circle(m, detach))
 

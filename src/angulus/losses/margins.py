@@ -64,6 +64,9 @@ class AdditiveAngle(Margin):
             (up for m > 2.33); `"plain"` as written, so that the margin vanishes and turns back; `"easy"` the margin
             only where cosθ > 0, with a jump up by sin m at 90°.
         gradient: `"exact"`, or `"straight_through"`: the value of the margin with the gradient of cosθ.
+
+    Differs: the equation turns back where θ + m > π (`beyond_pi="plain"`); insightface's code continues linearly, as
+    here, or has the margin only where cosθ > 0 (`"easy"`).
     """
 
     m: float
@@ -129,7 +132,8 @@ class Multiplicative(Margin):
         annealing: the target becomes (λ cosθ + margin) / (1 + λ), λ this number or an `Annealing` of the step.
         gradient: `"exact"` or `"straight_through"`.
 
-    Source: L-Softmax (FI), A-Softmax (IAM Eq. 4).
+    Source: L-Softmax (FI), A-Softmax (IAM Eq. 4). Differs: the equation has no λ; the authors' code starts at nearly
+    no margin, `annealing=margins.Annealing()`.
     """
 
     m: float
@@ -201,9 +205,8 @@ class AnnealedMargin(nn.Module):
 class Combined(Margin):
     """cos(multiplier·θ + angle) − cosine: A-, Arc- and AM-Softmax in one. Source: MV Sec. 3.1.
 
-    Keyword arguments only, since papers and code number these three differently: MV writes cos(m1·θ + m3) − m2,
-    insightface's `margin_list=(m1, m2, m3)` means cos(m1·θ + m2) − m3. So its (1.0, 0.5, 0.0) is `angle=0.5`, and its
-    (1.0, 0.0, 0.4) is `cosine=0.4`.
+    Keyword arguments only. Differs: MV writes cos(m1·θ + m3) − m2, but insightface's `margin_list=(m1, m2, m3)` means
+    cos(m1·θ + m2) − m3: its (1.0, 0.5, 0.0) is `angle=0.5`, and its (1.0, 0.0, 0.4) is `cosine=0.4`.
 
     Args:
         multiplier: factor of the angle, ≥ 1.
@@ -260,9 +263,10 @@ class PowerCosine(Margin):
         t: the power of g, ≥ 1; 3 in the paper, 1 leaves the cosine.
         form: `"cosine"`: g(cosθ) − m, m ≥ 0 (SphereFace2-C); `"angle"`: g(cos(min(π, θ + m))), 0 ≤ m < π (A); or
             `"multiple"`: g(cos(min(π, m·θ))), m ≥ 1 (M). The last two have the gradient of g(cosθ).
-        gradient: `"exact"`, or `"straight_through"`: the gradient of cosθ, as the authors' code has it.
+        gradient: `"exact"`, or `"straight_through"`: the gradient of cosθ.
 
-    Source: Wen et al. 2022, Eq. 5 to 9.
+    Source: Wen et al. 2022, Eq. 5 to 9. Differs: the authors' code takes g without gradient
+    (`gradient="straight_through"`) and multiplies the loss by 50 (`50 * losses.sphereface2()`).
     """
 
     m: float = 0.4

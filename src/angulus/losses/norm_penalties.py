@@ -139,7 +139,8 @@ class Ring(Penalty):
         lam: λ ≥ 0.
         radius: R > 0; None learns it, starting at the first batch's mean norm.
 
-    Source: Zheng et al. 2018; a baseline in IAM Table 5.
+    Source: Zheng et al. 2018; a baseline in IAM Table 5. Differs: the authors' code also offers a
+    smooth L1 distance, and to divide by the mean norm (its `type` "L1" and "auto"); here as in the equation, "L2".
     """
 
     lam: float

@@ -260,10 +260,10 @@ class SubcenterSpread(Penalty):
 
     Args:
         tau: τ ≥ 0; 0.2 in the paper.
-        eps: added under the root, ≥ 0; the authors' code has 1e-5.
+        eps: added under the root, ≥ 0.
 
     Source: Qian et al. 2019, Eq. 9 to 11. Differs: the paper's root has no eps; its gradient at equal sub-centres,
-    which is undefined, is 0 here.
+    which is undefined, is 0 here. The authors' code has `eps=1e-5`.
     """
 
     tau: float = 0.2

@@ -29,7 +29,8 @@ class NormAngle(Margin):
         l_m, u_m: the margin at both, radians, 0 ≤ l_m ≤ u_m < π; 0.45 and 0.8 in the paper.
         beyond_pi: where θ + m(a) > π, as in `margins.AdditiveAngle`.
 
-    Source: Meng et al. 2021 (MagFace), Eq. 3 and 5.
+    Source: Meng et al. 2021 (MagFace), Eq. 3 and 5. Differs: where θ + m(a) > π the authors' code continues linearly,
+    as here; the equation turns back (`beyond_pi="plain"`).
     """
 
     l_a: float = 10.0
@@ -79,11 +80,12 @@ class NormQuality(Margin):
         m: the margin, in [0, π/2); 0.4 in the paper.
         h: how much the norm counts, ≥ 0; 0.333 in the paper.
         statistics: `"running"`, μ ← (1 − rate)·μ + rate·batch from 20, σ likewise from 100; or `"batch"`, the
-            batch's own, the default of the authors' code, which evaluates with the last batch's.
+            batch's own.
         rate: of the running means, in (0, 1]; 0.01 in the paper.
         eps: ε, in (0, π/2); 1e-3 in the paper.
 
-    Source: Kim et al. 2022 (AdaFace), Eq. 14 to 16.
+    Source: Kim et al. 2022 (AdaFace), Eq. 14 to 16. Differs: the paper has running means, from 20 and 100; the default
+    of the authors' code is each batch's own (`statistics="batch"`), and it evaluates with the last batch's.
     """
 
     m: float = 0.4
@@ -171,12 +173,13 @@ class Elastic(Margin):
         m: mean margin; 0.5 radians and 0.35 in the paper.
         sigma: σ ≥ 0; 0.05 in the paper.
         plus: ElasticFace+: the largest draw goes to the row with the smallest target cosine, and so on.
-        order: how `plus` assigns: `"rank"`, the paper's words; `"argsort"`, as the authors' code, which indexes the
-            sorted draws by the argsort of the cosines: that is the inverse permutation, mostly another one.
+        order: how `plus` assigns: `"rank"`, by the rank of the row's cosine; `"argsort"`, the sorted draws indexed by
+            the argsort of the cosines.
         seed: of the draws.
-        beyond_pi: with `base="angle"`, where θ + m_i > π, as in `margins.AdditiveAngle`; the authors' code has "plain".
+        beyond_pi: with `base="angle"`, where θ + m_i > π, as in `margins.AdditiveAngle`.
 
-    Source: Boutros et al. 2022 (ElasticFace), Eq. 4 to 6.
+    Source: Boutros et al. 2022 (ElasticFace), Eq. 4 to 6. Differs: `plus` follows the paper's words; the authors' code
+    assigns by the inverse permutation, mostly another one (`order="argsort"`), and has `beyond_pi="plain"`.
     """
 
     base: str = "angle"

@@ -18,8 +18,10 @@ class Focal(Weighting):
 
     Args:
         gamma: γ; the paper uses 2.
-        probability: p_y from the logits of the loss (`"margin"`, as in the paper's experiments), or from the plain
-            cosines (`"plain"`, its equations taken literally).
+        probability: p_y from the logits of the loss, `"margin"`, or from the plain cosines, `"plain"`.
+
+    Differs: the equations, taken literally, have p_y of the plain cosines; the paper's experiments and the authors'
+    code that of the loss, as here.
     """
 
     gamma: float = 2.0
@@ -54,7 +56,8 @@ class HardMining(Weighting):
         divide: the divisor of the mean: the number of rows that count, `"kept"`, or of all rows, `"all"`.
         scope: with several ranks, the batch is each rank's own rows, `"rank"`, or those of all ranks, `"global"`.
 
-    Source: MV Sec. 3.1, Eq. 4.
+    Source: MV Sec. 3.1, Eq. 4. Differs: the paper names no divisor; the authors' code divides by the rows that count,
+    as here.
     """
 
     keep: float = 0.9

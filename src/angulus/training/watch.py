@@ -111,8 +111,10 @@ class Watch:
         return self.stayed[sign] >= looks and step - self.since[sign] >= steps
 
     def _collapse(self, values: Mapping[str, float], features: Tensor) -> str | None:
+        if not values["target_cos"] < 0:
+            return None
         gathered = float(F.normalize(features.detach().float()).mean(0).norm())
-        if not (values["target_cos"] < 0 and gathered > GATHERED):
+        if not gathered > GATHERED:
             return None
         return (
             f"the features gather in one direction (their mean unit vector has length {gathered:.2f}), away from their "
