@@ -97,9 +97,10 @@ class Embeddings:
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
         `media`, `templates`, `models`, `flipped`. Whole numbers are accepted as text. A `.safetensors` has text as a
-        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`. A warning names other
-        columns, which are not read. A `.bin` has text one per line in `PATH.NAME.txt`; in a folder of them, an id is the
-        path below it up to its image suffix: `A/1.jpg_arcface.bin` is `A/1.jpg`. Checksums are verified if the file has them, as every `.npz` does.
+        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`; a `.bin` in such files.
+        In a folder of `.bin` files, an id is the path below it up to its image suffix: `A/1.jpg` of
+        `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are verified if the file has
+        them, as every `.npz` does.
         """
         path = Path(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)

@@ -1,4 +1,4 @@
-"""How ids of embeddings become those of a list: cut texts off, keep the last parts of a path; and which rule would fit."""
+"""How ids of embeddings become those of a list, by cutting texts off and keeping the last parts of a path."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ class IdRule:
         if self.parts is None:
             return list(ids)
         whole = list(dict.fromkeys(ids))
-        short = dict(zip(whole, self._apart(whole, [*map(self.shorten, whole)], f"ids of {what}", "keep more parts")))
+        after = self._apart(whole, [*map(self.shorten, whole)], f"ids of {what}", "keep more parts")
+        short = dict(zip(whole, after, strict=True))
         return [short[name] for name in ids]
 
     def _apart(self, before: Sequence[str], after: list[str], what: str, way: str) -> list[str]:
@@ -87,6 +88,9 @@ class IdRule:
                 f"become {checks.shown(double[0])}; {way}"
             )
         return after
+
+
+AS_THEY_ARE = IdRule()
 
 
 def stem(name: str) -> str:
@@ -106,7 +110,7 @@ def propose(own: Sequence[str], asked: Sequence[str]) -> str:
     '--id-strip /lfw/ --id-strip .jpg_x.bin would match all 2'
     """
     wanted = list(dict.fromkeys(asked))
-    best, most = IdRule(), _matched(IdRule(), own, wanted)
+    best, most = AS_THEY_ARE, _matched(AS_THEY_ARE, own, wanted)
     for rule in dict.fromkeys(_candidates(own, wanted)):
         count = _matched(rule, own, wanted)
         if count > most:

@@ -162,9 +162,12 @@ _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
 
-def _of_embeddings(*args: Any, options: tuple[Parameter, ...], **kwargs: Any) -> Protocol:
-    """A protocol of embeddings whose ids are looked up by a list."""
-    return Protocol(*args, **kwargs, images=EMBEDDINGS, options=(*options, *ID_RULE))
+def _of_embeddings(
+    name: str, summary: str, measures: str = "", reads: str = "", *, options: tuple[Parameter, ...], **others: Any
+) -> Protocol:
+    """A protocol of embeddings whose ids a list names."""
+    options = (*options, *ID_RULE)
+    return Protocol(name, summary, measures, reads, images=EMBEDDINGS, options=options, **others)
 
 
 _TABLE = (

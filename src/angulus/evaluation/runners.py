@@ -11,7 +11,7 @@ from typing import Any, Literal
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.core.id_rule import IdRule
+from angulus.core.id_rule import AS_THEY_ARE, IdRule
 from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
 from angulus.evaluation.lists import blufr as blufr_lists
@@ -35,6 +35,7 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols import pairs as verification
 from angulus.evaluation.protocols import quality as norms
+from angulus.evaluation.protocols import trillion_pairs as all_pairs
 from angulus.evaluation.protocols.result import Number, Result
 
 MEASURES = ("split", "bins", "changed", "discard", "degradation")
@@ -58,7 +59,7 @@ class Inputs:
     names: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
     scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
-    id_rule: IdRule = IdRule()  # how ids of embeddings become those of the lists
+    id_rule: IdRule = AS_THEY_ARE  # how ids of embeddings become those of the lists
 
     def with_id_rule(self) -> Inputs:
         """These inputs, with the options on ids made to the rule."""
@@ -218,7 +219,7 @@ def megaface(inputs: Inputs) -> Result:
 def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
     sides = inputs.embeddings(), inputs.embeddings("others")
-    return distractors.trillion_pairs(*sides, options=inputs.scoring, **inputs.options)
+    return all_pairs.evaluate(*sides, options=inputs.scoring, **inputs.options)
 
 
 def luna16(inputs: Inputs) -> Result:

@@ -1,4 +1,4 @@
-"""Named columns in `.npz`, `.safetensors` and `.parquet`; the suffix of a path names its format. `.bin` is only read."""
+"""Named columns in `.npz`, `.safetensors` and `.parquet`, whose suffix names the format; `.bin` is only read."""
 
 from __future__ import annotations
 

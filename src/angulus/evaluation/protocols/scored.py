@@ -255,7 +255,8 @@ def both_ways(figures_of: Callable[[Samples], Statistic], samples: Samples) -> S
     kept, rest = ~samples[FAILED], figures_of(without_failures(samples))
 
     def figures(weights: Floats) -> dict[str, float]:
-        return whole(weights) | {f"{name}{WITHOUT}": value for name, value in rest(weights[kept]).items()}
+        without = {f"{name}{WITHOUT}": value for name, value in rest(weights[kept]).items()}
+        return {**whole(weights), **without}
 
     return figures
 
