@@ -129,19 +129,21 @@ class Embeddings:
         object.__setattr__(same, "id_rule", rule)
         return same
 
-    def rows(self, ids: ArrayLike, what: str, *, missing: str = "refuse") -> NDArray[np.int64]:
+    def rows(self, ids: ArrayLike, what: str, *, missing: str | None = None) -> NDArray[np.int64]:
         """Positions [K] in [0, N) of these ids [K], which may repeat; `what` names the list they are from, for errors.
 
         If some are not found as they are, image suffixes (.jpg, .png, ...) are dropped on both sides; then each id must
         match exactly one embedding, and no two different ids the same one.
 
         Args:
-            missing: "refuse"; or "fail": −1 for an id without embedding, as long as some id has one.
+            missing: "fail": −1 for an id without embedding, as long as some id has one; "refuse": an error that names
+                this option; None: an error.
 
         Raises:
             checks.InputError: ids are missing (counted, the first three named), or ambiguous without their suffix.
         """
-        checks.choice("missing", missing, MISSING)
+        if missing is not None:
+            checks.choice("missing", missing, MISSING)
         asked = list(map(str, np.asarray(ids).tolist()))
         if self.id_rule is not None:
             asked = self.id_rule.shorten_all(asked, what)
@@ -151,8 +153,8 @@ class Embeddings:
         stems = [stem(name) for name in asked]
         unmatched = dict.fromkeys(name for name, row in zip(asked, rows, strict=True) if row == -1)
         absent = [name for name in unmatched if stem(name) not in self._row_of_stem]
-        if absent and (missing == "refuse" or len(absent) == len(set(asked))):
-            raise self._absent(absent, asked, what)
+        if absent and (missing != "fail" or len(absent) == len(set(asked))):
+            raise self._absent(absent, asked, what, missing)
         self._check_unambiguous(asked, stems, what)
         return np.array([self._row_of_stem.get(name, -1) for name in stems], dtype=np.int64)
 
@@ -298,10 +300,12 @@ class Embeddings:
             raise InputError(f"rows must be in [0, {len(self)}); got {int(rows.min())} to {int(rows.max())}")
         return rows.astype(np.int64)
 
-    def _absent(self, absent: list[str], asked: list[str], what: str) -> InputError:
+    def _absent(self, absent: list[str], asked: list[str], what: str, missing: str | None) -> InputError:
         fault = f"{len(absent)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}"
         rule = "" if self.id_rule is None else propose(self.ids.tolist(), asked)
         way = rule or f"name the embeddings as {what} does"
+        if missing == "refuse" and not rule and len(absent) < len(set(asked)):
+            way += ", or count images without embedding as failures to enrol with --missing fail"
         return InputError(f"{fault}: {_first(absent)}; its ids look like {checks.shown(str(self.ids[0]))}; {way}")
 
     def _check_unambiguous(self, asked: list[str], stems: list[str], what: str) -> None:

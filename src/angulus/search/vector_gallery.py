@@ -152,6 +152,7 @@ class Gallery:
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
                 neighbours to search, >= 1.
             by: "photo"; or "person": of each person only the best row; a row without identity is a person of its own.
+                Fewer than `top` are returned if the nearest rows, up to 256 MiB of them, show no more people.
             exclude_self: leave out the row with the query's own id.
 
         Raises:
@@ -179,9 +180,10 @@ class Gallery:
                 own = str(embeddings.ids[row])
                 ranked = _ranked(query, near, by, own if exclude_self else None)
                 wanted = top + _MARGIN
-                while len(ranked) < top and len(near.ids) >= min(wanted, count) and wanted < count:
-                    wanted *= _MORE  # one person's photos may fill any number of rows
-                    (near,) = self.store.nearest(query[None].astype(np.float32), min(wanted, count), effort=effort)
+                most = min(count, _BYTES // (4 * about.size))
+                while len(ranked) < top and len(near.ids) >= wanted and wanted < most:
+                    wanted = min(_MORE * wanted, most)  # one person's photos may fill any number of rows
+                    (near,) = self.store.nearest(query[None].astype(np.float32), wanted, effort=effort)
                     ranked = _ranked(query, near, by, own if exclude_self else None)
                 kept = tuple(match for match in ranked[:top] if threshold is None or match.score >= threshold)
                 answers.append(Answer(own, kept))

@@ -37,9 +37,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
             columns[name] = read_text_file(text_file_of(path, name))
     if "ids" not in columns:
         example = text_file_of(path, "ids").name
-        raise InputError(
-            f"{path} holds vectors only; name the image of each row, one per line, in {example} next to it"
-        )
+        raise InputError(f"{path} holds vectors only; name the image of each row in {example}, one per line")
     return columns, []
 
 

@@ -130,14 +130,15 @@ def score(
     metric: str = "cosine",
     flip: str | None = None,
     pca: int | None = None,
-    missing: str = "refuse",
+    missing: str | None = None,
 ) -> ScoredPairs:
     """Look the pairs up and score them.
 
     Args:
         embeddings, pairs, metric, flip: as in `pairs.evaluate`.
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
-        missing: "refuse" images without embedding; or "fail": their pairs score below all others, and are `failed`.
+        missing: None or "refuse": images without embedding are an error; "fail": their pairs score below all others,
+            and are `failed`.
 
     Raises:
         InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
@@ -230,7 +231,7 @@ def _with_failures(enrolled: ScoredPairs, pairs: PairList, left: Rows, right: Ro
     if "left_identity" in samples:
         counts["people"] = units_of(samples).count
     unit = "people" if "left_identity" in samples else "pairs"
-    choices = {**enrolled.choices, "norms": "unknown", "images without embedding": _FAILURES}
+    choices = {**enrolled.choices, "images without embedding": _FAILURES}
     return ScoredPairs(samples, left, right, once, choices, counts, tuple(notes), unit, enrolled.about)
 
 
