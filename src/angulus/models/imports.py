@@ -101,8 +101,8 @@ def convert(kind: str, state: State, where: Path) -> tuple[artifact.Config, nn.M
     """
     source = SOURCES[kind]
     state = source.clean(state)
-    size = _feature_size(kind, state, where)
     name, layers = _inception() if kind == "facenet" else _improved(kind, state, where)
+    size = _feature_size(kind, state, where)
     names = [f"{layer}.{part}" for layer, kept in layers for part in _KINDS[kept]]
     about = {"imported from": f"{source.title}, {where.name}"}
     sides, options = source.contract.size or (), dict(source.options)
@@ -110,7 +110,7 @@ def convert(kind: str, state: State, where: Path) -> tuple[artifact.Config, nn.M
     with torch.device("meta"):  # shapes without numbers
         backbone = config.build()
     expected = dict(zip(names, backbone.state_dict().items(), strict=True))
-    _check_fit(kind, state, expected, where)
+    _check_fit(f"{source.title} ({name}, the nearest that is known)", state, expected, where)
     backbone.load_state_dict(
         {own: _value(theirs, state, empty) for theirs, (own, empty) in expected.items()}, assign=True
     )
@@ -331,7 +331,7 @@ def _value(name: str, state: State, empty: Tensor) -> Tensor:
     return torch.full(empty.shape, 1 if name.endswith("weight") else 0, dtype=empty.dtype)
 
 
-def _check_fit(kind: str, state: State, expected: Mapping[str, tuple[str, Tensor]], where: Path) -> None:
+def _check_fit(net: str, state: State, expected: Mapping[str, tuple[str, Tensor]], where: Path) -> None:
     """Refuse a state that does not fit the network; names the first tensors that do not."""
     wrong = []
     for name, (_, empty) in expected.items():
@@ -342,7 +342,7 @@ def _check_fit(kind: str, state: State, expected: Mapping[str, tuple[str, Tensor
     wrong += [f"{name} is not known" for name in state if name not in expected]
     if wrong:
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""
-        raise InputError(f"{where} does not fit {SOURCES[kind].title}: {', '.join(wrong[:_SHOWN])}{more}")
+        raise InputError(f"{where} does not fit {net}: {', '.join(wrong[:_SHOWN])}{more}")
 
 
 def _classifier(weight: Tensor, embedding_size: int, scale: float) -> Classifier:
