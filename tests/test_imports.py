@@ -316,7 +316,10 @@ def test_what_is_no_such_checkpoint_is_refused(tmp_path: Path, monkeypatch: pyte
     }
     cases: dict[str, tuple[Any, str]] = {
         "evil": ({"state_dict": Evil()}, r"names .*system, which a pickle may use to run code, and is not read; save"),
-        "depth": (small, r"it has 3, 4, 23, 3, and tensors such as conv1\.weight.*the nearest that is known is ir50"),
+        "depth": (
+            small,
+            r"it has 3, 4, 23, 3 units per stage, and tensors such as conv1\.weight.*the nearest that is known is ir50",
+        ),
         "other": ({name: torch.zeros(1) for name in ada}, "it looks like AdaFace's net: use adaface"),
         "narrow": (
             narrow,

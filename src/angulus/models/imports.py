@@ -204,13 +204,11 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise nearly anything
         named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
-        if named or ("weights_only" in str(error).lower() and "unsupported" in str(error).lower()):
-            what = f"names {named[1]}" if named else "holds more than tensors"
-            raise InputError(
-                f"{path} {what}, which a pickle may use to run code, and is not read; save the weights alone where you "
-                'trust it: torch.save(model.state_dict(), "weights.pth")'
-            ) from error
-        raise InputError(f"{path} cannot be read as a file of torch.save: {checks.one_line(error):.200}") from error
+        way = 'save the weights alone where you trust it: torch.save(model.state_dict(), "weights.pth")'
+        if named:
+            fault = f"{path} names {named[1]}, which a pickle may use to run code, and is not read"
+            raise InputError(f"{fault}; {way}") from error
+        raise InputError(f"{path} cannot be read as a file of torch.save that holds tensors alone; {way}") from error
 
 
 def _improved(kind: str, state: State, where: Path) -> tuple[str, Names]:
@@ -221,12 +219,13 @@ def _improved(kind: str, state: State, where: Path) -> tuple[str, Names]:
         other = next((name for name in SOURCES if name != kind and _looks_like(name, state)), None)
         nearest = min(DEPTHS, key=lambda name: sum(abs(a - b) for a, b in zip(DEPTHS[name], found, strict=True)))
         strange = ", ".join(list(state)[:_SHOWN])
-        way = (
-            f"it looks like {SOURCES[other].title}: use {other}" if other else f"the nearest that is known is {nearest}"
-        )
+        way = f"the nearest that is known is {nearest}" if any(found) else "give a checkpoint of that project"
+        if other:
+            way = f"it looks like {SOURCES[other].title}: use {other}"
+        has = f"{', '.join(map(str, found))} units per stage" if any(found) else "none of its units"
         raise InputError(
-            f"{where} must be of {SOURCES[kind].title} with the units per stage of "
-            f"{', '.join(DEPTHS)}; it has {', '.join(map(str, found))}, and tensors such as {strange}; {way}"
+            f"{where} must be of {SOURCES[kind].title}, as deep as {', '.join(DEPTHS)}; it has {has}, and tensors such "
+            f"as {strange}; {way}"
         )
     return nets[found], list(_iresnet(found) if kind == "insightface" else _adaface(found))
 
