@@ -488,6 +488,14 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FNMR 0.02 per comparison: the share of pairs of photos of one person" in said
     assert "and 5 more" in said
     assert "no threshold: the nearest are shown" in run("query", where, tmp_path / "q.npz")
+    said = run("query", where, tmp_path / "e.npz", "--by", "person", "--exclude-self", "--json", tmp_path / "p.json")
+    answers = json.loads((tmp_path / "p.json").read_text())["answers"]
+    assert len(answers) == 300
+    for answer in answers:
+        assert answer["id"] not in [match["id"] for match in answer["matches"]]
+        assert len({match["identity"] for match in answer["matches"]}) == 5
+    with pytest.raises(InputError, match="--by must be one of 'photo', 'person'"):
+        run("query", where, tmp_path / "q.npz", "--by", "face")
     assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
     monkeypatch.setattr(Calibration, "warning", "this model hardly tells people apart (AUC 0.486)")
     with pytest.warns(UserWarning, match=r"hardly tells people apart \(AUC 0\.486"):

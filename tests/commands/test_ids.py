@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,3 +76,21 @@ def test_the_proposal_is_what_works_and_failures_are_counted(tmp_path: Path) -> 
         run(*lfw, "--id-parts", 2, "--id-strip", "_arcface.bin")
     said = run(*lfw, *RULE, "--missing", "fail").output
     assert "accuracy, without failures" in said and "1 images without embedding" in said
+
+
+def test_megaface_reads_trees_of_features_as_it_reads_files(tmp_path: Path) -> None:
+    files.people(tmp_path)
+    arguments = files.megaface(tmp_path)
+    plain = run("evaluate", *arguments).output
+    for place in (1, 2):
+        given = Embeddings.read(Path(str(arguments[place])))
+        root = tmp_path / f"tree{place}"
+        for name, vector in zip(given.ids.tolist(), given.vectors.astype("<f4"), strict=True):
+            path = root / f"{name.removesuffix('.jpg')}.jpg_arcface_112x112.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(struct.pack("<4i", len(vector), 1, 4, 5) + vector.tobytes())
+        arguments[place] = root
+    tables = [
+        [line for line in output.splitlines() if "│" in line] for output in (plain, run("evaluate", *arguments).output)
+    ]
+    assert tables[0] == tables[1] != []
