@@ -115,6 +115,8 @@ def propose(own: Sequence[str], asked: Sequence[str]) -> str:
         count = _matched(rule, own, wanted)
         if count > most:
             best, most = rule, count
+        if most == len(wanted):
+            break
     if not best:
         return ""
     return f"{best} would match {f'all {most:,}' if most == len(wanted) else f'{most:,} of the {len(wanted):,}'}"
