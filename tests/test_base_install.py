@@ -45,6 +45,8 @@ EXTRAS = (
 COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("train demo training.epochs=1 --out run", None),
     ("info run/model", None),
+    *((f"import {name} none.pth --out imported", "no data") for name in ("insightface", "adaface", "facenet")),
+    ("import pml none.pth --model run/model --out imported", "no data"),
     ("convert photos records", None),
     ("embed run/model records e.npz", None),
     ("data pairs records pairs.txt --folds 2 --pairs 30", None),

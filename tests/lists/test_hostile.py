@@ -81,7 +81,7 @@ BOMBS = {  # what unpacks to 64 MiB, and who reads it
     "line.csv.gz": (b"1," * 2**25, "ijb.read_comparisons"),
     "x.csv.gz": (b"1,2\n" * 2**24, "ijb.read_comparisons"),
     "x.json.gz": (b"[" * 2**26, "megaface.read_feature_list"),
-    "x.f.gz": (bytes(2**26), "megaface.read_features"),
+    "x.f.gz": (bytes(2**26), "matrices.read_matrix"),
     "x.mat.gz": (HEADER + bytes(2**26), "blufr.read_blufr"),
     "x.tar.gz": (tar_of(bytes(2**26)), "cfp.read_cfp"),
 }
@@ -90,6 +90,7 @@ READ = """
 import resource, sys
 import numpy as np
 from angulus.core.checks import InputError
+from angulus.core.formats import matrices
 from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, megaface
 images = ijb.TemplateImages(np.array(["a", "b"]), np.array([1, 2]), None, np.array([5, 6]), "images")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

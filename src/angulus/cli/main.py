@@ -29,6 +29,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "prepare": ("prepare:prepare_app", DATA, "Align faces in photos, or resize images, for training."),
     "convert": ("convert:convert", DATA, "Convert a data set to records."),
     "audit": ("audit:audit", DATA, "Find duplicates, overlaps and wrong labels in a data set."),
+    "import": ("imports:import_app", MODELS, "Make a model folder of another project's checkpoint."),
     "info": ("info:info", MODELS, "Show what a model folder contains."),
     "embed": ("embed:embed", MODELS, "Write the features of images to a file."),
     "predict": ("predict:predict", MODELS, "Name the classes of images, or mark nodules in CT scans."),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -64,7 +63,7 @@ class Protocol:
         """Compute the result."""
         from angulus.evaluation import runners
 
-        result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs)
+        result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs.with_id_rule())
         return result
 
     def check(self, where: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> None:
@@ -124,7 +123,7 @@ def _file(name: str, help: str, flag: str = "", type: Any = Path, required: bool
 
 
 # files and options that several protocols share
-EMBEDDINGS = _file("images", ".npz, .safetensors or .parquet.", "EMBEDDINGS")
+EMBEDDINGS = _file("images", ".npz, .safetensors, .parquet, or .bin files of vectors.", "EMBEDDINGS")
 DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1000)
 SEED = Parameter("seed", "Seed of the resamples.", int, 0)
 FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
@@ -137,8 +136,18 @@ FORMAT = Parameter("format", "plain (`a b 0|1` a line), lfw, two-line (CALFW, CP
 REFERENCE = _file("reference", "Another model's, of the same samples, whose norms decide.", required=False)
 LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quality.", float, 0.2)
 
+MISSING = Parameter(
+    "missing",
+    "Images of the list without embedding: refuse; or fail: failures to enrol, which match nobody.",
+    default="refuse",
+)
+ID_RULE = (
+    Parameter("id_strip", "Cut this text off the start or end of the embeddings' ids; repeat for several.", list[str]),
+    Parameter("id_parts", "Compare only the last N parts of ids such as a/b/c.jpg.", int),
+)
+
 _BOOTSTRAP = (DRAWS, SEED)
-_VERIFICATION = (METRIC, FLIP, PCA, FARS, *_BOOTSTRAP)
+_VERIFICATION = (METRIC, FLIP, PCA, FARS, MISSING, *_BOOTSTRAP)
 _TEMPLATES = (
     Parameter("ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, for images of two people.", default="file"),
     Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
@@ -152,7 +161,15 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
-_of_embeddings = partial(Protocol, images=EMBEDDINGS)
+
+def _of_embeddings(
+    name: str, summary: str, measures: str = "", reads: str = "", *, options: tuple[Parameter, ...], **others: Any
+) -> Protocol:
+    """A protocol of embeddings whose ids a list names."""
+    options = (*options, *ID_RULE)
+    return Protocol(name, summary, measures, reads, images=EMBEDDINGS, options=options, **others)
+
+
 _TABLE = (
     _of_embeddings(
         "lfw",
@@ -207,7 +224,7 @@ _TABLE = (
             ),
         ),
         grouped=True,
-        options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
+        options=(FORMAT, METRIC, FLIP, MISSING, *_BOOTSTRAP),
     ),
     _of_embeddings(
         "blufr",
@@ -287,6 +304,7 @@ _TABLE = (
             Parameter("ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank"),
             FARS,
             *_BOOTSTRAP,
+            *ID_RULE,
         ),
         shared=True,
     ),
@@ -368,6 +386,7 @@ _TABLE = (
             Parameter("up_to", "Discard: share where the area ends.", float, 1.0),
             FLIP,
             *_BOOTSTRAP,
+            *ID_RULE,
         ),
         available="command",
     ),

@@ -161,7 +161,7 @@ def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     aligned = f", aligned by the template `{contract.template}`" if contract.template else ""
     return [
         f"{_given(content)}, {'grey' if content['in_channels'] == 1 else 'RGB'}{aligned}",
-        f"{scaled}, by the model itself",
+        f"{scaled}{', in the order BGR' if contract.colour == 'bgr' else ''}, by the model itself",
         f"{flip}" + ("; features have length 1" if content["normalize"] else ""),
     ]
 

@@ -22,6 +22,7 @@ from angulus.evaluation.protocols import (
     quality,
     template_identification,
     template_verification,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.figures import interval_notes
@@ -52,7 +53,7 @@ TASKS = {  # by anchor: title, introduction, protocols; results of other protoco
     "identification": (
         "Identification",
         "Who is it, out of many?",
-        (template_identification.PROTOCOL, open_set.PROTOCOL, distractors.MEGAFACE, distractors.TRILLION_PAIRS),
+        (template_identification.PROTOCOL, open_set.PROTOCOL, distractors.MEGAFACE, trillion_pairs.PROTOCOL),
     ),
     "nodules": (
         "Nodules",

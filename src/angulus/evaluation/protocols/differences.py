@@ -21,6 +21,7 @@ from angulus.evaluation.protocols import (
     sides,
     template_identification,
     template_verification,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.figures import interval_notes, with_interval
@@ -40,7 +41,7 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     quality.CHANGED: (quality.change_statistic, quality.CHANGED_MEASURED),
     detection.CANDIDATES: (detection.statistic, detection.MEASURED),
     distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
-    distractors.TRILLION_PAIRS: (sides.statistic, sides.MEASURED),
+    trillion_pairs.PROTOCOL: (sides.statistic, sides.MEASURED),
 }
 
 _OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did

@@ -28,6 +28,7 @@ def evaluate(
     *,
     metric: str = "cosine",
     flip: str | None = None,
+    missing: str = "refuse",
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
@@ -40,7 +41,7 @@ def evaluate(
         embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
             across two groups are then left out and counted.
         pairs: the list, with folds.
-        metric, flip, draws, seed: as in `pairs.evaluate`.
+        metric, flip, missing, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.
@@ -50,7 +51,7 @@ def evaluate(
     """
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
-    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, missing=missing)
     names = scored.groups_of(embeddings, pairs, pair_scores)
     inside = names != ""
     samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
@@ -90,6 +91,10 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
     Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
+    return scored.both_ways(_figures, samples), scored.units_of(samples)
+
+
+def _figures(samples: Samples) -> Statistic:
     groups = _groups(samples)
 
     def figures(weights: Floats) -> dict[str, float]:
@@ -106,7 +111,7 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
             values["skewed error ratio"] = skewed_error_ratio(1 - accuracies)
         return values
 
-    return figures, scored.units_of(samples)
+    return figures
 
 
 def skewed_error_ratio(errors: Floats) -> float:
