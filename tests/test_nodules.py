@@ -74,9 +74,9 @@ def test_marks_are_the_runs_probabilities_and_luna16_reads_them(made: Path, tmp_
     said = invoke("predict", made / "run/model", made, "--candidates", made / luna16.CANDIDATES, "--out", out)
     assert "40 marks in 10 scans, each with its probability of 'nodule'" in said
     marks, listed = read_marks(out), read_positions(made / luna16.CANDIDATES)
-    assert marks.scans.tolist() == listed.scans.tolist() and (marks.centres == listed.centres).all()
+    assert marks.cases.tolist() == listed.cases.tolist() and (marks.centres == listed.centres).all()
     with np.load(made / "run" / "test.npz") as test:  # of fold 3, in the order of the list
-        np.testing.assert_allclose(marks.probabilities[marks.scans == UIDS[3]], test["probabilities"], atol=1e-6)
+        np.testing.assert_allclose(marks.scores[marks.cases == UIDS[3]], test["probabilities"], atol=1e-6)
     lists = ("--annotations", made / luna16.ANNOTATIONS, "--excluded", made / "excluded.csv")
     shown = invoke("evaluate", "luna16", out, *lists, "--scans", made / "seriesuids.csv", "--draws", 0)
     assert "CPM" in shown
@@ -89,9 +89,9 @@ def test_positions_need_no_class_and_scans_may_lie_in_one_folder(made: Path, tmp
     scans = made / "subset3"
     arguments = ("predict", made / "run/model", scans, "--candidates", tmp_path / "c.csv", "--out", tmp_path / "m.csv")
     assert "4 marks in 1 scan," in invoke(*arguments)
-    one = read_marks(tmp_path / "m.csv").probabilities
+    one = read_marks(tmp_path / "m.csv").scores
     invoke(*arguments, "--class", "no nodule", "--batch", 3)
-    np.testing.assert_allclose(one + read_marks(tmp_path / "m.csv").probabilities, 1, atol=1e-6)
+    np.testing.assert_allclose(one + read_marks(tmp_path / "m.csv").scores, 1, atol=1e-6)
 
 
 def test_what_cannot_be_marked_is_a_sentence(made: Path, tmp_path: Path) -> None:

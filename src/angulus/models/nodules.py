@@ -64,16 +64,16 @@ def mark_candidates(
         )
     extras.require("nodules", "reading CT volumes", "SimpleITK")
     positions = read_positions(candidates)
-    paths = _find_scans(scans, sorted(set(positions.scans.tolist())), candidates)
+    paths = _find_scans(scans, sorted(set(positions.cases.tolist())), candidates)
     probabilities = np.empty(len(positions), dtype=np.float64)
     depth, height, width = model.config.image_size
     for number, (scan, path) in enumerate(paths.items(), 1):
         on_scan(scan, number, len(paths))
-        rows = np.flatnonzero(positions.scans == scan)
+        rows = np.flatnonzero(positions.cases == scan)
         patches = cut_patches(path, positions.centres[rows], (depth, height, width), candidates=str(candidates))
         probabilities[rows] = _probabilities(model, patches, names.index(mark), batch)
     files.make_folder(out.parent)
-    files.write_text(out, _table(positions.scans.tolist(), positions.centres, probabilities))
+    files.write_text(out, _table(positions.cases.tolist(), positions.centres, probabilities))
     return len(positions), len(paths)
 
 

@@ -74,7 +74,7 @@ def prepare(
             files.write_json(out / ABOUT, about)
         for number, (scan, (_, path)) in enumerate(scans.items(), 1):
             if not (out / f"{scan}.npy").is_file():
-                patches = _cut(path, candidates.centres[candidates.scans == scan], spacing_mm)
+                patches = _cut(path, candidates.centres[candidates.cases == scan], spacing_mm)
                 files.write_atomically(out / f"{scan}.npy", partial(np.save, arr=patches))
             if on_scan is not None:
                 on_scan(scan, number, len(scans))
@@ -124,7 +124,7 @@ def _find_scans(folder: Path, candidates: Candidates) -> dict[str, tuple[int, Pa
             if path.stem in scans:
                 raise InputError(f"{path} must be in one subset; it is in subset{scans[path.stem][0]} too")
             scans[path.stem] = (fold, path)
-    wanted = sorted(set(candidates.scans.tolist()))
+    wanted = sorted(set(candidates.cases.tolist()))
     missing = [scan for scan in wanted if scan not in scans]
     if missing:
         rule = f"{folder} must hold the {len(wanted)} scans of {CANDIDATES} in subset0/ to subset9/"
