@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,7 +212,10 @@ class _Table:
         self.lines, self.rows = [number for number, _ in rows[1:]], [cells for _, cells in rows[1:]]
         read = [key for key, place in self.places.items() if place is not None]
         renamed = [f"{key} is {self.column(key)}" for key in read if self.column(key) != key]
-        unused = [name for name in self.names if name not in map(self.column, read)]
+        absent = [key for key in optional if self.places[key] is None]
+        unused = [
+            f"{name}{nearest(name, absent)}" for name in filter(None, self.names) if name not in map(self.column, read)
+        ]
         if renamed or unused:
             said = [", ".join(renamed)] * bool(renamed) + [f"not read: {', '.join(unused)}"] * bool(unused)
             report(f"{os.fspath(path)}: {'; '.join(said)}")
@@ -238,11 +242,13 @@ class _Table:
 
     def _missing(self, name: str) -> InputError:
         keys = _SIZES if " " in name else (name,)
-        hint = next(filter(None, (nearest(word, self.names) for key in keys for word in (key, *NAMES[key]))), "")
-        way = f"--column {keys[0]}=NAME" + (", or give --distance" if " " in name else "")
+        known = [word for key in keys for word in NAMES[key] or (key,)]
+        close = next(filter(None, (get_close_matches(word, self.names, n=1) for word in known)), ["NAME"])[0]
+        meant = f"if it is {close!r}" if close != "NAME" else "if it has another name"
+        way = f"{meant}, add --column {keys[0]}={close}" + ("; or give one --distance for all" * (" " in name))
         return InputError(
-            f"{os.fspath(self.path)} must name a column of the {name} in its first line, between commas, tabs or "
-            f"semicolons; got {', '.join(self.names)[:200]!r}{hint}; another name is given with {way}"
+            f"{os.fspath(self.path)} must name a column of the {name}, such as {', '.join(known[:6])}, in its first "
+            f"line, between commas, tabs or semicolons; got {', '.join(self.names)[:200]!r}; {way}"
         )
 
     def _cells(self, key: str) -> Iterator[tuple[int, str]]:
@@ -254,7 +260,7 @@ class _Table:
         """A column of names, none of them empty."""
         for line, cell in self._cells(key):
             if not cell:
-                raise malformed(self.path, line, f"a line with a {key} under {self.column(key)}", "")
+                raise malformed(self.path, line, f"a row with a {key} under {self.column(key)}", "")
         return text_array([cell for _, cell in self._cells(key)])
 
     def optional_text(self, key: str) -> NDArray[np.str_] | None:
@@ -273,7 +279,7 @@ class _Table:
                 value = math.nan
             elif not math.isfinite(value):
                 hint = " (with a decimal point)" if "," in cell else ""
-                raise malformed(self.path, line, f"a line with a finite number under {self.column(key)}{hint}", cell)
+                raise malformed(self.path, line, f"a row with a finite number under {self.column(key)}{hint}", cell)
             values.append(value)
         return np.array(values, dtype=np.float64)
 
@@ -300,7 +306,7 @@ class _Table:
             return np.zeros(len(self.rows), dtype=bool)
         for line, cell in self._cells(key):
             if cell.lower() not in _FLAGS:
-                raise malformed(self.path, line, f"a line with 1 or 0 under {self.column(key)}", cell)
+                raise malformed(self.path, line, f"a row with 1 or 0 under {self.column(key)}", cell)
         return np.array([_FLAGS[cell.lower()] for _, cell in self._cells(key)], dtype=bool)
 
 
@@ -324,7 +330,7 @@ def _read(path: Path) -> list[tuple[int, list[str]]]:
         rows.append((number, [cell.strip() for cell in cells]))
         if len(cells) != len(rows[0][1]):
             width = len(rows[0][1])
-            raise malformed(path, number, f"{width} cell{'s' * (width != 1)}, as the first line has", f"{len(cells)}")
+            raise malformed(path, number, f"{width} cell{'s' * (width != 1)}, as the first line has", len(cells))
     return rows
 
 

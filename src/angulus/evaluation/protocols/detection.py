@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, formats
+from angulus.core.wording import plural
 from angulus.evaluation.lists.detection_csv import Cases, Lesions, Marks, complete
 from angulus.evaluation.metrics import froc
 from angulus.evaluation.metrics.intervals import Floats
@@ -80,7 +81,8 @@ def evaluate(
         else "those that marks name, without a lesion to find",
     }
     notes = (*_case_notes(cases, samples["rates"]), *_repeat_notes(marks))
-    resampling = Resampling("cases" if known is None else "patients", draws, seed)
+    unit = "cases" if known is None else "patients"
+    resampling = Resampling(unit, draws, seed, needs=f"{unit} with a lesion")
     setting = Setting(PROTOCOL, Words(), choices, source, resampling, samples)
     return measure_marks(setting, marks, sized, cases.names, most_marks, notes)
 
@@ -122,7 +124,7 @@ def luna16(
         "diameter of unmeasured findings": f"{UNMEASURED_MM:g} mm",
         "most marks per scan": f"{MOST_MARKS} (of more, those above the next one's probability)",
     }
-    setting = Setting(LUNA16, OF_LUNA16, choices, source, Resampling("scans", draws, seed))
+    setting = Setting(LUNA16, OF_LUNA16, choices, source, Resampling("scans", draws, seed, needs="scans with a nodule"))
     return measure_marks(setting, marks, _sized(both, None, UNMEASURED_MM)[0], scans, MOST_MARKS, ())
 
 
@@ -176,7 +178,9 @@ def candidates(
         "the sensitivity is a share of the nodules that have a candidate, and the scans are those with a candidate; "
         "nodules without one are not known here",
     )
-    setting = Setting(CANDIDATES, OF_LUNA16, {"nodules": named}, source, Resampling("scans", draws, seed))
+    setting = Setting(
+        CANDIDATES, OF_LUNA16, {"nodules": named}, source, Resampling("scans", draws, seed, needs="scans with a nodule")
+    )
     return measure_matched(setting, matched, notes)
 
 
@@ -194,6 +198,8 @@ def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
 
 def _sized(lesions: Lesions, distance: float | None, unmeasured: float | None) -> tuple[Lesions, str]:
     """The lesions with the diameter that a hit is judged by, and the rule in words."""
+    if distance is not None and unmeasured is not None:
+        raise checks.InputError("distance holds for all lesions, so unmeasured changes nothing; give one of the two")
     if distance is not None:
         checks.number("distance", distance, low=0, open_low=True)
         return replace(
@@ -227,11 +233,12 @@ def _case_notes(cases: Cases, rates: Floats) -> tuple[str, ...]:
             f"the patient of {unknown:,} of {len(cases.names):,} cases is not known, so the intervals are over cases: "
             "too narrow if a patient has several; give the patient of each in the list of cases"
         )
-    coarse = [f"{rate:g}" for rate in rates.tolist() if 0 < rate * len(cases.names) < 1]
+    count = len(cases.names)
+    coarse = [f"{rate:g}" for rate in rates.tolist() if 0 < rate * count < 1]
     if coarse:
         notes.append(
-            f"one false positive among {len(cases.names):,} cases is {1 / len(cases.names):.3g} per case: the "
-            f"sensitivity at {', '.join(coarse)} is interpolated below it"
+            f"with {count:,} {plural('case', count)} one false positive is {1 / count:.3g} per case: the sensitivity "
+            f"at {', '.join(coarse)} is interpolated between none and one"
         )
     return tuple(notes)
 
