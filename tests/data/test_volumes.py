@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import volume_files
 from angulus.core import limits
 from angulus.core.checks import InputError
+from angulus.data.dicom_series import series_of
 from angulus.data.volumes import Volume, find_volumes, list_series, read_volume
 
 sitk = pytest.importorskip("SimpleITK")
@@ -113,7 +116,7 @@ def test_a_series_is_chosen_in_a_folder_of_several(tmp_path: Path) -> None:
     for number in range(3):
         place = (0.0, 0.0, 4.0 * number)
         volume_files.dicom(folder / f"b{number}.dcm", STORED[:, :, 0].T, place, series="1.9", number=number)
-    assert list_series(folder) == ["1.2.3.4", "1.9"]
+    assert {name: len(paths) for name, paths in list_series(folder).items()} == {"1.2.3.4": 6, "1.9": 3}
     sentence = r"must hold one series; it has 2: 1.2.3.4 \(6 files\), 1.9 \(3 files\); name the scan by its series"
     for series in (None, "1.8"):
         with pytest.raises(InputError, match=sentence):
@@ -196,7 +199,7 @@ def test_series_that_are_refused(tmp_path: Path) -> None:
 
     for place in (0, 3, 5):
         (copied() / slices[place].name).write_bytes(slices[place].read_bytes()[:-10])
-        refused(rf"{slices[place].name} must be a whole DICOM file; it is damaged or cut short")
+        refused(rf"{slices[place].name} must be a whole DICOM file; it is damaged, cut short or deflated")
     for place in (1, 2, 4):
         (copied() / slices[place].name).unlink()
         refused(r"must hold slices that lie evenly along their normal; .* mm from its place among 5 slices")
@@ -263,3 +266,44 @@ def test_metaimages_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "flat.mha").write_bytes(flat.encode() + bytes(240))
     with pytest.raises(InputError, match=r"flat.mha must "):
         read_volume(tmp_path / "flat.mha")
+
+
+def test_damaged_lengths_never_reach_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dicom_folder(tmp_path / "scan") / "3.dcm"
+    data = whole.read_bytes()
+    monkeypatch.setattr("angulus.data.volumes._inspect", lambda *arguments: pytest.fail("it was read"))
+    start = data.index(b"\x20\x00\x0e\x00UI")  # the element with the series
+    for damaged in (
+        data[: start + 4] + b"OB\0\0\xfe\xff\xff\xff" + data[start + 8 :],  # 4 GB
+        data[: start + 4] + b"U?" + data[start + 6 :],
+        data[: start + 4] + b"SQ\0\0\xff\xff\xff\xff" + data[start + 8 :],  # without its end
+        data[:138] + b"\xff\xff" + data[140:],
+        data[: start + 5],
+    ):
+        whole.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"3.dcm must be a whole DICOM file; it is damaged, cut short or deflated"):
+            read_volume(tmp_path / "scan")
+
+
+def test_sequences_and_implicit_lengths_are_stepped_over() -> None:
+    def implicit(group: int, element: int, value: bytes) -> bytes:
+        return struct.pack("<HHI", group, element, len(value)) + value
+
+    def found(dataset: bytes, syntax: str) -> str | None:
+        data = bytes(128) + b"DICM" + volume_files._element(2, 0x10, "UI", syntax) + dataset
+        return series_of(io.BytesIO(data), len(data))
+
+    mark, item = implicit(0x20, 0xE, b"1.2\0"), struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    ends = struct.pack("<HHI", 0xFFFE, 0xE00D, 0), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    inner = item + implicit(0x20, 0xE, b"9.9\0") + ends[0]
+    sequence = struct.pack("<HHI", 8, 0x1140, 0xFFFFFFFF) + inner + ends[1]
+    assert found(sequence + mark, "1.2.840.10008.1.2") == "1.2"  # not that of the sequence
+    assert found(sequence, "1.2.840.10008.1.2") == ""
+    assert found(sequence[:-8] + mark, "1.2.840.10008.1.2") is None
+    assert found(ends[0] + mark, "1.2.840.10008.1.2") is None
+    deep = struct.pack("<HHI", 8, 0x1140, 0xFFFFFFFF) * 5000
+    assert found(deep, "1.2.840.10008.1.2") is None
+    unknown = struct.pack("<HH2sHI", 9, 1, b"UN", 0, 0xFFFFFFFF) + inner + ends[1]
+    explicit = volume_files._element(0x20, 0xE, "UI", "1.2")
+    assert found(unknown + explicit, volume_files.EXPLICIT_LITTLE_ENDIAN) == "1.2"
+    assert found(mark, "1.2.840.10008.1.2.1.99") is None

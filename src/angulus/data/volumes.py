@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from angulus.core import extras, limits
 from angulus.core.checks import InputError, one_line, shown, why_unread
 from angulus.core.wording import plural
+from angulus.data.dicom_series import series_of
 from angulus.data.volume_headers import check_metaimage, check_nifti
 
 AIR_HU = -1000  # beyond a scan
@@ -87,11 +88,26 @@ def find_volumes(folder: Path) -> dict[str, Path]:
     return found
 
 
-def list_series(folder: Path) -> list[str]:
-    """The series of the DICOM files in a folder, by their SeriesInstanceUIDs."""
-    sitk = extras.load("SimpleITK", "nodules", "reading CT volumes")
-    with _quiet(sitk):
-        return sorted(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+def list_series(folder: Path) -> dict[str, list[Path]]:
+    """The DICOM files of a folder by series, by their SeriesInstanceUIDs.
+
+    Raises:
+        InputError: a DICOM file that is damaged.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        try:
+            with path.open("rb") as file:
+                if file.read(132)[128:] != b"DICM":
+                    continue
+                series = series_of(file, path.stat().st_size)
+        except OSError as error:
+            raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
+        if series is None:
+            raise InputError(f"{path} must be a whole DICOM file; it is damaged, cut short or deflated")
+        if series:  # DICOMDIR has none
+            found.setdefault(series, []).append(path)
+    return dict(sorted(found.items()))
 
 
 def read_volume(path: Path, series: str | None = None) -> Volume:
@@ -193,7 +209,7 @@ def _volume(
 
 def _read_folder(sitk: Any, folder: Path, series: str | None) -> Volume:
     """The slices of one series, in the order of their places along the normal."""
-    paths = _files_of_series(sitk, folder, series)
+    paths = _files_of_series(folder, series)
     readers = [_inspect(sitk, path, "GDCMImageIO") for path in paths]
     first = readers[0]
     _check_slices(paths, readers)
@@ -255,16 +271,12 @@ def _frame(reader: Any) -> tuple[float, ...]:
     return (*reader.GetDirection(), *reader.GetSpacing()[:2])
 
 
-def _files_of_series(sitk: Any, folder: Path, series: str | None) -> list[Path]:
-    """The files of the series, or of the only one there is; none of the folder's DICOM files may be damaged."""
-    there = {name: _names(sitk, folder, name) for name in list_series(folder)}
+def _files_of_series(folder: Path, series: str | None) -> list[Path]:
+    """The files of the series, or of the only one there is."""
+    there = list_series(folder)
     if not there:
         kinds = ", ".join(FORMATS)
         raise InputError(f"{folder} must hold the DICOM files of a series; it has none; give a file {kinds} otherwise")
-    known = {path.resolve() for paths in there.values() for path in paths}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != "DICOMDIR" and path.resolve() not in known and _is_dicom(path):
-            raise InputError(f"{path} must be a whole DICOM file; it is damaged or cut short")
     if series is not None and series in there:
         return there[series]
     if len(there) > 1:
@@ -275,15 +287,3 @@ def _files_of_series(sitk: Any, folder: Path, series: str | None) -> list[Path]:
             "its series, or give each a folder of its own"
         )
     return next(iter(there.values()))
-
-
-def _names(sitk: Any, folder: Path, series: str) -> list[Path]:
-    return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)]
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
