@@ -11,12 +11,12 @@ import pytest
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.detection_csv import (
     Cases,
-    check_columns,
     complete,
     read_cases,
     read_lesions,
     read_marks,
 )
+from angulus.evaluation.lists.named_columns import check_columns
 
 MARKS = "case,x,y,score\na,1,2,0.5\nb,-3,4.5,-7\n"
 LESIONS = "case,x,y,diameter\na,1,2,10\nb,3,4,6\n"

@@ -15,7 +15,7 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
 from angulus.evaluation.lists import blufr as blufr_lists
 from angulus.evaluation.lists import cfp as cfp_lists
-from angulus.evaluation.lists import detection_csv, ijb, luna16_csv
+from angulus.evaluation.lists import detection_csv, ijb, luna16_csv, named_columns
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
 from angulus.evaluation.lists.pair_list import PairList, join_groups
@@ -215,7 +215,7 @@ def froc(inputs: Inputs) -> Result:
         if not sign or key in columns:
             raise InputError(f"{inputs.called('columns')} must be KEY=NAME, each key once; got {text!r}")
         columns[key] = name
-    detection_csv.check_columns(columns, [path, *lists.values()])
+    named_columns.check_columns(columns, [path, *lists.values()])
     marks = detection_csv.read_marks(path, columns, inputs.report)
     sized = "distance" not in inputs.options
     lesions = detection_csv.read_lesions(lists["lesions"], columns, inputs.report, sized=sized)
