@@ -244,6 +244,21 @@ def trillion_pairs(folder: Path) -> list[object]:
     return ["trillion-pairs", folder / "probes.npz", folder / "gallery.npz", *options]
 
 
+def froc(folder: Path) -> list[object]:
+    """Photographs of skin in pixels: three of four lesions are found, one is to be ignored, `d` shows none."""
+    files = {
+        "finds.csv": "image,x,y,confidence\na,105,98,0.95\na,300,40,0.5\nb,61,59,0.9\nb,200,200,0.7\nc,12,14,0.35\n"
+        "c,88,91,0.3\nd,50,50,0.4\n",
+        "lesions.csv": "image,x,y,diameter_px,ignore\na,100,100,30,0\nb,60,60,24,0\nb,205,195,40,1\nc,10,10,16,0\n"
+        "c,150,20,20,0\n",
+        "images.csv": "image,patient\na,p1\nb,p2\nc,p2\nd,p3\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    lists = ["--lesions", folder / "lesions.csv", "--cases", folder / "images.csv"]
+    return ["froc", folder / "finds.csv", *lists, "--rate", 0.5, "--rate", 1, "--draws", 20]
+
+
 def luna16(folder: Path) -> list[object]:
     files = {
         "marks.csv": "seriesuid,coordX,coordY,coordZ,probability\na,0,0,0,0.9\na,50,0,0,0.5\nb,90,0,0,0.4",

@@ -286,7 +286,7 @@ def test_options_of_another_type_are_refused_before_training(option: str, senten
 def test_protocols_are_listed_and_each_has_a_runner() -> None:
     assert angulus.list_protocols() == list(PROTOCOLS)
     assert COMMANDS.keys() | RECIPES.keys() == set(PROTOCOLS)
-    assert COMMANDS.keys() - RECIPES.keys() == {"ijb-identify", "luna16", "quality"}
+    assert COMMANDS.keys() - RECIPES.keys() == {"froc", "ijb-identify", "luna16", "quality"}
     for name, protocol in PROTOCOLS.items():
         assert callable(getattr(runners, protocol.runner or name.replace("-", "_")))
 
@@ -311,6 +311,7 @@ def test_the_registry_imports_nothing_heavy() -> None:
         ("ijb-identify", template_identification.identify),
         ("megaface", distractors.megaface),
         ("trillion-pairs", distractors.trillion_pairs),
+        ("froc", detection.evaluate),
         ("luna16", detection.luna16),
         ("luna16-candidates", detection.candidates),
         ("classification", classification.evaluate),

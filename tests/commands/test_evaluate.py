@@ -72,6 +72,7 @@ EACH: dict[str, tuple[Callable[[Path], list[object]], str, set[str]]] = {  # the
     "ijb-identify": (files.ijb_identify, "rank-1", {"roc", "cmc"}),
     "megaface": (files.megaface, "rank-1, 10 distractors", {"cmc"}),
     "trillion-pairs": (files.trillion_pairs, "TAR@FAR=1e-2", {"roc"}),
+    "froc": (files.froc, "CPM", {"froc"}),
     "luna16": (files.luna16, "CPM", {"froc"}),
     "luna16-candidates": (files.luna16_candidates, "CPM", {"froc"}),
     "classification": (files.classification, "accuracy", set()),
@@ -289,7 +290,7 @@ def test_compare_results_of_two_models(folder: Path) -> None:
     assert found.number("AUC").interval is not None
     (folder / "wrong.json").write_text((folder / "softmax.json").read_text().replace('"pairs"', '"luna16"', 1))
     mixed = run("compare-results", folder / "wrong.json", folder / "wrong.json", fails=True)
-    assert "the first result's samples must be those of luna16; they are not ('nodule')" in str(mixed.exception)
+    assert "the first result's samples must be those of luna16; they are not ('lesion')" in str(mixed.exception)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_froc_goes_through_its_sensitivities() -> None:
     curve = Curve("froc", "luna16", np.array([0.0, 0.5, 2.0]), np.array([0.0, 0.5, 0.8]))
     number = Number("sensitivity@FP/scan=1", 0.6)
     (chart,) = saved_results.result_curves({"one": Result("luna16", (number,), {}, {}, curves=(curve,))})
-    assert chart.summary == "one: sensitivity 0.6000 at 1 false positives per scan."
+    assert chart.summary == "one: sensitivity 0.6000 at 1 false positives per case."
     assert (reports.traces(chart)[0]["x"], reports.traces(chart)[0]["y"]) == ([0.5, 1, 2], [0.5, 0.6, 0.8])
 
 

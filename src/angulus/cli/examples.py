@@ -49,6 +49,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "evaluate ijb-identify": "evaluate ijb-identify ijb.npz --gallery gallery_1.csv --probes probes.csv",
     "evaluate megaface": "evaluate megaface facescrub.npz megaface.npz",
     "evaluate trillion-pairs": "evaluate trillion-pairs probes.npz gallery.npz",
+    "evaluate froc": "evaluate froc marks.csv --lesions lesions.csv --cases cases.csv",
     "evaluate luna16": "evaluate luna16 marks.csv --annotations a.csv --excluded e.csv --scans s.csv",
     "evaluate luna16-candidates": "evaluate luna16-candidates candidates.npz",
     "evaluate classification": "evaluate classification run/test.npz",

@@ -324,6 +324,36 @@ _TABLE = (
         shared=True,
     ),
     Protocol(
+        "froc",
+        "Any detector: FROC of marks against lesions, 2-D or 3-D: sensitivity at false positives per case, CPM.",
+        "FROC and CPM of any detector, 2-D or 3-D",
+        "marks, lesions, cases (.csv with named columns)",
+        samples=_file("samples", "case, x, y, optionally z, score (.csv).", "MARKS"),
+        lists=(
+            _file("lesions", "case, x, y, optionally z, diameter or radius, optionally ignore (.csv)."),
+            _file("cases", "All cases that were searched, optionally with their patient (.csv).", required=False),
+        ),
+        options=(
+            Parameter("distance", "A mark nearer to a lesion than this hits it. Default: its radius.", float),
+            Parameter("unmeasured", "Diameter of lesions whose size is empty or -1.", float),
+            Parameter("most_marks", "Of a case with more marks, use those above the next one. Default: all.", int),
+            Parameter(
+                "rates",
+                "False positives per case; repeat for several. Default: 1/8, 1/4, 1/2, 1, 2, 4, 8.",
+                list[float],
+                flag="--rate",
+            ),
+            Parameter(
+                "columns",
+                "A column's name, such as case=slide_no or diameter=long_axis; repeat for several.",
+                list[str],
+                flag="--column",
+            ),
+            *_BOOTSTRAP,
+        ),
+        available="command",
+    ),
+    Protocol(
         "luna16",
         "LUNA16: FROC and CPM of a detector's marks, by the challenge's rules.",
         "FROC and CPM of a nodule detector",

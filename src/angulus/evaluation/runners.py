@@ -16,7 +16,7 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
 from angulus.evaluation.lists import blufr as blufr_lists
 from angulus.evaluation.lists import cfp as cfp_lists
-from angulus.evaluation.lists import ijb, luna16_csv
+from angulus.evaluation.lists import detection_csv, ijb, luna16_csv, named_columns
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
 from angulus.evaluation.lists.pair_list import PairList, join_groups
@@ -220,6 +220,23 @@ def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
     sides = inputs.embeddings(), inputs.embeddings("others")
     return all_pairs.evaluate(*sides, options=inputs.scoring, **inputs.options)
+
+
+def froc(inputs: Inputs) -> Result:
+    """FROC of a detector's marks."""
+    (path,), lists = inputs.samples, inputs.lists
+    columns: dict[str, str] = {}
+    for text in inputs.options.get("columns", ()):
+        key, sign, name = text.partition("=")
+        if not sign or key in columns:
+            raise InputError(f"{inputs.called('columns')} must be KEY=NAME, each key once; got {text!r}")
+        columns[key] = name
+    named_columns.check_columns(columns, [path, *lists.values()])
+    marks = detection_csv.read_marks(path, columns, inputs.report)
+    sized = "distance" not in inputs.options
+    lesions = detection_csv.read_lesions(lists["lesions"], columns, inputs.report, sized=sized)
+    cases = detection_csv.read_cases(lists["cases"], columns, inputs.report) if "cases" in lists else None
+    return detection.evaluate(marks, lesions, cases, source=str(path), **inputs.but("columns"))
 
 
 def luna16(inputs: Inputs) -> Result:

@@ -45,9 +45,9 @@ FMR, TAR = Axis("false match rate (FMR, FAR, FPIR)", log=True), Axis("true accep
 RATE, MISSES = Axis("false match rate", log=True), Axis("false non-match rate")
 LOG_MISSES = replace(MISSES, log=True)
 RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
-FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
+FALSE_POSITIVES, SENSITIVITY = Axis("false positives per case", log=True), Axis("sensitivity")
 DISCARDED = Axis("share of lowest quality discarded")
-FP_READING = "sensitivity {y} at {x:.4g} false positives per scan"
+FP_READING = "sensitivity {y} at {x:.4g} false positives per case"
 CURVES = {
     "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
     "det": CurveKind("DET: false non-matches by false matches", RATE, LOG_MISSES, 1e-2, "FNMR {y} at FMR {x:.4g}"),

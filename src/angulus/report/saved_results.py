@@ -23,7 +23,7 @@ FEATURES = {  # by the flip rule at the end of a model's name
     "concat": "of each image, followed by those of its mirror image",
 }
 LIST_COLUMNS = (*scored.COLUMNS[:3], "labels")  # two results with equal ones are of the same samples
-ON_CURVE = {"roc": "TAR@FAR=", "det": "TAR@FAR=", "froc": "sensitivity@FP/scan="}  # numbers that lie on a curve
+ON_CURVE = {"roc": "TAR@FAR=", "det": "TAR@FAR=", "froc": "sensitivity@FP/"}  # how numbers on a curve begin
 
 
 def result_tables(results: Results) -> list[Table]:
@@ -174,8 +174,8 @@ def _points_of_table(result: Result, curve: Curve) -> list[CurvePoint]:
         return []
     points = []
     for number in result.numbers:
-        rate = number.name.removeprefix(start)
-        if rate != number.name and np.isfinite(number.value):
+        if number.name.startswith(start) and np.isfinite(number.value):
+            rate = number.name.partition("=")[2]
             y, label = number.value, f"{number.name}: {shown(number.value)}"
             if curve.kind == "det":
                 y, label = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"

@@ -1,4 +1,4 @@
-"""The sections of a report by task: classification, verification, identification, nodules, quality and others."""
+"""The sections of a report by task: classification, verification, identification, detection, quality and others."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,10 +55,10 @@ TASKS = {  # by anchor: title, introduction, protocols; results of other protoco
         "Who is it, out of many?",
         (template_identification.PROTOCOL, open_set.PROTOCOL, distractors.MEGAFACE, trillion_pairs.PROTOCOL),
     ),
-    "nodules": (
-        "Nodules",
-        "Which marks on a scan are nodules?",
-        (detection.PROTOCOL, detection.CANDIDATES),
+    "detection": (
+        "Detection",
+        "Which lesions do the marks find, with how many false marks?",
+        (detection.PROTOCOL, detection.LUNA16, detection.CANDIDATES),
     ),
     "quality": (
         "Quality",

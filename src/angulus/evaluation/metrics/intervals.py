@@ -19,6 +19,8 @@ Statistic = Callable[[Floats], Mapping[str, float]]
 
 MOST_DRAWS = 100_000  # resamples; enough to know the ends of a 95 % interval to a hundredth of its width
 
+UNDEFINED = "undefined in more than a tenth of the resamples"  # why a figure has no interval
+
 _ROUNDING = 1e-12  # of the largest value: what rounding leaves between equal numbers
 
 
@@ -38,7 +40,7 @@ class Interval:
         ('all resamples agree', '')
         """
         if np.isnan(self.low) or np.isnan(self.high):
-            return "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
+            return f"{UNDEFINED}; give more people, with pairs of both kinds"
         if self.high - self.low <= _ROUNDING * max(abs(self.low), abs(self.high)):
             return "all resamples agree"
         return ""

@@ -12,6 +12,7 @@ from angulus.evaluation.protocols import (
     classification,
     degradation,
     detection,
+    detection_result,
     distractors,
     error_discard,
     groups,
@@ -33,13 +34,15 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     **{
         module.PROTOCOL: (module.statistic, module.MEASURED)
         for module in (
-            *(calibrate, classification, degradation, detection, error_discard, groups, open_set, pairs, quality),
+            *(calibrate, classification, degradation, error_discard, groups, open_set, pairs, quality),
             *(template_identification, template_verification, videos),
         )
     },
     quality.BINS: (quality.bin_statistic, quality.BINS_MEASURED),
     quality.CHANGED: (quality.change_statistic, quality.CHANGED_MEASURED),
-    detection.CANDIDATES: (detection.statistic, detection.MEASURED),
+    detection.PROTOCOL: (detection_result.statistic, detection_result.MEASURED),
+    detection.LUNA16: (detection_result.scan_statistic, detection_result.MEASURED),
+    detection.CANDIDATES: (detection_result.scan_statistic, detection_result.MEASURED),
     distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
     trillion_pairs.PROTOCOL: (sides.statistic, sides.MEASURED),
 }

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from angulus.core import checks
-from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
+from angulus.evaluation.metrics.intervals import (
+    MOST_DRAWS,
+    UNDEFINED,
+    Interval,
+    Samples,
+    Statistic,
+    Units,
+    bootstrap,
+)
 from angulus.evaluation.metrics.verification import least_count, require_support
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
 
@@ -29,6 +37,7 @@ class Resampling:
     draws: int  # 0 for no intervals
     seed: int
     keeps_sizes: bool = False  # for the accuracy each fold keeps its numbers of pairs
+    needs: str = ""  # what to give more of where a figure is undefined in many resamples; else people and their pairs
 
     def describe(self) -> str:
         """For a result's choices."""
@@ -60,6 +69,12 @@ def measure(
         thresholds, spreads: as in `numbers`.
     """
     figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
+    if resampling.needs:
+        more = f"{UNDEFINED}; give more {resampling.needs}"
+        figures = tuple(
+            replace(figure, no_interval=more) if figure.no_interval.startswith(UNDEFINED) else figure
+            for figure in figures
+        )
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
     notes = (*filter(None, warnings), *notes, *interval_notes(figures))
     choices = {**choices, "intervals": resampling.describe()}
