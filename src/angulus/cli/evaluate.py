@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from angulus.cli.engine import Device, TimeoutS, engine
-from angulus.cli.output import Digits, Json, Output, Plot, say, show_table
-from angulus.core import checks
+from angulus.cli.output import Digits, Json, Output, Plot, Report, say, show_table
+from angulus.core import checks, files
 from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
+
+if TYPE_CHECKING:
+    from angulus.evaluation.runners import Inputs
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure embeddings, predictions or marks by a protocol.")
 
 CAPTION = "embeddings: a file .npz, .safetensors or .parquet with embeddings [N, d] and ids [N]"
-OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4)}
+OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4), "report": (Report, None)}
 ENGINE: dict[str, Any] = {"device": (Device, "cpu"), "timeout_s": (TimeoutS, 3600.0)}
 
 
@@ -43,10 +48,12 @@ def evaluate(
 
 def command(protocol: Protocol) -> Callable[..., None]:
     """A function that typer can make a command of: its signature and its help are the protocol's."""
-    files = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
+    arguments = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
     named = {f"list_{parameter.name}": parameter for parameter in protocol.lists}
     named |= {parameter.name: parameter for parameter in protocol.options}
-    annotated: dict[str, Any] = {parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in files}
+    annotated: dict[str, Any] = {
+        parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in arguments
+    }
     annotated |= {key: _option(parameter) for key, parameter in named.items()}
     annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
 
@@ -102,7 +109,19 @@ def _run(protocol: Protocol, values: dict[str, Any]) -> None:
         )
         result = protocol.run(inputs)
         if inputs.scoring.ranks.rank == 0:
+            if output.json or output.report:
+                result = replace(result, about={**result.about, **_provenance(inputs)})
             output.show(result)
+
+
+def _provenance(inputs: Inputs) -> dict[str, Any]:
+    """When this was measured, and the SHA-256 of each file that was read."""
+    listed = [path for given in inputs.lists.values() for path in (given if isinstance(given, list) else [given])]
+    paths = [path for path in (inputs.images, inputs.others, *inputs.samples, *listed) if isinstance(path, Path)]
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "files": {str(p): files.digest(p) for p in paths},
+    }
 
 
 def _groups(items: list[str]) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ JsonFile = Annotated[
 Plot = Annotated[
     Path | None,
     typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Write the result as one .html page: tables, curves, choices, hashes.", show_default=False
+    ),
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
@@ -85,9 +92,11 @@ class Output:
     json: Path | None
     plot: Path | None
     digits: int
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         refuse_unwritable("--json", self.json)
+        refuse_unwritable("--report", self.report, ".html")
         if self.plot is not None:
             _refuse_beneath_file("--plot", self.plot / "any.png")
 
@@ -105,6 +114,8 @@ class Output:
         if self.plot is not None:
             drawn = _draw(result, self.plot, self.json.stem if self.json else _name(result))
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
+        if self.report is not None:
+            _write_page(result, self.json, self.report)
 
 
 def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
@@ -144,6 +155,18 @@ def show_table(table: Table) -> None:
 def say(text: str) -> None:
     """Print text without markup or wrapping."""
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_page(result: Result, saved: Path | None, page: Path) -> None:
+    """Write the page that `angulus report` makes of the saved result; one that is not kept is saved for the moment."""
+    from angulus.report.sections import write_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        if saved is None:
+            saved = Path(folder) / f"{result.protocol}.json"
+            result.save(saved)
+        size = write_report([saved], page)
+    say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")
 
 
 def _name(result: Result) -> str:

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, NullLocator, PercentFormatter
 
 from angulus.core import checks, files
-from angulus.report.chart import GREY, Axis, Chart, Panels, Series, shorten_lines
+from angulus.report.chart import (
+    GREY,
+    PROBIT_TICKS,
+    Axis,
+    Chart,
+    Panels,
+    Series,
+    probit,
+    probit_inverse,
+    shorten_lines,
+)
 
 MARKERS = {"": "None", "dot": "o", "ring": "o", "cross": "x", "plus": "+", "tick": "|"}
 LINES = {"solid": "-", "dash": "--", "dot": ":"}
@@ -72,6 +82,10 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         elif series.kind == "bars":
             place = 0 if chart.overlaid else bars.index(series)
             _draw_bars(side, series, place, 1 if chart.overlaid else len(bars))
+        elif series.kind == "band":
+            assert series.low is not None and series.high is not None
+            looks: dict[str, Any] = {"color": series.colour, "alpha": series.opacity, "linewidth": 0}
+            side.fill_between(series.x, series.low, series.high, **looks)
         else:
             _draw_marks(side, series)
     if chart.mark is not None:
@@ -136,12 +150,18 @@ def _set_axis(panel: Axes, name: str, axis: Axis) -> None:
     panel.set(**{f"{name}label": axis.label})
     if axis.log:
         panel.set(**{f"{name}scale": "log"})
+    if axis.probit:
+        getattr(panel, f"set_{name}scale")("function", functions=(probit, probit_inverse))
     low, high = (None if axis.log and end == 0 else end for end in (axis.low, axis.high))
     panel.set(**{f"{name}lim": (low, high)})
     ticks = panel.xaxis if name == "x" else panel.yaxis
     if axis.whole:  # 2, not 2 x 10^0
         ticks.set_major_formatter(LogFormatter())
         ticks.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    if axis.probit:
+        ticks.set_major_locator(FixedLocator(PROBIT_TICKS))
+        ticks.set_minor_locator(NullLocator())
+        ticks.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     if axis.percent:
         ticks.set_major_formatter(PercentFormatter(1, decimals=0))
 

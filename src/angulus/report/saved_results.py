@@ -10,7 +10,7 @@ from angulus.evaluation.protocols import groups, scored
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
-from angulus.report.charts import CURVES, NO_RUNS, CurvePoint, Runs
+from angulus.report.charts import CURVES, NO_BANDS, NO_RUNS, Band, CurvePoint, Runs
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 from angulus.report.terms import explain_figures
@@ -49,10 +49,10 @@ def describe_features(result: Result) -> str:
     return f"Features: {source}{'' if flip == 'none' else f'; scores: {flip}, norms without'}."
 
 
-def result_curves(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
+def result_curves(results: Results, runs: Runs = NO_RUNS, bands: Mapping[str, Band] = NO_BANDS) -> list[Chart]:
     """One chart for each kind of curve of each protocol, with the curves of all its results.
 
-    `runs` has the run of each result that belongs to one.
+    `runs` has the run of each result that belongs to one, and `bands` the intervals of their DETs.
     """
     drawn = []
     for kind in KINDS:
@@ -67,7 +67,8 @@ def result_curves(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
                     points[label], runs_of_curves[label] = _points_of_table(result, curve), runs.get(name, name)
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
-            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves))
+            own = bands if kind == "det" else NO_BANDS
+            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves, own))
     return drawn
 
 

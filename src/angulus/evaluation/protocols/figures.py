@@ -1,13 +1,15 @@
 """The figures of a protocol as a result: their intervals, the rates that the data support, and warnings."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from angulus.core import checks
+from angulus.core import checks, environment
 from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
 from angulus.evaluation.metrics.verification import least_count, require_support
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
@@ -37,6 +39,19 @@ class Resampling:
         more = "; for the accuracy each fold keeps its numbers of genuine and impostor pairs" * self.keeps_sizes
         return f"95 % of {self.draws} resamples of the {self.unit} (seed {self.seed}){more}"
 
+    @staticmethod
+    def of(result: Result) -> "Resampling":
+        """How the intervals of a result came about, by its choices; without draws if it has none.
+
+        >>> Resampling.of(Result("pairs", (), {"intervals": Resampling("people", 50, 7).describe()}, {}))
+        Resampling(unit='people', draws=50, seed=7, keeps_sizes=False)
+        """
+        described = str(result.choices.get("intervals", ""))
+        found = re.match(r"95 % of (\d+) resamples of the (.+?) \(seed (\d+)\)", described)
+        if found is None or int(found[1]) > MOST_DRAWS:
+            return Resampling("nothing", 0, 0)
+        return Resampling(found[2], int(found[1]), int(found[3]), keeps_sizes="each fold" in described)
+
 
 def measure(
     protocol: str,
@@ -56,13 +71,15 @@ def measure(
 
     Args:
         statistic: gives the figures for weights of the units, and the units.
-        protocol, samples, choices, counts, curves, notes, about: as in `Result`.
+        protocol, samples, choices, counts, curves, notes: as in `Result`.
+        about: where the samples came from; versions and machine are added.
         thresholds, spreads: as in `numbers`.
     """
     figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
     notes = (*filter(None, warnings), *notes, *interval_notes(figures))
     choices = {**choices, "intervals": resampling.describe()}
+    about = {**environment.describe(torch.device("cpu")), **about}
     return Result(protocol, figures, choices, counts, curves, notes, samples, about)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -169,7 +168,7 @@ class Result:
             arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
             place = path.with_suffix(SAMPLES)
             files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-            sidecar = {"file": place.name, "sha256": _digest(place)}
+            sidecar = {"file": place.name, "sha256": files.digest(place)}
         content = {
             "format": FORMAT,
             "protocol": self.protocol,
@@ -223,18 +222,13 @@ def _a(kind: type, value: Any) -> Any:
 
 def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     try:
-        whole = _digest(path) == sha256
+        whole = files.digest(path) == sha256
         if whole:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"the samples {path} cannot be read ({error}); keep them next to the .json") from error
     raise InputError(f"the result's samples {path} must be those saved with it; they have changed; evaluate again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _curve(saved: dict[str, Any]) -> Curve:
