@@ -59,6 +59,7 @@ PROBIT_MISSES = replace(MISSES, probit=True)
 RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
 FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
 DISCARDED = Axis("share of lowest quality discarded")
+SIZE, MISSED = Axis("people in the gallery, N", log=True), Axis("false negative identification rate (FNIR)", low=0)
 FP_READING = "sensitivity {y} at {x:.4g} false positives per scan"
 CURVES = {
     "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
@@ -66,6 +67,7 @@ CURVES = {
     "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
     "froc": CurveKind("FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, FP_READING, steps=True),
     "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
+    "fnir": CurveKind("FNIR by gallery size", SIZE, MISSED, math.inf, "FNIR {y} at N = {x:,g}"),
 }
 
 

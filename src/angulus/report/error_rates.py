@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.intervals import Floats, Interval, Statistic
@@ -81,10 +82,10 @@ def det_bands(results: Results, draws: int) -> dict[str, Band]:
         if lowest < charts.MOST_FMR:
             grid = np.geomspace(lowest, charts.MOST_FMR, PLACES)
             grid = np.unique(np.concatenate([grid, [rate for rate in _rates(result) if rate >= lowest]]))
-            used = _limited(Resampling.of(result), len(same), draws)
+            used = limited(Resampling.of(result), len(same), draws)
             statistic = fnmr_statistic(Presorted.of(samples["scores"], same), grid)
             figures = numbers(statistic, scored.units_of(samples), used.draws, used.seed)
-            if band := _band(grid.tolist(), figures, used):
+            if band := band_of(grid.tolist(), figures, used):
                 bands[name] = band
     return bands
 
@@ -112,7 +113,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
         if fmr is None:
             continue
         samples = {**result.samples, "fmr": np.array(fmr), "up_to": np.array(1.0)}
-        used = _limited(Resampling.of(result), len(samples["same"]), draws)
+        used = limited(Resampling.of(result), len(samples["same"]), draws)
         found = numbers(*error_discard.statistic(samples, DISCARDED), used.draws, used.seed)
         by_name = {number.name: number for number in found}
         label = f"{name}, FMR {rate_label(fmr)}" if several else f"FMR {rate_label(fmr)}"
@@ -122,7 +123,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
         lines.append((label, curve.x[kept], curve.y[kept]))
         runs = {**runs, label: runs.get(name, name)}
         figures = [_fnmr_after(by_name, share) for share in (0.0, *DISCARDED)]
-        if len(results) <= MOST_BANDS and (band := _band((0.0, *DISCARDED), figures, used)):
+        if len(results) <= MOST_BANDS and (band := band_of((0.0, *DISCARDED), figures, used)):
             bands[label] = band
     if not rows:
         return [], []
@@ -198,17 +199,17 @@ def _fnmr_after(figures: Mapping[str, Number], share: float) -> Number:
     return figures[f"FNMR, {share:.0%} discarded" if share else "FNMR"]
 
 
-def _limited(resampling: Resampling, pairs: int, most: int) -> Resampling:
+def limited(resampling: Resampling, pairs: int, most: int) -> Resampling:
     """At most this many draws, and fewer of very many pairs."""
     affordable = max(LEAST_DRAWS, MOST_WEIGHED // max(pairs, 1))
     return replace(resampling, draws=min(resampling.draws, most, affordable))
 
 
-def _band(places: Sequence[float], figures: Sequence[Number], resampling: Resampling) -> Band | None:
+def band_of(places: ArrayLike, figures: Sequence[Number], resampling: Resampling) -> Band | None:
     """The intervals of figures at places along x; an interval without width is its value."""
     if not resampling.draws or all(number.interval is None for number in figures):
         return None
     ends = [(n.interval.low, n.interval.high) if n.interval else (n.value, n.value) for n in figures]
     low, high = np.array(ends).T
     words = f"Band: {resampling.describe().partition(';')[0]}, at each place along the axis."
-    return Band(np.array(places), low, high, words)
+    return Band(np.asarray(places, dtype=np.float64), low, high, words)

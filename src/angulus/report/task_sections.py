@@ -26,7 +26,7 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols.figures import interval_notes
 from angulus.evaluation.protocols.result import Number, Result
-from angulus.report import charts, error_rates, saved_results, thumbnails
+from angulus.report import charts, error_rates, fnir, saved_results, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import Content
 from angulus.report.finished_run import MOST_PAIRED, FinishedRun, ImagePairs
@@ -87,6 +87,9 @@ def build_tasks(content: Content, source: Path | None) -> list[Section]:
         bands = error_rates.det_bands(results, content.draws)
         discard_tables, discard_charts = error_rates.discard_blocks(results, content.draws, content.runs_of_results)
         curves = saved_results.result_curves(results, content.runs_of_results, bands) + discard_charts
+        fnir_tables, fnir_charts = fnir.fnir_blocks(results, content.draws, content.runs_of_results)
+        blocks += fnir_tables
+        curves += fnir_charts
         blocks += [*([Charts(curves)] if curves else []), *discard_tables]
         if anchor == "verification":
             blocks += _verification(content, results, source)

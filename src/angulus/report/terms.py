@@ -68,6 +68,8 @@ CURVES = {  # by the kind of a curve
     "is better.",
     "cmc": "How often the right person is among the first so many of a ranked list. Higher is better.",
     "froc": "Each point is a threshold on the marks: nodules found against false marks per scan. Higher is better.",
+    "fnir": "How often a search misses a person who is in the gallery, at the threshold for that rate of false alarms "
+    "in a gallery of that size. Lower is better.",
     "discard": "The error of the samples that remain when those of lowest quality are left out. A curve that falls "
     "means that quality predicts errors.",
 }

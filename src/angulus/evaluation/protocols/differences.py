@@ -43,7 +43,8 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     distractors.TRILLION_PAIRS: (sides.statistic, sides.MEASURED),
 }
 
-_OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did
+# these say what came out, or how a result's own intervals did, or are of no figure that is compared
+_OWN_CHOICES = ("intervals", "log-likelihood ratio", "smaller galleries")
 
 
 def compare_results(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from angulus.evaluation.protocols.figures import Resampling, measure, share_warn
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
-MEASURED = ("hits", "thresholds")  # the samples that the embeddings gave; the others say what was tried
+# the samples that the embeddings gave, or that are of no figure; the others say what was tried
+MEASURED = ("hits", "thresholds", "size_mate_scores", "size_ranks", "size_scores")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +137,13 @@ def tally_result(
     guessing: tuple[str, float],
     notes: tuple[str, ...],
     sources: Mapping[str, str],
+    more: Samples = MappingProxyType({}),
 ) -> Result:
-    """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it."""
-    samples = tally.samples()
+    """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it.
+
+    `more` is kept among the samples.
+    """
+    samples = {**tally.samples(), **more}
     return measure(
         protocol,
         statistic(samples),
