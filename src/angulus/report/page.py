@@ -58,6 +58,7 @@ class Album:
     title: str
     groups: dict[str, list[Captioned]]
     unfolded: bool = False
+    rows: bool = False  # each of several thumbnails has a row of its own
     kind: str = "album"
 
 

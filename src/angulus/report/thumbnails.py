@@ -33,6 +33,7 @@ class Thumbnail:
 
     source: str
     alt: str
+    right: bool | None = None  # whether it is framed and signed as right or as wrong
 
 
 @dataclass(frozen=True)
