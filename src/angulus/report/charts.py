@@ -239,7 +239,8 @@ def error_curves(
         if not any(_drawable(x, y, *axes).any() for _, x, y in lines):
             axes = linear
     shown_points = [(x[member], y[member]) for _, x, y in lines for member in [_drawable(x, y, *axes)]]
-    shown_points += [(bands[name].x, bands[name].high) for name, *_ in lines if name in bands]
+    banded = [bands[name] for name, *_ in lines if name in bands]
+    shown_points += [(band.x, end) for band in banded for end in (band.low, band.high)]
     axes = _probit_limits(axes, *map(np.concatenate, zip(*shown_points, strict=True)))
     curves, marks, summary = [], [], []
     bands_drawn: list[Series] = []
@@ -263,7 +264,7 @@ def error_curves(
         exact = next((point.value for point in own if point.x == look.read_at), f"{y[row]:.4g}")
         reading = look.reading.format(x=x[row], y=exact) if row >= 0 else f"no point at or below {look.read_at:g}"
         summary.append(f"{name}: {reading}")
-    note = " ".join([terms.CURVES[kind], *dict.fromkeys(bands[name].words for name, *_ in lines if name in bands)])
+    note = " ".join([terms.CURVES[kind], *dict.fromkeys(band.words for band in banded)])
     return Chart(title or look.title, bands_drawn + curves + marks, *axes, summary=summarize(summary), note=note)
 
 

@@ -168,8 +168,8 @@ def _missing(result: Result, rates: Sequence[float]) -> str:
     others = [rate_label(rate) for rate in rates if rate not in few]
     needs = ", ".join(f"{rate_label(rate)} needs {least_count(rate):,}" for rate in few)
     return " ".join(
-        [f"Not shown, for there are {count:,} different impostor pairs: {needs}."] * bool(few)
-        + [f"Not shown, for it was not asked for: {', '.join(others)}."] * bool(others)
+        [f"Not shown, for there are {count:,} different impostor pairs: FMR {needs}."] * bool(few)
+        + [f"Not shown, for the result was not asked for them: FMR {', '.join(others)}."] * bool(others)
     )
 
 

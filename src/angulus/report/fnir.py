@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from angulus.evaluation.metrics.intervals import Rows, Samples
-from angulus.evaluation.protocols import distractors, template_identification
+from angulus.evaluation.protocols import distractors, open_set, template_identification
 from angulus.evaluation.protocols.figures import Resampling, numbers, rate_label
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, fnir_name
 from angulus.evaluation.protocols.result import Number, Result, shown, span
@@ -33,7 +33,7 @@ class _Line:
     of: str  # the gallery, if a result has several
     fpir: float
     sizes: Rows  # [S]
-    thresholds: list[float]
+    thresholds: list[float | None]  # [S]; None where each trial has its own
     figures: list[Number]
     resampling: Resampling
 
@@ -56,22 +56,42 @@ def fnir_blocks(results: Mapping[str, Result], draws: int, runs: Runs = NO_RUNS)
             gallery = f"{line.of}, " if line.of else ""
             for size, threshold, number in zip(line.sizes.tolist(), line.thresholds, line.figures, strict=True):
                 what = f"{prefix}{gallery}{size:,}, {rate_label(line.fpir)}"
-                rows.append([what, shown(threshold), shown(number.value), span(number) or NONE])
+                cells = [NONE if threshold is None else shown(threshold), shown(number.value)]
+                rows.append([what, *cells, f"± {shown(number.spread, 2)}" if number.spread else span(number) or NONE])
     tables = [Table("FNIR by gallery size N and FPIR", HEAD, rows, list(dict.fromkeys(notes)))] if rows else []
     return tables, [_chart(gallery, lines, runs) for gallery, lines in drawn.items()]
 
 
 def _lines(result: Result, draws: int) -> list[_Line]:
     """Of each gallery and FPIR; none of a result that does not hold its searches at several sizes."""
+    if result.protocol == open_set.PROTOCOL:
+        return _lines_of_trials(result)
     lines = []
     for searched in SIZED[result.protocol](result.samples) if result.protocol in SIZED else []:
         used = limited(Resampling.of(result), searched.ranks.size + searched.best.size, draws)
         statistic, units = searched.statistic()
         found = {number.name: number for number in numbers(statistic, units, used.draws, used.seed)}
         for fpir in searched.fpirs:
-            thresholds = [searched.point(place, fpir).threshold for place in range(len(searched.sizes))]
+            thresholds: list[float | None] = [
+                searched.point(place, fpir).threshold for place in range(len(searched.sizes))
+            ]
             figures = [found[fnir_name(fpir, size)] for size in searched.sizes.tolist()]
             lines.append(_Line(searched.of, fpir, searched.sizes, thresholds, figures, used))
+    return lines
+
+
+def _lines_of_trials(result: Result) -> list[_Line]:
+    """The mean FNIR over trials, ± their deviation, which is no interval: the trials draw from the same people."""
+    if "size_misses" not in result.samples:
+        return []
+    sizes, misses = result.samples["sizes"], result.samples["size_misses"]  # [S], [T, S, F]
+    means, deviations = misses.mean(axis=0), misses.std(axis=0, ddof=1)
+    none, fars = Resampling("trials", 0, 0), result.samples["size_fars"].tolist()
+    lines = []
+    for place, far in enumerate(fars):
+        pairs = zip(means[:, place].tolist(), deviations[:, place].tolist(), strict=True)
+        figures = [Number("FNIR", mean, spread=deviation) for mean, deviation in pairs]
+        lines.append(_Line("", far, sizes, [None] * len(sizes), figures, none))
     return lines
 
 
@@ -95,10 +115,16 @@ def _notes(result: Result, lines: list[_Line]) -> list[str]:
         "FNIR is the share of the searches with mate whose person is not found within the rank with a score of at "
         "least the threshold. FPIR is the share of the searches without mate in which anybody has such a score. The "
         "threshold is the lowest whose FPIR does not exceed the one named, for each N, and in each resample.",
-        f"Galleries of N: {result.choices.get('smaller galleries', 'a part of the whole')}. "
-        f"Rank: {result.choices.get('TPIR within rank', 1)}.",
+        f"Galleries of N: {result.choices.get('smaller galleries', 'a part of the whole')}. Rank: {_rank(result)}.",
+        *(["± is the deviation over the trials."] if lines[0].figures[0].spread is not None else []),
         *([f"Not shown, for it needs more searches without mate: FPIR {', '.join(missing)}."] if missing else []),
     ]
+
+
+def _rank(result: Result) -> str:
+    """Within which rank the person must be found."""
+    named = next((name.rpartition("rank ")[2] for name in (n.name for n in result.numbers) if "DIR@" in name), "1")
+    return str(result.choices.get("TPIR within rank", named.partition(",")[0]))
 
 
 def _rows_of_numbers(prefix: str, result: Result) -> list[list[str]]:

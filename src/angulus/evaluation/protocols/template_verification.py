@@ -16,7 +16,8 @@ from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statisti
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
 from angulus.evaluation.protocols import figures as reporting
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
-from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.pairs import curves as error_curves
+from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_stream import LEAST, Stream
 from angulus.evaluation.protocols.templates import Templates
 
@@ -119,7 +120,7 @@ def verify(
         Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None),
         thresholds=thresholds,
         spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
-        curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
+        curves=error_curves(curve, PROTOCOL),
         notes=(*_warnings(tail, curve, kept), *notes, note),
         about={"embeddings": templates.embeddings, "templates": templates.source},
     )
