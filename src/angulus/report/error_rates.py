@@ -23,7 +23,7 @@ Results = Mapping[str, Result]  # by their names in the report
 TAR = ("TAR@FAR=", "VR@FAR=")  # how figures begin whose complement is an FNMR
 GENUINE = ("genuine", "genuine pairs")  # their numbers, among a result's counts
 IMPOSTORS = ("impostors", "impostor pairs", "least impostor pairs of a trial")
-MOST_BANDS = 6  # of one chart; more cannot be told apart
+MOST_BANDS = 6  # of one chart; more hide each other
 MOST_WEIGHED = 3 * 10**8  # pairs, over all resamples of a band
 LEAST_DRAWS = 100
 PLACES = 40  # of a DET's band

@@ -136,7 +136,7 @@ def megaface(
         notes=notes
         + (() if any(names is not None for names in noises) else (_UNCLEANED,))
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
-        sources={"embeddings": sought.source, "distractors": others.source},
+        sources={**probes.origin, "embeddings": sought.source, "distractors": others.source},
         more=sized,
     )
 
@@ -246,7 +246,7 @@ def trillion_pairs(
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
         guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
         notes=notes + more,
-        sources={"embeddings": sought.source, "gallery": held.source},
+        sources={**probes.origin, "embeddings": sought.source, "gallery": held.source},
     )
 
 

@@ -93,7 +93,7 @@ def identify(
         Resampling("probes' subjects", draws, seed),
         curves=_curves(samples, len(galleries)),
         notes=_warnings(samples, galleries) + notes,
-        about={"embeddings": probes.embeddings, "probes": probes.source},
+        about={**probes.origin, "probes": probes.source},
     )
 
 

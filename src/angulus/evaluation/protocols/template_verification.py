@@ -122,7 +122,7 @@ def verify(
         spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
         curves=error_curves(curve, PROTOCOL),
         notes=(*_warnings(tail, curve, kept), *notes, note),
-        about={"embeddings": templates.embeddings, "templates": templates.source},
+        about={**templates.origin, "templates": templates.source},
     )
 
 

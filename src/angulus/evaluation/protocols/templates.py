@@ -85,6 +85,7 @@ class Templates:
     flip: str = FLIPS[None]  # what was done with mirror images, for results
     norm_source: str = "lengths of the vectors"  # where the images' norms come from, for results
     linked: bool = False  # whether the subjects are those that `link` found
+    model: str | None = None  # which model and flip rule made the vectors, if known
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -92,6 +93,11 @@ class Templates:
     def choices(self) -> dict[str, object]:
         """For a result's choices."""
         return {**self.how.choices(), "flip fusion": self.flip, "norms": self.norm_source}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The source of the vectors, and the model and flip rule if known; for a result."""
+        return {"embeddings": self.embeddings} | ({} if self.model is None else {"model": self.model})
 
     def rows(self, numbers: ArrayLike, what: str) -> NDArray[np.int64]:
         """Where templates [K] stand.
@@ -149,7 +155,8 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     subjects = None if images.subjects is None else images.subject_of(numbers)
     fused = flip_choice(embeddings, how.flip)
     sources = images.source, embeddings.source, fused, embeddings.norm_source(how.flip) or ""
-    return Templates(numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources)
+    every = np.concatenate(units)
+    return Templates(numbers, every, norms, subjects, how, len(rows), *sources, model=embeddings.model)
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:
