@@ -24,6 +24,7 @@ TAR = ("TAR@FAR=", "VR@FAR=")  # how figures begin whose complement is an FNMR
 GENUINE = ("genuine", "genuine pairs")  # their numbers, among a result's counts
 IMPOSTORS = ("impostors", "impostor pairs", "least impostor pairs of a trial")
 MOST_BANDS = 6  # of one chart; more hide each other
+MOST_ROWS = 30  # of a table that is not folded
 MOST_WEIGHED = 3 * 10**8  # pairs, over all resamples of a band
 LEAST_DRAWS = 100
 PLACES = 40  # of a DET's band
@@ -64,7 +65,7 @@ def fnmr_tables(results: Results) -> list[Table]:
         f"least the threshold. A rate behind fewer than {RULE_OF_30} errors is rough (rule of 30).",
         *dict.fromkeys(filter(None, missing)),
     ]
-    return [Table("FNMR at fixed FMR", head, rows, notes)]
+    return [Table("FNMR at fixed FMR", head, rows, notes, folded=len(rows) > MOST_ROWS)]
 
 
 def det_bands(results: Results, draws: int) -> dict[str, Band]:
@@ -106,7 +107,7 @@ def fnmr_statistic(presorted: Presorted, fmrs: Floats) -> Statistic:
 
 def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[list[Table], list[Chart]]:
     """FNMR at a fixed FMR as the genuine pairs of smallest norm are discarded, with partial areas, and its curve."""
-    several = len(results) > 1
+    several, draws = len(results) > 1, draws if len(results) <= MOST_BANDS else 0
     rows, lines, bands = [], [], {}
     for name, result in results.items():
         fmr = _discard_fmr(result)
@@ -123,7 +124,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
         lines.append((label, curve.x[kept], curve.y[kept]))
         runs = {**runs, label: runs.get(name, name)}
         figures = [_fnmr_after(by_name, share) for share in (0.0, *DISCARDED)]
-        if len(results) <= MOST_BANDS and (band := band_of((0.0, *DISCARDED), figures, used)):
+        if band := band_of((0.0, *DISCARDED), figures, used):
             bands[label] = band
     if not rows:
         return [], []
@@ -134,8 +135,10 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
     ]
     head = ["threshold at, discarded", "FNMR", "95 % interval", "partial area", "95 % interval", "ratio"]
     chart = charts.error_curves("discard", lines, "Error versus discard: FNMR at a fixed FMR", {}, runs, bands)
-    tables = [Table("Error versus discard: FNMR at a fixed FMR, and partial areas", head, rows, notes)]
-    return tables, [replace(chart, y=replace(chart.y, low=0.0))]
+    title = "Error versus discard: FNMR at a fixed FMR, and partial areas"
+    return [Table(title, head, rows, notes, folded=len(rows) > MOST_ROWS)], [
+        replace(chart, y=replace(chart.y, low=0.0))
+    ]
 
 
 def _rates(result: Result) -> dict[float, Number]:

@@ -13,7 +13,7 @@ from angulus.evaluation.protocols.result import Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
 from angulus.report.charts import NO_RUNS, Runs
-from angulus.report.error_rates import MOST_BANDS, band_of, complement, count_of, limited
+from angulus.report.error_rates import MOST_BANDS, MOST_ROWS, band_of, complement, count_of, limited
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 
@@ -45,7 +45,7 @@ def fnir_blocks(results: Mapping[str, Result], draws: int, runs: Runs = NO_RUNS)
     drawn: dict[str, list[tuple[str, _Line]]] = {}  # by gallery, with the names of the lines
     for name, result in results.items():
         prefix = f"{name}, " if len(results) > 1 else ""
-        lines = _lines(result, draws)
+        lines = _lines(result, draws if len(results) <= MOST_BANDS else 0)
         notes += _notes(result, lines)
         if not lines:
             rows += _rows_of_numbers(prefix, result)
@@ -58,7 +58,8 @@ def fnir_blocks(results: Mapping[str, Result], draws: int, runs: Runs = NO_RUNS)
                 what = f"{prefix}{gallery}{size:,}, {rate_label(line.fpir)}"
                 cells = [NONE if threshold is None else shown(threshold), shown(number.value)]
                 rows.append([what, *cells, f"± {shown(number.spread, 2)}" if number.spread else span(number) or NONE])
-    tables = [Table("FNIR by gallery size N and FPIR", HEAD, rows, list(dict.fromkeys(notes)))] if rows else []
+    title, folded = "FNIR by gallery size N and FPIR", len(rows) > MOST_ROWS
+    tables = [Table(title, HEAD, rows, list(dict.fromkeys(notes)), folded=folded)] if rows else []
     return tables, [_chart(gallery, lines, runs) for gallery, lines in drawn.items()]
 
 
