@@ -14,7 +14,8 @@ import typer
 
 from angulus.cli.engine import Device, TimeoutS, engine
 from angulus.cli.output import Digits, Json, Output, Plot, Report, say, show_table
-from angulus.core import checks, files
+from angulus.core import checks
+from angulus.core.files import digest
 from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
 
 if TYPE_CHECKING:
@@ -48,12 +49,10 @@ def evaluate(
 
 def command(protocol: Protocol) -> Callable[..., None]:
     """A function that typer can make a command of: its signature and its help are the protocol's."""
-    arguments = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
+    files = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
     named = {f"list_{parameter.name}": parameter for parameter in protocol.lists}
     named |= {parameter.name: parameter for parameter in protocol.options}
-    annotated: dict[str, Any] = {
-        parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in arguments
-    }
+    annotated: dict[str, Any] = {parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in files}
     annotated |= {key: _option(parameter) for key, parameter in named.items()}
     annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
 
@@ -118,10 +117,8 @@ def _provenance(inputs: Inputs) -> dict[str, Any]:
     """When this was measured, and the SHA-256 of each file that was read."""
     listed = [path for given in inputs.lists.values() for path in (given if isinstance(given, list) else [given])]
     paths = [path for path in (inputs.images, inputs.others, *inputs.samples, *listed) if isinstance(path, Path)]
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "files": {str(p): files.digest(p) for p in paths},
-    }
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return {"date": date, "files": {str(path): digest(path) for path in paths}}
 
 
 def _groups(items: list[str]) -> dict[str, Path]:

@@ -115,7 +115,7 @@ def _notes(result: Result, lines: list[_Line]) -> list[str]:
     return [
         "FNIR is the share of the searches with mate whose person is not found within the rank with a score of at "
         "least the threshold. FPIR is the share of the searches without mate in which anybody has such a score. The "
-        "threshold is the lowest whose FPIR does not exceed the one named, for each N, and in each resample.",
+        "threshold is the lowest whose FPIR does not exceed the one named, for each N, and in each resample or trial.",
         f"Galleries of N: {result.choices.get('smaller galleries', 'a part of the whole')}. Rank: {_rank(result)}.",
         *(["± is the deviation over the trials."] if lines[0].figures[0].spread is not None else []),
         *([f"Not shown, for it needs more searches without mate: FPIR {', '.join(missing)}."] if missing else []),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -137,13 +136,13 @@ def tally_result(
     guessing: tuple[str, float],
     notes: tuple[str, ...],
     sources: Mapping[str, str],
-    more: Samples = MappingProxyType({}),
+    more: Mapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it.
 
-    `more` is kept among the samples.
+    `more` are further samples to keep.
     """
-    samples = {**tally.samples(), **more}
+    samples = tally.samples() | dict(more or {})
     return measure(
         protocol,
         statistic(samples),
