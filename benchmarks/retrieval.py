@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from angulus.core.embeddings import Embeddings
-from angulus.evaluation import scoring
 from angulus.evaluation.protocols import retrieval
 from exact_scores import bare_products
 from harness import Row, options, peak_mib, ratio_text, run, show, spread, store
@@ -38,7 +37,9 @@ def embeddings(rows: int, identities: int, size: int, likeness: float, seed: int
         part = vectors[start : start + 2**14]
         torch.randn(part.shape, generator=random, out=part).mul_((1 - likeness) ** 0.5 / size**0.5)
         part += centres[labels[start : start + 2**14]] * likeness**0.5
-    return Embeddings(vectors.numpy(), np.char.add(f"{seed}-", np.arange(rows).astype(str)), labels=labels.numpy().astype(str))
+    return Embeddings(
+        vectors.numpy(), np.char.add(f"{seed}-", np.arange(rows).astype(str)), labels=labels.numpy().astype(str)
+    )
 
 
 def cpu_seconds(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -65,9 +66,18 @@ def cost(asked: Any) -> None:
         peaks.append(mib)
     assert result is not None
     row: Row = {name: value for name, value in vars(asked).items() if name not in ("save", "what")}
-    row |= {"what": "cost", "threads": torch.get_num_threads(), "products_cpu_s": min(bare_s), "retrieval_cpu_s": min(whole_s)}
+    row |= {
+        "what": "cost",
+        "threads": torch.get_num_threads(),
+        "products_cpu_s": min(bare_s),
+        "retrieval_cpu_s": min(whole_s),
+    }
     row |= spread([whole / floor for whole, floor in zip(whole_s, bare_s, strict=True)])
-    row |= {"extra_mib": max(peaks) if None not in peaks else None, "mAP": result["mAP"], "Recall@1": result["Recall@1"]}
+    row |= {
+        "extra_mib": max(peaks) if None not in peaks else None,
+        "mAP": result["mAP"],
+        "Recall@1": result["Recall@1"],
+    }
     show("retrieval", [{"what": "retrieval", "cpu s": f"{min(whole_s):.1f}", "ratio": ratio_text(row)}])
     print(row)
     if asked.save:
@@ -121,7 +131,13 @@ def peers(asked: Any) -> None:
             | {"ours": ours[name], "pessimistic": low[name], "optimistic": high[name]}
             for (peer, name), value in theirs.items()
         ]
-    show("peers", [{key: f"{value:.9f}" if isinstance(value, float) else str(value) for key, value in row.items()} for row in rows])
+    show(
+        "peers",
+        [
+            {key: f"{value:.9f}" if isinstance(value, float) else str(value) for key, value in row.items()}
+            for row in rows
+        ],
+    )
     if asked.save:
         store("retrieval", rows)
 

@@ -95,9 +95,10 @@ class Embeddings:
         """Read `.npz`, `.safetensors` or `.parquet`.
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
-        `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A `.safetensors` has text as a
-        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`. A warning names other
-        columns, which are not read. Checksums are verified if the file has them, as every `.npz` does.
+        `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A
+        `.safetensors` has text as a JSON list in its metadata under the column's name, or one per line in
+        `PATH.NAME.txt`. A warning names other columns, which are not read. Checksums are verified if the file has
+        them, as every `.npz` does.
         """
         path = Path(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)

@@ -201,8 +201,8 @@ def _precision_sum(ranks: MatchRanks, limit: NDArray[np.int64], rule: str) -> Fl
     """Expected Σ P(i) match(i) over the ranks within the limit, [Q].
 
     In a run of m matches and n non-matches, place i holds a match with probability m / (m + n), and then
-    B + 1 + c (i − 1) matches are expected up to it, with B before the run and c = (m − 1) / (m + n − 1). So, with b items
-    before the run, t places within the limit, and H the harmonic numbers:
+    B + 1 + c (i − 1) matches are expected up to it, with B before the run and c = (m − 1) / (m + n − 1). So, with b
+    items before the run, t places within the limit, and H the harmonic numbers:
 
         Σ_{i≤t} (B + 1 + c (i − 1)) / (b + i) = (B + 1 − c (b + 1)) (H(b + t) − H(b)) + c t
     """

@@ -86,8 +86,8 @@ class Searched:
         rule = " once images of its class from its own camera are ignored" if self.cameras is not None else ""
         return (
             f"no query has a match in the gallery{rule}, so no figure is defined; the queries' labels look like "
-            f"{self.labels[0]!r} and the gallery's like {self.labels[1]!r}: give both the same labels, and two images "
-            "or more of a class"
+            f"{self.labels[0]!r} and the gallery's like {self.labels[1]!r}; give both the same kind of labels, and two "
+            "images or more of a class"
         )
 
 
@@ -187,8 +187,8 @@ def _refuse_special(embeddings: Embeddings, rows: Rows, chosen: Chosen) -> None:
         count = int((embeddings.labels[rows] == label).sum()) if label else 0  # type: ignore[index]
         if count:
             raise InputError(
-                f"{embeddings.source}: no query may have the label {label!r}, which stands for {what}; {count} have it; "
-                f'if it is a class, give {what} as ""'
+                f"{embeddings.source}: no query may have the label {label!r}, which stands for {what}; {count} have "
+                f'it; if it is a class, give {what} as ""'
             )
 
 

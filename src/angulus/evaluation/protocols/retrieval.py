@@ -21,7 +21,7 @@ from angulus.evaluation.protocols.figures import Resampling
 from angulus.evaluation.protocols.query_sides import Chosen, Searched
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import Tally, tally_result
-from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 
 RETRIEVAL, REID = "retrieval", "reid"
 TIES = ("expected", "pessimistic", "optimistic")
@@ -220,8 +220,8 @@ class _Measured:
             total = len(measured.queries)
             spans = ", ".join(f"{name} {low / total:.6g} to {high / total:.6g}" for name, (low, high) in bounds.items())
             measured.notes = (
-                f"{tied:,} of {total:,} queries have a match that scores the same as a non-match; by the order of these, "
-                f"figures are: {spans}",
+                f"{tied:,} of {total:,} queries have a match that scores the same as a non-match; by the order of "
+                f"these, figures are: {spans}",
             )
         return measured
 

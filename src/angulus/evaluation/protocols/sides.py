@@ -28,7 +28,7 @@ class Tally:
     thresholds: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, person: Rows, success: Flags | Floats, threshold: float | None = None) -> None:
-        """Count trials of a figure: the person of each [M], whether it succeeded (or how far) [M], and the figure's threshold."""
+        """Count trials of a figure: the person of each [M], whether (how far) it succeeded [M], the threshold."""
         nothing = np.zeros(self.people)
         self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
         self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)

@@ -1,8 +1,8 @@
 """Exact cosine scores at any scale: blocks of low-precision products reject, float64 decides.
 
-`top_k`, `best_per_probe`, `rows_ahead`, `ahead_and_tied`, `above` and `thresholds_at` never hold all scores. The product of a block only
-rules pairs out, by a proven bound on its error; the rest is scored by `pair_scores`, whose float64 result is the
-definition of a score and does not depend on blocks, threads, devices or processes.
+`top_k`, `best_per_probe`, `rows_ahead`, `ahead_and_tied`, `above` and `thresholds_at` never hold all scores. The
+product of a block only rules pairs out, by a proven bound on its error; the rest is scored by `pair_scores`, whose
+float64 result is the definition of a score and does not depend on blocks, threads, devices or processes.
 """
 
 from angulus.evaluation.scoring.counts import PairBatch, above, genuine, rows_ahead
