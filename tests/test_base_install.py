@@ -49,6 +49,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("embed run/model records e.npz", None),
     ("data pairs records pairs.txt --folds 2 --pairs 30", None),
     ("evaluate pairs e.npz --pairs pairs.txt --json pairs.json", None),
+    ("evaluate retrieval e.npz --draws 10", None),
     ("calibrate e.npz --model run/model --fmr 0.1", None),
     ("verify run/model photos/0/0.png photos/1/1.png", None),
     ("predict run/model photos", None),

@@ -74,6 +74,8 @@ EACH: dict[str, tuple[Callable[[Path], list[object]], str, set[str]]] = {  # the
     "ijb-identify": (files.ijb_identify, "rank-1", {"roc", "cmc"}),
     "megaface": (files.megaface, "rank-1, 10 distractors", {"cmc"}),
     "trillion-pairs": (files.trillion_pairs, "TAR@FAR=1e-2", {"roc"}),
+    "retrieval": (files.retrieval, "Recall@1", {"cmc"}),
+    "reid": (files.reid, "rank-1", {"cmc"}),
     "luna16": (files.luna16, "CPM", {"froc"}),
     "luna16-candidates": (files.luna16_candidates, "CPM", {"froc"}),
     "classification": (files.classification, "accuracy", set()),

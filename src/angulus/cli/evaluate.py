@@ -52,7 +52,7 @@ def command(protocol: Protocol) -> Callable[..., None]:
     files = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
     named = {f"list_{parameter.name}": parameter for parameter in protocol.lists}
     named |= {parameter.name: parameter for parameter in protocol.options}
-    annotated: dict[str, Any] = {parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in files}
+    annotated: dict[str, Any] = {parameter.name: _argument(parameter) for parameter in files}
     annotated |= {key: _option(parameter) for key, parameter in named.items()}
     annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
 
@@ -70,8 +70,11 @@ def command(protocol: Protocol) -> Callable[..., None]:
     return run
 
 
-def _argument(parameter: Parameter) -> Any:
-    return Annotated[parameter.type, typer.Argument(metavar=parameter.flag, help=parameter.help)]
+def _argument(parameter: Parameter) -> tuple[Any, Any]:
+    """The annotation and the default of a positional file."""
+    type_ = parameter.type if parameter.required else Optional[parameter.type]  # noqa: UP045  # typer
+    info = typer.Argument(metavar=parameter.flag, help=parameter.help, show_default=False)
+    return Annotated[type_, info], inspect.Parameter.empty if parameter.required else None
 
 
 def _option(parameter: Parameter) -> tuple[Any, Any]:

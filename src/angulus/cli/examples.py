@@ -44,6 +44,8 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "evaluate ijb-identify": "evaluate ijb-identify ijb.npz --gallery gallery_1.csv --probes probes.csv",
     "evaluate megaface": "evaluate megaface facescrub.npz megaface.npz",
     "evaluate trillion-pairs": "evaluate trillion-pairs probes.npz gallery.npz",
+    "evaluate retrieval": "evaluate retrieval test.npz --json results/retrieval.json",
+    "evaluate reid": "evaluate reid query.npz gallery.npz --json results/reid.json",
     "evaluate luna16": "evaluate luna16 marks.csv --annotations a.csv --excluded e.csv --scans s.csv",
     "evaluate luna16-candidates": "evaluate luna16-candidates candidates.npz",
     "evaluate classification": "evaluate classification run/test.npz",

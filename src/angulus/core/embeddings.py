@@ -23,7 +23,7 @@ from angulus.core.contract import describe_model, split_model_name
 from angulus.core.formats.columns import is_missing, is_text, known_or_empty, text_array
 
 NUMBERS = ("norms", "detector_scores")
-TEXTS = ("labels", "groups", "media", "templates", "models")
+TEXTS = ("labels", "groups", "media", "templates", "models", "cameras", "splits")
 UNKNOWN_ONES = ("labels", "groups")  # columns where some texts mean unknown
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -47,6 +47,8 @@ class Embeddings:
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
         models: [N] of str, the model and flip rule that made each vector, as `angulus embed` names them.
+        cameras: [N] of str, the camera that took each image, for re-identification.
+        splits: [N] of str, such as query and gallery, or train and test.
         flipped: [N, d], the embeddings of the mirrored images.
         source: where they come from, for messages and results.
         zero_vectors: "refuse"; or "keep": vectors of zeros stay, and their cosine with anything is defined as 0.
@@ -65,6 +67,8 @@ class Embeddings:
     media: NDArray[np.str_] | None = None
     templates: NDArray[np.str_] | None = None
     models: NDArray[np.str_] | None = None
+    cameras: NDArray[np.str_] | None = None
+    splits: NDArray[np.str_] | None = None
     flipped: NDArray[np.floating[Any]] | None = None
     source: str = "these embeddings"
     zero_vectors: str = "refuse"
@@ -91,9 +95,10 @@ class Embeddings:
         """Read `.npz`, `.safetensors` or `.parquet`.
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
-        `media`, `templates`, `models`, `flipped`. Whole numbers are accepted as text. A `.safetensors` has text as a
-        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`. A warning names other
-        columns, which are not read. Checksums are verified if the file has them, as every `.npz` does.
+        `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A
+        `.safetensors` has text as a JSON list in its metadata under the column's name, or one per line in
+        `PATH.NAME.txt`. A warning names other columns, which are not read. Checksums are verified if the file has
+        them, as every `.npz` does.
         """
         path = Path(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)

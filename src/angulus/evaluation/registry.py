@@ -152,7 +152,27 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
+_GALLERY = _file(
+    "others", "Embeddings of the gallery; default: queries and gallery are in one file.", "[GALLERY]", required=False
+)
+_RETRIEVAL = (
+    Parameter("queries", "The split of the rows that search; default: query, or all rows search each other."),
+    Parameter("gallery", "The split of the rows that are searched; default: gallery."),
+    Parameter("split", "The only split to use; its rows search each other."),
+    Parameter("camera_rule", "Ignore gallery images of a query's class and camera.", bool),
+    Parameter("junk", "Label of gallery images to ignore; reid: -1. Empty for none."),
+    Parameter("distractors", "Label of gallery images that match nobody; reid: 0. Empty for none."),
+    Parameter(
+        "ap", "Precision in mAP: rank (at each match), or trapezoid (its mean with the one before).", default="rank"
+    ),
+    Parameter("ties", "Equal scores: expected (mean of all orders), pessimistic or optimistic.", default="expected"),
+    Parameter("per_class", "Report each class, too.", bool, False),
+    FLIP,
+    *_BOOTSTRAP,
+)
+
 _of_embeddings = partial(Protocol, images=EMBEDDINGS)
+_searches = partial(_of_embeddings, others=_GALLERY, shared=True)
 _TABLE = (
     _of_embeddings(
         "lfw",
@@ -304,6 +324,29 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         shared=True,
+    ),
+    _searches(
+        "retrieval",
+        "Retrieval: Recall@k, mAP, mAP@k, mINP, R-precision, MAP@R of images that search for others of their class.",
+        "Recall@k, mAP, MAP@R, R-precision, mINP",
+        "embeddings with labels; or queries, gallery",
+        options=(
+            Parameter("ks", "k of Recall@k; repeat for several. Default: 1, 10 and 100.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k.", int, 100),
+            *_RETRIEVAL,
+        ),
+    ),
+    _searches(
+        "reid",
+        "Re-identification: rank-k (CMC), mAP and mINP by Market-1501's rules on cameras, junk and distractors.",
+        "rank-k, mAP, mINP across cameras",
+        "embeddings with labels, cameras; or two files",
+        options=(
+            Parameter("ks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k; default: left out.", int),
+            Parameter("single_shot", "Repeats of a gallery with one image of each identity; 0 for none.", int, 0),
+            *_RETRIEVAL,
+        ),
     ),
     Protocol(
         "luna16",

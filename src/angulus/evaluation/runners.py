@@ -27,6 +27,7 @@ from angulus.evaluation.protocols import (
     error_discard,
     groups,
     open_set,
+    query_sides,
     template_identification,
     template_verification,
     templates,
@@ -34,6 +35,7 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols import pairs as verification
 from angulus.evaluation.protocols import quality as norms
+from angulus.evaluation.protocols import retrieval as searches
 from angulus.evaluation.protocols.result import Number, Result
 
 MEASURES = ("split", "bins", "changed", "discard", "degradation")
@@ -204,6 +206,24 @@ def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
     sides = inputs.embeddings(), inputs.embeddings("others")
     return distractors.trillion_pairs(*sides, options=inputs.scoring, **inputs.options)
+
+
+def _retrieval_of(kind: str, inputs: Inputs) -> Result:
+    """Queries that search a gallery."""
+    chosen = inputs.only("queries", "gallery", "split", "camera_rule", "junk", "distractors")
+    figures = inputs.only("ks", "at", "ap", "ties", "per_class", "single_shot")
+    return searches.evaluate(
+        inputs.embeddings(),
+        None if inputs.others is None else inputs.embeddings("others"),
+        kind=kind,
+        chosen=query_sides.defaults(kind, **chosen),
+        reported=searches.figures(kind, **figures),
+        options=inputs.scoring,
+        **inputs.only("flip", "draws", "seed"),
+    )
+
+
+retrieval, reid = (partial(_retrieval_of, kind) for kind in (searches.RETRIEVAL, searches.REID))
 
 
 def luna16(inputs: Inputs) -> Result:

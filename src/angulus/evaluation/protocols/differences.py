@@ -18,6 +18,7 @@ from angulus.evaluation.protocols import (
     open_set,
     pairs,
     quality,
+    retrieval,
     sides,
     template_identification,
     template_verification,
@@ -41,6 +42,8 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     detection.CANDIDATES: (detection.statistic, detection.MEASURED),
     distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
     distractors.TRILLION_PAIRS: (sides.statistic, sides.MEASURED),
+    retrieval.RETRIEVAL: (sides.statistic, retrieval.MEASURED),
+    retrieval.REID: (sides.statistic, retrieval.MEASURED),
 }
 
 # these say what came out, or how a result's own intervals did, or are of no figure that is compared

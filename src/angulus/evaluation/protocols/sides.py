@@ -1,4 +1,4 @@
-"""What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
+"""What MegaFace, Trillion-Pairs and retrieval share: labelled images, and shares of trials counted per person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,7 @@ from angulus.evaluation.protocols.figures import Resampling, measure, share_warn
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
-# the samples that the embeddings gave, or that are of no figure; the others say what was tried
-MEASURED = ("hits", "thresholds", "size_mate_scores", "size_ranks", "size_scores")
+MEASURED = ("hits", "thresholds")  # the samples that the embeddings gave; the others say what was tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +27,20 @@ class Tally:
     trials: dict[str, Floats] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, person: Rows, success: Flags, threshold: float | None = None) -> None:
-        """Count trials of a figure: the person of each [M], whether it succeeded [M], and the figure's threshold."""
+    def add(self, name: str, person: Rows, success: Flags | Floats, threshold: float | None = None) -> None:
+        """Count trials of a figure: the person of each [M], whether (how far) it succeeded [M], the threshold."""
         nothing = np.zeros(self.people)
         self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
         self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)
         if threshold is not None:
             self.thresholds[name] = threshold
 
-    def warnings(self, name: str, rate: float) -> tuple[str, ...]:
+    def warnings(self, name: str, rate: float, people: str) -> tuple[str, ...]:
         """The warning if the model hardly tells people apart, by a figure that guessing brings to `rate`."""
         if name not in self.hits:
             return ()
         hits, trials = (float(counts[name].sum()) for counts in (self.hits, self.trials))
-        return share_warnings(name, hits / trials, rate, round(trials))
+        return share_warnings(name, hits / trials, rate, round(trials), people)
 
     def samples(self) -> dict[str, NDArray[Any]]:
         """`figures` [F], and by figure and person `hits` and `trials` [F, people]; `thresholds` [F], NaN for none."""
@@ -137,21 +136,22 @@ def tally_result(
     notes: tuple[str, ...],
     sources: Mapping[str, str],
     more: Mapping[str, NDArray[Any]] | None = None,
+    people: str = "these people",
 ) -> Result:
     """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it.
 
-    `more` are further samples to keep.
+    `more` are further samples to keep; `people` is what the model should distinguish.
     """
     samples = tally.samples() | dict(more or {})
     return measure(
         protocol,
         statistic(samples),
         samples,
-        {**choices, "thresholds in the intervals": "as of all people"},
+        {**choices, **({"thresholds in the intervals": "as of all people"} if tally.thresholds else {})},
         counts,
         resampling,
         thresholds=tally.thresholds,
         curves=curves,
-        notes=(*tally.warnings(*guessing), *notes),
+        notes=(*tally.warnings(*guessing, people), *notes),
         about=sources,
     )
