@@ -10,6 +10,7 @@ import numpy as np
 from angulus.core import checks
 from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
 from angulus.evaluation.metrics.verification import least_count, require_support
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
 
 STANDARD_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -50,6 +51,7 @@ def measure(
     spreads: Mapping[str, float] | None = None,
     curves: tuple[Curve, ...] = (),
     notes: tuple[str, ...] = (),
+    by_group: GroupFigures | None = None,
     about: Mapping[str, Any],
 ) -> Result:
     """The result of a protocol: its figures with their intervals, and notes on the figures without one.
@@ -58,12 +60,14 @@ def measure(
         statistic: gives the figures for weights of the units, and the units.
         protocol, samples, choices, counts, curves, notes, about: as in `Result`.
         thresholds, spreads: as in `numbers`.
+        by_group: what was found by group.
     """
+    by_group = by_group or GroupFigures()
     figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
-    notes = (*filter(None, warnings), *notes, *interval_notes(figures))
+    notes = (*filter(None, warnings), *notes, *interval_notes(figures), *by_group.notes)
     choices = {**choices, "intervals": resampling.describe()}
-    return Result(protocol, figures, choices, counts, curves, notes, samples, about)
+    return Result(protocol, figures, choices, counts, curves, notes, samples, about, by_group.points)
 
 
 def numbers(

@@ -250,9 +250,18 @@ def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> N
     Raises:
         InputError: neither the list nor the embeddings have groups.
     """
-    if pairs.groups is not None:
-        return pairs.groups
-    if embeddings.groups is None:
+    sides = sides_of(embeddings, pairs, scored)
+    if sides is None:
         raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
-    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
-    return np.where(first == second, first, "")
+    return np.where(sides[0] == sides[1], sides[0], "")
+
+
+def sides_of(
+    embeddings: Embeddings, pairs: PairList, scored: ScoredPairs
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+    """The groups of both images of each pair, [P] each: the list's, or else the embeddings'; None if neither has any."""
+    if pairs.groups is not None:
+        return pairs.groups, pairs.groups
+    if embeddings.groups is None:
+        return None
+    return embeddings.groups[scored.left], embeddings.groups[scored.right]

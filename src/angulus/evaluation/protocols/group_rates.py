@@ -1,0 +1,144 @@
+"""Error rates by group at one common threshold, as a result keeps and prints them; `by_group` computes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.evaluation.metrics.intervals import Interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from angulus.evaluation.protocols.result import Number
+
+Kind = Literal["verification", "identification"]
+Which = Literal["false_match", "false_non_match"]
+RATES: dict[Kind, dict[Which, str]] = {
+    "verification": {"false_match": "FMR", "false_non_match": "FNMR"},
+    "identification": {"false_match": "FPIR", "false_non_match": "FNIR"},
+}
+
+
+@dataclass(frozen=True)
+class GroupRate:
+    """One error rate of one cell.
+
+    Args:
+        trials: how many there were.
+        errors: how many of them went wrong at the threshold.
+        value: errors / trials; NaN where it is undefined: without trials, or with fewer than the FMR asked for needs.
+        interval: over other people, or None.
+        note: why there is no value or no interval, or what the value can not show.
+    """
+
+    trials: int
+    errors: int
+    value: float
+    interval: Interval | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The rates within one group, or between two.
+
+    Args:
+        groups: one name, or two in their order.
+        false_match: FMR, or FPIR in identification; None where the protocol has none.
+        false_non_match: FNMR, or FNIR in identification; None where the protocol has none.
+    """
+
+    groups: tuple[str, ...]
+    false_match: GroupRate | None
+    false_non_match: GroupRate | None
+
+
+@dataclass(frozen=True)
+class ByGroup:
+    """All groups at one operating point.
+
+    Args:
+        at: the operating point, such as "FAR=1e-3".
+        kind: "verification" (FMR and FNMR) or "identification" (FPIR and FNIR).
+        threshold: the common threshold; None where each trial or gallery of the protocol has its own.
+        cells: one for each group, then one for each two groups that are compared.
+        differentials: how unequal the groups are; a ratio may be infinite; `no_interval` of an undefined one says why.
+    """
+
+    at: str
+    kind: Kind
+    threshold: float | None
+    cells: tuple[Cell, ...]
+    differentials: tuple[Number, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups."""
+        return tuple(cell.groups[0] for cell in self.cells if len(cell.groups) == 1)
+
+    @property
+    def rates(self) -> dict[Which, str]:
+        """What the rates are called: FMR and FNMR, or FPIR and FNIR."""
+        return RATES[self.kind]
+
+    def matrix(self, which: Which) -> NDArray[np.float64]:
+        """One rate of all groups and pairs of groups, [G, G], symmetric; NaN where it is undefined."""
+        place = {name: number for number, name in enumerate(self.groups)}
+        values = np.full((len(place), len(place)), np.nan)
+        for cell in self.cells:
+            first, last = place[cell.groups[0]], place[cell.groups[-1]]
+            rate = getattr(cell, which)
+            values[first, last] = values[last, first] = math.nan if rate is None else rate.value
+        return values
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """What a protocol found by group, and what a reader must know of it."""
+
+    points: tuple[ByGroup, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
+    """For the terminal: of each operating point, the rates of each cell, and how unequal the groups are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from angulus.evaluation.protocols.result import shown, span
+
+    for point in points:
+        at = "" if point.threshold is None else f", threshold {shown(point.threshold, digits)}"
+        table = Table(title=f"by group at {point.at}{at}")
+        table.add_column("group", no_wrap=True)
+        present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
+        for which in present:
+            table.add_column(point.rates[which], justify="right", no_wrap=True)
+            table.add_column("errors / trials", justify="right", no_wrap=True)
+        for cell in point.cells:
+            row = [" × ".join(cell.groups)]
+            for which in present:
+                rate = getattr(cell, which)
+                row += ["", ""] if rate is None else [_cell(rate, digits), f"{rate.errors:,} / {rate.trials:,}"]
+            table.add_row(*map(Text, row))
+        yield table
+        table = Table(title=f"how unequal the groups are at {point.at}")
+        for head in ("figure", "value", "interval"):
+            table.add_column(head, justify="left" if head == "figure" else "right", no_wrap=True)
+        for number in point.differentials:
+            table.add_row(*map(Text, (number.name, shown(number.value, digits), span(number, digits, "[{}, {}]"))))
+        yield table
+
+
+def _cell(rate: GroupRate, digits: int) -> str:
+    from angulus.evaluation.protocols.result import Number, shown, span
+
+    if not rate.trials:
+        return ""
+    return shown(rate.value, digits) + span(Number("", rate.value, rate.interval), digits, " [{}, {}]")
