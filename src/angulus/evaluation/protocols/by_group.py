@@ -6,7 +6,7 @@ Every protocol that knows groups hands its trials to `measure_groups`, as counts
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,11 @@ class Trials:
         return Trials(**columns, errors=np.concatenate([part.errors for part in parts], axis=1))
 
 
+def searches(group: Rows, person: NDArray[Any], wrong: NDArray[np.bool_]) -> Trials:
+    """Searches, one trial each: the group [N] and person [N] of the probe, and whether it goes wrong at each point."""
+    return Trials(group, group, person, person, np.ones(len(group)), wrong.astype(np.float64))
+
+
 def number_groups(*sides: NDArray[np.str_]) -> tuple[tuple[str, ...], list[Rows]]:
     """The names of the groups, sorted, and each side as numbers of them; "" is no group, −1.
 
@@ -64,6 +69,15 @@ def number_groups(*sides: NDArray[np.str_]) -> tuple[tuple[str, ...], list[Rows]
     unknown = int(len(names) > 0 and names[0] == "")
     ends = np.cumsum([len(side) for side in sides])[:-1]
     return tuple(map(str, names[unknown:].tolist())), np.split(numbers.astype(np.int64) - unknown, ends)
+
+
+def shared_group(groups: NDArray[np.str_]) -> str:
+    """The group that all images of a video, a template or a person have; "" if they differ.
+
+    >>> shared_group(np.array(["a", "a"])), shared_group(np.array(["a", "b"]))
+    ('a', '')
+    """
+    return str(groups[0]) if bool((groups == groups[0]).all()) else ""
 
 
 def why_not(names: Sequence[str]) -> str:
@@ -136,11 +150,12 @@ def measure_groups(
     table = _Table.of(names, matches, misses, [point.rate for point in points])
     once = table.figures(np.ones(len(table.units.first)))
     intervals: list[list[Interval]] = [[] for _ in points]
-    if resampling.draws and table.units.count > 1:
+    if resampling.draws:  # none come of a single person
         flat = bootstrap_columns(
             lambda weights: table.figures(weights).ravel(), table.units, draws=resampling.draws, seed=resampling.seed
         )
-        intervals = [flat[place : place + once.shape[1]] for place in range(0, len(flat), once.shape[1])]
+        width = once.shape[1]
+        intervals = [flat[place * width : (place + 1) * width] for place in range(len(points))]
     asked = bool(resampling.draws)
     found = tuple(
         _point(table, place, point, once[place], intervals[place] if asked else None, kind)
@@ -175,7 +190,8 @@ class _Table:
     def of(names: Sequence[str], matches: Trials | None, misses: Trials | None, rates: Sequence[float]) -> _Table:
         given = [trials for trials in (matches, misses) if trials is not None]
         size = len(names)
-        known = [(trials.left >= 0) & (trials.right >= 0) for trials in given]
+        there = [(trials.count > 0) | trials.errors.any(axis=0) for trials in given]
+        known = [(t.left >= 0) & (t.right >= 0) & some for t, some in zip(given, there, strict=True)]
         between = [
             np.unique(np.stack([np.minimum(t.left[k], t.right[k]), np.maximum(t.left[k], t.right[k])]), axis=1)
             for t, k in zip(given, known, strict=True)
@@ -221,20 +237,24 @@ def _merged(
     key = (cell * people + np.minimum(first, second)) * people + np.maximum(first, second)
     _, place, entry = np.unique(key, return_index=True, return_inverse=True)
     size = len(place)
-    count = np.bincount(entry, trials.count[known], size)
-    wrong = [np.bincount(entry, errors[known], size) for errors in trials.errors]
+    count = _sums(entry, trials.count[known], size)
+    wrong = [_sums(entry, errors[known], size) for errors in trials.errors]
     cell = cell[place]
-    counted = np.bincount(cell, count, cells)
+    counted = _sums(cell, count, cells)
     side = _Side(
         cell,
         count,
         [(np.flatnonzero(errors), errors[errors > 0]) for errors in wrong],
         counted,
-        np.array([np.bincount(cell, errors, cells) for errors in wrong]),
+        np.array([_sums(cell, errors, cells) for errors in wrong]),
         np.repeat([counted > 0], len(wrong), axis=0),
         round(float(trials.count[~known].sum())),
     )
     return side, first[place], second[place]
+
+
+def _sums(places: Rows, values: Floats, size: int) -> Floats:
+    return np.asarray(np.bincount(places, values, size), dtype=np.float64)
 
 
 def _with_support(side: _Side, rates: Sequence[float]) -> _Side:
@@ -245,8 +265,8 @@ def _with_support(side: _Side, rates: Sequence[float]) -> _Side:
 
 def _rates(side: _Side, weights: Floats, cells: int) -> Floats:
     """[P, K], NaN where a cell has no rate."""
-    totals = np.bincount(side.cell, weights * side.count, cells)
-    wrong = [np.bincount(side.cell[rows], weights[rows] * errors, cells) for rows, errors in side.errors]
+    totals = _sums(side.cell, weights * side.count, cells)
+    wrong = [_sums(side.cell[rows], weights[rows] * errors, cells) for rows, errors in side.errors]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(side.defined & (totals > 0), np.array(wrong) / totals, np.nan)
 
@@ -279,47 +299,52 @@ def _point(
     for number, side in enumerate(table.sides):
         column = slice(number * size, (number + 1) * size)
         own = None if intervals is None else intervals[column]
-        found.append([None] * size if side is None else _cell_rates(side, place, point, values[column], own, kind))
+        found.append([None] * size if side is None else _cell_rates(side, place, point, values[column], own))
     cells = tuple(
         Cell(tuple(table.names[group] for group in dict.fromkeys(groups)), match, miss)
         for groups, match, miss in zip(table.cells, *found, strict=True)
     )
-    groups = len(table.names)
-    names = list(_unequal(values[:groups], values[size : size + groups]))
-    unequal = []
-    for index, name in enumerate(names):
+    rates = values[: len(table.names)], values[size : size + len(table.names)]
+    own = None if intervals is None else intervals[2 * size :]
+    return ByGroup(point.at, kind, point.threshold, cells, tuple(_differentials(table, rates, own, kind)))
+
+
+def _differentials(
+    table: _Table, rates: tuple[Floats, Floats], intervals: list[Interval] | None, kind: Kind
+) -> Iterator[Number]:
+    """What compares the groups, of the rates that the protocol has."""
+    for index, (name, value) in enumerate(_unequal(*rates).items()):
         which, _, what = name.partition(" ")
-        if what and table.sides[which == "false_non_match"] is None:
+        number = Number(name, value)
+        if what:
+            place = 0 if which == "false_match" else 1
+            if table.sides[place] is None:
+                continue
+            number = Number(f"{list(RATES[kind].values())[place]} {what}", value)
+        elif None in table.sides:
             continue
-        if not what and None in table.sides:
-            continue
-        value = float(values[2 * size + index])
-        number = Number(f"{RATES[kind][which]} {what}" if what else name, value)  # type: ignore[index]
         if math.isnan(value):
-            zero = what.startswith("max") and sum(~np.isnan(_of(values, which, size)[:groups])) > 1
+            zero = what.startswith("max") and (~np.isnan(rates[place])).sum() > 1
             why = "all rates are zero" if zero else "fewer than two groups have the rates"
-            number = replace(number, no_interval=f"undefined: {why}")
+            # one NaN object, so that a result equals the one read again
+            yield replace(number, value=math.nan, no_interval=f"undefined: {why}")
         elif math.isinf(value):
-            number = replace(number, no_interval="infinite: a group has no error")
-        elif intervals is not None:
-            number = with_interval(number, {number.name: intervals[2 * size + index]} if intervals else {})
-        unequal.append(number)
-    return ByGroup(point.at, kind, point.threshold, cells, tuple(unequal))
-
-
-def _of(values: Floats, which: str, size: int) -> Floats:
-    return values[:size] if which == "false_match" else values[size : 2 * size]
+            yield replace(number, no_interval="infinite: a group has no error")
+        elif intervals is None:
+            yield number
+        else:
+            yield with_interval(number, {number.name: intervals[index]} if intervals else {})
 
 
 def _cell_rates(
-    side: _Side, place: int, point: Point, values: Floats, intervals: list[Interval] | None, kind: Kind
+    side: _Side, place: int, point: Point, values: Floats, intervals: list[Interval] | None
 ) -> list[GroupRate | None]:
     rates: list[GroupRate | None] = []
     for cell, value in enumerate(values.tolist()):
         trials, errors = round(side.trials[cell]), round(side.wrong[place, cell])
         if not side.defined[place, cell]:
-            needs = f"a rate of {rate_label(point.rate)} needs {least_count(point.rate):,}" if trials else "no trials"
-            note = f"undefined: {trials:,} trials, and {needs}" if trials else "undefined: no trials"
+            needs = f"{trials:,} trials; a rate of {rate_label(point.rate)} needs"
+            note = f"undefined: {needs} {least_count(point.rate):,}" if trials else "undefined: no trials"
             rates.append(GroupRate(trials, errors, math.nan, None, note))
             continue
         number = Number("", value)

@@ -31,6 +31,10 @@ class Resampling:
     seed: int
     keeps_sizes: bool = False  # for the accuracy each fold keeps its numbers of pairs
 
+    def __post_init__(self) -> None:
+        checks.integer("draws", self.draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+        checks.integer("seed", self.seed, low=0)
+
     def describe(self) -> str:
         """For a result's choices."""
         if not self.draws:

@@ -105,6 +105,9 @@ class GroupFigures:
     points: tuple[ByGroup, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __add__(self, other: GroupFigures) -> GroupFigures:
+        return GroupFigures(self.points + other.points, tuple(dict.fromkeys(self.notes + other.notes)))
+
 
 def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
     """For the terminal: of each operating point, the rates of each cell, and how unequal the groups are."""

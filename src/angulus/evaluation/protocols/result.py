@@ -8,7 +8,7 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +162,8 @@ class Result:
     def save(self, path: Path) -> None:
         """Write the result as JSON, with thinned curves, and its samples next to it, each atomically.
 
-        Numbers keep all their digits; an undefined one is null, an infinite one the text "Infinity". The JSON names the samples with their SHA-256, so that
-        `read` refuses samples that a later run has put there and could not finish.
+        Numbers keep all their digits; an undefined one is null, an infinite one the text "Infinity". The JSON names the
+        samples with their SHA-256, so that `read` refuses samples that a later run has put there and could not finish.
         """
         if path.suffix != ".json":
             raise InputError(f"a result is saved as .json; got {path}")

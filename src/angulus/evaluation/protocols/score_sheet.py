@@ -75,7 +75,7 @@ class CurveSheet(_Part):
     """Points of one curve, at most some thousands."""
 
     kind: Literal[KINDS]  # type: ignore[valid-type]
-    """What the axes are: roc (FMR, TAR), det (FMR, FNMR), cmc (rank, share), froc (false positives, sensitivity), ..."""
+    """What the axes are: roc (FMR, TAR), det (FMR, FNMR), cmc (rank, share), froc (false positives, sensitivity) ..."""
     name: str
     """What the curve is of."""
     x: Annotated[list[Figure], Field(min_length=1)]
@@ -120,7 +120,9 @@ class RateSheet(_Part):
         if self.value is not None and not (
             self.trials and abs(float(self.value) - self.errors / self.trials) <= _ROUNDED
         ):
-            raise ValueError(f"must have the value errors / trials; got {self.value} for {self.errors} of {self.trials}")
+            raise ValueError(
+                f"must have the value errors / trials; got {self.value} for {self.errors} of {self.trials}"
+            )
         return self
 
 
@@ -320,7 +322,7 @@ def _sentence(details: Any) -> str:
         return f"{_where(location)} {details['ctx']['error']}"
     places = [part for part in location if not _is_branch(part)]
     if len(places) < len(location) or kind in ("float_type", "finite_number"):
-        return f"{_where(places)} must be a finite number, null, \"Infinity\" or \"-Infinity\"; got {got}"
+        return f'{_where(places)} must be a finite number, null, "Infinity" or "-Infinity"; got {got}'
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return f"{_where(location)} must be a mapping of names to values; got {got}"
     return f"{_where(location)} must {wording.plain_rule(details['msg'])}; got {got}"
@@ -365,8 +367,6 @@ def _rate(part: RateSheet | None) -> GroupRate | None:
 
 
 def _by_group(part: ByGroupSheet) -> ByGroup:
-    cells = tuple(
-        Cell(tuple(cell.groups), _rate(cell.false_match), _rate(cell.false_non_match)) for cell in part.cells
-    )
+    cells = tuple(Cell(tuple(cell.groups), _rate(cell.false_match), _rate(cell.false_non_match)) for cell in part.cells)
     threshold = None if part.threshold is None else float(part.threshold)
     return ByGroup(part.at, part.kind, threshold, cells, tuple(map(_number, part.differentials)))

@@ -244,22 +244,10 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
-    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
-
-    Raises:
-        InputError: neither the list nor the embeddings have groups.
-    """
-    sides = sides_of(embeddings, pairs, scored)
-    if sides is None:
-        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
-    return np.where(sides[0] == sides[1], sides[0], "")
-
-
 def sides_of(
     embeddings: Embeddings, pairs: PairList, scored: ScoredPairs
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
-    """The groups of both images of each pair, [P] each: the list's, or else the embeddings'; None if neither has any."""
+    """The groups of both images of each pair, [P] each: the list's, or else the embeddings', or None."""
     if pairs.groups is not None:
         return pairs.groups, pairs.groups
     if embeddings.groups is None:
