@@ -10,8 +10,8 @@ from typing import Any
 
 from angulus.core.contract import Contract, describe_model
 from angulus.evaluation.protocols.calibration import Calibration
-from angulus.evaluation.protocols.group_rates import ByGroup, GroupRate
-from angulus.evaluation.protocols.result import Number, shown, span
+from angulus.evaluation.protocols.group_rates import ByGroup, GroupRate, show_rate
+from angulus.evaluation.protocols.result import shown
 
 NAME = "README.md"
 
@@ -139,10 +139,7 @@ def by_group_lines(point: ByGroup) -> list[str]:
     """Error rates by group in Markdown: a table of the groups and of pairs of them, and how unequal they are."""
 
     def cells(rate: GroupRate | None) -> list[str]:
-        if rate is None or not rate.trials:
-            return ["", "0"]
-        return [span(Number("", rate.value, rate.interval), 2, f"{shown(rate.value, 2)} [{{}}, {{}}]")
-                or shown(rate.value, 2), f"{rate.trials:,}"]  # fmt: skip
+        return ["", ""] if rate is None else [show_rate(rate, 2), f"{rate.trials:,}"]
 
     names = point.rates
     rows = [

@@ -60,7 +60,8 @@ def calibrate(
     sides = scored.sides_of(embeddings, pairs, all_pairs)
     if sides is not None:
         all_pairs.samples["groups"] = np.where(sides[0] == sides[1], sides[0], "")
-        sides = sides[0][all_pairs.distinct.first], sides[1][all_pairs.distinct.first]
+        if all_pairs.distinct.notes:
+            sides = sides[0][all_pairs.distinct.first], sides[1][all_pairs.distinct.first]
     found = _drop_repeats(all_pairs)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()

@@ -128,7 +128,7 @@ def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
             row = [" × ".join(cell.groups)]
             for which in present:
                 rate = getattr(cell, which)
-                row += ["", ""] if rate is None else [_cell(rate, digits), f"{rate.errors:,} / {rate.trials:,}"]
+                row += ["", ""] if rate is None else [show_rate(rate, digits), f"{rate.errors:,} / {rate.trials:,}"]
             table.add_row(*map(Text, row))
         yield table
         table = Table(title=f"how unequal the groups are at {point.at}")
@@ -139,7 +139,8 @@ def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
         yield table
 
 
-def _cell(rate: GroupRate, digits: int) -> str:
+def show_rate(rate: GroupRate, digits: int) -> str:
+    """A rate with its interval; nothing where there were no trials."""
     from angulus.evaluation.protocols.result import Number, shown, span
 
     if not rate.trials:
