@@ -56,7 +56,7 @@ def genuine_trials(
     wrong = np.array([pairs.scores < threshold for threshold in thresholds], dtype=np.float64)
     left = groups[0][pairs.probes]
     right = left if groups[1] is None else groups[1][pairs.gallery]
-    return Trials(left, right, who, who, np.ones(len(who)), wrong.reshape(len(thresholds), -1))
+    return Trials(left, right, who, who, np.ones(len(who)), wrong.reshape(-1, len(who)))
 
 
 def _accepted(

@@ -256,7 +256,7 @@ def by_group_from_json(content: Any) -> ByGroup:
     try:
         return _by_group(ByGroupSheet.model_validate(content))
     except pydantic.ValidationError as error:
-        raise ValueError("; ".join(_sentences(error))) from error
+        raise ValueError("; ".join(_sentences(error)).replace("the file must", "the group rates must")) from error
 
 
 def _check(path: Path) -> tuple[Sheet | None, list[str]]:
