@@ -85,6 +85,9 @@ def build_tasks(content: Content, source: Path | None) -> list[Section]:
             blocks += _classification(content)
         if curves := saved_results.result_curves(results, content.runs_of_results):
             blocks.append(Charts(curves))
+        blocks += saved_results.group_tables(results)
+        if maps := saved_results.group_maps(results):
+            blocks.append(Charts(maps))
         if anchor == "verification":
             blocks += _verification(content, results, source)
             if any(ImagePairs.of(run) for run in content.runs):

@@ -84,8 +84,8 @@ def fdr(false_match: ArrayLike, false_non_match: ArrayLike, alpha: float = ALPHA
     >>> fdr([0.0, 0.5], [0.25, 0.25])
     0.75
     """
-    apart = [float(np.ptp(_rates(rates))) for rates in (false_match, false_non_match)]
-    return 1 - _weighted(*apart, alpha)
+    matches, misses = (float(np.ptp(_rates(rates))) for rates in (false_match, false_non_match))
+    return 1 - _weighted(matches, misses, alpha)
 
 
 def garbe(false_match: ArrayLike, false_non_match: ArrayLike, alpha: float = ALPHA) -> float:

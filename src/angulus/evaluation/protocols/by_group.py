@@ -111,7 +111,7 @@ def of_pairs(
     rows = np.arange(len(samples["same"])) if rows is None else rows
     names, (left, right) = number_groups(sides[0][rows], sides[1][rows])
     same, scores = samples["same"][rows].astype(bool), samples["scores"][rows]
-    accepted = np.array([scores >= threshold for threshold in thresholds.values()]).reshape(-1, len(rows))
+    accepted = scores >= np.array(list(thresholds.values()), dtype=np.float64)[:, None]
 
     def trials(kind: Flags, wrong: NDArray[np.bool_]) -> Trials:
         people = units.first[rows][kind], units.second[rows][kind]

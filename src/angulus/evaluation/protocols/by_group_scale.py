@@ -53,10 +53,10 @@ def genuine_trials(
 ) -> Trials:
     """Genuine pairs, by both groups and the probe's person, and those that are rejected."""
     who = person[pairs.probes]
-    wrong = np.array([pairs.scores < threshold for threshold in thresholds], dtype=np.float64)
+    wrong = (pairs.scores < np.array(thresholds, dtype=np.float64)[:, None]).astype(np.float64)
     left = groups[0][pairs.probes]
     right = left if groups[1] is None else groups[1][pairs.gallery]
-    return Trials(left, right, who, who, np.ones(len(who)), wrong.reshape(-1, len(who)))
+    return Trials(left, right, who, who, np.ones(len(who)), wrong)
 
 
 def _accepted(
