@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from protocols import (
     test_template_verification,
     test_videos,
 )
+from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.groups_csv import read_groups, with_groups
 from angulus.evaluation.lists.ijb import TemplateImages
 from angulus.evaluation.metrics.differentials import fdr, garbe, gini, max_over_geometric_mean, max_over_min
 from angulus.evaluation.protocols import by_group, distractors, groups, open_set, pairs, videos
@@ -28,6 +31,11 @@ from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_identification import identify
 from angulus.evaluation.protocols.template_verification import verify
 from angulus.evaluation.protocols.templates import Pooling, pool
+from angulus.models.model_card import by_group_lines
+from angulus.report.charts import group_heat_map
+from angulus.report.render_plotly import render_plotly
+from angulus.report.render_png import draw
+from angulus.report.saved_results import group_tables
 from people import crowd, crowd_pairs, written_out
 
 CROWD = crowd(24)
@@ -330,3 +338,56 @@ def test_trillion_pairs() -> None:
         best = max(scores[a, b] for b in range(len(gallery)) if who[0][a] != who[1][b])
         searched.append((group, group, own is not None, best >= lowest if own is None else own > best and own >= lowest))
     check(identification, searched, 0.2)
+
+
+def test_a_csv_names_the_groups(tmp_path: Path) -> None:
+    """Other columns are ignored; images that it does not name, and empty or unknown groups, are of no group."""
+    path = tmp_path / "groups.csv"
+    path.write_text("sex;ID;group\nm;p0/0;x\nf;p0/1;\nf;p1/0;nan\nm;p1/1; y \nm;of another set;z\n")
+    assert read_groups(path) == {"p0/0": "x", "p0/1": "", "p1/0": "", "p1/1": "y", "of another set": "z"}
+    named = with_groups(CROWD, path)
+    assert dict(zip(named.ids[:6], named.groups[:6], strict=True)) == {  # type: ignore[index]
+        "p0/0": "x", "p0/1": "", "p0/2": "", "p0/3": "", "p1/0": "", "p1/1": "y",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name,group\na,b\n", "must name a column 'id' once in its first line, as in id,group; got 'name,group'"),
+        ("id,groups\na,b\n", "column 'group' once .* did you mean 'groups'"),
+        ("id,group\na,b\nc\n", r"line 3 must be 2 columns .*; got 'c'"),
+        ('id,group\n"a",b\n', "line 2 must be an id and a group without quotes, the id not empty; got "),
+        ("id,group\n,b\n", "line 2 must be an id and a group without quotes, the id not empty; got ',b'"),
+        ("id,group\na,b\na,c\n", "line 3 must be one group for each id; 'a' has 'b' above; got 'c'"),
+        ("id,group\na,b\n", "must name images of crowd; none of its 1 ids is among them"),
+        ("id,group\n", "must hold lines after its heading"),
+    ],
+)
+def test_a_csv_that_names_no_groups_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        with_groups(CROWD, tmp_path / "groups.csv")
+    if "none of its" in sentence:
+        assert with_groups(CROWD, tmp_path / "groups.csv", needed=False) is CROWD
+
+
+def test_the_heat_map_and_the_tables_show_every_cell() -> None:
+    result = pairs.evaluate(CROWD, PAIRS, fars=(0.1, 0.01), draws=0)
+    point, small = result.by_group
+    chart = group_heat_map(point)
+    (series,) = chart.series
+    rates = {cell.groups: cell.false_match.value for cell in point.cells if cell.false_match}
+    expected = [[rates["even",], rates["even", "odd"]], [rates["even", "odd"], rates["odd",]]]
+    assert series.z is not None and series.z.tolist() == expected and series.top == max(rates.values())
+    assert series.texts == [f"{value:.2g}" for row in expected for value in row]
+    drawn = draw(chart).axes[0]
+    assert [text.get_text() for text in drawn.texts] == series.texts
+    trace = render_plotly(chart)["traces"][0]
+    assert trace["type"] == "heatmap" and trace["text"] == np.reshape(series.texts, (2, 2)).tolist()
+    assert set(group_heat_map(small).series[0].texts) == {"–"}  # no group has 100 impostor pairs
+    tables = group_tables({"mine": result})
+    assert [row[0] for row in tables[0].rows] == ["even", "odd", "even × odd"]
+    assert any("undefined" in note for note in tables[2].notes) and "FDR is undefined" in " ".join(tables[3].notes)
+    card = "\n".join(by_group_lines(point))
+    assert f"| `even` × `odd` | {rates['even', 'odd']:#.2g} |" in card

@@ -90,7 +90,7 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         axis.set_yticks(range(len(names)), [shorten_lines(name) for name in names])
     if chart.equal:
         axis.set_aspect("equal")
-    elif not bars:
+    elif not bars and not any(series.kind == "map" for series in shown):
         axis.grid(alpha=0.3, which="both")
     named = [series for series in shown if series.in_legend and series.kind != "map"]
     if own_legend and right is None and (len(named) > 1 or (bars and named)):

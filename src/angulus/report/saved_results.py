@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from angulus.evaluation.protocols import groups, scored
-from angulus.evaluation.protocols.group_rates import show_rate
+from angulus.evaluation.protocols.group_rates import difference_rows, rate_rows, titles
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
@@ -90,25 +90,16 @@ def group_tables(results: Results) -> list[Table]:
     tables = []
     for name, result in results.items():
         for point in result.by_group:
-            present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
-            columns = [head for which in present for head in (point.rates[which], "errors / trials")]
-            rows = []
-            notes = []
-            for cell in point.cells:
-                row = [" × ".join(cell.groups)]
-                for which in present:
-                    rate = getattr(cell, which)
-                    row += ["", ""] if rate is None else [show_rate(rate, 4), f"{rate.errors:,} / {rate.trials:,}"]
-                    if rate is not None and rate.trials and math.isnan(rate.value):
-                        notes.append(f"{row[0]}, {point.rates[which]}: {rate.note}")
-                rows.append(row)
-            at = "" if point.threshold is None else f", threshold {shown(point.threshold)}"
-            tables.append(Table(f"{name}: by group at {point.at}{at}", ["group", *columns], rows, tuple(notes)))
-            unequal = [[number.name, shown(number.value), span(number)] for number in point.differentials]
-            undefined = [n for n in point.differentials if not math.isfinite(n.value)]
-            why = tuple(f"{number.name} is {number.no_interval}." for number in undefined)
-            caption = f"{name}: how unequal the groups are at {point.at}"
-            tables.append(Table(caption, ["figure", "value", "interval"], unequal, (EQUAL, *why)))
+            rates, unequal = titles(point)
+            small = [
+                f"{' × '.join(cell.groups)}, {called}: {rate.note}."
+                for cell in point.cells
+                for which, called in point.rates.items()
+                if (rate := getattr(cell, which)) is not None and rate.trials and math.isnan(rate.value)
+            ]
+            why = [f"{n.name} is {n.no_interval}." for n in point.differentials if not math.isfinite(n.value)]
+            tables.append(Table(f"{name}: {rates}", *rate_rows(point), tuple(small)))
+            tables.append(Table(f"{name}: {unequal}", *difference_rows(point), (EQUAL, *why)))
     return tables
 
 

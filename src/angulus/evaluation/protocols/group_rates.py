@@ -109,34 +109,48 @@ class GroupFigures:
         return GroupFigures(self.points + other.points, tuple(dict.fromkeys(self.notes + other.notes)))
 
 
+def rate_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of all cells: each rate with its interval, and its errors and trials."""
+    present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
+    head = ["group", *(name for which in present for name in (point.rates[which], "errors / trials"))]
+    rows = []
+    for cell in point.cells:
+        rates = [getattr(cell, which) for which in present]
+        shown = [["", ""] if r is None else [show_rate(r, digits), f"{r.errors:,} / {r.trials:,}"] for r in rates]
+        rows.append([" × ".join(cell.groups), *(text for texts in shown for text in texts)])
+    return head, rows
+
+
+def difference_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of what compares the groups."""
+    from angulus.evaluation.protocols.result import shown, span
+
+    rows = [[n.name, shown(n.value, digits), span(n, digits, "[{}, {}]")] for n in point.differentials]
+    return ["how unequal", "value", "interval"], rows
+
+
+def titles(point: ByGroup, digits: int = 4) -> tuple[str, str]:
+    """The titles of both tables."""
+    from angulus.evaluation.protocols.result import shown
+
+    at = "" if point.threshold is None else f", threshold {shown(point.threshold, digits)}"
+    return f"by group at {point.at}{at}", f"how unequal the groups are at {point.at}"
+
+
 def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
     """For the terminal: of each operating point, the rates of each cell, and how unequal the groups are."""
     from rich.table import Table
     from rich.text import Text
 
-    from angulus.evaluation.protocols.result import shown, span
-
     for point in points:
-        at = "" if point.threshold is None else f", threshold {shown(point.threshold, digits)}"
-        table = Table(title=f"by group at {point.at}{at}")
-        table.add_column("group", no_wrap=True)
-        present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
-        for which in present:
-            table.add_column(point.rates[which], justify="right", no_wrap=True)
-            table.add_column("errors / trials", justify="right", no_wrap=True)
-        for cell in point.cells:
-            row = [" × ".join(cell.groups)]
-            for which in present:
-                rate = getattr(cell, which)
-                row += ["", ""] if rate is None else [show_rate(rate, digits), f"{rate.errors:,} / {rate.trials:,}"]
-            table.add_row(*map(Text, row))
-        yield table
-        table = Table(title=f"how unequal the groups are at {point.at}")
-        for head in ("figure", "value", "interval"):
-            table.add_column(head, justify="left" if head == "figure" else "right", no_wrap=True)
-        for number in point.differentials:
-            table.add_row(*map(Text, (number.name, shown(number.value, digits), span(number, digits, "[{}, {}]"))))
-        yield table
+        parts = rate_rows(point, digits), difference_rows(point, digits)
+        for title, (head, rows) in zip(titles(point, digits), parts, strict=True):
+            table = Table(title=title)
+            for place, name in enumerate(head):
+                table.add_column(name, justify="right" if place else "left", no_wrap=True)
+            for row in rows:
+                table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
+            yield table
 
 
 def show_rate(rate: GroupRate, digits: int) -> str:
