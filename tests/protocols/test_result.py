@@ -136,7 +136,10 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format": 1}, "is not a saved result .its format must be 2, the one that this Angulus reads; got 1; evaluate"),
+        (
+            {"format": 1},
+            "is not a saved result .its format must be 2, the one that this Angulus reads; got 1; evaluate",
+        ),
         ({"format": None}, "its format must be 2, the one that this Angulus reads; got None"),
         ({"protocol": 5}, "protocol must be a valid string; got 5"),
         ({"numbers": None}, "numbers must be a valid list; got None"),
@@ -158,13 +161,19 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
         ({"curves": [{"kind": "roc", "name": "", "x": [1], "y": [1, 2]}]}, "as many x as y; got 1 and 2"),
         ({"chioces": {}}, "the file must not have 'chioces', which the schema does not know; did you mean 'choices'?"),
         ({"samples": "tea.npz"}, "samples must be a mapping of names to values; got 'tea.npz'"),
-        ({"samples": {"file": "../tea.npz", "sha256": "0" * 64}}, r"samples.file must match pattern .*; got '../tea.npz'"),
+        (
+            {"samples": {"file": "../tea.npz", "sha256": "0" * 64}},
+            r"samples.file must match pattern .*; got '../tea.npz'",
+        ),
         ({"by_group": [{"at": "FAR=1", "kind": "verification", "cells": []}]}, r"cells must have at least 1 item"),
         ({"by_group": [cells(("a",), ("a", "b"))]}, "must have a cell of group 'b' alone; got it only with another"),
         ({"by_group": [cells(("a",), ("b",), ("a", "b"), ("b", "a"))]}, "must have one cell for a and b; got 2"),
         ({"by_group": [cells(("a",), trials=2, errors=3)]}, "at most as many errors as trials; got 3 of 2"),
         ({"by_group": [cells(("a",), trials=4, errors=2, value=0.1)]}, "the value errors / trials; got 0.1 for 2 of 4"),
-        ({"samples": {"file": "gone.npz", "sha256": "0" * 64}}, r"gone\.npz cannot be read .*; keep them next to the \.json"),
+        (
+            {"samples": {"file": "gone.npz", "sha256": "0" * 64}},
+            r"gone\.npz cannot be read .*; keep them next to the \.json",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
