@@ -1,4 +1,4 @@
-"""`angulus results`: a sheet without Angulus, all that is wrong in one go, the JSON Schema, and the page that tells it."""
+"""`angulus results`: a sheet of another program, all that is wrong at once, the JSON Schema, and the page about it."""
 
 from __future__ import annotations
 
