@@ -56,6 +56,8 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("who run/model photos/0/0.png", None),
     ("subcenters run/model e.npz", "no data"),
     ("compare-results pairs.json pairs.json", None),
+    ("results validate pairs.json", None),
+    ("results schema", None),
     ("compare demo training.epochs=1 compare.seeds=[0] --out comparison", None),
     ("report run comparison pairs.json --out report.html", None),
     ("reproduce --list", None),

@@ -83,6 +83,10 @@ EACH: dict[str, tuple[Callable[[Path], list[object]], str, set[str]]] = {  # the
 }
 
 
+# the embeddings of `benchmark_files.people` have two groups
+BY_GROUP = {"lfw", "pairs", "rfw", "blufr", "ijb-verify", "ijb-identify", "megaface"}
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_each_protocol_prints_saves_and_draws(name: str, folder: Path) -> None:
     prepare, first, kinds = EACH[name]
@@ -90,8 +94,10 @@ def test_each_protocol_prints_saves_and_draws(name: str, folder: Path) -> None:
     found = saved("evaluate", *prepare(folder), *options, to=folder / "out" / "result.json")
     assert found.numbers[0].name == first
     assert {curve.kind for curve in found.curves} == kinds
-    drawn = {path.stem.rpartition("-")[2] for path in (folder / "plots").glob("*.png")}
-    assert drawn == kinds
+    drawn = {path.stem.removeprefix("result-") for path in (folder / "plots").glob("*.png")}
+    between = [point.at.replace("=", "-") for point in found.by_group if len(point.cells) > 2]
+    assert drawn == kinds | {f"groups-{at}" for at in between}
+    assert bool(found.by_group) == (name in BY_GROUP), found.notes
     assert found.samples
     assert "these" not in " ".join(str(found.about.get(name)) for name in ("embeddings", "probes", "pairs"))
     page = (folder / "pages" / "page.html").read_text()
@@ -227,7 +233,7 @@ def test_pictures_of_two_models_or_lists_have_two_names(folder: Path) -> None:
             run("evaluate", name, folder / f"{model}.npz", *options)
     drawn = {path.name for path in (folder / "plots").iterdir()}
     each = [f"pairs-{model}-{listed}" for model in ("model", "softmax") for listed in ("my-pairs", "pairs")]
-    assert drawn == {f"{name}-{kind}.png" for name in each for kind in ("roc", "det")}
+    assert drawn == {f"{name}-{kind}.png" for name in each for kind in ("roc", "det", "groups-FAR-1e-1")}
     saved("evaluate", *files.luna16(folder), "--plot", folder / "plots", to=folder / "mine.json")
     assert (folder / "plots" / "mine-froc.png").exists()
 

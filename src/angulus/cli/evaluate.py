@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from angulus.cli.engine import Device, TimeoutS, engine
-from angulus.cli.output import Digits, Json, Output, Plot, Report, say, show_table
+from angulus.cli.output import Digits, GroupsFile, Json, Output, Plot, Report, refuse_no_groups, say, show_table
 from angulus.core import checks
 from angulus.core.files import digest
 from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure embeddings, predictions or marks by a protocol.")
 
 CAPTION = "embeddings: a file .npz, .safetensors or .parquet with embeddings [N, d] and ids [N]"
+GROUPS: dict[str, Any] = {"groups": (GroupsFile, None)}
 OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4), "report": (Report, None)}
 ENGINE: dict[str, Any] = {"device": (Device, "cpu"), "timeout_s": (TimeoutS, 3600.0)}
 
@@ -54,7 +55,7 @@ def command(protocol: Protocol) -> Callable[..., None]:
     named |= {parameter.name: parameter for parameter in protocol.options}
     annotated: dict[str, Any] = {parameter.name: _argument(parameter) for parameter in files}
     annotated |= {key: _option(parameter) for key, parameter in named.items()}
-    annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
+    annotated |= (GROUPS if protocol.by_group else {}) | (ENGINE if protocol.shared else {}) | OUTPUT
 
     def run(**values: Any) -> None:
         _run(protocol, values)
@@ -105,11 +106,13 @@ def _run(protocol: Protocol, values: dict[str, Any]) -> None:
             samples=(samples,) if isinstance(samples, Path) else tuple(samples),
             names={parameter.name: parameter.option for parameter in parameters},
             report=say,
+            groups=values.get("groups"),
             scoring=stack.enter_context(engine(values["device"], values["timeout_s"]))
             if protocol.shared
             else scoring.DEFAULT,
         )
         result = protocol.run(inputs)
+        refuse_no_groups(inputs.groups, result)
         if inputs.scoring.ranks.rank == 0:
             if output.json or output.report:
                 result = replace(result, about={**result.about, **_provenance(inputs)})

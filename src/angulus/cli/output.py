@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,17 @@ JsonFile = Annotated[
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
+    typer.Option(
+        "--plot", help="Draw the result's curves and groups into this folder, as NAME-KIND.png.", show_default=False
+    ),
+]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        help="A CSV id,group: error rates by group of people. Else the embeddings' groups.",
+        show_default=False,
+    ),
 ]
 Report = Annotated[
     Path | None,
@@ -118,6 +129,14 @@ class Output:
             _write_page(result, self.json, self.report)
 
 
+def refuse_no_groups(path: Path | None, result: Result) -> None:
+    """Refuse a CSV of groups that gave no error rates by group, with the reason."""
+    if path is not None and not result.by_group:
+        start = "no error rates by group: "
+        reasons = [note.removeprefix(start) for note in result.notes if note.startswith(start)]
+        raise checks.InputError(f"{path} gives no error rates by group: {'; '.join(reasons) or 'no groups are known'}")
+
+
 def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """Write a result to the file of `--json`, if one was given."""
     if path is not None:
@@ -176,7 +195,7 @@ def _name(result: Result) -> str:
 
 
 def _draw(result: Result, folder: Path, name: str) -> list[Path]:
-    from angulus.report.charts import error_curves
+    from angulus.report.charts import error_curves, group_heat_map
     from angulus.report.render_png import render_png
 
     files.make_folder(folder)
@@ -185,4 +204,8 @@ def _draw(result: Result, folder: Path, name: str) -> list[Path]:
         lines = [(curve.name, curve.x, curve.y) for curve in result.curves if curve.kind == kind]
         drawn.append(folder / f"{name}-{kind}.png")
         render_png(error_curves(kind, lines, title=name), drawn[-1])
+    for point in result.by_group:
+        if any(len(cell.groups) > 1 for cell in point.cells):
+            drawn.append(folder / f"{name}-groups-{re.sub('[^A-Za-z0-9.-]+', '-', point.at)}.png")
+            render_png(group_heat_map(point), drawn[-1])
     return drawn

@@ -59,6 +59,7 @@ class Protocol:
     shared: bool = False  # whether processes under torchrun share its work
     available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
     by_quality: bool = False  # whether it splits samples into good and low quality
+    by_group: bool = False  # whether it measures error rates of groups of people, which `--groups` may name
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""
@@ -181,6 +182,7 @@ _TABLE = (
         "embeddings; LFW's pairs.txt",
         lists=(_LFW,),
         options=_VERIFICATION,
+        by_group=True,
     ),
     _of_embeddings(
         "pairs",
@@ -189,6 +191,7 @@ _TABLE = (
         "embeddings; the list of pairs",
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
+        by_group=True,
     ),
     _of_embeddings(
         "cfp",
@@ -200,6 +203,7 @@ _TABLE = (
             Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "bin",
@@ -213,6 +217,7 @@ _TABLE = (
             Parameter("fold_seed", "Draw the folds instead, for a set that is sorted by its flags.", int),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "rfw",
@@ -228,6 +233,7 @@ _TABLE = (
         ),
         grouped=True,
         options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "blufr",
@@ -242,6 +248,7 @@ _TABLE = (
             Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "ytf",
@@ -250,6 +257,7 @@ _TABLE = (
         "embeddings of frames; splits.txt",
         lists=(_YTF,),
         options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-verify",
@@ -265,6 +273,7 @@ _TABLE = (
             _file("comparisons", "`template template 0|1`, or `template,template`."),
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-identify",
@@ -283,6 +292,7 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         available="command",
+        by_group=True,
     ),
     Protocol(
         "megaface",
@@ -309,6 +319,7 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         shared=True,
+        by_group=True,
     ),
     Protocol(
         "trillion-pairs",
@@ -324,6 +335,7 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         shared=True,
+        by_group=True,
     ),
     _searches(
         "retrieval",

@@ -18,6 +18,7 @@ from angulus.evaluation.lists import cfp as cfp_lists
 from angulus.evaluation.lists import ijb, luna16_csv
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
+from angulus.evaluation.lists.groups_csv import with_groups
 from angulus.evaluation.lists.pair_list import PairList, join_groups
 from angulus.evaluation.protocols import classification as predictions
 from angulus.evaluation.protocols import (
@@ -59,11 +60,13 @@ class Inputs:
     names: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
     scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
+    groups: Path | None = None  # a CSV that names the group of each image
 
     def embeddings(self, role: Literal["images", "others"] = "images") -> Embeddings:
         """The embeddings of the images, or of the others."""
         source: Embeddings | Path = getattr(self, role)
-        return source if isinstance(source, Embeddings) else Embeddings.read(source)
+        found = source if isinstance(source, Embeddings) else Embeddings.read(source)
+        return found if self.groups is None else with_groups(found, self.groups, needed=role == "images")
 
     def only(self, *names: str) -> dict[str, Any]:
         """Those of the named options that are given."""

@@ -44,7 +44,8 @@ class Series:
     name: str
     x: Values  # [K]; bars may have names; NaN interrupts a line
     y: Values  # [K]
-    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, 1], [len(y), len(x)]
+    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, top], [len(y), len(x)], NaN where unknown
+    top: float = 1  # of a map: the value at the end of its colours
     colour: str = COLOURS[0]  # as hex
     dash: Literal["solid", "dash", "dot"] = "solid"
     # of points, or of a line that marks its points
@@ -57,7 +58,7 @@ class Series:
     # has none
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
-    texts: Sequence[str] = ()  # [K], for `hover`
+    texts: Sequence[str] = ()  # [K], for `hover`; of a map what its cells say, row by row
     hover: str = ""  # what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"
     group: str = ""  # its entry in a page's legend, which switches all series of the group; "" is its name
     in_legend: bool = True  # whether it has an entry; it may be switched by the group's anyway

@@ -13,6 +13,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
+from angulus.evaluation.protocols.group_rates import ByGroup
 from angulus.evaluation.protocols.result import Curve, Number
 from angulus.report import terms
 from angulus.report.chart import (
@@ -406,6 +407,25 @@ def group_errors(
     axes = Axis(kind, names=True), Axis("error", low=0, percent=True)
     note = "Share of wrong decisions. Thin lines are the intervals, where there are any."
     return Chart(title, series, *axes, summary=words, note=note)
+
+
+def group_heat_map(point: ByGroup, title: str = "") -> Chart:
+    """The false match rate of all groups and pairs of groups at one operating point, group by group."""
+    name, names = point.rates["false_match"], point.groups
+    values = point.matrix("false_match")
+    known = values[~np.isnan(values)]
+    texts = ["–" if math.isnan(value) else f"{value:.2g}" for value in values.ravel().tolist()]
+    top = float(known.max(initial=0)) or 1.0
+    series = Series("map", name, names, names, values, top=top, texts=texts, in_legend=False)
+    rates = [(cell, cell.false_match) for cell in point.cells if cell.false_match is not None]
+    ranked = sorted((rate.value, cell.groups) for cell, rate in rates if not math.isnan(rate.value))
+    summary = [f"{' and '.join(groups)}: {name} {value:.3g}" for value, groups in reversed(ranked)]
+    note = (
+        f"{name} of pairs of two people of these groups, at the one threshold of {point.at}. On the diagonal both are "
+        "of one group. A dash: too few pairs to know."
+    )
+    axes = Axis("group", names=True), Axis("group", names=True)
+    return Chart(title or f"{name} by group at {point.at}", [series], *axes, summary=summarize(summary), note=note)
 
 
 def weight_histograms(models: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]) -> Panels:

@@ -75,7 +75,10 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
     }
     if series.kind == "map":
         assert series.z is not None
-        return trace | {"z": [_short(row, chart.digits) for row in series.z], "zmin": 0, "zmax": 1}
+        cells = np.array([_escape(text) for text in series.texts]).reshape(series.z.shape if series.texts else 0)
+        said = {"text": cells.tolist(), "texttemplate": "%{text}"} if series.texts else {}
+        values = [_short(row, chart.digits) for row in series.z]
+        return trace | {"z": values, "zmin": 0, "zmax": series.top, "hoverongaps": False} | said
     if len(series.samples):
         trace |= {"hoverinfo": "none", "customdata": np.asarray(series.samples, dtype=int).tolist()}  # page.js shows it
     elif series.hover:

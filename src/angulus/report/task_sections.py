@@ -91,6 +91,9 @@ def build_tasks(content: Content, source: Path | None) -> list[Section]:
         blocks += fnir_tables
         curves += fnir_charts
         blocks += [*([Charts(curves)] if curves else []), *discard_tables]
+        blocks += saved_results.group_tables(results)
+        if maps := saved_results.group_maps(results):
+            blocks.append(Charts(maps))
         if anchor == "verification":
             blocks += _verification(content, results, images)
             if any(ImagePairs.of(run) for run in content.runs):

@@ -1,6 +1,6 @@
 """Identification and verification against very many others: MegaFace and Trillion-Pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,20 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples
+from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, searches, why_not
+from angulus.evaluation.protocols.by_group_scale import genuine_trials, impostor_trials
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
-from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
+from angulus.evaluation.protocols.sides import (
+    Side,
+    Tally,
+    count_left_out,
+    numbered_groups,
+    require_apart,
+    tally_result,
+)
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
@@ -97,7 +107,8 @@ def megaface(
     for column, size in enumerate(sizes):
         for k in dict.fromkeys(ranks):
             tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
-    for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
+    points = scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options)
+    for point in points:
         accepted = genuine.scores >= point.threshold
         tally.add(f"TAR@FAR={rate_label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
     fpirs, _ = supported_rates(None, len(sought), standard=FPIRS)
@@ -111,6 +122,16 @@ def megaface(
         "size_scores": best_by_size(sought.vectors, others.vectors, sizes, options),
     }
     alone = int((photos == 1).sum())
+    resampling, unequal = Resampling("people", draws, seed), GroupFigures()
+    if (found := numbered_groups(sought, others)) is not None:
+        names, groups = found
+        within = (groups[0], groups[0])
+        how = options, resampling
+        unequal = _verified(names, (sought, others), (groups, within), (person, None), [genuine], points, how)
+        missed = np.stack([places[:, -1] > k for k in dict.fromkeys(ranks)])
+        at = [Point(f"rank-{k}, {sizes[-1]:,} distractors", 0, None) for k in dict.fromkeys(ranks)]
+        tried = searches(groups[0][looked_for], person[looked_for], missed)
+        unequal += measure_groups(names, None, tried, at, resampling, "identification")
     return tally_result(
         MEGAFACE,
         tally,
@@ -130,7 +151,7 @@ def megaface(
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
-        Resampling("people", draws, seed),
+        resampling,
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
         guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
         notes=notes
@@ -138,6 +159,7 @@ def megaface(
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
         sources={**probes.origin, "embeddings": sought.source, "distractors": others.source},
         more=sized,
+        by_group=unequal,
     )
 
 
@@ -222,7 +244,24 @@ def trillion_pairs(
     first = own > best
     tally.add("rank-1", person[mated], first[mated])
     curve = open_set_curve(own[mated], np.where(first[mated], 1, 2), best[strangers])
-    _add_detections(tally, curve, detected, person[mated], np.where(first, own, -np.inf)[mated])
+    own_first = np.where(first, own, -np.inf)
+    _add_detections(tally, curve, detected, person[mated], own_first[mated])
+    resampling, unequal = Resampling("people", draws, seed), GroupFigures()
+    if (found := numbered_groups(sought, held)) is not None:
+        group_names, groups = found
+        batches = scoring.genuine(*sides, ids=ids, options=options)
+        how = options, resampling
+        unequal = _verified(group_names, (sought, held), (groups, groups), ids, batches, points, how)
+        at = [dir_at_far(curve, far, zero_ok=far == 0).threshold for far in detected]
+        alarms, missed = ([side < threshold for threshold in at] for side in (best, own_first))
+        unequal += measure_groups(
+            group_names,
+            searches(groups[0][strangers], person[strangers], ~_stacked(alarms, len(sought))[:, strangers]),
+            searches(groups[0][mated], person[mated], _stacked(missed, len(sought))[:, mated]),
+            [Point(f"search FAR={rate_label(far)}", far, t) for far, t in zip(detected, at, strict=True)],
+            resampling,
+            "identification",
+        )
     return tally_result(
         TRILLION_PAIRS,
         tally,
@@ -242,12 +281,40 @@ def trillion_pairs(
             "probes in the gallery": int(mated.sum()),
             "impostor probes": int(strangers.sum()),
         },
-        Resampling("people", draws, seed),
+        resampling,
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
         guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
         notes=notes + more,
         sources={**probes.origin, "embeddings": sought.source, "gallery": held.source},
+        by_group=unequal,
     )
+
+
+def _verified(
+    names: Sequence[str],
+    sides: tuple[Side, Side],
+    groups: tuple[tuple[Rows, Rows | None], tuple[Rows, Rows | None]],
+    people: tuple[Rows, Rows | None],
+    genuine: Iterable[scoring.PairBatch],
+    points: Sequence[scoring.ThresholdAtFmr],
+    scored: tuple[scoring.ScoringOptions, Resampling],
+) -> GroupFigures:
+    """FMR and FNMR by group over all pairs; `groups` of impostor pairs and of genuine ones, `people` of both sides."""
+    at = [point.threshold for point in points]
+    if not at or why_not(names):
+        return measure_groups(names, None, None, [], scored[1])
+    return measure_groups(
+        names,
+        impostor_trials((sides[0].vectors, sides[1].vectors), groups[0], people, at, scored[0]),
+        Trials.concatenate([genuine_trials(pairs, groups[1], people[0], at) for pairs in genuine]),
+        [Point(f"FAR={rate_label(point.fmr)}", point.fmr, point.threshold) for point in points],
+        scored[1],
+    )
+
+
+def _stacked(rows: Sequence[Flags], size: int) -> Flags:
+    """Flags of each point, [P, N]."""
+    return np.array(rows, dtype=bool).reshape(len(rows), size)
 
 
 def _sides(
@@ -290,8 +357,7 @@ def _replaced(side: Side, noisy: Flags) -> Side:
     np.add.at(sums, person[~noisy], units[~noisy])
     vectors = np.where(noisy[:, None], sums[person], side.vectors)
     kept = np.isin(person, person[~noisy])
-    people = None if side.people is None else side.people[kept]
-    return Side(vectors[kept], side.ids[kept], people, side.source)
+    return side.select(kept, vectors)
 
 
 def _cmc(places: Rows, size: int) -> Curve:

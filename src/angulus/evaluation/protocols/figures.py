@@ -12,6 +12,7 @@ import torch
 from angulus.core import checks, environment
 from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
 from angulus.evaluation.metrics.verification import least_count, require_support
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
 
 STANDARD_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -31,6 +32,10 @@ class Resampling:
     draws: int  # 0 for no intervals
     seed: int
     keeps_sizes: bool = False  # for the accuracy each fold keeps its numbers of pairs
+
+    def __post_init__(self) -> None:
+        checks.integer("draws", self.draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+        checks.integer("seed", self.seed, low=0)
 
     def describe(self) -> str:
         """For a result's choices."""
@@ -65,6 +70,7 @@ def measure(
     spreads: Mapping[str, float] | None = None,
     curves: tuple[Curve, ...] = (),
     notes: tuple[str, ...] = (),
+    by_group: GroupFigures | None = None,
     about: Mapping[str, Any],
 ) -> Result:
     """The result of a protocol: its figures with their intervals, and notes on the figures without one.
@@ -74,13 +80,15 @@ def measure(
         protocol, samples, choices, counts, curves, notes: as in `Result`.
         about: where the samples came from; versions and machine are added.
         thresholds, spreads: as in `numbers`.
+        by_group: what was found by group.
     """
+    by_group = by_group or GroupFigures()
     figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
-    notes = (*filter(None, warnings), *notes, *interval_notes(figures))
+    notes = (*filter(None, warnings), *notes, *interval_notes(figures), *by_group.notes)
     choices = {**choices, "intervals": resampling.describe()}
     about = {**environment.describe(torch.device("cpu")), **about}
-    return Result(protocol, figures, choices, counts, curves, notes, samples, about)
+    return Result(protocol, figures, choices, counts, curves, notes, samples, about, by_group.points)
 
 
 def numbers(

@@ -9,7 +9,7 @@ from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import best_of, tar_at_far
-from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols import by_group, scored
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 
@@ -30,6 +30,9 @@ def evaluate(
     seed: int = 0,
 ) -> Result:
     """Accuracy over folds, AUC, EER and TAR at FARs, with intervals by a bootstrap over identities.
+
+    With groups, also FMR and FNMR of each group and pair of groups at the thresholds of the FARs (`by_group`); there
+    each distinct pair counts once.
 
     Accuracy: a fold's threshold is the most accurate one on the other folds; the figure is the folds' mean, ± its
     standard error. A list without folds has, under another name, the accuracy of its best threshold on its own pairs.
@@ -54,7 +57,8 @@ def evaluate(
     presorted = Presorted.of(pair_scores.samples["scores"], pairs.same)
     curve = presorted.curve()
     kept, notes = supported_rates(fars, pair_scores.distinct.impostors, impostors=pair_scores.distinct.supporting)
-    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    thresholds = {f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()}
     spreads, folds = {}, scored.folds_of(pair_scores.samples)
     if folds is None:
         thresholds[BEST], _ = best_of(presorted)
@@ -70,17 +74,20 @@ def evaluate(
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
     samples = {**pair_scores.samples, "fars": np.array(kept, dtype=np.float64)}
+    resampling = Resampling(pair_scores.unit, draws, seed, keeps_sizes=True)
+    sides = scored.sides_of(embeddings, pairs, pair_scores)
     return measure(
         PROTOCOL,
         statistic(samples),
         samples,
         {**pair_scores.choices, **figure_choices(folds is not None)},
         pair_scores.counts | ({} if folds is None else {"folds": pairs.fold_count}),
-        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
+        resampling,
         thresholds=thresholds,
         spreads=spreads,
         curves=curves(curve, PROTOCOL),
         notes=notes + pair_scores.notes,
+        by_group=by_group.of_pairs(sides, samples, at_fars, resampling, pair_scores.distinct.first),
         about=pair_scores.about,
     )
 

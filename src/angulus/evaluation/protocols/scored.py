@@ -244,15 +244,12 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
-    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
-
-    Raises:
-        InputError: neither the list nor the embeddings have groups.
-    """
+def sides_of(
+    embeddings: Embeddings, pairs: PairList, scored: ScoredPairs
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+    """The groups of both images of each pair, [P] each: the list's, or else the embeddings', or None."""
     if pairs.groups is not None:
-        return pairs.groups
+        return pairs.groups, pairs.groups
     if embeddings.groups is None:
-        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
-    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
-    return np.where(first == second, first, "")
+        return None
+    return embeddings.groups[scored.left], embeddings.groups[scored.right]

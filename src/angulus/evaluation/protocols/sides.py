@@ -11,7 +11,9 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.by_group import number_groups
 from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
@@ -74,17 +76,19 @@ class Side:
     ids: NDArray[np.str_]
     people: NDArray[np.str_] | None
     source: str
+    groups: NDArray[np.str_] | None = None  # of the people shown, where known
 
     @staticmethod
     def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> "Side":
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
-            return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
+            return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source, embeddings.groups)
         rows = embeddings.rows(listed.ids, listed.source)
         people = listed.identities
         if people is None and embeddings.labels is not None:
             people = embeddings.labels[rows]
-        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
+        groups = None if embeddings.groups is None else embeddings.groups[rows]
+        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source, groups)
 
     def known_people(self) -> "Side":
         """The images of known people.
@@ -97,7 +101,13 @@ class Side:
             return self
         if not known.any():
             raise checks.InputError(f"{self.source} must say who each image shows; its labels name nobody")
-        return Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
+        return self.select(known)
+
+    def select(self, kept: Flags, vectors: Vectors | None = None) -> "Side":
+        """The chosen images, with other vectors [N, d] in place of theirs if they are given."""
+        people, groups = (None if names is None else names[kept] for names in (self.people, self.groups))
+        vectors = self.vectors if vectors is None else vectors
+        return Side(vectors[kept], self.ids[kept], people, self.source, groups)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -124,6 +134,20 @@ def require_apart(sought: Side, others: Side) -> None:
         )
 
 
+def numbered_groups(sought: Side, others: Side) -> tuple[tuple[str, ...], tuple[Rows, Rows | None]] | None:
+    """The groups of both sides as numbers, and their names; None where the probes have none.
+
+    Where the others have none, a pair counts in the probe's group.
+    """
+    if sought.groups is None:
+        return None
+    if others.groups is None:
+        names, (own,) = number_groups(sought.groups)
+        return names, (own, None)
+    names, (own, far) = number_groups(sought.groups, others.groups)
+    return names, (own, far)
+
+
 def tally_result(
     protocol: str,
     tally: Tally,
@@ -137,6 +161,7 @@ def tally_result(
     sources: Mapping[str, str],
     more: Mapping[str, NDArray[Any]] | None = None,
     people: str = "these people",
+    by_group: GroupFigures | None = None,
 ) -> Result:
     """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it.
 
@@ -153,5 +178,6 @@ def tally_result(
         thresholds=tally.thresholds,
         curves=curves,
         notes=(*tally.warnings(*guessing, people), *notes),
+        by_group=by_group,
         about=sources,
     )

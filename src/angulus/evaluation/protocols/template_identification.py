@@ -12,8 +12,10 @@ from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.by_group import Point, measure_groups, number_groups, searches
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 
@@ -73,6 +75,7 @@ def identify(
         "within": np.array(within or max(len(gallery) for gallery in galleries)),
         "sizes": np.array([[*sizes, len(gallery)] for gallery in galleries]),
     }
+    resampling = Resampling("probes' subjects", draws, seed)
     return measure(
         PROTOCOL,
         statistic(samples),
@@ -90,10 +93,37 @@ def identify(
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
-        Resampling("probes' subjects", draws, seed),
+        resampling,
         curves=_curves(samples, len(galleries)),
         notes=_warnings(samples, galleries) + notes,
+        by_group=_by_group(samples, probes, kept, resampling),
         about={**probes.origin, "probes": probes.source},
+    )
+
+
+def _by_group(samples: Samples, probes: Templates, fpirs: Sequence[float], resampling: Resampling) -> GroupFigures:
+    """FPIR and FNIR by the group of the probe, over the searches of all galleries, each at its own thresholds."""
+    if probes.groups is None:
+        return GroupFigures()
+    names, (group,) = number_groups(np.tile(probes.groups, len(np.unique(samples["gallery"]))))
+    found = np.zeros((len(fpirs), len(group)), dtype=bool)
+    points = []
+    for number in np.unique(samples["gallery"]):
+        rows = np.flatnonzero(samples["gallery"] == number)
+        curve = _open_set(samples, rows, np.ones(len(group))) if fpirs else None
+        for place, fpir in enumerate(fpirs):
+            point = dir_at_far(curve, fpir, zero_ok=True)  # type: ignore[arg-type]
+            found[place, rows] = samples["scores"][rows] >= point.threshold
+            points.append(point.threshold)
+    mated, within = samples["mated"], samples["ranks"] <= samples["within"]
+    one = len(points) == len(fpirs)
+    return measure_groups(
+        names,
+        searches(group[~mated], samples["subjects"][~mated], found[:, ~mated]),
+        searches(group[mated], samples["subjects"][mated], ~(found & within)[:, mated]),
+        [Point(f"FPIR={rate_label(f)}", f, points[place] if one else None) for place, f in enumerate(fpirs)],
+        resampling,
+        "identification",
     )
 
 

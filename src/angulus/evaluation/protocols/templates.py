@@ -12,7 +12,9 @@ from scipy.sparse import csgraph
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
+from angulus.evaluation.protocols.by_group import shared_group
 from angulus.evaluation.protocols.vectors import FLIPS, flip_choice
 
 Floats = NDArray[np.floating[Any]]
@@ -86,6 +88,7 @@ class Templates:
     norm_source: str = "lengths of the vectors"  # where the images' norms come from, for results
     linked: bool = False  # whether the subjects are those that `link` found
     model: str | None = None  # which model and flip rule made the vectors, if known
+    groups: NDArray[np.str_] | None = None  # [T], the group that all images of a template have, "" if they differ
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -136,6 +139,7 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     order = np.lexsort((media, images.templates))
     numbers, starts = np.unique(images.templates[order], return_index=True)
     units: list[Floats] = []
+    of_image = None if embeddings.groups is None else embeddings.groups[rows[order]]
     norms = np.empty(len(numbers))
     for first, last in _blocks(starts):
         begin, end = starts[first], starts[last] if last < len(starts) else len(rows)
@@ -155,8 +159,10 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     subjects = None if images.subjects is None else images.subject_of(numbers)
     fused = flip_choice(embeddings, how.flip)
     sources = images.source, embeddings.source, fused, embeddings.norm_source(how.flip) or ""
-    every = np.concatenate(units)
-    return Templates(numbers, every, norms, subjects, how, len(rows), *sources, model=embeddings.model)
+    groups = None if of_image is None else text_array([shared_group(part) for part in np.split(of_image, starts[1:])])
+    return Templates(
+        numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources, False, embeddings.model, groups
+    )
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:
