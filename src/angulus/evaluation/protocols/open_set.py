@@ -235,7 +235,7 @@ def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates, gro
         detected = np.array([[dir_at_far(curve, far, zero_ok=far == 0).threshold] for far in rates.detected])
         detected = detected.reshape(len(rates.detected), 1)
         searched = (
-            searches(groups[trial.impostor], labels[trial.impostor], best >= detected),
+            searches(groups[trial.impostor], labels[trial.impostor], best[:, -1] >= detected),
             searches(groups[trial.genuine], labels[trial.genuine], (mates < detected) | (ranks > rates.rank)),
         )
     drawn = np.array([rate[far] for far in rates.drawn])
