@@ -182,7 +182,8 @@ def test_recipe_and_environment_are_there(page: Page, runs: list[Path]) -> None:
 
 def test_groups_have_their_errors(page: Page, folder: Path) -> None:
     result = Result.read(folder / "rfw.json")
-    (chart,) = (each for each in charts(page) if each["traces"] and each["traces"][0].get("x") == ["even", "odd"])
+    bars = [each for each in charts(page) if each["traces"] and each["traces"][0]["type"] == "bar"]
+    (chart,) = (each for each in bars if each["traces"][0]["x"] == ["even", "odd"])
     expected = [1 - result["accuracy even"], 1 - result["accuracy odd"]]
     assert chart["traces"][0]["y"] == pytest.approx(expected, abs=1e-4)
 
