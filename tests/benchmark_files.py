@@ -259,6 +259,20 @@ def froc(folder: Path) -> list[object]:
     return ["froc", folder / "finds.csv", *lists, "--rate", 0.5, "--rate", 1, "--draws", 20]
 
 
+def retrieval(folder: Path) -> list[object]:
+    embeddings_of(0.6).write(folder / "searched.npz")
+    return ["retrieval", folder / "searched.npz", "--k", 1, "--draws", 20]
+
+
+def reid(folder: Path) -> list[object]:
+    found = embeddings_of(0.6)
+    cameras = np.array(["c1", "c2"])[np.arange(len(found)) % 2]
+    for name, rows in (("seen", slice(0, None, 3)), ("kept", slice(1, None, 3))):
+        part = found.vectors[rows], found.ids[rows]
+        Embeddings(*part, labels=found.labels[rows], cameras=cameras[rows]).write(folder / f"{name}.npz")  # type: ignore[index]
+    return ["reid", folder / "seen.npz", folder / "kept.npz", "--single-shot", 2, "--draws", 20]
+
+
 def luna16(folder: Path) -> list[object]:
     files = {
         "marks.csv": "seriesuid,coordX,coordY,coordZ,probability\na,0,0,0,0.9\na,50,0,0,0.5\nb,90,0,0,0.4",

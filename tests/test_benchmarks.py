@@ -32,6 +32,7 @@ from angulus.evaluation.protocols import (
     open_set,
     pairs,
     quality,
+    retrieval,
     template_identification,
     template_verification,
     templates,
@@ -75,6 +76,16 @@ def test_a_benchmark_that_cannot_be_measured_is_refused_before_training(change: 
     content["evaluation"] = {"benchmarks": [changed]}
     with pytest.raises(InputError, match=sentence):
         recipe.validate(content)
+
+
+def test_a_gallery_of_its_own_is_optional() -> None:
+    for others in ("", "others: gallery, "):
+        tiny.validated(
+            f"evaluation.benchmarks=[{{name: R, protocol: retrieval, images: queries, {others}options: {{ks: [1]}}, "
+            "columns: {Recall@1 %: Recall@1}}]"
+        )
+    with pytest.raises(InputError, match="the protocol megaface needs others"):
+        tiny.validated("evaluation.benchmarks=[{name: M, protocol: megaface, images: a, columns: {r: rank-1}}]")
 
 
 def test_names_and_columns_are_there_once() -> None:
@@ -312,6 +323,7 @@ def test_the_registry_imports_nothing_heavy() -> None:
         ("megaface", distractors.megaface),
         ("trillion-pairs", distractors.trillion_pairs),
         ("froc", detection.evaluate),
+        *((name, function) for name in ("retrieval", "reid") for function in (retrieval.evaluate, retrieval.Figures)),
         ("luna16", detection.luna16),
         ("luna16-candidates", detection.candidates),
         ("classification", classification.evaluate),

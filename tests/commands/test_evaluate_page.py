@@ -50,7 +50,7 @@ def test_every_command_of_the_page_runs(line: str, folder: Path, monkeypatch: py
     found = CliRunner().invoke(app, arguments)
     if found.exception is not None:
         raise found.exception
-    for option in ("--json", "--out"):
+    for option in ("--json", "--out", "--report"):
         if option in arguments:
             assert Path(arguments[arguments.index(option) + 1]).stat().st_size > 0
 

@@ -39,6 +39,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "export": ("export:export", MODELS, "Export a model to ONNX and compare it with PyTorch."),
     "evaluate": ("evaluate:evaluate_app", EVALUATE, "Evaluate embeddings or predictions by a protocol."),
     "compare-results": ("calibrate:compare_results", EVALUATE, "Print the difference of two results, with intervals."),
+    "results": ("results:results_app", EVALUATE, "Check saved results, and print their schema."),
     "calibrate": ("calibrate:calibrate", EVALUATE, "Choose a threshold for a target false match rate."),
     "search": ("search:search_app", FIND, "Find people in a gallery of embeddings."),
     "who": ("who:who", FIND, "Name the person on a photo, or nobody."),

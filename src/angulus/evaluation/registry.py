@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -58,6 +59,7 @@ class Protocol:
     shared: bool = False  # whether processes under torchrun share its work
     available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
     by_quality: bool = False  # whether it splits samples into good and low quality
+    by_group: bool = False  # whether it measures error rates of groups of people, which `--groups` may name
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""
@@ -161,6 +163,25 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
+_GALLERY = _file(
+    "others", "Embeddings of the gallery; default: queries and gallery are in one file.", "[GALLERY]", required=False
+)
+_RETRIEVAL = (
+    Parameter("queries", "The split of the rows that search; default: query, or all rows search each other."),
+    Parameter("gallery", "The split of the rows that are searched; default: gallery."),
+    Parameter("split", "The only split to use; its rows search each other."),
+    Parameter("camera_rule", "Ignore gallery images of a query's class and camera.", bool),
+    Parameter("junk", "Label of gallery images to ignore; reid: -1. Empty for none."),
+    Parameter("distractors", "Label of gallery images that match nobody; reid: 0. Empty for none."),
+    Parameter(
+        "ap", "Precision in mAP: rank (at each match), or trapezoid (its mean with the one before).", default="rank"
+    ),
+    Parameter("ties", "Equal scores: expected (mean of all orders), pessimistic or optimistic.", default="expected"),
+    Parameter("per_class", "Report each class, too.", bool, False),
+    FLIP,
+    *_BOOTSTRAP,
+)
+
 
 def _of_embeddings(
     name: str, summary: str, measures: str = "", reads: str = "", *, options: tuple[Parameter, ...], **others: Any
@@ -170,6 +191,7 @@ def _of_embeddings(
     return Protocol(name, summary, measures, reads, images=EMBEDDINGS, options=options, **others)
 
 
+_searches = partial(Protocol, images=EMBEDDINGS, others=_GALLERY, shared=True)
 _TABLE = (
     _of_embeddings(
         "lfw",
@@ -178,6 +200,7 @@ _TABLE = (
         "embeddings; LFW's pairs.txt",
         lists=(_LFW,),
         options=_VERIFICATION,
+        by_group=True,
     ),
     _of_embeddings(
         "pairs",
@@ -186,6 +209,7 @@ _TABLE = (
         "embeddings; the list of pairs",
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
+        by_group=True,
     ),
     _of_embeddings(
         "cfp",
@@ -197,6 +221,7 @@ _TABLE = (
             Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "bin",
@@ -210,6 +235,7 @@ _TABLE = (
             Parameter("fold_seed", "Draw the folds instead, for a set that is sorted by its flags.", int),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "rfw",
@@ -225,6 +251,7 @@ _TABLE = (
         ),
         grouped=True,
         options=(FORMAT, METRIC, FLIP, MISSING, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "blufr",
@@ -239,6 +266,7 @@ _TABLE = (
             Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "ytf",
@@ -247,6 +275,7 @@ _TABLE = (
         "embeddings of frames; splits.txt",
         lists=(_YTF,),
         options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-verify",
@@ -262,6 +291,7 @@ _TABLE = (
             _file("comparisons", "`template template 0|1`, or `template,template`."),
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-identify",
@@ -280,6 +310,7 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         available="command",
+        by_group=True,
     ),
     Protocol(
         "megaface",
@@ -307,6 +338,7 @@ _TABLE = (
             *ID_RULE,
         ),
         shared=True,
+        by_group=True,
     ),
     Protocol(
         "trillion-pairs",
@@ -322,6 +354,30 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         shared=True,
+        by_group=True,
+    ),
+    _searches(
+        "retrieval",
+        "Retrieval: Recall@k, mAP, mAP@k, mINP, R-precision, MAP@R of images that search for others of their class.",
+        "Recall@k, mAP, MAP@R, R-precision, mINP",
+        "embeddings with labels; or queries, gallery",
+        options=(
+            Parameter("ks", "k of Recall@k; repeat for several. Default: 1, 10 and 100.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k.", int, 100),
+            *_RETRIEVAL,
+        ),
+    ),
+    _searches(
+        "reid",
+        "Re-identification: rank-k (CMC), mAP and mINP by Market-1501's rules on cameras, junk and distractors.",
+        "rank-k, mAP, mINP across cameras",
+        "embeddings with labels, cameras; or two files",
+        options=(
+            Parameter("ks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k; default: left out.", int),
+            Parameter("single_shot", "Repeats of a gallery with one image of each identity; 0 for none.", int, 0),
+            *_RETRIEVAL,
+        ),
     ),
     Protocol(
         "froc",

@@ -19,6 +19,7 @@ from angulus.evaluation.lists import cfp as cfp_lists
 from angulus.evaluation.lists import detection_csv, ijb, luna16_csv, named_columns
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
+from angulus.evaluation.lists.groups_csv import with_groups
 from angulus.evaluation.lists.pair_list import PairList, join_groups
 from angulus.evaluation.protocols import classification as predictions
 from angulus.evaluation.protocols import (
@@ -28,6 +29,7 @@ from angulus.evaluation.protocols import (
     error_discard,
     groups,
     open_set,
+    query_sides,
     template_identification,
     template_verification,
     templates,
@@ -35,6 +37,7 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols import pairs as verification
 from angulus.evaluation.protocols import quality as norms
+from angulus.evaluation.protocols import retrieval as searches
 from angulus.evaluation.protocols import trillion_pairs as all_pairs
 from angulus.evaluation.protocols.result import Number, Result
 
@@ -59,6 +62,7 @@ class Inputs:
     names: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
     scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
+    groups: Path | None = None  # a CSV that names the group of each image
     id_rule: IdRule = AS_THEY_ARE  # how ids of embeddings become those of the lists
 
     def with_id_rule(self) -> Inputs:
@@ -68,7 +72,8 @@ class Inputs:
 
     def embeddings(self, role: Literal["images", "others"] = "images") -> Embeddings:
         """The embeddings of the images, or of the others."""
-        return self.read(getattr(self, role))
+        found = self.read(getattr(self, role))
+        return found if self.groups is None else with_groups(found, self.groups, needed=role == "images")
 
     def read(self, source: Embeddings | Path) -> Embeddings:
         """Embeddings of a file, or those given, with their ids under the rule."""
@@ -237,6 +242,24 @@ def froc(inputs: Inputs) -> Result:
     lesions = detection_csv.read_lesions(lists["lesions"], columns, inputs.report, sized=sized)
     cases = detection_csv.read_cases(lists["cases"], columns, inputs.report) if "cases" in lists else None
     return detection.evaluate(marks, lesions, cases, source=str(path), **inputs.but("columns"))
+
+
+def _retrieval_of(kind: str, inputs: Inputs) -> Result:
+    """Queries that search a gallery."""
+    chosen = inputs.only("queries", "gallery", "split", "camera_rule", "junk", "distractors")
+    figures = inputs.only("ks", "at", "ap", "ties", "per_class", "single_shot")
+    return searches.evaluate(
+        inputs.embeddings(),
+        None if inputs.others is None else inputs.embeddings("others"),
+        kind=kind,
+        chosen=query_sides.defaults(kind, **chosen),
+        reported=searches.figures(kind, **figures),
+        options=inputs.scoring,
+        **inputs.only("flip", "draws", "seed"),
+    )
+
+
+retrieval, reid = (partial(_retrieval_of, kind) for kind in (searches.RETRIEVAL, searches.REID))
 
 
 def luna16(inputs: Inputs) -> Result:

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from angulus import backbones, data
-from angulus.core import checks, redact
+from angulus.core import checks, redact, wording
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
@@ -181,10 +181,6 @@ class Recipe:
 
 
 SCHEMA = pydantic.TypeAdapter(Recipe)
-PLAIN_WORDS = {  # for what pydantic's messages say
-    "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
-    "less than": "below", " after validation": "",
-}  # fmt: skip
 
 
 def load(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str] = ()) -> Recipe:
@@ -303,10 +299,7 @@ def _sentence(error: Any) -> str:
     got = checks.shown(redact.values(error["input"], where))
     if error["type"] in ("dataclass_type", "dict_type", "union_tag_not_found"):
         return f"{where} must be a mapping of keys to values; got {got}"
-    rule = error["msg"].partition(" should ")[2] or error["msg"]
-    for pydantics, plain in PLAIN_WORDS.items():
-        rule = rule.replace(pydantics, plain)
-    return f"{where} must {rule}; got {got}"
+    return f"{where} must {wording.plain_rule(error['msg'])}; got {got}"
 
 
 def _unknown_key(location: tuple[str | int, ...]) -> str:

@@ -19,6 +19,7 @@ from angulus.evaluation.protocols import (
     open_set,
     pairs,
     quality,
+    retrieval,
     sides,
     template_identification,
     template_verification,
@@ -45,9 +46,12 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     detection.CANDIDATES: (detection_result.scan_statistic, detection_result.MEASURED),
     distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
     trillion_pairs.PROTOCOL: (sides.statistic, sides.MEASURED),
+    retrieval.RETRIEVAL: (sides.statistic, retrieval.MEASURED),
+    retrieval.REID: (sides.statistic, retrieval.MEASURED),
 }
 
-_OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did
+# these say what came out, or how a result's own intervals did, or are of no figure that is compared
+_OWN_CHOICES = ("intervals", "log-likelihood ratio", "smaller galleries")
 
 
 def compare_results(

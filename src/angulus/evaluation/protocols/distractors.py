@@ -10,10 +10,21 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.metrics.intervals import Flags, Rows
+from angulus.evaluation.metrics.intervals import Flags, Rows, Samples
+from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group_scale import pair_figures
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
+from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
-from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
+from angulus.evaluation.protocols.sides import (
+    Side,
+    Tally,
+    count_left_out,
+    numbered_groups,
+    require_apart,
+    tally_result,
+)
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 
 Lists = tuple[FeatureList, FeatureList] | None  # of the probes, of the distractors
@@ -27,6 +38,7 @@ _UNCLEANED = (
     "no list of noise is given: figures that are published for cleaned lists (97 % and more, since ArcFace) are not "
     "comparable"
 )
+FPIRS = (1e-1, 1e-2, 1e-3)  # of the FNIR by the number of distractors
 
 
 def megaface(
@@ -84,17 +96,40 @@ def megaface(
     kept, notes = supported_rates(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
     genuine = scoring.PairBatch.concatenate(scoring.genuine(sought.vectors, None, ids=person, options=options))
-    sizes = _sizes(len(others))
+    sizes = sizes_up_to(len(others))
     looked_for = np.concatenate([genuine.probes, genuine.gallery])
     mates = looked_for, np.concatenate([genuine.scores, genuine.scores])
     places = scoring.rows_ahead(sought.vectors, others.vectors, mates, sizes=sizes, options=options).numpy() + 1
     for column, size in enumerate(sizes):
         for k in dict.fromkeys(ranks):
             tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
-    for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
+    points = scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options)
+    for point in points:
         accepted = genuine.scores >= point.threshold
         tally.add(f"TAR@FAR={rate_label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
+    fpirs, _ = supported_rates(None, len(sought), standard=FPIRS)
+    sized = {
+        "sizes": np.array(sizes),
+        "fpirs": np.array(fpirs),
+        "size_mates": person[looked_for],
+        "size_mate_scores": mates[1],
+        "size_ranks": places,
+        "size_strangers": person,
+        "size_scores": best_by_size(sought.vectors, others.vectors, sizes, options),
+    }
     alone = int((photos == 1).sum())
+    resampling, unequal = Resampling("people", draws, seed), GroupFigures()
+    if (found := numbered_groups(sought, others)) is not None:
+        names, groups = found
+        within = (groups[0], groups[0])
+        how = options, resampling
+        unequal = pair_figures(
+            names, (sought.vectors, others.vectors), (groups, within), (person, None), [genuine], points, how
+        )
+        missed = np.stack([places[:, -1] > k for k in dict.fromkeys(ranks)])
+        at = [Point(f"rank-{k}, {sizes[-1]:,} distractors", 0, None) for k in dict.fromkeys(ranks)]
+        tried = searches(groups[0][looked_for], person[looked_for], missed)
+        unequal += measure_groups(names, None, tried, at, resampling, "identification")
     return tally_result(
         MEGAFACE,
         tally,
@@ -103,6 +138,7 @@ def megaface(
             "flip": flip_choice(probes, flip),
             **choices,
             "smaller galleries": "the first distractors of the list",
+            "searches without mate": "each probe among the distractors alone",
         },
         {
             "people": len(people),
@@ -113,14 +149,34 @@ def megaface(
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
-        Resampling("people", draws, seed),
+        resampling,
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
         guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
         notes=notes
         + (() if any(names is not None for names in noises) else (_UNCLEANED,))
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
-        sources={"embeddings": sought.source, "distractors": others.source},
+        sources={**probes.origin, "embeddings": sought.source, "distractors": others.source},
+        more=sized,
+        by_group=unequal,
     )
+
+
+def by_size(samples: Samples) -> list[SizedSearches]:
+    """The searches of `megaface` among growing numbers of distractors, if a result has them."""
+    if "size_scores" not in samples or not len(samples["fpirs"]):
+        return []
+    return [
+        SizedSearches(
+            samples["sizes"],
+            samples["size_mates"],
+            samples["size_strangers"],
+            samples["size_mate_scores"],
+            samples["size_ranks"],
+            samples["size_scores"],
+            samples["fpirs"].tolist(),
+            within=1,
+        )
+    ]
 
 
 def _sides(
@@ -163,17 +219,7 @@ def _replaced(side: Side, noisy: Flags) -> Side:
     np.add.at(sums, person[~noisy], units[~noisy])
     vectors = np.where(noisy[:, None], sums[person], side.vectors)
     kept = np.isin(person, person[~noisy])
-    people = None if side.people is None else side.people[kept]
-    return Side(vectors[kept], side.ids[kept], people, side.source)
-
-
-def _sizes(total: int) -> list[int]:
-    """10, 100, ... below all, and all.
-
-    >>> _sizes(100), _sizes(2500), _sizes(7)
-    ([10, 100], [10, 100, 1000, 2500], [7])
-    """
-    return [10**power for power in range(1, 20) if 10**power < total] + [total]
+    return side.select(kept, vectors)
 
 
 def _cmc(places: Rows, size: int) -> Curve:

@@ -9,7 +9,7 @@ from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
-from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols import by_group, scored
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 
@@ -31,6 +31,9 @@ def evaluate(
     seed: int = 0,
 ) -> Result:
     """Accuracy over folds, AUC, EER and TAR at FARs, with intervals by a bootstrap over identities.
+
+    With groups, also FMR and FNMR of each group and pair of groups at the thresholds of the FARs (`by_group`); there
+    each distinct pair counts once.
 
     Accuracy: a fold's threshold is the most accurate one on the other folds; the figure is the folds' mean, ± its
     standard error. A list without folds has, under another name, the accuracy of its best threshold on its own pairs.
@@ -65,6 +68,7 @@ def evaluate(
         more = _operating({**enrolled, "fars": samples["fars"]})
         thresholds |= {f"{name}{scored.WITHOUT}": value for name, value in more[0].items()}
         spreads |= {f"{name}{scored.WITHOUT}": value for name, value in more[1].items()}
+    at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
     if chosen is None:
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
     else:
@@ -75,17 +79,20 @@ def evaluate(
     notes += once.few_notes()
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
+    resampling = Resampling(pair_scores.unit, draws, seed, keeps_sizes=True)
+    sides = scored.sides_of(embeddings, pairs, pair_scores)
     return measure(
         PROTOCOL,
         statistic(samples),
         samples,
         {**pair_scores.choices, **figure_choices(chosen is not None)},
         pair_scores.counts | ({} if chosen is None else {"folds": pairs.fold_count}),
-        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
+        resampling,
         thresholds=thresholds,
         spreads=spreads,
         curves=curves(Presorted.of(enrolled["scores"], enrolled["same"]).curve(), PROTOCOL),
         notes=notes + pair_scores.notes,
+        by_group=by_group.of_pairs(sides, samples, at_fars, resampling, pair_scores.distinct.first),
         about=pair_scores.about,
     )
 

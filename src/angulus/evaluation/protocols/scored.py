@@ -326,17 +326,16 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
-    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
+def sides_of(
+    embeddings: Embeddings, pairs: PairList, scored: ScoredPairs
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+    """The groups of both images of each pair, [P] each: the list's, or else the embeddings', or None.
 
-    Raises:
-        InputError: neither the list nor the embeddings have groups.
+    An image without embedding has an unknown group.
     """
     if pairs.groups is not None:
-        return pairs.groups
-    if FAILED in scored.samples:
-        raise InputError(f"images without embedding have no group in {embeddings.source}; give one list per group")
+        return pairs.groups, pairs.groups
     if embeddings.groups is None:
-        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
-    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
-    return np.where(first == second, first, "")
+        return None
+    groups = np.append(embeddings.groups, "")  # −1, an image without embedding, is the last
+    return groups[scored.left], groups[scored.right]

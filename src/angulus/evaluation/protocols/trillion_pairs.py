@@ -1,6 +1,6 @@
 """Verification of all pairs, and searches, at the scale of Trillion-Pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,19 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
+from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group_scale import pair_figures
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
-from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
+from angulus.evaluation.protocols.sides import (
+    Side,
+    Tally,
+    count_left_out,
+    numbered_groups,
+    require_apart,
+    tally_result,
+)
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 from angulus.evaluation.scoring.mates import Identities
 
@@ -22,7 +32,9 @@ PAIRS_FARS = (1e-7, 1e-8, 1e-9)  # Trillion-Pairs reports the last
 SEARCH_FARS = (1e-2, 1e-3)  # Trillion-Pairs reports the last
 _AMONG = "of the probes among themselves: nobody of them is in the gallery, which holds distractors only"
 
-Measured = tuple[OpenSetCurve, dict[str, str], dict[str, int]]  # of the searches; what was chosen; what was counted
+# the curve of the searches; what was chosen; what was counted; by group
+Measured = tuple[OpenSetCurve, dict[str, str], dict[str, int], GroupFigures]
+How = tuple[scoring.ScoringOptions, Resampling]
 
 
 def evaluate(
@@ -73,7 +85,8 @@ def evaluate(
     tally = Tally(len(people))
     rates = _Rates(fars, search_fars)
     measure = _with_mates if mated.any() else _among_distractors
-    curve, choices, counts = measure(tally, sought, held, person, mated, rates, options)
+    resampling = Resampling("people", draws, seed)
+    curve, choices, counts, unequal = measure(tally, sought, held, person, mated, rates, (options, resampling))
     return tally_result(
         PROTOCOL,
         tally,
@@ -86,11 +99,12 @@ def evaluate(
             **count_left_out("gallery images", given[1], held),
             **counts,
         },
-        Resampling("people", draws, seed),
+        resampling,
         curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
         guessing=rates.guessing,
         notes=tuple(rates.notes),
-        sources={"embeddings": sought.source, "gallery": held.source},
+        sources={**probes.origin, "embeddings": sought.source, "gallery": held.source},
+        by_group=unequal,
     )
 
 
@@ -119,9 +133,10 @@ class _Rates:
 
 
 def _with_mates(
-    tally: Tally, sought: Side, held: Side, person: Rows, mated: Flags, rates: _Rates, options: scoring.ScoringOptions
+    tally: Tally, sought: Side, held: Side, person: Rows, mated: Flags, rates: _Rates, how: How
 ) -> Measured:
     """Genuine pairs are of a probe and an image of its person in the gallery."""
+    options = how[0]
     names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
     if len(names) == 1:
         raise InputError(f"{held.source} must hold another identity than the probes' of {sought.source}; it holds none")
@@ -136,7 +151,15 @@ def _with_mates(
         np.maximum.at(own, pairs.probes, pairs.scores)
         _add_verified(tally, points, person[pairs.probes], pairs.scores)
     best = scoring.best_per_probe(*sides, ids=ids, options=options).numpy()
-    curve = _add_searches(tally, person[mated], own[mated], (own > best)[mated], best[strangers], detected)
+    searched = _Searches(person[mated], own[mated], (own > best)[mated], best[strangers])
+    curve, thresholds = _add_searches(tally, searched, detected)
+    unequal = GroupFigures()
+    if (found := numbered_groups(sought, held)) is not None:
+        of_groups, groups = found
+        batches = scoring.genuine(*sides, ids=ids, options=options)
+        unequal = pair_figures(of_groups, sides, (groups, groups), ids, batches, points, how)
+        of_searches = groups[0][mated], groups[0][strangers], person[strangers]
+        unequal += _searches_by_group(of_groups, searched, of_searches, thresholds, how[1])
     counts = {
         "genuine pairs": genuine,
         "impostor pairs": impostors,
@@ -144,13 +167,14 @@ def _with_mates(
         "impostor probes": int(strangers.sum()),
     }
     of_impostors = "all, without their own images" if mated.all() else "those not in the gallery"
-    return curve, {"impostor probes": of_impostors}, counts
+    return curve, {"impostor probes": of_impostors}, counts, unequal
 
 
 def _among_distractors(
-    tally: Tally, sought: Side, held: Side, person: Rows, mated: Flags, rates: _Rates, options: scoring.ScoringOptions
+    tally: Tally, sought: Side, held: Side, person: Rows, mated: Flags, rates: _Rates, how: How
 ) -> Measured:
     """Genuine pairs are of two probes, each looked for among the other and the gallery."""
+    options = how[0]
     photos = np.bincount(person)
     if photos.max() < 2:
         raise InputError(
@@ -164,7 +188,14 @@ def _among_distractors(
     _add_verified(tally, points, person[genuine.probes], genuine.scores)
     looked_for = np.concatenate([genuine.probes, genuine.gallery])
     scores = np.concatenate([genuine.scores, genuine.scores])
-    curve = _add_searches(tally, person[looked_for], scores, scores > best[looked_for], best, detected)
+    searched = _Searches(person[looked_for], scores, scores > best[looked_for], best)
+    curve, thresholds = _add_searches(tally, searched, detected)
+    unequal = GroupFigures()
+    if (found := numbered_groups(sought, held)) is not None:
+        names, groups = found
+        within = (groups[0], groups[0])
+        unequal = pair_figures(names, sides, (groups, within), (person, None), [genuine], points, how)
+        unequal += _searches_by_group(names, searched, (groups[0][looked_for], groups[0], person), thresholds, how[1])
     alone = int((photos == 1).sum())
     if alone:
         rates.notes.append(f"{alone} people have one photo, which is no more than an impostor")
@@ -174,7 +205,7 @@ def _among_distractors(
         "impostor pairs": len(sought) * len(held),
         "impostor probes": len(sought),
     }
-    return curve, {"genuine pairs": _AMONG, "impostor probes": "all"}, counts
+    return curve, {"genuine pairs": _AMONG, "impostor probes": "all"}, counts, unequal
 
 
 def _add_verified(tally: Tally, points: Sequence[scoring.ThresholdAtFmr], person: Rows, scores: Floats) -> None:
@@ -183,17 +214,49 @@ def _add_verified(tally: Tally, points: Sequence[scoring.ThresholdAtFmr], person
         tally.add(f"TAR@FAR={rate_label(point.fmr)}", person, scores >= point.threshold, point.threshold)
 
 
-def _add_searches(
-    tally: Tally, person: Rows, own: Floats, first: Flags, alarms: Floats, fars: Sequence[float]
-) -> OpenSetCurve:
-    """Rank-1, and TPR at each FAR, of genuine searches: whose each is, its mate's score, and whether it is first.
+@dataclass(frozen=True)
+class _Searches:
+    """Genuine searches: whose each is, its mate's score, whether that is first; and impostors' best scores."""
 
-    `alarms` are the best scores of the impostor probes.
+    person: Rows
+    own: Floats
+    first: Flags
+    alarms: Floats
+
+    @property
+    def found(self) -> Floats:
+        """The mate's score where it is first, else −inf."""
+        return np.where(self.first, self.own, -np.inf)
+
+
+def _add_searches(tally: Tally, searched: _Searches, fars: Sequence[float]) -> tuple[OpenSetCurve, dict[float, float]]:
+    """Rank-1, and TPR at each FAR; returns the curve, and the threshold of each FAR."""
+    tally.add("rank-1", searched.person, searched.first)
+    curve = open_set_curve(searched.own, np.where(searched.first, 1, 2), searched.alarms)
+    thresholds = {far: dir_at_far(curve, far, zero_ok=far == 0).threshold for far in fars}
+    for far, threshold in thresholds.items():
+        tally.add(f"TPR@FAR={rate_label(far)}", searched.person, searched.found >= threshold, threshold)
+    return curve, thresholds
+
+
+def _searches_by_group(
+    names: Sequence[str],
+    searched: _Searches,
+    of_searches: tuple[Rows, Rows, Rows],
+    thresholds: Mapping[float, float],
+    resampling: Resampling,
+) -> GroupFigures:
+    """FPIR and FNIR by the group of the probe.
+
+    `of_searches` are the groups of genuine searches, and groups and people of impostor probes.
     """
-    tally.add("rank-1", person, first)
-    curve = open_set_curve(own, np.where(first, 1, 2), alarms)
-    found = np.where(first, own, -np.inf)
-    for far in fars:
-        point = dir_at_far(curve, far, zero_ok=far == 0)
-        tally.add(f"TPR@FAR={rate_label(far)}", person, found >= point.threshold, point.threshold)
-    return curve
+    mates, strangers, people = of_searches
+    at = np.array(list(thresholds.values()), dtype=np.float64)[:, None]
+    return measure_groups(
+        names,
+        searches(strangers, people, searched.alarms >= at),
+        searches(mates, searched.person, searched.found < at),
+        [Point(f"search FAR={rate_label(far)}", far, threshold) for far, threshold in thresholds.items()],
+        resampling,
+        "identification",
+    )
