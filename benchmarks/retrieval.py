@@ -117,9 +117,9 @@ def peers(asked: Any) -> None:
             ("pytorch-metric-learning", "R-precision"): found["r_precision"],
             ("pytorch-metric-learning", "MAP@R"): found["mean_average_precision_at_r"],
         }
-        scores = unit @ unit.T
+        scores = unit @ unit.T  # torchmetrics' RetrievalMAP counts no match whose score is not positive
         others = ~torch.eye(400, dtype=torch.bool)
-        flat = scores[others], torch.from_numpy(labels[:, None] == labels)[others]
+        flat = (1 + scores[others]) / 2, torch.from_numpy(labels[:, None] == labels)[others]
         index = torch.arange(400)[:, None].expand(400, 400)[others]
         for name, metric in (
             ("mAP", torchmetrics.RetrievalMAP(empty_target_action="skip")),

@@ -27,6 +27,11 @@ def made(rows: int, seed: int, classes: int = 12, **columns: Any) -> Embeddings:
     return Embeddings(vectors, np.array([f"{seed}-{row}" for row in range(rows)]), labels=labels.astype(str), **columns)
 
 
+def of_rows(given: Embeddings, rows: np.ndarray) -> Embeddings:
+    assert given.labels is not None
+    return Embeddings(given.vectors[rows], given.ids[rows], labels=given.labels[rows])
+
+
 def measured(*given: Any, **options: Any) -> Result:
     return retrieval.evaluate(*given, draws=0, **options)
 
@@ -52,7 +57,7 @@ def test_alone_in_one_file_as_pytorch_metric_learning_counts() -> None:
         relevant = sum(hits)
         share = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         sums["Recall@1"] += hits[0]
-        sums["R-precision"] += np.mean(hits[:relevant])
+        sums["R-precision"] += sum(hits[:relevant]) / relevant
         sums["MAP@R"] += (share * hits)[:relevant].sum() / relevant
         sums["mAP@5"] += (share * hits)[:5].sum() / min(relevant, 5)
     got = measured(given, reported=retrieval.Figures(ks=(1,), at=5))
@@ -242,26 +247,14 @@ def test_splits_classes_intervals_and_comparison(tmp_path: Path) -> None:
     one = Embeddings(given.vectors, given.ids, labels=given.labels, splits=splits)
     one.write(tmp_path / "e.npz")
     got = PROTOCOLS["retrieval"].run(Inputs(images=tmp_path / "e.npz", options={"draws": 20, "per_class": True}))
-    parts = [
-        Embeddings(given.vectors[splits == n], given.ids[splits == n], labels=given.labels[splits == n])
-        for n in ("query", "gallery")
-    ]  # type: ignore[index]
-    two = measured(*parts)
+    parts = {name: of_rows(given, splits == name) for name in ("query", "gallery", "train")}
+    two = measured(parts["query"], parts["gallery"])
     assert got["mAP"] == two["mAP"]
     assert got.number("mAP").interval is not None
     names = [name for name in got.samples["classes"] if any(n.name == f"mAP, {name}" for n in got.numbers)]
     weights = [got.samples["trials"][0][list(got.samples["classes"]).index(name)] for name in names]
     assert np.average([got[f"mAP, {name}"] for name in names], weights=weights) == pytest.approx(got["mAP"])
-    train = measured(one, chosen=Chosen(split="train"))
-    assert (
-        train["mAP"]
-        == measured(
-            Embeddings(
-                *(part[splits == "train"] for part in (given.vectors, given.ids)),
-                labels=given.labels[splits == "train"],
-            )
-        )["mAP"]
-    )  # type: ignore[index]
+    assert measured(one, chosen=Chosen(split="train"))["mAP"] == measured(parts["train"])["mAP"]
     got.save(tmp_path / "r.json")
     again = Result.read(tmp_path / "r.json")
     assert compare_results(again, again, draws=5)["mAP"] == 0

@@ -161,7 +161,7 @@ def evaluate(
         guessing=(recall, guess),
         notes=(*searched.notes, *measured.notes),
         sources={"embeddings": embeddings.source} | ({} if others is None else {"gallery": others.source}),
-        more={"classes": searched.classes} | _nearest(searched, measured, seed, options),
+        more={"classes": searched.classes, **_nearest(searched, measured, seed, options)},
         people="these people" if kind == REID else "these classes",
     )
     return _with_classes(result) if reported.per_class else result
@@ -211,7 +211,7 @@ class _Measured:
                     bounds[name] += parts[-1][2][name].sum()
         if not parts:
             raise InputError(searched.no_match())
-        measured.queries, measured.counts = (np.concatenate([part[place] for part in parts]) for place in (0, 1))  # type: ignore[misc]
+        measured.queries, measured.counts = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
         measured.figures = {name: np.concatenate([part[2][name] for part in parts]) for name in names}
         measured.curve /= len(measured.queries)
         for k, values in shots.shares(how.ks, measured.queries, options).items():

@@ -6,6 +6,7 @@ the bulk of the scores, a product in float64 first makes the bound narrower.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,15 +108,16 @@ class _Bounds:
         held = column < counts[:, None]
         place = torch.where(held, begins[:, None] - first + column, 0)
         never = torch.inf if lows.dtype.is_floating_point else torch.iinfo(lows.dtype).max
-        return _Bounds(*(torch.where(held, side[place], never) for side in (lows, highs)), begins, held)
+        low, high = (torch.where(held, side[place], never) for side in (lows, highs))
+        return _Bounds(low, high, begins, held)
 
     def count(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """How many values [r, n] are certainly above each mate [r, R]; row and column of those that may be or not."""
         if values.device.type == "cpu" and self.lows.shape[1] <= FEW:
-            above, flat = _compare(values.numpy(), self.lows.numpy(), self.highs.numpy())
+            higher, flat = _compare(values.numpy(), self.lows.numpy(), self.highs.numpy())
             near = torch.from_numpy(flat)
             rows = torch.div(near, values.shape[1], rounding_mode="floor")
-            return torch.from_numpy(above), rows, near - rows * values.shape[1]
+            return torch.from_numpy(higher), rows, near - rows * values.shape[1]
         rising = _sorted(values)
         above = values.shape[1] - torch.searchsorted(rising, self.highs, right=True)
         reached = values.shape[1] - torch.searchsorted(rising, self.lows)
@@ -206,9 +208,7 @@ class _Counter:
         return scores, 4 * (self.work.probes.size + 16) * 2.0**-53 + 1e-12
 
 
-def _compare(
-    values: NDArray[np.generic], lows: NDArray[np.generic], highs: NDArray[np.generic]
-) -> tuple[Integers, Integers]:
+def _compare(values: NDArray[Any], lows: NDArray[Any], highs: NDArray[Any]) -> tuple[Integers, Integers]:
     """For each mate how many values of its row are higher, [r, R]; and the flat places of those within any bound."""
     near = np.zeros(values.shape, dtype=np.bool_)
     above = np.empty(lows.shape, dtype=np.int64)
@@ -227,7 +227,7 @@ def _count_true(flags: NDArray[np.bool_]) -> Integers:
     [2048, 2048]
     """
     if flags.shape[1] % 1024:
-        return np.count_nonzero(flags, axis=1).astype(np.int64)
+        return np.asarray(np.count_nonzero(flags, axis=1), dtype=np.int64)
     bytewise = flags.view(np.uint64).reshape(len(flags), -1, 128).sum(axis=2)  # 128 at most in a byte
     return np.asarray(bytewise.view(np.uint8).reshape(len(flags), -1).sum(axis=1, dtype=np.int64))
 
