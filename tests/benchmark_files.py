@@ -40,6 +40,8 @@ def people(folder: Path) -> None:
     """Embeddings of 12 people with four images each, `Pnn/Pnn_0001`, and lists of their pairs in two folds."""
     for name, noise in (("model", 0.6), ("softmax", 1.0)):
         embeddings_of(noise).write(folder / f"{name}.npz")
+    named = [f"{image(p, i)},{'woman' if p % 2 else 'man'}" for p in range(PEOPLE) for i in range(1, IMAGES + 1)]
+    (folder / "groups.csv").write_text("\n".join(["id,group", *named]))
     plain, lfw = ["2\t18"], ["2\t18"]
     for fold in range(2):
         here = range(6 * fold, 6 * fold + 6)

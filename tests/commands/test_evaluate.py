@@ -216,13 +216,18 @@ def test_a_model_that_tells_nobody_apart_is_warned_of(folder: Path) -> None:
 def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:
     """As a user would, by torchrun; the result is that of one process."""
     arguments = [str(each) for each in files.trillion_pairs(folder)]
+    sides = [Embeddings.read(folder / f"{name}.npz") for name in ("probes", "gallery")]
+    rows = [f"{name},{'ab'[place // 3 % 2]}" for side in sides for place, name in enumerate(side.ids.tolist())]
+    (folder / "groups.csv").write_text("\n".join(["id,group", *rows]))
+    arguments += ["--groups", str(folder / "groups.csv")]
     alone = saved("evaluate", *arguments, to=folder / "alone.json")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "angulus"]
     call = [*launch, "evaluate", *arguments, "--json", str(folder / "both.json")]
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.count("The result is saved as") == 1
     both = results.Result.read(folder / "both.json")
-    assert (both.numbers, both.counts) == (alone.numbers, alone.counts)
+    assert (both.numbers, both.counts, both.by_group) == (alone.numbers, alone.counts, alone.by_group)
+    assert len(alone.by_group[0].cells) == 3
     for name in ("hits", "trials"):
         assert np.array_equal(both.samples[name], alone.samples[name])
 

@@ -182,8 +182,11 @@ def test_recipe_and_environment_are_there(page: Page, runs: list[Path]) -> None:
 
 def test_groups_have_their_errors(page: Page, folder: Path) -> None:
     result = Result.read(folder / "rfw.json")
-    bars = [each for each in charts(page) if each["traces"] and each["traces"][0]["type"] == "bar"]
-    (chart,) = (each for each in bars if each["traces"][0]["x"] == ["even", "odd"])
+    drawn = [each for each in charts(page) if each["traces"] and each["traces"][0].get("x") == ["even", "odd"]]
+    (chart,) = (each for each in drawn if each["traces"][0]["type"] == "bar")
+    heat = next(each for each in drawn if each["traces"][0]["type"] == "heatmap")
+    point = Result.read(folder / "crowd.json").by_group[0]
+    assert heat["traces"][0]["z"][0][1] == pytest.approx(point.matrix("false_match")[0, 1], abs=1e-4)
     expected = [1 - result["accuracy even"], 1 - result["accuracy odd"]]
     assert chart["traces"][0]["y"] == pytest.approx(expected, abs=1e-4)
 

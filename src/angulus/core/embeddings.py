@@ -103,8 +103,8 @@ class Embeddings:
         `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A
         `.safetensors` has text as a JSON list in its metadata under the column's name, or one per line in
         `PATH.NAME.txt`; a `.bin` in such files. In a folder of `.bin` files, an id is the path below it up to its image
-        suffix: `A/1.jpg` of `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are verified if the file has
-        them, as every `.npz` does.
+        suffix: `A/1.jpg` of `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are
+        verified if the file has them, as every `.npz` does.
         """
         path = Path(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
