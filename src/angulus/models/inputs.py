@@ -87,7 +87,7 @@ def pixels_of(image: bytes, config: artifact.Config, what: str) -> torch.Tensor:
     pixels = to_channels(decode.decode(image, what), config.in_channels)
     if tuple(pixels.shape[1:]) != config.image_size:
         sides, size = (separator.join(map(str, config.image_size)) for separator in (" x ", "x"))
-        rule = f"{what} must be {sides} pixels, as the model's config.json says"
+        rule = f"{what} must be {sides} pixels, the size that the model takes"
         way = f"`angulus prepare images --size {size}`, or faces with `angulus prepare faces` (or verify with --align)"
         got = f"{pixels.shape[1]} x {pixels.shape[2]} (height x width)"
         raise InputError(f"{rule}; got {got}; bring images to that size with {way}")
