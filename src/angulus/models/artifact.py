@@ -88,7 +88,7 @@ class Model(nn.Module):
         calibration: the threshold for its scores, if it was calibrated.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
-        precision: of the layers when it embeds: "float32", or "bfloat16" for its layers but the last. Set it freely.
+        precision: of its layers: "float32", or "bfloat16" for all but the last. Set it freely.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Model(nn.Module):
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits of the classes without margins, [B, C], as the training's `head.logits`; see `predict`."""
         classifier = self.need_classes()
-        return self._in_parts(pixels, lambda part: classifier(self.backbone(self.preprocessing(part))))
+        return self._in_parts(pixels, lambda part: classifier(self._network(self.preprocessing(part))))
 
     def _in_parts(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of images [B, ...], float32, computed for as many images at a time as suits the device."""
@@ -161,10 +161,12 @@ class Model(nn.Module):
                 self._at_a_time = batching.images_at_a_time(self.backbone, self.preprocessing(pixels[:1]))
             size = self._at_a_time
         with torch.autocast(pixels.device.type, enabled=False):
-            return torch.cat([function(part).float() for part in pixels.split(max(size, 1))])
+            return torch.cat([function(part).float() for part in torch.split(pixels, max(size, 1))])
 
     def _network(self, images: Tensor) -> Tensor:
-        """The backbone, in the model's precision."""
+        """The backbone, in the model's precision; on the CPU with channels last, which saves up to a quarter."""
+        if images.ndim == 4 and images.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.backbone(images)  # type: ignore[no-any-return]
 

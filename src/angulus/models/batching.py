@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ MOST_BYTES = 2**24  # of one layer's output
 MOST_IMAGES = 256
 MOST_THREADS = 16
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def images_at_a_time(network: nn.Module, image: Tensor) -> int:
@@ -53,7 +54,9 @@ def threads() -> int:
     return min(MOST_THREADS, torch.get_num_threads())
 
 
-def ahead(batches: Iterable[Item], start: Callable[[Item, ThreadPoolExecutor], Made]) -> Iterator[tuple[Item, Made]]:
+def ahead(
+    batches: Iterable[Item], start: Callable[[Item, ThreadPoolExecutor], Made]
+) -> Generator[tuple[Item, Made], None, None]:
     """Each batch with what `start` has begun for it; that of the next batch has begun as well.
 
     Args:

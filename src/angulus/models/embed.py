@@ -177,7 +177,7 @@ class _Work:
     folder: Path
     ranks: Ranks
     on_parity: Callable[[Parity], None] | None = None
-    batches: Iterator[tuple[_Read, _Begun]] = iter(())
+    batches: Iterator[tuple[_Read, _Begun]] = field(default_factory=lambda: iter(()))
     rows: list[tuple[list[Row], str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)  # what the reader could not read
     unreadable: dict[int, tuple[str, dict[int, str]]] = field(default_factory=dict)
@@ -214,8 +214,8 @@ class _Work:
 
     def _embed(self, number: int, rows: list[Row], name: str, images: list[Future[torch.Tensor]]) -> None:
         """Write the features of a batch to its file."""
-        results = [batching.result_or_reason(image) for image in images]
-        pixels = [result for result in results if isinstance(result, torch.Tensor)]
+        results = list(map(batching.result_or_reason, images))
+        pixels = [result for result in results if not isinstance(result, InputError)]
         reasons = {place: str(result) for place, result in enumerate(results) if isinstance(result, InputError)}
         readable = [row for place, row in enumerate(rows) if place not in reasons]
         if reasons:
