@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import angulus
 from angulus import InputError
 from angulus.cli.main import app
-from angulus.core.contract import Contract, split_model_name
+from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.models import artifact, onnx_model
 from angulus.models.artifact import Config
@@ -123,52 +123,31 @@ def test_a_convolutional_net_gives_pytorchs_features(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder and its export, by the Python method; with images."""
-    folder = tmp_path_factory.mktemp("exported")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder, for its config.json, and images."""
+    folder = tmp_path_factory.mktemp("onnx")
     torch.manual_seed(0)
     contract = Contract(size=(16, 16), colour="bgr", flip="sum")
     config = Config("small", 3, (16, 16), 5, contract=contract)
     artifact.save(config, config.build(), folder / "model")
-    model = angulus.Embedder.from_pretrained(folder / "model", device="cpu")
-    parity = model.export(folder / "m.onnx")
-    assert parity.feature_error < 1e-5
     (folder / "photos" / "ann").mkdir(parents=True)
     for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)):
         Image.fromarray(image).save(folder / "photos" / "ann" / f"{number}.png")
     return folder
 
 
-def test_an_export_of_angulus_needs_no_settings(exported: Path, tmp_path: Path) -> None:
-    found = CliRunner().invoke(
-        app, ["embed", "--onnx", str(exported / "m.onnx"), str(exported / "photos"), str(tmp_path / "e.npz")]
-    )
-    assert found.exit_code == 0 and "e.npz: 3 embeddings" in found.output
-    written = Embeddings.read(tmp_path / "e.npz")
-    model = angulus.Embedder.from_pretrained(exported / "model", device="cpu")
-    own = model.encode([exported / "photos" / name for name in written.ids])
-    np.testing.assert_allclose(written.vectors, own, rtol=1e-5, atol=1e-5 * np.abs(own).max())
-    loaded = onnx_model.load(exported / "m.onnx")
-    assert written.models is not None and written.models[0] == loaded.name != model.name
-    assert split_model_name(loaded.name) == (loaded.fingerprint, "none")
-    with pytest.raises(InputError, match=r"prepares pixels itself, as angulus export wrote it; leave out mean"):
-        onnx_model.load(exported / "m.onnx", mean=0)
-    with pytest.raises(InputError, match="is an ONNX file already"):
-        angulus.Embedder(loaded).export(tmp_path / "x.onnx")
-
-
-def test_the_command_takes_settings_or_a_contract_file(exported: Path, tmp_path: Path) -> None:
+def test_the_command_takes_settings_or_a_contract_file(folder: Path, tmp_path: Path) -> None:
     weight = np.random.default_rng(2).normal(size=(768, 3)).astype(np.float32)
     node = onnx.helper.make_node
     nodes = [node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["y"])]
     weights = [onnx.numpy_helper.from_array(weight, "w")]
     save(tmp_path / "m.onnx", nodes, ("x", F.FLOAT, ["n", 3, 16, 16]), ["y"], weights)
     (tmp_path / "own.json").write_text('{"mean": 127.5, "scale": 127.5, "colour": "bgr", "flip": "sum"}')
-    head, tail = ["embed", "--onnx", str(tmp_path / "m.onnx")], [str(exported / "photos")]
+    head, tail = ["embed", "--onnx", str(tmp_path / "m.onnx")], [str(folder / "photos")]
     settings = (
         ["--colour", "bgr", "--flip", "sum", "--mean", "127.5,127.5,127.5", "--scale", "127.5"],
         ["--contract", str(tmp_path / "own.json")],
-        ["--contract", str(exported / "model" / "config.json")],
+        ["--contract", str(folder / "model" / "config.json")],
     )
     vectors = []
     for number, options in enumerate(settings):
@@ -187,8 +166,8 @@ def test_the_command_takes_settings_or_a_contract_file(exported: Path, tmp_path:
         refused = CliRunner().invoke(app, [*head, *options])
         assert refused.exit_code != 0 and sentence in " ".join(f"{refused.output} {refused.exception}".split())
     for options, sentence in (
-        (["embed", str(exported / "model"), *tail], "takes MODEL SOURCE OUT"),
-        (["embed", str(exported / "model"), *tail, "e.npz", "--mean", "1"], "--mean is for ONNX models"),
+        (["embed", str(folder / "model"), *tail], "takes MODEL SOURCE OUT"),
+        (["embed", str(folder / "model"), *tail, "e.npz", "--mean", "1"], "--mean is for ONNX models"),
     ):
         refused = CliRunner().invoke(app, options)
         assert refused.exit_code != 0 and sentence in " ".join(f"{refused.output} {refused.exception}".split())
