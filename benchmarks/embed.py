@@ -1,6 +1,6 @@
 """Time of embedding aligned faces: `angulus embed` and `Embedder.encode` next to bare loops over the same network.
 
-    python benchmarks/embed.py DATA [--images 256] [--rounds 3] [--threads 2] [--save]
+    python benchmarks/embed.py DATA [--images 128] [--rounds 3] [--threads 2] [--save]
 
 slim_resnet with 256-D features on 112x112 crops, features of mirror images added, on the CPU. The bare loops only run
 the network on pixels that are decoded already, at several batch sizes and in both memory formats; the fastest of them
@@ -32,7 +32,7 @@ from harness import Timing, options, ratio_text, run, show, spread, store, take_
 
 CONTRACT = Contract(size=(112, 112), colour="rgb", template="five_points", flip="sum")
 CONFIG = Config("slim_resnet", 3, (112, 112), 256, contract=CONTRACT)
-BATCHES = (8, 32, 256)
+BATCHES = (8, 32, 128)
 
 
 def bare(backbone: torch.nn.Module, pixels: torch.Tensor, batch: int, channels_last: bool) -> None:
@@ -98,7 +98,7 @@ def line(timing: Timing, images: int) -> Line:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__ or "", images=256, rounds=3, threads=2)
+    parser = options(__doc__ or "", images=128, rounds=3, threads=2)
     parser.add_argument("data", type=Path)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)

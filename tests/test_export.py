@@ -176,7 +176,7 @@ def test_the_calibrated_threshold_decides_where_there_is_one(folder: Path, tmp_p
 
 def test_float16_and_unit_features(folder: Path) -> None:
     model = angulus.load(folder / "unit")
-    found = export(model, folder / "h.onnx", precision="float16")
+    found = angulus.Embedder(model).export(folder / "h.onnx", precision="float16")
     assert found.images == 32
     assert 1e-6 < found.feature_error < 5e-3
     assert found.norm_error < 1e-5  # lengths are float32

@@ -43,6 +43,7 @@ from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
+PRECISIONS = ("float32", "bfloat16")
 MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
 MOST_VALUES = 2**26  # of an image: 67 million
 

@@ -32,7 +32,6 @@ ON_ERROR = ("stop", "skip")
 LEFT_OUT = "left-out.jsonl"
 NAMED = 5  # images that an error names; the others are in a file
 HOPELESS = 1000  # images from the first on that cannot be embedded: the source is not for this model
-PRECISIONS = ("float32", "bfloat16")
 COMPARED = 64  # images whose features are compared with float32's
 _BLOCK = 2**14  # rows whose norms are computed at a time
 
@@ -137,7 +136,7 @@ def _load(model: Path, flip: str | None, device: torch.device | None, precision:
     trained = artifact.load(model)
     if flip is not None:
         trained = trained.with_flip(flip)
-    trained.precision = checks.choice("precision", precision, PRECISIONS)
+    trained.precision = checks.choice("precision", precision, artifact.PRECISIONS)
     return trained.to(device or torch.device("cpu"))
 
 

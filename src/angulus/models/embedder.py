@@ -10,22 +10,25 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from angulus.core import checks, wording
 from angulus.core.checks import InputError
-from angulus.models import artifact, batching, inputs
-from angulus.models.embed import PRECISIONS, Embeds
-from angulus.models.parity import Parity
+from angulus.models import artifact, batching
+
+if TYPE_CHECKING:  # `import angulus` must not import what decodes images
+    from PIL.Image import Image
+
+    from angulus.models.embed import Embeds
+    from angulus.models.parity import Parity
+
+    Images = str | os.PathLike[str] | Image | NDArray[np.uint8] | torch.Tensor | Iterable[Any]
 
 _EVERY_S = 10.0  # between lines of progress without a terminal
-
-Images = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | torch.Tensor | Iterable[Any]
 
 
 class Embedder:
@@ -66,7 +69,7 @@ class Embedder:
         Raises:
             checks.InputError: no model in the folder, or none of this name on the hub.
         """
-        checks.choice("precision", precision, PRECISIONS)
+        checks.choice("precision", precision, artifact.PRECISIONS)
         model = artifact.load(_folder_of(source, revision, token))
         if flip is not None:
             model = model.with_flip(flip)
@@ -170,6 +173,7 @@ class Embedder:
                 part = images[start : start + size]
                 yield [f"images[{start + place}]" for place in range(len(part))], part
             return
+        from angulus.models import inputs
 
         def start_decoding(batch: list[tuple[str, Any]], pool: ThreadPoolExecutor) -> list[Future[torch.Tensor]]:
             return [pool.submit(inputs.item_pixels, item, self.model.config, name) for name, item in batch]
@@ -199,6 +203,8 @@ def _folder_of(source: str | os.PathLike[str], revision: str | None, token: str 
 def _is_one(images: object) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim < 4 and images.dtype.kind not in "OU"  # arrays of paths are lists
+    from PIL import Image
+
     return isinstance(images, str | os.PathLike | Image.Image)
 
 
