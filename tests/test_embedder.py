@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import angulus
 from angulus import InputError
+from angulus.cli.main import app
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
-from angulus.models import artifact, embed
+from angulus.models import artifact, batching, embed
 from angulus.models.artifact import Config
 
 CONTRACT = Contract(size=(16, 16), colour="rgb", flip="sum")
@@ -170,11 +172,35 @@ def test_bfloat16_is_close_to_float32_and_is_left_as_it_was(folder: Path, embedd
         angulus.Embedder.from_pretrained(folder / "model", precision="int3")
 
 
-def test_how_images_are_grouped_changes_rounding_only(embedder: angulus.Embedder) -> None:
+def test_how_images_are_grouped_changes_rounding_only(
+    folder: Path, embedder: angulus.Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = np.random.default_rng(2).integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)
     whole = embedder.encode(many)
     np.testing.assert_array_equal(whole, embedder.encode(many))
     np.testing.assert_allclose(embedder.encode(many, batch_size=1), whole, rtol=1e-4, atol=1e-6)
+    model = angulus.load(folder / "model")
+    sizes: list[int] = []
+    model.backbone.register_forward_pre_hook(lambda layer, inputs: sizes.append(len(inputs[0])))
+    one_at_a_time: list[int] = []  # bytes of each layer's output for one image
+    for layer in model.backbone.modules():
+        layer.register_forward_hook(lambda layer, inputs, output: one_at_a_time.append(output[0].numel() * 4))
+    model.embed(torch.from_numpy(many[:1]).permute(0, 3, 1, 2))
+    monkeypatch.setattr(batching, "MOST_BYTES", 32 * max(one_at_a_time))
+    found = angulus.Embedder(model).encode(many)
+    assert sizes == [1, 1, 1, *[32, 32] * 2, 6, 6]  # the image and its mirror image, once to measure; then parts
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_the_command_prints_the_error_of_bfloat16(folder: Path, tmp_path: Path) -> None:
+    line = ["embed", str(folder / "model"), str(folder / "photos"), str(tmp_path / "e.npz"), "--device", "cpu"]
+    found = CliRunner().invoke(app, [*line, "--precision", "bfloat16"])
+    said = re.search(r"bfloat16: largest relative error of a feature (\S+), smallest cosine 0\.99", found.output)
+    assert said and 0 < float(said[1]) < 0.05 and "over the first 7 images" in found.output
+    exact = embed.run(folder / "model", folder / "photos", tmp_path / "exact.npz")
+    vectors = [Embeddings.read(tmp_path / name).vectors for name in ("e.npz", "exact.npz")]
+    errors = np.linalg.norm(vectors[0] - vectors[1], axis=1) / np.linalg.norm(vectors[1], axis=1)
+    assert exact == 7 and errors.max() == pytest.approx(float(said[1]), rel=0.05)
 
 
 def test_a_name_is_a_folder_or_one_on_a_hub(
