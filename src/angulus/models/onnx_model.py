@@ -267,7 +267,8 @@ def _size(wanted: _Input, given: object) -> tuple[int, int]:
 def _read(onnx: Any, path: Path) -> Any:
     """The model without its external data; custom operators are refused."""
     if not path.is_file():
-        raise InputError(f"{path} must be an .onnx file; there is no such file")
+        reason = "it is a folder" if path.exists() else "there is no such file"
+        raise InputError(f"{path} must be an .onnx file; {reason}")
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, and what onnx raises for other formats
