@@ -171,6 +171,14 @@ def show_table(table: Table) -> None:
     console.print(table)
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from `112` or `112x96`."""
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
+    if match is None:
+        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r:.80}")
+    return int(match[1]), int(match[2] or match[1])
+
+
 def say(text: str) -> None:
     """Print text without markup or wrapping."""
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
