@@ -12,8 +12,10 @@ from torch import Tensor
 from angulus.kernels import threads
 from angulus.kernels.columns import reduce_columns
 from angulus.kernels.exponentials import exp_, exponent_unit
-from angulus.kernels.reduction import Request, lengths, mean_distances
+from angulus.kernels.reduction import Request, lengths
 from angulus.kernels.running_sums import SoftplusSum, Total
+from angulus.kernels.spreads import spread as mean_spread
+from angulus.kernels.spreads import spread_gradient
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -290,7 +292,7 @@ class Sums:
             classes += found.present
         for eps, spread in zip(request.spreads, self.spreads, strict=True):
             for _, weight in _classes_at_once(block):
-                spread += mean_distances(weight.to(base.dtype), eps)
+                spread += mean_spread(weight.to(base.dtype), eps)
 
     def merge(self, later: Sums) -> None:
         """Add the sums of a later segment."""
@@ -474,10 +476,8 @@ class Backward:
         """Add the gradient of the sub-centres' distances to that of the block's weight."""
         for eps, factor in zip(self.request.spreads, self.of_spreads, strict=True):
             for rows, weight in _classes_at_once(block):
-                with torch.enable_grad():
-                    leaf = weight.detach().to(gradient.dtype).requires_grad_()
-                    (own,) = torch.autograd.grad(mean_distances(leaf, eps), leaf)
-                gradient[rows].add_(own.flatten(0, 1) * factor)
+                own = spread_gradient(weight.to(gradient.dtype), eps)
+                gradient[rows].addcmul_(own.flatten(0, 1), factor)
 
 
 def _shares(
