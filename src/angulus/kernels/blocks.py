@@ -296,8 +296,8 @@ class Sums:
 
     def merge(self, later: Sums) -> None:
         """Add the sums of a later segment."""
-        for log_sum, other in zip(self.log_sums, later.log_sums, strict=True):
-            log_sum.merge(other)  # type: ignore[arg-type]
+        for log_sum, addend in zip(self.log_sums, later.log_sums, strict=True):
+            log_sum.merge(addend)  # type: ignore[arg-type]  # both are of one kind
         if self.total is not None and later.total is not None:
             self.total.merge(later.total)
         pairs = [*zip(self.hinges, later.hinges, strict=True), *zip(self.columns, later.columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Exponentials as powers of two, on a CPU: PyTorch's exp2 is 2.5 times as fast as its exp (0.33 and 0.82 ns, AMD EPYC)."""
+"""Exponentials as powers of two on a CPU, where exp2 takes 0.33 ns per number and exp 0.82 (AMD EPYC, PyTorch 2.13)."""
 
 import math
 
@@ -15,8 +15,8 @@ def exponent_unit(values: Tensor) -> float:
 def exp_(values: Tensor, unit: float = 1.0) -> Tensor:
     """e^(values / unit), in place, for a unit of 1 or log2 e.
 
-    Where the caller has no use for the unit, the multiplication rounds: an exponent x costs |x|·2^-24 of the result, so x
-    should be small, or at most 0.
+    The multiplication by log2 e rounds, which changes the result by |x|·2^-24 of itself: x should be small, or negative,
+    as it is after the largest exponent was subtracted.
     """
     if unit != 1.0:
         return values.exp2_()
