@@ -12,7 +12,6 @@ from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 from angulus.kernels.dispatch import UPDATING
 
-
 ROUNDINGS = ("nearest", "stochastic")
 
 
@@ -75,10 +74,10 @@ class BackwardSGD(torch.optim.Optimizer):
     Args:
         head: a head with impl="chunked", "fused" or "blocked", without class sampling and without another BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
-        rounding: of bfloat16 weights. "nearest" drops an update below 2^-9 of a weight. "stochastic" rounds up or down,
-            with probabilities that make the mean exact, so that small updates add up; it needs no memory that lasts. The
-            update is then computed in float32. Draws depend on seed, step, and the rows of a block alone: a training that
-            is resumed with its optimiser state and batch size gets the same bits. float32 weights need "nearest".
+        rounding: of bfloat16 weights. "nearest" drops an update below 2^-9 of a weight. "stochastic" computes it in
+            float32 and rounds up or down, with probabilities that make the mean exact, so that small updates add up; it
+            keeps no further buffer. Draws depend on seed, step, and the rows of a block alone: a training that is
+            resumed with its optimiser state and batch size gets the same bits. float32 weights need "nearest".
         seed: of the draws, ≥ 0.
 
     Source: Gupta et al. 2015, Deep Learning with Limited Numerical Precision, Sec. 3 (stochastic rounding).
@@ -106,8 +105,8 @@ class BackwardSGD(torch.optim.Optimizer):
         checks.choice("rounding", rounding, ROUNDINGS)
         if rounding == "stochastic" and head.weight.dtype != torch.bfloat16:
             raise checks.InputError(
-                f"rounding='stochastic' is for bfloat16 weights, and these are {head.weight.dtype}; call head.bfloat16() "
-                "first, or use rounding='nearest'"
+                f"rounding='stochastic' is for bfloat16 weights, and these are {head.weight.dtype}; call "
+                "head.bfloat16() first, or use rounding='nearest'"
             )
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
         self._stochastic, self._seed = rounding == "stochastic", checks.integer("seed", seed, low=0)

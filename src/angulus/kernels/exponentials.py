@@ -15,8 +15,8 @@ def exponent_unit(values: Tensor) -> float:
 def exp_(values: Tensor, unit: float = 1.0) -> Tensor:
     """e^(values / unit), in place, for a unit of 1 or log2 e.
 
-    The multiplication by log2 e rounds, which changes the result by |x|·2^-24 of itself: x should be small, or negative,
-    as it is after the largest exponent was subtracted.
+    The multiplication by log2 e rounds, which changes the result by |x|·2^-24 of itself: x should be small, or
+    negative, as it is after the largest exponent was subtracted.
     """
     if unit != 1.0:
         return values.exp2_()
