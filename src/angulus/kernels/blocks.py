@@ -14,8 +14,8 @@ from angulus.kernels.columns import reduce_columns
 from angulus.kernels.exponentials import exp_, exponent_unit
 from angulus.kernels.reduction import Request, lengths
 from angulus.kernels.running_sums import SoftplusSum, Total
+from angulus.kernels.spreads import add_spread_gradient
 from angulus.kernels.spreads import spread as mean_spread
-from angulus.kernels.spreads import spread_gradient
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -200,14 +200,10 @@ def _of_each(gradient: Tensor, cosines: Tensor, block: Block, request: Request) 
     return found.flatten(0, 1)
 
 
-def _classes_at_once(block: Block) -> Iterator[tuple[slice, Tensor]]:
-    """The block's rows and weights [n, K, d], few enough classes that all pairs of rows are no larger than a block."""
+def _by_class(block: Block, dtype: torch.dtype) -> Tensor:
+    """The block's weights, [n, K, d]."""
     assert block.each is not None
-    count, size = block.each[0].shape[1], block.weight.shape[1]
-    step = max(1, BLOCK_ELEMENTS // (count * (count - 1) // 2 * size)) * count
-    for start in range(0, len(block.weight), step):
-        rows = slice(start, start + step)
-        yield rows, block.weight[rows].view(-1, count, size)
+    return block.weight.view(-1, block.each[0].shape[1], block.weight.shape[1]).to(dtype)
 
 
 def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
@@ -291,8 +287,7 @@ class Sums:
             others += found.others.sum()
             classes += found.present
         for eps, spread in zip(request.spreads, self.spreads, strict=True):
-            for _, weight in _classes_at_once(block):
-                spread += mean_spread(weight.to(base.dtype), eps)
+            spread += mean_spread(_by_class(block, base.dtype), eps)
 
     def merge(self, later: Sums) -> None:
         """Add the sums of a later segment."""
@@ -475,9 +470,8 @@ class Backward:
     def add_spreads(self, gradient: Tensor, block: Block) -> None:
         """Add the gradient of the sub-centres' distances to that of the block's weight."""
         for eps, factor in zip(self.request.spreads, self.of_spreads, strict=True):
-            for rows, weight in _classes_at_once(block):
-                own = spread_gradient(weight.to(gradient.dtype), eps)
-                gradient[rows].addcmul_(own.flatten(0, 1), factor)
+            weight = _by_class(block, gradient.dtype)
+            add_spread_gradient(gradient.view(weight.shape), weight, eps, factor)
 
 
 def _shares(
