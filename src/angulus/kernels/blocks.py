@@ -172,9 +172,7 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
 
 def _combined(each: Tensor, shares: Tensor, request: Request, out: Tensor) -> Tensor:
     """`reduction.combine` of the cosines [n, K, B] into `out`; with softness it fills `shares`."""
-    torch.maximum(each[:, 0], each[:, 1], out=out)
-    for k in range(2, each.shape[1]):
-        torch.maximum(out, each[:, k], out=out)
+    torch.amax(each, dim=1, out=out)
     if request.softness is None:
         return out
     torch.sub(each, out[:, None], out=shares).mul_(exponent_unit(each) / request.softness)
