@@ -61,4 +61,5 @@ def _parts(far: Tensor, weight: Tensor) -> Iterator[Tensor]:
     """The numbers of the classes that are not far, few enough at a time."""
     count, size = weight.shape[1:]
     near = (~far).nonzero().squeeze(1)
-    return iter(near.split(max(1, AT_ONCE // (count * (count - 1) // 2 * size))) if len(near) else ())
+    step = max(1, AT_ONCE // (count * (count - 1) // 2 * size))
+    return iter(torch.split(near, step) if len(near) else ())  # type: ignore[no-untyped-call]
