@@ -62,4 +62,4 @@ def _parts(far: Tensor, weight: Tensor) -> Iterator[Tensor]:
     count, size = weight.shape[1:]
     near = (~far).nonzero().squeeze(1)
     step = max(1, AT_ONCE // (count * (count - 1) // 2 * size))
-    return iter(torch.split(near, step) if len(near) else ())  # type: ignore[no-untyped-call]
+    return iter(torch.split(near, step) if len(near) else ())
