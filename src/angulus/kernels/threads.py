@@ -3,8 +3,7 @@
 A block is a product and a dozen short passes. If PyTorch splits each of these over its threads, every one ends in a
 barrier, and on a busy machine each barrier waits for the thread that the system has just set aside. Here every thread
 walks segments of its own, one intra-op thread each, and there is one wait per walk. Whoever is free takes the next
-segment. Sums are kept per segment and merged in the order of the segments, so the bits depend neither on the load nor
-on the number of threads.
+segment. Sums are kept per segment and merged in the order of the segments, so the bits do not depend on the load.
 """
 
 from __future__ import annotations
