@@ -13,6 +13,7 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.id_rule import IdRule
 from angulus.evaluation.lists.groups_csv import read_groups, with_groups
 from angulus.evaluation.lists.ijb import TemplateImages
 from angulus.evaluation.metrics.differentials import fdr, garbe, gini, max_over_geometric_mean, max_over_min
@@ -342,6 +343,23 @@ def test_trillion_pairs() -> None:
     check(identification, searched, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("rule", "ids"),
+    [
+        (IdRule(strip=("_x.bin",), parts=2), "/data/p0/0.jpg_x.bin"),  # as the embeddings' own were before the rule
+        (IdRule(strip=("_x.bin",), parts=2), "other/p0/0.jpg"),
+        (IdRule(strip=("/data/", ".jpg_x.bin")), "/data/p0/0.jpg_x.bin"),
+        (IdRule(strip=("/data/", "_x.bin")), "p0/0"),  # without the suffix that the embeddings keep
+        (IdRule(strip=("/data/", ".jpg_x.bin")), "p0/0.png"),
+    ],
+)
+def test_a_csv_names_ids_as_the_list_or_the_embeddings_do(rule: IdRule, ids: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(f'id,group\n"{ids}",x\n')
+    given = replace(CROWD, ids=np.array([f"/data/{name}.jpg_x.bin" for name in CROWD.ids]))
+    named = with_groups(given.match_by(rule), tmp_path / "groups.csv")
+    assert named.groups is not None and named.groups.tolist() == ["x"] + [""] * (len(CROWD) - 1)
+
+
 def test_a_csv_names_the_groups(tmp_path: Path) -> None:
     """Other columns are ignored; images that it does not name, and empty or unknown groups, are of no group."""
     path = tmp_path / "groups.csv"
@@ -358,10 +376,10 @@ def test_a_csv_names_the_groups(tmp_path: Path) -> None:
     [
         ("name,group\na,b\n", "must name a column 'id' once in its first line, as in id,group; got 'name,group'"),
         ("id,groups\na,b\n", "column 'group' once .* did you mean 'groups'"),
-        ("id,group\na,b\nc\n", r"line 3 must be 2 columns .*; got 'c'"),
-        ('id,group\n"a",b\n', "line 2 must be an id and a group without quotes, the id not empty; got "),
-        ("id,group\n,b\n", "line 2 must be an id and a group without quotes, the id not empty; got ',b'"),
-        ("id,group\na,b\na,c\n", "line 3 must be one group for each id; 'a' has 'b' above; got 'c'"),
+        ("id,group\na,b\nc\n", "line 3 must be 2 cells, as the first line has; got 1"),
+        ('id,group\n"a,b\n', "line 2 must be cells whose quotes are closed"),
+        ("id,group\n,b\n", "line 2 must be a row with an id; got ''"),
+        ("id,group\na,b\n\na,c\n", "line 4 must be one group for each id; 'a' has 'b' above; got 'c'"),
         ("id,group\na,b\n", "must name images of crowd; none of its 1 ids is among them"),
         ("id,group\n", "must hold lines after its heading"),
     ],
