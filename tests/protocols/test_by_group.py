@@ -25,6 +25,7 @@ from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_identification import identify
 from angulus.evaluation.protocols.template_verification import verify
 from angulus.evaluation.protocols.templates import Pooling, pool
+from angulus.evaluation.protocols.trillion_pairs import evaluate as trillion_pairs
 from angulus.models.model_card import by_group_lines
 from angulus.report.charts import group_heat_map
 from angulus.report.render_plotly import render_plotly
@@ -321,7 +322,7 @@ def test_trillion_pairs() -> None:
     probes = test_distractors.only(whole, np.flatnonzero(place < 2), groups=np.asarray(whole.groups)[place < 2])
     held = np.flatnonzero((place >= 2) & (person < 9))
     gallery = test_distractors.only(whole, held)
-    result = distractors.trillion_pairs(probes, gallery, fars=(0.05,), search_fars=(0.2,), draws=10)
+    result = trillion_pairs(probes, gallery, fars=(0.05,), search_fars=(0.2,), draws=10)
     scores = test_distractors.cosine(probes.vectors, gallery.vectors)
     verification, identification = result.by_group
     named = [side.groups.tolist() for side in (probes, gallery)]  # type: ignore[union-attr]
@@ -340,6 +341,30 @@ def test_trillion_pairs() -> None:
         searched.append(
             (group, group, own is not None, best >= lowest if own is None else own > best and own >= lowest)
         )
+    check(identification, searched, 0.2)
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["distractors with groups", "without"])
+def test_trillion_pairs_among_distractors_only(grouped: bool) -> None:
+    """Genuine pairs and searches are of two probes; impostors are each probe with each distractor, and each probe."""
+    probes, others = of_people(test_distractors.PROBES, "ab"), test_distractors.DISTRACTORS
+    far_groups = np.array(["a", "b", "c", ""])[np.arange(len(others)) % 4] if grouped else None
+    given = replace(others, groups=far_groups)
+    result = trillion_pairs(probes, given, fars=(0.02,), search_fars=(0.2,), draws=10)
+    own = test_distractors.cosine(probes.vectors, probes.vectors)
+    far = test_distractors.cosine(probes.vectors, others.vectors)
+    verification, identification = result.by_group
+    at, lowest, named = verification.threshold, identification.threshold, probes.groups.tolist()  # type: ignore[union-attr]
+    assert at is not None and lowest is not None
+    at, lowest = at + ROUNDED, lowest - ROUNDED  # the first is just above a score that is refused
+    couples = [(a, b) for a, b in itertools.combinations(range(len(probes)), 2) if probes.labels[a] == probes.labels[b]]  # type: ignore[index]
+    trials = [(named[a], named[b], True, own[a, b] >= at) for a, b in couples]
+    for a, d in itertools.product(range(len(probes)), range(len(others))):
+        trials.append((named[a], named[a] if far_groups is None else str(far_groups[d]), False, far[a, d] >= at))
+    check(verification, trials, 0.02)
+    searched: list[Trial] = [(g, g, False, bool(far[a].max() >= lowest)) for a, g in enumerate(named)]
+    for p, m in [pair for a, b in couples for pair in ((a, b), (b, a))]:
+        searched.append((named[p], named[p], True, bool(own[p, m] > far[p].max() and own[p, m] >= lowest)))
     check(identification, searched, 0.2)
 
 
