@@ -13,6 +13,7 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.id_rule import IdRule
 from angulus.evaluation.lists.groups_csv import read_groups, with_groups
 from angulus.evaluation.lists.ijb import TemplateImages
 from angulus.evaluation.metrics.differentials import fdr, garbe, gini, max_over_geometric_mean, max_over_min
@@ -24,6 +25,7 @@ from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_identification import identify
 from angulus.evaluation.protocols.template_verification import verify
 from angulus.evaluation.protocols.templates import Pooling, pool
+from angulus.evaluation.protocols.trillion_pairs import evaluate as trillion_pairs
 from angulus.models.model_card import by_group_lines
 from angulus.report.charts import group_heat_map
 from angulus.report.render_plotly import render_plotly
@@ -320,7 +322,7 @@ def test_trillion_pairs() -> None:
     probes = test_distractors.only(whole, np.flatnonzero(place < 2), groups=np.asarray(whole.groups)[place < 2])
     held = np.flatnonzero((place >= 2) & (person < 9))
     gallery = test_distractors.only(whole, held)
-    result = distractors.trillion_pairs(probes, gallery, fars=(0.05,), search_fars=(0.2,), draws=10)
+    result = trillion_pairs(probes, gallery, fars=(0.05,), search_fars=(0.2,), draws=10)
     scores = test_distractors.cosine(probes.vectors, gallery.vectors)
     verification, identification = result.by_group
     named = [side.groups.tolist() for side in (probes, gallery)]  # type: ignore[union-attr]
@@ -342,6 +344,47 @@ def test_trillion_pairs() -> None:
     check(identification, searched, 0.2)
 
 
+@pytest.mark.parametrize("grouped", [True, False], ids=["distractors with groups", "without"])
+def test_trillion_pairs_among_distractors_only(grouped: bool) -> None:
+    """Genuine pairs and searches are of two probes; impostors are each probe with each distractor, and each probe."""
+    probes, others = of_people(test_distractors.PROBES, "ab"), test_distractors.DISTRACTORS
+    far_groups = np.array(["a", "b", "c", ""])[np.arange(len(others)) % 4] if grouped else None
+    given = replace(others, groups=far_groups)
+    result = trillion_pairs(probes, given, fars=(0.02,), search_fars=(0.2,), draws=10)
+    own = test_distractors.cosine(probes.vectors, probes.vectors)
+    far = test_distractors.cosine(probes.vectors, others.vectors)
+    verification, identification = result.by_group
+    at, lowest, named = verification.threshold, identification.threshold, probes.groups.tolist()  # type: ignore[union-attr]
+    assert at is not None and lowest is not None
+    at, lowest = at + ROUNDED, lowest - ROUNDED  # the first is just above a score that is refused
+    couples = [(a, b) for a, b in itertools.combinations(range(len(probes)), 2) if probes.labels[a] == probes.labels[b]]  # type: ignore[index]
+    trials = [(named[a], named[b], True, own[a, b] >= at) for a, b in couples]
+    for a, d in itertools.product(range(len(probes)), range(len(others))):
+        trials.append((named[a], named[a] if far_groups is None else str(far_groups[d]), False, far[a, d] >= at))
+    check(verification, trials, 0.02)
+    searched: list[Trial] = [(g, g, False, bool(far[a].max() >= lowest)) for a, g in enumerate(named)]
+    for p, m in [pair for a, b in couples for pair in ((a, b), (b, a))]:
+        searched.append((named[p], named[p], True, bool(own[p, m] > far[p].max() and own[p, m] >= lowest)))
+    check(identification, searched, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ids"),
+    [
+        (IdRule(strip=("_x.bin",), parts=2), "/data/p0/0.jpg_x.bin"),  # as the embeddings' own were before the rule
+        (IdRule(strip=("_x.bin",), parts=2), "other/p0/0.jpg"),
+        (IdRule(strip=("/data/", ".jpg_x.bin")), "/data/p0/0.jpg_x.bin"),
+        (IdRule(strip=("/data/", "_x.bin")), "p0/0"),  # without the suffix that the embeddings keep
+        (IdRule(strip=("/data/", ".jpg_x.bin")), "p0/0.png"),
+    ],
+)
+def test_a_csv_names_ids_as_the_list_or_the_embeddings_do(rule: IdRule, ids: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(f'id,group\n"{ids}",x\n')
+    given = replace(CROWD, ids=np.array([f"/data/{name}.jpg_x.bin" for name in CROWD.ids]))
+    named = with_groups(given.match_by(rule), tmp_path / "groups.csv")
+    assert named.groups is not None and named.groups.tolist() == ["x"] + [""] * (len(CROWD) - 1)
+
+
 def test_a_csv_names_the_groups(tmp_path: Path) -> None:
     """Other columns are ignored; images that it does not name, and empty or unknown groups, are of no group."""
     path = tmp_path / "groups.csv"
@@ -358,10 +401,10 @@ def test_a_csv_names_the_groups(tmp_path: Path) -> None:
     [
         ("name,group\na,b\n", "must name a column 'id' once in its first line, as in id,group; got 'name,group'"),
         ("id,groups\na,b\n", "column 'group' once .* did you mean 'groups'"),
-        ("id,group\na,b\nc\n", r"line 3 must be 2 columns .*; got 'c'"),
-        ('id,group\n"a",b\n', "line 2 must be an id and a group without quotes, the id not empty; got "),
-        ("id,group\n,b\n", "line 2 must be an id and a group without quotes, the id not empty; got ',b'"),
-        ("id,group\na,b\na,c\n", "line 3 must be one group for each id; 'a' has 'b' above; got 'c'"),
+        ("id,group\na,b\nc\n", "line 3 must be 2 cells, as the first line has; got 1"),
+        ('id,group\n"a,b\n', "line 2 must be cells whose quotes are closed"),
+        ("id,group\n,b\n", "line 2 must be a row with an id; got ''"),
+        ("id,group\na,b\n\na,c\n", "line 4 must be one group for each id; 'a' has 'b' above; got 'c'"),
         ("id,group\na,b\n", "must name images of crowd; none of its 1 ids is among them"),
         ("id,group\n", "must hold lines after its heading"),
     ],

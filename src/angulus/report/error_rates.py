@@ -170,10 +170,12 @@ def _missing(result: Result, rates: Sequence[float]) -> str:
     few = [rate for rate in rates if count is not None and count < least_count(rate)]
     others = [rate_label(rate) for rate in rates if rate not in few]
     needs = ", ".join(f"{rate_label(rate)} needs {least_count(rate):,}" for rate in few)
-    return " ".join(
-        [f"Not shown, for there are {count:,} different impostor pairs: FMR {needs}."] * bool(few)
-        + [f"Not shown, for the result was not asked for them: FMR {', '.join(others)}."] * bool(others)
-    )
+    reasons = []
+    if few:
+        reasons.append(f"Not shown, for there are {count:,} different impostor pairs: FMR {needs}.")
+    if others:
+        reasons.append(f"Not shown, for the result was not asked for them: FMR {', '.join(others)}.")
+    return " ".join(reasons)
 
 
 def _has_scores(result: Result) -> bool:

@@ -1,5 +1,6 @@
 """A CSV that names the group of each image: `id,group`, in place of the embeddings' own column."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,42 +9,53 @@ import numpy as np
 from angulus.core.checks import InputError, nearest, shown
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats.columns import known_or_empty, text_array
-from angulus.evaluation.lists.text import Layout, first_line, malformed, read_table
+from angulus.core.id_rule import AS_THEY_ARE, stem
+from angulus.evaluation.lists.named_columns import read_rows
+from angulus.evaluation.lists.text import malformed
 
 COLUMNS = ("id", "group")
 
 
-def read_groups(path: Path) -> dict[str, str]:
+def read_groups(path: Path, change: Callable[[str], str] = str) -> dict[str, str]:
     """The group of each id.
 
     The first line names the columns, `id` and `group` among them; commas, semicolons or tabs separate them. A group
     may be empty, which is unknown. An id may come twice with the same group.
 
+    Args:
+        path: the CSV.
+        change: what makes the ids of the CSV those of the embeddings.
+
     Raises:
-        InputError: names file and line: a missing column, a quote, an empty id, or an id with two groups.
+        InputError: names file and line: a missing column, another number of cells, an empty id, or an id with two
+            groups.
     """
-    heading = first_line(path)
-    separator = next((sign for sign in "\t;" if sign in heading), ",")
-    columns = [name.strip().lower() for name in heading.split(separator)]
+    (_, heading), *rows = read_rows(path)
+    columns = [name.lower() for name in heading]
     for name in COLUMNS:
         if columns.count(name) != 1:
             raise InputError(
-                f"{path} must name a column {name!r} once in its first line, as in id,group; got {shown(heading)}"
-                f"{nearest(name, columns)}"
+                f"{path} must name a column {name!r} once in its first line, as in id,group; got "
+                f"{shown(','.join(heading))}{nearest(name, columns)}"
             )
-    table = read_table(path, Layout(columns, dict.fromkeys(COLUMNS, str), separator, heading=True))
+    if not rows:
+        raise InputError(f"{path} must hold lines after its heading; got none")
+    ids, groups = ([cells[columns.index(name)] for _, cells in rows] for name in COLUMNS)
     found: dict[str, str] = {}
-    known = known_or_empty(text_array([group.strip() for group in table["group"].tolist()]))
-    for number, (name, group) in enumerate(zip(table["id"].tolist(), known.tolist(), strict=True), 2):
-        if not name or '"' in name or '"' in group:
-            raise malformed(path, number, "an id and a group without quotes, the id not empty", f"{name},{group}")
-        if found.setdefault(name, group) != group:
-            raise malformed(path, number, f"one group for each id; {name!r} has {found[name]!r} above", group)
+    known = known_or_empty(text_array(groups)).tolist()
+    for (line, _), name, group in zip(rows, ids, known, strict=True):
+        if not name:
+            raise malformed(path, line, "a row with an id", "")
+        if found.setdefault(change(name), group) != group:
+            raise malformed(path, line, f"one group for each id; {name!r} has {found[change(name)]!r} above", group)
     return found
 
 
 def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> Embeddings:
     """The embeddings with the groups of the CSV; images that it does not name have none.
+
+    Its ids are changed by the rule of the embeddings. If then none is found, image suffixes (.jpg, .png, ...) are
+    dropped on both sides.
 
     Args:
         embeddings: of the images.
@@ -53,14 +65,16 @@ def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> E
     Raises:
         InputError: as `read_groups`, or the CSV names no image of the embeddings.
     """
-    named = read_groups(path)
-    ids = [name for name in embeddings.ids.tolist() if name in named]
-    if not ids and not needed:
+    rule, ids = embeddings.id_rule or AS_THEY_ARE, embeddings.ids.tolist()
+    named = read_groups(path, rule.change)
+    if named.keys().isdisjoint(ids):
+        ids = [stem(name) for name in ids]
+        named = read_groups(path, lambda name: stem(rule.change(name)))
+    if not named.keys().isdisjoint(ids):
+        return replace(embeddings, groups=np.asarray(text_array([named.get(name, "") for name in ids])))
+    if not needed:
         return embeddings
-    if not ids:
-        raise InputError(
-            f"{path} must name images of {embeddings.source}; none of its {len(named):,} ids is among them: its ids "
-            f"look like {shown(next(iter(named)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
-        )
-    groups = text_array([named.get(name, "") for name in embeddings.ids.tolist()])
-    return replace(embeddings, groups=np.asarray(groups))
+    raise InputError(
+        f"{path} must name images of {embeddings.source}; none of its {len(named):,} ids is among them: its ids "
+        f"look like {shown(next(iter(named)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
+    )
