@@ -262,17 +262,17 @@ def froc(folder: Path) -> list[object]:
 
 
 def retrieval(folder: Path) -> list[object]:
-    embeddings_of(0.6).write(folder / "searched.npz")
-    return ["retrieval", folder / "searched.npz", "--k", 1, "--draws", 20]
+    embeddings_of(0.6).write(folder / "queries.npz")
+    return ["retrieval", folder / "queries.npz", "--k", 1, "--draws", 20]
 
 
 def reid(folder: Path) -> list[object]:
     found = embeddings_of(0.6)
     cameras = np.array(["c1", "c2"])[np.arange(len(found)) % 2]
-    for name, rows in (("seen", slice(0, None, 3)), ("kept", slice(1, None, 3))):
+    for name, rows in (("query", slice(0, None, 3)), ("bounding_box_test", slice(1, None, 3))):
         part = found.vectors[rows], found.ids[rows]
         Embeddings(*part, labels=found.labels[rows], cameras=cameras[rows]).write(folder / f"{name}.npz")  # type: ignore[index]
-    return ["reid", folder / "seen.npz", folder / "kept.npz", "--single-shot", 2, "--draws", 20]
+    return ["reid", folder / "query.npz", folder / "bounding_box_test.npz", "--single-shot", 2, "--draws", 20]
 
 
 def luna16(folder: Path) -> list[object]:

@@ -36,6 +36,7 @@ from angulus.evaluation.protocols import (
     template_identification,
     template_verification,
     templates,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.result import Result
@@ -321,7 +322,7 @@ def test_the_registry_imports_nothing_heavy() -> None:
         ("ijb-verify", templates.Pooling),
         ("ijb-identify", template_identification.identify),
         ("megaface", distractors.megaface),
-        ("trillion-pairs", distractors.trillion_pairs),
+        ("trillion-pairs", trillion_pairs.evaluate),
         ("froc", detection.evaluate),
         *((name, function) for name in ("retrieval", "reid") for function in (retrieval.evaluate, retrieval.Figures)),
         ("luna16", detection.luna16),

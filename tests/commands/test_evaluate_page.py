@@ -19,7 +19,8 @@ TEXT = PAGE.read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.S) for line in block.splitlines()]
 PREPARE = (
     *(files.people, files.cfp, files.bin_set, files.rfw, files.blufr, files.ytf, files.templates, files.megaface),
-    *(files.trillion_pairs, files.froc, files.luna16, files.luna16_candidates, files.classification, files.degraded),
+    *(files.trillion_pairs, files.retrieval, files.reid, files.froc, files.luna16, files.luna16_candidates),
+    *(files.classification, files.degraded),
 )
 
 
