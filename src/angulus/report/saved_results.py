@@ -105,19 +105,22 @@ def group_tables(results: Results) -> list[Table]:
 
 
 def group_maps(results: Results) -> list[Chart]:
-    """A heat map of the false match rate, group by group, of each result and operating point that compares groups."""
+    """A heat map of the false match rate, group by group, of each result and operating point that compares groups.
+
+    A point at which no group has enough pairs for the rate has none: its table says so.
+    """
     return [
         charts.group_heat_map(point, f"{name}: {point.rates['false_match']} by group at {point.at}")
         for name, result in results.items()
         for point in result.by_group
-        if any(len(cell.groups) > 1 for cell in point.cells)
+        if any(len(cell.groups) > 1 for cell in point.cells) and np.isfinite(point.matrix("false_match")).any()
     ]
 
 
 def _table_of_one(name: str, result: Result) -> Table:
     level = next((number.interval.level for number in result.numbers if number.interval), None)
     columns = {
-        f"{level or 0:.0%} interval": [span(number) for number in result.numbers] if level else [],
+        f"{100 * (level or 0):.0f} % interval": [span(number) for number in result.numbers] if level else [],
         "threshold": [_optional(number.threshold) for number in result.numbers],
         "±": [_optional(number.spread) for number in result.numbers],
     }
