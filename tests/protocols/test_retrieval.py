@@ -284,7 +284,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "unknown camera": ({"cameras": np.array(["", *"112"])}, {"camera_rule": True}, "2 have none"),
     "no splits": ({}, {"split": "test"}, "has no column splits"),
-    "splits": ({"splits": np.array(["a", "a", "b", "b"])}, {}, "has the splits 'a', 'b'; name one with split"),
+    "splits": ({"splits": np.array(["a", "a", "b", "b"])}, {}, "has the splits 'a', 'b'; name one with --split"),
     "split": ({"splits": np.array(["a", "a", "b", "b"])}, {"split": "c"}, "has no split 'c'"),
     "queries": ({}, {"queries": "a"}, "queries and gallery each name a split and go together"),
     "both": ({}, {"queries": "a", "gallery": "b", "split": "c"}, "split names the only split"),
