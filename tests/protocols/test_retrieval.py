@@ -302,6 +302,17 @@ def test_refusals(case: str) -> None:
         measured(Embeddings(vectors, np.array(list("abcd")), **columns), chosen=defaults("retrieval", **chosen))
 
 
+def test_classes_have_a_table_of_their_own() -> None:
+    """x finds its match first; of y, one image finds its match and the other finds an x."""
+    vectors = np.array([[1, 0], [0.99, 0.1], [0, 1], [0.8, 0.6]])
+    rows = Embeddings(vectors, np.array(list("abcd")), labels=np.array(list("xxyy")))
+    result = measured(rows, reported=retrieval.Figures(ks=(1,), per_class=True))
+    found = result.by_class()
+    assert {name: row["Recall@1"] for name, row in found.items()} == {"y": 0.5, "x": 1.0}
+    assert list(found) == ["y", "x"] and "Recall@1, x" not in [number.name for number in result.overall()]
+    assert measured(rows).by_class() == {}
+
+
 def test_refusals_of_two_files() -> None:
     vectors, ids = np.eye(4), np.array(list("abcd"))
     numbers = Embeddings(vectors, ids, labels=np.array(list("1122")))
