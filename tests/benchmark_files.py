@@ -317,3 +317,14 @@ def degraded(folder: Path) -> list[object]:
 def quality(folder: Path) -> list[object]:
     options = ["--pairs", folder / "my-pairs.txt", "--reference", folder / "softmax.npz"]
     return ["quality", folder / "model.npz", *options, "--draws", 20]
+
+
+def searched(folder: Path) -> None:
+    """Queries for the gallery of `trillion_pairs`, and a set with cameras in two files."""
+    (folder / "queries.npz").write_bytes((folder / "probes.npz").read_bytes())
+    vectors = np.random.default_rng(0).standard_normal((24, 8))
+    for name, rows in (("query", range(6)), ("bounding_box_test", range(6, 24))):
+        labels = np.array([f"{row % 6 + 1:04}" for row in rows])
+        cameras = np.array([f"c{row // 6}" for row in rows])
+        ids = np.array([f"{name}/{row}.jpg" for row in rows])
+        Embeddings(vectors[list(rows)], ids, labels=labels, cameras=cameras).write(folder / f"{name}.npz")

@@ -20,6 +20,7 @@ LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.S) for 
 PREPARE = (
     *(files.people, files.cfp, files.bin_set, files.rfw, files.blufr, files.ytf, files.templates, files.megaface),
     *(files.trillion_pairs, files.froc, files.luna16, files.luna16_candidates, files.classification, files.degraded),
+    files.searched,
 )
 
 
