@@ -201,6 +201,10 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         angulus.load(str(tmp_path))
     with pytest.raises(InputError, match=r"is not a model folder \(it is a file\); give"):
         angulus.load(tmp_path / "config.json")
+    with pytest.raises(
+        InputError, match=r"theirs.onnx is not a model folder .*; give an ONNX file to .* Embedder.from_onnx"
+    ):
+        angulus.load(tmp_path / "theirs.onnx")
 
 
 def test_a_run_in_place_of_its_model_is_refused_with_the_model(folder: Path) -> None:
@@ -273,7 +277,7 @@ def test_info_and_the_card_say_the_fingerprint(folder: Path) -> None:
     assert found.exit_code == 0, found.output
     assert f"fingerprint {model.fingerprint}, flip none" in found.output
     assert model.sha256 in found.output and "uint8 [batch, 1, 8, 8], grey" in found.output
-    assert "small, 3 numbers a feature" in found.output and "not calibrated" in found.output
+    assert "small, features of 3 numbers" in found.output and "not calibrated" in found.output
     assert f"fingerprint `{model.fingerprint}`" in (folder / "README.md").read_text()
     made = Embeddings(np.eye(4), np.array(["a", "b", "c", "d"]), models=np.full(4, model.name))
     pairs = PairList(made.ids[:2], made.ids[2:], np.array([True, False]))

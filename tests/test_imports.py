@@ -226,7 +226,7 @@ def test_a_checkpoint_of_lightning_becomes_a_model_folder_with_classes(tmp_path:
     said = run(
         "adaface", tmp_path / "adaface.ckpt", "--out", tmp_path / "m", "--classes", tmp_path / "adaface.ckpt"
     ).output
-    assert "ir18, 512 numbers a feature" in said and "uint8 [batch, 3, 112, 112]" in said
+    assert "ir18, features of 512 numbers" in said and "uint8 [batch, 3, 112, 112]" in said
     assert "scaled to (x − 127.5) / 127.5, in the order BGR, by the model itself" in said
     model = angulus.load(tmp_path / "m")
     pixels = torch.randint(0, 256, (1, 3, 112, 112), dtype=torch.uint8)
@@ -320,7 +320,7 @@ def test_what_is_no_such_checkpoint_is_refused(tmp_path: Path, monkeypatch: pyte
             small,
             r"it has 3, 4, 23, 3 units per stage, and tensors such as conv1\.weight.*the nearest that is known is ir50",
         ),
-        "other": ({name: torch.zeros(1) for name in ada}, "it looks like AdaFace's net: use adaface"),
+        "other": ({name: torch.zeros(1) for name in ada}, "it looks like AdaFace's net: use angulus import adaface"),
         "narrow": (
             narrow,
             r"does not fit insightface's iresnet \(ir18, .*: conv1\.weight must be \[64, 3, 3, 3\], and is \[1\]",
@@ -337,7 +337,7 @@ def test_what_is_no_such_checkpoint_is_refused(tmp_path: Path, monkeypatch: pyte
         run("insightface", "cut.pth", "--out", "model")
     with pytest.raises(InputError, match=re.escape("there is no file none.pth")):
         run("facenet", "none.pth", "--out", "model")
-    with pytest.raises(InputError, match=r"last_linear\.weight of facenet-pytorch's .*use adaface"):
+    with pytest.raises(InputError, match=r"last_linear\.weight of facenet-pytorch's .*use angulus import adaface"):
         torch.save({name: torch.zeros(1) for name in ada}, "ada.pth")
         run("facenet", "ada.pth", "--out", "model")
     with pytest.raises(InputError, match="--out must be a new or empty folder"):

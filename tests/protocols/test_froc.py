@@ -216,6 +216,14 @@ def test_what_is_refused(options: dict[str, object], sentence: str) -> None:
         detection.evaluate(marks(("a", 0, 0.9)), lesions(("a", 0, 6), ("b", 0, math.nan)), **options)  # type: ignore[arg-type]
 
 
+def test_cases_of_two_spellings_get_a_warning_that_shows_both() -> None:
+    result = detection.evaluate(marks(("img/a.jpg", 0, 0.9)), lesions(("a", 0, 6)), draws=0)
+    assert result.notes[0] == (
+        "warning: no mark hits a lesion; none lies in a case with one: the first mark is in 'img/a.jpg', "
+        "the first lesion in 'a'; do both files name the cases alike?"
+    )
+
+
 def test_only_lesions_to_ignore_are_no_lesions() -> None:
     with pytest.raises(InputError, match="froc needs at least one lesion in the listed cases; got none"):
         detection.evaluate(marks(("a", 0, 0.9)), lesions(("a", 0, 6), ignore=(0,)))

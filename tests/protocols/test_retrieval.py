@@ -284,7 +284,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "unknown camera": ({"cameras": np.array(["", *"112"])}, {"camera_rule": True}, "2 have none"),
     "no splits": ({}, {"split": "test"}, "has no column splits"),
-    "splits": ({"splits": np.array(["a", "a", "b", "b"])}, {}, "has the splits 'a', 'b'; name one with split"),
+    "splits": ({"splits": np.array(["a", "a", "b", "b"])}, {}, "has the splits 'a', 'b'; name one with --split"),
     "split": ({"splits": np.array(["a", "a", "b", "b"])}, {"split": "c"}, "has no split 'c'"),
     "queries": ({}, {"queries": "a"}, "queries and gallery each name a split and go together"),
     "both": ({}, {"queries": "a", "gallery": "b", "split": "c"}, "split names the only split"),
@@ -300,6 +300,17 @@ def test_refusals(case: str) -> None:
     vectors = np.random.default_rng(0).standard_normal((4, 3))
     with pytest.raises(InputError, match=message):
         measured(Embeddings(vectors, np.array(list("abcd")), **columns), chosen=defaults("retrieval", **chosen))
+
+
+def test_classes_have_a_table_of_their_own() -> None:
+    """x finds its match first; of y, one image finds its match and the other finds an x."""
+    vectors = np.array([[1, 0], [0.99, 0.1], [0, 1], [0.8, 0.6]])
+    rows = Embeddings(vectors, np.array(list("abcd")), labels=np.array(list("xxyy")))
+    result = measured(rows, reported=retrieval.Figures(ks=(1,), per_class=True))
+    found = result.by_class()
+    assert {name: row["Recall@1"] for name, row in found.items()} == {"y": 0.5, "x": 1.0}
+    assert list(found) == ["y", "x"] and "Recall@1, x" not in [number.name for number in result.overall()]
+    assert measured(rows).by_class() == {}
 
 
 def test_refusals_of_two_files() -> None:

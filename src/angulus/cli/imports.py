@@ -65,7 +65,7 @@ def _import(kind: str, checkpoint: Path, out: Path, classes: Path | None, scale:
 
     _check(out, scale)
     config = import_model(kind, checkpoint, out, classes, scale)
-    say(f"{out}: {config.backbone}, {config.embedding_size} numbers a feature")
+    say(f"{out}: {config.backbone}, features of {config.embedding_size} numbers")
     for line in model_card.takes(asdict(config), config.contract):
         say(f"  {line}")
 

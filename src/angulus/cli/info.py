@@ -16,7 +16,7 @@ def info(model: ModelFolder) -> None:
     loaded = artifact.load(model)
     config = loaded.config
     numbers = config.embedding_size * (2 if config.contract.flip == "concat" else 1)
-    say(f"{model}: {config.backbone}, {numbers} numbers a feature")
+    say(f"{model}: {config.backbone}, features of {numbers} numbers")
     say(f"  fingerprint {loaded.fingerprint}, flip {config.contract.flip}")
     say(f"  sha256 of the weights {loaded.sha256}")
     for line in model_card.takes(asdict(config), config.contract):

@@ -384,6 +384,8 @@ def _content(folder: Path) -> dict[str, Any]:
     except (OSError, InputError) as error:
         there = (folder / "model" / CONFIG).is_file()
         way = f"did you mean {folder / 'model'}?" if there else "give one that angulus train wrote as RUN/model"
+        if folder.suffix == ".onnx":
+            way = f"give an ONNX file to angulus embed as --onnx {folder}, or in Python to Embedder.from_onnx"
         raise InputError(f"{folder} is not a model folder ({_reason(folder, error)}); {way}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "sha256" not in content:
         raise InputError(f"{path} must be an Angulus model of format {FORMAT}, with a sha256; it is not")

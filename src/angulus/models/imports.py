@@ -221,7 +221,7 @@ def _improved(kind: str, state: State, where: Path) -> tuple[str, Names]:
         strange = ", ".join(list(state)[:_SHOWN])
         way = f"the nearest that is known is {nearest}" if any(found) else "give a checkpoint of that project"
         if other:
-            way = f"it looks like {SOURCES[other].title}: use {other}"
+            way = f"it looks like {SOURCES[other].title}: use angulus import {other}"
         has = f"{', '.join(map(str, found))} units per stage" if any(found) else "none of its units"
         raise InputError(
             f"{where} must be of {SOURCES[kind].title}, as deep as {', '.join(DEPTHS)}; it has {has}, and tensors such "
@@ -312,7 +312,7 @@ def _feature_size(kind: str, state: State, where: Path) -> int:
     name = {"insightface": "fc.weight", "adaface": "output_layer.3.weight", "facenet": "last_linear.weight"}[kind]
     if name not in state or state[name].ndim != 2:
         other = next((source for source in SOURCES if source != kind and _looks_like(source, state)), None)
-        way = f"; it looks like {SOURCES[other].title}: use {other}" if other else ""
+        way = f"; it looks like {SOURCES[other].title}: use angulus import {other}" if other else ""
         raise InputError(
             f"{where} must hold {name} of {SOURCES[kind].title}; it has {', '.join(list(state)[:_SHOWN])}{way}"
         )

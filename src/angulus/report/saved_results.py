@@ -105,27 +105,31 @@ def group_tables(results: Results) -> list[Table]:
 
 
 def group_maps(results: Results) -> list[Chart]:
-    """A heat map of the false match rate, group by group, of each result and operating point that compares groups."""
+    """A heat map of the false match rate, group by group, of each result and operating point that compares groups.
+
+    A point at which no group has enough pairs for the rate has none: its table says so.
+    """
     return [
         charts.group_heat_map(point, f"{name}: {point.rates['false_match']} by group at {point.at}")
         for name, result in results.items()
         for point in result.by_group
-        if any(len(cell.groups) > 1 for cell in point.cells)
+        if any(len(cell.groups) > 1 for cell in point.cells) and np.isfinite(point.matrix("false_match")).any()
     ]
 
 
 def _table_of_one(name: str, result: Result) -> Table:
-    level = next((number.interval.level for number in result.numbers if number.interval), None)
+    numbers = result.overall()
+    level = next((number.interval.level for number in numbers if number.interval), None)
     columns = {
-        f"{level or 0:.0%} interval": [span(number) for number in result.numbers] if level else [],
-        "threshold": [_optional(number.threshold) for number in result.numbers],
-        "±": [_optional(number.spread) for number in result.numbers],
+        f"{100 * (level or 0):.0f} % interval": [span(number) for number in numbers] if level else [],
+        "threshold": [_optional(number.threshold) for number in numbers],
+        "±": [_optional(number.spread) for number in numbers],
     }
     columns = {head: cells for head, cells in columns.items() if any(cells)}
-    names = [[number.name, shown(number.value)] for number in result.numbers]
+    names = [[number.name, shown(number.value)] for number in numbers]
     rows = [[*row, *cells] for row, *cells in zip(names, *columns.values(), strict=True)]
     caption = name if name == result.protocol else f"{name}: {result.protocol}"
-    meanings = explain_figures(number.name for number in result.numbers)
+    meanings = explain_figures(number.name for number in numbers)
     notes = (_counts(result), meanings, describe_features(result), *result.notes)
     return Table(caption, ["number", "value", *columns], rows, tuple(filter(None, notes)))
 
@@ -137,7 +141,7 @@ def _optional(value: float | None) -> str:
 def _table_of_many(protocol: str, results: Results) -> Table:
     """One row per result; thresholds and spreads have columns next to their number if any result has them."""
     head, columns = ["result"], []
-    for name in dict.fromkeys(number.name for result in results.values() for number in result.numbers):
+    for name in dict.fromkeys(number.name for result in results.values() for number in result.overall()):
         numbers = [next((one for one in result.numbers if one.name == name), None) for result in results.values()]
         head.append(name)
         columns.append([NONE if number is None else _with_interval(number) for number in numbers])

@@ -106,7 +106,13 @@ def measure_marks(
     if not len(marks):
         warnings = (f"{WARNING}there are no marks: the detector found nothing",)
     elif not (matched.lesion & (matched.scores > -np.inf)).any():
-        warnings = (f"{WARNING}no mark hits a {words.lesion}; {words.places}",)
+        ask = words.places
+        if not np.isin(marks.cases, lesions.cases).any():
+            names = (
+                f"the first mark is in {str(marks.cases[0])!r}, the first {words.lesion} in {str(lesions.cases[0])!r}"
+            )
+            ask = f"none lies in a {words.case} with one: {names}; do both files name the {words.case}s alike?"
+        warnings = (f"{WARNING}no mark hits a {words.lesion}; {ask}",)
     left_out = {f"{name} of other {words.case}s": len(where) for name, where in outside.items() if len(where)}
     matched = replace(matched, counts={**matched.counts, **left_out})
     return measure_matched(setting, matched, (*warnings, *outside_notes, *notes))

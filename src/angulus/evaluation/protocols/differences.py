@@ -135,7 +135,7 @@ def _same_choices(first: Result, second: Result, differing: Sequence[str]) -> No
         if one != other and name not in (*differing, *_OWN_CHOICES):
             raise InputError(
                 f"results must be of the same choices to be compared; {name} is {one!r} in the first and {other!r} "
-                f"in the second; to compare just that, name {name!r} as differing"
+                f"in the second; to compare just that, name {name!r} as differing (--differing {name})"
             )
 
 

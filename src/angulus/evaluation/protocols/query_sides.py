@@ -103,7 +103,7 @@ def choose(embeddings: Embeddings, others: Embeddings | None, chosen: Chosen, fl
     sides = []
     for what, side, used in (("queries", embeddings, rows), ("gallery images", far, places)):
         if side.labels is None:
-            raise InputError(f"{side.source} must say the class of each image; give the embeddings labels")
+            raise InputError(f"{side.source} must say the class of each image; add a column labels, one per embedding")
         known = used[side.labelled[used]]
         if len(known) < len(used):
             counts[f"{what} of unknown class left out"] = len(used) - len(known)
@@ -158,7 +158,7 @@ def _split(embeddings: Embeddings, others: Embeddings | None, chosen: Chosen) ->
         return everything, np.arange(len(others)), {"queries": "all images of the first file"}
     if embeddings.splits is None:
         if any(asked):
-            raise InputError(f"{embeddings.source} has no column splits, which queries, gallery and split read")
+            raise InputError(f"{embeddings.source} has no column splits, which --queries, --gallery and --split read")
         return everything, everything, {"queries": "each image searches all others"}
     names = np.unique(embeddings.splits).tolist()
     listed = ", ".join(map(repr, names))
@@ -168,7 +168,7 @@ def _split(embeddings: Embeddings, others: Embeddings | None, chosen: Chosen) ->
     pair = (chosen.queries, chosen.gallery) if chosen.queries else (QUERY, GALLERY)
     if not chosen.queries and not {QUERY, GALLERY} <= set(names):
         raise InputError(
-            f"{embeddings.source} has the splits {listed}; name one with split, or two with queries and gallery"
+            f"{embeddings.source} has the splits {listed}; name one with --split, or two with --queries and --gallery"
         )
     rows, places = (np.flatnonzero(embeddings.splits == _known(embeddings, str(name), listed, names)) for name in pair)
     return rows, places, {"queries": f"split {pair[0]} searches split {pair[1]}"}
@@ -188,7 +188,7 @@ def _refuse_special(embeddings: Embeddings, rows: Rows, chosen: Chosen) -> None:
         if count:
             raise InputError(
                 f"{embeddings.source}: no query may have the label {label!r}, which stands for {what}; {count} have "
-                f'it; if it is a class, give {what} as ""'
+                f'it; if it is a class, give --{what} "" (in Python {what}="")'
             )
 
 
@@ -199,14 +199,15 @@ def _cameras(
     if chosen.camera_rule is None and given:
         raise InputError(
             f"{given[0]} has cameras; say whether gallery images of a query's class and camera are ignored: "
-            "camera_rule true or false"
+            "--camera-rule or --no-camera-rule (in Python camera_rule=True or False)"
         )
     if not chosen.camera_rule:
         return None
     if embeddings.cameras is None or far.cameras is None:
         lacking = embeddings if embeddings.cameras is None else far
         raise InputError(
-            f"the camera rule needs the column cameras, which {lacking.source} lacks; or turn the rule off"
+            f"the camera rule needs the column cameras, which {lacking.source} lacks; add it, or turn "
+            "the rule off with --no-camera-rule (in Python camera_rule=False)"
         )
     first, second = embeddings.cameras[rows], far.cameras[places]
     unknown = int((first == "").sum() + (second == "").sum())

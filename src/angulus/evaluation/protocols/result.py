@@ -144,7 +144,7 @@ class Result:
         heads = {"interval": f"{100 * level:g} % interval", "threshold": "threshold", "spread": "±"}
         for head in ("value", *(heads[name] for name, shown in optional.items() if shown)):
             table.add_column(head, justify="right", no_wrap=True)
-        for number in self.numbers:
+        for number in self.overall():
             cells = {
                 "interval": span(number, digits, "[{}, {}]"),
                 "threshold": "" if number.threshold is None else shown(number.threshold, digits),
@@ -152,11 +152,36 @@ class Result:
             }
             row = [number.name, shown(number.value, digits), *(cells[n] for n, shown in optional.items() if shown)]
             table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
+        classes = []
+        if by_class := self.by_class():
+            classes = [Table(title="by class, the worst first")]
+            classes[0].add_column("class", no_wrap=True)
+            for figure in next(iter(by_class.values())):
+                classes[0].add_column(figure, justify="right", no_wrap=True)
+            for name, values in by_class.items():
+                classes[0].add_row(Text(name), *(Text(shown(value, digits)) for value in values.values()))
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
         warnings = [Text(note, style="bold red") for note in self.notes if note.startswith(WARNING)]
         notes = (note for note in self.notes if not note.startswith(WARNING))
-        return Group(*warnings, table, *tables(self.by_group, digits), *map(Text, (counts, *choices, *notes)))
+        return Group(*warnings, table, *classes, *tables(self.by_group, digits), *map(Text, (counts, *choices, *notes)))
+
+    def by_class(self) -> dict[str, dict[str, float]]:
+        """By class its value of each figure, the worst class first; empty unless the numbers hold them."""
+        figures, classes = (self.samples.get(name, np.empty(0, str)).tolist() for name in ("figures", "classes"))
+        if len(self.numbers) <= len(figures) or not classes:
+            return {}
+        values = {number.name: number.value for number in self.numbers}
+        table = {
+            str(name): {figure: values[f"{figure}, {name}"] for figure in figures if f"{figure}, {name}" in values}
+            for name in classes
+        }
+        return dict(sorted(((name, row) for name, row in table.items() if row), key=lambda item: [*item[1].values()]))
+
+    def overall(self) -> tuple[Number, ...]:
+        """The numbers that are not of one class."""
+        single = {f"{figure}, {name}" for name, row in self.by_class().items() for figure in row}
+        return tuple(number for number in self.numbers if number.name not in single)
 
     def save(self, path: Path) -> None:
         """Write the result as JSON, with thinned curves, and its samples next to it, each atomically.
