@@ -56,6 +56,14 @@ def test_a_sheet_of_another_program_is_enough(tmp_path: Path) -> None:
     assert "TAR@FAR=1e-3" in (tmp_path / "theirs.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["rfw", "retrieval", "reid", "froc", "megaface", "trillion-pairs", "ijb-identify"])
+def test_a_sheet_without_samples_has_a_report(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps(SMALLEST | {"protocol": name, "environment": {"files": ["a.csv"]}}))
+    run("report", theirs, "--out", tmp_path / "theirs.html")
+    assert "a.csv" in (tmp_path / "theirs.html").read_text()
+
+
 def test_all_that_is_wrong_is_listed_and_reading_names_three(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(SMALLEST | {"counts": {"a": -1, "b": 1.5}, "notes": 5, "number": [], "environment": 3}))

@@ -79,7 +79,7 @@ def errors_by_group(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
     """Errors of groups of people; results with the same groups share a chart."""
     by_groups: dict[tuple[str, ...], list[tuple[str, list[Number]]]] = {}
     for name, result in results.items():
-        if result.protocol == groups.PROTOCOL:
+        if result.protocol == groups.PROTOCOL and "groups" in result.samples:
             names = tuple(np.unique(result.samples["groups"]).tolist())
             accuracies = [result.number(f"accuracy {group}") for group in names]
             by_groups.setdefault(names, []).append((name, accuracies))
