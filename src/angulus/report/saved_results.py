@@ -207,7 +207,9 @@ def _points_of_table(result: Result, curve: Curve) -> list[CurvePoint]:
     points = []
     for number in result.numbers:
         if number.name.startswith(start) and np.isfinite(number.value):
-            rate = number.name.partition("=")[2]
+            rate, _, kind = number.name.partition("=")[2].partition(", ")
+            if kind:  # of a part of the pairs only
+                continue
             y, label = number.value, f"{number.name}: {shown(number.value)}"
             if curve.kind == "det":
                 y, label = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"
