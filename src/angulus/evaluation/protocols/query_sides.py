@@ -188,7 +188,7 @@ def _refuse_special(embeddings: Embeddings, rows: Rows, chosen: Chosen) -> None:
         if count:
             raise InputError(
                 f"{embeddings.source}: no query may have the label {label!r}, which stands for {what}; {count} have "
-                f'it; if it is a class, give {what} as ""'
+                f'it; if it is a class, give {what} as "" (--{what} "")'
             )
 
 
@@ -199,14 +199,14 @@ def _cameras(
     if chosen.camera_rule is None and given:
         raise InputError(
             f"{given[0]} has cameras; say whether gallery images of a query's class and camera are ignored: "
-            "camera_rule true or false"
+            "camera_rule true or false (--camera-rule or --no-camera-rule)"
         )
     if not chosen.camera_rule:
         return None
     if embeddings.cameras is None or far.cameras is None:
         lacking = embeddings if embeddings.cameras is None else far
         raise InputError(
-            f"the camera rule needs the column cameras, which {lacking.source} lacks; or turn the rule off"
+            f"the camera rule needs the column cameras, which {lacking.source} lacks; or turn the rule off with --no-camera-rule"
         )
     first, second = embeddings.cameras[rows], far.cameras[places]
     unknown = int((first == "").sum() + (second == "").sum())
