@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 import benchmark_files as files
 from angulus.cli import calibrate
 from angulus.cli import evaluate as commands
+from angulus.cli.main import SHARED
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.distributed import launch
@@ -112,6 +113,17 @@ def test_each_protocol_prints_saves_and_draws(name: str, folder: Path) -> None:
     again = folder / "again.html"
     write_report([folder / "out" / "result.json"], again)
     assert again.read_text() == page  # the saved result has the same page
+
+
+def test_a_result_keeps_the_hash_of_the_csv_of_groups(folder: Path) -> None:
+    named = folder / "groups.csv"
+    found = saved("evaluate", *files.pairs(folder), "--groups", named, "--draws", 0, to=folder / "result.json")
+    assert found.about["files"][str(named)] == hashlib.sha256(named.read_bytes()).hexdigest()
+
+
+def test_torchrun_starts_what_shares_its_work() -> None:
+    shared = {f"evaluate {name}" for name, protocol in COMMANDS.items() if protocol.shared}
+    assert {name for name in SHARED if name.startswith("evaluate")} == shared
 
 
 def test_the_list_names_every_command() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.verification import kfold_accuracy
 from angulus.evaluation.protocols import groups, pairs
 from angulus.evaluation.protocols.differences import compare_results
+from angulus.report.sections import write_report
+from angulus.report.thumbnails import Captioned, wrong_result_pairs
 from people import crowd, crowd_pairs
 
 CROWD = crowd()
@@ -67,6 +70,23 @@ def test_figures_with_failures_count_them_as_rejections() -> None:
     assert {name: RESULT.counts[name] for name in counted} == counted
     assert RESULT.choices["images without embedding"].startswith("failures to enrol")
     assert "norms" not in RESULT.samples and any("have no norm" in note for note in RESULT.notes)
+
+
+def test_curves_are_of_all_pairs_and_have_a_report(tmp_path: Path) -> None:
+    """A failure is accepted nowhere: the ROC ends at the shares of pairs that have two embeddings."""
+    roc, det = RESULT.curves
+    same = PAIRS.same
+    assert (roc.x[-1], roc.y[-1]) == pytest.approx([(~FAILED[same == kind]).mean() for kind in (False, True)])
+    assert det.y.tolist() == (1 - roc.y).tolist()
+    assert roc.y[roc.x <= 0.1].max() == pytest.approx(RESULT["TAR@FAR=1e-1"])
+    RESULT.save(tmp_path / "failures.json")
+    write_report([tmp_path / "failures.json"], tmp_path / "page.html")
+    shown = {name for one in wrong_result_pairs(RESULT, {}).values() for wrong in one for name in _ids(wrong)}
+    assert shown and not shown & set(ABSENT.tolist())
+
+
+def _ids(wrong: Captioned) -> list[str]:
+    return [thumbnail.alt for thumbnail in wrong.images]
 
 
 def test_intervals_and_comparisons_go_over_both_kinds() -> None:

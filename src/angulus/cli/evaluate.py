@@ -122,7 +122,8 @@ def _run(protocol: Protocol, values: dict[str, Any]) -> None:
 def _provenance(inputs: Inputs) -> dict[str, Any]:
     """When this was measured, and the SHA-256 of each file that was read."""
     listed = [path for given in inputs.lists.values() for path in (given if isinstance(given, list) else [given])]
-    paths = [path for path in (inputs.images, inputs.others, *inputs.samples, *listed) if isinstance(path, Path)]
+    given = (inputs.images, inputs.others, *inputs.samples, *listed, inputs.groups)
+    paths = [path for path in given if isinstance(path, Path)]
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return {"date": date, "files": {str(path): digest(path) for path in paths}}
 

@@ -94,7 +94,11 @@ app = typer.Typer(
 for _name, (_, _panel, _help) in COMMANDS.items():
     app.command(_name, help=_help, rich_help_panel=_panel)(lambda: None)
 error_console = Console(stderr=True)
-SHARED = {"train", "embed", "evaluate megaface", "evaluate trillion-pairs"}  # run by all processes of torchrun together
+SHARED = {  # run by all processes of torchrun together
+    "train",
+    "embed",
+    *(f"evaluate {name}" for name in ("megaface", "trillion-pairs", "retrieval", "reid")),
+}
 
 
 @app.callback(invoke_without_command=True)

@@ -79,7 +79,7 @@ def errors_by_group(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
     """Errors of groups of people; results with the same groups share a chart."""
     by_groups: dict[tuple[str, ...], list[tuple[str, list[Number]]]] = {}
     for name, result in results.items():
-        if result.protocol == groups.PROTOCOL:
+        if result.protocol == groups.PROTOCOL and "groups" in result.samples:
             names = tuple(np.unique(result.samples["groups"]).tolist())
             accuracies = [result.number(f"accuracy {group}") for group in names]
             by_groups.setdefault(names, []).append((name, accuracies))
@@ -211,7 +211,9 @@ def _points_of_table(result: Result, curve: Curve) -> list[CurvePoint]:
     points = []
     for number in result.numbers:
         if number.name.startswith(start) and np.isfinite(number.value):
-            rate = number.name.partition("=")[2]
+            rate, _, kind = number.name.partition("=")[2].partition(", ")
+            if kind:  # of a part of the pairs only
+                continue
             y, label = number.value, f"{number.name}: {shown(number.value)}"
             if curve.kind == "det":
                 y, label = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"

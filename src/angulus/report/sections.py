@@ -130,7 +130,8 @@ def _origins(content: Content) -> Section:
     folded = bool(content.runs or content.comparisons)  # a page of results is also read on paper
     for name, result in content.results.items():
         about = dict(result.about)
-        about |= {f"SHA-256 of {path}": digest for path, digest in about.pop("files", {}).items()}
+        if isinstance(about.get("files"), dict):  # another program may keep something else there
+            about |= {f"SHA-256 of {path}": digest for path, digest in about.pop("files").items()}
         blocks.append(_values_table(f"Choices of {name}", result.choices, folded=folded))
         blocks.append(_values_table(f"Environment of {name}", about, folded=folded))
     intro = "What the numbers were computed from and how, so that they can be reproduced."

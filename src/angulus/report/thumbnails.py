@@ -15,7 +15,7 @@ from PIL import Image
 
 from angulus.core import checks
 from angulus.data.sets.images import Images
-from angulus.evaluation.protocols import quality
+from angulus.evaluation.protocols import quality, scored
 from angulus.evaluation.protocols.result import Result
 from angulus.report.chart import Sheet
 from angulus.report.finished_run import FinishedRun, ImagePairs
@@ -97,15 +97,18 @@ def wrong_test_pairs(run: FinishedRun, images: Images, pairs: ImagePairs) -> dic
 
 
 def wrong_result_pairs(result: Result, images: Mapping[str, str]) -> dict[str, list[Captioned]]:
-    """A saved result's pairs that are decided wrongly, the worst first; `images` are data URIs by id."""
-    samples = result.samples
+    """A saved result's pairs that are decided wrongly, the worst first; `images` are data URIs by id.
+
+    Pairs with an image without embedding are left out, since no score decided them.
+    """
+    samples = scored.without_failures(result.samples) if scored.FAILED in result.samples else result.samples
     left, right, scores = samples["left"], samples["right"], samples["scores"]
 
     def captioned(row: int) -> Captioned:
         thumbnails = tuple(Thumbnail(images.get(name, ""), name) for name in (str(left[row]), str(right[row])))
         return Captioned(thumbnails, f"{' and '.join(image.alt for image in thumbnails)}, score {scores[row]:.4g}")
 
-    return _worst_pairs(scores, samples["same"], quality.judge_result(result).correct, left, right, captioned)
+    return _worst_pairs(scores, samples["same"], quality.correct_pairs(samples), left, right, captioned)
 
 
 def read_images(path: Path, ids: set[str]) -> dict[str, str]:

@@ -66,6 +66,7 @@ def evaluate(
     inside = names != ""
     samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
     groups = _groups(samples)
+    failed = samples.get(scored.FAILED, np.zeros(len(samples["same"]), dtype=bool))
     across = int((~inside).sum())
     notes: tuple[str, ...] = (f"{across:,} pairs that belong to no one group are left out",) if across else ()
     accuracies = [group.folds.accuracy() for group in groups]
@@ -90,7 +91,11 @@ def evaluate(
         },
         resampling,
         spreads=spreads,
-        curves=tuple(itertools.chain.from_iterable(curves(_curve(samples, g), g.name) for g in groups)),
+        curves=tuple(
+            itertools.chain.from_iterable(
+                curves(_curve(samples, g), g.name, failures=bool(failed[g.rows].any())) for g in groups
+            )
+        ),
         notes=_warnings(groups, samples) + notes + pair_scores.notes,
         by_group=_at_common_thresholds(sides, pair_scores, resampling),
         about=pair_scores.about,

@@ -90,7 +90,9 @@ def evaluate(
         resampling,
         thresholds=thresholds,
         spreads=spreads,
-        curves=curves(Presorted.of(enrolled["scores"], enrolled["same"]).curve(), PROTOCOL),
+        curves=curves(
+            Presorted.of(samples["scores"], samples["same"]).curve(), PROTOCOL, failures=scored.FAILED in samples
+        ),
         notes=notes + pair_scores.notes,
         by_group=by_group.of_pairs(sides, samples, at_fars, resampling, pair_scores.distinct.first),
         about=pair_scores.about,
@@ -141,9 +143,11 @@ def _figures(samples: Samples) -> Statistic:
     return figures
 
 
-def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:
-    """ROC and DET."""
-    return Curve("roc", name, curve.fmr, curve.tar), Curve("det", name, curve.fmr, 1 - curve.tar)
+def curves(curve: ErrorCurve, name: str, *, failures: bool = False) -> tuple[Curve, Curve]:
+    """ROC and DET; with failures, which no threshold accepts, without the last point, which would accept all."""
+    end = -1 if failures and len(curve.fmr) > 1 else None
+    fmr, tar = curve.fmr[:end], curve.tar[:end]
+    return Curve("roc", name, fmr, tar), Curve("det", name, fmr, 1 - tar)
 
 
 def figure_choices(folds: bool) -> dict[str, str]:

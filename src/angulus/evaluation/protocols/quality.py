@@ -88,7 +88,8 @@ def judge_result(result: Result) -> Judged:
     return _judged(result.samples, result.about)
 
 
-def _judged(samples: Samples, origin: Mapping[str, Any]) -> Judged:
+def correct_pairs(samples: Samples) -> Flags:
+    """Which pairs of a result of `pairs` or `ytf` are decided rightly, at the thresholds of `judge_pairs`, [P]."""
     scores, same, folds = samples["scores"], samples["same"], scored.folds_of(samples)
     if "histograms" in samples:
         thresholds = np.zeros(len(same))  # of the support vector machines
@@ -96,9 +97,13 @@ def _judged(samples: Samples, origin: Mapping[str, Any]) -> Judged:
         thresholds = np.full(len(same), best_of(Presorted.of(scores, same))[0])
     else:
         thresholds = folds.accuracy().thresholds[samples["folds"]]
+    return np.asarray((scores >= thresholds) == same)
+
+
+def _judged(samples: Samples, origin: Mapping[str, Any]) -> Judged:
     columns = {name: samples[name] for name in (*scored.COLUMNS, scored.DISTINCT) if name in samples}
     source, model = str(origin.get("embeddings", "unknown embeddings")), origin.get("model")
-    return Judged((scores >= thresholds) == same, samples["norms"], columns, source, model)
+    return Judged(correct_pairs(samples), samples["norms"], columns, source, model)
 
 
 def _read_split(result: Result) -> Judged:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,11 @@ Figure = Finite | Literal["Infinity", "-Infinity"] | None
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 _ROUNDED = 1e-6  # how far a rate may be from errors / trials
+
+
+def _repeated(items: Iterable[Any]) -> tuple[Any, int] | None:
+    """The first item that comes more than once, and how often."""
+    return next(((item, count) for item, count in Counter(items).items() if count > 1), None)
 
 
 class _Part(pydantic.BaseModel):
@@ -153,11 +159,10 @@ class ByGroupSheet(_Part):
 
     @pydantic.model_validator(mode="after")
     def _named(self) -> ByGroupSheet:
-        names = [cell.groups[0] for cell in self.cells if len(cell.groups) == 1]
+        names = {cell.groups[0] for cell in self.cells if len(cell.groups) == 1}
         found = [tuple(sorted(cell.groups)) for cell in self.cells]
-        twice = next((groups for groups in found if found.count(groups) > 1), None)
-        if twice:
-            raise ValueError(f"must have one cell for {' and '.join(twice)}; got {found.count(twice)}")
+        if twice := _repeated(found):
+            raise ValueError(f"must have one cell for {' and '.join(twice[0])}; got {twice[1]}")
         alone = next((name for groups in found for name in groups if name not in names), None)
         if alone is not None:
             raise ValueError(f"must have a cell of group {alone!r} alone; got it only with another")
@@ -190,10 +195,8 @@ class Sheet(_Part):
 
     @pydantic.model_validator(mode="after")
     def _once(self) -> Sheet:
-        names = [number.name for number in self.numbers]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"must have each number once; got {twice!r} {names.count(twice)} times")
+        if twice := _repeated(number.name for number in self.numbers):
+            raise ValueError(f"must have each number once; got {twice[0]!r} {twice[1]} times")
         return self
 
 
@@ -284,12 +287,9 @@ def _parse(path: Path) -> Any:
         raise ValueError(f"it holds {name}; {NUMBERS}")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"it must hold each name once; got {twice!r} {names.count(twice)} times")
-        return content
+        if twice := _repeated(name for name, _ in pairs):
+            raise ValueError(f"it must hold each name once; got {twice[0]!r} {twice[1]} times")
+        return dict(pairs)
 
     try:
         content = json.loads(path.read_bytes(), parse_constant=refuse, object_pairs_hook=once)
