@@ -17,12 +17,15 @@ _HEADER = 2**16  # bytes in which the text header of a MetaImage must end
 
 def check_metaimage(path: Path) -> int:
     """The size of the file with the voxels; refuses a header that names one in another folder, or a list of files."""
-    lines = _start(path, _HEADER).decode("utf-8", errors="replace").splitlines()
-    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition("=") for line in lines)]
+    # the library ends a line at a line feed alone, and a name at "=", ":" or a zero byte: both must see one name
+    lines = _start(path, _HEADER).decode("utf-8", errors="replace").split("\n")
+    parts = [line.replace(":", "=", 1).partition("=") for line in lines]
+    pairs = [(name.partition("\0")[0].strip(), value.strip()) for name, _, value in parts]
     named = [value for name, value in pairs if name == "ElementDataFile"]
     if named[:1] == ["LOCAL"]:  # voxels follow
         return path.stat().st_size
-    if len(named) != 1 or not named[0] or "/" in named[0] or "\\" in named[0] or named[0].startswith("LIST"):
+    # a name with % is a pattern of several names, which the library expands as a format of C
+    if len(named) != 1 or not named[0] or any(sign in named[0] for sign in "/\\%\0") or named[0].startswith("LIST"):
         raise InputError(f"{path} must name one file next to it as ElementDataFile; got {named}")
     raw = path.parent / named[0]
     if not raw.is_file():
