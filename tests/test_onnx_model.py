@@ -178,7 +178,11 @@ def test_the_command_takes_settings_or_a_contract_file(folder: Path, tmp_path: P
     [
         (["n", 3, SIDE, SIDE], {"size": (9, 9)}, r"wants 'images' as float \[n, 3, 8, 8\], takes no size 9x9"),
         (["n", 3, "h", "w"], {}, r"wants 'images' as float \[n, 3, h, w\], takes any size; give"),
-        (["n", 3, "h", "w"], {"size": (2**31, 2**31)}, "must take images of at most 67,108,864 numbers; got 13,835,058,055,282,163,712"),
+        (
+            ["n", 3, "h", "w"],
+            {"size": (2**31, 2**31)},
+            "must take images of at most 67,108,864 numbers; got 13,835,058,055,282,163,712",
+        ),
         ([2**40, 3, SIDE, SIDE], {}, "must take batches of at most 268,435,456 numbers; got 211,106,232,532,992"),
         (["n", 3, "h", "w"], {"size": (9, 9)}, r"wants 'images' .*cannot run on float32 \[1, 3, 9, 9\]: "),
         (["n", 4, SIDE, SIDE], {}, "must take images of 1 or 3 channels"),

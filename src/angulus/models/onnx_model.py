@@ -82,7 +82,9 @@ class OnnxModel:
             rule = f"the output {self._output!r} must be features [batch, d], one row per image"
             raise InputError(f"{rule}; got {got} for {len(values)} images; name another with --output")
         if not 0 < features.shape[1] <= MOST_SIZE:
-            raise InputError(f"the output {self._output!r} must be 1 to {MOST_SIZE:,} numbers; got {features.shape[1]:,}")
+            raise InputError(
+                f"the output {self._output!r} must be 1 to {MOST_SIZE:,} numbers; got {features.shape[1]:,}"
+            )
         if features.dtype.kind != "f":
             raise InputError(f"the output {self._output!r} must be floating point; got {features.dtype}")
         return features.astype(np.float32, copy=False)
@@ -332,7 +334,9 @@ def _external(onnx: Any, proto: Any, path: Path) -> list[Path]:
                 f"{path} must keep its weights in its own folder; it names {checks.shown(location)}, which lies outside"
             )
         if not os.path.isfile(file):  # unlike Path.is_file, it takes a name that is too long for any file
-            raise InputError(f"{path} needs the file {checks.shown(location)} next to it, which is not there; fetch it too")
+            raise InputError(
+                f"{path} needs the file {checks.shown(location)} next to it, which is not there; fetch it too"
+            )
         files.add(file)
     return sorted(files)
 
