@@ -293,7 +293,7 @@ def test_class_weights_without_numbers_and_two_shards_of_a_rank_are_refused(tmp_
     folder.mkdir()
     for name in ("softmax_fc_gpu_0.pt", "rank_0_softmax_weight.pt"):  # of two trainings
         torch.save(torch.ones(3, 4), folder / name)
-    with pytest.raises(InputError, match="one shard per rank; it has rank_0_softmax_weight.pt and softmax_fc_gpu_0.pt"):
+    with pytest.raises(InputError, match=r"one shard per rank; it has rank_0_.*\.pt and softmax_fc_gpu_0\.pt"):
         imports.read_classes(folder)
 
 
@@ -312,7 +312,7 @@ def test_a_backbone_without_finite_numbers_is_refused(wrong: str) -> None:
         "nan": torch.full_like(value, float("nan")),
         "complex": value.to(torch.complex64),
     }[wrong]
-    with pytest.raises(InputError, match="bn1.weight must hold finite numbers"):
+    with pytest.raises(InputError, match=r"bn1\.weight must hold finite numbers"):
         imports.convert("insightface", state, Path("x.pth"))
 
 
