@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,11 @@ def test_what_is_no_image_is_named(embedder: angulus.Embedder, tmp_path: Path) -
         embedder.encode(IMAGES, batch_size=0)
 
 
+def test_a_name_with_a_zero_byte_is_refused(embedder: angulus.Embedder) -> None:
+    with pytest.raises(InputError, match="cannot be read: embedded null byte"):
+        embedder.encode(["a\0b.png"])
+
+
 def test_a_feature_without_angle_is_named(embedder: angulus.Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: artifact.Model, pixels: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.full((5,), float(image.float().mean() != 0)) for image in pixels])
@@ -190,6 +196,33 @@ def test_how_images_are_grouped_changes_rounding_only(
     found = angulus.Embedder(model).encode(many)
     assert sizes == [1, 1, 1, *[32, 32] * 2, 6, 6]  # the image and its mirror image, once to measure; then parts
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_of_another_thread_do_not_change_how_many_images_go_at_a_time() -> None:
+    layer = torch.nn.Conv2d(1, 4, 1)
+
+    class Shared(torch.nn.Module):
+        """Another thread sends a whole batch through the layer while it is measured."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            other = threading.Thread(target=layer, args=(torch.zeros(64, 1, 512, 512),))
+            other.start()
+            other.join()
+            found: torch.Tensor = self.layer(images)
+            return found
+
+    image = torch.zeros(1, 1, 512, 512)
+    assert batching.images_at_a_time(Shared(), image) == batching.images_at_a_time(layer, image) == 4
+
+
+@pytest.mark.parametrize("device", ["xx", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(folder: Path, device: str) -> None:
+    with pytest.raises(InputError, match=f"device must be one that PyTorch can use here; {device} gave"):
+        angulus.Embedder.from_pretrained(folder / "model", device=device)
 
 
 def test_the_command_prints_the_error_of_bfloat16(folder: Path, tmp_path: Path) -> None:

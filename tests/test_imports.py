@@ -277,6 +277,45 @@ def test_shards_are_joined_in_the_order_of_their_ranks(tmp_path: Path) -> None:
         imports.read_classes(tmp_path / "flat.pt")
 
 
+def test_class_weights_without_numbers_and_two_shards_of_a_rank_are_refused(tmp_path: Path) -> None:
+    for number, (content, sentence) in enumerate(
+        (
+            ({"W": torch.ones(4, 9).to_sparse()}, "must hold class weights"),
+            ({"W": torch.ones(4, 9, device="meta")}, "must hold class weights"),
+            ({"W": torch.ones(4, 0)}, "must hold class weights"),
+            ({"state_dict": [1]}, "must hold class weights"),
+        )
+    ):
+        torch.save(content, tmp_path / f"{number}.pt")
+        with pytest.raises(InputError, match=sentence):
+            imports.read_classes(tmp_path / f"{number}.pt")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("softmax_fc_gpu_0.pt", "rank_0_softmax_weight.pt"):  # of two trainings
+        torch.save(torch.ones(3, 4), folder / name)
+    with pytest.raises(InputError, match=r"one shard per rank; it has rank_0_.*\.pt and softmax_fc_gpu_0\.pt"):
+        imports.read_classes(folder)
+
+
+@pytest.mark.parametrize("wrong", ["meta", "nan", "complex"])
+def test_a_backbone_without_finite_numbers_is_refused(wrong: str) -> None:
+    with torch.device("meta"):
+        net = artifact.Config("ir18", 3, (112, 112), 8).build()
+    names = [f"{layer}.{part}" for layer, kept in imports._iresnet((2, 2, 2, 2)) for part in imports._KINDS[kept]]
+    state = {
+        name: torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for name, value in zip(names, net.state_dict().values(), strict=True)
+    }
+    value = state["bn1.weight"]
+    state["bn1.weight"] = {
+        "meta": value.to("meta"),
+        "nan": torch.full_like(value, float("nan")),
+        "complex": value.to(torch.complex64),
+    }[wrong]
+    with pytest.raises(InputError, match=r"bn1\.weight must hold finite numbers"):
+        imports.convert("insightface", state, Path("x.pth"))
+
+
 def test_class_weights_of_pml_go_into_a_run_by_their_names(tmp_path: Path) -> None:
     """W [d, C] of pytorch-metric-learning; the data's classes have the same names in another order."""
     job = build.job(tiny.validated(), tiny.splits())

@@ -78,6 +78,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
         ({"variant": "AMM"}, "a variant of the claim 'x' must be one of"),
         ({"column": "accuracy"}, "a column of the claim 'x' must be one of"),
         ({"than": None}, r"the claim 'x' needs than \(a variant\) or than_column \(a column\)"),
+        ({"than": "AM"}, r"the claim 'x' compares AM .* with itself"),
         ({"within": 0}, "within"),
     ],
 )

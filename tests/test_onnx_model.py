@@ -178,6 +178,12 @@ def test_the_command_takes_settings_or_a_contract_file(folder: Path, tmp_path: P
     [
         (["n", 3, SIDE, SIDE], {"size": (9, 9)}, r"wants 'images' as float \[n, 3, 8, 8\], takes no size 9x9"),
         (["n", 3, "h", "w"], {}, r"wants 'images' as float \[n, 3, h, w\], takes any size; give"),
+        (
+            ["n", 3, "h", "w"],
+            {"size": (2**31, 2**31)},
+            "must take images of at most 67,108,864 numbers; got 13,835,058,055,282,163,712",
+        ),
+        ([2**40, 3, SIDE, SIDE], {}, "must take batches of at most 268,435,456 numbers; got 211,106,232,532,992"),
         (["n", 3, "h", "w"], {"size": (9, 9)}, r"wants 'images' .*cannot run on float32 \[1, 3, 9, 9\]: "),
         (["n", 4, SIDE, SIDE], {}, "must take images of 1 or 3 channels"),
         (["n", 3, SIDE, SIDE], {"colour": "grey"}, "must take images of 1 or 3 channels in the colour .*got grey"),
@@ -222,15 +228,52 @@ def test_strangers_files_run_no_code_and_read_no_other_file(tmp_path: Path) -> N
     (tmp_path / "in" / "w.bin").write_bytes(bytes(changed))
     assert onnx_model.load(tmp_path / "in" / "m.onnx").fingerprint != inside.fingerprint
     shutil.move(tmp_path / "in" / "w.bin", tmp_path / "w.bin")
-    with pytest.raises(InputError, match=r"needs the file w\.bin next to it, which is not there"):
+    with pytest.raises(InputError, match=r"needs the file 'w\.bin' next to it, which is not there"):
         onnx_model.load(tmp_path / "in" / "m.onnx")
     (tmp_path / "in" / "w.bin").symlink_to(tmp_path / "w.bin")
     with pytest.raises(InputError, match=r"must keep its weights in its own folder; it names 'w\.bin'"):
+        onnx_model.load(tmp_path / "in" / "m.onnx")
+    external = proto.graph.initializer[0].external_data
+    del external[:]
+    location = external.add(key="location")
+    proto.graph.initializer[0].data_location = F.EXTERNAL
+    for name in ("../w.bin", str(tmp_path / "w.bin"), "a\0b", ""):
+        location.value = name
+        (tmp_path / "in" / "m.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(InputError, match="must keep its weights in its own folder; it names"):
+            onnx_model.load(tmp_path / "in" / "m.onnx")
+    location.value = "w" * 5000
+    (tmp_path / "in" / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(InputError, match="next to it, which is not there"):
         onnx_model.load(tmp_path / "in" / "m.onnx")
     (tmp_path / "no.onnx").write_bytes(b"\xff\x01 no model")
     for name, sentence in (("no.onnx", "must be an ONNX model"), ("none.onnx", "there is no such file")):
         with pytest.raises(InputError, match=sentence):
             onnx_model.load(tmp_path / name)
+
+
+def test_a_model_and_its_weights_may_be_links_into_one_folder(tmp_path: Path) -> None:
+    """As the cache of a hub has them."""
+    cache, seen = tmp_path / "blobs", tmp_path / "snapshots"
+    cache.mkdir(), seen.mkdir()
+    proto = onnx.load(str(graph(cache / "a", ["n", 3, SIDE, SIDE])))
+    onnx.save(proto, str(cache / "a"), save_as_external_data=True, location="w.bin", size_threshold=0)
+    (cache / "w.bin").rename(cache / "b")
+    (seen / "m.onnx").symlink_to(cache / "a")
+    (seen / "w.bin").symlink_to(cache / "b")
+    found = angulus.Embedder.from_onnx(seen / "m.onnx").encode(IMAGES)
+    np.testing.assert_allclose(found, expected(nchw((X - 127.5) / 127.5)), rtol=1e-4, atol=1e-4)
+
+
+def test_an_output_without_numbers_is_refused(tmp_path: Path) -> None:
+    numbers = [onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("none", 0), ("axis", 1))]
+    nodes = [
+        onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+        onnx.helper.make_node("Slice", ["flat", "none", "none", "axis"], ["y"]),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, ("x", F.FLOAT, ["n", 3, SIDE, SIDE]), ["y"], numbers)
+    with pytest.raises(InputError, match="the output 'y' must be 1 to 1,048,576 numbers; got 0"):
+        onnx_model.load(path)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,32 @@ def test_metaimages_that_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(header.encode() + data)
         with pytest.raises(InputError, match=sentence):
             read_volume(tmp_path / name)
+    pattern = tmp_path / "a%s%s%s%s.raw"
+    pattern.write_bytes(bytes(240))  # the library would give its name to C's printf
+    (tmp_path / "pattern.mhd").write_bytes(header.encode() + pattern.name.encode())
+    with pytest.raises(InputError, match=r"must name one file next to it as ElementDataFile; got \['a%s%s%s%s.raw'\]"):
+        read_volume(tmp_path / "pattern.mhd")
+    (tmp_path / "scan.raw").write_bytes(bytes(240))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "scan.raw").write_bytes(bytes(240))
+    for away in (
+        "ElementDataFile : ../scan.raw\n",
+        "ElementDataFile\0 = ../scan.raw\n",
+        "ElementDataFile\n= ../scan.raw\n",
+        "Comment = a\vElementDataFile = LOCAL\nElementDataFile = ../scan.raw\n",
+        "Comment = a\rElementDataFile = LOCAL\nElementDataFile = ../scan.raw\n",
+    ):
+        (folder / "hidden.mhd").write_text(header.replace("ElementDataFile", away + "ElementDataFile") + "scan.raw\n")
+        with pytest.raises(InputError, match="must name one file next to it as ElementDataFile"):
+            read_volume(folder / "hidden.mhd")
+    for axes in ("73", "=73", "-1", "3 ", "3\nNDims = 99"):
+        (tmp_path / "axes.mha").write_bytes((header.replace("3", axes, 1) + "LOCAL\n").encode() + bytes(240))
+        if axes == "3 ":
+            assert read_volume(tmp_path / "axes.mha").voxels.shape == (6, 5, 4)
+            continue
+        with pytest.raises(InputError, match="must have NDims of 1 to 4 in its header"):
+            read_volume(tmp_path / "axes.mha")
     flat = header.replace("1 1 1", "1 1 0") + "LOCAL\n"
     (tmp_path / "flat.mha").write_bytes(flat.encode() + bytes(240))
     with pytest.raises(InputError, match=r"flat.mha must "):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -151,3 +152,12 @@ def test_a_fork_gets_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(threads.os, "getpid", lambda process=process: process)
         threads.walk(lambda numbers: [*numbers].clear(), range(4), CPU)
     assert set(made) == {1, 2}
+
+
+def test_a_walk_still_runs_after_the_pool_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()  # as Python does when the main thread ends, while another thread may still train
+    monkeypatch.setattr(threads, "_pool", lambda process: ended)
+    taken: list[int] = []
+    threads.walk(taken.extend, range(5), CPU)
+    assert taken == [0, 1, 2, 3, 4] and torch.get_num_threads() == 2

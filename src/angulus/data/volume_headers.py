@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -17,17 +18,28 @@ _HEADER = 2**16  # bytes in which the text header of a MetaImage must end
 
 def check_metaimage(path: Path) -> int:
     """The size of the file with the voxels; refuses a header that names one in another folder, or a list of files."""
-    lines = _start(path, _HEADER).decode("utf-8", errors="replace").splitlines()
-    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition("=") for line in lines)]
+    # the library ends a line at a line feed alone, and a name at "=", ":" or a zero byte: both must see one name
+    lines = _start(path, _HEADER).decode("utf-8", errors="replace").split("\n")
+    fields = [re.split("[=:]", f"{line}=", maxsplit=1) for line in lines]  # a value may also follow on the next line
+    pairs = [(name.partition("\0")[0].strip(), value.removesuffix("=").strip()) for name, value in fields]
     named = [value for name, value in pairs if name == "ElementDataFile"]
-    if named[:1] == ["LOCAL"]:  # voxels follow
-        return path.stat().st_size
-    if len(named) != 1 or not named[0] or "/" in named[0] or "\\" in named[0] or named[0].startswith("LIST"):
+    data = path if named[:1] == ["LOCAL"] else _named_file(path, named)
+    header = pairs[: next(place for place, (name, _) in enumerate(pairs) if name == "ElementDataFile")]
+    axes = [value for name, value in header if name == "NDims"]
+    if any(value not in ("1", "2", "3", "4") for value in axes):  # beyond, the library overruns its tables
+        raise InputError(f"{path} must have NDims of 1 to 4 in its header; got {', '.join(axes)}")
+    return data.stat().st_size
+
+
+def _named_file(path: Path, named: list[str]) -> Path:
+    """The file next to a MetaImage header that holds its voxels."""
+    # a name with % is a pattern of several names, which the library expands as a format of C
+    if len(named) != 1 or not named[0] or any(sign in named[0] for sign in "/\\%\0") or named[0].startswith("LIST"):
         raise InputError(f"{path} must name one file next to it as ElementDataFile; got {named}")
     raw = path.parent / named[0]
     if not raw.is_file():
         raise InputError(f"{path} needs {raw}, which it names; it is not there")
-    return raw.stat().st_size
+    return raw
 
 
 def check_nifti(path: Path) -> int:

@@ -243,6 +243,8 @@ class Claim:
     def __post_init__(self) -> None:
         if self.than is None and self.than_column is None:
             raise checks.InputError(f"the claim {self.says!r} needs than (a variant) or than_column (a column)")
+        if self.sides[0] == self.sides[1]:
+            raise checks.InputError(f"the claim {self.says!r} compares {self.variant} {self.column} with itself")
 
     @property
     def sides(self) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -8,11 +8,12 @@ segment. Sums are kept per segment and merged in the order of the segments, so t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -61,7 +62,13 @@ def walk(work: Callable[[Iterator[int]], None], numbers: range, device: torch.de
             raise
 
     total = torch.get_num_threads()
-    futures = [_pool(os.getpid()).submit(run) for _ in range(count)]
+    futures: list[Future[None]] = []
+    with contextlib.suppress(RuntimeError):  # once the main thread has ended, Python starts no work in pools
+        for _ in range(count):
+            futures.append(_pool(os.getpid()).submit(run))
+    if not futures:
+        work(iter(numbers))
+        return
     try:
         for future in futures:
             future.result()

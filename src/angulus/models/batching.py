@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,9 +36,10 @@ def images_at_a_time(network: nn.Module, image: Tensor) -> int:
     16
     """
     sizes = [1]
+    own = threading.get_ident()  # another thread may send a whole batch through the same layers meanwhile
 
     def note(layer: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and threading.get_ident() == own:
             sizes.append(output.numel() * 4)
 
     hooks = [layer.register_forward_hook(note) for layer in network.modules() if not any(layer.children())]

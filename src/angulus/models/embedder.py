@@ -74,7 +74,10 @@ class Embedder:
         if flip is not None:
             model = model.with_flip(flip)
         model.precision = precision
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        try:
+            return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        except (RuntimeError, AssertionError) as error:  # PyTorch's, of a device that is unknown, absent or full
+            raise InputError(f"device must be one that PyTorch can use here; {device} gave: {error}"[:300]) from error
 
     @classmethod
     def from_onnx(cls, path: str | os.PathLike[str], **options: Any) -> Embedder:

@@ -158,7 +158,12 @@ def read_classes(path: Path) -> Tensor:
         InputError: a shard that is missing or of another size, no class weights, or numbers that are not finite.
     """
     if path.is_dir():
-        shards = {int(found[1]): file for file in path.iterdir() if (found := _SHARD.fullmatch(file.name))}
+        shards: dict[int, Path] = {}
+        for file in sorted(path.iterdir()):
+            if found := _SHARD.fullmatch(file.name):
+                other = shards.setdefault(int(found[1]), file)
+                if other != file:
+                    raise InputError(f"{path} must hold one shard per rank; it has {other.name} and {file.name}")
         if sorted(shards) != list(range(len(shards))) or not shards:
             got = ", ".join(shards[rank].name for rank in sorted(shards)) or "none"
             raise InputError(f"{path} must hold all shards, softmax_fc_gpu_0.pt, softmax_fc_gpu_1.pt, ...; got {got}")
@@ -185,16 +190,29 @@ def _class_rows(path: Path) -> Tensor:
     content = _load(path)
     if isinstance(content, Mapping):
         for key in ("state_dict_softmax_fc", "state_dict"):
-            content = content.get(key, content)
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
         for name, turned in (("weight", False), ("W", True), ("head.kernel", True)):
             if isinstance(content.get(name), Tensor):
                 content = content[name].mT if turned and content[name].ndim == 2 else content[name]
                 break
-    if not isinstance(content, Tensor) or content.ndim != 2 or not content.is_floating_point():
+    if (
+        not isinstance(content, Tensor)
+        or not _holds_numbers(content)
+        or content.ndim != 2
+        or not content.numel()
+        or not content.is_floating_point()
+    ):
         raise InputError(
             f"{path} must hold class weights: `weight` [C, d], `W` [d, C] or `head.kernel` [d, C]; it does not"
         )
     return content.detach().float().contiguous()
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and real: not sparse, quantized, complex, or on the device "meta", which has shapes."""
+    usual = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return usual and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _load(path: Path) -> Any:
@@ -338,6 +356,8 @@ def _check_fit(net: str, state: State, expected: Mapping[str, tuple[str, Tensor]
             wrong.append(f"{name} is missing")
         elif name in state and state[name].shape != empty.shape:
             wrong.append(f"{name} must be {list(empty.shape)}, and is {list(state[name].shape)}")
+        elif name in state and not (_holds_numbers(state[name]) and bool(torch.isfinite(state[name]).all())):
+            wrong.append(f"{name} must hold finite numbers")
     wrong += [f"{name} is not known" for name in state if name not in expected]
     if wrong:
         more = f" and {len(wrong) - _SHOWN:,} more" if len(wrong) > _SHOWN else ""

@@ -80,8 +80,9 @@ def read_image(path: Path) -> bytes:
         )
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the image {path} cannot be read: {error.strerror}; give an image file") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"the image {path} cannot be read: {reason}; give an image file") from error
 
 
 def pixels_of(image: bytes, config: artifact.Config, what: str) -> torch.Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,11 +22,12 @@ from torch import Tensor
 from angulus.core import checks, extras, limits
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract, fingerprint, model_name
-from angulus.models.artifact import Config
+from angulus.models.artifact import MOST_SIZE, MOST_VALUES, Config
 
 Layout = Literal["nchw", "nhwc"]
 OPERATORS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # domains that ONNX Runtime itself computes
 MOST_IMAGES = 32  # at a time, where the model takes any number
+MOST_BATCH = 2**28  # numbers of a batch whose size the model fixes: 1 GiB in float32
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _WHAT = "embedding with an ONNX model"
@@ -78,6 +81,10 @@ class OnnxModel:
             got = list(features.shape) if isinstance(features, np.ndarray) else type(features).__name__
             rule = f"the output {self._output!r} must be features [batch, d], one row per image"
             raise InputError(f"{rule}; got {got} for {len(values)} images; name another with --output")
+        if not 0 < features.shape[1] <= MOST_SIZE:
+            raise InputError(
+                f"the output {self._output!r} must be 1 to {MOST_SIZE:,} numbers; got {features.shape[1]:,}"
+            )
         if features.dtype.kind != "f":
             raise InputError(f"the output {self._output!r} must be floating point; got {features.dtype}")
         return features.astype(np.float32, copy=False)
@@ -234,6 +241,12 @@ def _prepare(wanted: _Input, given: dict[str, Any], own: bool) -> tuple[_Scaling
         given |= {"mean": 0.0, "scale": 1.0}
     else:
         given |= {name: v for name, v in zip(("mean", "scale"), pair, strict=True) if v is not None}
+    values = channels * math.prod(size)
+    if values > MOST_VALUES:
+        raise InputError(f"{wanted} must take images of at most {MOST_VALUES:,} numbers; got {values:,}")
+    if values * (wanted.batch or 1) > MOST_BATCH:
+        rule = f"{wanted} must take batches of at most {MOST_BATCH:,} numbers"
+        raise InputError(f"{rule}; got {values * (wanted.batch or 1):,}; export it with a batch of any size")
     return scaling, Config("onnx", channels, size, 1, contract=Contract(**given, size=size))
 
 
@@ -309,18 +322,21 @@ def _external(onnx: Any, proto: Any, path: Path) -> list[Path]:
     for graph in graphs:
         tensors += graph.initializer
         tensors += [part for each in graph.sparse_initializer for part in (each.values, each.indices)]
-    folder, files = path.resolve().parent, set()
+    # a hub's cache links both the model and its weights to another folder, which they share
+    own, files = {path.parent.resolve(), path.resolve().parent}, set()
     for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-        file = (folder / location).resolve()
-        if not location or not file.is_relative_to(folder):
+        file = Path(os.path.realpath(path.parent / location)) if "\0" not in location else path.parent.parent
+        if not location or not any(file.is_relative_to(folder) for folder in own):
             raise InputError(
                 f"{path} must keep its weights in its own folder; it names {checks.shown(location)}, which lies outside"
             )
-        if not file.is_file():
-            raise InputError(f"{path} needs the file {location} next to it, which is not there; fetch it too")
+        if not os.path.isfile(file):  # unlike Path.is_file, it takes a name that is too long for any file
+            raise InputError(
+                f"{path} needs the file {checks.shown(location)} next to it, which is not there; fetch it too"
+            )
         files.add(file)
     return sorted(files)
 
