@@ -122,7 +122,12 @@ class Backbone(nn.Module):
     """Layers, one after another, that map images of one size to features; refuses other images.
 
     Shapes: float images [B, in_channels, *image_size] -> features [B, embedding_size].
+
+    Attributes:
+        net_prefix: what precedes the names of a net of another library among those of the parameters.
     """
+
+    net_prefix = ""
 
     def __init__(
         self,

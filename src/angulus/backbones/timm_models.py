@@ -103,7 +103,9 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
         raise InputError(f"timm cannot build {name!r} with {reason}") from error
     width = _width(name, net, in_channels, sides)
     layers = [net, FeatureLayer(width, embedding_size)]
-    return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
+    backbone = Backbone(layers, in_channels, sides, embedding_size, initialize=None)
+    backbone.net_prefix = "layers.0."
+    return backbone
 
 
 def _check_options(name: str, options: dict[str, object]) -> None:
