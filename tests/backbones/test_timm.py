@@ -92,9 +92,9 @@ def test_options_go_to_timm() -> None:
         (
             "timm:toy_net",
             {"image_size": 20},
-            r"'toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
+            r"'timm:toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
         ),
-        ("timm:toy_net", {"image_size": 1}, "'toy_net' cannot take images of 1 x 1 pixels: .*give another image_size"),
+        ("timm:toy_net", {"image_size": 1}, "'timm:toy_net' cannot take images of 1 x 1 pixels: .*give another image_size"),
         (
             "timm:toy_net",
             {"global_pool": ""},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from angulus.backbones.layers import Backbone
+from angulus.backbones.layers import shell
 from angulus.core import checks
 from angulus.core.checks import InputError
 
@@ -34,10 +34,9 @@ def prepare(backbone: nn.Module, settings: Training) -> None:
 
 def parameters_by_name(backbone: nn.Module) -> list[tuple[str, nn.Parameter, bool]]:
     """(name, parameter, whether it comes after a net of another library) of each parameter, in the net's order."""
-    shells = ((name, module) for name, module in backbone.named_modules() if isinstance(module, Backbone))
-    name, shell = next(shells, ("", None))
-    outer = f"{name}." if name else ""
-    inner = f"{outer}{shell.net_prefix}" if shell is not None else ""
+    place, own = shell(backbone)
+    outer = f"{place}." if place else ""
+    inner = f"{outer}{own.net_prefix}" if own is not None else ""
     foreign = inner != outer
     return [
         (
