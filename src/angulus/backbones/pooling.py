@@ -22,7 +22,7 @@ class GeM(nn.Module):
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
         super().__init__()
-        self.p, self.eps = nn.Parameter(torch.full((1,), p)), eps
+        self.p, self.eps = nn.Parameter(torch.full((1,), float(p))), eps
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [B, T, C] to [B, C]."""
@@ -78,4 +78,4 @@ class Pool(nn.Module):
         if self.kind == "cls":
             return outputs[:, 0]
         places = outputs[:, self.prefix :]
-        return places.mean(dim=1) if self.kind == "mean" else self.learned(places)  # type: ignore[no-any-return]
+        return places.mean(dim=1) if self.kind == "mean" else self.learned(places)

@@ -20,7 +20,7 @@ from angulus.backbones.mobilefacenet import mobilefacenet
 from angulus.backbones.nodules import luna_fusion, luna_net
 from angulus.backbones.small_images import feature_incay_net, iam_mnist, lenet5, lenet_plus_plus, small_net
 from angulus.backbones.sphereface import spherenet, wen28
-from angulus.backbones.timm_models import PREFIX, timm_net
+from angulus.backbones.timm_models import OVERLAY, PREFIX, timm_net
 from angulus.backbones.transformers_models import transformers_net
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
@@ -117,7 +117,7 @@ def own_input(name: str, options: Mapping[str, object]) -> dict[str, Any]:
     """
     if name.startswith(transformers_models.PREFIX):
         return transformers_models.own_input(name.removeprefix(transformers_models.PREFIX))
-    if name.startswith(PREFIX) and options.get("pretrained") is True:
+    if name.startswith(PREFIX) and options.get("pretrained") is True and not options.get(OVERLAY):
         return timm_models.own_input(name.removeprefix(PREFIX), options)
     return {}
 

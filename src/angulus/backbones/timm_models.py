@@ -13,6 +13,7 @@ from angulus.core import checks, extras
 from angulus.core.checks import InputError
 
 PREFIX = "timm:"
+OVERLAY = "pretrained_cfg_overlay"  # which names weights of one's own
 _NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)  # timm takes "hf-hub:..." and "local-dir:..." for places to load from
 _Check = Callable[[str, Any], object]
 
@@ -69,7 +70,7 @@ _OPTIONS: dict[str, _Check] = {
 # Where the first weights come from. These read files, fetch, or unpickle: a recipe may have them, a stored model not.
 _FIRST_WEIGHTS: dict[str, _Check] = {
     "pretrained": checks.flag,
-    "pretrained_cfg_overlay": _place,
+    OVERLAY: _place,
     "checkpoint_path": _text,
     "cache_dir": _text,
 }

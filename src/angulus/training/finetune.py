@@ -124,7 +124,7 @@ def recompute_activations(backbone: nn.Module) -> None:
         except AssertionError as error:  # how timm says that a net cannot
             raise InputError(f"{what}: this net of timm does not support it; leave it out") from error
     else:
-        net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        net.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _can_recompute(module: nn.Module) -> bool:
