@@ -156,6 +156,14 @@ def test_the_input_of_the_weights_is_the_recipes_unless_it_says_otherwise(folder
         re.match(r"input.scale is 96.*, but the weights of .* were trained with \[58", each) for each in sentences
     )
     whole = recipes.dump(recipes.validate(content))
+    processor = json.dumps({**PROCESSOR, "crop_size": {"height": 16, "width": 12}})
+    (folder / "preprocessor_config.json").write_text(processor)
+    with pytest.raises(
+        InputError, match=r"were trained with images of 16x12, and these are 8x8; .*set input.size=\[8, 8\]"
+    ):
+        build.job(recipes.validate(content), colour(20))
+    with pytest.warns(UserWarning, match=r"input.size is \(8, 8\), but the weights of .* were trained with \[16, 12\]"):
+        build.job(recipes.validate({**content, "input": {"size": [8, 8]}}), colour(20))
     (folder / "preprocessor_config.json").unlink()
     (folder / "config.json").unlink()
     assert recipes.validate(whole).input == found  # a run's own recipe needs the folder no more

@@ -79,7 +79,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
-    _warn_of_other_input(recipe)
+    _compare_input(recipe, tuple(sides))
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
@@ -105,9 +105,18 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     return backbone, device(settings.device, ranks)
 
 
-def _warn_of_other_input(recipe: Recipe) -> None:
-    """Name what the recipe's input has otherwise than the backbone's first weights were trained with."""
-    for key, value in backbones.own_input(recipe.backbone.name, recipe.backbone.options).items():
+def _compare_input(recipe: Recipe, sides: tuple[int, ...]) -> None:
+    """Name what the recipe's input, or the data, has otherwise than the backbone's first weights were trained with."""
+    own = backbones.own_input(recipe.backbone.name, recipe.backbone.options)
+    size = tuple(own.get("size", sides))
+    if recipe.input.size == size != sides:
+        high, wide = size
+        raise InputError(
+            f"the weights of {recipe.backbone.name} were trained with images of {high}x{wide}, and these are "
+            f"{'x'.join(map(str, sides))}; bring them to that size with `angulus prepare images --size {high}x{wide}`, "
+            f"or set input.size={list(sides)} to train on them as they are"
+        )
+    for key, value in own.items():
         said = getattr(recipe.input, key)
         applies = key == "size" or recipe.input.normalize == "fixed"
         if applies and (list(said) if isinstance(said, tuple) else said) != value:
