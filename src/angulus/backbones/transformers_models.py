@@ -215,17 +215,19 @@ def own_input(name: str) -> dict[str, Any]:
     if name in _KINDS:
         return {}
     what, folder = f"{PREFIX}{name}", find(name, (CONFIG, PROCESSOR))
+    read_config(folder, what)  # refuses a folder of something else before it misses a file in it
     if not (folder / PROCESSOR).exists():
         checks.warn(f"{what} has no {PROCESSOR}: give input.mean, input.scale and input.size of its weights")
         return {}
     content = _json(folder / PROCESSOR, what)
     found: dict[str, Any] = {}
-    unit = 1 / content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1.0
+    factor = checks.number(f"rescale_factor of {what}", content.get("rescale_factor", 1 / 255), low=0, open_low=True)
+    unit = 1 / factor if content.get("do_rescale", True) else 1.0
     for key, source in (("mean", "image_mean"), ("scale", "image_std")):
         values = content.get(source)
         if content.get("do_normalize", True) and isinstance(values, list) and len(values) == 3:
             found[key] = [round(checks.number(f"{source} of {what}", value) * unit, 6) for value in values]
-    size = content.get("crop_size") if content.get("do_center_crop") else content.get("size")
+    size = content.get("crop_size") if content.get("do_center_crop", "crop_size" in content) else content.get("size")
     if isinstance(size, dict) and {"height", "width"} <= size.keys():
         found["size"] = [checks.integer(f"size of {what}", size[side], low=1) for side in ("height", "width")]
     return found
