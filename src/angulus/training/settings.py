@@ -263,7 +263,7 @@ class Training:
     ema: OpenFraction | None = None
     """The decay, such as 0.999, of a running mean of the weights, which is evaluated and saved in their place."""
     activation_checkpointing: bool = False
-    """Compute the activations of a timm or transformers net again in backward: less memory, about a third slower."""
+    """Compute the activations of a timm or transformers net again in backward: less memory, one more forward."""
     save_classes: Literal[True, False, "auto"] = "auto"
     """Whether the model folder holds the class weights with their names, which `angulus predict` needs. auto: for at
     most 1,000 classes, unless images are aligned faces (input.template) or people are held out (validation), where
