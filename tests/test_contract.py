@@ -37,6 +37,9 @@ def test_what_is_not_bytes_is_refused(dtype: torch.dtype) -> None:
         ({"scale": -1.0}, "input.scale must be a finite number > 0; got -1.0"),
         ({"mean": float("nan")}, "input.mean must be a finite number; got nan"),
         ({"mean": "78"}, "input.mean must be a number; got '78'"),
+        ({"mean": [1.0, 2.0]}, "input.mean must be one number, or three of red, green and blue; got 2"),
+        ({"scale": [1.0, 0.0, 2.0]}, "input.scale must be a finite number > 0; got 0.0"),
+        ({"mean": [1.0, 2.0, 3.0], "colour": "grey"}, "must be one number each for input.colour grey; got three"),
         ({"normalize": "batch"}, "input.normalize must be one of 'fixed', 'per_image', 'mean_image'; got 'batch'"),
         ({"normalize": "per_image", "scale": 128.0}, "input.scale does not apply to input.normalize per_image"),
         ({"normalize": "mean_image", "mean": 0.0}, "input.mean does not apply to input.normalize mean_image"),
@@ -51,6 +54,20 @@ def test_what_is_not_bytes_is_refused(dtype: torch.dtype) -> None:
 def test_contracts_are_refused(values: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Contract(**values)
+
+
+@pytest.mark.parametrize("colour", [None, "bgr"])
+def test_a_mean_and_a_scale_by_colour_are_those_of_red_green_and_blue(colour: str | None) -> None:
+    mean, scale = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    contract = Contract(mean=mean, scale=scale, colour=colour)  # type: ignore[arg-type]  # as JSON has them
+    pixels = torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).view(2, 3, 2, 2)
+    found = contract(pixels)
+    for place in range(3):
+        from_rgb = 2 - place if colour == "bgr" else place
+        expected = (pixels[:, from_rgb].double() - mean[from_rgb]) / scale[from_rgb]
+        torch.testing.assert_close(found[:, place].double(), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(InputError, match=r"for images that are not RGB; got three, and images of 1 channel"):
+        Contract(mean=mean)(pixels[:, :1])  # type: ignore[arg-type]
 
 
 FACES = {"size": (4, 3), "colour": "rgb", "template": "five_points"}

@@ -155,11 +155,14 @@ def test_a_stored_pretrained_never_fetches(folder: Path, harm: list[str], door: 
     assert not harm
 
 
-@pytest.mark.parametrize("name", ["timm:hf-hub:someone/toy_net", "timm:local-dir:/tmp/toy_net", "timm:../toy_net"])
+PLACES = ["timm:hf-hub:someone/toy_net", "timm:local-dir:/tmp/toy_net", "timm:../toy_net"]
+
+
+@pytest.mark.parametrize("name", [*PLACES, "transformers:someone/net", "transformers:."])
 def test_a_name_that_is_a_place_is_refused(folder: Path, harm: list[str], name: str) -> None:
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"backbone": name}))
-    with pytest.raises(InputError, match="timm has no net"):
+    with pytest.raises(InputError, match=r"timm has no net|the net of a stored model of transformers: must be one of"):
         angulus.load(folder)
     assert not harm
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from angulus.backbones import build, list_backbones
+from angulus.backbones import build, list_backbones, own_input
 from angulus.backbones.layers import FeatureLayer
 from angulus.core.checks import InputError
 
@@ -92,9 +92,13 @@ def test_options_go_to_timm() -> None:
         (
             "timm:toy_net",
             {"image_size": 20},
-            r"'toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
+            r"'timm:toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
         ),
-        ("timm:toy_net", {"image_size": 1}, "'toy_net' cannot take images of 1 x 1 pixels: .*give another image_size"),
+        (
+            "timm:toy_net",
+            {"image_size": 1},
+            "'timm:toy_net' cannot take images of 1 x 1 pixels: .*give another image_size",
+        ),
         (
             "timm:toy_net",
             {"global_pool": ""},
@@ -146,3 +150,54 @@ def test_timm_itself() -> None:
         build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7)
     made = build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7, img_size=64)
     assert made(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+class Tokens(nn.Module):
+    """A transformer of timm, whose pooling is off: two tokens before those of patches."""
+
+    num_prefix_tokens = 2
+
+    def __init__(self, in_chans: int, num_classes: int, global_pool: str = "token") -> None:
+        super().__init__()
+        assert global_pool == ""
+        self.cls_token, self.proj = nn.Parameter(torch.randn(1, 2, 7)), nn.Conv2d(in_chans, 7, 8, stride=8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.cls_token.expand(len(images), -1, -1), self.proj(images).flatten(2).mT], dim=1)
+
+
+def test_pooling_by_name_takes_the_place_of_timms(toy_timm: types.ModuleType) -> None:
+    images = torch.randn(4, 3, 16, 16)
+    net = build("timm:toy_net", **SIZES, pooling="mean").eval()
+    torch.testing.assert_close(net.layers[1](net.layers[0](images)), net.layers[0](images).mean((2, 3)))
+    with pytest.raises(InputError, match="'timm:toy_net' has no class token; take the pooling mean, gem or attention"):
+        build("timm:toy_net", **SIZES, pooling="cls")
+    with pytest.raises(InputError, match="takes one of the options pooling and global_pool"):
+        build("timm:toy_net", **SIZES, pooling="mean", global_pool="avg")
+    toy_timm.create_model = lambda name, **options: Tokens(**options)  # type: ignore[attr-defined]
+    for kind, expected in (("mean", lambda tokens: tokens[:, 2:].mean(1)), ("cls", lambda tokens: tokens[:, 0])):
+        net = build("timm:toy_net", **SIZES, pooling=kind).eval()
+        torch.testing.assert_close(net.layers[1](net.layers[0](images)), expected(net.layers[0](images)))
+
+
+@pytest.mark.parametrize("give", [tuple, lambda maps: {"maps": maps}])
+def test_a_net_of_several_outputs_is_refused(give: Callable[..., object], toy_timm: types.ModuleType) -> None:
+    class Several(Toy):
+        def forward(self, images: Tensor) -> Tensor:
+            return give([super().forward(images)])  # type: ignore[return-value]
+
+    toy_timm.create_model = lambda name, **options: Several(**options)  # type: ignore[attr-defined]
+    with pytest.raises(
+        InputError, match=r"'timm:toy_net' must give one tensor; it gives a (tuple|dict): take another net"
+    ):
+        build("timm:toy_net", **SIZES)
+
+
+def test_the_input_of_timms_weights_is_known(toy_timm: types.ModuleType) -> None:
+    weights = types.SimpleNamespace(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1), input_size=(3, 24, 32))
+    toy_timm.get_pretrained_cfg = lambda name: weights  # type: ignore[attr-defined]
+    expected = {"mean": [127.5, 102.0, 76.5], "scale": [51.0, 51.0, 25.5], "size": [24, 32]}
+    assert own_input("timm:toy_net", {"pretrained": True}) == expected
+    assert own_input("timm:toy_net", {"pretrained": True, "img_size": 48}) == {**expected, "size": [48, 48]}
+    assert own_input("timm:toy_net", {"pretrained": True, "pretrained_cfg_overlay": {"file": "own"}}) == {}
+    assert own_input("timm:toy_net", {}) == own_input("wen28", {}) == {}

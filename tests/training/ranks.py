@@ -62,6 +62,7 @@ CASES: dict[str, list[str]] = {
     "in-backward": [*NET, "head={impl: chunked, update_in_backward: true}"],
     "slow-backbone": [*NET, "training.optimizer.backbone_lr_scale=0.1"],
     "ramped": [*NET, "objective={kind: mv_softmax, s: 8, ramp: {margin: [0.2, 0.8], negatives: auto}}"],
+    "averaged": [*NET, "training.ema=0.7", "training.optimizer.layer_decay=0.9", "training.freeze=['layers.0.*']"],
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
 OF_THREE = (
@@ -72,7 +73,11 @@ OF_THREE = (
     "synced-accumulated",
     "validated",
 )  # what three processes train too
-STOPPED = {"stopped": [*NET, "objective.learn=true"], "stopped-adamw": CASES["adamw"]}
+STOPPED = {
+    "stopped": [*NET, "objective.learn=true"],
+    "stopped-adamw": CASES["adamw"],
+    "stopped-averaged": CASES["averaged"],
+}
 REFUSED: dict[str, list[str]] = {
     "dense": ["head.sharded=false"],
     "device": ["training.device=cuda:0"],

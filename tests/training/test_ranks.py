@@ -66,7 +66,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
     """The trained parameters of a run, of however many processes it was."""
     state = load_checkpoint(folder / CHECKPOINT)
     rows = class_rows(state, folder)
-    return {**state["backbone"], **{f"head.{name}": value for name, value in rows.items()}}
+    means = {f"ema.{name}": value for name, value in state.get("ema", {}).get("backbone", {}).items()}
+    return {**state["backbone"], **means, **{f"head.{name}": value for name, value in rows.items()}}
 
 
 def assert_equal(folder: Path, other: Path) -> None:

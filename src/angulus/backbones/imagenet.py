@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_dropout, check_sizes
+from angulus.backbones.layers import (
+    Backbone,
+    FeatureLayer,
+    ImageSize,
+    Residual,
+    check_dropout,
+    check_sizes,
+    feature_layers,
+)
+from angulus.backbones.pooling import Pool
 
 _DEPTHS = (3, 4, 6, 3)  # units in the four stages, of both
 
@@ -47,7 +56,15 @@ def vgg13(
     return Backbone(layers, in_channels, sides, embedding_size)
 
 
-def resnet(net: str, /, in_channels: int, image_size: ImageSize, embedding_size: int) -> Backbone:
+def resnet(
+    net: str,
+    /,
+    in_channels: int,
+    image_size: ImageSize,
+    embedding_size: int,
+    pooling: str = "mean",
+    feature_activation: str = "none",
+) -> Backbone:
     """A residual net: "resnet34" with two 3x3 convolutions a unit, "resnet50" with a bottleneck.
 
     conv 7x7 (stride 2), 64 - batch norm - ReLU - max-pool 3x3 (stride 2) - 3, 4, 6 and 3 units with 64, 128, 256 and
@@ -64,6 +81,9 @@ def resnet(net: str, /, in_channels: int, image_size: ImageSize, embedding_size:
 
     Args:
         image_size: sides in pixels, >= 32; 224 in the paper; CM's faces have 128.
+        pooling: over the map: "mean", "gem" or "attention", see `pooling.Pool`; the mean in the paper.
+        feature_activation: what follows the feature layer, see `layers.feature_layers`; "bnneck" for
+            re-identification.
 
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, Table 1 and section 4.1
     (projection shortcuts, option B). A bottleneck strides in its first 1x1 convolution, as there; the later habit is
@@ -84,7 +104,9 @@ def resnet(net: str, /, in_channels: int, image_size: ImageSize, embedding_size:
         for unit in range(depth):
             layers.append(_unit(below, width, widen, stride=2 if unit == 0 and stage > 0 else 1))
             below = width * widen
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), FeatureLayer(below, embedding_size)]
+    mean = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += mean if pooling == "mean" else [Pool(pooling, below), nn.Identity()]  # either way, the same names follow
+    layers += feature_layers(below, embedding_size, feature_activation)
     return Backbone(layers, in_channels, sides, embedding_size)
 
 

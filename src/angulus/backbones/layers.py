@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,20 +37,43 @@ class FloatSequential(nn.Sequential):
         return features
 
 
+class BNNeck(nn.BatchNorm1d):
+    """Batch norm without a bias, between the feature and the classes; the bias stays 0.
+
+    Source: H. Luo et al., "Bag of tricks and a strong baseline for deep person re-identification", CVPR workshops
+    2019, Sec. 3.5.
+
+    Differs: penalties such as center loss read the feature after this layer, where the paper has them before it.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.bias.requires_grad_(False)
+
+
+FEATURE_ACTIVATIONS = ("none", "relu", "prelu", "batch_norm_relu", "bnneck")
+
+
+def check_feature_activation(value: object) -> str:
+    """Return what follows the feature layer, or say what may."""
+    return checks.choice("feature_activation", value, FEATURE_ACTIVATIONS)
+
+
 def feature_layers(in_features: int, embedding_size: int, activation: str = "none") -> list[nn.Module]:
     """The feature layer, and what some released nets put after it.
 
     Args:
         in_features, embedding_size: of the feature layer.
         activation: `"none"`: the features are linear, so that they can point in every direction; `"relu"`; `"prelu"`,
-            with one slope; `"batch_norm_relu"`.
+            with one slope; `"batch_norm_relu"`; `"bnneck"`: see `BNNeck`.
     """
-    checks.choice("feature_activation", activation, ("none", "relu", "prelu", "batch_norm_relu"))
+    check_feature_activation(activation)
     after: dict[str, list[nn.Module]] = {
         "none": [],
         "relu": [nn.ReLU()],
         "prelu": [nn.PReLU()],
         "batch_norm_relu": [nn.BatchNorm1d(embedding_size), nn.ReLU()],
+        "bnneck": [BNNeck(embedding_size)],
     }
     return [
         FeatureLayer(in_features, embedding_size),
@@ -122,7 +145,14 @@ class Backbone(nn.Module):
     """Layers, one after another, that map images of one size to features; refuses other images.
 
     Shapes: float images [B, in_channels, *image_size] -> features [B, embedding_size].
+
+    Attributes:
+        net_prefix: what precedes the names of a net of another library among those of the parameters.
+        stored: the name and options that a model of it is stored with, where they are not those it was built with.
     """
+
+    net_prefix = ""
+    stored: tuple[str, dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -142,6 +172,12 @@ class Backbone(nn.Module):
         """Map images [B, in_channels, *image_size] to features [B, embedding_size]."""
         check_images(images, self.in_channels, self.image_size)
         return cast(Tensor, self.layers(images))
+
+
+def shell(network: nn.Module) -> tuple[str, Backbone | None]:
+    """(its name within the network, the `Backbone` in it, if there is one)."""
+    found = ((name, module) for name, module in network.named_modules() if isinstance(module, Backbone))
+    return next(found, ("", None))
 
 
 def check_sizes(

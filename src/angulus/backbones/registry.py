@@ -9,18 +9,19 @@ from typing import Any
 
 from torch import nn
 
-from angulus.backbones import timm_models
+from angulus.backbones import timm_models, transformers_models
 from angulus.backbones.arcface import DEPTHS, improved_residual_net, slim_resnet
 from angulus.backbones.attention import attention56_irse
 from angulus.backbones.imagenet import resnet, vgg13
 from angulus.backbones.inception import inception_resnet_v1
-from angulus.backbones.layers import ImageSize
+from angulus.backbones.layers import ImageSize, shell
 from angulus.backbones.light_cnn import light_cnn9
 from angulus.backbones.mobilefacenet import mobilefacenet
 from angulus.backbones.nodules import luna_fusion, luna_net
 from angulus.backbones.small_images import feature_incay_net, iam_mnist, lenet5, lenet_plus_plus, small_net
 from angulus.backbones.sphereface import spherenet, wen28
-from angulus.backbones.timm_models import PREFIX, timm_net
+from angulus.backbones.timm_models import OVERLAY, PREFIX, timm_net
+from angulus.backbones.transformers_models import transformers_net
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
 
@@ -65,7 +66,8 @@ def build(name: str, *, in_channels: int, image_size: ImageSize, embedding_size:
     of two linear layers, as their papers have it.
 
     Args:
-        name: one of `list_backbones()`, or "timm:" and the name of a net in timm, where that library is installed.
+        name: one of `list_backbones()`; or "timm:" and the name of a net in timm, or "transformers:" and a folder or
+            repository of one for transformers, where that library is installed.
         in_channels: channels of an image, >= 1.
         image_size: height and width in pixels (depth, height and width for volumes), or one number for a square or
             cube; the least that works depends on the backbone.
@@ -102,8 +104,29 @@ def stored_options(name: str, options: Mapping[str, object]) -> dict[str, object
     return {option: value for option, value in options.items() if option not in left_out}
 
 
+def stored(network: nn.Module | None, name: str, options: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """The name and options to store a model with, from which `rebuild` makes the network without its first weights."""
+    own = None if network is None else shell(network)[1]
+    return (name, stored_options(name, options)) if own is None or own.stored is None else own.stored
+
+
+def own_input(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """The mean, scale and size, as a contract has them, that the first weights of a backbone were trained with.
+
+    {} for random weights. Reads, and may fetch, what says so.
+    """
+    if name.startswith(transformers_models.PREFIX):
+        return transformers_models.own_input(name.removeprefix(transformers_models.PREFIX))
+    if name.startswith(PREFIX) and options.get("pretrained") is True and not options.get(OVERLAY):
+        return timm_models.own_input(name.removeprefix(PREFIX), options)
+    return {}
+
+
 def check_stored(name: str, options: Mapping[str, object]) -> None:
     """Refuse options that a stored model must not have, since they load weights or code from elsewhere."""
+    if name.startswith(transformers_models.PREFIX):
+        kind = name.removeprefix(transformers_models.PREFIX)
+        checks.choice(f"the net of a stored model of {transformers_models.PREFIX}", kind, transformers_models.KINDS)
     for option in options:
         if name.startswith(PREFIX) and option in timm_models.FIRST_WEIGHTS and option != "pretrained":
             rule = f"options of a stored model of the backbone {name!r} must not hold {option!r}"
@@ -118,6 +141,8 @@ def _build(
     sizes: Any = dict(zip(_SIZES, (in_channels, image_size, embedding_size), strict=True))
     if name.startswith(PREFIX):
         return timm_net(name.removeprefix(PREFIX), **sizes, **options)  # type: ignore[arg-type]
+    if name.startswith(transformers_models.PREFIX):
+        return transformers_net(name.removeprefix(transformers_models.PREFIX), **sizes, **options)  # type: ignore[arg-type]
     constructor = _TABLE[name]
     allowed = [option for option in inspect.signature(constructor).parameters if option not in _SIZES]
     for option in options:
@@ -130,6 +155,7 @@ def _build(
 
 def check_name(argument: str, name: object) -> str:
     """Return `name` if `build` knows it or it names a net of timm, else say which are known."""
-    if isinstance(name, str) and name.startswith(PREFIX):
+    if isinstance(name, str) and name.startswith((PREFIX, transformers_models.PREFIX)):
         return name
-    return checks.choice(argument, name, tuple(_TABLE), hint=f"or {PREFIX}NAME for a net of timm")
+    hint = f"or {PREFIX}NAME for a net of timm, {transformers_models.PREFIX}FOLDER for one of transformers"
+    return checks.choice(argument, name, tuple(_TABLE), hint=hint)

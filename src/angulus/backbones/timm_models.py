@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-
-from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, check_sizes
+from angulus.backbones import foreign
+from angulus.backbones.layers import Backbone, ImageSize, check_sizes
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
 
 PREFIX = "timm:"
+OVERLAY = "pretrained_cfg_overlay"  # which names weights of one's own
 _NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)  # timm takes "hf-hub:..." and "local-dir:..." for places to load from
 _Check = Callable[[str, Any], object]
 
@@ -71,7 +70,7 @@ _OPTIONS: dict[str, _Check] = {
 # Where the first weights come from. These read files, fetch, or unpickle: a recipe may have them, a stored model not.
 _FIRST_WEIGHTS: dict[str, _Check] = {
     "pretrained": checks.flag,
-    "pretrained_cfg_overlay": _place,
+    OVERLAY: _place,
     "checkpoint_path": _text,
     "cache_dir": _text,
 }
@@ -86,13 +85,19 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
         image_size: height and width in pixels, or one number for both; nets with positions want `img_size` as well.
         options: of what else `timm.create_model` takes, plain values that shape the net (`img_size`, `drop_path_rate`,
             `global_pool` ...), and `FIRST_WEIGHTS`, such as `pretrained`. A model is stored without those, and rebuilt
-            from the others.
+            from the others. Besides, those of `foreign.OPTIONS`: `pooling` (cls, mean, gem, attention) in place of the
+            net's own, `feature_activation` (such as bnneck), and `lora`.
 
     Raises:
         InputError: timm cannot be imported, knows no such net, or an option or images of that size are refused.
     """
     sides = check_sizes(f"{PREFIX}{name}", in_channels, image_size, embedding_size, smallest=1)
+    own, options = foreign.split_options(f"{PREFIX}{name}", options)
     _check_options(name, options)
+    if "pooling" in own:
+        if options.get("global_pool"):
+            raise InputError(f"'{PREFIX}{name}' takes one of the options pooling and global_pool; leave one out")
+        options["global_pool"] = ""
     timm = extras.load("timm", "timm", f"the backbone '{PREFIX}{name}'")
     if not _NAME.fullmatch(name) or not timm.is_model(name):
         raise InputError(f"timm has no net {checks.shown(name)}{checks.nearest(name, timm.list_models())}")
@@ -101,9 +106,27 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
     except Exception as error:  # whatever the net's constructor raises for an option that is not its own
         reason = f"{checks.shown(options)}: {checks.one_line(error)}"
         raise InputError(f"timm cannot build {name!r} with {reason}") from error
-    width = _width(name, net, in_channels, sides)
-    layers = [net, FeatureLayer(width, embedding_size)]
-    return Backbone(layers, in_channels, sides, embedding_size, initialize=None)
+    hint = ", or the option img_size where the net has one"
+    # tokens before those of patches; the first is the class token, unless the net has registers alone
+    prefix = getattr(net, "num_prefix_tokens", 0)
+    if own.get("pooling") == "cls" and getattr(net, "cls_token", None) is None:
+        raise InputError(f"'{PREFIX}{name}' has no class token; take the pooling mean, gem or attention")
+    last = getattr(net, "output_fmt", "") == "NHWC"  # as Swin's
+    sizes = (in_channels, sides, embedding_size)
+    foreign.add_lora(f"{PREFIX}{name}", net, own)
+    return foreign.backbone(f"{PREFIX}{name}", net, sizes, own, prefix=prefix, channels_last=last, hint=hint)
+
+
+def own_input(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """The mean, scale and size that timm's weights of that name were trained with, as a contract has them."""
+    timm = extras.load("timm", "timm", f"the backbone '{PREFIX}{name}'")
+    weights = timm.get_pretrained_cfg(name) if _NAME.fullmatch(name) and timm.is_model(name) else None
+    if weights is None:
+        return {}
+    colours = (("mean", weights.mean), ("scale", weights.std))
+    found: dict[str, Any] = {key: [round(255 * value, 6) for value in values] for key, values in colours}
+    size = options.get("img_size", list(weights.input_size[1:]))
+    return found | {"size": list(size) if isinstance(size, list | tuple) else [size, size]}
 
 
 def _check_options(name: str, options: dict[str, object]) -> None:
@@ -111,23 +134,8 @@ def _check_options(name: str, options: dict[str, object]) -> None:
     known = _OPTIONS | _FIRST_WEIGHTS
     for option, value in options.items():
         if option not in known:
-            rule = f"options of the backbone '{PREFIX}{name}' must be among {', '.join(sorted(known))}"
-            raise InputError(f"{rule}; got {checks.shown(option)}{checks.nearest(option, known)}")
+            taken = sorted([*known, *foreign.OPTIONS])
+            rule = f"options of the backbone '{PREFIX}{name}' must be among {', '.join(taken)}"
+            raise InputError(f"{rule}; got {checks.shown(option)}{checks.nearest(option, taken)}")
         if value is not None:  # timm takes None for its own default
             known[option](f"the option {option} of '{PREFIX}{name}'", value)
-
-
-def _width(name: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]) -> int:
-    """How many pooled features the net gives, found by an image of zeros; refuses sizes that the net refuses."""
-    training = net.training
-    try:
-        with torch.no_grad():
-            pooled = net.eval()(torch.zeros(1, in_channels, *sides))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        fault = f"timm's {name!r} cannot take images of {' x '.join(map(str, sides))} pixels: {checks.one_line(error)}"
-        raise InputError(f"{fault}; give another image_size, or the option img_size where the net has one") from error
-    net.train(training)
-    if pooled.ndim != 2:
-        rule = f"timm's {name!r} must give [batch, features]"
-        raise InputError(f"{rule}; it gives {list(pooled.shape)}: leave its pooling on")
-    return int(pooled.shape[1])

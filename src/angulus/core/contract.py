@@ -37,6 +37,7 @@ class Contract:
 
     Args:
         mean, scale: what is subtracted from pixels, and what the rest is divided by, in 0..255 units; scale > 0.
+            Each is one number, or three, of red, green and blue.
         normalize: "fixed": use mean and scale; "per_image": use each image's own mean and standard deviation (at least
             1/√n of its n values, so that a uniform image stays finite); "mean_image": subtract the average image of the
             training data, then divide by scale.
@@ -47,8 +48,8 @@ class Contract:
         flip: how the features of an image and its mirror image are joined: not at all, added, or concatenated.
     """
 
-    mean: float = 127.5
-    scale: float = 127.5
+    mean: float | tuple[float, ...] = 127.5
+    scale: float | tuple[float, ...] = 127.5
     normalize: Normalize = "fixed"
     size: tuple[int, int] | None = None
     colour: Colour | None = None
@@ -57,8 +58,8 @@ class Contract:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
-        checks.number("input.mean", self.mean)
-        checks.number("input.scale", self.scale, low=0, open_low=True)
+        object.__setattr__(self, "mean", _per_channel("input.mean", self.mean))
+        object.__setattr__(self, "scale", _per_channel("input.scale", self.scale, low=0, open_low=True))
         checks.choice("input.normalize", self.normalize, get_args(Normalize))
         checks.choice("input.flip", self.flip, get_args(Flip))
         if self.colour is not None:
@@ -74,6 +75,12 @@ class Contract:
                 raise InputError(f"input.{name} {rule}; leave it out")
         if self.template is not None and self.size is None:
             raise InputError("input.template needs input.size, the height and width of the crop")
+        if self.colour == "grey" and self._by_colour:
+            raise InputError("input.mean and input.scale must be one number each for input.colour grey; got three")
+
+    @property
+    def _by_colour(self) -> bool:
+        return isinstance(self.mean, tuple) or isinstance(self.scale, tuple)
 
     def __call__(self, pixels: Tensor, mean_image: Tensor | None = None) -> Tensor:
         """uint8 [B, channels, height, width], RGB or grey, or volumes -> float32 of the same shape.
@@ -88,13 +95,13 @@ class Contract:
             if mean_image.shape != pixels.shape[1:]:
                 shapes = f"{list(pixels.shape[1:])}; got {list(mean_image.shape)}"
                 raise InputError(f"mean_image must have the images' shape {shapes}")
-            x = (x - mean_image.to(x)) / self.scale
+            x = (x - mean_image.to(x)) / _spread(self.scale, x)
         elif self.normalize == "per_image":
             own = tuple(range(1, x.ndim))
             deviation = x.std(dim=own, keepdim=True, correction=0).clamp_min(x[0].numel() ** -0.5)
             x = (x - x.mean(dim=own, keepdim=True)) / deviation
         else:
-            x = (x - self.mean) / self.scale
+            x = (x - _spread(self.mean, x)) / _spread(self.scale, x)
         return x.flip(1) if self.colour == "bgr" else x
 
     def check(self, pixels: Tensor) -> None:
@@ -106,6 +113,9 @@ class Contract:
             way = f"`angulus prepare images --size {high}x{wide}`, or faces with `angulus prepare faces`"
             rule = f"pixels must be {high} high and {wide} wide, as input.size says"
             raise InputError(f"{rule}; got {list(pixels.shape)}; bring the images to that size with {way}")
+        if self._by_colour and pixels.shape[1] != 3:
+            rule = "input.mean and input.scale must be one number each for images that are not RGB"
+            raise InputError(f"{rule}; got three, and images of {pixels.shape[1]} channel(s)")
         channels = {None: None, "grey": 1}.get(self.colour, 3)
         if channels is not None and (pixels.ndim != 4 or pixels.shape[1] != channels):
             rule = f"[batch, {channels}, height, width] for input.colour {self.colour}"
@@ -210,6 +220,31 @@ def describe_model(name: str | None) -> str:
 def _mean_image_mismatch(mean_image: Tensor | None, normalize: str) -> InputError:
     got = "one" if mean_image is not None else "none"
     return InputError(f"mean_image goes with input.normalize mean_image; got {got} with {normalize}")
+
+
+def words(value: float | tuple[float, ...]) -> str:
+    """A mean or scale as cards show it.
+
+    >>> words(127.5), words((123.675, 116.28, 103.53))
+    ('127.5', '(123.675, 116.28, 103.53)')
+    """
+    return f"({', '.join(f'{each:g}' for each in value)})" if isinstance(value, tuple) else f"{value:g}"
+
+
+def _per_channel(name: str, value: object, **limits: Any) -> float | tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        checks.number(name, value, **limits)
+        return cast(float, value)
+    if len(value) != 3:
+        raise InputError(f"{name} must be one number, or three of red, green and blue; got {len(value)}")
+    return tuple(checks.number(name, each, **limits) for each in value)
+
+
+def _spread(value: float | tuple[float, ...], pixels: Tensor) -> Tensor | float:
+    """One number, or those of the channels as [channels, 1, 1]."""
+    if not isinstance(value, tuple):
+        return value
+    return torch.tensor(value, dtype=pixels.dtype, device=pixels.device).view(-1, *[1] * (pixels.ndim - 2))
 
 
 def _size(size: object) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from angulus import backbones, data
 from angulus.backbones.layers import UnitFeatures
+from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract, Preprocessing
 from angulus.data.sets.images import Images, Splits, mean_image
@@ -78,6 +79,7 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
+    _compare_input(recipe, tuple(sides))
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
@@ -101,6 +103,24 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
     if settings.accumulate > 1:
         batches.refuse_whole_batch(recipe.objective)
     return backbone, device(settings.device, ranks)
+
+
+def _compare_input(recipe: Recipe, sides: tuple[int, ...]) -> None:
+    """Name what the recipe's input, or the data, has otherwise than the backbone's first weights were trained with."""
+    own = backbones.own_input(recipe.backbone.name, recipe.backbone.options)
+    size = tuple(own.get("size", sides))
+    if recipe.input.size == size != sides:
+        high, wide = size
+        raise InputError(
+            f"the weights of {recipe.backbone.name} were trained with images of {high}x{wide}, and these are "
+            f"{'x'.join(map(str, sides))}; bring them to that size with `angulus prepare images --size {high}x{wide}`, "
+            f"or set input.size={list(sides)} to train on them as they are"
+        )
+    for key, value in own.items():
+        said = getattr(recipe.input, key)
+        applies = key == "size" or recipe.input.normalize == "fixed"
+        if applies and (list(said) if isinstance(said, tuple) else said) != value:
+            checks.warn(f"input.{key} is {said}, but the weights of {recipe.backbone.name} were trained with {value}")
 
 
 def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
@@ -157,14 +177,15 @@ def preprocessing(contract: Contract, images: Images) -> Preprocessing:
     return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
 
 
-def config(recipe: Recipe, images: Splits) -> artifact.Config:
-    """The configuration in the trained model's folder."""
+def config(recipe: Recipe, images: Splits, backbone: nn.Module | None = None) -> artifact.Config:
+    """The configuration in the trained model's folder; `backbone` is what was trained, where its name is a folder."""
+    name, options = backbones.stored(backbone, recipe.backbone.name, recipe.backbone.options)
     return artifact.Config(
-        backbone=recipe.backbone.name,
+        backbone=name,
         in_channels=images.train.pixels.shape[1],
         image_size=tuple(images.train.pixels.shape[2:]),
         embedding_size=recipe.backbone.embedding_size,
-        options=backbones.stored_options(recipe.backbone.name, recipe.backbone.options),
+        options=options,
         normalize=recipe.backbone.normalize,
         contract=recipe.input,
         about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},

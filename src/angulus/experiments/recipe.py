@@ -272,6 +272,7 @@ def to_yaml(recipe: Recipe) -> str:
 def validate(content: Mapping[str, Any]) -> Recipe:
     """Check a mapping against the schema; the first three errors are reported."""
     plugin_files.refuse_unloaded(content.get("plugins"))  # first, since the loss may be theirs
+    content = _with_own_input(content)
     try:
         text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
     except (TypeError, ValueError) as error:
@@ -281,6 +282,24 @@ def validate(content: Mapping[str, Any]) -> Recipe:
     except pydantic.ValidationError as error:
         errors = sorted(error.errors(), key=lambda details: len(details["loc"]))[:3]
         raise InputError("; ".join(map(_sentence, errors))) from error
+
+
+def _with_own_input(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content with the mean, scale and size that the backbone's first weights were trained with as its input.
+
+    What the recipe says itself stays.
+    """
+    backbone, given = content.get("backbone"), content.get("input", {})
+    if not isinstance(backbone, Mapping) or not isinstance(given, Mapping) or not isinstance(backbone.get("name"), str):
+        return content  # which the schema refuses
+    missing = {"mean", "scale", "size"} - given.keys()
+    if not missing:
+        return content  # as of a run's own recipe, which is read where the weights no longer are
+    options = backbone.get("options", {})
+    own = backbones.own_input(backbone["name"], options if isinstance(options, Mapping) else {})
+    if given.get("normalize", "fixed") != "fixed":
+        own = {key: value for key, value in own.items() if key == "size"}
+    return content if not own else {**content, "input": {**own, **given}}
 
 
 def _sentence(error: Any) -> str:

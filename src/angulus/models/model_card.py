@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from angulus.core.contract import Contract, describe_model
+from angulus.core.contract import Contract, describe_model, words
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.evaluation.protocols.group_rates import ByGroup, GroupRate, show_rate
 from angulus.evaluation.protocols.result import shown
@@ -183,9 +183,9 @@ def _given(content: Mapping[str, Any]) -> str:
 def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     """What images a model takes, and how it prepares them, in three lines."""
     scaled = {
-        "fixed": f"scaled to (x − {contract.mean:g}) / {contract.scale:g}",
+        "fixed": f"scaled to (x − {words(contract.mean)}) / {words(contract.scale)}",
         "per_image": "scaled by each image's own mean and deviation",
-        "mean_image": f"minus the mean image, divided by {contract.scale:g}",
+        "mean_image": f"minus the mean image, divided by {words(contract.scale)}",
     }[contract.normalize]
     flip = {
         "none": "mirror images are not used",

@@ -28,7 +28,7 @@ from angulus.report.feature_chart import plane_features
 from angulus.report.summary_section import comparison_dots
 from angulus.report.tables import NONE, markdown_table, to_markdown
 from angulus.training.log import METRICS, read_lines
-from angulus.training.state import CHECKPOINT, load_checkpoint
+from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint, saved_weights
 
 FOLDER = "analyses"
 SHOWN_PAIRS = 200  # of videos, in NF Fig. 9
@@ -55,7 +55,7 @@ def _write_plots(comparison: Comparison) -> list[Path]:
     if all(test["features"].shape[1] == 2 for test in tests.values()):
         planes = []
         for name, test in tests.items():
-            weights = load_checkpoint(folders[name] / CHECKPOINT)["head"]["weight"].float().numpy()
+            weights = class_rows(load_checkpoint(folders[name] / CHECKPOINT), folders[name])["weight"].float().numpy()
             planes.append(plane_features(name, test["features"], test["labels"], images.class_names, weights))
         written.append(folder / "features.png")
         render_png.render_png(Panels(planes, legend="class"), written[-1])
@@ -231,7 +231,7 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     for name, folder in _folders(comparison).items():
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
-            state = load_checkpoint(folder / CHECKPOINT)["head"]
+            state = saved_weights(load_checkpoint(folder / CHECKPOINT), "head")
             objective = recipes.load(folder / RECIPE).objective
             if objective.needs_counts:  # by margins, which logits have none of: any counts will do
                 objective = objective.with_counts(range(1, len(state["weight"]) + 1))

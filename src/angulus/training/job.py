@@ -13,6 +13,7 @@ from angulus.data.sets.images import Images
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import Head
+from angulus.training import finetune
 from angulus.training.settings import Training, Validation
 
 
@@ -31,6 +32,9 @@ class Job:
     update_in_backward: bool = False  # update the class weights within backward, by `BackwardSGD`
     validation: Validation | None = None  # how and on what to validate, or None
     held_out: Images | None = None
+
+    def __post_init__(self) -> None:
+        finetune.prepare(self.backbone, self.settings)
 
 
 def place_on_device(job: Job) -> nn.Module:

@@ -17,8 +17,9 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
-from angulus.training import optimizer, schedule
+from angulus.training import ema, optimizer, schedule
 from angulus.training.batches import batches, rank_share, remaining_batches, seed_step, step_generator
+from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
 from angulus.training.schedule import PlateauState
@@ -71,14 +72,15 @@ def fit(
     network = place_on_device(job)
     optim = optimizer.optimizers(job.backbone, head, settings.optimizer, update_in_backward=job.update_in_backward)
     plateau = PlateauState(settings.schedule)
+    mean = ema.of(job)
     steps_per_epoch = len(batches(len(job.images), settings.batch_size, 0, 0))
     steps = settings.epochs * steps_per_epoch
 
     # Resume
-    progress = restore_state(folder, job, optim, plateau) if resume else Progress()
+    progress = restore_state(folder, job, optim, plateau, mean) if resume else Progress()
     progress.steps = steps
 
-    network.train()
+    train_mode(network)
     head.train()
     watch = Watch(head, steps, settings.log_every, job.images.class_names, progress.watch)
     with closing(MetricsLog(folder, progress.step, ranks)) as log, stop_requests() as stop_requested:
@@ -93,6 +95,8 @@ def fit(
             if progress.step == 0:  # the figures that a diverged training is measured against
                 progress.first_loss, progress.first_norm = result.loss, float(head.seen["norm"])
             progress.step += 1
+            if mean is not None:
+                mean.update(progress.step)
             progress.epoch_loss += result.loss * len(rows)
             progress.epoch_rows += len(rows)
             progress.seconds += time.perf_counter() - started
@@ -120,14 +124,18 @@ def fit(
             # End the epoch, and save what is due
             epoch_ended = progress.step % steps_per_epoch == 0
             if epoch_ended:
-                _end_epoch(job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch)
+                with ema.applied(mean):
+                    _end_epoch(job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch)
             if settings.snapshots is not None and settings.snapshots.due(progress.step):
-                save_snapshot(folder, job, progress.step)
+                with ema.applied(mean):
+                    save_snapshot(folder, job, progress.step)
             due = progress.step % settings.checkpoint_every == 0 if settings.checkpoint_every else epoch_ended
             if stopping or due or progress.step == steps:
-                save_state(folder, job, optim, plateau, progress)
+                save_state(folder, job, optim, plateau, progress, mean)
             if stopping:
                 raise Interrupted(f"stopped at step {progress.step} of {steps}")
+    if mean is not None:
+        mean.swap()  # what comes next evaluates and saves the mean
     return progress
 
 
@@ -189,8 +197,8 @@ def _end_epoch(
         log.write(progress.step, measured)
     if job.validation is not None and epoch % job.validation.every == 0:
         log.write(progress.step, validate(job))
-        network.train()
-        job.head.train()
+    train_mode(network)
+    job.head.train()
 
 
 def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 from angulus.core import checks
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.heads.saving import Head
+from angulus.training.finetune import layer_scales
 from angulus.training.settings import SGD, AdamW, Optimizer, RMSProp
 
 
@@ -19,7 +20,7 @@ def parameter_groups(
     settings: Optimizer,
     excluded: Collection[nn.Parameter] = (),
 ) -> list[dict[str, object]]:
-    """Two groups, with and without weight decay; two more where the backbone has its own learning rate.
+    """Two groups, with and without weight decay, for each learning rate: the head's, the backbone's, or its layers'.
 
     A parameter of at most one dimension is a bias, norm layer or slope.
 
@@ -31,8 +32,9 @@ def parameter_groups(
     """
     learned = {id(parameter) for parameter in objective.parameters()}
     skipped = {id(parameter) for parameter in excluded}
+    by_layer = layer_scales(backbone, settings.layer_decay) if settings.layer_decay != 1 else {}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for module, scale in ((backbone, settings.backbone_lr_scale), (head, 1.0)):
+    for module, module_scale in ((backbone, settings.backbone_lr_scale), (head, 1.0)):
         for parameter in module.parameters():
             if not parameter.requires_grad or id(parameter) in skipped:
                 continue
@@ -40,6 +42,7 @@ def parameter_groups(
                 decays = settings.decay_objective
             else:
                 decays = parameter.ndim > 1 or settings.decay_bias_and_norm
+            scale = module_scale * by_layer.get(id(parameter), 1.0)
             groups.setdefault((scale, decays), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0}

@@ -18,6 +18,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UpToOne = Annotated[float, Field(gt=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -48,6 +49,9 @@ class OptimizerSettings:
     """Whether what the objective learns (s, R) decays too."""
     backbone_lr_scale: Positive = 1.0
     """The factor on the backbone's learning rate; below 1 for fine-tuning."""
+    layer_decay: UpToOne = 1.0
+    """The factor from one layer of the backbone to the one before it: the first layers learn the slowest. 0.75 is usual
+    for fine-tuning a transformer; see `training.finetune.layer_scales`."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -254,6 +258,12 @@ class Training:
     start_from: str | None = None
     """A model folder, or a run's folder or checkpoint, whose weights training starts from: the backbone's, and the
     class weights if it was trained on the same classes."""
+    freeze: list[str] = field(default_factory=list)
+    """Patterns (such as "patch_embed*", "blocks.0.*") of the backbone's parameters that stay as they are."""
+    ema: OpenFraction | None = None
+    """The decay, such as 0.999, of a running mean of the weights, which is evaluated and saved in their place."""
+    activation_checkpointing: bool = False
+    """Compute the activations of a timm or transformers net again in backward: less memory, one more forward."""
     save_classes: Literal[True, False, "auto"] = "auto"
     """Whether the model folder holds the class weights with their names, which `angulus predict` needs. auto: for at
     most 1,000 classes, unless images are aligned faces (input.template) or people are held out (validation), where

@@ -11,7 +11,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.heads.sharded import ShardedHead
 from angulus.training.job import Job
-from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module
+from angulus.training.state import CHECKPOINT, class_rows, digest, load_checkpoint, load_module, saved_weights
 
 BLOCK = 4096  # classes drawn at a time
 
@@ -61,7 +61,7 @@ def from_checkpoint(path: Path, job: Job) -> None:
             f"with --resume, or give {file} to start from that step"
         )
     refuse_seen_classes(state["class_names"], job, path)
-    load_backbone(job.backbone, state["backbone"], path)
+    load_backbone(job.backbone, saved_weights(state, "backbone"), path)
     if state["classes"] != digest(job.images.class_names):
         return
     head = job.head

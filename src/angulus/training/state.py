@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from angulus.core import checks, files, tensor_files
 from angulus.heads.saving import ROWS, load_head, read_rows, save_head
 from angulus.heads.sharded import ShardedHead
+from angulus.training.ema import Ema, applied
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
 from angulus.training.schedule import PlateauState
@@ -27,6 +28,7 @@ from angulus.training.settings import Snapshots
 FORMAT = 1
 CHECKPOINT = "checkpoint.pt"
 HEAD_FOLDER = "head_folder"  # key of a checkpoint whose head is in a folder next to it
+EMA = "ema"  # key of the running mean of the weights, and the folder of a sharded head's in the head's folder
 PARTS = {
     "format", "backbone", "head", "classes", "class_names", "optimizer", "more_optimizers", "plateau", "progress",
     "random",
@@ -56,7 +58,9 @@ class Progress:
         self.epoch_loss, self.epoch_wrong, self.epoch_rows = 0.0, 0, 0
 
 
-def save_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress) -> None:
+def save_state(
+    folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress, ema: Ema | None = None
+) -> None:
     """Write the checkpoint; every rank calls it, and errors are raised on all."""
     ranks = job.ranks
     ranks.run_on_all(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
@@ -65,6 +69,9 @@ def save_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState,
     if sharded:
         with ranks.raise_on_all():
             save_head(job.head, head_folder, optim.parts)
+            if ema is not None:
+                with applied(ema):
+                    save_head(job.head, head_folder / EMA)
     first, *more = optim.state_dicts(without=tuple(job.head.parameters()) if sharded else ())
     state = {
         "backbone": job.backbone.state_dict(),
@@ -79,6 +86,8 @@ def save_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState,
     }
     if sharded:
         state[HEAD_FOLDER] = head_folder.name
+    if ema is not None:
+        state[EMA] = {"backbone": ema.state("backbone"), "head": {} if sharded else ema.state("head")}
 
     def write() -> None:
         write_checkpoint(folder, state)
@@ -89,10 +98,10 @@ def save_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState,
     ranks.run_on_first(write)
 
 
-def restore_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -> Progress:
+def restore_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, ema: Ema | None = None) -> Progress:
     """Load the folder's checkpoint, whatever number of processes wrote it; every rank calls it."""
     try:
-        return _restore(folder, job, optim, plateau)
+        return _restore(folder, job, optim, plateau, ema)
     except checks.InputError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
@@ -103,7 +112,7 @@ def restore_state(folder: Path, job: Job, optim: Optimizers, plateau: PlateauSta
         ) from error
 
 
-def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -> Progress:
+def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, ema: Ema | None) -> Progress:
     def read() -> dict[str, Any]:
         state = load_checkpoint(folder / CHECKPOINT)
         load_module(job.backbone, state["backbone"], "backbone")
@@ -116,6 +125,9 @@ def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -
 
     ranks = job.ranks
     state = ranks.run_on_all(read)
+    if ema is not None:
+        _restore_ema(folder, job, state, ema)
+        ranks.run_on_all(lambda: load_module(job.backbone, state["backbone"], "backbone"))
     optimizer_states = [state["optimizer"], *state["more_optimizers"]]
     if HEAD_FOLDER in state:
         optim.load_state_dicts(optimizer_states)
@@ -126,6 +138,26 @@ def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState) -
     plateau.load_state_dict(state["plateau"])
     _set_random_state(job.device, state["random"])
     return Progress(**state["progress"])
+
+
+def _restore_ema(folder: Path, job: Job, state: Mapping[str, Any], ema: Ema) -> None:
+    """Load the running mean into the job's backbone and head, and from them into `ema`."""
+
+    def read() -> None:
+        if EMA not in state:
+            raise checks.InputError(
+                f"{folder / CHECKPOINT} has no running mean of the weights; resume without training.ema, or start from "
+                "it by training.start_from in another --out"
+            )
+        load_module(job.backbone, state["backbone"] | state[EMA]["backbone"], "backbone")
+        if HEAD_FOLDER not in state:
+            load_module(job.head, _own_rows(job, state["head"] | state[EMA]["head"]), "head")
+
+    job.ranks.run_on_all(read)
+    if HEAD_FOLDER in state:
+        with job.ranks.raise_on_all():
+            load_head(job.head, folder / Path(state[HEAD_FOLDER]).name / EMA)
+    ema.take()
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
@@ -147,10 +179,9 @@ def _set_random_state(device: torch.device, state: Mapping[str, Tensor]) -> None
 
 def _load_whole_head(job: Job, head: Mapping[str, Tensor], optim: Optimizers, states: list[dict[str, Any]]) -> None:
     """Load this rank's part of a head that one process saved."""
+    head = _own_rows(job, head)
     if isinstance(job.head, ShardedHead):
         rows = slice(job.head.classes.start, job.head.classes.stop)
-        _refuse_other_classes(head, job.head.objective.num_classes)
-        head = {name: value[rows] if name in ROWS else value for name, value in head.items()}
         by_row = {id(parameter) for name, parameter in job.head.named_parameters() if name in ROWS}
         for part, state in zip(optim.parts, states, strict=True):
             parameters = [parameter for group in part.param_groups for parameter in group["params"]]
@@ -162,6 +193,15 @@ def _load_whole_head(job: Job, head: Mapping[str, Tensor], optim: Optimizers, st
                     }
     load_module(job.head, head, "head")
     optim.load_state_dicts(states)
+
+
+def _own_rows(job: Job, head: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """This rank's part of a whole head's tensors."""
+    if not isinstance(job.head, ShardedHead):
+        return head
+    rows = slice(job.head.classes.start, job.head.classes.stop)
+    _refuse_other_classes(head, job.head.objective.num_classes)
+    return {name: value[rows] if name in ROWS else value for name, value in head.items()}
 
 
 def _refuse_other_classes(head: Mapping[str, Tensor], num_classes: int) -> None:
@@ -223,7 +263,7 @@ def way_out(path: Path) -> str:
 
 
 def class_rows(state: Mapping[str, Any], folder: Path, classes: range | None = None) -> dict[str, Tensor]:
-    """The class weights, and biases if any, of a checkpoint.
+    """The class weights, and biases if any, of a checkpoint; their running mean where it has one.
 
     Args:
         state: from `load_checkpoint`.
@@ -231,9 +271,16 @@ def class_rows(state: Mapping[str, Any], folder: Path, classes: range | None = N
         classes: which rows; None: all.
     """
     if HEAD_FOLDER in state:
-        return read_rows(folder / Path(state[HEAD_FOLDER]).name, classes)
+        saved = folder / Path(state[HEAD_FOLDER]).name
+        return read_rows(saved / EMA if EMA in state else saved, classes)
     rows = slice(None) if classes is None else slice(classes.start, classes.stop)
-    return {name: state["head"][name][rows] for name in ROWS if name in state["head"]}
+    head = saved_weights(state, "head")
+    return {name: head[name][rows] for name in ROWS if name in head}
+
+
+def saved_weights(state: Mapping[str, Any], part: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint's "backbone" or "head"; their running mean where it has one."""
+    return dict(state[part] | state.get(EMA, {}).get(part, {}))
 
 
 def load_module(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
