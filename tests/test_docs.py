@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 import angulus
 import backbones as measured
 from angulus.cli import main as cli
 from angulus.cli.examples import EXAMPLES
+from angulus.core.contract import Contract
 from angulus.experiments.compare import compare
 from angulus.losses import margins
+from angulus.models import artifact
+from angulus.models.artifact import Config
 
 ROOT = Path(__file__).parents[1]
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of the click that typer brings, under a private name
@@ -59,8 +63,15 @@ def test_the_page_on_concepts_composes_a_loss(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.strip()
 
 
-def test_readme_python_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_python_prints_what_it_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     page = ROOT / "README.md"
+    monkeypatch.chdir(tmp_path)
+    config = Config("slim_resnet", 3, (112, 112), 256, contract=Contract(size=(112, 112), colour="rgb", flip="sum"))
+    artifact.save(config, config.build(), tmp_path / "run" / "model")
+    for name in ("one.jpg", "other.jpg"):
+        Image.new("RGB", (112, 112), (len(name), 90, 60)).save(tmp_path / name)
     printed = re.findall(r"```text\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     exec(compile(python_blocks(page), "README.md", "exec", dont_inherit=True), {})
     assert capsys.readouterr().out == "".join(printed)

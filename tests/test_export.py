@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 import angulus
 from angulus import InputError
 from angulus.cli.export import export as command
+from angulus.cli.main import app as cli
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList, read_pairs
 from angulus.evaluation.protocols.calibration import Calibration, Rate
-from angulus.models import artifact
+from angulus.models import artifact, onnx_model
 from angulus.models import export as exporting
 from angulus.models.artifact import Config
 from angulus.models.export import export, run
@@ -80,6 +81,22 @@ def test_bytes_of_any_batch_give_pytorchs_features_and_norms(folder: Path, count
     assert features.dtype == norms.dtype == np.float32
     np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5 * np.linalg.norm(expected, axis=1).max())
     np.testing.assert_allclose(norms, np.linalg.norm(expected.astype(float), axis=1), rtol=1e-5)
+
+
+def test_an_exported_file_embeds_without_settings(folder: Path, tmp_path: Path) -> None:
+    line = ["embed", "--onnx", str(folder / "m.onnx"), str(folder / "images"), str(tmp_path / "e.npz")]
+    found = CliRunner().invoke(cli, line)
+    assert found.exit_code == 0 and "e.npz: 8 embeddings" in found.output
+    written, loaded = Embeddings.read(tmp_path / "e.npz"), onnx_model.load(folder / "m.onnx")
+    model = angulus.Embedder.from_pretrained(folder / "model", device="cpu")
+    own = model.encode([folder / "images" / name for name in written.ids])
+    errors = np.linalg.norm(written.vectors - own, axis=1) / np.linalg.norm(own, axis=1)
+    assert errors.max() < 1e-5
+    assert written.models is not None and written.models[0] == loaded.name == f"{loaded.fingerprint}-none" != model.name
+    with pytest.raises(InputError, match="prepares pixels itself, as angulus export wrote it; leave out mean"):
+        onnx_model.load(folder / "m.onnx", mean=0)
+    with pytest.raises(InputError, match="is an ONNX file already"):
+        angulus.Embedder(loaded).export(tmp_path / "x.onnx")
 
 
 def test_the_file_is_valid_and_says_what_it_takes(folder: Path) -> None:
@@ -159,7 +176,7 @@ def test_the_calibrated_threshold_decides_where_there_is_one(folder: Path, tmp_p
 
 def test_float16_and_unit_features(folder: Path) -> None:
     model = angulus.load(folder / "unit")
-    found = export(model, folder / "h.onnx", precision="float16")
+    found = angulus.Embedder(model).export(folder / "h.onnx", precision="float16")
     assert found.images == 32
     assert 1e-6 < found.feature_error < 5e-3
     assert found.norm_error < 1e-5  # lengths are float32

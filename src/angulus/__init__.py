@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from angulus.heads.sharded import ShardedHead
     from angulus.losses import list_losses, theory
     from angulus.models.artifact import Model, load
+    from angulus.models.embedder import Embedder
 
 __version__ = "0.1.0"
 __all__ = [
     "BackwardSGD",
     "ClassSampling",
     "DenseHead",
+    "Embedder",
     "InputError",
     "Model",
     "ShardedHead",
@@ -47,6 +49,7 @@ _MODULE_OF = {
     "BackwardSGD": "heads.optimizers",
     "ClassSampling": "heads.sampling",
     "DenseHead": "heads.dense",
+    "Embedder": "models.embedder",
     "InputError": "core.checks",
     "Model": "models.artifact",
     "ShardedHead": "heads.sharded",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -139,6 +140,14 @@ def show_table(table: Table) -> None:
     console = Console()
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
     console.print(table)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from `112` or `112x96`."""
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
+    if match is None:
+        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r:.80}")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def say(text: str) -> None:

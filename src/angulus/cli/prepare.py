@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,8 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.convert import summary
-from angulus.cli.output import resumable, say
-from angulus.core import checks
+from angulus.cli.output import parse_size, resumable, say
 
 Source = Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")]
 Kind = Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")]  # noqa: UP045
@@ -49,7 +47,7 @@ def prepare_faces(
     from angulus.data.faces.prepare import prepare_faces as prepare
     from angulus.data.sources import SourceOptions
 
-    height, width = _parse_size(size)
+    height, width = parse_size(size)
     crops = Crops(height, width, choose, min_score, min_size, encoding)  # type: ignore[arg-type]  # it checks
     console = Console()
     with resumable(), console.status("starting ...") as status:
@@ -90,7 +88,7 @@ def prepare_images(
     from angulus.data.resize import Resize
     from angulus.data.sources import SourceOptions
 
-    resize = Resize(*_parse_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
+    resize = Resize(*parse_size(size), crop, encoding)  # type: ignore[arg-type]  # it checks
     with resumable(), Console().status("reading ...") as status:
         done = convert(
             source,
@@ -101,11 +99,3 @@ def prepare_images(
             on_row=lambda count: status.update(f"{count:,} images"),
         )
     say("\n".join(summary(done, out)))
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    """Height and width from `112` or `112x96`."""
-    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.lower())
-    if match is None:
-        raise checks.InputError(f"size must be pixels, such as 112, or 112x96 for height and width; got {text!r:.80}")
-    return int(match[1]), int(match[2] or match[1])

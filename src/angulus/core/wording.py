@@ -17,6 +17,20 @@ def plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
+def progress(done: int, total: int | None, seconds: float) -> str:
+    """How many images are done, how fast, and how long the others will take.
+
+    >>> progress(512, 2088, 4.0)
+    '512 of 2,088 images, 128 images/s, 12 s left'
+    >>> progress(90, None, 40.0)
+    '90 images, 2.2 images/s'
+    """
+    speed = done / seconds if seconds > 0 else 0.0
+    text = f"{done:,} images" if total is None else f"{done:,} of {total:,} images"
+    text += f", {speed:,.{0 if speed >= 10 else 1}f} images/s"
+    return text if total is None or not done else f"{text}, {(total - done) / speed:,.0f} s left" if speed else text
+
+
 def guard_formula(text: str) -> str:
     """The text of a cell, with an apostrophe in front if a spreadsheet would run it as a formula.
 

@@ -80,12 +80,24 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
             pixels = fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)
             if pixels is not None:
                 return pixels  # type: ignore[no-any-return]
-        ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, what)
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{what} must be a whole {info.kind}; decoding it gave: {one_line(error)}") from error
+    return opened(image, what)
+
+
+def opened(image: Image.Image, what: str = "the image") -> NDArray[np.uint8]:
+    """uint8 RGB [height, width, 3] of an image that Pillow has opened or made, as `decode` gives it.
+
+    >>> opened(Image.new("L", (2, 1), 7)).tolist()
+    [[[7, 7, 7], [7, 7, 7]]]
+    """
+    try:
+        return _rgb(ImageOps.exif_transpose(image), what)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{what} must be a whole {info.kind}; decoding it gave: {one_line(error)}") from error
+        kind = _NAMES.get(image.format or "", image.format or "image")
+        raise InputError(f"{what} must be a whole {kind}; decoding it gave: {one_line(error)}") from error
 
 
 def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:

@@ -37,12 +37,13 @@ from angulus.core.contract import (
     split_model_name,
 )
 from angulus.evaluation.protocols.calibration import Calibration
+from angulus.models import batching, model_card
 from angulus.models import classifier as classes
-from angulus.models import model_card
 from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
+PRECISIONS = ("float32", "bfloat16")
 MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
 MOST_VALUES = 2**26  # of an image: 67 million
 
@@ -88,6 +89,7 @@ class Model(nn.Module):
         calibration: the threshold for its scores, if it was calibrated.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
+        precision: of its layers: "float32", or "bfloat16" for all but the last. Set it freely.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class Model(nn.Module):
         self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
         self.classifier = classifier
+        self.precision = "float32"
+        self._at_a_time: int | None = None  # images on the CPU, once measured
 
     @property
     def fingerprint(self) -> str:
@@ -123,7 +127,9 @@ class Model(nn.Module):
         contract = dataclasses.replace(self.config.contract, flip=flip)  # type: ignore[arg-type]  # checked
         config = dataclasses.replace(self.config, contract=contract)
         mean_image = self.preprocessing.mean_image
-        return Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
+        other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
+        other.precision, other._at_a_time = self.precision, self._at_a_time
+        return other
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,16 +140,36 @@ class Model(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Features [B, d], float32, of images uint8 [B, channels, height, width] prepared as the contract states.
 
-        By the contract's flip rule, the features of the mirror images are added to them or concatenated.
+        By the contract's flip rule, the features of the mirror images are added to them or concatenated. On the CPU a
+        large batch goes through the network in parts (`batching.images_at_a_time`); how images are grouped changes
+        features by float32's rounding only.
         """
-        return self.preprocessing.features(self.backbone, self._checked(pixels)).float()
+        network = self._network
+        return self._in_parts(pixels, lambda part: self.preprocessing.features(network, part))
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits of the classes without margins, [B, C], as the training's `head.logits`; see `predict`."""
-        classifier, pixels = self.need_classes(), self._checked(pixels)
+        classifier = self.need_classes()
+        return self._in_parts(pixels, lambda part: classifier(self._network(self.preprocessing(part))))
+
+    def _in_parts(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of images [B, ...], float32, computed for as many images at a time as suits the device."""
+        pixels = self._checked(pixels)
+        size = len(pixels)
+        if size > 1 and pixels.device.type == "cpu":
+            if self._at_a_time is None:
+                self._at_a_time = batching.images_at_a_time(self.backbone, self.preprocessing(pixels[:1]))
+            size = self._at_a_time
         with torch.autocast(pixels.device.type, enabled=False):
-            return classifier(self.backbone(self.preprocessing(pixels))).float()  # type: ignore[no-any-return]
+            return torch.cat([function(part).float() for part in torch.split(pixels, max(size, 1))])
+
+    def _network(self, images: Tensor) -> Tensor:
+        """The backbone, in the model's precision; on the CPU with channels last, which saves up to a quarter."""
+        if images.ndim == 4 and images.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.backbone(images)  # type: ignore[no-any-return]
 
     def predict(self, pixels: Tensor) -> Prediction:
         """(the names of the likeliest classes, the probabilities [B, C]) of images as `embed` takes them.

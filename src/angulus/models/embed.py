@@ -8,10 +8,12 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,27 +25,48 @@ from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row
 from angulus.data.sources import LeftOut
 from angulus.distributed.runtime import Ranks
-from angulus.models import artifact, inputs
+from angulus.models import artifact, batching, inputs
+from angulus.models.parity import Parity, compare_features
 
 ON_ERROR = ("stop", "skip")
 LEFT_OUT = "left-out.jsonl"
 NAMED = 5  # images that an error names; the others are in a file
 HOPELESS = 1000  # images from the first on that cannot be embedded: the source is not for this model
+COMPARED = 64  # images whose features are compared with float32's
 _BLOCK = 2**14  # rows whose norms are computed at a time
 
 
+class Embeds(Protocol):
+    """What `run` needs of a model: `artifact.Model` has it, and `onnx_model.OnnxModel`."""
+
+    precision: str
+
+    @property
+    def config(self) -> artifact.Config:
+        """What images it takes."""
+
+    @property
+    def name(self) -> str:
+        """Its fingerprint and flip rule."""
+
+    def embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features [B, d], float32, of images uint8 [B, channels, height, width]."""
+
+
 def run(
-    model: Path,
+    model: Path | Embeds,
     source: Path,
     out: Path,
     *,
     batch: int = 256,
     flip: str | None = None,
     device: torch.device | None = None,
+    precision: str = "float32",
     ranks: Ranks | None = None,
     on_error: str = "stop",
     on_images: Callable[[int], None] | None = None,
     on_left_out: Callable[[list[LeftOut], Path], None] | None = None,
+    on_parity: Callable[[Parity], None] | None = None,
 ) -> int:
     """Embed the images of a source; returns the number of embeddings in `out` on rank 0, of images seen elsewhere.
 
@@ -52,17 +75,20 @@ def run(
     Rank r embeds every world_size-th batch, on a disk that all ranks share, and rank 0 writes `out`.
 
     Args:
+        model: a model folder; or a model that is loaded, with its flip rule, device and precision.
         source: records, or anything `angulus convert` reads. Images must have the size that the contract states.
         out: .npz, .safetensors or .parquet; holds ids, features, norms, the model's name and, where any are known,
             labels ("" for an image without one) and scores (NaN for an image without one).
-        batch: images at a time, >= 1.
+        batch: images that are read, decoded and saved at a time, >= 1. The next batch is decoded in threads meanwhile.
         flip: replaces the contract's rule for mirror images.
         device: where the model runs; None: the CPU.
+        precision: "float32"; "bfloat16" is faster where the processor has its instructions, and less exact.
         ranks: the processes that share the work, each of which calls this; None: only this one.
         on_error: "stop": raise an error that names the images that cannot be embedded, after embedding all others;
             "skip": leave them out and list them in `OUT.left-out.jsonl`.
         on_images: called with the number of images done.
         on_left_out: called on rank 0, after `out` is written, with what was left out and the file that lists it.
+        on_parity: called with how far the first features in bfloat16 are from those in float32.
 
     Raises:
         checks.InputError: images that cannot be embedded, `out` inside the source, or `out` in use by another process;
@@ -74,11 +100,12 @@ def run(
     ranks = ranks or Ranks()
     refuse_within(source, out)
     folder = out.with_name(f"{out.name}.parts")
-    trained = ranks.run_on_all(lambda: _load(model, flip, device))
+    trained = ranks.run_on_all(lambda: _load(model, flip, device, precision) if isinstance(model, Path) else model)
     with contextlib.ExitStack() as stack:
         ranks.run_on_first(lambda: stack.enter_context(_locked(folder)))
         ranks.run_on_first(lambda: _remove_parts(folder, keep=f"{trained.name}-"))
-        work = _Work(trained, folder, ranks, _batches(source, batch))
+        work = _Work(trained, folder, ranks, on_parity=on_parity)
+        work.batches = stack.enter_context(contextlib.closing(batching.ahead(_batches(source, batch), work.start)))
         ended = False
         while not ended:  # all ranks meet after one batch each, so that none waits long for a lost one
             before = work.seen
@@ -105,10 +132,11 @@ def refuse_within(source: Path, out: Path) -> None:
         raise InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
 
 
-def _load(model: Path, flip: str | None, device: torch.device | None) -> artifact.Model:
+def _load(model: Path, flip: str | None, device: torch.device | None, precision: str) -> artifact.Model:
     trained = artifact.load(model)
     if flip is not None:
         trained = trained.with_flip(flip)
+    trained.precision = checks.choice("precision", precision, artifact.PRECISIONS)
     return trained.to(device or torch.device("cpu"))
 
 
@@ -132,6 +160,10 @@ def _remove_parts(folder: Path, keep: str | None = None) -> None:
             path.unlink()
 
 
+_Read = tuple[list[Row], list[LeftOut]]
+_Begun = tuple[str, list[Future[torch.Tensor]] | None]
+
+
 @dataclass
 class _Work:
     """The batches of a source, of which this rank embeds every world_size-th.
@@ -140,59 +172,88 @@ class _Work:
     number of this rank's batches, the name of the file, and why which rows are not in it.
     """
 
-    model: artifact.Model
+    model: Embeds
     folder: Path
     ranks: Ranks
-    batches: Iterator[tuple[list[Row], list[LeftOut]]]
+    on_parity: Callable[[Parity], None] | None = None
+    batches: Iterator[tuple[_Read, _Begun]] = field(default_factory=lambda: iter(()))
     rows: list[tuple[list[Row], str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)  # what the reader could not read
     unreadable: dict[int, tuple[str, dict[int, str]]] = field(default_factory=dict)
     digest: hashlib.blake2b = field(default_factory=hashlib.blake2b)  # of all images: the same on all ranks
+    begun: int = 0  # batches
     seen: int = 0
     embedded: int = 0  # images that this rank has features of
+
+    def start(self, batch: _Read, pool: ThreadPoolExecutor) -> _Begun:
+        """The name of a batch's file, and its images being decoded if this rank is to embed them."""
+        rows, own = batch[0], self.begun % self.ranks.count == self.ranks.rank
+        self.begun += 1
+        name = self._file_of(rows)
+        if not own or _read(self.folder / name, len(rows)) is not None:
+            return name, None
+        return name, [pool.submit(inputs.pixels_of, row.image, self.model.config, "the image") for row in rows]
 
     def step(self) -> bool:
         """Embed this rank's share of the next world_size batches; returns whether there are no more."""
         for _ in range(self.ranks.count):
-            rows, left_out = next(self.batches, ([], []))
+            (rows, left_out), (name, images) = next(self.batches, (([], []), ("", None)))
             self.left_out += left_out
             if not rows:
                 return True
-            name = _file_of(self.model.name, rows)
             self.digest.update(name.encode())
             number = len(self.rows)
-            if number % self.ranks.count == self.ranks.rank:
-                self._embed(number, rows, name)
+            if images is not None:
+                self._embed(number, rows, name, images)
+            elif number % self.ranks.count == self.ranks.rank:
+                self.embedded += len(rows)
             self.rows.append(([dataclasses.replace(row, image=b"-") for row in rows], name))
             self.seen += len(rows)
         return False
 
-    def _embed(self, number: int, rows: list[Row], name: str) -> None:
-        """Make sure that the features of a batch are in their file."""
-        if _read(self.folder / name, len(rows)) is not None:
-            self.embedded += len(rows)
-            return
-        pixels: list[torch.Tensor] = []
-        reasons: dict[int, str] = {}
-        for place, row in enumerate(rows):
-            try:
-                pixels.append(inputs.decode_row(row, self.model.config, "the image")[1])
-            except InputError as error:
-                reasons[place] = str(error)
+    def _embed(self, number: int, rows: list[Row], name: str, images: list[Future[torch.Tensor]]) -> None:
+        """Write the features of a batch to its file."""
+        results = list(map(batching.result_or_reason, images))
+        pixels = [result for result in results if not isinstance(result, InputError)]
+        reasons = {place: str(result) for place, result in enumerate(results) if isinstance(result, InputError)}
         readable = [row for place, row in enumerate(rows) if place not in reasons]
         if reasons:
-            name = _file_of(self.model.name, readable)
+            name = self._file_of(readable)
             self.unreadable[number] = name, reasons
         self.embedded += len(readable)
         if not self.embedded and sum(len(reasons) for _, reasons in self.unreadable.values()) >= HOPELESS:
             fault = f"none of the first {HOPELESS:,} images can be embedded"
             raise InputError(f"{fault}: {rows[0].id}: {next(iter(reasons.values()))}")
         if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
-            features = self.model.embed(torch.stack(pixels)).cpu().numpy()
+            stacked = torch.stack(pixels)
+            features = self.model.embed(stacked).cpu().numpy()
             files.write_atomically(self.folder / name, partial(np.savez, features=features), tidy=False)
+            if self.model.precision != "float32" and self.on_parity is not None:
+                self.on_parity(compare_precision(self.model, stacked[:COMPARED], features[:COMPARED]))
+                self.on_parity = None
+
+    def _file_of(self, rows: list[Row]) -> str:
+        """The name of a batch's file, from what its features depend on: the model, and each image's id and bytes."""
+        digest = hashlib.blake2b(self.model.precision.encode(), digest_size=16)
+        for row in rows:
+            for part in (row.id.encode(errors="surrogatepass"), row.image):
+                digest.update(len(part).to_bytes(8, "little"))
+                digest.update(part)
+        return f"{self.model.name}-{digest.hexdigest()}.npz"
 
 
-def _batches(source: Path, size: int) -> Iterator[tuple[list[Row], list[LeftOut]]]:
+def compare_precision(model: Embeds, pixels: torch.Tensor, features: NDArray[np.float32]) -> Parity:
+    """How far features [B, d] of the model's precision are from those in float32."""
+    chosen = model.precision
+    model.precision = "float32"
+    try:
+        exact = model.embed(pixels).cpu().numpy()
+    finally:
+        model.precision = chosen
+    return compare_features(exact, features, np.linalg.norm(features, axis=1))
+
+
+def _batches(source: Path, size: int) -> Iterator[_Read]:
     """Batches of a source's rows, each with what was left out since the batch before."""
     left_out: list[LeftOut] = []
     rows = inputs.rows(source, left_out)
@@ -200,16 +261,6 @@ def _batches(source: Path, size: int) -> Iterator[tuple[list[Row], list[LeftOut]
         yield batch, left_out.copy()
         left_out.clear()
     yield [], left_out
-
-
-def _file_of(model: str, rows: list[Row]) -> str:
-    """The name of a batch's file, from what its features depend on: the model, and each image's id and bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for row in rows:
-        for part in (row.id.encode(errors="surrogatepass"), row.image):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-    return f"{model}-{digest.hexdigest()}.npz"
 
 
 def _read(path: Path, count: int) -> NDArray[np.float32] | None:

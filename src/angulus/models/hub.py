@@ -55,13 +55,10 @@ class HubModel(artifact.Model, ModelHubMixin):
             raise InputError(f"a model is loaded as it was stored; got the argument {name!r}; leave it out")
         if Path(pretrained_model_name_or_path).is_dir():
             return cls(artifact.load(pretrained_model_name_or_path))
-        folder = snapshot_download(
-            str(pretrained_model_name_or_path),
-            revision=revision,
-            token=token,
-            allow_patterns=list(FILES),
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-        return cls(artifact.load(folder))
+        options = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
+        return cls(artifact.load(fetch(str(pretrained_model_name_or_path), revision, token, **options)))
+
+
+def fetch(name: str, revision: str | None = None, token: str | bool | None = None, **options: Any) -> Path:
+    """Download the files of a model folder from a repository, and nothing else; the folder they lie in."""
+    return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=list(FILES), **options))

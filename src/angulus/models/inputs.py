@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from angulus.core.checks import InputError
 from angulus.core.formats import text_array
@@ -84,14 +86,43 @@ def read_image(path: Path) -> bytes:
 
 def pixels_of(image: bytes, config: artifact.Config, what: str) -> torch.Tensor:
     """uint8 [channels, height, width] of an encoded image of the model's size; errors call it `what`."""
-    pixels = to_channels(decode.decode(image, what), config.in_channels)
+    return fitted(decode.decode(image, what), config, what)
+
+
+def fitted(image: NDArray[np.uint8], config: artifact.Config, what: str) -> torch.Tensor:
+    """uint8 [channels, height, width] of RGB pixels [height, width, 3]; a size that is not the model's is refused."""
+    pixels = to_channels(image, config.in_channels)
     if tuple(pixels.shape[1:]) != config.image_size:
         sides, size = (separator.join(map(str, config.image_size)) for separator in (" x ", "x"))
-        rule = f"{what} must be {sides} pixels, as the model's config.json says"
+        rule = f"{what} must be {sides} pixels, the size that the model takes"
         way = f"`angulus prepare images --size {size}`, or faces with `angulus prepare faces` (or verify with --align)"
         got = f"{pixels.shape[1]} x {pixels.shape[2]} (height x width)"
         raise InputError(f"{rule}; got {got}; bring images to that size with {way}")
     return pixels
+
+
+def item_pixels(item: object, config: artifact.Config, what: str) -> torch.Tensor:
+    """uint8 [channels, height, width] of an image in any of the forms that `Embedder.encode` takes.
+
+    Args:
+        item: a path, a Pillow image, or a uint8 array [height, width], [height, width, 1] or [height, width, 3], RGB.
+        what: its name in errors, unless it is a path.
+    """
+    if isinstance(item, str | os.PathLike):
+        path = Path(item)
+        return pixels_of(read_image(path), config, str(path))
+    if isinstance(item, Image.Image):
+        return fitted(decode.opened(item, what), config, what)
+    forms = "a path, a Pillow image or a uint8 array [height, width, 3]"
+    if not isinstance(item, np.ndarray):
+        raise InputError(f"{what} must be {forms}; got {type(item).__name__}")
+    if item.dtype != np.uint8:
+        raise InputError(f"{what} must be {forms}, with values in 0..255; got an array of {item.dtype}")
+    if item.ndim == 2:
+        item = item[..., None]
+    if item.ndim != 3 or item.shape[2] not in (1, 3):
+        raise InputError(f"{what} must be {forms}, RGB or grey, channels last; got the shape {list(item.shape)}")
+    return fitted(np.repeat(item, 3, axis=2) if item.shape[2] == 1 else item, config, what)
 
 
 def to_channels(image: NDArray[np.uint8], channels: int) -> torch.Tensor:

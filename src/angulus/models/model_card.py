@@ -35,7 +35,7 @@ model = angulus.load("FOLDER")
 {use}
 ```
 {more}
-From a hub: `angulus.models.hub.HubModel.from_pretrained("OWNER/NAME")`. Nothing in the folder is code or pickle;
+From a hub: `angulus.Embedder.from_pretrained("OWNER/NAME")`. Nothing in the folder is code or pickle;
 `config.json` holds the SHA-256 of the weights, and loading checks it.
 
 ## What it takes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +17,7 @@ from angulus.core import checks, files
 from angulus.data.records import Row
 from angulus.data.sources import LeftOut
 from angulus.data.sources.items import row_or_left_out
-from angulus.models import inputs
+from angulus.models import batching, inputs
 from angulus.models.artifact import Config, Model
 from angulus.models.embed import HOPELESS, ON_ERROR
 
@@ -98,8 +100,7 @@ def predict(
     left_out: list[LeftOut] = []
     rows: list[Row] = []
     orders, probabilities = [], []
-    images = _decoded(_rows(sources, left_out), model.config, left_out)
-    while part := list(islice(images, batch)):
+    for part in _decoded(_rows(sources, left_out), batch, model.config, left_out):
         order, values = _best(model, torch.stack([pixels for _, pixels in part]), min(top, len(names)))
         orders.append(order)
         probabilities.append(values)
@@ -141,19 +142,29 @@ def _rows_of(source: Path, left_out: list[LeftOut]) -> Iterator[Row]:
         yield item
 
 
-def _decoded(rows: Iterator[Row], config: Config, left_out: list[LeftOut]) -> Iterator[tuple[Row, torch.Tensor]]:
-    """Rows with their pixels; those that are no images of the model's size go to `left_out`."""
+def _decoded(
+    rows: Iterator[Row], size: int, config: Config, left_out: list[LeftOut]
+) -> Iterator[list[tuple[Row, torch.Tensor]]]:
+    """Batches of rows with their pixels; those that are no images of the model's size go to `left_out`."""
+
+    def start(batch: list[Row], pool: ThreadPoolExecutor) -> list[Future[tuple[Row, torch.Tensor]]]:
+        return [pool.submit(inputs.decode_row, row, config, "the image") for row in batch]
+
     count = 0
-    for row in rows:
-        try:
-            decoded = inputs.decode_row(row, config, "the image")
-        except checks.InputError as error:
-            left_out.append(LeftOut(row.id, str(error)))
-            if not count and len(left_out) >= HOPELESS:
-                raise checks.InputError(_refusal(left_out, 0)) from error
-        else:
-            count += 1
-            yield decoded
+    batches = iter(lambda: list(islice(rows, size)), [])
+    with contextlib.closing(batching.ahead(batches, start)) as started:
+        for batch, futures in started:
+            part = []
+            for row, result in zip(batch, map(batching.result_or_reason, futures), strict=True):
+                if isinstance(result, checks.InputError):
+                    left_out.append(LeftOut(row.id, str(result)))
+                    if not count and len(left_out) >= HOPELESS:
+                        raise checks.InputError(_refusal(left_out, 0)) from result
+                else:
+                    count += 1
+                    part.append(result)
+            if part:
+                yield part
 
 
 def _refusal(left_out: Sequence[LeftOut], count: int) -> str:
