@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from angulus.backbones.registry import build, check_name, check_stored, list_backbones, rebuild, stored_options
+from angulus.backbones.registry import OWN, build, check_name, check_stored, list_backbones, rebuild, stored_options
 
-__all__ = ["build", "check_name", "check_stored", "list_backbones", "rebuild", "stored_options"]
+__all__ = ["OWN", "build", "check_name", "check_stored", "list_backbones", "rebuild", "stored_options"]

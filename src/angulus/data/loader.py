@@ -32,6 +32,25 @@ class Encoded(Protocol):
         """The encoded images of some rows."""
 
 
+class Identified(Encoded, Protocol):
+    """Encoded images of known people or classes, such as `Records`."""
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """[N] names of the images."""
+
+    @property
+    def identities(self) -> NDArray[np.str_]:
+        """[N] who or what is shown; "" if unknown."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """[N, 2] width and height in pixels."""
+
+    def __len__(self) -> int:
+        """N."""
+
+
 class DecodedPixels:
     """uint8 [N, 3, height, width], RGB, decoded on each access: index k is the image of row `rows[k]` of records.
 
@@ -104,7 +123,7 @@ class Part:
     size: tuple[int, int]  # (width, height) of every image
 
 
-def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
+def part_of(records: Identified, rows: ArrayLike | None = None) -> Part:
     """Number the identities of rows as classes 0, 1, ... in the order of their names.
 
     `rows` are [N], or None for all. Raises InputError for no rows, repeats, rows without identity, several sizes.
