@@ -118,8 +118,8 @@ def _build(
     check_name("name", name)
     if name.startswith(OWN):
         raise InputError(
-            f"the backbone {name!r} is a network of somebody's own code, which its name cannot rebuild; give the network "
-            "itself: angulus.load(folder, backbone=...), or angulus.Trainer(network, ...)"
+            f"the backbone {name!r} is a network of somebody's own code, which its name cannot rebuild; give the "
+            "network itself: angulus.load(folder, backbone=...), or angulus.Trainer(network, ...)"
         )
     sizes: Any = dict(zip(_SIZES, (in_channels, image_size, embedding_size), strict=True))
     if name.startswith(PREFIX):

@@ -22,6 +22,7 @@ PLAIN_WORDS = {  # for what pydantic's messages say
     "less than": "below", " after validation": "",
 }  # fmt: skip
 
+
 def from_python(cls: type[T], section: str = "") -> type[T]:
     """Let a strict pydantic dataclass take mappings for its sections from Python, and raise InputError in a sentence.
 
@@ -49,7 +50,7 @@ def from_python(cls: type[T], section: str = "") -> type[T]:
         except pydantic_core.PydanticSerializationError as error:
             raise InputError(f"{name} must be plain keys and values: {error}") from error
 
-    cls.__init__ = from_values  # type: ignore[method-assign]
+    cls.__init__ = from_values
     return cls
 
 

@@ -17,7 +17,6 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.augment import Augment
-from angulus.data.records import Records
 from angulus.data.sampler import Sampler
 
 

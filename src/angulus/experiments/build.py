@@ -15,8 +15,8 @@ from angulus.data.sets.images import GIVEN, Images, Splits, mean_image
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.metrics import image_quality
-from angulus.experiments.benchmark import place, refuse_missing
 from angulus.experiments import recipe as recipes
+from angulus.experiments.benchmark import place, refuse_missing
 from angulus.experiments.recipe import Recipe
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
@@ -34,8 +34,8 @@ def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
     if recipe.data.name == GIVEN:
         raise InputError(
-            f"data.name {GIVEN} means images that Python code gave to angulus.Trainer, and no file holds them; train from "
-            "that code, or name a data set"
+            f"data.name {GIVEN} means images that Python code gave to angulus.Trainer, and no file holds them; train "
+            "from that code, or name a data set"
         )
     root = None if recipe.data.root is None else place(recipe.data.root)
     return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)

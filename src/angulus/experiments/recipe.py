@@ -43,7 +43,7 @@ class DataSection:
     """Which data set to use."""
 
     name: str
-    """One of those that `angulus list datasets` shows; `python` in the recipe of a run on images that Python code gave."""
+    """One of those that `angulus list datasets` shows; `python` means images that Python code gave to `Trainer`."""
     root: str | None = None
     """The folder of the data set; null: ANGULUS_DATA or the cache."""
     download: bool = False

@@ -97,9 +97,7 @@ def run(
         on_epoch = measure.follow(job, used.test, recipe, folder)
         if not state.trained:
             on_epoch(0)
-        progress = loop.fit(
-            job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch, callbacks=callbacks
-        )
+        progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch, callbacks=callbacks)
 
         # Classify the test images by the last model and by the snapshots
         config = None if state.results is not None else build.config(recipe, used)

@@ -91,8 +91,8 @@ class Trainer:
                 [B, channels, height, width] to features [B, d], which is trained in place; or a loaded model
                 (`angulus.load`, `angulus.Embedder`), of which a copy is trained further.
             loss: such as `losses.arcface()`, or its name.
-            dataset: a name (`angulus.list_datasets()`); what `angulus.data.load` gives; `Images`; the path of records or
-                of a folder with one subfolder of images per class; or (images, labels), uint8 arrays
+            dataset: a name (`angulus.list_datasets()`); what `angulus.data.load` gives; `Images`; the path of records
+                or of a folder with one subfolder of images per class; or (images, labels), uint8 arrays
                 [N, height, width(, 3)] or tensors [N, channels, height, width], and numbers or names. Without images to
                 test on, one in ten of each class is held out.
             args: `angulus.TrainingArguments`, the `training` section of a recipe; None: its defaults.
@@ -139,8 +139,8 @@ class Trainer:
         recipe = Recipe(
             name=name or re.sub(r"[^A-Za-z0-9.+_-]", "-", f"{label}-{self.splits.name}"),
             title=f"{label} on {self.splits.name}",
-            data=section,
-            backbone=backbone,
+            data=section,  # type: ignore[arg-type]  # a mapping, which `schema.from_python` takes
+            backbone=backbone,  # type: ignore[arg-type]
             objective=_objective(loss),
             training=args or Training(),
             **sections,
@@ -179,11 +179,11 @@ class Trainer:
                 self.folder = folder
                 shown = [Progress()] if self.progress and ranks.rank == 0 else []
                 callbacks = [*shown, *self.callbacks]
-                metrics = run(
-                    recipe, folder, resume=resume, splits=self.splits, backbone=network, callbacks=callbacks
-                )
+                metrics = run(recipe, folder, resume=resume, splits=self.splits, backbone=network, callbacks=callbacks)
         except InputError as error:
-            said = str(error).replace("with --resume", "by train(resume=True)").replace("without --resume", "by train()")
+            said = (
+                str(error).replace("with --resume", "by train(resume=True)").replace("without --resume", "by train()")
+            )
             said = said.replace("--out", "out")
             if said == str(error):
                 raise
@@ -206,7 +206,9 @@ def _data(dataset: Any, test: Any) -> tuple[dict[str, Any], Splits]:
 
     if isinstance(dataset, str | os.PathLike | Splits):
         if test is not None:
-            raise InputError("test goes with images to train on, (images, labels) or Images; this dataset has its own test")
+            raise InputError(
+                "test goes with images to train on, (images, labels) or Images; this dataset has its own test"
+            )
         if isinstance(dataset, Splits):
             return {"name": GIVEN}, dataset
         if dataset in SETS:
@@ -231,7 +233,8 @@ def _images(what: str, images: Any, class_names: tuple[str, ...] | None) -> Imag
     if not isinstance(images, tuple | list) or len(images) != 2:
         name = "a name, a path, Splits, " if what == "dataset" else ""
         raise InputError(f"{what} must be {name}Images or (images, labels); got {type(images).__name__}")
-    return given.from_arrays(*images, class_names)
+    pixels, labels = images
+    return given.from_arrays(pixels, labels, class_names)
 
 
 def _objective(loss: Any) -> Objective:
@@ -259,7 +262,7 @@ def _backbone(model: Any, embedding_size: int | None) -> dict[str, Any]:
 
 @torch.no_grad()
 def _feature_size(model: nn.Module, contract: Contract, images: Images) -> int:
-    """d of a network, measured on one image without changing it."""
+    """The size of a network's features, measured on one image without changing it."""
     from angulus.experiments import build
 
     network = model.backbone if isinstance(model, artifact.Model) else model
@@ -275,7 +278,9 @@ def _feature_size(model: nn.Module, contract: Contract, images: Images) -> int:
         network.train(training)
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 1:
         got = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-        raise InputError(f"model must turn images [B, channels, height, width] into features [B, d]; {shape} gave {got}")
+        raise InputError(
+            f"model must turn images [B, channels, height, width] into features [B, d]; {shape} gave {got}"
+        )
     return features.shape[1]
 
 

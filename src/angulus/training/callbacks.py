@@ -42,15 +42,19 @@ class Callback(Protocol):
 
     def on_start(self, record: Record) -> None:
         """Before the first step; of a resumed training, before its next."""
+        return
 
     def on_step(self, record: Record) -> None:
         """After every optimiser step."""
+        return
 
     def on_epoch(self, record: Record) -> None:
         """After every epoch, when all that belongs to it is measured, before its checkpoint."""
+        return
 
     def on_end(self, record: Record) -> None:
         """When the training ends, also if it stopped early: then `record.step` is below `record.steps`."""
+        return
 
 
 class Calls:
@@ -66,11 +70,11 @@ class Calls:
         self.last = record
         if self.failure is not None:
             return
-        try:
-            for callback in self.callbacks:
+        for callback in self.callbacks:
+            try:
                 getattr(callback, event)(record)
-        except Exception as error:
-            self.failure = error
+            except Exception as error:
+                self.failure = self.failure or error
 
     def raise_failure(self) -> None:
         """Raise what a callback raised."""
@@ -80,7 +84,9 @@ class Calls:
     def __enter__(self) -> "Calls":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Call `on_end`; an exception of it is raised only if nothing else is."""
         if self.last is None:
             return

@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ class TensorBoard:
         _load("tensorboard")
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.board: Any = SummaryWriter(str(about.folder / "tensorboard"), purge_step=about.resume_step + 1)  # type: ignore[no-untyped-call]
+        self.board: Any = SummaryWriter(str(about.folder / "tensorboard"), purge_step=about.resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -122,7 +122,11 @@ class MLflow:
         self.client.set_terminated(self.run)
 
 
-LOGGERS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}  # each needs the package of its name
+LOGGERS: dict[str, Callable[[About], Logger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "mlflow": MLflow,
+}  # each needs the package of its name
 
 
 def chosen(names: Sequence[str] | None) -> Sequence[str]:
@@ -168,7 +172,9 @@ class Forward:
             yield
         except Exception as error:  # a package of others, perhaps with a server
             self.loggers.pop(name, None)
-            checks.warn(f"{name} no longer gets this training's rows ({checks.one_line(error)[:200]}); the file has all")
+            checks.warn(
+                f"{name} no longer gets this training's rows ({checks.one_line(error)[:200]}); the file has all"
+            )
 
 
 def _load(name: str, module: str = "") -> Any:

@@ -63,7 +63,8 @@ def fit(
         resume: continue from the folder's checkpoint.
         on_step: called with (steps done, steps in total, loss).
         on_epoch: called with the number of epochs done, before their checkpoint is written; returns what to log.
-        callbacks: the user's own, called on every rank; an exception of theirs is raised once the checkpoint is written.
+        callbacks: the user's own, called on each rank that is given some; an exception of theirs is raised once the
+            checkpoint is written.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, on any rank; the checkpoint holds the last whole step.
@@ -139,8 +140,7 @@ def fit(
             if epoch_ended:
                 values = _end_epoch(job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch)
                 calls("on_epoch", record(result.loss, len(rows), values))
-                if callbacks:
-                    stopping = int(total(result.errors.new_tensor(stopping or calls.failure is not None), ranks)) > 0
+                stopping = int(total(result.errors.new_tensor(stopping or calls.failure is not None), ranks)) > 0
             if settings.snapshots is not None and settings.snapshots.due(progress.step):
                 save_snapshot(folder, job, progress.step)
             due = progress.step % settings.checkpoint_every == 0 if settings.checkpoint_every else epoch_ended

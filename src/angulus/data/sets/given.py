@@ -91,7 +91,9 @@ def hold_out_test(images: Images, test: Images | None) -> Splits:
     testing = every_nth(images.labels.numpy(), HELD_OUT.every)
     if not testing.any():
         most = int(images.labels.bincount().max())
-        rule = f"one image in {HELD_OUT.every} of each class is held out for the test, and no class has as many (the most"
+        rule = (
+            f"one image in {HELD_OUT.every} of each class is held out for the test, and no class has as many (the most"
+        )
         raise InputError(f"{rule} is {most}); give images to test on: test=(images, labels)")
     train, held = (_select(images, chosen) for chosen in (~testing, testing))
     return Splits(GIVEN, train, held, f"images given in Python, {HELD_OUT}")
@@ -123,7 +125,9 @@ def from_folder(path: str | os.PathLike[str]) -> Splits:
     for item in read_source(folder, None):
         (left_out if isinstance(item, LeftOut) else rows).append(item)  # type: ignore[arg-type]
     if not rows:
-        raise InputError(f"{folder} must hold images, in one subfolder per class, or records; it has none that can be read")
+        raise InputError(
+            f"{folder} must hold images, in one subfolder per class, or records; it has none that can be read"
+        )
     if left_out:
         count = f"{len(left_out):,} {wording.plural('file', len(left_out))}"
         checks.warn(f"{count} of {folder} left out; the first is {left_out[0].where}: {left_out[0].reason}")
