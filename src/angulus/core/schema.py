@@ -50,7 +50,7 @@ def from_python(cls: type[T], section: str = "") -> type[T]:
         except pydantic_core.PydanticSerializationError as error:
             raise InputError(f"{name} must be plain keys and values: {error}") from error
 
-    cls.__init__ = from_values
+    cls.__init__ = from_values  # type: ignore[method-assign, assignment]
     return cls
 
 
